@@ -1,0 +1,42 @@
+# One environment in .venv, made on first use from pyproject.toml with the tested versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two threads are the most a small machine has; spinning OpenMP threads slow each other down.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help demo test test-all style format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY)  ## best-of-5 with the two embedded mini models; writes outputs/demo/report.html
+	$(BIN)/python recipes/best_of_n.py
+
+test: $(READY)  ## everything that runs in under five minutes, offline, on the CPU
+	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## the slow tests too: trainings, a browser, the published numbers
+	$(BIN)/python -m pytest -m ""
+
+style: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## forget the environment and everything written
+	rm -rf $(VENV) outputs runs
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("cac-align needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --quiet -c constraints.txt -e '.[all,dev]'
+	@touch $(READY)

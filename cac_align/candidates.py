@@ -1,0 +1,143 @@
+"""Draws candidates from a diffusers video pipeline, each a function of its seed alone.
+
+The pipeline is used as it is. Two things make candidates cheap and independent of one another: every candidate has its own CPU generator,
+and the prompt is encoded once, as a batch of one, whatever the batch size (:func:`encode_once`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from reward_model.video import VideoError, to_frames
+
+#: Arguments of a pipeline call that belong to best-of-n, and what to do instead.
+RESERVED = {
+    "prompt": "pass it as the second argument",
+    "prompt_embeds": "pass the text; it is encoded once",
+    "negative_prompt_embeds": "pass negative_prompt=...; it is encoded once",
+    "generator": "pass seed=...; every candidate gets its own generator",
+    "latents": "pass seed=...; equal latents would make equal candidates",
+    "num_videos_per_prompt": "pass n=... and batch_size=...",
+    "output_type": "frames are always taken as arrays",
+    "return_dict": "the output is read for you",
+}
+
+
+def candidate_seed(seed: int, index: int) -> int:
+    """The 32-bit seed of candidate ``index``: well mixed, so that neighbouring seeds share no candidate.
+
+    ``torch.Generator().manual_seed(candidate_seed(seed, k))`` alone reproduces candidate k.
+    """
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+def generate(pipe: Callable[..., Any], prompt: str, seeds: Sequence[int], pipe_kwargs: dict[str, Any]) -> list[np.ndarray]:
+    """One video per seed, in one call of the pipeline.
+
+    Args:
+        pipe: a diffusers pipeline whose output has ``frames``.
+        prompt: one text; dropped for a pipeline that takes none (Stable Video Diffusion).
+        seeds: 32-bit seeds, see :func:`candidate_seed`.
+        pipe_kwargs: everything else of the call.
+
+    Returns:
+        (T, H, W, 3) uint8 per seed.
+
+    Raises:
+        ValueError: the output has no frames, or another number of videos than asked for.
+    """
+    import torch
+
+    takes_prompt = "prompt" in inspect.signature(pipe.__call__).parameters
+    if not takes_prompt and len(seeds) > 1:
+        return [video for seed in seeds for video in generate(pipe, prompt, [seed], pipe_kwargs)]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    single = len(seeds) == 1
+    text = {"prompt": prompt if single else [prompt] * len(seeds)} if takes_prompt else {}
+    output = pipe(**text, **pipe_kwargs, generator=generators[0] if single else generators, output_type="np")
+    return split_frames(output, len(seeds))
+
+
+def split_frames(output: Any, count: int) -> list[np.ndarray]:
+    """The videos in a pipeline's output, each (T, H, W, 3) uint8.
+
+    Raises:
+        ValueError: there are no frames, or not ``count`` videos of at least two frames.
+    """
+    frames = getattr(output, "frames", None)
+    if frames is None and isinstance(output, tuple | list) and output:
+        frames = output[0]
+    if frames is None or isinstance(frames, str | bytes):
+        raise ValueError(f"the pipeline returned {type(output).__name__} without frames; best_of_n needs a video pipeline whose output has .frames")
+    if getattr(frames, "ndim", 5) == 4:
+        frames = [frames]
+    if len(frames) != count:
+        raise ValueError(f"the pipeline returned {len(frames)} videos where {count} were asked for; try batch_size=1")
+    try:
+        return [to_frames(video) for video in frames]
+    except VideoError as error:
+        raise VideoError(f"the pipeline's output is no usable video: {error}") from error
+
+
+@contextmanager
+def encode_once(pipe: Any) -> Iterator[None]:
+    """While active, the pipeline encodes each distinct prompt once, as a batch of one, and repeats the result over the batch.
+
+    The pipeline keeps calling its own ``encode_prompt`` with its own arguments (sequence length, device, masks, pooled vectors: they differ
+    between families), so nothing about it has to be known here. Encoding one row also makes the embeddings of a candidate independent
+    of the batch it is drawn in. A pipeline without ``encode_prompt`` is left alone.
+    """
+    original = getattr(pipe, "encode_prompt", None)
+    if original is None:
+        yield
+        return
+    signature = inspect.signature(original)
+    memory: dict[str, Any] = {}
+
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs).arguments
+        rows, reduced = _one_row(bound)
+        if rows is None:
+            return original(*args, **kwargs)
+        key = repr(sorted(reduced.items()))
+        if key not in memory:
+            memory[key] = original(**reduced)
+        return _repeat(memory[key], rows)
+
+    own = vars(pipe).get("encode_prompt")
+    pipe.encode_prompt = encode_prompt
+    try:
+        yield
+    finally:
+        if own is None:
+            del pipe.encode_prompt
+        else:
+            pipe.encode_prompt = own
+
+
+def _one_row(arguments: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
+    """The number of rows asked for, and the arguments for one of them; no number where the rows differ or hold tensors."""
+    prompts = arguments.get("prompt")
+    rows = len(prompts) if isinstance(prompts, list) else 1
+    reduced = {}
+    for name, value in arguments.items():
+        if isinstance(value, list) and len(value) == rows and len(set(map(repr, value))) == 1:
+            value = value[:1]
+        elif isinstance(value, list) or hasattr(value, "detach"):
+            return None, arguments
+        reduced[name] = value
+    return (rows, reduced) if prompts and arguments.get("num_videos_per_prompt", 1) == 1 else (None, arguments)
+
+
+def _repeat(encoded: Any, rows: int) -> Any:
+    """Every tensor of an encoder's answer with its single row repeated."""
+    if isinstance(encoded, tuple | list):
+        return type(encoded)(_repeat(item, rows) for item in encoded)
+    if hasattr(encoded, "detach") and encoded.ndim and encoded.shape[0] == 1 and rows > 1:
+        return encoded.repeat(rows, *[1] * (encoded.ndim - 1))
+    return encoded

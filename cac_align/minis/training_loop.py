@@ -1,0 +1,149 @@
+"""One training loop for the mini models: schedule, EMA, TensorBoard, and checkpoints that survive a kill.
+
+A run is a pure function of its seed: the batch and the noise of a step come from generators made from ``(seed, step)``, so a resumed
+run continues exactly where it stopped and there is no random state to save.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+#: A step's loss (a scalar tensor) and numbers to log. Arguments: the step and its two random generators.
+LossFn = Callable[[int, np.random.Generator, torch.Generator], tuple[torch.Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how often; learning rates live in the optimizers."""
+
+    num_steps: int
+    seed: int = 0
+    warmup_steps: int = 50
+    final_lr: float = 0.0
+    ema_decay: float = 0.995
+    max_grad_norm: float = 1.0
+    log_every: int = 20
+    save_every: int = 100
+
+
+def generators(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
+    """The randomness of one step, the same on every machine."""
+    rng = np.random.default_rng([seed, step])
+    return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+def learning_rate_factor(step: int, config: LoopConfig) -> float:
+    """Linear warm-up, then a cosine down to ``final_lr``, as a share of the full learning rate."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    cosine = 0.5 + 0.5 * math.cos(math.pi * step / max(1, config.num_steps))
+    return warmup * (config.final_lr + (1 - config.final_lr) * cosine)
+
+
+def save_atomically(state: Mapping[str, Any], path: Path) -> None:
+    """``torch.save`` that never leaves half a file behind: written beside the target, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+        torch.save(dict(state), handle)
+    os.replace(handle.name, path)
+
+
+class TrainingLoop:
+    """Trains ``modules`` by a loss function and keeps an average of their weights.
+
+    Args:
+        modules: what is trained, by name; the names are the keys of the checkpoint.
+        optimizers: stepped together; their learning rates at construction are the full ones.
+        config: length, seed, intervals.
+        directory: holds ``checkpoint.pt`` and TensorBoard's files.
+        resume: continue from ``checkpoint.pt`` where there is one.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        optimizers: list[torch.optim.Optimizer],
+        config: LoopConfig,
+        directory: Path,
+        resume: bool = True,
+    ) -> None:
+        self.modules, self.optimizers, self.config = dict(modules), optimizers, config
+        self.checkpoint = directory / "checkpoint.pt"
+        self.ema = {k: copy.deepcopy(m).eval().requires_grad_(False) for k, m in modules.items()}
+        self.full_rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
+        self.writer = SummaryWriter(str(directory))
+        self.step = 0
+        if resume and self.checkpoint.exists():
+            self.load()
+
+    def run(self, loss_fn: LossFn, on_save: Callable[[TrainingLoop], None] | None = None, name: str = "train") -> None:
+        """Runs to ``num_steps``; ``on_save`` is called after each checkpoint but the last, for sample sheets."""
+        bar = tqdm(total=self.config.num_steps, initial=self.step, desc=name, mininterval=5.0)
+        while self.step < self.config.num_steps:
+            numbers = self._train_step(loss_fn)
+            if self.step % self.config.log_every == 0:
+                bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
+                for key, value in numbers.items():
+                    self.writer.add_scalar(f"{name}/{key}", value, self.step)
+            bar.update()
+            if self.step % self.config.save_every == 0 or self.step == self.config.num_steps:
+                self.save()
+                if on_save is not None and self.step < self.config.num_steps:
+                    on_save(self)
+        bar.close()
+        self.writer.flush()
+
+    def _train_step(self, loss_fn: LossFn) -> dict[str, float]:
+        factor = learning_rate_factor(self.step, self.config)
+        for optimizer, rates in zip(self.optimizers, self.full_rates, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        loss, numbers = loss_fn(self.step, *generators(self.config.seed, self.step))
+        loss.backward()
+        params = [p for m in self.modules.values() for p in m.parameters() if p.grad is not None]
+        grad_norm = nn.utils.clip_grad_norm_(params, self.config.max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._update_ema()
+        self.step += 1
+        return {"loss": float(loss.detach()), **numbers, "grad_norm": float(grad_norm), "lr_factor": factor}
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for key, module in self.modules.items():
+            for average, value in zip(self.ema[key].parameters(), module.parameters(), strict=True):
+                average.lerp_(value, 1 - decay)
+
+    def save(self) -> None:
+        """Writes weights, averages, optimizers and the step, atomically."""
+        state = {
+            "step": self.step,
+            "modules": {k: m.state_dict() for k, m in self.modules.items()},
+            "ema": {k: m.state_dict() for k, m in self.ema.items()},
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        save_atomically(state, self.checkpoint)
+
+    def load(self) -> None:
+        """Restores what :meth:`save` wrote."""
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.step = state["step"]
+        for key, module in self.modules.items():
+            module.load_state_dict(state["modules"][key])
+            self.ema[key].load_state_dict(state["ema"][key])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

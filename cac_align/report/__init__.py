@@ -1,0 +1,1 @@
+"""Evidence a person can look at: annotated videos and a self-contained page."""

@@ -1,0 +1,68 @@
+"""Frames to files that every browser plays."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from cac_align.files import atomic
+
+#: Below this many pixels on its shorter side a video is enlarged, by repeating pixels, so that players show it at a usable size.
+MIN_SIDE = 256
+
+
+def display_scale(height: int, width: int) -> int:
+    """The whole factor a tiny video is enlarged by in the saved file; 1 for any video of 256 pixels or more."""
+    return max(1, math.ceil(MIN_SIDE / min(height, width)))
+
+
+def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
+    """Writes H.264 in MP4, playable in browsers, whole or not at all.
+
+    Args:
+        path: the file.
+        frames: (T, H, W, 3) uint8. An odd height or width is completed by repeating its last row or column: yuv420p needs even sizes.
+        fps: frames per second.
+
+    Returns:
+        The factor the picture was enlarged by, see :func:`display_scale`.
+    """
+    import av
+
+    scale = display_scale(*frames.shape[1:3])
+    height, width = (side * scale + side * scale % 2 for side in frames.shape[1:3])
+    with atomic(path) as temporary, av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+        # No B-frames: the time stamp of frame k is then exactly k / fps, which the page's boxes go by.
+        options = {"crf": "15", "preset": "medium", "bf": "0"}
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6
+        for picture in frames:
+            large = picture.repeat(scale, 0).repeat(scale, 1)
+            large = np.pad(large, ((0, height - large.shape[0]), (0, width - large.shape[1]), (0, 0)), mode="edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(large), format="rgb24")))
+        container.mux(stream.encode())
+    return scale
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Bytes as an address that needs no file: ``data_uri(png, "image/png")``."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail_uri(frame: np.ndarray, height: int) -> str:
+    """One frame (H, W, 3) uint8 as an inline picture at most ``height`` pixels tall; tiny frames stay exact, as PNG."""
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(frame), io.BytesIO()
+    if picture.height <= height:
+        picture.save(buffer, "PNG", optimize=True)
+        return data_uri(buffer.getvalue(), "image/png")
+    width = max(1, round(picture.width * height / picture.height))
+    picture.resize((width, height), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=82)
+    return data_uri(buffer.getvalue(), "image/jpeg")

@@ -1,0 +1,103 @@
+"""The evidence page: one HTML file that needs nothing else, neither a server nor the network.
+
+Prompts, model answers and file names are data: jinja2 escapes all of them, control characters are made visible, and a content security
+policy allows only the two inline blocks of this package, by their hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from cac_align.report.media import data_uri
+from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
+
+
+def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequence[np.ndarray]) -> str:
+    """The page of one result.
+
+    Args:
+        result: the content of ``result.json``.
+        videos: the MP4 bytes of every candidate, in drawing order.
+        frames: (T, H, W, 3) uint8 of every candidate, for stills.
+
+    Returns:
+        HTML text.
+    """
+    order = result["ranking"]
+    cards = [candidate_view(result["candidates"][k], frames[k], result["fps"], rank) for rank, k in enumerate(order, 1)]
+    for card, k in zip(cards, order, strict=True):
+        card["src"] = data_uri(videos[k], "video/mp4")
+    scores = [c["score"] for c in cards]
+    low, high = score_axis(scores)
+    for card in cards:
+        card["bar"] = None if card["score"] is None else round(100 * (card["score"] - low) / (high - low), 2)
+        card["score_text"] = "\u2013" if card["score"] is None else f"{card['score']:.{score_digits(scores)}f}".replace("-", "\u2212")
+    style, script = _asset("report.css"), _asset("report.js")
+    return _template().render(
+        result=result,
+        cards=cards,
+        axis=[f"{v:g}" for v in (low, (low + high) / 2, high)],
+        ties=scores.count(scores[0]) > 1,
+        players=[
+            {"index": c["index"], "boxes": c["boxes"], "hold": c["hold"], "fps": result["fps"], "frames": result["num_frames"][c["index"]]}
+            for c in cards
+        ],
+        settings=flatten(result["settings"]),
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+        pixelated=any(c["scale"] > 1 for c in cards),
+    )
+
+
+def score_axis(scores: Sequence[float | None]) -> tuple[float, float]:
+    """The ends of the score bars: 0 and 1, wider only where a score lies outside."""
+    known = [s for s in scores if s is not None]
+    return min([0.0, *known]), max([1.0, *known])
+
+
+def _policy(style: str, script: str) -> str:
+    def digest(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; img-src data:; media-src data:; style-src {digest(style)}; script-src {digest(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("cac_align.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible)
+    environment.filters.update(probability=probability, signed=signed)
+    return environment.from_string(_asset("report.html.j2"))
+
+
+def visible(value: Any) -> Any:
+    """Text with control characters as their Unicode pictures, and without marks that could reorder the line around it."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(map(_visible_character, value))
+
+
+def _visible_character(character: str) -> str:
+    code = ord(character)
+    if code < 32 and character not in "\n\t":
+        return chr(0x2400 + code)
+    if code in (0x061C, 0x200E, 0x200F, 0xFEFF) or 0x7F <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or 0xD800 <= code < 0xE000:
+        return "\ufffd"
+    return character

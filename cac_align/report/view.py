@@ -1,0 +1,190 @@
+"""What the page shows of each candidate, computed from the result alone: positions in percent, texts, pictures. No HTML here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cac_align.report.media import thumbnail_uri
+from reward_model.schema import Anomaly, Verdict
+
+if TYPE_CHECKING:
+    from reward_model.schema import Turn, VerdictScore
+
+FILM_FRAMES = 12
+KEY_FRAMES = 6
+STATUS_LABELS = {"normal": "Normal", "abnormal": "Abnormal", None: "Could not judge"}
+
+
+def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, rank: int) -> dict[str, Any]:
+    """One candidate as the template reads it.
+
+    Args:
+        entry: its part of ``result.json``.
+        frames: (T, H, W, 3) uint8, for the pictures.
+        fps: frames per second.
+        rank: 1 is the chosen one.
+    """
+    verdict = Verdict.from_dict(entry["verdict"]) if entry.get("verdict") else None
+    status = verdict.status if verdict else None
+    return {
+        **entry,
+        "rank": rank,
+        "number": entry["index"] + 1,
+        "status": status or ("none" if entry["score"] is None else "scored"),
+        "status_label": STATUS_LABELS[status] if verdict or entry["score"] is None else "Scored",
+        "summary": _summary(verdict, entry),
+        "verdict": verdict,
+        "film": [thumbnail_uri(frames[i], 72) for i in spread(range(len(frames)), FILM_FRAMES)],
+        "timeline": timeline(verdict, len(frames), fps),
+        "boxes": boxes_by_frame(verdict),
+        "hold": _hold(verdict),
+        "keys": _key_frames(verdict, frames, fps),
+        "turns": [_turn(t) for t in verdict.turns] if verdict else [],
+        "findings": [_finding(a, fps) for a in verdict.anomalies] if verdict else [],
+        "provenance": dict(flatten(verdict.provenance)) if verdict else {},
+    }
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most ``count`` items, evenly spaced, first and last kept."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(i)] for i in np.linspace(0, len(items) - 1, count)]
+
+
+def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, Any]:
+    """The time axis in percent of its length; frame k fills the span from k to k + 1."""
+
+    def percent(frame: float) -> float:
+        return round(100 * frame / num_frames, 3)
+
+    def span(start: int, end: int) -> dict[str, float]:
+        return {"x": percent(start), "width": percent(end + 1 - start)}
+
+    seconds = num_frames / fps
+    step = next(s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600) if seconds / s <= 6 or s == 3600)
+    marks = [k * step for k in range(int(seconds / step) + 1) if k * step <= seconds * 0.97]
+    turns = verdict.turns if verdict else ()
+    window = verdict.window if verdict else None
+    return {
+        "seconds": seconds,
+        "marks": [{"x": percent(s * fps), "label": f"{s:g} s" if s else "0"} for s in marks],
+        "ticks": [[percent(i + 0.5) for i in turn.frame_indices] for turn in turns],
+        "window": span(window.start, window.end) if window else None,
+        "anomalies": [span(a.frames.start, a.frames.end) for a in verdict.anomalies] if verdict else [],
+        "label": _timeline_label(verdict, seconds),
+    }
+
+
+def _timeline_label(verdict: Verdict | None, seconds: float) -> str:
+    if verdict is None or verdict.window_s is None:
+        return f"Timeline of {seconds:.2f} seconds, no suspicious window"
+    return f"Timeline of {seconds:.2f} seconds, suspicious window from {verdict.window_s[0]:.2f} to {verdict.window_s[1]:.2f} seconds"
+
+
+def boxes_by_frame(verdict: Verdict | None) -> dict[str, list[dict[str, Any]]]:
+    """Boxes on the 0-1000 grid by native frame, each with the name of its anomaly type."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for anomaly in verdict.anomalies if verdict else ():
+        for frame, boxes in sorted(anomaly.boxes.items()):
+            found.setdefault(str(frame), []).extend({"box": b.as_list(), "label": anomaly.type.value} for b in boxes)
+    return found
+
+
+def _hold(verdict: Verdict | None) -> int:
+    """For how many native frames a box stays: until the next frame the judge was shown."""
+    indices = verdict.turns[-1].frame_indices if verdict and verdict.turns else ()
+    return max(1, min(b - a for a, b in zip(indices, indices[1:], strict=False))) if len(indices) > 1 else 1
+
+
+def _key_frames(verdict: Verdict | None, frames: np.ndarray, fps: float) -> list[dict[str, Any]]:
+    """Frames with boxes, or else the frames of turn two; none for a video nobody looked at twice."""
+    boxes = boxes_by_frame(verdict)
+    indices = [int(k) for k in boxes] or (list(verdict.turns[-1].frame_indices) if verdict and len(verdict.turns) > 1 else [])
+    picked = spread([k for k in sorted(indices) if k < len(frames)], KEY_FRAMES)
+    return [{"frame": k, "time": f"{k / fps:.2f} s", "picture": thumbnail_uri(frames[k], 240), "boxes": boxes.get(str(k), [])} for k in picked]
+
+
+def _finding(anomaly: Anomaly, fps: float) -> dict[str, Any]:
+    first, last = anomaly.frames.start, anomaly.frames.end
+    return {
+        "type": anomaly.type.value,
+        "when": f"{first / fps:.2f} s to {(last + 1) / fps:.2f} s",
+        "frames": f"frames {first} to {last}" if last > first else f"frame {first}",
+        "reason": anomaly.reason,
+        "region": anomaly.region,
+        "objects": ", ".join(anomaly.objects),
+    }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    return {
+        "number": turn.number,
+        "name": "Scan" if turn.number == 1 else "Zoom",
+        "what": f"{len(turn.frame_indices)} frames at {turn.fps:g} fps",
+        "status": turn.status or "none",
+        "status_label": STATUS_LABELS[turn.status],
+        "cot": turn.report.cot if turn.report else "",
+        "text": turn.text,
+        "problem": turn.error or turn.parse_error or "",
+        "after": _score(turn.score),
+        "before": _score(turn.direct_score),
+        "tokens": turn.num_tokens,
+        "seconds": f"{turn.seconds:.2f}",
+    }
+
+
+def _score(score: VerdictScore | None) -> dict[str, Any] | None:
+    if score is None:
+        return None
+    return {"p": probability(score.p_normal), "log_odds": signed(score.log_odds), "forced": score.forced}
+
+
+def _summary(verdict: Verdict | None, entry: Mapping[str, Any]) -> str:
+    if verdict is None:
+        return "This reward gives a number without evidence." if entry["score"] is not None else "This candidate has no score."
+    if verdict.status is None:
+        return "The judge could not judge this candidate."
+    if verdict.status == "normal" and verdict.window is None:
+        return "The judge looked over the whole video and saw no anomaly."
+    assert verdict.window_s is not None or verdict.status == "abnormal"
+    when = f" from {verdict.window_s[0]:.2f} s to {verdict.window_s[1]:.2f} s" if verdict.window_s else ""
+    if verdict.status == "normal":
+        return f"The first look found{when} suspicious; the second, closer look did not confirm it."
+    names = " and ".join(t.value for t in verdict.types) or "an anomaly"
+    return f"The judge sees {names}{when}."
+
+
+def probability(p: float) -> str:
+    """A probability with enough digits to tell it from 0 and 1: ``0.982``, ``0.99996``, ``2.4e-07``."""
+    if 0.001 <= p <= 0.999 or p in (0.0, 1.0):
+        return f"{p:.3f}"
+    return f"{p:.1e}" if p < 0.001 else f"{p:.{min(9, 1 - math.floor(math.log10(1 - p)))}f}"
+
+
+def signed(value: float | None) -> str:
+    """Log-odds with their sign, and a true minus."""
+    return "" if value is None else f"{value:+.2f}".replace("-", "\u2212")
+
+
+def score_digits(scores: Sequence[float | None]) -> int:
+    """Decimals that keep different scores apart, 3 to 6."""
+    known = {s for s in scores if s is not None}
+    return next((d for d in range(3, 6) if len({f"{s:.{d}f}" for s in known}) == len(known)), 6)
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as rows of name and text."""
+    rows = []
+    for key, value in data.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += flatten(value, f"{name} \u203a ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            rows.append((name, "\u2013" if value is None or text == "" else text))
+    return rows

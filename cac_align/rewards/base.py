@@ -1,0 +1,115 @@
+"""What a reward is, and how its answer is checked before anything relies on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reward_model.schema import Verdict
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Any callable of this shape is a reward; no base class is needed.
+
+    Args of a call:
+        videos: one (T, H, W, 3) uint8 array per video.
+        prompts: one text per video, or None.
+        fps: frames per second, common to all videos.
+        **kwargs: accepted and ignored, so that later callers may pass more.
+
+    Returns:
+        One number in [0, 1] per video, higher is better; None where the reward could not judge, never a stand-in number.
+
+    A reward should be picklable, so that it can travel to worker processes. It may carry a ``name``, and a ``judge_batch`` method that
+    returns :class:`reward_model.schema.Verdict` objects, whose evidence is then kept.
+
+    Example:
+        >>> def brightness(videos, prompts=None, *, fps, **kwargs):
+        ...     return [float(v.mean()) / 255 for v in videos]
+    """
+
+    def __call__(
+        self, videos: Sequence[np.ndarray], prompts: Sequence[str] | None = None, *, fps: float, **kwargs: Any
+    ) -> list[float | None]: ...
+
+
+class RewardError(ValueError):
+    """A reward broke its contract, or nothing could be judged. The message names the reward and what it did."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a reward said about some videos; all lists have one entry per video.
+
+    ``parts`` holds the scores of each member of a composite reward; ``reasons`` says why a score is None.
+    """
+
+    scores: list[float | None]
+    verdicts: list[Verdict | None]
+    reasons: list[str | None]
+    parts: dict[str, list[float | None]] = field(default_factory=dict)
+
+
+def reward_name(reward: Any) -> str:
+    """A short name for messages and reports: its ``name``, else the function's or the class's name."""
+    name = getattr(reward, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    return getattr(reward, "__name__", None) or type(reward).__name__
+
+
+def check_scores(answer: Any, num_videos: int, name: str) -> list[float | None]:
+    """The answer of a reward as plain floats and None.
+
+    Args:
+        answer: a sequence, numpy array or torch tensor; numpy and torch scalars inside are accepted.
+        num_videos: how many values are needed.
+        name: the reward, for messages.
+
+    Raises:
+        RewardError: another length, a value that is not a number, or NaN or infinity.
+    """
+    if hasattr(answer, "tolist"):
+        answer = answer.tolist()
+    if isinstance(answer, str | bytes) or not isinstance(answer, Sequence):
+        raise RewardError(f"reward {name!r} returned {type(answer).__name__}; it must return a list with one number or None per video")
+    if len(answer) != num_videos:
+        raise RewardError(f"reward {name!r} returned {len(answer)} scores for {num_videos} videos; it must return one per video, in order")
+    return [None if value is None else _finite(value, position, name) for position, value in enumerate(answer)]
+
+
+def _finite(value: Any, position: int, name: str) -> float:
+    try:
+        number = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError):
+        raise RewardError(f"reward {name!r} returned {value!r} for video {position}; expected a number or None") from None
+    if not math.isfinite(number):
+        raise RewardError(f"reward {name!r} returned {value!r} for video {position}; return None where a video cannot be judged")
+    return number
+
+
+def evaluate(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str] | None, *, fps: float) -> Evaluation:
+    """Asks a reward once and keeps all it has to say: a judge's verdicts, a composite's parts, and the reason for every None.
+
+    Raises:
+        RewardError: ``reward`` is not callable, or its answer breaks the contract.
+    """
+    name = reward_name(reward)
+    if hasattr(reward, "evaluate"):
+        return reward.evaluate(videos, prompts, fps=fps)
+    if hasattr(reward, "judge_batch"):
+        verdicts = list(reward.judge_batch(videos, prompts, fps=fps))
+        scores = check_scores([v.score for v in verdicts], len(videos), name)
+        reasons = [None if s is not None else v.error or "no reason given" for s, v in zip(scores, verdicts, strict=True)]
+        return Evaluation(scores, list(verdicts), reasons)
+    if not callable(reward):
+        raise RewardError(f"reward must be callable as reward(videos, prompts, fps=...) or a list of such, got {type(reward).__name__}")
+    scores = check_scores(reward(videos, prompts, fps=fps), len(videos), name)
+    reasons = [None if s is not None else f"reward {name!r} returned None" for s in scores]
+    return Evaluation(scores, [None] * len(videos), reasons)

@@ -1,0 +1,118 @@
+"""An interrupted best-of-n run goes on where it stopped, and only with candidates that are truly the same.
+
+Each finished candidate is one file, ``candidates/NN.npz``: its exact frames and the settings that made them. A run reads back what
+matches and refuses what does not, naming the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cac_align.files import atomic
+
+
+class ResumeError(ValueError):
+    """The output folder holds candidates of another run. The message names what differs and what to do."""
+
+
+def frames_path(folder: Path, index: int) -> Path:
+    """Where the exact frames of a candidate live."""
+    return folder / "candidates" / f"{index:02d}.npz"
+
+
+def store(folder: Path, index: int, frames: np.ndarray, settings: Mapping[str, Any]) -> None:
+    """Writes one finished candidate, whole or not at all."""
+    with atomic(frames_path(folder, index)) as temporary:
+        np.savez_compressed(temporary, frames=frames, settings=np.array(json.dumps(settings)))
+
+
+def load(folder: Path, index: int, settings: Mapping[str, Any]) -> np.ndarray | None:
+    """The stored frames (T, H, W, 3) uint8 of a candidate made with exactly these settings; None when there is no such file.
+
+    Raises:
+        ResumeError: the file was made with other settings, or cannot be read.
+    """
+    path = frames_path(folder, index)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            frames, stored = data["frames"], json.loads(str(data["settings"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ResumeError(f"cannot read {path}: {error}. Delete the file to draw this candidate again") from error
+    wanted = json.loads(json.dumps(settings))
+    if stored != wanted:
+        raise ResumeError(
+            f"{path} was made with other settings: {'; '.join(_differences(stored, wanted))}. "
+            f"Use another output_dir, repeat the earlier settings, or delete {path.parent} to start afresh"
+        )
+    return frames
+
+
+def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        keys = sorted(stored.keys() | wanted.keys())
+        return [d for k in keys for d in _differences(stored.get(k), wanted.get(k), f"{name}.{k}" if name else k)]
+    return [] if stored == wanted else [f"{name} was {_short(stored)}, now {_short(wanted)}"]
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def describe_pipeline(pipe: Any) -> dict[str, Any]:
+    """What tells two pipelines apart: class, source, and per component its class and a digest of its config and weights.
+
+    The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another checkpoint or adapter.
+    """
+    components = getattr(pipe, "components", None) or {}
+    config = getattr(pipe, "config", None)
+    return {
+        "class": type(pipe).__name__,
+        "model": str(config.get("_name_or_path") or "") if isinstance(config, Mapping) else "",
+        "components": {name: _describe_component(part) for name, part in components.items() if part is not None},
+    }
+
+
+def _describe_component(part: Any) -> str:
+    if not hasattr(part, "config"):
+        return type(part).__name__
+    digest = hashlib.sha256(json.dumps(plain(_config(part)), sort_keys=True).encode())
+    for name, tensor in part.state_dict().items() if hasattr(part, "state_dict") else ():
+        if not hasattr(tensor, "detach"):
+            continue
+        digest.update(name.encode() + str(tuple(tensor.shape)).encode())
+        if tensor.device.type != "meta" and tensor.numel():
+            picked = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // 4)][:4]
+            digest.update(repr(picked.float().tolist()).encode())
+    return f"{type(part).__name__} {digest.hexdigest()[:12]}"
+
+
+def _config(part: Any) -> Any:
+    config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
+    return {k: v for k, v in config.items() if k not in ("_diffusers_version", "transformers_version")}
+
+
+def plain(value: Any) -> Any:
+    """A JSON form of a pipeline argument that is equal exactly when the argument is: pictures and tensors become digests."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if hasattr(value, "detach"):
+        value = value.detach().float().cpu().numpy()
+    if hasattr(value, "tobytes"):
+        shape = getattr(value, "shape", None) or getattr(value, "size", "")
+        return f"{type(value).__name__} {tuple(shape)} {hashlib.sha256(value.tobytes()).hexdigest()[:12]}"
+    # Callables, devices, dtypes: an address in a repr would differ in every run.
+    return getattr(value, "__qualname__", None) or (str(value) if type(value).__module__ == "torch" else type(value).__name__)

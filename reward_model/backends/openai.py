@@ -1,0 +1,327 @@
+"""A judge behind any OpenAI-compatible chat server: vLLM, SGLang, llama.cpp, hosted models.
+
+Frames travel as base64 data URLs. Every request states its temperature, because a server's own default applies
+otherwise (Qwen3-VL's generation config asks vLLM for 0.7). What may pass by itself is asked again; an item that fails
+carries its error and spoils no other.
+
+The verdict's probability needs a server that continues an unfinished answer (``continue_final_message`` of vLLM and
+SGLang) and lists log-probabilities; see :meth:`OpenAIBackend.score` for what happens elsewhere. For instance::
+
+    vllm serve Qwen/Qwen3-VL-8B-Instruct --limit-mm-per-prompt.image 64 --enable-prefix-caching
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, Literal, TypeVar
+
+from reward_model.backends.base import BackendError, Completion, Conversation, Sampling
+from reward_model.backends.chat_server import ChatServer, Secret
+from reward_model.backends.logprobs import NextTokens, continues, generated_verdict, next_tokens, verdict_score
+from reward_model.backends.replay import request_key
+from reward_model.backends.retrying import Backoff, Deadline, RequestRejected
+from reward_model.backends.wire import answer_text, check_frames, to_wire
+from reward_model.schema import VerdictScore
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Seconds the caller waits beyond the deadline for requests that are giving up by themselves.
+_GRACE_S = 2.0
+_MAX_REMEMBERED = 4096
+_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+class OpenAIBackend:
+    """Judges with a model behind an OpenAI-compatible chat server.
+
+    Args:
+        model: the name under which the server serves it.
+        base_url: for instance ``http://judge:8000/v1``; None is ``$OPENAI_BASE_URL``, else OpenAI itself.
+        api_key: None reads ``$OPENAI_API_KEY``; a server of one's own usually needs none. Never logged, printed or
+            pickled: a copy in another process reads the environment there.
+        timeout_s: seconds from sending a request to the last byte of its answer.
+        deadline_s: seconds one call of :meth:`generate` or :meth:`score` may take with all its items and retries; None:
+            no limit.
+        max_retries: further attempts of a request after the first.
+        concurrency: requests under way at a time.
+        image_format: ``"png"`` shows the exact pixels; ``"jpeg"`` (quality 95) is smaller and adds faint artifacts of
+            its own.
+        on_missing_logprobs: where no probability can be had, ``"none"`` gives None and warns once, ``"raise"`` raises.
+        top_logprobs: how many tokens the server is asked to list; OpenAI and vLLM allow 20.
+        backoff_s: upper end of the first wait before another attempt; it doubles each time, up to 30 s.
+        extra_body: further fields of every request, such as ``{"chat_template_kwargs": {"enable_thinking": False}}``.
+
+    Raises:
+        ImportError: the ``openai`` package is missing.
+        ValueError: an argument is out of range, or OpenAI itself would be asked without a key.
+
+    Example:
+        >>> backend = OpenAIBackend("my-org/cac-8b", base_url="http://judge:8000/v1")
+        >>> question = (Message("user", ("Frame 0:", frame, "Is it normal?")),)
+        >>> backend.generate([question], Sampling())[0].text                            # doctest: +SKIP
+        >>> backend.score([question], ['{"COT": "", "status": "'])[0].p_normal          # doctest: +SKIP
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        deadline_s: float | None = 900.0,
+        max_retries: int = 5,
+        concurrency: int = 8,
+        image_format: Literal["png", "jpeg"] = "png",
+        on_missing_logprobs: Literal["none", "raise"] = "none",
+        top_logprobs: int = 20,
+        backoff_s: float = 0.5,
+        extra_body: dict[str, Any] | None = None,
+    ) -> None:
+        if not model:
+            raise ValueError("model is empty; give the name under which the server serves it")
+        if not timeout_s > 0 or (deadline_s is not None and not deadline_s > 0):
+            raise ValueError(f"timeout_s and deadline_s are seconds above zero, got {timeout_s} and {deadline_s}")
+        if concurrency < 1 or not 1 <= top_logprobs <= 20:
+            raise ValueError(f"concurrency must be >= 1 and top_logprobs 1-20, got {concurrency} and {top_logprobs}")
+        if image_format not in ("png", "jpeg"):
+            raise ValueError(f"image_format must be 'png' or 'jpeg', got {image_format!r}")
+        if on_missing_logprobs not in ("none", "raise"):
+            raise ValueError(f"on_missing_logprobs must be 'none' or 'raise', got {on_missing_logprobs!r}")
+        self.model = model
+        self.deadline_s = deadline_s
+        self.concurrency = concurrency
+        self.image_format = image_format
+        self.on_missing_logprobs = on_missing_logprobs
+        self.top_logprobs = top_logprobs
+        self.extra_body = dict(extra_body or {})
+        self.server = ChatServer(
+            base_url, Secret(api_key), timeout_s=timeout_s, backoff=Backoff(max_retries, backoff_s)
+        )
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._probed = False
+        self._continues: bool | None = None
+        self._warned: set[str] = set()
+        self._served_by: dict[str, Any] = {}
+        self._verdicts: OrderedDict[str, VerdictScore] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __repr__(self) -> str:
+        return f"OpenAIBackend({self.model!r}, base_url={self.server.base_url!r})"
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance: who was asked for what, and what the server says of itself. Never a key."""
+        with self._lock:
+            served = dict(self._served_by)
+        return {
+            "backend": self.name,
+            "model": self.model,
+            "base_url": self.server.base_url,
+            "image_format": self.image_format,
+            "openai": sys.modules["openai"].__version__,
+            "extra_body": self.extra_body,
+            **served,
+        }
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        """One answer per conversation, in order; a failed one has ``error`` and no text.
+
+        ``extra`` holds ``finish_reason``, ``prompt_tokens`` and ``verdict``: the log-probabilities where the server
+            wrote its
+        verdict, as the fields of a :class:`VerdictScore`, or None.
+
+        Raises:
+            ValueError: a frame is not (H, W, 3) uint8.
+        """
+        check_frames(conversations)
+
+        def answer(conversation: Conversation, deadline: Deadline) -> Completion:
+            start = time.monotonic()
+            try:
+                reply = self._ask(to_wire(conversation, self.image_format), deadline, **_sampling_fields(sampling))
+            except BackendError as error:
+                return Completion("", finished=False, seconds=time.monotonic() - start, error=str(error))
+            return self._completion(conversation, reply, time.monotonic() - start)
+
+        return self._each(answer, conversations, lambda why: Completion("", finished=False, error=why))
+
+    def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
+        """Log-probabilities of ``normal`` and ``abnormal`` as whole continuations of each prefix, in order.
+
+        The prefix goes out as an unfinished assistant message and each word is walked token by token
+        (:mod:`reward_model.backends.logprobs`): two or three one-token requests. A server that begins a new answer
+        instead of continuing is found out by the length it counts for two short prompts, or where it does not count, by
+        the answer it would begin. There, and without log-probabilities, the score is read from the answer
+        :meth:`generate` got from this server, if the prefix is the beginning of that very answer; otherwise it is None,
+        and a warning says why, once.
+
+        Raises:
+            BackendError: a score is missing and ``on_missing_logprobs="raise"``.
+            ValueError: not one prefix per conversation, or a frame is not (H, W, 3) uint8.
+        """
+        check_frames(conversations)
+        if len(conversations) != len(prefixes):
+            raise ValueError(f"score needs one prefix per conversation, got {len(prefixes)} for {len(conversations)}")
+        items = list(zip(conversations, prefixes, strict=True))
+        self._probe()
+        scores = self._each(self._score_one, items, self._unscored)
+        if self.on_missing_logprobs == "raise" and None in scores:
+            raise BackendError(
+                f"{scores.count(None)} of {len(scores)} verdicts have no probability (the log says why); "
+                "serve with log-probabilities and continue_final_message, or set on_missing_logprobs='none'"
+            )
+        return scores
+
+    def _score_one(self, item: tuple[Conversation, str], deadline: Deadline) -> VerdictScore | None:
+        conversation, prefix = item
+        try:
+            score = self._walk(conversation, prefix, deadline)
+        except BackendError as error:
+            score = self._unscored(str(error))
+        if score is not None:
+            return score
+        with self._lock:
+            return self._verdicts.get(request_key("score", conversation, prefix=prefix))
+
+    def _unscored(self, why: str) -> VerdictScore | None:
+        """No score, and a warning, the same one only once."""
+        with self._lock:
+            new = why not in self._warned
+            self._warned.add(why)
+        if new:
+            logger.warning("a verdict has no probability: %s", why)
+        return None
+
+    def _walk(self, conversation: Conversation, prefix: str, deadline: Deadline) -> VerdictScore | None:
+        if self._continues is False:
+            return self._unscored(f"{self.model} at {self.server.base_url} does not continue an unfinished answer")
+        messages = to_wire(conversation, self.image_format)
+        lists: dict[str, NextTokens | None] = {}
+
+        def ask(covered: str) -> NextTokens | None:
+            if covered not in lists:
+                unfinished = [*messages, {"role": "assistant", "content": prefix + covered}]
+                # Temperature 1 leaves the listed probabilities as they are on every server; the drawn token is not
+                # used.
+                reply = self._ask(unfinished, deadline, max_tokens=1, temperature=1.0, top_p=1.0, **_CONTINUE)
+                content = _logprobs(reply)
+                lists[covered] = next_tokens(content[0]) if content else None
+            return lists[covered]
+
+        first = ask("")
+        if not first:
+            return self._unscored(f"{self.model} at {self.server.base_url} sends no log-probabilities")
+        if self._continues is None and not continues(first):
+            return self._unscored(
+                f"{self.model} at {self.server.base_url} seems to begin a new answer instead of continuing"
+            )
+        score = verdict_score(ask)
+        if score is None:
+            return self._unscored(
+                f"neither 'normal' nor 'abnormal' begins with one of the {len(first)} likeliest tokens"
+            )
+        return score
+
+    def _probe(self) -> None:
+        """Finds out, once, whether the server continues an unfinished answer.
+
+        An answer of one letter, continued, makes the prompt a token longer. Closed and followed by the opening of the
+        next answer, it makes it at least three longer in every chat format. Servers that do not count leave it open.
+        """
+        if self._probed:
+            return
+        deadline, few = Deadline(self.deadline_s), {"max_tokens": 1, "temperature": 1.0}
+        hello = {"role": "user", "content": "Hello"}
+        try:
+            begun = self._ask([hello, {"role": "assistant", "content": "a"}], deadline, **few, **_CONTINUE)
+            longer = _count(begun, "prompt_tokens") - _count(self._ask([hello], deadline, **few), "prompt_tokens")
+            self._continues = True if 1 <= longer <= 2 else False if longer > 2 else None
+        except RequestRejected as error:
+            if error.status not in (400, 422):
+                return  # wrong key or model: the items themselves will say so
+            self._continues = False
+        except BackendError:
+            return  # unreachable now: undecided, asked again at the next call
+        self._probed = True
+
+    def _ask(self, messages: list[dict[str, Any]], deadline: Deadline, **fields: Any) -> dict[str, Any]:
+        listing = {"logprobs": True, "top_logprobs": self.top_logprobs}
+        return self.server.post(
+            {**self.extra_body, "model": self.model, "messages": messages, **listing, **fields}, deadline
+        )
+
+    def _completion(self, conversation: Conversation, reply: dict[str, Any], seconds: float) -> Completion:
+        text, reason = answer_text(reply)
+        verdict = generated_verdict(_logprobs(reply))
+        with self._lock:
+            self._served_by = {k: reply[k] for k in ("model", "system_fingerprint") if isinstance(reply.get(k), str)}
+            if verdict is not None:
+                self._verdicts[request_key("score", conversation, prefix=verdict[0])] = verdict[1]
+            while len(self._verdicts) > _MAX_REMEMBERED:
+                self._verdicts.popitem(last=False)
+        return Completion(
+            text,
+            finished=reason not in ("length", "content_filter"),
+            num_tokens=_count(reply, "completion_tokens"),
+            seconds=seconds,
+            error=None if text or reason == "length" else f"the server sent no text (finish_reason {reason!r})",
+            extra={
+                "finish_reason": reason,
+                "prompt_tokens": _count(reply, "prompt_tokens"),
+                "verdict": None if verdict is None else dataclasses.asdict(verdict[1]),
+            },
+        )
+
+    def _each(
+        self, work: Callable[[Item, Deadline], Result], items: Sequence[Item], late: Callable[[str], Result]
+    ) -> list[Result]:
+        """``work`` on all items at once, results in order; ``late(why)`` for those the deadline overtakes."""
+        if not items:
+            return []
+        deadline = Deadline(self.deadline_s)
+        pool = ThreadPoolExecutor(min(self.concurrency, len(items)), thread_name_prefix="judge")
+        try:
+            futures = [pool.submit(work, item, deadline) for item in items]
+            done = wait(futures, None if self.deadline_s is None else self.deadline_s + _GRACE_S).done
+            return [f.result() if f in done else late(f"the deadline of {self.deadline_s} s passed") for f in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
+    fields = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    return fields if sampling.seed is None else {**fields, "seed": sampling.seed}
+
+
+def _logprobs(reply: dict[str, Any]) -> list[dict[str, Any]]:
+    """The per-token entries of an answer; empty where the server sent none."""
+    logprobs = reply["choices"][0].get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return [entry for entry in content or () if isinstance(entry, dict)]
+
+
+def _count(reply: dict[str, Any], name: str) -> int:
+    usage = reply.get("usage")
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else 0

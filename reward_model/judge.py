@@ -1,0 +1,302 @@
+"""The two-turn judge: scan the whole video at 4 fps, look again at the suspicious window at 8 fps, only then decide (section 3.4).
+
+    normal in turn one                       -> normal, one call
+    abnormal, window valid, turn two agrees  -> abnormal, with turn two's boxes
+    abnormal, window valid, turn two denies  -> normal
+    abnormal, no usable window               -> abnormal, ends after turn one
+
+A video that cannot be read, or a backend that cannot answer, gives a verdict without status and score, and says why in ``error``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from reward_model.backends.base import Backend, Completion, Conversation, Sampling
+from reward_model.config import JudgeConfig
+from reward_model.parsing import ParseError, forced_prefix, parse_turn
+from reward_model.prompts import PromptSet, load_prompts
+from reward_model.readout import completed_prefix, reward_value, verdict_prefix
+from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
+from reward_model.video import Video, VideoError, check_fps, load_video, native_window, resize_frames, sample_indices, zoom_indices
+
+
+@dataclass
+class _Case:
+    """One video on its way to a verdict."""
+
+    video: Video | None = None
+    prompt: str = ""
+    error: str | None = None
+    scan: Turn | None = None
+    zoom: Turn | None = None
+    conversation: Conversation = ()
+    window: FrameRange | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.error is None
+
+
+class TwoTurnJudge:
+    """Judges videos with a vision-language model behind a :class:`~reward_model.backends.Backend`.
+
+    Args:
+        backend: who answers.
+        config: settings; keyword ``overrides`` change single ones (see :class:`~reward_model.config.JudgeConfig`).
+
+    Example:
+        >>> judge = TwoTurnJudge(LocalBackend("Qwen/Qwen3-VL-8B-Instruct"), readout="paper")     # doctest: +SKIP
+        >>> verdict = judge.judge(["clip.mp4"])[0]                                               # doctest: +SKIP
+    """
+
+    def __init__(self, backend: Backend, config: JudgeConfig | None = None, **overrides: Any) -> None:
+        self.backend = backend
+        self.config = (config or JudgeConfig()).override(**overrides)
+        self.prompts: PromptSet = load_prompts(self.config.prompts)
+
+    def judge(
+        self,
+        videos: Iterable[Any],
+        prompts: Sequence[str | None] | str | None = None,
+        *,
+        fps: float | Sequence[float] | None = None,
+        on_error: str = "verdict",
+    ) -> list[Verdict]:
+        """One verdict per video, in order; both turns run in batches.
+
+        Args:
+            videos: anything :func:`reward_model.video.load_video` reads.
+            prompts: the text each video was made from; one string serves all.
+            fps: frames per second of the videos, one number or one each; files bring their own.
+            on_error: ``"verdict"`` keeps going and reports an unreadable video in its verdict, ``"raise"`` raises.
+
+        Raises:
+            VideoError: ``fps`` is not a positive number, or a video is unreadable and ``on_error="raise"``.
+            ValueError: the numbers of prompts or rates do not match the number of videos.
+        """
+        if on_error not in ("verdict", "raise"):
+            raise ValueError(f"on_error={on_error!r} must be 'verdict' or 'raise'")
+        items = list(videos)
+        texts = _spread(prompts, len(items), "prompts", str)
+        rates = _spread(fps, len(items), "fps", (int, float, np.integer, np.floating))
+        for rate in rates:
+            if rate is not None:
+                check_fps(rate)
+        verdicts = []
+        for start in range(0, len(items), self.config.batch_size):
+            chunk = slice(start, start + self.config.batch_size)
+            verdicts += self._judge_batch(items[chunk], texts[chunk], rates[chunk], on_error)
+        return verdicts
+
+    def _judge_batch(self, videos: Sequence[Any], prompts: Sequence[Any], rates: Sequence[Any], on_error: str) -> list[Verdict]:
+        cases = [self._open(v, p, r, on_error) for v, p, r in zip(videos, prompts, rates, strict=True)]
+        self._scan([c for c in cases if c.open])
+        suspects = [c for c in cases if c.open and self._find_window(c)]
+        self._zoom(suspects)
+        return [self._verdict(c) for c in cases]
+
+    def _open(self, video: Any, prompt: str | None, fps: float | None, on_error: str) -> _Case:
+        try:
+            return _Case(load_video(video, fps), prompt or "")
+        except VideoError as error:
+            if on_error == "raise" or (fps is None and "fps is required" in str(error)):
+                raise
+            return _Case(error=str(error))
+
+    # --- turn one --------------------------------------------------------------------------------------------------------------------
+
+    def _scan(self, cases: list[_Case]) -> None:
+        indices = [sample_indices(len(c.video.frames), c.video.fps, self.config.scan_fps) for c in cases if c.video]
+        for case, index in zip(cases, indices, strict=True):
+            case.conversation = self.prompts.scan(self._frames(case, index), case.prompt)
+        turns = self._ask(1, [c.conversation for c in cases], indices, self.config.max_scan_tokens)
+        for case, turn in zip(cases, turns, strict=True):
+            case.scan = turn
+            case.error = turn.error if turn.status is None else None
+
+    def _find_window(self, case: _Case) -> bool:
+        """Whether turn two is due; sets the suspicious window in native frames."""
+        report = case.scan.report if case.scan else None
+        if report is None or report.window is None or case.scan is None or case.video is None:
+            return False
+        case.window = native_window(report.window, case.scan.frame_indices, len(case.video.frames))
+        return self.config.num_turns == 2
+
+    # --- turn two --------------------------------------------------------------------------------------------------------------------
+
+    def _zoom(self, cases: list[_Case]) -> None:
+        indices, conversations = [], []
+        for case in cases:
+            assert case.video is not None and case.window is not None and case.scan is not None and case.scan.report is not None
+            limits = {"min_frames": self.config.min_zoom_frames, "max_frames": self.config.max_zoom_frames}
+            index = zoom_indices(case.window, len(case.video.frames), case.video.fps, self.config.zoom_fps, **limits)
+            frames = self._frames(case, index)
+            if self.config.context == "chat":
+                conversation = self.prompts.zoom_continued(case.conversation, case.scan.text, frames, case.prompt)
+            else:
+                conversation = self.prompts.zoom(frames, case.prompt, cot=case.scan.report.cot)
+            indices.append(index)
+            conversations.append(conversation)
+        turns = self._ask(2, conversations, indices, self.config.max_zoom_tokens)
+        for case, turn in zip(cases, turns, strict=True):
+            case.zoom = turn
+            case.error = f"turn two: {turn.error}" if turn.status is None else None
+
+    # --- both turns ------------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, number: int, conversations: list[Conversation], indices: list[list[int]], max_new_tokens: int) -> list[Turn]:
+        """Asks one turn of all videos at once and reads the verdict where the readout wants it."""
+        if not conversations:
+            return []
+        config, started = self.config, time.perf_counter()
+        if config.reasoning:
+            sampling = Sampling(max_new_tokens, config.temperature, seed=config.seed)
+            answers = self.backend.generate(conversations, sampling)
+        else:
+            answers = [Completion(forced_prefix()) for _ in conversations]
+        rate = config.scan_fps if number == 1 else config.zoom_fps
+        turns = [
+            self._read(Turn(number, tuple(index), rate, a.text, error=a.error, num_tokens=a.num_tokens))
+            for a, index in zip(answers, indices, strict=True)
+        ]
+        after = config.reasoning and (config.readout == "paper" or config.all_readouts)
+        before = config.readout != "paper" or config.all_readouts or not config.reasoning
+        forced = [not t.error and t.report is None and config.reasoning for t in turns]
+        paper = self._score(conversations, turns, [_after_reasoning(t) for t in turns]) if after or any(forced) else None
+        direct = self._score(conversations, turns, [forced_prefix() for _ in turns]) if before else None
+        seconds = (time.perf_counter() - started) / len(turns)
+        done = []
+        for k, turn in enumerate(turns):
+            score = replace(paper[k], forced=forced[k]) if paper and paper[k] else None  # type: ignore[type-var]
+            turn = replace(turn, score=score, direct_score=direct[k] if direct else None, seconds=seconds)
+            done.append(_decided(turn))
+        return done
+
+    def _read(self, turn: Turn) -> Turn:
+        if turn.error or not self.config.reasoning:
+            return turn
+        try:
+            report = parse_turn(turn.text, turn=turn.number, num_frames=len(turn.frame_indices))
+        except ParseError as error:
+            return replace(turn, parse_error=error.reason)
+        return replace(turn, report=report, status=report.status)
+
+    def _score(self, conversations: list[Conversation], turns: list[Turn], prefixes: list[str]) -> list[VerdictScore | None]:
+        """Scores of all answered turns in one batch; the same conversations again, so the backend can reuse their vision features."""
+        alive = [k for k, t in enumerate(turns) if not t.error]
+        found = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive]) if alive else []
+        scores: list[VerdictScore | None] = [None] * len(turns)
+        for k, score in zip(alive, found, strict=True):
+            scores[k] = score
+        return scores
+
+    def _frames(self, case: _Case, index: Sequence[int]) -> np.ndarray:
+        assert case.video is not None
+        frames = case.video.frames[list(index)]
+        size = self.config.frame_size
+        return frames if size is None else resize_frames(frames, (size, size))
+
+    # --- the verdict -----------------------------------------------------------------------------------------------------------------
+
+    def _verdict(self, case: _Case) -> Verdict:
+        turns = tuple(t for t in (case.scan, case.zoom) if t is not None)
+        length, rate = (len(case.video.frames), case.video.fps) if case.video else (0, 0.0)
+        common = {
+            "turns": turns,
+            "window": case.window,
+            "readout": self.config.readout,
+            "num_frames": length,
+            "fps": rate,
+            "provenance": self._provenance(turns),
+        }
+        if case.error or not turns:
+            return Verdict(status=None, score=None, error=case.error or "not judged", **common)
+        final = turns[-1]
+        score = final.score if self.config.readout == "paper" else final.direct_score
+        if score is None:
+            value, odds = (1.0 if final.status == "normal" else 0.0), None
+        else:
+            value, odds = reward_value(score, self.config.readout, self.config.log_odds_temperature), score.log_odds
+        if self.config.aggregate == "joint" and len(turns) == 2:
+            value = self._joint(turns, value)
+        return Verdict(
+            status=final.status,
+            score=value,
+            anomalies=_native_anomalies(final) if final.status == "abnormal" else (),
+            log_odds=odds,
+            forced=any(t.parse_error is not None for t in turns),
+            **common,
+        )
+
+    def _joint(self, turns: Sequence[Turn], final: float) -> float:
+        """1 - P1(abnormal) P2(abnormal): continuous where the reward would jump from turn one's value to turn two's (G-28)."""
+        first = turns[0].score if self.config.readout == "paper" else turns[0].direct_score
+        if first is None:
+            return final
+        return 1 - (1 - reward_value(first, self.config.readout, self.config.log_odds_temperature)) * (1 - final)
+
+    def _provenance(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        config = self.config
+        return {
+            "model": self.backend.describe(),
+            "backend": self.backend.name,
+            "prompts": self.prompts.version,
+            "readout": config.readout,
+            "scan_fps": config.scan_fps,
+            "zoom_fps": config.zoom_fps,
+            "context": config.context,
+            "aggregate": config.aggregate,
+            "reasoning": config.reasoning,
+            "temperature": config.temperature,
+            "seconds": round(sum(t.seconds for t in turns), 4),
+            "cac_align": _package_version(),
+        }
+
+
+def _after_reasoning(turn: Turn) -> str:
+    """Where Equation 7 is read: the answer's own status if it parsed, else forced after what it wrote."""
+    prefix = verdict_prefix(turn.text) if turn.report is not None else None
+    return prefix or completed_prefix(turn.text)
+
+
+def _decided(turn: Turn) -> Turn:
+    """A turn without a report takes the likelier word; without probabilities either, it has no status and says so."""
+    if turn.error or turn.status is not None:
+        return turn
+    score = turn.score or turn.direct_score
+    if score is None:
+        return replace(turn, error=f"the answer could not be parsed ({turn.parse_error}) and the backend gives no probabilities")
+    status: Status = "normal" if score.log_odds >= 0 else "abnormal"
+    return replace(turn, status=status)
+
+
+def _native_anomalies(turn: Turn) -> tuple[Anomaly, ...]:
+    """A turn's anomalies with native frame indices in place of its own frame numbers."""
+    index = turn.frame_indices
+    return tuple(
+        replace(a, frames=FrameRange(index[a.frames.start], index[a.frames.end]), boxes={index[k]: v for k, v in a.boxes.items()})
+        for a in (turn.report.anomalies if turn.report else ())
+    )
+
+
+def _spread(value: Any, count: int, name: str, scalar: Any) -> list[Any]:
+    if value is None or isinstance(value, scalar):
+        return [value] * count
+    values = list(value)
+    if len(values) != count:
+        raise ValueError(f"{len(values)} {name} for {count} videos; give one for all, or one each")
+    return values
+
+
+def _package_version() -> str:
+    try:
+        return version("cac-align")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,269 @@
+"""Model text -> TurnReport, or a ParseError that carries the text; and the canonical text of a report.
+
+The schema is the paper's (Fig. S5): one JSON object with ``COT``, ``status`` and ``anomalies``. Reading is tolerant of form (code fences,
+prose around the object, typographic dashes and quotes, trailing commas, lists of ranges, one box or several) and strict of substance: an
+unknown label, a status that contradicts the list, a range outside the clip or a broken box is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, FrameRange, TurnReport
+
+COT, STATUS, ANOMALIES = "COT", "status", "anomalies"
+REGION_T, LABEL, REASON, REGION, BBOX = "Attributed Time Region", "Attributed Label", "Reason for Anomaly", "Problem Region", "BBOX"
+
+#: The verdict word follows this text in canonical answers; both words are scored from here (G-23).
+STATUS_PREFIX = '"status": "'
+
+
+class ParseError(ValueError):
+    """The answer does not follow the schema. ``text`` is the whole answer, ``reason`` one sentence."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        shown = text if len(text) <= 200 else f"{text[:120]} ... {text[-60:]}"
+        super().__init__(f"{reason} (answer: {shown!r})")
+        self.reason = reason
+        self.text = text
+
+
+def format_report(report: TurnReport, *, boxes: bool = True) -> str:
+    """The canonical answer text: what SFT trains on and :func:`parse_turn` reads back unchanged."""
+    items = []
+    for anomaly in report.anomalies:
+        item: dict[str, Any] = {
+            REGION_T: str(anomaly.frames),
+            LABEL: anomaly.type.value,
+            REASON: anomaly.reason,
+            REGION: anomaly.region,
+        }
+        if boxes:
+            item[BBOX] = {
+                f"Frame {k}": v[0].as_list() if len(v) == 1 else [b.as_list() for b in v] for k, v in sorted(anomaly.boxes.items()) if v
+            }
+        items.append(item)
+    return json.dumps({COT: report.cot, STATUS: report.status, ANOMALIES: items}, ensure_ascii=False)
+
+
+def forced_prefix(cot: str = "") -> str:
+    """The beginning of a canonical answer with that reasoning, up to the verdict word. Empty reasoning gives the direct readout."""
+    return f'{{"{COT}": {json.dumps(cot, ensure_ascii=False)}, {STATUS_PREFIX}'
+
+
+def parse_turn(text: str, *, turn: int, num_frames: int) -> TurnReport:
+    """Reads one answer of the judge.
+
+    Args:
+        text: the whole answer.
+        turn: 1 (the scan; boxes are optional there and ignored) or 2 (the zoom; each anomaly needs boxes).
+        num_frames: frames the judge was shown in that turn; ranges and box keys must lie inside.
+
+    Raises:
+        ParseError: the answer holds no such object, more than one, or one that breaks the schema.
+
+    Example:
+        >>> parse_turn('{"COT": "all well", "status": "normal", "anomalies": []}', turn=1, num_frames=21).status
+        'normal'
+    """
+    if turn not in (1, 2):
+        raise ValueError(f"turn={turn!r} must be 1 (scan) or 2 (zoom)")
+    if num_frames < 1:
+        raise ValueError(f"num_frames={num_frames} must be at least 1")
+    try:
+        return _report(_find_object(text), turn, num_frames)
+    except _Bad as error:
+        raise ParseError(str(error), text) from None
+
+
+class _Bad(Exception):
+    """Why an answer is refused, before the text is attached."""
+
+
+# --- finding the object -------------------------------------------------------------------------------------------------------------
+
+_STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
+_SMART_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u2033": '"'})
+
+
+def _find_object(text: str) -> dict[str, Any]:
+    """The one JSON object with a status in the text, wherever it stands."""
+    if not isinstance(text, str):
+        raise _Bad(f"the answer is {type(text).__name__}, not text")
+    for candidate in dict.fromkeys((text, text.translate(_SMART_QUOTES))):
+        found = _objects(_drop_trailing_commas(candidate))
+        if len(found) > 1:
+            raise _Bad(f"the answer holds {len(found)} objects with a status")
+        if found:
+            return found[0]
+    raise _Bad("the answer holds no complete JSON object with a status")
+
+
+def _drop_trailing_commas(text: str) -> str:
+    return _STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text)
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """All outermost objects of the text that have a status key."""
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    found, position = [], text.find("{")
+    while position >= 0:
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            position = text.find("{", position + 1)
+            continue
+        if STATUS in value:
+            found.append(value)
+        position = text.find("{", end)
+    return found
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object with its keys in canonical spelling; a key given twice makes the object ambiguous."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        name = _KEYS.get(" ".join(key.replace("_", " ").lower().split()), key)
+        if name in result:
+            raise _Bad(f"key {name!r} is given twice")
+        result[name] = value
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise _Bad(f"{name} is not a JSON number")
+
+
+_KEYS = {k.lower(): k for k in (COT, STATUS, ANOMALIES, REGION_T, LABEL, REASON, REGION, BBOX)}
+
+
+# --- reading the object -------------------------------------------------------------------------------------------------------------
+
+
+def _report(data: Mapping[str, Any], turn: int, num_frames: int) -> TurnReport:
+    cot = data.get(COT)
+    if not isinstance(cot, str):
+        raise _Bad(f"{COT} must be a string, got {type(cot).__name__}")
+    status = data[STATUS].strip().lower() if isinstance(data[STATUS], str) else data[STATUS]
+    if status not in ("normal", "abnormal"):
+        raise _Bad(f'{STATUS} must be "normal" or "abnormal", got {status!r}')
+    items = data.get(ANOMALIES)
+    if not isinstance(items, list):
+        raise _Bad(f"{ANOMALIES} must be a list, got {type(items).__name__}")
+    if (status == "normal") != (not items):
+        raise _Bad(f"{STATUS} {status!r} contradicts {len(items)} listed anomalies")
+    anomalies = [a for item in items for a in _anomalies(item, turn, num_frames)]
+    return TurnReport(status, cot, tuple(anomalies))
+
+
+def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
+    """One listed anomaly; several when its time region names several ranges."""
+    if not isinstance(item, dict):
+        raise _Bad(f"an anomaly must be an object, got {type(item).__name__}")
+    kind = _label(item.get(LABEL))
+    ranges = _ranges(item.get(REGION_T), turn, num_frames)
+    reason, region = (_text(item, key) for key in (REASON, REGION))
+    boxes = _boxes(item.get(BBOX), num_frames) if turn == 2 else {}
+    parts: dict[FrameRange, dict[int, tuple[Box, ...]]] = {r: {} for r in ranges}
+    for frame, found in boxes.items():
+        home = min(ranges, key=lambda r: max(r.start - frame, frame - r.end, 0))
+        parts[home][frame] = found
+    return [Anomaly(kind, r, b, reason=reason, region=region) for r, b in parts.items()]
+
+
+def _label(value: Any) -> AnomalyType:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, str):
+        raise _Bad(f"{LABEL} must be one type name, got {value!r}")
+    try:
+        return AnomalyType.parse(value)
+    except ValueError as error:
+        raise _Bad(str(error)) from None
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    value = item.get(key, "")
+    if not isinstance(value, str):
+        raise _Bad(f"{key} must be a string, got {type(value).__name__}")
+    return value
+
+
+_NUMBER = r"(?:frames?\s*)?#?(\d{1,6})"
+_RANGE = re.compile(rf"\s*{_NUMBER}(?:\s*(?:-|to|through)\s*{_NUMBER})?\s*", re.IGNORECASE)
+_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d~\u301c"), "-")
+_WHOLE = re.compile(r"\s*(?:the\s+)?(?:entire|whole|full)\s+(?:clip|snippet|video|segment)\s*\.?\s*", re.IGNORECASE)
+
+
+def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
+    """Frame ranges of a time region in order, overlapping ones joined (G-29)."""
+    if turn == 2 and isinstance(value, str) and _WHOLE.fullmatch(value):
+        return [FrameRange(0, num_frames - 1)]
+    pairs = [p for part in (value if isinstance(value, list) else [value]) for p in _pairs(part)]
+    if isinstance(value, list) and len(value) == 2 and all(_is_int(v) for v in value):
+        pairs = [(value[0], value[1])]
+    if not pairs:
+        raise _Bad(f"{REGION_T} names no frame range: {value!r}")
+    joined: list[FrameRange] = []
+    for start, end in sorted(pairs):
+        if not 0 <= start <= end < num_frames:
+            raise _Bad(f"{REGION_T} {start}-{end} is outside the clip of frames 0-{num_frames - 1}, or reversed")
+        if joined and start <= joined[-1].end + 1:
+            joined[-1] = FrameRange(joined[-1].start, max(end, joined[-1].end))
+        else:
+            joined.append(FrameRange(start, end))
+    return joined
+
+
+def _pairs(value: Any) -> list[tuple[int, int]]:
+    if _is_int(value):
+        return [(value, value)]
+    if isinstance(value, list) and len(value) == 2 and all(_is_int(v) for v in value):
+        return [(value[0], value[1])]
+    if not isinstance(value, str):
+        raise _Bad(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
+    pairs = []
+    for piece in re.split(r",|;|\band\b|&", value.translate(_DASHES).strip().rstrip(".").strip("[]")):
+        match = _RANGE.fullmatch(piece)
+        if not match:
+            raise _Bad(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
+        pairs.append((int(match[1]), int(match[2] or match[1])))
+    return pairs
+
+
+_FRAME_KEY = re.compile(r"\s*(?:frame\s*)?#?(\d{1,6})\s*:?\s*", re.IGNORECASE)
+
+
+def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
+    if not isinstance(value, dict) or not value:
+        raise _Bad(f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}')
+    boxes: dict[int, tuple[Box, ...]] = {}
+    for key, found in value.items():
+        match = _FRAME_KEY.fullmatch(key)
+        if not match or int(match[1]) >= num_frames:
+            raise _Bad(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
+        if int(match[1]) in boxes:
+            raise _Bad(f"{BBOX} names frame {match[1]} twice")
+        nested = isinstance(found, list) and bool(found) and all(isinstance(f, list) for f in found)
+        boxes[int(match[1])] = tuple(_box(f) for f in (found if nested else [found]))
+    return dict(sorted(boxes.items()))
+
+
+def _box(value: Any) -> Box:
+    if not isinstance(value, list) or len(value) != 4 or not all(_is_whole(v) for v in value):
+        raise _Bad(f"a box must be four whole numbers [xmin, ymin, xmax, ymax] of 0-{BOX_SCALE}, got {value!r}")
+    try:
+        return Box(*(int(v) for v in value))
+    except ValueError as error:
+        raise _Bad(str(error)) from None
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float) and value.is_integer())

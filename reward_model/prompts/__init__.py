@@ -1,0 +1,133 @@
+"""The one wording: text files and a small renderer that turns frames into a conversation.
+
+A wording is a folder of ``.txt`` files. ``paper`` follows the block structure of Figs. S4 and S5 (role, frames, five types, three steps, JSON) in our own words with
+every hint left out, for full-size models; ``compact`` asks the same in a few tokens, for the mini judge that was trained with it.
+Both ask for the schema of :mod:`reward_model.parsing`.
+
+Placeholders are ``{lower_case}`` words and are filled in one pass, so text that came from outside is never formatted again, braces and
+HTML included. A wording decides by its placeholders what it shows: ``{cot}`` is the whole reasoning of turn one, ``{cot_last}`` its last sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
+
+import numpy as np
+
+from reward_model.backends.base import Conversation, Message
+
+WORDINGS = ("paper", "compact")
+#: Raised by hand when the meaning of a wording changes; the hash follows every edit.
+REVISION = 1
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_CHAT_MARKER = re.compile(r"<(?=\|[^|<>\s]{1,40}\|>)")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A wording, ready to render. ``version`` names it for provenance, for instance ``"compact-1+0a1b2c3d"``."""
+
+    name: str
+    version: str
+    texts: Mapping[str, str] = field(repr=False)
+
+    def scan(self, frames: Sequence[np.ndarray], prompt: str = "", *, first: int = 0) -> Conversation:
+        """Turn one: the whole video on its sampled grid.
+
+        Args:
+            frames: (T, H, W, 3) uint8, or a list of (H, W, 3).
+            prompt: the text the video was generated from; shown as data, by wordings that show it.
+            first: number announced for the first frame (training on single frames uses other numbers than 0).
+        """
+        return (self._user("scan", frames, first, prompt_block=self._block("prompt_block", prompt=clean_line(prompt))),)
+
+    def zoom(self, frames: Sequence[np.ndarray], prompt: str = "", *, cot: str = "") -> Conversation:
+        """Turn two as a fresh conversation: the clip, and what turn one reasoned (F-40)."""
+        cot = clean_text(cot)
+        return (
+            self._user(
+                "zoom",
+                frames,
+                0,
+                prompt_block=self._block("prompt_block", prompt=clean_line(prompt)),
+                cot_block=self._block("cot_block", cot=cot, cot_last=last_sentence(cot)),
+            ),
+        )
+
+    def zoom_continued(
+        self, history: Conversation, answer: str, frames: Sequence[np.ndarray], prompt: str = ""
+    ) -> Conversation:
+        """Turn two in the same chat: after turn one and its verbatim answer. ``prompt`` was already shown in turn one."""
+        del prompt
+        return (*history, Message("assistant", (clean_text(answer),)), self._user("zoom_continued", frames, 0))
+
+    def _user(self, template: str, frames: Sequence[np.ndarray], first: int, **values: str) -> Message:
+        if len(frames) == 0:
+            raise ValueError(f"the {template} prompt needs at least one frame")
+        last = first + len(frames) - 1
+        before, after = self.texts[template].split("{frames}")
+        values = {"first_frame": str(first), "last_frame": str(last), "num_frames": str(len(frames)), **values}
+        values["types_block"] = self.texts.get("types_block", "")
+        values["steps_block"] = fill(self.texts.get("steps_block", ""), values)
+        content: list[str | np.ndarray] = [fill(before, values)]
+        for number, frame in enumerate(frames, first):
+            content += [fill(self.texts["frame"], {"number": str(number)}), frame]
+        content.append(fill(after, values))
+        return Message("user", tuple(part for part in content if not (isinstance(part, str) and not part)))
+
+    def _block(self, name: str, **values: str) -> str:
+        """An optional block: nothing when the wording has no such file or there is nothing to show."""
+        return fill(self.texts[name], values) if name in self.texts and any(values.values()) else ""
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """``template`` with its placeholders replaced, in one pass.
+
+    Raises:
+        ValueError: the template names a placeholder that ``values`` lacks.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise ValueError(f"unknown placeholder {match[0]} in a prompt; known: {', '.join(sorted(values))}")
+        return values[match[1]]
+
+    return _PLACEHOLDER.sub(value, template)
+
+
+def clean_text(text: str) -> str:
+    """Outside text made safe to show: control and invisible direction characters removed, chat markers such as ``<|im_end|>`` disarmed by a space."""
+    return _CHAT_MARKER.sub("< ", _CONTROL.sub("", text))
+
+
+def clean_line(text: str) -> str:
+    """:func:`clean_text` on one line, so that the text cannot leave the delimiters around it."""
+    return " ".join(clean_text(re.sub(r"\s", " ", text)).split())
+
+
+def last_sentence(text: str) -> str:
+    """The last sentence of a text, which is where the reasoning concludes."""
+    return re.split(r"(?<=[.!?])\s+", text.strip())[-1]
+
+
+@lru_cache(maxsize=None)
+def load_prompts(name: str = "paper") -> PromptSet:
+    """The wording of that name.
+
+    Raises:
+        ValueError: there is no such wording.
+    """
+    if name not in WORDINGS:
+        raise ValueError(f"no prompt wording {name!r}; expected one of {', '.join(map(repr, WORDINGS))}")
+    folder = files(__package__) / name
+    entries = sorted((f for f in folder.iterdir() if f.name.endswith(".txt")), key=lambda f: f.name)
+    texts = {f.name.removesuffix(".txt"): f.read_text(encoding="utf-8").removesuffix("\n") for f in entries}
+    digest = sha256("\0".join(f"{key}\0{text}" for key, text in texts.items()).encode()).hexdigest()[:8]
+    return PromptSet(name=name, version=f"{name}-{REVISION}+{digest}", texts=texts)

@@ -1,0 +1,403 @@
+"""What the judge says and what annotators say, in one vocabulary.
+
+Frames are counted from zero and ranges include both ends. Boxes are ``(xmin, ymin, xmax, ymax)`` integers on a 0-1000 grid in each axis,
+whatever the size of the video (paper, B.1.3). An :class:`Anomaly` never knows which frame grid it lives on: inside a
+:class:`VideoAnnotation` its indices are native frames, inside a :class:`TurnReport` they are the sampled frames of that turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+Status = Literal["normal", "abnormal"]
+
+BOX_SCALE = 1000
+
+
+class AnomalyType(StrEnum):
+    """The five families of local anomalies, in the paper's fixed order (section 3.1, B.1.2)."""
+
+    OBJECT = "Object Distortion"
+    HUMAN = "Human Distortion"
+    MOTION = "Motion Anomalies"
+    PHYSICAL = "Physical Violations"
+    CHARACTER = "Character Anomalies"
+
+    @property
+    def single_frame(self) -> bool:
+        """Whether one frame is enough to see it (stage 1), or frames must be compared (stage 2)."""
+        return self in (AnomalyType.OBJECT, AnomalyType.HUMAN, AnomalyType.CHARACTER)
+
+    @property
+    def rank(self) -> int:
+        """Position in the fixed order, 0-4."""
+        return list(AnomalyType).index(self)
+
+    @classmethod
+    def parse(cls, name: str) -> AnomalyType:
+        """The type a free spelling means: ``"object"``, ``"Text Anomaly"`` and ``"physics_violation"`` are all understood.
+
+        Raises:
+            ValueError: the name matches no type or alias.
+        """
+        key = " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+        if key in _ALIASES:
+            return _ALIASES[key]
+        raise ValueError(f"unknown anomaly type {name!r}; expected one of {', '.join(repr(t.value) for t in cls)}")
+
+
+def _build_aliases() -> dict[str, AnomalyType]:
+    stems = {
+        AnomalyType.OBJECT: ("object", "objects", "thing", "structure"),
+        AnomalyType.HUMAN: ("human", "person", "body", "people"),
+        AnomalyType.MOTION: ("motion", "movement", "temporal"),
+        AnomalyType.PHYSICAL: ("physical", "physics", "physical law"),
+        AnomalyType.CHARACTER: ("character", "text", "glyph", "characters"),
+    }
+    tails = ("", " distortion", " distortions", " anomaly", " anomalies", " violation", " violations", " inconsistency")
+    return {stem + tail: kind for kind, names in stems.items() for stem in names for tail in tails}
+
+
+_ALIASES = _build_aliases()
+
+
+@dataclass(frozen=True, order=True)
+class FrameRange:
+    """Frames ``start`` to ``end``, both included."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.end < self.start:
+            raise ValueError(f"frame range {self.start}-{self.end} must satisfy 0 <= start <= end")
+
+    def __len__(self) -> int:
+        return self.end - self.start + 1
+
+    def __contains__(self, frame: int) -> bool:
+        return self.start <= frame <= self.end
+
+    def __str__(self) -> str:
+        return f"Frame {self.start}-{self.end}"
+
+    def frames(self) -> range:
+        return range(self.start, self.end + 1)
+
+
+@dataclass(frozen=True, order=True)
+class Box:
+    """A rectangle on the 0-1000 grid; corners in order, area above zero."""
+
+    xmin: int
+    ymin: int
+    xmax: int
+    ymax: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.xmin < self.xmax <= BOX_SCALE and 0 <= self.ymin < self.ymax <= BOX_SCALE):
+            raise ValueError(
+                f"box {self.as_list()} must satisfy 0 <= xmin < xmax <= {BOX_SCALE} and 0 <= ymin < ymax <= {BOX_SCALE}"
+            )
+
+    @classmethod
+    def from_pixels(cls, xmin: float, ymin: float, xmax: float, ymax: float, width: int, height: int) -> Box:
+        """The smallest grid box that encloses a pixel rectangle, clipped to the picture and never empty."""
+        x0, x1 = (min(max(v * BOX_SCALE / width, 0), BOX_SCALE) for v in (xmin, xmax))
+        y0, y1 = (min(max(v * BOX_SCALE / height, 0), BOX_SCALE) for v in (ymin, ymax))
+        left, top = min(math.floor(x0), BOX_SCALE - 1), min(math.floor(y0), BOX_SCALE - 1)
+        return cls(left, top, max(math.ceil(x1), left + 1), max(math.ceil(y1), top + 1))
+
+    def to_pixels(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """``(xmin, ymin, xmax, ymax)`` in pixels of a picture of that size."""
+        sx, sy = width / BOX_SCALE, height / BOX_SCALE
+        return self.xmin * sx, self.ymin * sy, self.xmax * sx, self.ymax * sy
+
+    def as_list(self) -> list[int]:
+        return [self.xmin, self.ymin, self.xmax, self.ymax]
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """One independent anomaly (F-5, F-10..F-12).
+
+    ``boxes`` maps a frame index to one or more boxes; frames without a visible region have no key (a thing that vanished has boxes
+    on the frames at the edge of its absence only). ``salient`` is unknown until synthesis has verified the sample (F-32).
+    """
+
+    type: AnomalyType
+    frames: FrameRange
+    boxes: Mapping[int, tuple[Box, ...]] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()
+    reason: str = ""
+    region: str = ""
+    salient: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "type": self.type.value,
+            "frames": [self.frames.start, self.frames.end],
+            "boxes": {str(k): [b.as_list() for b in v] for k, v in sorted(self.boxes.items())},
+            "objects": list(self.objects),
+            "reason": self.reason,
+            "region": self.region,
+            "salient": self.salient,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Anomaly:
+        return cls(
+            type=AnomalyType.parse(data["type"]),
+            frames=FrameRange(*data["frames"]),
+            boxes={int(k): tuple(Box(*b) for b in v) for k, v in data.get("boxes", {}).items()},
+            objects=tuple(data.get("objects", ())),
+            reason=data.get("reason", ""),
+            region=data.get("region", ""),
+            salient=data.get("salient"),
+        )
+
+    def on_grid(self, indices: Sequence[int]) -> Anomaly | None:
+        """The same anomaly on a sampled grid, where ``indices[k]`` is the native frame shown as frame ``k``.
+
+        The window keeps the sampled frames inside it, or the nearest one when it falls between two;
+        ``None`` when it lies wholly outside the clip. A box annotated off the grid (the last visible frame before a disappearance, F-12)
+        moves to the nearest sampled frame of the window that has none of its own.
+        """
+        if not indices or self.frames.end < indices[0] or self.frames.start > indices[-1]:
+            return None
+        inside = [k for k, n in enumerate(indices) if n in self.frames]
+        if not inside:
+            middle = (self.frames.start + self.frames.end) / 2
+            inside = [min(range(len(indices)), key=lambda k: abs(indices[k] - middle))]
+        boxes = {k: self.boxes[indices[k]] for k in inside if indices[k] in self.boxes}
+        for n in sorted(self.boxes):
+            nearest = min(inside, key=lambda k: abs(indices[k] - n))
+            step = indices[1] - indices[0] if len(indices) > 1 else 1
+            if abs(indices[nearest] - n) <= step:
+                boxes.setdefault(nearest, self.boxes[n])
+        return replace(self, frames=FrameRange(inside[0], inside[-1]), boxes=dict(sorted(boxes.items())))
+
+
+@dataclass(frozen=True)
+class VideoAnnotation:
+    """What is true of one video: normal, or a list of anomalies with native frame indices.
+
+    ``fps`` is frames per second of the native video, ``width`` and ``height`` are pixels.
+    """
+
+    video_id: str
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    prompt: str = ""
+    anomalies: tuple[Anomaly, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or not self.fps > 0:
+            raise ValueError(f"{self.video_id}: num_frames={self.num_frames} and fps={self.fps} must both be positive")
+        for anomaly in self.anomalies:
+            for index in (anomaly.frames.end, *anomaly.boxes):
+                if index >= self.num_frames:
+                    raise ValueError(f"{self.video_id}: frame {index} is outside a video of {self.num_frames} frames")
+
+    @property
+    def status(self) -> Status:
+        return "abnormal" if self.anomalies else "normal"
+
+    @property
+    def types(self) -> tuple[AnomalyType, ...]:
+        return sort_types(a.type for a in self.anomalies)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "video_id": self.video_id,
+            "num_frames": self.num_frames,
+            "fps": self.fps,
+            "width": self.width,
+            "height": self.height,
+            "prompt": self.prompt,
+            "status": self.status,
+            "anomalies": [a.to_dict() for a in self.anomalies],
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> VideoAnnotation:
+        annotation = cls(
+            video_id=data["video_id"],
+            num_frames=data["num_frames"],
+            fps=data["fps"],
+            width=data["width"],
+            height=data["height"],
+            prompt=data.get("prompt", ""),
+            anomalies=tuple(Anomaly.from_dict(a) for a in data.get("anomalies", ())),
+            source=data.get("source", ""),
+        )
+        if data.get("status", annotation.status) != annotation.status:
+            raise ValueError(f"{annotation.video_id}: status {data['status']!r} contradicts {len(annotation.anomalies)} anomalies")
+        return annotation
+
+
+@dataclass(frozen=True)
+class TurnReport:
+    """One parsed answer of the judge (section 3.3 schema): indices are frames of that turn's clip, counted from zero."""
+
+    status: Status
+    cot: str = ""
+    anomalies: tuple[Anomaly, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.status == "normal") != (not self.anomalies):
+            raise ValueError(f"status {self.status!r} contradicts {len(self.anomalies)} anomalies: normal means none, abnormal at least one")
+
+    @property
+    def types(self) -> tuple[AnomalyType, ...]:
+        return sort_types(a.type for a in self.anomalies)
+
+    @property
+    def window(self) -> FrameRange | None:
+        """The hull of all predicted frame ranges (G-26), or None for a normal report."""
+        if not self.anomalies:
+            return None
+        return FrameRange(min(a.frames.start for a in self.anomalies), max(a.frames.end for a in self.anomalies))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"status": self.status, "cot": self.cot, "anomalies": [a.to_dict() for a in self.anomalies]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TurnReport:
+        return cls(data["status"], data["cot"], tuple(Anomaly.from_dict(a) for a in data["anomalies"]))
+
+
+@dataclass(frozen=True)
+class VerdictScore:
+    """Log-probabilities (natural log) of the two whole words after the same prefix, and whether the prefix had to be forced.
+
+    ``bounded``: at least one of the two is an upper bound, because a server lists only its likeliest tokens.
+    """
+
+    log_p_normal: float
+    log_p_abnormal: float
+    forced: bool = False
+    bounded: bool = False
+
+    @property
+    def log_odds(self) -> float:
+        """``log P(normal) - log P(abnormal)``: graded where the probability itself is saturated."""
+        return self.log_p_normal - self.log_p_abnormal
+
+    @property
+    def p_normal(self) -> float:
+        """Equation 7: ``P_norm / (P_norm + P_abn)``, computed without overflow."""
+        odds = self.log_odds
+        return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"log_p_normal": self.log_p_normal, "log_p_abnormal": self.log_p_abnormal, "forced": self.forced}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | None) -> VerdictScore | None:
+        return None if data is None else cls(**data)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange with the judge, as it happened.
+
+    ``status`` is the report's, or the likelier word where the answer did not parse (``parse_error``). ``error``: no status could be had.
+    ``frame_indices`` are the native frames shown; ``score`` is read after the reasoning, ``direct_score`` before it.
+    """
+
+    number: int
+    frame_indices: tuple[int, ...]
+    fps: float
+    text: str
+    status: Status | None = None
+    report: TurnReport | None = None
+    parse_error: str | None = None
+    error: str | None = None
+    score: VerdictScore | None = None
+    direct_score: VerdictScore | None = None
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        nested = {k: v.to_dict() for k, v in plain.items() if hasattr(v, "to_dict")}
+        return {**plain, **nested, "frame_indices": list(self.frame_indices)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Turn:
+        return cls(
+            **{
+                **data,
+                "frame_indices": tuple(data["frame_indices"]),
+                "report": TurnReport.from_dict(data["report"]) if data["report"] else None,
+                "score": VerdictScore.from_dict(data["score"]),
+                "direct_score": VerdictScore.from_dict(data["direct_score"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judge's decision about one video, with its evidence.
+
+    ``score`` is the reward in [0, 1] (None: the judge could not judge, ``error`` says why). ``anomalies`` carry native frame indices of
+    the video; they are those of turn two where it confirmed. ``window`` is the suspicious range turn one reported, in native frames.
+    """
+
+    status: Status | None
+    score: float | None
+    turns: tuple[Turn, ...] = ()
+    window: FrameRange | None = None
+    anomalies: tuple[Anomaly, ...] = ()
+    readout: str = "paper"
+    log_odds: float | None = None
+    forced: bool = False
+    error: str | None = None
+    num_frames: int = 0
+    fps: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def window_s(self) -> tuple[float, float] | None:
+        """Start and end of the window in seconds; the end is that of its last frame."""
+        if self.window is None:
+            return None
+        return self.window.start / self.fps, (self.window.end + 1) / self.fps
+
+    @property
+    def types(self) -> tuple[AnomalyType, ...]:
+        return sort_types(a.type for a in self.anomalies)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-safe values; :meth:`from_dict` restores an equal verdict."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain["turns"] = [t.to_dict() for t in self.turns]
+        plain["anomalies"] = [a.to_dict() for a in self.anomalies]
+        plain["window"] = None if self.window is None else [self.window.start, self.window.end]
+        plain["provenance"] = dict(self.provenance)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
+        return cls(
+            **{
+                **data,
+                "turns": tuple(Turn.from_dict(t) for t in data["turns"]),
+                "anomalies": tuple(Anomaly.from_dict(a) for a in data["anomalies"]),
+                "window": None if data["window"] is None else FrameRange(*data["window"]),
+            }
+        )
+
+
+def sort_types(types: Iterable[AnomalyType]) -> tuple[AnomalyType, ...]:
+    """Each type once, in the fixed order."""
+    return tuple(sorted(set(types), key=lambda t: t.rank))

@@ -1,0 +1,210 @@
+"""Training samples of the mini judge: rows that name a scene, and the conversation and answer drawn from each row.
+
+A row is a few numbers (task, seed, kind, ...); frames are rendered when a batch is put together, so a data set of any size costs no disk and the
+same row always gives the same sample. Tasks: ``frame`` (one frame under any frame number, stage 1), ``clip`` (two to five frames at
+8 fps), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one would predict it, at 8 fps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from reward_model.parsing import format_report
+from reward_model.prompts import load_prompts
+from reward_model.schema import FrameRange, TurnReport, VideoAnnotation
+from reward_model.training.sft import Example
+from reward_model.video import native_window, sample_indices, zoom_indices
+from reward_model.world.narration import narrate_frames, narrate_scan, narrate_zoom, shift_report, visible_anomalies
+from reward_model.world.nuisance import degrade
+from reward_model.world.scene import COLORS, KINDS, REASONS, SHAPES, make_scene
+from reward_model.world.video import make_annotation, render
+
+TRAIN_SEEDS = range(0, 100_000)
+SCAN_FPS, ZOOM_FPS = 4, 8
+MIN_ZOOM, MAX_ZOOM = 4, 24
+#: Squash factors below the first are called normal, above the second abnormal, between them nothing is trained.
+FAINT, CLEAR = 1.2, 1.35
+
+Row = dict[str, Any]
+
+
+def draw_rows(tasks: Sequence[str], *, seed: int, kinds: Sequence[str] = tuple(KINDS)) -> Dataset:
+    """One row for each task named, half of them normal.
+
+    Args:
+        tasks: for instance ``["scan", "scan", "zoom"]``; the order is kept.
+        seed: of the draw; rows are a function of it and of their position.
+        kinds: anomalies to draw from. ``frame`` rows only take those that one frame can show.
+    """
+    rng = np.random.default_rng([seed, 77])
+    return Dataset.from_list([_draw_row(task, rng, kinds) for task in tasks])
+
+
+def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
+    usable = [k for k in kinds if task != "frame" or KINDS[k].single_frame]
+    kind = str(rng.choice(usable)) if rng.random() < 0.5 else ""
+    strength = -1.0
+    if kind == "squash" and rng.random() < 0.1:
+        strength = rng.uniform(CLEAR, 1.5)
+    elif not kind and rng.random() < 0.08:
+        kind, strength = "squash", rng.uniform(1.0, FAINT)
+    seed = int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop))
+    return {
+        "task": task,
+        "seed": seed,
+        "kind": kind,
+        "strength": float(strength),
+        "num_frames": int(4 * rng.integers(8, 25) + 1) if rng.random() < 0.2 else 81,
+        "cot": bool(rng.random() < 0.7),
+        "draw": int(rng.integers(2**31)),
+    }
+
+
+def make_example(row: Mapping[str, Any], *, prompts: str = "compact", size: int = 32) -> Example:
+    """The conversation and the answer of a row. Frames carry the world's nuisances and, half of the time, blur and compression (all of it normal)."""
+    rng = np.random.default_rng([row["draw"], 5])
+    scene = make_scene(
+        row["seed"],
+        row["kind"] or None,
+        num_frames=row["num_frames"],
+        strength=row["strength"] if row["strength"] > 0 else None,
+    )
+    truth = make_annotation(scene, size)
+    if row["kind"] == "squash" and 0 < row["strength"] < FAINT:
+        truth = replace(truth, anomalies=())
+    frames_of = partial(_frames, scene, rng=rng, size=size)
+    return _TASKS[row["task"]](truth, frames_of, row["cot"], rng, load_prompts(prompts))
+
+
+def _frames(scene: Any, indices: Sequence[int], *, rng: np.random.Generator, size: int) -> np.ndarray:
+    return degrade(render(scene, indices, size), rng)
+
+
+def _scan(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
+    indices = sample_indices(truth.num_frames, truth.fps, SCAN_FPS)
+    report = narrate_scan(truth, indices, cot=cot)
+    return Example(prompts.scan(frames_of(indices), truth.prompt), format_report(report, boxes=False))
+
+
+def _zoom(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
+    grid = sample_indices(truth.num_frames, truth.fps, SCAN_FPS)
+    window = draw_window(truth, grid, rng)
+    native = native_window(window, grid, truth.num_frames)
+    indices = zoom_indices(native, truth.num_frames, truth.fps, ZOOM_FPS, min_frames=MIN_ZOOM, max_frames=MAX_ZOOM)
+    report = narrate_zoom(truth, indices, cot=cot)
+    hint = draw_hint(truth, window, grid, rng)
+    return Example(prompts.zoom(frames_of(indices), truth.prompt, cot=hint), format_report(report))
+
+
+def _clip(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
+    grid = sample_indices(truth.num_frames, truth.fps, ZOOM_FPS)
+    length = int(rng.integers(2, 6))
+    start = _start_near(truth, grid, length, rng)
+    indices = grid[start : start + length]
+    return Example(prompts.zoom(frames_of(indices), truth.prompt), format_report(narrate_zoom(truth, indices, cot=cot)))
+
+
+def _frame(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
+    inside = truth.anomalies[0].frames.frames() if truth.anomalies else range(truth.num_frames)
+    index, first = int(rng.choice(inside)), int(rng.integers(0, 25))
+    anomalies = visible_anomalies(truth, [index])
+    report = TurnReport(truth.status, narrate_frames(anomalies, 1, first=first) if cot else "", anomalies)
+    conversation = prompts.scan(frames_of([index]), truth.prompt, first=first)
+    return Example(conversation, format_report(shift_report(report, first)))
+
+
+_TASKS = {"scan": _scan, "zoom": _zoom, "clip": _clip, "frame": _frame}
+
+
+def _start_near(truth: VideoAnnotation, grid: Sequence[int], length: int, rng: np.random.Generator) -> int:
+    """Where a short clip starts: over the anomaly if there is one, else anywhere."""
+    last = len(grid) - length
+    if not truth.anomalies:
+        return int(rng.integers(0, last + 1))
+    inside = [k for k, n in enumerate(grid) if n in truth.anomalies[0].frames]
+    return int(np.clip(rng.choice(inside) - rng.integers(0, length), 0, last))
+
+
+def draw_window(truth: VideoAnnotation, grid: Sequence[int], rng: np.random.Generator) -> FrameRange:
+    """A window on the scan grid as turn one might predict it.
+
+    Around the anomaly, each end off by one a fifth of the time; for a normal video, and for one abnormal video in eight, anywhere the anomaly is not.
+    """
+    last = len(grid) - 1
+    length = int(rng.integers(1, min(9, last)))
+    anywhere = FrameRange(start := int(rng.integers(0, last - length + 2)), start + length - 1)
+    moved = visible_anomalies(truth, grid)
+    if not moved:
+        return anywhere
+    true = moved[0].frames
+    apart = anywhere.end < true.start - 1 or anywhere.start > true.end + 1
+    if apart and rng.random() < 0.25:
+        return anywhere
+    shift = rng.choice([-1, 0, 1], size=2, p=[0.1, 0.8, 0.1])
+    start = int(np.clip(true.start + shift[0], 0, last))
+    end = int(np.clip(true.end + shift[1], start, last))
+    return FrameRange(start, end)
+
+
+def draw_hint(truth: VideoAnnotation, window: FrameRange, grid: Sequence[int], rng: np.random.Generator) -> str:
+    """Turn one's reasoning as turn two gets to see it: right, missing, or made up. A normal clip mostly comes with an invented anomaly, because
+    that is when turn two is asked; so a hint says nothing about the verdict and the frames have to be looked at."""
+    if rng.random() < 0.3:
+        return ""
+    if truth.anomalies and rng.random() < 0.9:
+        return narrate_frames(visible_anomalies(truth, grid), len(grid))
+    kind = str(rng.choice(list(KINDS)))
+    name = " ".join(truth.prompt.split()[1:3]) if rng.random() < 0.8 else f"{rng.choice(list(COLORS))} {rng.choice(SHAPES)}"
+    return f"Frame {window.start}: anomalous. The {name} {REASONS[kind]}."
+
+
+def order_by_length(rows: Dataset, batch: int, *, window: int = 16) -> Dataset:
+    """Rows of one kind of batch, sorted by expected answer length within each ``window`` batches, so that little is padded.
+
+    The batches of a window are shuffled again; which rows train in which window does not change.
+    """
+    rng = np.random.default_rng([len(rows), batch])
+    order: list[int] = []
+    lengths = np.array([_expected_length(row) for row in rows])
+    for start in range(0, len(rows), window * batch):
+        block = start + np.argsort(lengths[start : start + window * batch], kind="stable")
+        batches = [block[k : k + batch] for k in range(0, len(block), batch)]
+        order += [int(i) for k in rng.permutation(len(batches)) for i in batches[k]]
+    return rows.select(order)
+
+
+def _expected_length(row: Mapping[str, Any]) -> int:
+    """About how many tokens prompt and answer have."""
+    if row["task"] != "zoom":
+        return {"frame": 40, "clip": 80, "scan": 220}[row["task"]]
+    if not row["kind"]:
+        return 110
+    fault = make_scene(row["seed"], row["kind"], num_frames=row["num_frames"]).fault
+    assert fault is not None
+    per_frame = {"squash": 14, "split": 20, "vanish": 9}[row["kind"]]
+    return 40 + per_frame * (len(fault.frames) // 2 + 2)
+
+
+def stage1_rows(steps: int, batch: int, *, seed: int) -> Dataset:
+    """Stage 1: single frames and short clips, half and half."""
+    return draw_rows((["frame"] * (batch // 2) + ["clip"] * (batch - batch // 2)) * steps, seed=seed)
+
+
+def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
+    """Stage 2: whole videos and clips jointly, with single frames replayed.
+
+    Every step is two half batches, first scans, then clips and frames of similar length: train with ``gradient_accumulation_steps=2`` and a sequential sampler.
+    """
+    half = batch // 2
+    replay = max(1, half // 4)
+    scans = draw_rows(["scan"] * half * steps, seed=seed)
+    short = draw_rows((["zoom"] * (half - replay) + ["frame"] * replay) * steps, seed=seed + 1)
+    short = order_by_length(short, half)
+    order = np.arange(2 * half * steps).reshape(2, steps, half).transpose(1, 0, 2).ravel()
+    return concatenate_datasets([scans, short]).select(order)

@@ -1,0 +1,132 @@
+"""Stages 1 and 2: supervised fine-tuning of any Qwen3-VL-style judge on conversations and their answers, with TRL's SFTTrainer.
+
+An :class:`Example` is a conversation as :mod:`reward_model.prompts` renders it plus the canonical answer text; a data set holds light rows and a ``load`` function
+turns a row into an example when a batch needs it. The loss is on the answer alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from reward_model.backends.base import Conversation
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sample: what is asked, and the text to answer."""
+
+    conversation: Conversation
+    answer: str
+
+
+@dataclass
+class AnswerCollator:
+    """Rows -> a padded batch with labels on the answer and its end token, through the stock processor.
+
+    Args:
+        processor: of the model that is trained.
+        load: a row of the data set -> :class:`Example`.
+    """
+
+    processor: ProcessorMixin
+    load: Callable[[Mapping[str, Any]], Example]
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        examples = [self.load(row) for row in rows]
+        tokenizer = self.processor.tokenizer
+        ends = [e.answer + tokenizer.eos_token for e in examples]
+        texts = [
+            self.processor.apply_chat_template([m.to_chat() for m in e.conversation], add_generation_prompt=True, tokenize=False) + end
+            for e, end in zip(examples, ends, strict=True)
+        ]
+        images = [part for e in examples for m in e.conversation for part in m.content if not isinstance(part, str)]
+        batch = dict(self.processor(text=texts, images=images, padding=True, padding_side="right", return_tensors="pt"))
+        labels = torch.full_like(batch["input_ids"], IGNORE)
+        for i, end in enumerate(ends):
+            length = int(batch["attention_mask"][i].sum())
+            answer = len(tokenizer.encode(end, add_special_tokens=False))
+            labels[i, length - answer : length] = batch["input_ids"][i, length - answer : length]
+        return {**batch, "labels": labels}
+
+
+class AnswerTrainer(SFTTrainer):
+    """SFTTrainer that projects the labelled positions only, on every device.
+
+    The stock fused head does so where Triton runs and scores every position elsewhere, which on a CPU costs a third of the step when
+    prompts are long and answers short. Same loss, same gradients.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if return_outputs or inputs["labels"].device.type != "cpu":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs["labels"][:, 1:]
+        core = self.accelerator.unwrap_model(model)
+        hidden = core.base_model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).last_hidden_state[:, :-1]
+        kept = labels != IGNORE
+        logits = core.get_output_embeddings()(hidden[kept]).float()
+        loss = torch.nn.functional.cross_entropy(logits, labels[kept], reduction="sum")
+        mode = "train" if self.model.training else "eval"
+        hits = (logits.argmax(-1) == labels[kept]).float().mean()
+        self._metrics[mode]["mean_token_accuracy"].append(hits.item())
+        return loss / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def sft_config(output_dir: str | Path, **changes: Any) -> SFTConfig:
+    """Settings every stage shares; ``changes`` are ordinary ``SFTConfig`` arguments and win."""
+    shared: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "max_length": None,
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "lr_scheduler_type": "cosine",
+        "logging_steps": 10,
+        "save_total_limit": 2,
+        "report_to": ["tensorboard"],
+        "dataloader_num_workers": 0,
+        "num_train_epochs": 1,
+    }
+    return SFTConfig(**{**shared, **changes})
+
+
+def run_sft(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    dataset: Dataset,
+    collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
+    config: SFTConfig,
+    *,
+    resume: bool = True,
+    callbacks: Sequence[Any] = (),
+) -> AnswerTrainer:
+    """Trains ``model`` in place and returns its trainer.
+
+    Args:
+        dataset: light rows that ``collator`` understands.
+        config: from :func:`sft_config`.
+        resume: continue from the last checkpoint in ``config.output_dir`` if there is one.
+    """
+    trainer = AnswerTrainer(
+        model=model,
+        args=config,
+        train_dataset=dataset,
+        data_collator=collator,
+        processing_class=processor,
+        callbacks=list(callbacks),
+    )
+    folder = Path(config.output_dir)
+    last = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return trainer

@@ -1,0 +1,87 @@
+"""Truth -> the answer a perfect judge would give: one sentence per frame, a conclusion, and the report in the schema.
+
+The reasoning is short but has the form the full-size prompt asks for: "Frame N: ..." for every frame, no ranges, then a verdict.
+It is evidence: a reader can check each sentence against its frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
+from reward_model.world.scene import REASONS
+
+#: What a frame looks like inside an anomaly of each kind, and outside any.
+STATES = {
+    "squash": "the object is squashed.",
+    "split": "the object is split in two.",
+    "vanish": "the object is missing.",
+}
+NORMAL_STATE = "normal."
+NO_ANOMALY = "No anomaly."
+
+
+def narrate_scan(truth: VideoAnnotation, indices: Sequence[int], *, cot: bool = True) -> TurnReport:
+    """Turn one: which sampled frames are anomalous and why; no boxes.
+
+    Args:
+        truth: the world's annotation, native frames.
+        indices: native index of each sampled frame.
+        cot: False leaves the reasoning empty (the form the direct readout is scored in).
+    """
+    return _narrate(visible_anomalies(truth, indices), len(indices), cot=cot, boxes=False)
+
+
+def narrate_zoom(truth: VideoAnnotation, indices: Sequence[int], *, cot: bool = True) -> TurnReport:
+    """Turn two: the same for a clip, with boxes. The time region is the part of the clip that is anomalous."""
+    return _narrate(visible_anomalies(truth, indices), len(indices), cot=cot, boxes=True)
+
+
+def visible_anomalies(truth: VideoAnnotation, indices: Sequence[int]) -> tuple[Anomaly, ...]:
+    """The anomalies that at least one of the sampled frames shows, on the sampled grid."""
+    shown = (a for a in truth.anomalies if any(n in a.frames for n in indices))
+    return tuple(moved for a in shown if (moved := a.on_grid(indices)) is not None)
+
+
+def narrate_frames(anomalies: Sequence[Anomaly], num_frames: int, *, first: int = 0) -> str:
+    """The reasoning: a sentence for each frame, numbered from ``first``, and the conclusion."""
+    sentences = []
+    for k in range(num_frames):
+        states = [STATES[anomaly_kind(a)] for a in anomalies if k in a.frames]
+        sentences.append(f"Frame {k + first}: {' '.join(states) or NORMAL_STATE}")
+    reasons = [a.reason[:1].upper() + a.reason[1:] + "." for a in anomalies]
+    return " ".join([*sentences, *(reasons or [NO_ANOMALY])])
+
+
+def anomaly_kind(anomaly: Anomaly) -> str:
+    """The world's kind behind an annotation, recovered from its reason.
+
+    Raises:
+        ValueError: the annotation does not come from the world.
+    """
+    for kind, words in REASONS.items():
+        if anomaly.reason.endswith(words):
+            return kind
+    raise ValueError(f"no world kind has the reason {anomaly.reason!r}; known endings: {', '.join(REASONS.values())}")
+
+
+def shift_report(report: TurnReport, first: int) -> TurnReport:
+    """The report with every frame number raised by ``first`` (the reasoning is left as it is)."""
+    if first == 0:
+        return report
+    moved = (
+        replace(
+            a,
+            frames=FrameRange(a.frames.start + first, a.frames.end + first),
+            boxes={k + first: v for k, v in a.boxes.items()},
+        )
+        for a in report.anomalies
+    )
+    return replace(report, anomalies=tuple(moved))
+
+
+def _narrate(anomalies: tuple[Anomaly, ...], num_frames: int, *, cot: bool, boxes: bool) -> TurnReport:
+    text = narrate_frames(anomalies, num_frames) if cot else ""
+    kept = anomalies if boxes else tuple(replace(a, boxes={}) for a in anomalies)
+    return TurnReport("abnormal" if kept else "normal", text, kept)

@@ -1,0 +1,134 @@
+"""The local backend against the stock processor and plain teacher forcing, on a tiny real Qwen3-VL."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reward_model.backends import BackendError, Message, Sampling
+from reward_model.backends.local import LocalBackend, verdict_tokens
+from reward_model.parsing import forced_prefix
+from reward_model.prompts import load_prompts
+from reward_model.training.mini_config import build_judge
+from reward_model.world import make_video
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("judge")
+    model, processor = build_judge("tiny")
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def backend(folder):
+    return LocalBackend(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def conversations():
+    """Three prompts of different length, so that padding matters."""
+    prompts = load_prompts("compact")
+    return [prompts.scan(make_video(seed)[0][:length]) for seed, length in ((0, 5), (1, 3), (2, 7))]
+
+
+def stock_inputs(backend, conversation, suffix=""):
+    chat = [m.to_chat() for m in conversation]
+    text = backend.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + suffix
+    images = [Image.fromarray(p) for m in conversation for p in m.content if isinstance(p, np.ndarray)]
+    return backend.processor(text=[text], images=images, return_tensors="pt")
+
+
+def test_inputs_equal_the_stock_processor(backend, conversations):
+    stock = stock_inputs(backend, conversations[0], "abc")
+    own = backend._inputs(conversations[:1], ["abc"])
+    for name in ("input_ids", "attention_mask", "image_grid_thw"):
+        assert torch.equal(own[name], stock[name]), name
+    assert torch.equal(own["mm_token_type_ids"].long(), stock["mm_token_type_ids"].long())
+
+
+def test_scores_equal_teacher_forcing_one_by_one(backend, conversations):
+    prefixes = [forced_prefix(""), forced_prefix("Frame 0: hello"), forced_prefix('a "quoted" word')]
+    for conversation, prefix, score in zip(conversations, prefixes, backend.score(conversations, prefixes), strict=True):
+        start = stock_inputs(backend, conversation, prefix)["input_ids"].shape[1]
+        for word, value in (("normal", score.log_p_normal), ("abnormal", score.log_p_abnormal)):
+            inputs = stock_inputs(backend, conversation, prefix + word)
+            with torch.no_grad():
+                log_p = backend.model(**inputs).logits.double().log_softmax(-1)[0]
+            ids = inputs["input_ids"][0]
+            assert len(ids) - start == (1 if word == "normal" else 2)
+            expected = sum(log_p[k - 1, ids[k]].item() for k in range(start, len(ids)))
+            assert value == pytest.approx(expected, abs=1e-5)
+
+
+def test_batched_answers_equal_stock_answers_one_by_one(backend, conversations):
+    answers = backend.generate(conversations, Sampling(12))
+    for conversation, answer in zip(conversations, answers, strict=True):
+        inputs = stock_inputs(backend, conversation)
+        ids = backend.model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert answer.text == backend.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        assert answer.num_tokens <= 12
+
+
+def test_vision_tower_runs_once_for_an_answer_and_its_readouts(backend, conversations):
+    calls = []
+    hook = backend.model.model.visual.register_forward_hook(lambda *_: calls.append(1))
+    backend._cached = None
+    backend.generate(conversations, Sampling(2))
+    backend.score(conversations, [forced_prefix("")] * 3)
+    backend.score(conversations, [forced_prefix("x")] * 3)
+    assert len(calls) == 1
+    backend.score(conversations[:2], [forced_prefix("")] * 2)
+    hook.remove()
+    assert len(calls) == 2, "another batch has other features"
+
+
+def test_sampling_follows_its_seed(backend, conversations):
+    draw = [backend.generate(conversations, Sampling(8, temperature=1.5, seed=s)) for s in (1, 1, 2)]
+    texts = [[a.text for a in answers] for answers in draw]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_prefix_must_end_at_the_verdict(backend, conversations):
+    with pytest.raises(ValueError, match="must end in"):
+        backend.score(conversations[:1], ['{"COT": "x'])
+
+
+def test_folder_without_processor_says_what_is_missing(folder, tmp_path):
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(BackendError, match="preprocessor_config.json"):
+        LocalBackend(tmp_path, device="cpu")
+
+
+def test_folder_without_model_says_so(tmp_path):
+    with pytest.raises(BackendError, match="config.json"):
+        LocalBackend(tmp_path, device="cpu")
+
+
+def test_folder_without_weights_says_so(folder, tmp_path):
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(BackendError, match="cannot load the model"):
+        LocalBackend(tmp_path, device="cpu")
+
+
+def test_tokenizer_that_swallows_the_quote_is_refused():
+    def greedy(text, **_):
+        return {"input_ids": [1, 2] if text.endswith("normal") else [1, 3]}
+
+    with pytest.raises(BackendError, match="merges"):
+        verdict_tokens(greedy)
+
+
+def test_description_is_json_and_names_the_model(backend, folder):
+    assert json.loads(json.dumps(backend.describe()))["model"] == str(folder)
+
+
+def test_a_text_only_message_needs_no_frames_of_its_own(backend, conversations):
+    longer = (*conversations[0], Message("assistant", ("ok",)), Message("user", ("again",)))
+    assert len(backend.generate([longer], Sampling(2))) == 1

@@ -1,0 +1,230 @@
+"""The flow of the two turns, on scripted answers; the models themselves are tested with their backends."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from reward_model.backends import Completion
+from reward_model.config import JudgeConfig, load_judge_config
+from reward_model.judge import TwoTurnJudge
+from reward_model.parsing import forced_prefix, format_report
+from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
+from reward_model.video import VideoError
+
+FRAMES = np.zeros((81, 16, 16, 3), np.uint8)
+NORMAL = format_report(TurnReport("normal", "all well"))
+
+
+def abnormal(start, end, boxes=None):
+    anomaly = Anomaly(AnomalyType.OBJECT, FrameRange(start, end), boxes or {}, reason="bent cup", region="table")
+    return format_report(TurnReport("abnormal", "a cup bends", (anomaly,)), boxes=boxes is not None)
+
+
+SUSPECT = abnormal(3, 5)
+CONFIRM = abnormal(1, 2, {1: (Box(0, 0, 500, 500),), 2: (Box(0, 0, 500, 500), Box(600, 0, 700, 100))})
+
+
+@dataclass
+class Scripted:
+    """Answers in the order given per turn; scores from a table of (turn, kind of prefix)."""
+
+    scans: list
+    zooms: list = field(default_factory=list)
+    scores: dict = field(default_factory=dict)
+    name: str = "scripted"
+    calls: list = field(default_factory=list)
+
+    def _turn(self, conversations):
+        # A scan of 81 frames at 16 fps shows 21 frames; the clips here are shorter.
+        return 1 if sum(isinstance(p, np.ndarray) for m in conversations[0] for p in m.content) == 21 else 2
+
+    def generate(self, conversations, sampling):
+        turn = self._turn(conversations)
+        self.calls.append(("generate", turn, len(conversations), conversations))
+        source = self.scans if turn == 1 else self.zooms
+        answers = [source.pop(0) for _ in conversations]
+        return [a if isinstance(a, Completion) else Completion(a) for a in answers]
+
+    def score(self, conversations, prefixes):
+        turn = self._turn(conversations)
+        self.calls.append(("score", turn, len(conversations), list(prefixes)))
+        kinds = ["direct" if p == forced_prefix() else "paper" for p in prefixes]
+        return [self.scores.get((turn, kind)) for kind in kinds]
+
+    def describe(self):
+        return {"model": "script"}
+
+
+SCORES = {
+    (1, "paper"): VerdictScore(-0.1, -3),
+    (1, "direct"): VerdictScore(-1, -2),
+    (2, "paper"): VerdictScore(-3, -0.1),
+    (2, "direct"): VerdictScore(-2, -1),
+}
+
+
+def judge_one(backend, **options):
+    return TwoTurnJudge(backend, prompts="compact", **options).judge([FRAMES], fps=16)[0]
+
+
+def test_normal_in_turn_one_is_one_call():
+    backend = Scripted([NORMAL], scores=SCORES)
+    verdict = judge_one(backend)
+    assert (verdict.status, len(verdict.turns), verdict.window) == ("normal", 1, None)
+    assert verdict.score == pytest.approx(0.9478, abs=1e-4)
+    assert [c[:2] for c in backend.calls] == [("generate", 1), ("score", 1)]
+
+
+def test_confirmed_abnormal_takes_the_boxes_of_turn_two_to_native_frames():
+    verdict = judge_one(Scripted([SUSPECT], [CONFIRM], SCORES))
+    assert verdict.status == "abnormal"
+    assert verdict.window == FrameRange(10, 22)
+    assert verdict.window_s == (10 / 16, 23 / 16)
+    assert verdict.turns[1].frame_indices == (10, 12, 14, 16, 18, 20, 22)
+    (anomaly,) = verdict.anomalies
+    assert anomaly.frames == FrameRange(12, 14)
+    assert list(anomaly.boxes) == [12, 14] and len(anomaly.boxes[14]) == 2
+    assert verdict.score == pytest.approx(1 - 0.9478, abs=1e-4)
+
+
+def test_unconfirmed_is_normal_and_keeps_the_window():
+    verdict = judge_one(Scripted([SUSPECT], [NORMAL], {**SCORES, (2, "paper"): VerdictScore(-0.1, -3)}))
+    assert (verdict.status, verdict.anomalies, verdict.window) == ("normal", (), FrameRange(10, 22))
+    assert verdict.score == pytest.approx(0.9478, abs=1e-4)
+
+
+@pytest.mark.parametrize("window", ["Frame 3-50", "sometime", ""])
+def test_invalid_window_ends_after_turn_one_forced(window):
+    backend = Scripted([SUSPECT.replace("Frame 3-5", window)], scores={(1, "paper"): VerdictScore(-5, -0.1)})
+    verdict = judge_one(backend)
+    assert (verdict.status, len(verdict.turns), verdict.window, verdict.forced) == ("abnormal", 1, None, True)
+    assert verdict.turns[0].parse_error and verdict.turns[0].score.forced
+    assert backend.calls[-1][3][0].startswith('{"COT": "a cup bends", "status": "')
+
+
+def test_garbage_is_judged_by_the_forced_verdict():
+    verdict = judge_one(Scripted(["<garbage>"], scores={(1, "paper"): VerdictScore(-0.2, -2)}))
+    assert (verdict.status, verdict.forced) == ("normal", True)
+
+
+def test_garbage_without_probabilities_is_no_verdict():
+    verdict = judge_one(Scripted(["<garbage>"]))
+    assert verdict.status is None and verdict.score is None
+    assert "could not be parsed" in verdict.error
+
+
+def test_without_probabilities_the_status_is_the_score():
+    assert judge_one(Scripted([NORMAL])).score == 1.0
+    assert judge_one(Scripted([SUSPECT], [CONFIRM])).score == 0.0
+
+
+def test_a_failed_call_is_no_verdict_in_either_turn():
+    verdict = judge_one(Scripted([Completion("", error="server down")]))
+    assert (verdict.score, verdict.error) == (None, "server down")
+    verdict = judge_one(Scripted([SUSPECT], [Completion("", error="server down")], SCORES))
+    assert verdict.score is None and verdict.error == "turn two: server down"
+
+
+@pytest.mark.parametrize(("readout", "value"), [("paper", 0.9478), ("direct", 0.7311), ("log_odds", 0.5622)])
+def test_readouts_ask_for_what_they_need(readout, value):
+    backend = Scripted([NORMAL], scores=SCORES)
+    assert judge_one(backend, readout=readout).score == pytest.approx(value, abs=1e-4)
+    prefixes = [c[3][0] for c in backend.calls if c[0] == "score"]
+    assert len(prefixes) == 1
+    assert (prefixes[0] == forced_prefix()) == (readout != "paper")
+
+
+def test_all_readouts_are_kept_when_asked():
+    turn = judge_one(Scripted([NORMAL], scores=SCORES), all_readouts=True).turns[0]
+    assert turn.score == SCORES[1, "paper"] and turn.direct_score == SCORES[1, "direct"]
+
+
+def test_without_reasoning_nothing_is_generated():
+    backend = Scripted([], scores={(1, "direct"): VerdictScore(-3, -0.1)})
+    verdict = judge_one(backend, reasoning=False)
+    assert verdict.status == "abnormal" and verdict.readout == "direct"
+    assert [c[0] for c in backend.calls] == ["score"]
+    with pytest.raises(ValueError, match="reasoning=False"):
+        JudgeConfig(reasoning=False, readout="paper")
+
+
+def test_single_turn_decides_on_the_scan():
+    verdict = judge_one(Scripted([SUSPECT], scores=SCORES), num_turns=1)
+    assert verdict.status == "abnormal" and len(verdict.turns) == 1
+    assert verdict.anomalies[0].frames == FrameRange(12, 20)
+
+
+def test_joint_aggregate_multiplies_the_doubts():
+    verdict = judge_one(Scripted([SUSPECT], [CONFIRM], SCORES), aggregate="joint")
+    assert verdict.score == pytest.approx(1 - (1 - 0.9478) * 0.9478, abs=1e-4)
+
+
+def test_turn_two_sees_the_clip_and_the_reasoning_or_the_whole_chat():
+    for context, messages in (("fresh", 1), ("chat", 3)):
+        backend = Scripted([SUSPECT], [CONFIRM], SCORES)
+        # In a chat the scan's 21 frames come along, so the turn is told by the number of messages.
+        backend._turn = lambda conversations: 2 if len(backend.calls) >= 2 else 1
+        TwoTurnJudge(backend, prompts="paper", context=context).judge([FRAMES], fps=16)
+        conversation = next(c[3][0] for c in backend.calls if c[:2] == ("generate", 2))
+        assert len(conversation) == messages
+        assert "a cup bends" in "".join(p for m in conversation for p in m.content if isinstance(p, str))
+
+
+def test_both_turns_are_batched_and_order_is_kept():
+    backend = Scripted([NORMAL, SUSPECT, NORMAL, SUSPECT], [NORMAL, CONFIRM], SCORES)
+    verdicts = TwoTurnJudge(backend, prompts="compact").judge([FRAMES] * 4, fps=16)
+    assert [v.status for v in verdicts] == ["normal", "normal", "normal", "abnormal"]
+    assert [c[:3] for c in backend.calls if c[0] == "generate"] == [("generate", 1, 4), ("generate", 2, 2)]
+
+
+def test_a_bad_video_spoils_no_other():
+    backend = Scripted([NORMAL, NORMAL], scores=SCORES)
+    judge = TwoTurnJudge(backend, prompts="compact")
+    verdicts = judge.judge([FRAMES, "/nowhere.mp4", FRAMES], fps=16)
+    assert [v.score is None for v in verdicts] == [False, True, False]
+    assert "nowhere.mp4" in verdicts[1].error
+    with pytest.raises(VideoError, match="nowhere"):
+        judge.judge(["/nowhere.mp4"], on_error="raise")
+
+
+@pytest.mark.parametrize("fps", [None, 0, -4, float("nan")])
+def test_bad_fps_is_raised_before_anything_is_asked(fps):
+    backend = Scripted([NORMAL])
+    with pytest.raises(VideoError, match="fps"):
+        TwoTurnJudge(backend, prompts="compact").judge([FRAMES], fps=fps)
+    assert not backend.calls
+
+
+def test_counts_must_match():
+    judge = TwoTurnJudge(Scripted([]), prompts="compact")
+    with pytest.raises(ValueError, match="2 prompts for 1 videos"):
+        judge.judge([FRAMES], ["a", "b"], fps=16)
+
+
+def test_verdict_survives_json_with_its_provenance():
+    verdict = judge_one(Scripted([SUSPECT], [CONFIRM], SCORES), all_readouts=True)
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    for key in ("model", "prompts", "readout", "seconds", "temperature", "scan_fps"):
+        assert key in verdict.provenance
+    assert verdict.turns[0].text == SUSPECT
+
+
+def test_settings_of_a_checkpoint(tmp_path):
+    assert load_judge_config(tmp_path) == JudgeConfig()
+    (tmp_path / "judge.json").write_text('{"prompts": "compact", "frame_size": 32, "max_new_tokens": {"scan": 9, "zoom": 8}}')
+    config = load_judge_config(tmp_path)
+    assert (config.prompts, config.frame_size, config.max_scan_tokens, config.max_zoom_tokens) == ("compact", 32, 9, 8)
+    (tmp_path / "judge.json").write_text('{"promts": "compact"}')
+    with pytest.raises(ValueError, match="promts"):
+        load_judge_config(tmp_path)
+    (tmp_path / "judge.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        load_judge_config(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [{"readout": "mean"}, {"num_turns": 3}, {"scan_fps": 0}, {"min_zoom_frames": 99}, {"speed": 1}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        JudgeConfig().override(**bad)
