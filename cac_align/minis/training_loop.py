@@ -1,14 +1,13 @@
 """One training loop for the mini models: schedule, EMA, TensorBoard, and checkpoints that survive a kill.
 
-A run is a pure function of its seed: the batch and the noise of a step come from generators made from ``(seed, step)``, so a resumed
-run continues exactly where it stopped and there is no random state to save.
+A run is a pure function of its seed: the batch and the noise of a step come from generators made from ``(seed, step)``,
+so a resumed run continues exactly where it stopped and there is no random state to save.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-#: A step's loss (a scalar tensor) and numbers to log. Arguments: the step and its two random generators.
-LossFn = Callable[[int, np.random.Generator, torch.Generator], tuple[torch.Tensor, dict[str, float]]]
+#: A step's loss (a scalar tensor) and numbers to log.
+LossAndNumbers = tuple[torch.Tensor, dict[str, float]]
+#: Computes them from the step and its two random generators.
+LossFn = Callable[[int, np.random.Generator, torch.Generator], LossAndNumbers]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
         torch.save(dict(state), handle)
-    os.replace(handle.name, path)
+    Path(handle.name).replace(path)
 
 
 class TrainingLoop:

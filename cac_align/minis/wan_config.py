@@ -1,8 +1,9 @@
 """Configurations of wan-mini and of the full-size Wan 2.1 beside it, and the untrained pipeline built from them.
 
-Mini and full size are the same five classes with other numbers. Like Wan 2.1, the mini has 16 latent channels at 1/4 of the frames
-and 1/8 of the height and width: 81 frames of 32x32 become 21x4x4 latents. Two choices come from Wan 2.2's 5B model instead, because
-they make a CPU training possible: the VAE folds 2x2 pixels into channels (``patch_size``) and has averaging shortcuts (``is_residual``).
+Mini and full size are the same five classes with other numbers. Like Wan 2.1, the mini has 16 latent channels at 1/4 of
+the frames and 1/8 of the height and width: 81 frames of 32x32 become 21x4x4 latents. Two choices come from Wan 2.2's 5B
+model, because they make a CPU training possible: the VAE folds 2x2 pixels into channels (``patch_size``) and has averaging
+shortcuts (``is_residual``).
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ SIZES = {"mini": MINI, "full": FULL}
 
 
 def world_prompts() -> list[str]:
-    """Every prompt the procedural world can say, in a fixed order: the tokenizer's vocabulary and the tests' prompts."""
+    """Every prompt the procedural world can say, in a fixed order; their words are the tokenizer's vocabulary."""
     from reward_model.world import scene
 
     return [
@@ -105,7 +106,7 @@ def world_prompts() -> list[str]:
 
 
 def build_tokenizer(prompts: Iterable[str], model_max_length: int = 512) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with T5's special tokens: ``<pad>`` 0, ``</s>`` 1 (appended to every prompt), ``<unk>`` 2."""
+    """A word-level tokenizer with T5's special tokens: ``<pad>`` 0, ``</s>`` 1 (ends every prompt), ``<unk>`` 2."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -160,9 +161,9 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
 def init_vae(vae: nn.Module) -> None:
     """Fan-in weights, and a network that starts out treating every frame alone.
 
-    Causal convolutions get their weight on the newest frame and zeros on the past; temporal resampling starts as a copy. What single
-    frames teach then carries over to clips unchanged. Residual branches start small, posterior noise starts at exp(-3): with the stock
-    unit noise the prototype predicted the mean picture for hundreds of steps.
+    Causal convolutions get their weight on the newest frame and zeros on the past; temporal resampling starts as a copy.
+    What single frames teach then carries over to clips unchanged. Residual branches start small, posterior noise starts at
+    exp(-3): with the stock unit noise a prototype predicted little more than the mean picture for its first 80 steps.
     """
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock
 
@@ -186,7 +187,7 @@ def init_vae(vae: nn.Module) -> None:
 
 @torch.no_grad()
 def init_transformer(transformer: nn.Module) -> None:
-    """Fan-in weights; outputs that add to the residual stream are divided by ``sqrt(3 x layers)``; the last layer starts at zero."""
+    """Fan-in weights; outputs that add to the residual stream are divided by ``sqrt(3 x layers)``; the last is zero."""
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear | nn.Conv3d):
             module.weight.normal_(std=1 / math.sqrt(module.weight[0].numel()))

@@ -1,7 +1,7 @@
 """Trains the mini Wan transformer and its text encoder by flow matching on cached latents.
 
-``x_t = (1 - sigma) x_0 + sigma eps``; the model predicts the velocity ``eps - x_0`` at ``timestep = 1000 sigma``. Prompts are dropped
-for some samples, so that classifier-free guidance works.
+``x_t = (1 - sigma) x_0 + sigma eps``; the model predicts the velocity ``eps - x_0`` at ``timestep = 1000 sigma``. Prompts
+are dropped for some samples, so that classifier-free guidance works.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from cac_align.minis.compact_prompts import encode_compact, prompt_bias
 from cac_align.minis.muon import make_optimizers
-from cac_align.minis.training_loop import LoopConfig, TrainingLoop, generators
+from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop, generators
 from cac_align.minis.world_videos import NUM_FRAMES, SIZE, contact_sheet
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def normalize_latents(pipe: WanPipeline, mean: torch.Tensor, std: torch.Tensor, 
 
 
 def draw_sigmas(batch_size: int, shift: float, generator: torch.Generator) -> torch.Tensor:
-    """Noise levels in (0, 1), uniform and then shifted towards noise as the sampler's ``flow_shift`` does; stratified, for less variance."""
+    """Noise levels in (0, 1): uniform, then shifted towards noise as the sampler's ``flow_shift`` does; stratified."""
     u = (torch.arange(batch_size) + torch.rand(batch_size, generator=generator)) / batch_size
     return shift * u / (1 + (shift - 1) * u)
 
@@ -82,6 +82,7 @@ def flow_loss(
     x0: torch.Tensor,
     prompts: list[str],
     generator: torch.Generator,
+    *,
     shift: float,
     max_sequence_length: int = 512,
 ) -> torch.Tensor:
@@ -115,12 +116,14 @@ def train_flow(
     )
     loop = TrainingLoop(modules, optimizers, loop_config, directory, resume)
 
-    def loss_fn(step: int, rng: np.random.Generator, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_fn(step: int, rng: np.random.Generator, generator: torch.Generator) -> LossAndNumbers:
         index = rng.integers(0, len(data.prompts), config.batch_size)
         dropped = rng.random(config.batch_size) < config.prompt_dropout
         prompts = ["" if drop else data.prompts[i] for i, drop in zip(index, dropped, strict=True)]
         length = int(rng.choice(SEQUENCE_LENGTHS))
-        return flow_loss(pipe, data.draw(index, generator), prompts, generator, config.shift, length).mean(), {}
+        latents = data.draw(index, generator)
+        loss = flow_loss(pipe, latents, prompts, generator, shift=config.shift, max_sequence_length=length)
+        return loss.mean(), {}
 
     def on_save(loop: TrainingLoop) -> None:
         average = averaged_pipeline(pipe, loop)
@@ -148,7 +151,7 @@ def held_out_loss(pipe: WanPipeline, data: LatentVideos, shift: float, batch_siz
         index = np.arange(k, min(k + batch_size, len(data.prompts)))
         _, generator = generators(0, k)
         prompts = [data.prompts[i] for i in index]
-        losses.append(flow_loss(pipe, data.draw(index, generator), prompts, generator, shift))
+        losses.append(flow_loss(pipe, data.draw(index, generator), prompts, generator, shift=shift))
     return float(torch.cat(losses).mean())
 
 

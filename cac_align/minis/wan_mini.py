@@ -1,15 +1,16 @@
-"""Builds wan-mini: a real ``WanPipeline``, every part trained from scratch on the procedural world, in about 90 minutes on one CPU core.
+"""Builds wan-mini: a real ``WanPipeline``, every part trained from scratch, in about 90 minutes on one CPU core.
 
     from cac_align.minis.wan_mini import build_wan_mini
     build_wan_mini("assets/wan-mini", "runs/wan-mini")
 
-Steps: draw normal videos, train the VAE, encode all videos once, train the transformer with its text encoder on the latents, write
-the pipeline. Each step leaves its result in the working directory, and a second call continues where a killed one stopped.
+Steps: draw normal videos of the procedural world, train the VAE, encode all videos once, train the transformer with its
+text encoder on the latents, write the pipeline. Each step leaves its result in the working directory, and a second call
+continues where a killed one stopped.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,8 @@ class WanMiniConfig:
 
     num_videos: int = 4000
     num_held_out: int = 64
-    vae: VaeConfig = VaeConfig()
-    flow: FlowConfig = FlowConfig()
+    vae: VaeConfig = field(default_factory=VaeConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
 
     def scaled(self, scale: float) -> WanMiniConfig:
         """The same recipe with ``scale`` times the steps and videos, at least one step of everything."""
@@ -73,7 +74,7 @@ def build_wan_mini(
         output_dir: receives the pipeline (about 15 MB of safetensors).
         work_dir: videos, latents, checkpoints, TensorBoard logs and sample sheets; safe to delete afterwards.
         seed: of initial weights and of every batch; the videos are those of the seeds from 1,000,000 on.
-        device: CUDA where there is one, else the CPU, unless given. Bitwise repeatable on a CPU with a fixed number of threads.
+        device: CUDA where there is one, else the CPU, unless given. Repeatable on a CPU with a fixed number of threads.
         scale: share of the full recipe's steps and videos, in (0, 1].
         resume: continue from what ``work_dir`` holds; False trains anew.
 
@@ -87,7 +88,8 @@ def build_wan_mini(
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     videos = load_world_videos(work / "data", config.num_videos + config.num_held_out)
     pipe = build_wan_pipeline("mini", seed=seed)
-    vae = train_vae(pipe.vae, videos, work / "vae", config.vae, seed=seed, device=chosen, resume=resume)
+    seen = videos.first(config.num_videos)
+    vae = train_vae(pipe.vae, seen, work / "vae", config.vae, seed=seed, device=chosen, resume=resume)
     pipe.register_modules(vae=vae)
     mean, std = _cached_latents(vae, videos, work / "latents.pt", resume)
     train, held_out = _split(pipe, mean, std, videos.prompts, config.num_held_out)

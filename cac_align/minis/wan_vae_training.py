@@ -1,7 +1,8 @@
 """Trains the mini Wan VAE: single frames, then clips, then the full 81 frames.
 
-The order matters. Single frames are cheap and teach appearance; clips teach motion; the causal caches then drift on any length that
-was not trained (a VAE trained on 9 frames lost its colours after frame 9), so training ends at the length that is used.
+The order matters. Single frames are cheap and teach appearance; clips teach motion; the causal caches then drift on any
+length that was not trained (a VAE trained on 9 frames lost its colours after frame 9), so training ends at the length that
+is used.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from cac_align.minis.muon import make_optimizers
-from cac_align.minis.training_loop import LoopConfig, TrainingLoop
+from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop
 from cac_align.minis.world_videos import NUM_FRAMES, WorldVideos, contact_sheet, to_tensor, to_uint8
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Phase:
 class VaeConfig:
     """Measured on one 2.5 GHz core: about 0.5, 0.9 and 2.1 s a step in the three phases."""
 
-    phases: tuple[Phase, ...] = (Phase(1, 48, 1000), Phase(17, 4, 700), Phase(NUM_FRAMES, 2, 350))
+    phases: tuple[Phase, ...] = (Phase(1, 48, 800), Phase(17, 4, 450), Phase(NUM_FRAMES, 2, 230))
     lr: float = 0.03
     adam_lr: float = 2e-3
     kl_weight: float = 2e-4
@@ -59,15 +59,15 @@ class VaeConfig:
 
 
 def object_mask(video: torch.Tensor, threshold: float = 0.15) -> torch.Tensor:
-    """Where a frame differs from its own median colour: the object, on the world's plain backgrounds. (B, 1, T, H, W) in {0, 1}."""
+    """1 where a frame differs from its own median colour: the object, on a plain background. (B, 1, T, H, W)."""
     background = video.flatten(3).median(dim=-1).values[..., None, None]
     return ((video - background).abs().amax(dim=1, keepdim=True) > threshold).float()
 
 
 def vae_loss(
     vae: AutoencoderKLWan, video: torch.Tensor, generator: torch.Generator, config: VaeConfig
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Weighted squared and absolute error plus KL. Object pixels, a twentieth of the picture, count ``1 + object_weight`` times."""
+) -> LossAndNumbers:
+    """Weighted squared and absolute error plus KL; object pixels count ``1 + object_weight`` times."""
     posterior = vae.encode(video).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(video.device)
     error = vae.decode(posterior.mean + posterior.std * noise).sample - video
@@ -81,7 +81,7 @@ def vae_loss(
 
 @contextlib.contextmanager
 def single_frame_convolutions() -> Iterator[None]:
-    """Computes causal convolutions of one frame without a past as 2D convolutions: the same numbers, a third of the work."""
+    """Causal convolutions of one frame without a past become 2D convolutions: same numbers, a third of the work."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
     stock = WanCausalConv3d.forward
@@ -90,7 +90,7 @@ def single_frame_convolutions() -> Iterator[None]:
         if x.shape[2] > 1 or cache_x is not None:
             return stock(self, x, cache_x)
         padding = (self._padding[2], self._padding[0])
-        flat = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, stride=self.stride[1:], padding=padding)
+        flat = torch.nn.functional.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, stride=self.stride[1:], padding=padding)
         return flat.unsqueeze(2)
 
     WanCausalConv3d.forward = forward
@@ -123,7 +123,7 @@ def train_vae(
     loop_config = LoopConfig(config.num_steps, seed=seed, ema_decay=0.99)
     loop = TrainingLoop({"vae": vae}, optimizers, loop_config, directory, resume)
 
-    def loss_fn(step: int, rng: np.random.Generator, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_fn(step: int, rng: np.random.Generator, generator: torch.Generator) -> LossAndNumbers:
         clips = draw_clips(videos, config.phase_at(step), rng).to(device)
         return vae_loss(vae, clips, generator, config)
 
@@ -167,7 +167,7 @@ def encode_videos(vae: AutoencoderKLWan, videos: WorldVideos, batch_size: int = 
 
 
 def store_latent_statistics(vae: AutoencoderKLWan, means: torch.Tensor, stds: torch.Tensor) -> None:
-    """Writes per-channel mean and standard deviation of the latents into the VAE's config, where ``WanPipeline`` reads them."""
+    """Writes the latents' mean and standard deviation per channel into the VAE's config, where ``WanPipeline`` looks."""
     axes = (0, 2, 3, 4)
     variance = means.var(dim=axes) + stds.square().mean(dim=axes)
     vae.register_to_config(latents_mean=means.mean(dim=axes).tolist(), latents_std=variance.sqrt().tolist())

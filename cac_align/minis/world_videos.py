@@ -1,9 +1,8 @@
-"""Training videos of the mini Wan: normal videos of the procedural world with their prompts, drawn once and memory-mapped."""
+"""Training videos of the mini Wan: normal videos of the procedural world and their prompts, drawn once, memory-mapped."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,10 @@ class WorldVideos:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def first(self, num_videos: int) -> WorldVideos:
+        """The first videos alone; the rest are held out."""
+        return WorldVideos(self.frames[:num_videos], self.prompts[:num_videos])
+
 
 def load_world_videos(directory: Path, num_videos: int, first_seed: int = FIRST_TRAINING_SEED) -> WorldVideos:
     """Draws the videos, or opens them where an earlier call has left them complete."""
@@ -43,13 +46,13 @@ def load_world_videos(directory: Path, num_videos: int, first_seed: int = FIRST_
         frames.flush()
         temporary = prompts_path.with_suffix(".tmp")
         temporary.write_text(json.dumps(prompts))
-        os.replace(temporary, prompts_path)
+        temporary.replace(prompts_path)
     return WorldVideos(np.load(frames_path, mmap_mode="r"), json.loads(prompts_path.read_text()))
 
 
 def to_tensor(frames: np.ndarray) -> torch.Tensor:
     """(B, T, H, W, 3) uint8 to (B, 3, T, H, W) in [-1, 1], as the VAE takes it."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).float().div(127.5).sub(1).movedim(-1, 1)
+    return torch.from_numpy(np.array(frames)).float().div(127.5).sub(1).movedim(-1, 1)
 
 
 def to_uint8(video: torch.Tensor) -> np.ndarray:

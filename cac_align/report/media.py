@@ -38,7 +38,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
     height, width = (side * scale + side * scale % 2 for side in frames.shape[1:3])
     with atomic(path) as temporary, av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
         # No B-frames: the time stamp of frame k is then exactly k / fps, which the page's boxes go by.
-        options = {"crf": "15", "preset": "medium", "bf": "0"}
+        options = {"crf": "15", "preset": "veryfast", "bf": "0"}
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6

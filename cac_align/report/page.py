@@ -53,6 +53,7 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         style=style,
         script=script,
         policy=_policy(style, script),
+        wide=result["width"] > 1.2 * result["height"],
         pixelated=any(c["scale"] > 1 for c in cards),
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cac_align
-from cac_align.files import write_json, write_text
+from cac_align.files import atomic, write_json, write_text
 from cac_align.report.media import write_mp4
 from cac_align.report.page import render_page
 from reward_model.video import VideoError, read_file
@@ -45,7 +45,8 @@ def save_output(output: BestOfNOutput, folder: Path) -> Path:
                 "verdict": verdict.to_dict() if verdict is not None else None,
             }
         )
-    write_mp4(folder / "best.mp4", output.frames, output.fps)
+    with atomic(folder / "best.mp4") as temporary:
+        temporary.write_bytes(videos[output.best])
     shape = output.frames.shape
     result = {
         "format": FORMAT,

@@ -38,10 +38,10 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
         "status_label": STATUS_LABELS[status] if verdict or entry["score"] is None else "Scored",
         "summary": _summary(verdict, entry),
         "verdict": verdict,
-        "film": [thumbnail_uri(frames[i], 72) for i in spread(range(len(frames)), FILM_FRAMES)],
+        "film": [thumbnail_uri(frames[i], 96) for i in film_indices(len(frames))],
         "timeline": timeline(verdict, len(frames), fps),
         "boxes": boxes_by_frame(verdict),
-        "hold": _hold(verdict),
+        "hold": hold_frames(verdict),
         "keys": _key_frames(verdict, frames, fps),
         "turns": [_turn(t) for t in verdict.turns] if verdict else [],
         "findings": [_finding(a, fps) for a in verdict.anomalies] if verdict else [],
@@ -54,6 +54,11 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     if len(items) <= count:
         return list(items)
     return [items[round(i)] for i in np.linspace(0, len(items) - 1, count)]
+
+
+def film_indices(num_frames: int) -> list[int]:
+    """The frame in the middle of each twelfth of the video, so that the film strip lies true on the time axis."""
+    return [min(int((k + 0.5) * num_frames / FILM_FRAMES), num_frames - 1) for k in range(FILM_FRAMES)]
 
 
 def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, Any]:
@@ -75,6 +80,7 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
         "marks": [{"x": percent(s * fps), "label": f"{s:g} s" if s else "0"} for s in marks],
         "ticks": [[percent(i + 0.5) for i in turn.frame_indices] for turn in turns],
         "window": span(window.start, window.end) if window else None,
+        "outside": [span(0, window.start - 1), span(window.end + 1, num_frames - 1)] if window else [],
         "anomalies": [span(a.frames.start, a.frames.end) for a in verdict.anomalies] if verdict else [],
         "label": _timeline_label(verdict, seconds),
     }
@@ -95,7 +101,7 @@ def boxes_by_frame(verdict: Verdict | None) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _hold(verdict: Verdict | None) -> int:
+def hold_frames(verdict: Verdict | None) -> int:
     """For how many native frames a box stays: until the next frame the judge was shown."""
     indices = verdict.turns[-1].frame_indices if verdict and verdict.turns else ()
     return max(1, min(b - a for a, b in zip(indices, indices[1:], strict=False))) if len(indices) > 1 else 1
@@ -113,7 +119,7 @@ def _finding(anomaly: Anomaly, fps: float) -> dict[str, Any]:
     first, last = anomaly.frames.start, anomaly.frames.end
     return {
         "type": anomaly.type.value,
-        "when": f"{first / fps:.2f} s to {(last + 1) / fps:.2f} s",
+        "when": _period(first / fps, (last + 1) / fps).removeprefix("from "),
         "frames": f"frames {first} to {last}" if last > first else f"frame {first}",
         "reason": anomaly.reason,
         "region": anomaly.region,
@@ -149,14 +155,19 @@ def _summary(verdict: Verdict | None, entry: Mapping[str, Any]) -> str:
         return "This reward gives a number without evidence." if entry["score"] is not None else "This candidate has no score."
     if verdict.status is None:
         return "The judge could not judge this candidate."
-    if verdict.status == "normal" and verdict.window is None:
-        return "The judge looked over the whole video and saw no anomaly."
-    assert verdict.window_s is not None or verdict.status == "abnormal"
-    when = f" from {verdict.window_s[0]:.2f} s to {verdict.window_s[1]:.2f} s" if verdict.window_s else ""
     if verdict.status == "normal":
-        return f"The first look found{when} suspicious; the second, closer look did not confirm it."
+        if verdict.window_s is None:
+            return "The judge looked over the whole video and saw no anomaly."
+        return f"The first look found {_period(*verdict.window_s)} suspicious; the second, closer look did not confirm it."
     names = " and ".join(t.value for t in verdict.types) or "an anomaly"
-    return f"The judge sees {names}{when}."
+    if verdict.anomalies:
+        first, last = min(a.frames.start for a in verdict.anomalies), max(a.frames.end for a in verdict.anomalies)
+        return f"The judge sees {names}, {_period(first / verdict.fps, (last + 1) / verdict.fps)}."
+    return f"The judge sees {names}" + (f", {_period(*verdict.window_s)}." if verdict.window_s else ".")
+
+
+def _period(start: float, end: float) -> str:
+    return f"from {start:.2f} s to {end:.2f} s".replace(" s", "\u00a0s")
 
 
 def probability(p: float) -> str:

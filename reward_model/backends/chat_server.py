@@ -216,6 +216,6 @@ def _complains(error: RequestRejected, word: str, sent: dict[str, Any]) -> bool:
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP library under ``openai`` raises while a body is read; which library that is depends on its version."""
+    """What the HTTP library under ``openai`` raises while a body is read; which library it is depends on its version."""
     loaded = (sys.modules.get(name) for name in ("httpx", "httpx2"))
     return (OSError, *(module.HTTPError for module in loaded if module is not None))

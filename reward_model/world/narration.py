@@ -34,8 +34,13 @@ def narrate_scan(truth: VideoAnnotation, indices: Sequence[int], *, cot: bool = 
 
 
 def narrate_zoom(truth: VideoAnnotation, indices: Sequence[int], *, cot: bool = True) -> TurnReport:
-    """Turn two: the same for a clip, with boxes. The time region is the part of the clip that is anomalous."""
-    return _narrate(visible_anomalies(truth, indices), len(indices), cot=cot, boxes=True)
+    """Turn two: the same for a clip, with boxes. The time region is the part of the clip that is anomalous.
+
+    A turn-two report needs a box. Where a thing is missing throughout the clip, the box nearest in time (where it was last or is next seen) stands on
+    the clip's frame closest to it.
+    """
+    placed = tuple(a if a.boxes else _with_nearest_box(a, truth, indices) for a in visible_anomalies(truth, indices))
+    return _narrate(placed, len(indices), cot=cot, boxes=True)
 
 
 def visible_anomalies(truth: VideoAnnotation, indices: Sequence[int]) -> tuple[Anomaly, ...]:
@@ -79,6 +84,15 @@ def shift_report(report: TurnReport, first: int) -> TurnReport:
         for a in report.anomalies
     )
     return replace(report, anomalies=tuple(moved))
+
+
+def _with_nearest_box(anomaly: Anomaly, truth: VideoAnnotation, indices: Sequence[int]) -> Anomaly:
+    source = next(a for a in truth.anomalies if a.reason == anomaly.reason and a.type == anomaly.type)
+    pairs = [(abs(indices[k] - n), k, n) for k in anomaly.frames.frames() for n in source.boxes]
+    if not pairs:
+        return anomaly
+    _, frame, native = min(pairs)
+    return replace(anomaly, boxes={frame: source.boxes[native]})
 
 
 def _narrate(anomalies: tuple[Anomaly, ...], num_frames: int, *, cot: bool, boxes: bool) -> TurnReport:

@@ -42,8 +42,8 @@
     drawBoxes(root.querySelector(".overlay"), boxesAt(player, frame));
     const timeline = root.closest(".card, .evidence")?.querySelector("[data-timeline]");
     if (!timeline) return;
-    const x = (100 * (frame + 0.5)) / player.frames + "%", head = timeline.querySelector(".playhead");
-    head.setAttribute("x1", x); head.setAttribute("x2", x);
+    const x = (100 * (frame + 0.5)) / player.frames + "%", heads = timeline.querySelectorAll(".playhead");
+    for (const head of heads) { head.setAttribute("x1", x); head.setAttribute("x2", x); }
     const range = timeline.querySelector("input");
     if (range) { range.value = frame; range.setAttribute("aria-valuetext", (frame / player.fps).toFixed(2) + " seconds"); }
   }
@@ -90,18 +90,19 @@
   }, { rootMargin: "80px" });
   videos.forEach((video) => watcher.observe(video));
 
-  const actions = {
-    play: (on) => { playing = on; apply(); },
-    slow: (on) => { slow = on; apply(); },
-    boxes: (on) => document.body.classList.toggle("no-boxes", !on),
-  };
-  for (const button of document.querySelectorAll("[data-act]")) {
-    if (button.dataset.act === "play") { button.setAttribute("aria-pressed", playing); button.textContent = playing ? "Playing" : "Paused"; }
+  const play = document.querySelector("[data-act=play]");
+  const label = () => { play.textContent = playing ? "Pause" : "Play"; };
+  play.addEventListener("click", () => { playing = !playing; label(); apply(); });
+  label();
+
+  function toggle(name, act) {
+    const button = document.querySelector(`[data-act=${name}]`);
     button.addEventListener("click", () => {
       const on = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", on);
-      if (button.dataset.act === "play") button.textContent = on ? "Playing" : "Paused";
-      actions[button.dataset.act](on);
+      act(on);
     });
   }
+  toggle("slow", (on) => { slow = on; apply(); });
+  toggle("boxes", (on) => document.body.classList.toggle("no-boxes", !on));
 })();

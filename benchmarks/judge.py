@@ -1,0 +1,138 @@
+"""How fast the two-turn judge is, each figure beside its alternative in the same run.
+
+    python benchmarks/judge.py --model assets/cac-mini --videos 64 --output outputs/benchmarks/judge.json
+
+Compared, in alternating rounds on the same videos and weights (the ratio of medians is printed, then the spread):
+
+1. batched judging against the plain way: the stock processor and ``generate`` for one video at a time, each verdict word scored by a full forward pass;
+2. two turns against one;
+3. the whole judgment against ``reasoning=False`` (the verdict alone).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from reward_model.backends import Completion, Conversation, Sampling
+from reward_model.backends.local import WORDS, LocalBackend
+from reward_model.judge import TwoTurnJudge
+from reward_model.schema import VerdictScore
+from reward_model.world import KINDS, make_video
+
+
+class OneByOne:
+    """What a user would write first: no batch, no shared vision features, no cache between the words."""
+
+    name = "one by one"
+
+    def __init__(self, backend: LocalBackend) -> None:
+        self.inner = backend
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        answers = []
+        for conversation in conversations:
+            inputs = self._inputs(conversation, "")
+            with torch.inference_mode():
+                ids = self.inner.model.generate(**inputs, max_new_tokens=sampling.max_new_tokens, do_sample=False)
+            text = self.inner.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            answers.append(Completion(text))
+        return answers
+
+    def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore]:
+        scores = []
+        for conversation, prefix in zip(conversations, prefixes, strict=True):
+            start = self._inputs(conversation, prefix)["input_ids"].shape[1]
+            values = []
+            for word in WORDS:
+                inputs = self._inputs(conversation, prefix + word)
+                with torch.inference_mode():
+                    log_p = self.inner.model(**inputs).logits.double().log_softmax(-1)[0]
+                ids = inputs["input_ids"][0]
+                values.append(sum(log_p[k - 1, ids[k]].item() for k in range(start, len(ids))))
+            scores.append(VerdictScore(*values))
+        return scores
+
+    def describe(self) -> dict[str, Any]:
+        return self.inner.describe()
+
+    def _inputs(self, conversation: Conversation, suffix: str) -> dict[str, Any]:
+        chat = [m.to_chat() for m in conversation]
+        text = self.inner.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + suffix
+        images = [Image.fromarray(p) for m in conversation for p in m.content if isinstance(p, np.ndarray)]
+        inputs = self.inner.processor(text=[text], images=images, return_tensors="pt").to(self.inner.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.inner.dtype)
+        return inputs
+
+
+def timed(job: Callable[[], Any], cuda: bool) -> tuple[float, Any]:
+    """Seconds a job takes, and its result."""
+    started = time.perf_counter()
+    result = job()
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="assets/cac-mini")
+    parser.add_argument("--videos", type=int, default=64, help="world videos, half of them abnormal")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--dtype", default=None)
+    parser.add_argument("--output", type=Path, default=None, help="write the figures as JSON")
+    args = parser.parse_args()
+
+    backend = LocalBackend(args.model, device=args.device, dtype=args.dtype)
+    kinds = list(KINDS)
+    videos = [make_video(700_000 + k, None if k % 2 else kinds[k // 2 % len(kinds)])[0] for k in range(args.videos)]
+
+    def judge(model: Any, batch_size: int, **options: Any) -> Callable[[], Any]:
+        return lambda: TwoTurnJudge(model, backend.config, batch_size=batch_size, **options).judge(videos, fps=16)
+
+    runs = {
+        "batched, two turns": judge(backend, args.batch_size),
+        "one by one, two turns": judge(OneByOne(backend), 1),
+        "batched, one turn": judge(backend, args.batch_size, num_turns=1),
+        "batched, no reasoning": judge(backend, args.batch_size, reasoning=False, readout="direct"),
+    }
+    cuda = backend.device.type == "cuda"
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    answers: dict[str, Any] = {}
+    for number in range(args.rounds + 1):
+        for name, job in runs.items():
+            spent, answers[name] = timed(job, cuda)
+            if number:  # the first round warms up
+                seconds[name].append(spent)
+    same = sum(a.status == b.status for a, b in zip(answers["batched, two turns"], answers["one by one, two turns"], strict=True))
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    base = statistics.median(seconds["batched, two turns"])
+    print(f"{args.videos} videos of 81 frames, batch {args.batch_size}, {backend.device}, {torch.get_num_threads()} thread(s)")
+    print(f"{'':24}{'videos/s':>10}{'range':>18}{'time ratio':>12}")
+    figures = {}
+    for name, times in seconds.items():
+        rate, low, high = (args.videos / t for t in (statistics.median(times), max(times), min(times)))
+        figures[name] = {"videos_per_s": rate, "low": low, "high": high, "time_ratio": statistics.median(times) / base}
+        print(f"{name:24}{rate:10.2f}{f'{low:.2f}-{high:.2f}':>18}{figures[name]['time_ratio']:12.2f}")
+    print(f"same status batched and one by one: {same}/{args.videos}; peak memory {peak:.0f} MiB")
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        record = {"args": {k: str(v) for k, v in vars(args).items()}, "model": backend.describe(), "figures": figures}
+        args.output.write_text(json.dumps({**record, "same_status": same, "peak_memory_mib": peak}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
