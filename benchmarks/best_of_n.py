@@ -2,9 +2,10 @@
 
     python benchmarks/best_of_n.py --prompts 40 --n 5 --output outputs/benchmarks/best_of_n
 
-Draws n candidates for each prompt with the mini generator, lets the mini judge choose with every readout, and counts faults with
-:func:`reward_model.world.tracking.find_faults`, which follows the drawn object and knows neither judge nor prompt. Chosen is compared with the first candidate (what a
-user gets without choosing) pairwise over prompts: bootstrap interval of the difference and exact McNemar test. A stopped run continues.
+Draws n candidates for each prompt with the mini generator, lets the mini judge choose with every readout, and counts
+faults with :func:`reward_model.world.tracking.find_faults`, which follows the drawn object and knows neither judge nor
+prompt. Chosen is compared with the first candidate (what a user gets without choosing) pairwise over prompts: bootstrap
+interval of the difference and exact McNemar test. A stopped run continues.
 """
 
 from __future__ import annotations
@@ -52,10 +53,14 @@ def compare(faulty: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> dict[
     """
     first, picked = faulty[:, 0], faulty[np.arange(len(faulty)), chosen]
     difference = picked.astype(float) - first
-    interval = stats.bootstrap((difference,), np.mean, n_resamples=10_000, method="percentile", rng=0).confidence_interval
+    interval = stats.bootstrap(
+        (difference,), np.mean, n_resamples=10_000, method="percentile", rng=0
+    ).confidence_interval
     better, worse = int((first & ~picked).sum()), int((~first & picked).sum())
     clean, bad = values[~faulty], values[faulty]
-    auroc = stats.mannwhitneyu(clean, bad).statistic / (len(clean) * len(bad)) if len(clean) and len(bad) else float("nan")
+    auroc = (
+        stats.mannwhitneyu(clean, bad).statistic / (len(clean) * len(bad)) if len(clean) and len(bad) else float("nan")
+    )
     return {
         "first": first.mean(),
         "chosen": picked.mean(),
@@ -119,12 +124,13 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "anomaly_rate.json").write_text(json.dumps(record, indent=2, default=float) + "\n")
 
-    print(f"{len(prompts)} prompts x {args.n}: any candidate {record['any_candidate']:.3f}, prompts without a clean candidate "
-          f"{record['no_clean_candidate']:.3f}")
+    print(f"{len(prompts)} prompts x {args.n}: {record['any_candidate']:.3f} of all candidates are faulty,")
+    print(f"{record['no_clean_candidate']:.3f} of the prompts have no clean one")
     for readout, row in record["readouts"].items():
         low, high = row["difference_95"]
-        print(f"{readout:9} first {row['first']:.3f} -> chosen {row['chosen']:.3f}, difference {row['difference']:+.3f} "
-              f"[{low:+.3f}, {high:+.3f}], McNemar p={row['mcnemar_p']:.4f}, AUROC against the rule {row['auroc_against_rule']:.3f}")
+        print(f"{readout:9} first {row['first']:.3f} -> chosen {row['chosen']:.3f}: {row['difference']:+.3f}", end=" ")
+        print(f"[{low:+.3f}, {high:+.3f}], McNemar p={row['mcnemar_p']:.4f}", end=", ")
+        print(f"AUROC against the rule {row['auroc_against_rule']:.3f}")
 
 
 if __name__ == "__main__":

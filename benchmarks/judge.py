@@ -4,7 +4,8 @@
 
 Compared, in alternating rounds on the same videos and weights (the ratio of medians is printed, then the spread):
 
-1. batched judging against the plain way: the stock processor and ``generate`` for one video at a time, each verdict word scored by a full forward pass;
+1. batched judging against the plain way: the stock processor and ``generate`` for one video at a time, each verdict
+   word scored by a full forward pass;
 2. two turns against one;
 3. the whole judgment against ``reasoning=False`` (the verdict alone).
 """
@@ -45,7 +46,9 @@ class OneByOne:
             inputs = self._inputs(conversation, "")
             with torch.inference_mode():
                 ids = self.inner.model.generate(**inputs, max_new_tokens=sampling.max_new_tokens, do_sample=False)
-            text = self.inner.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            text = self.inner.processor.tokenizer.decode(
+                ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
             answers.append(Completion(text))
         return answers
 
@@ -116,11 +119,17 @@ def main() -> None:
             spent, answers[name] = timed(job, cuda)
             if number:  # the first round warms up
                 seconds[name].append(spent)
-    same = sum(a.status == b.status for a, b in zip(answers["batched, two turns"], answers["one by one, two turns"], strict=True))
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    same = sum(
+        a.status == b.status
+        for a, b in zip(answers["batched, two turns"], answers["one by one, two turns"], strict=True)
+    )
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )
 
     base = statistics.median(seconds["batched, two turns"])
-    print(f"{args.videos} videos of 81 frames, batch {args.batch_size}, {backend.device}, {torch.get_num_threads()} thread(s)")
+    print(f"{args.videos} videos of 81 frames, batch {args.batch_size}", end=", ")
+    print(f"{backend.device}, {torch.get_num_threads()} thread(s)")
     print(f"{'':24}{'videos/s':>10}{'range':>18}{'time ratio':>12}")
     figures = {}
     for name, times in seconds.items():

@@ -25,9 +25,9 @@ _HOMES = {
 __all__ = ["BestOfNOutput", "CaCReward", "CompositeReward", "__version__", "best_of_n"]
 
 if TYPE_CHECKING:
-    from cac_align.selection import BestOfNOutput, best_of_n
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
+    from cac_align.selection import BestOfNOutput, best_of_n
 
 
 def __getattr__(name: str) -> Any:

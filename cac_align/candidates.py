@@ -1,13 +1,13 @@
 """Draws candidates from a diffusers video pipeline, each a function of its seed alone.
 
-The pipeline is used as it is. Two things make candidates cheap and independent of one another: every candidate has its own CPU generator,
-and the prompt is encoded once, as a batch of one, whatever the batch size (:func:`encode_once`).
+The pipeline is used as it is. Two things make candidates cheap and independent of one another: every candidate has its
+own CPU generator, and the prompt is encoded once, as a batch of one, whatever the batch size (:func:`encode_once`).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ def candidate_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
-def generate(pipe: Callable[..., Any], prompt: str, seeds: Sequence[int], pipe_kwargs: dict[str, Any]) -> list[np.ndarray]:
+def generate(pipe: Any, prompt: str, seeds: Sequence[int], pipe_kwargs: dict[str, Any]) -> list[np.ndarray]:
     """One video per seed, in one call of the pipeline.
 
     Args:
@@ -73,7 +73,10 @@ def split_frames(output: Any, count: int) -> list[np.ndarray]:
     if frames is None and isinstance(output, tuple | list) and output:
         frames = output[0]
     if frames is None or isinstance(frames, str | bytes):
-        raise ValueError(f"the pipeline returned {type(output).__name__} without frames; best_of_n needs a video pipeline whose output has .frames")
+        raise ValueError(
+            f"the pipeline returned {type(output).__name__} without frames; "
+            "best_of_n needs a video pipeline whose output has .frames"
+        )
     if getattr(frames, "ndim", 5) == 4:
         frames = [frames]
     if len(frames) != count:
@@ -86,10 +89,12 @@ def split_frames(output: Any, count: int) -> list[np.ndarray]:
 
 @contextmanager
 def encode_once(pipe: Any) -> Iterator[None]:
-    """While active, the pipeline encodes each distinct prompt once, as a batch of one, and repeats the result over the batch.
+    """While active, the pipeline encodes each distinct prompt once, as a batch of one, and repeats the result over the
+    batch.
 
-    The pipeline keeps calling its own ``encode_prompt`` with its own arguments (sequence length, device, masks, pooled vectors: they differ
-    between families), so nothing about it has to be known here. Encoding one row also makes the embeddings of a candidate independent
+    The pipeline keeps calling its own ``encode_prompt`` with its own arguments (sequence length, device, masks, pooled
+    vectors: they differ between families), so nothing about it has to be known here. Encoding one row also makes the
+        embeddings of a candidate independent
     of the batch it is drawn in. A pipeline without ``encode_prompt`` is left alone.
     """
     original = getattr(pipe, "encode_prompt", None)
@@ -121,16 +126,16 @@ def encode_once(pipe: Any) -> Iterator[None]:
 
 
 def _one_row(arguments: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
-    """The number of rows asked for, and the arguments for one of them; no number where the rows differ or hold tensors."""
+    """The number of rows asked for, and the arguments for one of them; no number where the rows differ or hold
+    tensors."""
     prompts = arguments.get("prompt")
     rows = len(prompts) if isinstance(prompts, list) else 1
     reduced = {}
     for name, value in arguments.items():
-        if isinstance(value, list) and len(value) == rows and len(set(map(repr, value))) == 1:
-            value = value[:1]
-        elif isinstance(value, list) or hasattr(value, "detach"):
+        alike = isinstance(value, list) and len(value) == rows and len(set(map(repr, value))) == 1
+        if hasattr(value, "detach") or (isinstance(value, list) and not alike):
             return None, arguments
-        reduced[name] = value
+        reduced[name] = value[:1] if alike else value
     return (rows, reduced) if prompts and arguments.get("num_videos_per_prompt", 1) == 1 else (None, arguments)
 
 

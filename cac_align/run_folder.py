@@ -1,7 +1,7 @@
 """An interrupted best-of-n run goes on where it stopped, and only with candidates that are truly the same.
 
-Each finished candidate is one file, ``candidates/NN.npz``: its exact frames and the settings that made them. A run reads back what
-matches and refuses what does not, naming the difference.
+Each finished candidate is one file, ``candidates/NN.npz``: its exact frames and the settings that made them. A run
+reads back what matches and refuses what does not, naming the difference.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def store(folder: Path, index: int, frames: np.ndarray, settings: Mapping[str, A
 
 
 def load(folder: Path, index: int, settings: Mapping[str, Any]) -> np.ndarray | None:
-    """The stored frames (T, H, W, 3) uint8 of a candidate made with exactly these settings; None when there is no such file.
+    """The stored frames (T, H, W, 3) uint8 of a candidate made with exactly these settings; None when there is no such
+    file.
 
     Raises:
         ResumeError: the file was made with other settings, or cannot be read.
@@ -69,9 +70,11 @@ def _short(value: Any) -> str:
 
 
 def describe_pipeline(pipe: Any) -> dict[str, Any]:
-    """What tells two pipelines apart: class, source, and per component its class and a digest of its config and weights.
+    """What tells two pipelines apart: class, source, and per component its class and a digest of its config and
+    weights.
 
-    The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another checkpoint or adapter.
+    The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another
+    checkpoint or adapter.
     """
     components = getattr(pipe, "components", None) or {}
     config = getattr(pipe, "config", None)
@@ -102,7 +105,8 @@ def _config(part: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A JSON form of a pipeline argument that is equal exactly when the argument is: pictures and tensors become digests."""
+    """A JSON form of a pipeline argument that is equal exactly when the argument is: pictures and tensors become
+    digests."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -112,7 +116,9 @@ def plain(value: Any) -> Any:
     if hasattr(value, "detach"):
         value = value.detach().float().cpu().numpy()
     if hasattr(value, "tobytes"):
-        shape = getattr(value, "shape", None) or getattr(value, "size", "")
+        shape: Any = getattr(value, "shape", None) or getattr(value, "size", ())
         return f"{type(value).__name__} {tuple(shape)} {hashlib.sha256(value.tobytes()).hexdigest()[:12]}"
     # Callables, devices, dtypes: an address in a repr would differ in every run.
-    return getattr(value, "__qualname__", None) or (str(value) if type(value).__module__ == "torch" else type(value).__name__)
+    return getattr(value, "__qualname__", None) or (
+        str(value) if type(value).__module__ == "torch" else type(value).__name__
+    )

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from cac_align import candidates as draw
 from cac_align import run_folder
-from cac_align.rewards.base import Evaluation, RewardError, evaluate, reward_name
+from cac_align.rewards.base import RewardError, check_callable, evaluate, reward_name
 from cac_align.rewards.composite import CompositeReward
 from reward_model.video import check_fps
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class BestOfNOutput:
     """The candidates of one prompt, what the reward said of them, and the choice.
 
-    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None where there is none; ``reasons`` says why a
-    score is missing; ``parts`` holds the members' scores of a composite reward.
+    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None where there is none;
+    ``reasons`` says why a score is missing; ``parts`` holds the members' scores of a composite reward.
     """
 
     prompt: str
@@ -50,7 +50,8 @@ class BestOfNOutput:
         return sorted(range(len(self.scores)), key=lambda k: (self.scores[k] is None, -(self.scores[k] or 0.0), k))
 
     def save(self, directory: str | Path) -> Path:
-        """Writes ``best.mp4``, ``candidates/*.mp4``, ``result.json`` and ``report.html``; each file is written whole or not at all.
+        """Writes ``best.mp4``, ``candidates/*.mp4``, ``result.json`` and ``report.html``; each file is written whole or
+        not at all.
 
         Args:
             directory: created when missing; files of an earlier save are replaced.
@@ -61,6 +62,14 @@ class BestOfNOutput:
         from cac_align.report.save import save_output
 
         return save_output(self, Path(directory))
+
+
+@overload
+def best_of_n(pipe: Any, prompt: str, *, reward: Any, **options: Any) -> BestOfNOutput: ...
+
+
+@overload
+def best_of_n(pipe: Any, prompt: Sequence[str], *, reward: Any, **options: Any) -> list[BestOfNOutput]: ...
 
 
 def best_of_n(
@@ -75,23 +84,25 @@ def best_of_n(
     output_dir: str | Path | None = None,
     progress_bar: bool = True,
     **pipe_kwargs: Any,
-) -> Any:
+) -> BestOfNOutput | list[BestOfNOutput]:
     """Draws ``n`` videos, has them judged and returns them with the best one chosen.
 
-    Candidate k depends on the pipeline, the prompt, ``seed`` and k alone: not on ``n``, nor on the order, nor (up to the rounding of
-    batched arithmetic) on ``batch_size``. Its noise comes from a CPU generator seeded with ``out.seeds[k]``; several prompts share these
-    seeds. The reward sees exactly the frames that are kept: uint8, in memory, before any video codec.
+    Candidate k depends on the pipeline, the prompt, ``seed`` and k alone: not on ``n``, nor on the order, nor (up to
+    the rounding of batched arithmetic) on ``batch_size``. Its noise comes from a CPU generator seeded with
+    ``out.seeds[k]``; several prompts share these seeds. The reward sees exactly the frames that are kept: uint8, in
+    memory, before any video codec.
 
     Args:
-        pipe: a diffusers pipeline whose output has ``frames``: text to video, or image to video with ``image=...`` among ``pipe_kwargs``.
+        pipe: a diffusers pipeline whose output has ``frames``: text to video, or image to video with ``image=...``
+            among ``pipe_kwargs``.
         prompt: one text, or several.
         reward: a callable as in :class:`cac_align.rewards.base.Reward`, or a list of them, whose mean counts.
         n: candidates per prompt.
         seed: integer >= 0.
         fps: frames per second of the pipeline's videos: 16 for Wan, 24 for LTX, 8 for CogVideoX.
         batch_size: candidates per pipeline call.
-        output_dir: where finished candidates are kept, so that an interrupted run goes on there, and where the result is saved at the
-            end. Several prompts get subfolders ``prompt-00``, ``prompt-01``, ...
+        output_dir: where finished candidates are kept, so that an interrupted run goes on there, and where the result
+            is saved at the end. Several prompts get subfolders ``prompt-00``, ``prompt-01``, ...
         progress_bar: show a bar with one tick per candidate.
         **pipe_kwargs: passed on to the pipeline unchanged.
 
@@ -110,19 +121,19 @@ def best_of_n(
     prompts = _check(prompt, n, seed, batch_size, pipe_kwargs)
     rate = check_fps(fps)
     reward = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
-    if not callable(reward):
-        raise ValueError(f"reward must be callable as reward(videos, prompts, fps=...) or a list of such, got {type(reward).__name__}")
+    check_callable(reward)
     folders: list[Path | None] = [None] * len(prompts)
     if output_dir is not None:
         several = not isinstance(prompt, str)
         folders = [Path(output_dir) / f"prompt-{k:02d}" if several else Path(output_dir) for k in range(len(prompts))]
     outputs = []
     with _bar(n * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
-        settings = {"pipeline": run_folder.describe_pipeline(pipe), "seed": seed, "fps": rate, "arguments": run_folder.plain(pipe_kwargs)}
+        origin = {"pipeline": run_folder.describe_pipeline(pipe), "arguments": run_folder.plain(pipe_kwargs)}
+        run = _Run(pipe, n, batch_size, pipe_kwargs, {**origin, "seed": seed, "fps": rate}, bar)
         for text, folder in zip(prompts, folders, strict=True):
-            videos, seeds = _draw_all(pipe, text, n, batch_size, pipe_kwargs, settings, folder, bar)
+            videos, seeds = run.draw(text, folder)
             bar.set_postfix_str("judging")
-            outputs.append(_choose(text, videos, seeds, reward, rate, {**settings, "n": n, "batch_size": batch_size}))
+            outputs.append(_choose(text, videos, seeds, reward, run))
             if folder is not None:
                 outputs[-1].save(folder)
     return outputs[0] if isinstance(prompt, str) else outputs
@@ -153,52 +164,59 @@ def _bar(total: int, shown: bool) -> Any:
         yield bar
 
 
-def _draw_all(
-    pipe: Any,
-    prompt: str,
-    n: int,
-    batch_size: int,
-    pipe_kwargs: dict[str, Any],
-    settings: Mapping[str, Any],
-    folder: Path | None,
-    bar: Any,
-) -> tuple[list[np.ndarray], list[int]]:
-    """All candidates of one prompt: those the folder already holds, and the rest drawn in batches and stored as they come."""
-    seeds = [draw.candidate_seed(settings["seed"], k) for k in range(n)]
-    made_by = [{**settings, "prompt": prompt, "candidate": k, "candidate_seed": s} for k, s in enumerate(seeds)]
-    videos: dict[int, np.ndarray] = {}
-    for k in range(n) if folder is not None else ():
-        stored = run_folder.load(folder, k, made_by[k])
-        if stored is not None:
-            videos[k] = stored
-            bar.update()
-    missing = [k for k in range(n) if k not in videos]
-    for start in range(0, len(missing), batch_size):
-        batch = missing[start : start + batch_size]
-        for k, video in zip(batch, draw.generate(pipe, prompt, [seeds[k] for k in batch], pipe_kwargs), strict=True):
-            videos[k] = video
-            if folder is not None:
-                run_folder.store(folder, k, video, made_by[k])
-        bar.update(len(batch))
-    return [videos[k] for k in range(n)], seeds
+@dataclass(frozen=True)
+class _Run:
+    """One call of :func:`best_of_n`: what all its prompts share."""
+
+    pipe: Any
+    n: int
+    batch_size: int
+    pipe_kwargs: dict[str, Any]
+    settings: Mapping[str, Any]
+    bar: Any
+
+    def draw(self, prompt: str, folder: Path | None) -> tuple[list[np.ndarray], list[int]]:
+        """The candidates of one prompt and their seeds: those the folder holds already, and the rest drawn in batches.
+
+        Each batch is stored as soon as it is drawn.
+        """
+        seeds = [draw.candidate_seed(self.settings["seed"], k) for k in range(self.n)]
+        origin = {**self.settings, "prompt": prompt}
+        made_by = [{**origin, "candidate": k, "candidate_seed": s} for k, s in enumerate(seeds)]
+        videos: dict[int, np.ndarray] = {}
+        for k in range(self.n):
+            stored = run_folder.load(folder, k, made_by[k]) if folder is not None else None
+            if stored is not None:
+                videos[k] = stored
+                self.bar.update()
+        missing = [k for k in range(self.n) if k not in videos]
+        for start in range(0, len(missing), self.batch_size):
+            batch = missing[start : start + self.batch_size]
+            made = draw.generate(self.pipe, prompt, [seeds[k] for k in batch], self.pipe_kwargs)
+            for k, video in zip(batch, made, strict=True):
+                videos[k] = video
+                if folder is not None:
+                    run_folder.store(folder, k, video, made_by[k])
+            self.bar.update(len(batch))
+        return [videos[k] for k in range(self.n)], seeds
 
 
-def _choose(prompt: str, videos: list[np.ndarray], seeds: list[int], reward: Any, fps: float, settings: dict[str, Any]) -> BestOfNOutput:
-    answer: Evaluation = evaluate(reward, videos, [prompt] * len(videos), fps=fps)
-    known = [k for k, s in enumerate(answer.scores) if s is not None]
+def _choose(prompt: str, videos: list[np.ndarray], seeds: list[int], reward: Any, run: _Run) -> BestOfNOutput:
+    fps = run.settings["fps"]
+    answer = evaluate(reward, videos, [prompt] * len(videos), fps=fps)
+    known = {k: score for k, score in enumerate(answer.scores) if score is not None}
     if not known:
         listed = "; ".join(f"candidate {k}: {reason}" for k, reason in enumerate(answer.reasons))
         raise RewardError(f"reward {reward_name(reward)!r} could judge none of the {len(videos)} candidates: {listed}")
-    best = max(known, key=lambda k: (answer.scores[k], -k))
     return BestOfNOutput(
         prompt=prompt,
         candidates=videos,
         scores=answer.scores,
-        best=best,
+        best=max(known, key=lambda k: (known[k], -k)),
         seeds=seeds,
         verdicts=answer.verdicts,
         reasons=answer.reasons,
         fps=fps,
         parts=answer.parts,
-        settings={**settings, "reward": reward_name(reward)},
+        settings={**run.settings, "n": run.n, "batch_size": run.batch_size, "reward": reward_name(reward)},
     )

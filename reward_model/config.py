@@ -1,4 +1,6 @@
-"""Settings of the two-turn judge, and the ``judge.json`` a checkpoint carries so that it is asked the way it was trained."""
+"""Settings of the two-turn judge, and the ``judge.json`` a checkpoint carries so that it is asked the way it was
+trained.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ JUDGE_FILE = "judge.json"
 class JudgeConfig:
     """How a video is shown and how the verdict is read.
 
-    Rates are frames per second; ``frame_size`` is the side of the square every frame is resized to (None: left to the processor, which
-    keeps the aspect ratio). ``demo_scale`` marks checkpoints that know the procedural world only.
+    Rates are frames per second; ``frame_size`` is the side of the square every frame is resized to (None: left to the
+    processor, which keeps the aspect ratio). ``demo_scale`` marks checkpoints that know the procedural world only.
     """
 
     prompts: str = "paper"
@@ -42,17 +44,33 @@ class JudgeConfig:
     demo_scale: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"readout": READOUTS, "context": ("fresh", "chat"), "aggregate": ("final", "joint"), "num_turns": (1, 2)}
+        choices = {
+            "readout": READOUTS,
+            "context": ("fresh", "chat"),
+            "aggregate": ("final", "joint"),
+            "num_turns": (1, 2),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}")
-        for name in ("scan_fps", "zoom_fps", "min_zoom_frames", "max_scan_tokens", "max_zoom_tokens", "log_odds_temperature", "batch_size"):
+        for name in (
+            "scan_fps",
+            "zoom_fps",
+            "min_zoom_frames",
+            "max_scan_tokens",
+            "max_zoom_tokens",
+            "log_odds_temperature",
+            "batch_size",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be above zero")
         if self.min_zoom_frames > self.max_zoom_frames:
             raise ValueError(f"min_zoom_frames={self.min_zoom_frames} exceeds max_zoom_frames={self.max_zoom_frames}")
         if not self.reasoning and self.readout == "paper":
-            raise ValueError("readout='paper' reads the verdict after the reasoning; with reasoning=False use readout='direct' or 'log_odds'")
+            raise ValueError(
+                "readout='paper' reads the verdict after the reasoning; "
+                "with reasoning=False use readout='direct' or 'log_odds'"
+            )
 
     def override(self, **changes: Any) -> JudgeConfig:
         """A copy with some settings changed; None means "as it was".

@@ -1,11 +1,13 @@
-"""The two-turn judge: scan the whole video at 4 fps, look again at the suspicious window at 8 fps, only then decide (section 3.4).
+"""The two-turn judge: scan the whole video at 4 fps, look again at the suspicious window at 8 fps, only then decide
+(section 3.4).
 
     normal in turn one                       -> normal, one call
     abnormal, window valid, turn two agrees  -> abnormal, with turn two's boxes
     abnormal, window valid, turn two denies  -> normal
     abnormal, no usable window               -> abnormal, ends after turn one
 
-A video that cannot be read, or a backend that cannot answer, gives a verdict without status and score, and says why in ``error``.
+A video that cannot be read, or a backend that cannot answer, gives a verdict without status and score, and says why in
+``error``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,16 @@ from reward_model.parsing import ParseError, forced_prefix, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.readout import completed_prefix, reward_value, verdict_prefix
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
-from reward_model.video import Video, VideoError, check_fps, load_video, native_window, resize_frames, sample_indices, zoom_indices
+from reward_model.video import (
+    Video,
+    VideoError,
+    check_fps,
+    load_video,
+    native_window,
+    resize_frames,
+    sample_indices,
+    zoom_indices,
+)
 
 
 @dataclass
@@ -95,7 +106,9 @@ class TwoTurnJudge:
             verdicts += self._judge_batch(items[chunk], texts[chunk], rates[chunk], on_error)
         return verdicts
 
-    def _judge_batch(self, videos: Sequence[Any], prompts: Sequence[Any], rates: Sequence[Any], on_error: str) -> list[Verdict]:
+    def _judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[Any], rates: Sequence[Any], on_error: str
+    ) -> list[Verdict]:
         cases = [self._open(v, p, r, on_error) for v, p, r in zip(videos, prompts, rates, strict=True)]
         self._scan([c for c in cases if c.open])
         suspects = [c for c in cases if c.open and self._find_window(c)]
@@ -110,7 +123,7 @@ class TwoTurnJudge:
                 raise
             return _Case(error=str(error))
 
-    # --- turn one --------------------------------------------------------------------------------------------------------------------
+    # --- turn one -----------------------------------------------------------------------------------------------------
 
     def _scan(self, cases: list[_Case]) -> None:
         indices = [sample_indices(len(c.video.frames), c.video.fps, self.config.scan_fps) for c in cases if c.video]
@@ -129,12 +142,17 @@ class TwoTurnJudge:
         case.window = native_window(report.window, case.scan.frame_indices, len(case.video.frames))
         return self.config.num_turns == 2
 
-    # --- turn two --------------------------------------------------------------------------------------------------------------------
+    # --- turn two -----------------------------------------------------------------------------------------------------
 
     def _zoom(self, cases: list[_Case]) -> None:
         indices, conversations = [], []
         for case in cases:
-            assert case.video is not None and case.window is not None and case.scan is not None and case.scan.report is not None
+            assert (
+                case.video is not None
+                and case.window is not None
+                and case.scan is not None
+                and case.scan.report is not None
+            )
             limits = {"min_frames": self.config.min_zoom_frames, "max_frames": self.config.max_zoom_frames}
             index = zoom_indices(case.window, len(case.video.frames), case.video.fps, self.config.zoom_fps, **limits)
             frames = self._frames(case, index)
@@ -149,9 +167,11 @@ class TwoTurnJudge:
             case.zoom = turn
             case.error = f"turn two: {turn.error}" if turn.status is None else None
 
-    # --- both turns ------------------------------------------------------------------------------------------------------------------
+    # --- both turns ---------------------------------------------------------------------------------------------------
 
-    def _ask(self, number: int, conversations: list[Conversation], indices: list[list[int]], max_new_tokens: int) -> list[Turn]:
+    def _ask(
+        self, number: int, conversations: list[Conversation], indices: list[list[int]], max_new_tokens: int
+    ) -> list[Turn]:
         """Asks one turn of all videos at once and reads the verdict where the readout wants it."""
         if not conversations:
             return []
@@ -169,14 +189,18 @@ class TwoTurnJudge:
         after = config.reasoning and (config.readout == "paper" or config.all_readouts)
         before = config.readout != "paper" or config.all_readouts or not config.reasoning
         forced = [not t.error and t.report is None and config.reasoning for t in turns]
-        paper = self._score(conversations, turns, [_after_reasoning(t) for t in turns]) if after or any(forced) else None
+        paper = (
+            self._score(conversations, turns, [_after_reasoning(t) for t in turns]) if after or any(forced) else None
+        )
         direct = self._score(conversations, turns, [forced_prefix() for _ in turns]) if before else None
         seconds = (time.perf_counter() - started) / len(turns)
         done = []
         for k, turn in enumerate(turns):
-            score = replace(paper[k], forced=forced[k]) if paper and paper[k] else None  # type: ignore[type-var]
-            turn = replace(turn, score=score, direct_score=direct[k] if direct else None, seconds=seconds)
-            done.append(_decided(turn))
+            score = paper[k] if paper else None
+            score = replace(score, forced=forced[k]) if score else None
+            done.append(
+                _decided(replace(turn, score=score, direct_score=direct[k] if direct else None, seconds=seconds))
+            )
         return done
 
     def _read(self, turn: Turn) -> Turn:
@@ -188,8 +212,12 @@ class TwoTurnJudge:
             return replace(turn, parse_error=error.reason)
         return replace(turn, report=report, status=report.status)
 
-    def _score(self, conversations: list[Conversation], turns: list[Turn], prefixes: list[str]) -> list[VerdictScore | None]:
-        """Scores of all answered turns in one batch; the same conversations again, so the backend can reuse their vision features."""
+    def _score(
+        self, conversations: list[Conversation], turns: list[Turn], prefixes: list[str]
+    ) -> list[VerdictScore | None]:
+        """Scores of all answered turns in one batch; the same conversations again, so the backend can reuse their
+        vision features.
+        """
         alive = [k for k, t in enumerate(turns) if not t.error]
         found = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive]) if alive else []
         scores: list[VerdictScore | None] = [None] * len(turns)
@@ -203,12 +231,12 @@ class TwoTurnJudge:
         size = self.config.frame_size
         return frames if size is None else resize_frames(frames, (size, size))
 
-    # --- the verdict -----------------------------------------------------------------------------------------------------------------
+    # --- the verdict --------------------------------------------------------------------------------------------------
 
     def _verdict(self, case: _Case) -> Verdict:
         turns = tuple(t for t in (case.scan, case.zoom) if t is not None)
         length, rate = (len(case.video.frames), case.video.fps) if case.video else (0, 0.0)
-        common = {
+        common: dict[str, Any] = {
             "turns": turns,
             "window": case.window,
             "readout": self.config.readout,
@@ -236,7 +264,9 @@ class TwoTurnJudge:
         )
 
     def _joint(self, turns: Sequence[Turn], final: float) -> float:
-        """1 - P1(abnormal) P2(abnormal): continuous where the reward would jump from turn one's value to turn two's (G-28)."""
+        """1 - P1(abnormal) P2(abnormal): continuous where the reward would jump from turn one's value to turn two's
+        (G-28).
+        """
         first = turns[0].score if self.config.readout == "paper" else turns[0].direct_score
         if first is None:
             return final
@@ -272,7 +302,9 @@ def _decided(turn: Turn) -> Turn:
         return turn
     score = turn.score or turn.direct_score
     if score is None:
-        return replace(turn, error=f"the answer could not be parsed ({turn.parse_error}) and the backend gives no probabilities")
+        return replace(
+            turn, error=f"the answer could not be parsed ({turn.parse_error}) and the backend gives no probabilities"
+        )
     status: Status = "normal" if score.log_odds >= 0 else "abnormal"
     return replace(turn, status=status)
 
@@ -281,7 +313,11 @@ def _native_anomalies(turn: Turn) -> tuple[Anomaly, ...]:
     """A turn's anomalies with native frame indices in place of its own frame numbers."""
     index = turn.frame_indices
     return tuple(
-        replace(a, frames=FrameRange(index[a.frames.start], index[a.frames.end]), boxes={index[k]: v for k, v in a.boxes.items()})
+        replace(
+            a,
+            frames=FrameRange(index[a.frames.start], index[a.frames.end]),
+            boxes={index[k]: v for k, v in a.boxes.items()},
+        )
         for a in (turn.report.anomalies if turn.report else ())
     )
 

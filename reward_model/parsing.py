@@ -1,21 +1,28 @@
 """Model text -> TurnReport, or a ParseError that carries the text; and the canonical text of a report.
 
-The schema is the paper's (Fig. S5): one JSON object with ``COT``, ``status`` and ``anomalies``. Reading is tolerant of form (code fences,
-prose around the object, typographic dashes and quotes, trailing commas, lists of ranges, one box or several) and strict of substance: an
-unknown label, a status that contradicts the list, a range outside the clip or a broken box is an error, never a guess.
+The schema is the paper's (Fig. S5): one JSON object with ``COT``, ``status`` and ``anomalies``. Reading is tolerant of
+form (code fences, prose around the object, typographic dashes and quotes, trailing commas, lists of ranges, one box or
+several) and strict of substance: an unknown label, a status that contradicts the list, a range outside the clip or a
+broken box is an error, never a guess.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, FrameRange, TurnReport
 
 COT, STATUS, ANOMALIES = "COT", "status", "anomalies"
-REGION_T, LABEL, REASON, REGION, BBOX = "Attributed Time Region", "Attributed Label", "Reason for Anomaly", "Problem Region", "BBOX"
+REGION_T, LABEL, REASON, REGION, BBOX = (
+    "Attributed Time Region",
+    "Attributed Label",
+    "Reason for Anomaly",
+    "Problem Region",
+    "BBOX",
+)
 
 #: The verdict word follows this text in canonical answers; both words are scored from here (G-23).
 STATUS_PREFIX = '"status": "'
@@ -25,10 +32,14 @@ class ParseError(ValueError):
     """The answer does not follow the schema. ``text`` is the whole answer, ``reason`` one sentence."""
 
     def __init__(self, reason: str, text: str) -> None:
+        text = text if isinstance(text, str) else repr(text)
         shown = text if len(text) <= 200 else f"{text[:120]} ... {text[-60:]}"
         super().__init__(f"{reason} (answer: {shown!r})")
         self.reason = reason
         self.text = text
+
+    def __reduce__(self) -> tuple[type[ParseError], tuple[str, str]]:
+        return ParseError, (self.reason, self.text)
 
 
 def format_report(report: TurnReport, *, boxes: bool = True) -> str:
@@ -43,14 +54,18 @@ def format_report(report: TurnReport, *, boxes: bool = True) -> str:
         }
         if boxes:
             item[BBOX] = {
-                f"Frame {k}": v[0].as_list() if len(v) == 1 else [b.as_list() for b in v] for k, v in sorted(anomaly.boxes.items()) if v
+                f"Frame {k}": v[0].as_list() if len(v) == 1 else [b.as_list() for b in v]
+                for k, v in sorted(anomaly.boxes.items())
+                if v
             }
         items.append(item)
     return json.dumps({COT: report.cot, STATUS: report.status, ANOMALIES: items}, ensure_ascii=False)
 
 
 def forced_prefix(cot: str = "") -> str:
-    """The beginning of a canonical answer with that reasoning, up to the verdict word. Empty reasoning gives the direct readout."""
+    """The beginning of a canonical answer with that reasoning, up to the verdict word. Empty reasoning gives the direct
+    readout.
+    """
     return f'{{"{COT}": {json.dumps(cot, ensure_ascii=False)}, {STATUS_PREFIX}'
 
 
@@ -75,51 +90,62 @@ def parse_turn(text: str, *, turn: int, num_frames: int) -> TurnReport:
         raise ValueError(f"num_frames={num_frames} must be at least 1")
     try:
         return _report(_find_object(text), turn, num_frames)
-    except _Bad as error:
-        raise ParseError(str(error), text) from None
+    except _BadAnswerError as error:
+        raise ParseError(_shorten(str(error)), text) from None
+    except RecursionError:
+        raise ParseError("the answer is nested too deeply", text) from None
 
 
-class _Bad(Exception):
+class _BadAnswerError(Exception):
     """Why an answer is refused, before the text is attached."""
 
 
-# --- finding the object -------------------------------------------------------------------------------------------------------------
+# --- finding the object -----------------------------------------------------------------------------------------------
 
-_STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
+# An unfinished string runs to the end: every character is looked at once, whatever the answer.
+_STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|,(?=\s*[}\]])', re.DOTALL)
 _SMART_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u2033": '"'})
+_OWN_KEY = re.compile(rf'"\s*(?:{COT}|{STATUS}|{ANOMALIES})\s*"\s*:', re.IGNORECASE)
 
 
 def _find_object(text: str) -> dict[str, Any]:
-    """The one JSON object with a status in the text, wherever it stands."""
+    """The one JSON object with a status in the text, wherever it stands. The text is repaired only if it cannot be read
+    as it is.
+    """
     if not isinstance(text, str):
-        raise _Bad(f"the answer is {type(text).__name__}, not text")
-    for candidate in dict.fromkeys((text, text.translate(_SMART_QUOTES))):
-        found = _objects(_drop_trailing_commas(candidate))
+        raise _BadAnswerError(f"the answer is {type(text).__name__}, not text")
+    straight = text.translate(_SMART_QUOTES)
+    for candidate in dict.fromkeys((text, _drop_trailing_commas(text), straight, _drop_trailing_commas(straight))):
+        found, outside = _objects(candidate)
         if len(found) > 1:
-            raise _Bad(f"the answer holds {len(found)} objects with a status")
+            raise _BadAnswerError(f"the answer holds {len(found)} objects with a status")
+        if found and _OWN_KEY.search(outside.translate(_SMART_QUOTES)):
+            raise _BadAnswerError("the answer holds a second, broken object beside the complete one")
         if found:
             return found[0]
-    raise _Bad("the answer holds no complete JSON object with a status")
+    raise _BadAnswerError("the answer holds no complete JSON object with a status")
 
 
 def _drop_trailing_commas(text: str) -> str:
     return _STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text)
 
 
-def _objects(text: str) -> list[dict[str, Any]]:
-    """All outermost objects of the text that have a status key."""
+def _objects(text: str) -> tuple[list[dict[str, Any]], str]:
+    """All outermost objects of the text that have a status key, and the text around them."""
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    found, position = [], text.find("{")
+    found, outside, after, position = [], [], 0, text.find("{")
     while position >= 0:
         try:
             value, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
+        except ValueError:
             position = text.find("{", position + 1)
             continue
         if STATUS in value:
             found.append(value)
+            outside.append(text[after:position])
+            after = end
         position = text.find("{", end)
-    return found
+    return found, "\n".join([*outside, text[after:]])
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,33 +154,33 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         name = _KEYS.get(" ".join(key.replace("_", " ").lower().split()), key)
         if name in result:
-            raise _Bad(f"key {name!r} is given twice")
+            raise _BadAnswerError(f"key {name!r} is given twice")
         result[name] = value
     return result
 
 
 def _no_constant(name: str) -> float:
-    raise _Bad(f"{name} is not a JSON number")
+    raise _BadAnswerError(f"{name} is not a JSON number")
 
 
 _KEYS = {k.lower(): k for k in (COT, STATUS, ANOMALIES, REGION_T, LABEL, REASON, REGION, BBOX)}
 
 
-# --- reading the object -------------------------------------------------------------------------------------------------------------
+# --- reading the object -----------------------------------------------------------------------------------------------
 
 
 def _report(data: Mapping[str, Any], turn: int, num_frames: int) -> TurnReport:
-    cot = data.get(COT)
-    if not isinstance(cot, str):
-        raise _Bad(f"{COT} must be a string, got {type(cot).__name__}")
+    if COT not in data:
+        raise _BadAnswerError(f"{COT} is missing")
+    cot = _text(data, COT)
     status = data[STATUS].strip().lower() if isinstance(data[STATUS], str) else data[STATUS]
     if status not in ("normal", "abnormal"):
-        raise _Bad(f'{STATUS} must be "normal" or "abnormal", got {status!r}')
+        raise _BadAnswerError(f'{STATUS} must be "normal" or "abnormal", got {status!r}')
     items = data.get(ANOMALIES)
     if not isinstance(items, list):
-        raise _Bad(f"{ANOMALIES} must be a list, got {type(items).__name__}")
+        raise _BadAnswerError(f"{ANOMALIES} must be a list, got {type(items).__name__}")
     if (status == "normal") != (not items):
-        raise _Bad(f"{STATUS} {status!r} contradicts {len(items)} listed anomalies")
+        raise _BadAnswerError(f"{STATUS} {status!r} contradicts {len(items)} listed anomalies")
     anomalies = [a for item in items for a in _anomalies(item, turn, num_frames)]
     return TurnReport(status, cot, tuple(anomalies))
 
@@ -162,7 +188,7 @@ def _report(data: Mapping[str, Any], turn: int, num_frames: int) -> TurnReport:
 def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
     """One listed anomaly; several when its time region names several ranges."""
     if not isinstance(item, dict):
-        raise _Bad(f"an anomaly must be an object, got {type(item).__name__}")
+        raise _BadAnswerError(f"an anomaly must be an object, got {type(item).__name__}")
     kind = _label(item.get(LABEL))
     ranges = _ranges(item.get(REGION_T), turn, num_frames)
     reason, region = (_text(item, key) for key in (REASON, REGION))
@@ -178,18 +204,23 @@ def _label(value: Any) -> AnomalyType:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str):
-        raise _Bad(f"{LABEL} must be one type name, got {value!r}")
+        raise _BadAnswerError(f"{LABEL} must be one type name, got {value!r}")
     try:
         return AnomalyType.parse(value)
     except ValueError as error:
-        raise _Bad(str(error)) from None
+        raise _BadAnswerError(str(error)) from None
 
 
 def _text(item: Mapping[str, Any], key: str) -> str:
     value = item.get(key, "")
     if not isinstance(value, str):
-        raise _Bad(f"{key} must be a string, got {type(value).__name__}")
-    return value
+        raise _BadAnswerError(f"{key} must be a string, got {type(value).__name__}")
+    # JSON can spell half a surrogate pair, which no file or page can hold.
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _shorten(text: str, limit: int = 300) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 60]} ... {text[-50:]}"
 
 
 _NUMBER = r"(?:frames?\s*)?#?(\d{1,6})"
@@ -206,16 +237,22 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
     if isinstance(value, list) and len(value) == 2 and all(_is_int(v) for v in value):
         pairs = [(value[0], value[1])]
     if not pairs:
-        raise _Bad(f"{REGION_T} names no frame range: {value!r}")
+        raise _BadAnswerError(f"{REGION_T} names no frame range: {value!r}")
     joined: list[FrameRange] = []
     for start, end in sorted(pairs):
         if not 0 <= start <= end < num_frames:
-            raise _Bad(f"{REGION_T} {start}-{end} is outside the clip of frames 0-{num_frames - 1}, or reversed")
+            raise _BadAnswerError(
+                f"{REGION_T} {start}-{end} is outside the clip of frames 0-{num_frames - 1}, or reversed"
+            )
         if joined and start <= joined[-1].end + 1:
             joined[-1] = FrameRange(joined[-1].start, max(end, joined[-1].end))
         else:
             joined.append(FrameRange(start, end))
     return joined
+
+
+# "[3, 7]" in quotes means what the list means: a start and an end.
+_BRACKETED = re.compile(r"\s*\[\s*(\d{1,6})\s*,\s*(\d{1,6})\s*\]\s*")
 
 
 def _pairs(value: Any) -> list[tuple[int, int]]:
@@ -224,12 +261,14 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
     if isinstance(value, list) and len(value) == 2 and all(_is_int(v) for v in value):
         return [(value[0], value[1])]
     if not isinstance(value, str):
-        raise _Bad(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
+        raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
+    if bounds := _BRACKETED.fullmatch(value):
+        return [(int(bounds[1]), int(bounds[2]))]
     pairs = []
-    for piece in re.split(r",|;|\band\b|&", value.translate(_DASHES).strip().rstrip(".").strip("[]")):
+    for piece in re.split(r",|;|\band\b|&", value.translate(_DASHES).strip().rstrip(".")):
         match = _RANGE.fullmatch(piece)
         if not match:
-            raise _Bad(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
+            raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
         pairs.append((int(match[1]), int(match[2] or match[1])))
     return pairs
 
@@ -239,14 +278,16 @@ _FRAME_KEY = re.compile(r"\s*(?:frame\s*)?#?(\d{1,6})\s*:?\s*", re.IGNORECASE)
 
 def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
     if not isinstance(value, dict) or not value:
-        raise _Bad(f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}')
+        raise _BadAnswerError(
+            f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}'
+        )
     boxes: dict[int, tuple[Box, ...]] = {}
     for key, found in value.items():
         match = _FRAME_KEY.fullmatch(key)
         if not match or int(match[1]) >= num_frames:
-            raise _Bad(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
+            raise _BadAnswerError(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
         if int(match[1]) in boxes:
-            raise _Bad(f"{BBOX} names frame {match[1]} twice")
+            raise _BadAnswerError(f"{BBOX} names frame {match[1]} twice")
         nested = isinstance(found, list) and bool(found) and all(isinstance(f, list) for f in found)
         boxes[int(match[1])] = tuple(_box(f) for f in (found if nested else [found]))
     return dict(sorted(boxes.items()))
@@ -254,11 +295,13 @@ def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
 
 def _box(value: Any) -> Box:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_whole(v) for v in value):
-        raise _Bad(f"a box must be four whole numbers [xmin, ymin, xmax, ymax] of 0-{BOX_SCALE}, got {value!r}")
+        raise _BadAnswerError(
+            f"a box must be four whole numbers [xmin, ymin, xmax, ymax] of 0-{BOX_SCALE}, got {value!r}"
+        )
     try:
         return Box(*(int(v) for v in value))
     except ValueError as error:
-        raise _Bad(str(error)) from None
+        raise _BadAnswerError(str(error)) from None
 
 
 def _is_int(value: Any) -> bool:

@@ -1,10 +1,13 @@
-"""From an answer to the place where its verdict is read, and from two log-probabilities to a reward in [0, 1]. Pure functions.
+"""From an answer to the place where its verdict is read, and from two log-probabilities to a reward in [0, 1]. Pure
+functions.
 
 Three readouts of the same judge:
 
-- ``paper``: Equation 7 after the judge's own reasoning. It saturates: the verdict word mostly repeats what the reasoning said.
+- ``paper``: Equation 7 after the judge's own reasoning. It saturates: the verdict word mostly repeats what the
+  reasoning said.
 - ``direct``: Equation 7 with the verdict forced before any reasoning, graded where ``paper`` is 0 or 1.
-- ``log_odds``: ``direct`` with its log-odds divided by a temperature, so that float32 and averages with other rewards keep the grading.
+- ``log_odds``: ``direct`` with its log-odds divided by a temperature, so that float32 and averages with other rewards
+  keep the grading.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ _OPEN_COT = f'{{"{COT}": "'
 
 
 def verdict_prefix(text: str) -> str | None:
-    """The answer up to its verdict word, ending in the canonical ``"status": "``; None when the answer states no status."""
+    """The answer up to its verdict word, ending in the canonical ``"status": "``; None when the answer states no
+    status.
+    """
     found = list(_STATUS.finditer(text))
     if not found:
         return None
@@ -31,7 +36,9 @@ def verdict_prefix(text: str) -> str | None:
 
 
 def completed_prefix(text: str) -> str:
-    """A truncated or broken answer brought to its verdict: the reasoning so far is closed and the status key forced after it."""
+    """A truncated or broken answer brought to its verdict: the reasoning so far is closed and the status key forced
+    after it.
+    """
     text = text.strip()
     if text.startswith(_OPEN_COT):
         body = text[len(_OPEN_COT) :]
@@ -56,7 +63,8 @@ def reward_value(score: VerdictScore, readout: str, temperature: float = 4.0) ->
 
     Args:
         score: log-probabilities of both words from the same prefix.
-        readout: ``paper`` and ``direct`` apply Equation 7 as printed; ``log_odds`` divides the log-odds by ``temperature`` first.
+        readout: ``paper`` and ``direct`` apply Equation 7 as printed; ``log_odds`` divides the log-odds by
+            ``temperature`` first.
         temperature: above zero; larger is flatter. It never changes the order of videos.
 
     Example:

@@ -1,8 +1,9 @@
 """What the judge says and what annotators say, in one vocabulary.
 
-Frames are counted from zero and ranges include both ends. Boxes are ``(xmin, ymin, xmax, ymax)`` integers on a 0-1000 grid in each axis,
-whatever the size of the video (paper, B.1.3). An :class:`Anomaly` never knows which frame grid it lives on: inside a
-:class:`VideoAnnotation` its indices are native frames, inside a :class:`TurnReport` they are the sampled frames of that turn.
+Frames are counted from zero and ranges include both ends. Boxes are ``(xmin, ymin, xmax, ymax)`` integers on a 0-1000
+grid in each axis, whatever the size of the video (paper, B.1.3). An :class:`Anomaly` never knows which frame grid it
+lives on: inside a :class:`VideoAnnotation` its indices are native frames, inside a :class:`TurnReport` they are the
+sampled frames of that turn.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class AnomalyType(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> AnomalyType:
-        """The type a free spelling means: ``"object"``, ``"Text Anomaly"`` and ``"physics_violation"`` are all understood.
+        """The type a free spelling means: ``"object"``, ``"Text Anomaly"`` and ``"physics_violation"`` are all
+        understood.
 
         Raises:
             ValueError: the name matches no type or alias.
@@ -125,8 +127,9 @@ class Box:
 class Anomaly:
     """One independent anomaly (F-5, F-10..F-12).
 
-    ``boxes`` maps a frame index to one or more boxes; frames without a visible region have no key (a thing that vanished has boxes
-    on the frames at the edge of its absence only). ``salient`` is unknown until synthesis has verified the sample (F-32).
+    ``boxes`` maps a frame index to one or more boxes; frames without a visible region have no key (a thing that
+    vanished has boxes on the frames at the edge of its absence only). ``salient`` is unknown until synthesis has
+    verified the sample (F-32).
     """
 
     type: AnomalyType
@@ -163,8 +166,8 @@ class Anomaly:
     def on_grid(self, indices: Sequence[int]) -> Anomaly | None:
         """The same anomaly on a sampled grid, where ``indices[k]`` is the native frame shown as frame ``k``.
 
-        The window keeps the sampled frames inside it, or the nearest one when it falls between two;
-        ``None`` when it lies wholly outside the clip. A box annotated off the grid (the last visible frame before a disappearance, F-12)
+        The window keeps the sampled frames inside it, or the nearest one when it falls between two; ``None`` when it
+        lies wholly outside the clip. A box annotated off the grid (the last visible frame before a disappearance, F-12)
         moves to the nearest sampled frame of the window that has none of its own.
         """
         if not indices or self.frames.end < indices[0] or self.frames.start > indices[-1]:
@@ -240,13 +243,17 @@ class VideoAnnotation:
             source=data.get("source", ""),
         )
         if data.get("status", annotation.status) != annotation.status:
-            raise ValueError(f"{annotation.video_id}: status {data['status']!r} contradicts {len(annotation.anomalies)} anomalies")
+            raise ValueError(
+                f"{annotation.video_id}: status {data['status']!r} contradicts {len(annotation.anomalies)} anomalies"
+            )
         return annotation
 
 
 @dataclass(frozen=True)
 class TurnReport:
-    """One parsed answer of the judge (section 3.3 schema): indices are frames of that turn's clip, counted from zero."""
+    """One parsed answer of the judge (section 3.3 schema): indices are frames of that turn's clip, counted from
+    zero.
+    """
 
     status: Status
     cot: str = ""
@@ -254,7 +261,10 @@ class TurnReport:
 
     def __post_init__(self) -> None:
         if (self.status == "normal") != (not self.anomalies):
-            raise ValueError(f"status {self.status!r} contradicts {len(self.anomalies)} anomalies: normal means none, abnormal at least one")
+            raise ValueError(
+                f"status {self.status!r} contradicts {len(self.anomalies)} anomalies: "
+                "normal means none, abnormal at least one"
+            )
 
     @property
     def types(self) -> tuple[AnomalyType, ...]:
@@ -277,7 +287,8 @@ class TurnReport:
 
 @dataclass(frozen=True)
 class VerdictScore:
-    """Log-probabilities (natural log) of the two whole words after the same prefix, and whether the prefix had to be forced.
+    """Log-probabilities (natural log) of the two whole words after the same prefix, and whether the prefix had to be
+    forced.
 
     ``bounded``: at least one of the two is an upper bound, because a server lists only its likeliest tokens.
     """
@@ -310,8 +321,9 @@ class VerdictScore:
 class Turn:
     """One exchange with the judge, as it happened.
 
-    ``status`` is the report's, or the likelier word where the answer did not parse (``parse_error``). ``error``: no status could be had.
-    ``frame_indices`` are the native frames shown; ``score`` is read after the reasoning, ``direct_score`` before it.
+    ``status`` is the report's, or the likelier word where the answer did not parse (``parse_error``). ``error``: no
+    status could be had. ``frame_indices`` are the native frames shown; ``score`` is read after the reasoning,
+    ``direct_score`` before it.
     """
 
     number: int
@@ -349,8 +361,9 @@ class Turn:
 class Verdict:
     """The judge's decision about one video, with its evidence.
 
-    ``score`` is the reward in [0, 1] (None: the judge could not judge, ``error`` says why). ``anomalies`` carry native frame indices of
-    the video; they are those of turn two where it confirmed. ``window`` is the suspicious range turn one reported, in native frames.
+    ``score`` is the reward in [0, 1] (None: the judge could not judge, ``error`` says why). ``anomalies`` carry native
+    frame indices of the video; they are those of turn two where it confirmed. ``window`` is the suspicious range turn
+    one reported, in native frames.
     """
 
     status: Status | None

@@ -1,7 +1,7 @@
 """The only place that knows frame layouts and time.
 
-Every video becomes (T, H, W, 3) uint8 RGB. Grids are inclusive strides, so 81 frames at 16 fps give the paper's 21 frames at 4 fps
-(0, 4, ..., 80; F-57); other samplers give 20.
+Every video becomes (T, H, W, 3) uint8 RGB. Grids are inclusive strides, so 81 frames at 16 fps give the paper's 21
+frames at 4 fps (0, 4, ..., 80; F-57); other samplers give 20.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def check_fps(fps: Any) -> float:
         VideoError: it is absent, not a number, NaN, infinite, zero or negative.
     """
     if fps is None:
-        raise VideoError("fps is required: frames alone carry no time. Pass fps=..., for instance 16 for Wan-2.1, 24 for LTX, 8 for CogVideoX")
+        raise VideoError(
+            "fps is required: frames alone carry no time. "
+            "Pass fps=..., for instance 16 for Wan-2.1, 24 for LTX, 8 for CogVideoX"
+        )
     try:
         value = float(fps)
     except (TypeError, ValueError):
@@ -50,8 +53,9 @@ def load_video(video: Any, fps: float | None = None) -> Video:
     """Any common form of one video.
 
     Args:
-        video: a path; a list of PIL images or (H, W, 3) arrays; numpy (T, H, W, C) uint8 or float in [0, 1]; torch (T, C, H, W) or
-            (1, C, T, H, W) uint8 or float in [0, 1]; a :class:`Video`; or a diffusers output with one video in ``.frames``.
+        video: a path; a list of PIL images or (H, W, 3) arrays; numpy (T, H, W, C) uint8 or float in [0, 1]; torch (T,
+            C, H, W) or (1, C, T, H, W) uint8 or float in [0, 1]; a :class:`Video`; or a diffusers output with one video
+            in ``.frames``.
         fps: frames per second. A file brings its own rate, which an explicit value overrides.
 
     Raises:
@@ -77,11 +81,17 @@ def to_frames(video: Any) -> np.ndarray:
     elif isinstance(video, Sequence) and not isinstance(video, str | bytes):
         array = _from_list(video)
     else:
-        raise VideoError(f"cannot read a video from {type(video).__name__}; pass a path, a list of images, a numpy array or a torch tensor")
+        raise VideoError(
+            f"cannot read a video from {type(video).__name__}; "
+            "pass a path, a list of images, a numpy array or a torch tensor"
+        )
     if array.ndim == 5 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
-        raise VideoError(f"frames have shape {array.shape}; expected (T, H, W, C) with C of 1, 3 or 4 (torch: (T, C, H, W) or (1, C, T, H, W))")
+        raise VideoError(
+            f"frames have shape {array.shape}; expected (T, H, W, C) with C of 1, 3 or 4 "
+            "(torch: (T, C, H, W) or (1, C, T, H, W))"
+        )
     if array.shape[0] < 2:
         raise VideoError(f"the video has {array.shape[0]} frame(s); at least 2 are needed to judge motion")
     if 0 in array.shape:
@@ -99,7 +109,9 @@ def _from_torch(tensor: Any) -> np.ndarray:
     elif array.ndim == 5 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 4 or array.shape[1] not in (1, 3, 4):
-        raise VideoError(f"torch video has shape {tuple(tensor.shape)}; expected (T, C, H, W) or (1, C, T, H, W) with C of 1, 3 or 4")
+        raise VideoError(
+            f"torch video has shape {tuple(tensor.shape)}; expected (T, C, H, W) or (1, C, T, H, W) with C of 1, 3 or 4"
+        )
     return array.transpose(0, 2, 3, 1)
 
 
@@ -129,9 +141,13 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
         raise VideoError(f"frames have dtype {array.dtype}; expected uint8 (0-255) or float (0-1)")
     low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VideoError("frames hold NaN or infinite values: the sampler diverged, or half precision overflowed in the VAE")
+        raise VideoError(
+            "frames hold NaN or infinite values: the sampler diverged, or half precision overflowed in the VAE"
+        )
     if low < -0.01 or high > 1.01:
-        raise VideoError(f"float frames span [{low:.3g}, {high:.3g}]; expected [0, 1]. Rescale them, or convert to uint8")
+        raise VideoError(
+            f"float frames span [{low:.3g}, {high:.3g}]; expected [0, 1]. Rescale them, or convert to uint8"
+        )
     return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
 
 
@@ -164,7 +180,9 @@ def read_file(path: str | Path) -> tuple[np.ndarray, float | None]:
 
 
 def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames resampled to ``size`` = (height, width), area-averaged when shrinking; unchanged if they already have that size."""
+    """Frames resampled to ``size`` = (height, width), area-averaged when shrinking; unchanged if they already have that
+    size.
+    """
     from PIL import Image
 
     height, width = size
@@ -176,7 +194,8 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def sample_indices(num_frames: int, fps: float, target_fps: float) -> list[int]:
-    """Native indices of the inclusive stride grid at ``target_fps``: 0, s, 2s, ... with s = fps / target_fps, never less than 1.
+    """Native indices of the inclusive stride grid at ``target_fps``: 0, s, 2s, ... with s = fps / target_fps, never
+    less than 1.
 
     >>> len(sample_indices(81, 16, 4)), sample_indices(81, 16, 4)[-1]
     (21, 80)
@@ -189,7 +208,8 @@ def sample_indices(num_frames: int, fps: float, target_fps: float) -> list[int]:
 
 
 def native_window(window: FrameRange, indices: Sequence[int], num_frames: int | None = None) -> FrameRange:
-    """The native frames a window of sampled frames stands for: from half a stride before its first to half a stride after its last.
+    """The native frames a window of sampled frames stands for: from half a stride before its first to half a stride
+    after its last.
 
     Args:
         window: sampled frames, inside ``range(len(indices))``.
@@ -214,8 +234,8 @@ def zoom_indices(
 ) -> list[int]:
     """Native indices of the clip turn two looks at: the ``target_fps`` grid inside a native window.
 
-    The window is snapped to the grid (at least one frame), widened evenly until it holds ``min_frames`` of them (or the video ends), and
-    thinned evenly to ``max_frames``, first and last kept.
+    The window is snapped to the grid (at least one frame), widened evenly until it holds ``min_frames`` of them (or the
+    video ends), and thinned evenly to ``max_frames``, first and last kept.
     """
     if not 1 <= min_frames <= max_frames:
         raise ValueError(f"zoom needs 1 <= min_frames <= max_frames, got {min_frames} and {max_frames}")

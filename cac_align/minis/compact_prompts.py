@@ -1,7 +1,7 @@
 """Cross-attention over short prompts, equal to ``WanPipeline``'s padded one .
 
 ``WanPipeline`` pads prompt embeddings with zeros to ``max_sequence_length`` (512 by default) and Wan attends to the
-padding. All padded positions have the same key and value, so n of them weigh as much as one with ``log(n)`` added to its
+padding. All padded positions have the same key and value, so n of them weigh as much as one with ``log(n)`` on its
 logit. Training on prompts of a dozen words with that bias gives the numbers of the padded computation (to 2e-6) at a
 fraction of its cost.
 """

@@ -1,9 +1,9 @@
 """Configurations of wan-mini and of the full-size Wan 2.1 beside it, and the untrained pipeline built from them.
 
 Mini and full size are the same five classes with other numbers. Like Wan 2.1, the mini has 16 latent channels at 1/4 of
-the frames and 1/8 of the height and width: 81 frames of 32x32 become 21x4x4 latents. Two choices come from Wan 2.2's 5B
-model, because they make a CPU training possible: the VAE folds 2x2 pixels into channels (``patch_size``) and has averaging
-shortcuts (``is_residual``).
+the frames and 1/8 of the height and width: 81 frames of 32x32 become 21x4x4 latents. Two choices come from Wan 2.2's
+5B model, because they make a CPU training possible: the VAE folds 2x2 pixels into channels (``patch_size``) and has
+averaging shortcuts (``is_residual``).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ MINI: dict[str, dict[str, Any]] = {
         "latents_std": [1.0] * 16,
     },
     "transformer": {
-        "patch_size": (1, 1, 1),
-        "num_attention_heads": 4,
+        "patch_size": (1, 2, 2),
+        "num_attention_heads": 5,
         "attention_head_dim": 32,
         "num_layers": 6,
-        "ffn_dim": 384,
+        "ffn_dim": 480,
         "text_dim": 64,
         "freq_dim": 128,
         "in_channels": 16,
@@ -151,9 +151,7 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
         init_vae(vae)
         init_transformer(transformer)
         init_text_encoder(text_encoder)
-    scheduler = UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, **config["scheduler"]
-    )
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, **config["scheduler"])
     return WanPipeline(tokenizer, text_encoder.eval(), vae.eval(), scheduler, transformer.eval())
 
 
@@ -162,7 +160,7 @@ def init_vae(vae: nn.Module) -> None:
     """Fan-in weights, and a network that starts out treating every frame alone.
 
     Causal convolutions get their weight on the newest frame and zeros on the past; temporal resampling starts as a copy.
-    What single frames teach then carries over to clips unchanged. Residual branches start small, posterior noise starts at
+    What single frames teach then carries over to clips unchanged. Residual branches start small, posterior noise at
     exp(-3): with the stock unit noise a prototype predicted little more than the mean picture for its first 80 steps.
     """
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock

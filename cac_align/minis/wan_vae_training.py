@@ -1,8 +1,8 @@
 """Trains the mini Wan VAE: single frames, then clips, then the full 81 frames.
 
 The order matters. Single frames are cheap and teach appearance; clips teach motion; the causal caches then drift on any
-length that was not trained (a VAE trained on 9 frames lost its colours after frame 9), so training ends at the length that
-is used.
+length that was not trained (a VAE trained on 9 frames lost its colours after frame 9), so training ends at the length
+that is used.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def single_frame_convolutions() -> Iterator[None]:
         if x.shape[2] > 1 or cache_x is not None:
             return stock(self, x, cache_x)
         padding = (self._padding[2], self._padding[0])
-        flat = torch.nn.functional.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, stride=self.stride[1:], padding=padding)
+        newest, stride = self.weight[:, :, -1], self.stride[1:]
+        flat = torch.nn.functional.conv2d(x[:, :, 0], newest, self.bias, stride=stride, padding=padding)
         return flat.unsqueeze(2)
 
     WanCausalConv3d.forward = forward
@@ -155,7 +156,9 @@ def reconstruct(vae: AutoencoderKLWan, frames: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_videos(vae: AutoencoderKLWan, videos: WorldVideos, batch_size: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_videos(
+    vae: AutoencoderKLWan, videos: WorldVideos, batch_size: int = 32
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior means and standard deviations of all videos, each (N, 16, 21, 4, 4)."""
     device = next(vae.parameters()).device
     means, stds = [], []
@@ -167,7 +170,7 @@ def encode_videos(vae: AutoencoderKLWan, videos: WorldVideos, batch_size: int = 
 
 
 def store_latent_statistics(vae: AutoencoderKLWan, means: torch.Tensor, stds: torch.Tensor) -> None:
-    """Writes the latents' mean and standard deviation per channel into the VAE's config, where ``WanPipeline`` looks."""
+    """Writes the latents' mean and standard deviation per channel into the VAE's config for ``WanPipeline``."""
     axes = (0, 2, 3, 4)
     variance = means.var(dim=axes) + stds.square().mean(dim=axes)
     vae.register_to_config(latents_mean=means.mean(dim=axes).tolist(), latents_std=variance.sqrt().tolist())

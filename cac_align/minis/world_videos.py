@@ -1,4 +1,4 @@
-"""Training videos of the mini Wan: normal videos of the procedural world and their prompts, drawn once, memory-mapped."""
+"""Training videos of the mini Wan: normal videos of the procedural world and their prompts, drawn once."""
 
 from __future__ import annotations
 

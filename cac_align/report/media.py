@@ -12,7 +12,7 @@ import numpy as np
 
 from cac_align.files import atomic
 
-#: Below this many pixels on its shorter side a video is enlarged, by repeating pixels, so that players show it at a usable size.
+#: Below this many pixels on its shorter side a video is enlarged, by repeating pixels, for players to show it well.
 MIN_SIDE = 256
 
 
@@ -26,7 +26,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
 
     Args:
         path: the file.
-        frames: (T, H, W, 3) uint8. An odd height or width is completed by repeating its last row or column: yuv420p needs even sizes.
+        frames: (T, H, W, 3) uint8. An odd height or width is completed by repeating its last row or column: yuv420p
+            needs even sizes.
         fps: frames per second.
 
     Returns:

@@ -19,7 +19,8 @@ BAR = 12
 
 
 def draw_overlay(frames: np.ndarray, verdict: Verdict) -> np.ndarray:
-    """Boxes on the frames they belong to, and below the picture a bar with the suspicious window and the current moment.
+    """Boxes on the frames they belong to, and below the picture a bar with the suspicious window and the current
+    moment.
 
     Args:
         frames: (T, H, W, 3) uint8; a tiny video is enlarged first, by repeating pixels.
@@ -56,4 +57,3 @@ def write_overlay(path: Path, frames: np.ndarray, verdict: Verdict, fps: float) 
     """Writes :func:`draw_overlay` as an MP4 and returns its path."""
     write_mp4(path, draw_overlay(frames, verdict), fps)
     return path
-

@@ -1,6 +1,7 @@
 """The evidence page: one HTML file that needs nothing else, neither a server nor the network.
 
-Prompts, model answers and file names are data: jinja2 escapes all of them, control characters are made visible, and a content security
+Prompts, model answers and file names are data: jinja2 escapes all of them, control characters are made visible, and a
+    content security
 policy allows only the two inline blocks of this package, by their hash.
 """
 
@@ -38,7 +39,9 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
     low, high = score_axis(scores)
     for card in cards:
         card["bar"] = None if card["score"] is None else round(100 * (card["score"] - low) / (high - low), 2)
-        card["score_text"] = "\u2013" if card["score"] is None else f"{card['score']:.{score_digits(scores)}f}".replace("-", "\u2212")
+        card["score_text"] = (
+            "\u2013" if card["score"] is None else f"{card['score']:.{score_digits(scores)}f}".replace("-", "\u2212")
+        )
     style, script = _asset("report.css"), _asset("report.js")
     return _template().render(
         result=result,
@@ -46,7 +49,13 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         axis=[f"{v:g}" for v in (low, (low + high) / 2, high)],
         ties=scores.count(scores[0]) > 1,
         players=[
-            {"index": c["index"], "boxes": c["boxes"], "hold": c["hold"], "fps": result["fps"], "frames": result["num_frames"][c["index"]]}
+            {
+                "index": c["index"],
+                "boxes": c["boxes"],
+                "hold": c["hold"],
+                "fps": result["fps"],
+                "frames": result["num_frames"][c["index"]],
+            }
             for c in cards
         ],
         settings=flatten(result["settings"]),
@@ -83,13 +92,16 @@ def _asset(name: str) -> str:
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible
+    )
     environment.filters.update(probability=probability, signed=signed)
     return environment.from_string(_asset("report.html.j2"))
 
 
 def visible(value: Any) -> Any:
-    """Text with control characters as their Unicode pictures, and without marks that could reorder the line around it."""
+    """Text with control characters as their Unicode pictures, and without marks that could reorder the line around
+    it."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return "".join(map(_visible_character, value))
@@ -99,6 +111,12 @@ def _visible_character(character: str) -> str:
     code = ord(character)
     if code < 32 and character not in "\n\t":
         return chr(0x2400 + code)
-    if code in (0x061C, 0x200E, 0x200F, 0xFEFF) or 0x7F <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or 0xD800 <= code < 0xE000:
+    if (
+        code in (0x061C, 0x200E, 0x200F, 0xFEFF)
+        or 0x7F <= code < 0xA0
+        or 0x202A <= code <= 0x202E
+        or 0x2066 <= code <= 0x2069
+        or 0xD800 <= code < 0xE000
+    ):
         return "\ufffd"
     return character

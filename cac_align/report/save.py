@@ -96,7 +96,9 @@ def _read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["format"] != FORMAT:
-            raise ReportError(f"{path} has format {result['format']}; this version reads format {FORMAT}. Save the result again")
+            raise ReportError(
+                f"{path} has format {result['format']}; this version reads format {FORMAT}. Save the result again"
+            )
         return result
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ReportError):

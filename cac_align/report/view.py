@@ -1,9 +1,11 @@
-"""What the page shows of each candidate, computed from the result alone: positions in percent, texts, pictures. No HTML here."""
+"""What the page shows of each candidate, computed from the result alone: positions in percent, texts, pictures. No HTML
+here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +91,8 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
 def _timeline_label(verdict: Verdict | None, seconds: float) -> str:
     if verdict is None or verdict.window_s is None:
         return f"Timeline of {seconds:.2f} seconds, no suspicious window"
-    return f"Timeline of {seconds:.2f} seconds, suspicious window from {verdict.window_s[0]:.2f} to {verdict.window_s[1]:.2f} seconds"
+    start, end = verdict.window_s
+    return f"Timeline of {seconds:.2f} seconds, suspicious window from {start:.2f} to {end:.2f} seconds"
 
 
 def boxes_by_frame(verdict: Verdict | None) -> dict[str, list[dict[str, Any]]]:
@@ -104,15 +107,25 @@ def boxes_by_frame(verdict: Verdict | None) -> dict[str, list[dict[str, Any]]]:
 def hold_frames(verdict: Verdict | None) -> int:
     """For how many native frames a box stays: until the next frame the judge was shown."""
     indices = verdict.turns[-1].frame_indices if verdict and verdict.turns else ()
-    return max(1, min(b - a for a, b in zip(indices, indices[1:], strict=False))) if len(indices) > 1 else 1
+    return max(1, min(b - a for a, b in pairwise(indices))) if len(indices) > 1 else 1
 
 
 def _key_frames(verdict: Verdict | None, frames: np.ndarray, fps: float) -> list[dict[str, Any]]:
     """Frames with boxes, or else the frames of turn two; none for a video nobody looked at twice."""
     boxes = boxes_by_frame(verdict)
-    indices = [int(k) for k in boxes] or (list(verdict.turns[-1].frame_indices) if verdict and len(verdict.turns) > 1 else [])
+    indices = [int(k) for k in boxes] or (
+        list(verdict.turns[-1].frame_indices) if verdict and len(verdict.turns) > 1 else []
+    )
     picked = spread([k for k in sorted(indices) if k < len(frames)], KEY_FRAMES)
-    return [{"frame": k, "time": f"{k / fps:.2f} s", "picture": thumbnail_uri(frames[k], 240), "boxes": boxes.get(str(k), [])} for k in picked]
+    return [
+        {
+            "frame": k,
+            "time": f"{k / fps:.2f} s",
+            "picture": thumbnail_uri(frames[k], 240),
+            "boxes": boxes.get(str(k), []),
+        }
+        for k in picked
+    ]
 
 
 def _finding(anomaly: Anomaly, fps: float) -> dict[str, Any]:
@@ -152,13 +165,19 @@ def _score(score: VerdictScore | None) -> dict[str, Any] | None:
 
 def _summary(verdict: Verdict | None, entry: Mapping[str, Any]) -> str:
     if verdict is None:
-        return "This reward gives a number without evidence." if entry["score"] is not None else "This candidate has no score."
+        return (
+            "This reward gives a number without evidence."
+            if entry["score"] is not None
+            else "This candidate has no score."
+        )
     if verdict.status is None:
         return "The judge could not judge this candidate."
     if verdict.status == "normal":
         if verdict.window_s is None:
             return "The judge looked over the whole video and saw no anomaly."
-        return f"The first look found {_period(*verdict.window_s)} suspicious; the second, closer look did not confirm it."
+        return (
+            f"The first look found {_period(*verdict.window_s)} suspicious; the second, closer look did not confirm it."
+        )
     names = " and ".join(t.value for t in verdict.types) or "an anomaly"
     if verdict.anomalies:
         first, last = min(a.frames.start for a in verdict.anomalies), max(a.frames.end for a in verdict.anomalies)

@@ -24,10 +24,11 @@ class Reward(Protocol):
         **kwargs: accepted and ignored, so that later callers may pass more.
 
     Returns:
-        One number in [0, 1] per video, higher is better; None where the reward could not judge, never a stand-in number.
+        One number in [0, 1] per video, higher is better; None where the reward could not judge, never a stand-in
+        number.
 
-    A reward should be picklable, so that it can travel to worker processes. It may carry a ``name``, and a ``judge_batch`` method that
-    returns :class:`reward_model.schema.Verdict` objects, whose evidence is then kept.
+    A reward should be picklable, so that it can travel to worker processes. It may carry a ``name``, and a
+    ``judge_batch`` method that returns :class:`reward_model.schema.Verdict` objects, whose evidence is then kept.
 
     Example:
         >>> def brightness(videos, prompts=None, *, fps, **kwargs):
@@ -64,6 +65,15 @@ def reward_name(reward: Any) -> str:
     return getattr(reward, "__name__", None) or type(reward).__name__
 
 
+def check_callable(reward: Any) -> None:
+    """Raises RewardError unless ``reward`` can be called."""
+    if not callable(reward):
+        raise RewardError(
+            f"a reward must be callable as reward(videos, prompts, fps=...), got {type(reward).__name__}; "
+            "several rewards go in a list"
+        )
+
+
 def check_scores(answer: Any, num_videos: int, name: str) -> list[float | None]:
     """The answer of a reward as plain floats and None.
 
@@ -78,9 +88,14 @@ def check_scores(answer: Any, num_videos: int, name: str) -> list[float | None]:
     if hasattr(answer, "tolist"):
         answer = answer.tolist()
     if isinstance(answer, str | bytes) or not isinstance(answer, Sequence):
-        raise RewardError(f"reward {name!r} returned {type(answer).__name__}; it must return a list with one number or None per video")
+        raise RewardError(
+            f"reward {name!r} returned {type(answer).__name__}; it must return a list with one number or None per video"
+        )
     if len(answer) != num_videos:
-        raise RewardError(f"reward {name!r} returned {len(answer)} scores for {num_videos} videos; it must return one per video, in order")
+        raise RewardError(
+            f"reward {name!r} returned {len(answer)} scores for {num_videos} videos; "
+            "it must return one per video, in order"
+        )
     return [None if value is None else _finite(value, position, name) for position, value in enumerate(answer)]
 
 
@@ -88,14 +103,19 @@ def _finite(value: Any, position: int, name: str) -> float:
     try:
         number = float(value) if not isinstance(value, str) else math.nan
     except (TypeError, ValueError):
-        raise RewardError(f"reward {name!r} returned {value!r} for video {position}; expected a number or None") from None
+        raise RewardError(
+            f"reward {name!r} returned {value!r} for video {position}; expected a number or None"
+        ) from None
     if not math.isfinite(number):
-        raise RewardError(f"reward {name!r} returned {value!r} for video {position}; return None where a video cannot be judged")
+        raise RewardError(
+            f"reward {name!r} returned {value!r} for video {position}; return None where a video cannot be judged"
+        )
     return number
 
 
 def evaluate(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str] | None, *, fps: float) -> Evaluation:
-    """Asks a reward once and keeps all it has to say: a judge's verdicts, a composite's parts, and the reason for every None.
+    """Asks a reward once and keeps all it has to say: a judge's verdicts, a composite's parts, and the reason for every
+    None.
 
     Raises:
         RewardError: ``reward`` is not callable, or its answer breaks the contract.
@@ -106,10 +126,11 @@ def evaluate(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str] |
     if hasattr(reward, "judge_batch"):
         verdicts = list(reward.judge_batch(videos, prompts, fps=fps))
         scores = check_scores([v.score for v in verdicts], len(videos), name)
-        reasons = [None if s is not None else v.error or "no reason given" for s, v in zip(scores, verdicts, strict=True)]
+        reasons = [
+            None if s is not None else v.error or "no reason given" for s, v in zip(scores, verdicts, strict=True)
+        ]
         return Evaluation(scores, list(verdicts), reasons)
-    if not callable(reward):
-        raise RewardError(f"reward must be callable as reward(videos, prompts, fps=...) or a list of such, got {type(reward).__name__}")
+    check_callable(reward)
     scores = check_scores(reward(videos, prompts, fps=fps), len(videos), name)
     reasons = [None if s is not None else f"reward {name!r} returned None" for s in scores]
     return Evaluation(scores, [None] * len(videos), reasons)

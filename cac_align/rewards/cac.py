@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,25 +19,26 @@ if TYPE_CHECKING:
 
 MODEL_VARIABLE = "CAC_REWARD_MODEL"
 BACKENDS = ("local", "openai", "replay")
-_mini_announced = False
 
 
 class CaCReward:
     """Judges videos in two turns and rewards those without anomalies (paper, section 3.4 and equation 7).
 
-    The model loads when it is first needed. A pickled copy carries the settings but no weights, and loads them again where it arrives;
-    a key given as ``api_key`` is not pickled either, the copy reads ``$OPENAI_API_KEY``.
+    The model loads when it is first needed. A pickled copy carries the settings but no weights, and loads them again
+    where it arrives; a key given as ``api_key`` is not pickled either, the copy reads ``$OPENAI_API_KEY``.
 
     Args:
-        model: folder or hub id of a Qwen3-VL checkpoint, the name a server serves it under, or for ``replay`` a recording. None takes
-            ``$CAC_REWARD_MODEL``, else the embedded mini judge, which knows the procedural world only.
+        model: folder or hub id of a Qwen3-VL checkpoint, the name a server serves it under, or for ``replay`` a
+            recording. None takes ``$CAC_REWARD_MODEL``, else the embedded mini judge, which knows the procedural world
+            only.
         backend: ``"local"`` (transformers), ``"openai"`` (any compatible server), ``"replay"``, or a backend object.
         base_url, api_key: of the server.
         revision, device, dtype: of the local model.
-        readout: how the probability is read: ``"direct"`` before the reasoning, ``"paper"`` after it (equation 7 as printed, which
-            saturates), ``"log_odds"`` with a temperature. See :mod:`reward_model.readout`.
+        readout: how the probability is read: ``"direct"`` before the reasoning, ``"paper"`` after it (equation 7 as
+            printed, which saturates), ``"log_odds"`` with a temperature. See :mod:`reward_model.readout`.
         reasoning: write the chain of thought. False is faster and gives a verdict without window or boxes.
-        scan_fps, zoom_fps: frames per second shown in turn one and two; None: as the checkpoint was trained, else 4 and 8.
+        scan_fps, zoom_fps: frames per second shown in turn one and two; None: as the checkpoint was trained, else 4 and
+            8.
         batch_size: videos judged at once.
         on_error: ``"none"`` scores a video that cannot be judged None, ``"raise"`` raises.
         backend_options: more for the backend, such as ``{"deadline_s": 60}``.
@@ -78,13 +80,22 @@ class CaCReward:
         if isinstance(backend, str) and backend != "openai" and (base_url or api_key):
             raise ValueError(f"base_url and api_key belong to backend='openai', not {backend!r}")
         self.backend, self.on_error = backend, on_error
-        self.model = None if not isinstance(backend, str) else str(model) if model is not None else _default_model(backend)
-        options: dict[str, Any] = {"local": {"revision": revision, "device": device, "dtype": dtype}, "openai": {"base_url": base_url}}.get(
-            backend if isinstance(backend, str) else "", {}
+        self.model = (
+            None if not isinstance(backend, str) else str(model) if model is not None else _default_model(backend)
         )
+        options: dict[str, Any] = {
+            "local": {"revision": revision, "device": device, "dtype": dtype},
+            "openai": {"base_url": base_url},
+        }.get(backend if isinstance(backend, str) else "", {})
         self._backend_options = {**options, **(backend_options or {})}
         self._api_key = api_key
-        chosen = {"readout": readout, "reasoning": reasoning, "scan_fps": scan_fps, "zoom_fps": zoom_fps, "batch_size": batch_size}
+        chosen = {
+            "readout": readout,
+            "reasoning": reasoning,
+            "scan_fps": scan_fps,
+            "zoom_fps": zoom_fps,
+            "batch_size": batch_size,
+        }
         self._judge_options = {**chosen, **judge_options}
         _check_options(self._judge_options)
         self._judge: TwoTurnJudge | None = None
@@ -93,7 +104,7 @@ class CaCReward:
     @property
     def name(self) -> str:
         """The model's short name, for reports."""
-        return Path(self.model).name if self.model is not None else str(self.backend.name)
+        return Path(self.model).name if self.model is not None else str(getattr(self.backend, "name", "judge"))
 
     @property
     def judge_model(self) -> TwoTurnJudge:
@@ -127,20 +138,29 @@ class CaCReward:
         return ReplayBackend(self.model, **self._backend_options)
 
     def __call__(
-        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None, **kwargs: Any
+        self,
+        videos: Sequence[Any],
+        prompts: Sequence[str] | str | None = None,
+        *,
+        fps: float | None = None,
+        **kwargs: Any,
     ) -> list[float | None]:
-        """The reward in [0, 1] of each video; None where it could not be judged. Arguments as in :meth:`judge_batch`."""
+        """The reward in [0, 1] of each video; None where it could not be judged. Arguments as in
+        :meth:`judge_batch`."""
         return [v.score for v in self.judge_batch(videos, prompts, fps=fps)]
 
     def judge(self, video: Any, prompt: str | None = None, *, fps: float | None = None) -> Verdict:
         """The verdict on one video, with window, boxes, both turns' text, probabilities and provenance."""
         return self.judge_batch([video], None if prompt is None else [prompt], fps=fps)[0]
 
-    def judge_batch(self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None) -> list[Verdict]:
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
+    ) -> list[Verdict]:
         """One verdict per video, in order.
 
         Args:
-            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H, W), lists of images.
+            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+                W), lists of images.
             prompts: the text each video was made from; one string serves all.
             fps: frames per second. Files bring their own.
 
@@ -162,14 +182,16 @@ class CaCReward:
         self.__dict__.update(state, _judge=None, _api_key=None, _lock=threading.Lock())
 
     def __repr__(self) -> str:
-        backend = self.backend if isinstance(self.backend, str) else self.backend.name
+        backend = getattr(self.backend, "name", self.backend)
         return f"CaCReward({self.model!r}, backend={backend!r}, readout={self._judge_options['readout']!r})"
 
 
 def mini_judge_folder() -> Path | None:
     """Where the embedded mini judge lies, in an installed package or in a checkout; None where it is not shipped."""
     package = Path(str(files("reward_model")))
-    return next((f for f in (package / "assets" / "cac-mini", package.parent / "assets" / "cac-mini") if f.is_dir()), None)
+    return next(
+        (f for f in (package / "assets" / "cac-mini", package.parent / "assets" / "cac-mini") if f.is_dir()), None
+    )
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -187,18 +209,20 @@ def _default_model(backend: str) -> str:
     if backend != "local":
         raise ValueError(f"backend={backend!r} needs a model: pass its name, or set ${MODEL_VARIABLE}")
     if folder is None:
-        raise ValueError(f"no judge at hand: pass model=..., or set ${MODEL_VARIABLE}; the mini judge (assets/cac-mini) is not installed here")
+        raise ValueError(
+            f"no judge at hand: pass model=..., or set ${MODEL_VARIABLE}; "
+            "the mini judge (assets/cac-mini) is not installed here"
+        )
     return str(folder)
 
 
+@cache
 def _announce_mini(model: str) -> None:
-    global _mini_announced
+    """Warns once per process that the embedded judge is no judge of real footage."""
     folder = mini_judge_folder()
-    if _mini_announced or folder is None or Path(model).resolve() != folder.resolve():
-        return
-    _mini_announced = True
-    warnings.warn(
-        "the embedded mini judge is demo-scale: it knows the procedural world of reward_model.world and nothing of real footage. "
-        'For real videos pass a trained checkpoint: CaCReward("my-org/cac-8b")',
-        stacklevel=5,
-    )
+    if folder is not None and Path(model).resolve() == folder.resolve():
+        warnings.warn(
+            "the embedded mini judge is demo-scale: it knows the procedural world of reward_model.world and nothing of "
+            'real footage. For real videos pass a trained checkpoint: CaCReward("my-org/cac-8b")',
+            stacklevel=5,
+        )

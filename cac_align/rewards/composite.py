@@ -40,13 +40,17 @@ class CompositeReward:
         return self.evaluate(videos, prompts, fps=fps).scores
 
     def evaluate(self, videos: Sequence[np.ndarray], prompts: Sequence[str] | None = None, *, fps: float) -> Evaluation:
-        """Scores with each member's part, the first verdict any member gave, and the reasons of those that gave none."""
+        """Scores with each member's part, the first verdict any member gave, and the reasons of those that gave
+        none."""
         answers = [evaluate(r, videos, prompts, fps=fps) for r in self.rewards]
         parts = {name: answer.scores for name, answer in zip(self.names, answers, strict=True)}
         for name, scores in parts.items():
             for position, score in enumerate(scores):
                 if score is not None and not -1e-6 <= score <= 1 + 1e-6:
-                    raise RewardError(f"reward {name!r} returned {score:.4g} for video {position}; rewards that are averaged must be in [0, 1]: rescale it")
+                    raise RewardError(
+                        f"reward {name!r} returned {score:.4g} for video {position}; "
+                        "rewards that are averaged must be in [0, 1]: rescale it"
+                    )
         scores, verdicts, reasons = [], [], []
         for k in range(len(videos)):
             values = [answer.scores[k] for answer in answers]

@@ -1,4 +1,6 @@
-"""What a judge needs of a model: an answer to a conversation, and the probability of a word after a given beginning of the answer."""
+"""What a judge needs of a model: an answer to a conversation, and the probability of a word after a given beginning of
+the answer.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ class Completion:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A model behind the judge. Batches keep their order; a failed item carries its own ``error`` and spoils no other."""
+    """A model behind the judge. Batches keep their order; a failed item carries its own ``error`` and spoils no
+    other.
+    """
 
     name: str
 
@@ -71,9 +75,11 @@ class Backend(Protocol):
         ...
 
     def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
-        """Log-probabilities of the words ``normal`` and ``abnormal`` as whole continuations of each prefix of the answer.
+        """Log-probabilities of the words ``normal`` and ``abnormal`` as whole continuations of each prefix of the
+        answer.
 
-        A prefix is the beginning of the assistant's answer and ends just before the word. None: the backend cannot tell.
+        A prefix is the beginning of the assistant's answer and ends just before the word. None: the backend cannot
+        tell.
         """
         ...
 

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -133,7 +134,7 @@ class ChatServer:
         while True:
             sent = _without(body, refused)
             try:
-                answer = ask_until_answered(lambda left, sent=sent: self._attempt(sent, left), self.backoff, deadline)
+                answer = ask_until_answered(partial(self._attempt, sent), self.backoff, deadline)
             except RequestRejected as error:
                 complaint = next((word for word in _FALLBACKS if _complains(error, word, sent)), None)
                 if complaint is None:
@@ -169,7 +170,7 @@ class ChatServer:
             failure = AttemptFailed(f"no answer within {timeout:.1f} s", retry=True)
         except openai.APIStatusError as error:
             failure = self._status_failure(error)
-        except (openai.OpenAIError, *_transport_errors()) as error:
+        except _connection_errors() as error:
             cause = error.__cause__ or error
             failure = AttemptFailed(
                 self._key.hide(
@@ -215,7 +216,9 @@ def _complains(error: RequestRejected, word: str, sent: dict[str, Any]) -> bool:
     return error.status in (400, 422) and word in str(error) and any(k in sent for k in _FALLBACKS[word])
 
 
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP library under ``openai`` raises while a body is read; which library it is depends on its version."""
-    loaded = (sys.modules.get(name) for name in ("httpx", "httpx2"))
-    return (OSError, *(module.HTTPError for module in loaded if module is not None))
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """What may go wrong on the wire, in ``openai`` or in the HTTP library under it; which one that is depends on its
+    version.
+    """
+    names = (("openai", "OpenAIError"), ("httpx", "HTTPError"), ("httpx2", "HTTPError"))
+    return (OSError, *(getattr(sys.modules[module], error) for module, error in names if module in sys.modules))

@@ -1,13 +1,14 @@
 """The judge's model in this process: any Qwen3-VL checkpoint, batched, its vision tower run once per turn.
 
-Frames are encoded once for a batch of conversations; generation and both verdict readouts of the same turn share the features
-(``mm_encoder_outputs`` of transformers). A verdict costs one prefill: both words continue from its cache.
+Frames are encoded once for a batch of conversations; generation and both verdict readouts of the same turn share the
+features (``mm_encoder_outputs`` of transformers). A verdict costs one prefill: both words continue from its cache.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class LocalBackend:
                 torch.manual_seed(sampling.seed)
         else:
             options |= {"temperature": None, "top_p": None, "top_k": None}
-        with torch.inference_mode():
+        with torch.inference_mode(), _named_out_of_memory(len(conversations)):
             output = self.model.generate(**inputs, **options, pad_token_id=self.processor.tokenizer.pad_token_id)
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
         seconds = (time.perf_counter() - started) / len(conversations)
@@ -110,15 +111,19 @@ class LocalBackend:
             if not prefix.endswith(STATUS_PREFIX):
                 raise ValueError(f"a verdict prefix must end in {STATUS_PREFIX!r}, got ...{prefix[-20:]!r}")
         inputs = self._inputs(conversations, prefixes)
-        with torch.inference_mode():
+        with torch.inference_mode(), _named_out_of_memory(len(conversations)):
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
-            totals = [self._continue(ids, first, inputs["attention_mask"], output.past_key_values) for ids in self.word_ids]
+            totals = [
+                self._continue(ids, first, inputs["attention_mask"], output.past_key_values) for ids in self.word_ids
+            ]
         normal, abnormal = (t.tolist() for t in totals)
         return [VerdictScore(a, b) for a, b in zip(normal, abnormal, strict=True)]
 
     def _continue(self, ids: Sequence[int], first: Any, mask: Any, cache: Any) -> Any:
-        """Sum of log-probabilities of the tokens ``ids`` after the cached prefix, (B,). Leaves the cache as it found it."""
+        """Sum of log-probabilities of the tokens ``ids`` after the cached prefix, (B,). Leaves the cache as it found
+        it.
+        """
         import torch
 
         total = first[:, ids[0]]
@@ -129,7 +134,9 @@ class LocalBackend:
         grown = torch.cat([mask, mask.new_ones(batch, steps)], dim=1)
         text = grown.cumsum(-1)[:, -steps:] - 1
         positions = (text + self.model.model.rope_deltas.to(mask.device)).expand(3, batch, steps)
-        output = self.model(input_ids=tokens, attention_mask=grown, position_ids=positions, past_key_values=cache, use_cache=True)
+        output = self.model(
+            input_ids=tokens, attention_mask=grown, position_ids=positions, past_key_values=cache, use_cache=True
+        )
         cache.crop(-steps)
         logits = torch.log_softmax(output.logits.double(), dim=-1)
         for step, token in enumerate(ids[1:]):
@@ -150,10 +157,12 @@ class LocalBackend:
             "transformers": transformers.__version__,
         }
 
-    # --- inputs ----------------------------------------------------------------------------------------------------------------------
+    # --- inputs -------------------------------------------------------------------------------------------------------
 
     def _inputs(self, conversations: Sequence[Conversation], suffixes: Sequence[str]) -> dict[str, Any]:
-        """Model inputs of a left-padded batch: tokens with one placeholder per visual token, and the frames' features."""
+        """Model inputs of a left-padded batch: tokens with one placeholder per visual token, and the frames'
+        features.
+        """
         grid, features = self._vision(conversations)
         counts = iter((grid.prod(-1) // self.processor.image_processor.merge_size**2).tolist())
         image = self.processor.image_token
@@ -162,7 +171,9 @@ class LocalBackend:
             chat = [m.to_chat() for m in conversation]
             pieces = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False).split(image)
             texts.append("".join(p + image * next(counts) for p in pieces[:-1]) + pieces[-1] + suffix)
-        tokens = self.processor.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
+        tokens = self.processor.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(
+            self.device
+        )
         return {
             "input_ids": tokens["input_ids"],
             "attention_mask": tokens["attention_mask"],
@@ -178,20 +189,37 @@ class LocalBackend:
         frames = [p for c in conversations for m in c for p in m.content if isinstance(p, np.ndarray)]
         key = tuple(map(id, frames))
         if self._cached is None or self._cached[0] != key:
-            pixels = self.processor.image_processor(images=frames, return_tensors="pt", input_data_format="channels_last")
+            pixels = self.processor.image_processor(
+                images=frames, return_tensors="pt", input_data_format="channels_last"
+            )
             grid = pixels["image_grid_thw"].to(self.device)
             with torch.inference_mode():
-                features = self.model.get_image_features(pixels["pixel_values"].to(self.device, self.dtype), grid, return_dict=True)
+                features = self.model.get_image_features(
+                    pixels["pixel_values"].to(self.device, self.dtype), grid, return_dict=True
+                )
             # The frames are kept with their features: an id is only unique while its object lives.
             self._cached = (key, frames, (grid, features))
         return self._cached[2]
+
+
+@contextmanager
+def _named_out_of_memory(batch: int) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BackendError(
+            f"out of memory while judging {batch} video(s) at once; lower batch_size, max_scan_tokens or frame_size"
+        ) from error
 
 
 def verdict_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Token ids of ``normal`` and ``abnormal`` right after ``"status": "``.
 
     Raises:
-        BackendError: the tokenizer joins the quote with the word, so that the two words share no common prefix to be scored from.
+        BackendError: the tokenizer joins the quote with the word, so that the two words share no common prefix to be
+            scored from.
     """
     prefix = tokenizer(STATUS_PREFIX, add_special_tokens=False)["input_ids"]
     found = []
@@ -199,8 +227,8 @@ def verdict_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
         joined = tokenizer(STATUS_PREFIX + word, add_special_tokens=False)["input_ids"]
         if joined[: len(prefix)] != prefix or len(joined) == len(prefix):
             raise BackendError(
-                f"this tokenizer merges the end of {STATUS_PREFIX!r} into {word!r} ({prefix} against {joined}); the two verdict words "
-                "cannot be scored from one prefix. Use a Qwen-family tokenizer, or readout from the server's own logprobs"
+                f"this tokenizer merges the end of {STATUS_PREFIX!r} into {word!r} ({prefix} against {joined}); the "
+                "two verdict words cannot be scored from one prefix. Use a model with a Qwen-family tokenizer"
             )
         found.append(joined[len(prefix) :])
     return found[0], found[1]
@@ -217,13 +245,18 @@ def _load(model_id: str, revision: str | None, dtype: Any, device_map: Any, atte
         processor = AutoProcessor.from_pretrained(model_id, revision=revision)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackendError(
-            f"no processor in {model_id!r}: a judge needs preprocessor_config.json, tokenizer.json and a chat template beside the weights. "
-            f"Save them with processor.save_pretrained(...). ({_first_line(error)})"
+            f"no processor in {model_id!r}: a judge needs preprocessor_config.json, tokenizer.json and a chat template "
+            f"beside the weights. Save them with processor.save_pretrained(...). ({_first_line(error)})"
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-        raise BackendError(f"{model_id!r} has no image processor (got {type(processor).__name__}); a judge needs a vision-language model")
+        raise BackendError(
+            f"{model_id!r} has no image processor (got {type(processor).__name__}); "
+            "a judge needs a vision-language model"
+        )
     try:
-        model = AutoModelForImageTextToText.from_pretrained(model_id, revision=revision, dtype=dtype, device_map=device_map, **extra)
+        model = AutoModelForImageTextToText.from_pretrained(
+            model_id, revision=revision, dtype=dtype, device_map=device_map, **extra
+        )
     except (OSError, ValueError, KeyError) as error:
         raise BackendError(f"cannot load the model in {model_id!r}: {_first_line(error)}") from error
     return model, processor

@@ -67,9 +67,9 @@ def word_log_prob(word: str, ask: Ask) -> tuple[float, bool] | None:
         could not be asked for.
 
     Example:
-        >>> lists = {"": {"normal": -0.1, "ab": -2.4}, "ab": {"normal": -0.01}}
+        >>> lists = {"": {"normal": -0.25, "ab": -2.5}, "ab": {"normal": -0.5}}
         >>> word_log_prob("abnormal", lists.get)
-        (-2.41, False)
+        (-3.0, False)
     """
     known: dict[str, tuple[float, bool] | None] = {}
 

@@ -29,6 +29,9 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _CHAT_MARKER = re.compile(r"<(?=\|[^|<>\s]{1,40}\|>)")
 
+#: (T, H, W, 3) uint8, or a list of (H, W, 3).
+Frames = Sequence[np.ndarray] | np.ndarray
+
 
 @dataclass(frozen=True)
 class PromptSet:
@@ -38,7 +41,7 @@ class PromptSet:
     version: str
     texts: Mapping[str, str] = field(repr=False)
 
-    def scan(self, frames: Sequence[np.ndarray], prompt: str = "", *, first: int = 0) -> Conversation:
+    def scan(self, frames: Frames, prompt: str = "", *, first: int = 0) -> Conversation:
         """Turn one: the whole video on its sampled grid.
 
         Args:
@@ -48,7 +51,7 @@ class PromptSet:
         """
         return (self._user("scan", frames, first, prompt_block=self._block("prompt_block", prompt=clean_line(prompt))),)
 
-    def zoom(self, frames: Sequence[np.ndarray], prompt: str = "", *, cot: str = "") -> Conversation:
+    def zoom(self, frames: Frames, prompt: str = "", *, cot: str = "") -> Conversation:
         """Turn two as a fresh conversation: the clip, and what turn one reasoned (F-40)."""
         cot = clean_text(cot)
         return (
@@ -62,13 +65,13 @@ class PromptSet:
         )
 
     def zoom_continued(
-        self, history: Conversation, answer: str, frames: Sequence[np.ndarray], prompt: str = ""
+        self, history: Conversation, answer: str, frames: Frames, prompt: str = ""
     ) -> Conversation:
         """Turn two in the same chat: after turn one and its verbatim answer. ``prompt`` was already shown in turn one."""
         del prompt
         return (*history, Message("assistant", (clean_text(answer),)), self._user("zoom_continued", frames, 0))
 
-    def _user(self, template: str, frames: Sequence[np.ndarray], first: int, **values: str) -> Message:
+    def _user(self, template: str, frames: Frames, first: int, **values: str) -> Message:
         if len(frames) == 0:
             raise ValueError(f"the {template} prompt needs at least one frame")
         last = first + len(frames) - 1

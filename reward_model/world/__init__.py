@@ -1,4 +1,6 @@
-"""Procedural videos whose truth is known to the pixel: what the mini models learn from and what tests measure against."""
+"""Procedural videos whose truth is known to the pixel: what the mini models learn from and what tests measure
+against.
+"""
 
 from reward_model.world.scene import KINDS, Scene, make_scene
 from reward_model.world.video import make_annotation, make_video

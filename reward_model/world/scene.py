@@ -1,7 +1,8 @@
 """A scene: one object, one way of moving, one background, at most one anomaly. Everything follows from the seed.
 
-Coordinates are fractions of the picture (x to the right, y down), time is a fraction of the video, so that the same scene renders at
-any size and length. A scene with an anomaly and its normal twin (same seed, ``anomaly=None``) differ in the anomaly alone.
+Coordinates are fractions of the picture (x to the right, y down), time is a fraction of the video, so that the same
+scene renders at any size and length. A scene with an anomaly and its normal twin (same seed, ``anomaly=None``) differ
+in the anomaly alone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ REASONS = {"squash": "is squashed", "split": "splits in two", "vanish": "vanishe
 
 @dataclass(frozen=True)
 class Fault:
-    """The anomaly of a scene: ``strength`` is the stretch factor of a squash (1 is none) and the gap of a split in radii."""
+    """The anomaly of a scene: ``strength`` is the stretch factor of a squash (1 is none) and the gap of a split in
+    radii.
+    """
 
     kind: str
     frames: FrameRange
@@ -96,7 +99,8 @@ def make_scene(
 
     Args:
         seed: any integer >= 0; the whole scene is a function of it.
-        anomaly: None for a normal video, an :class:`AnomalyType` with at least one kind here, or a kind of :data:`KINDS`.
+        anomaly: None for a normal video, an :class:`AnomalyType` with at least one kind here, or a kind of
+            :data:`KINDS`.
         num_frames: length of the video.
         fps: frames per second, which sets how long an anomaly lasts in frames (0.4 s to 2 s).
         nuisance: how much lighting change, softness, grain and tint a *normal* video may carry; 0 is clean.
@@ -164,7 +168,9 @@ def _path(motion: str, extent: float, num_frames: int, fps: float, rng: np.rando
 def _fault(anomaly: AnomalyType | str, seed: int, num_frames: int, fps: float, strength: float | None) -> Fault:
     names = [k for k, family in KINDS.items() if anomaly in (k, family)]
     if not names:
-        raise ValueError(f"the world has no anomaly {str(anomaly)!r}; kinds: {', '.join(KINDS)}, or the types they belong to")
+        raise ValueError(
+            f"the world has no anomaly {str(anomaly)!r}; kinds: {', '.join(KINDS)}, or the types they belong to"
+        )
     shortest, longest = max(2, round(0.4 * fps)), max(2, round(2.0 * fps))
     if num_frames < shortest + 4:
         raise ValueError(f"an anomaly needs at least {shortest + 4} frames at {fps} fps, got num_frames={num_frames}")

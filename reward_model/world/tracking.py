@@ -1,7 +1,9 @@
-"""A rule that is not a judge: follows the object of a world-style video by brightness alone and says when it misbehaves.
+"""A rule that is not a judge: follows the object of a world-style video by brightness alone and says when it
+misbehaves.
 
-It knows nothing of any model, prompt or truth, so it can referee between rewards: pixels that differ from the border's colour are the
-object; its area, outline, number of pieces and position are compared with their own medians over the video.
+It knows nothing of any model, prompt or truth, so it can referee between rewards: pixels that differ from the border's
+colour are the object; its area, outline, number of pieces and position are compared with their own medians over the
+video.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ PATIENCE = 3
 class Track:
     """What the rule measured in each frame: (T,) arrays, lengths as fractions of the picture.
 
-    ``area`` is the share of pixels the object covers, ``elongation`` the ratio of its principal axes (1 for a ball), ``pieces`` the
-    number of separate parts, ``centre`` (T, 2) its middle (NaN where nothing is seen).
+    ``area`` is the share of pixels the object covers, ``elongation`` the ratio of its principal axes (1 for a ball),
+    ``pieces`` the number of separate parts, ``centre`` (T, 2) its middle (NaN where nothing is seen).
     """
 
     area: np.ndarray
@@ -58,8 +60,8 @@ def _measure(mask: np.ndarray) -> tuple[float, float, int, float, float]:
 def find_faults(frames: np.ndarray) -> list[str]:
     """The names of everything the rule objects to, empty for a well-behaved video.
 
-    ``missing`` (no object at all), ``vanishes``, ``grows``, ``deforms``, ``splits``, ``jumps``; each but the jump must last
-    :data:`PATIENCE` frames in a row.
+    ``missing`` (no object at all), ``vanishes``, ``grows``, ``deforms``, ``splits``, ``jumps``; each but the jump must
+    last :data:`PATIENCE` frames in a row.
 
     Example:
         >>> from reward_model.world import make_video

@@ -43,7 +43,9 @@ def make_video(
 
 
 def render(scene: Scene, indices: Sequence[int], size: int = 32) -> np.ndarray:
-    """The given native frames of a scene, (len(indices), size, size, 3) uint8; each frame is the same in any selection."""
+    """The given native frames of a scene, (len(indices), size, size, 3) uint8; each frame is the same in any
+    selection.
+    """
     index = np.asarray(indices)
     masks = _masks(scene, index, size)
     cover = np.maximum.reduce(masks)[..., None]

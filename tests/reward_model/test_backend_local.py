@@ -53,7 +53,9 @@ def test_inputs_equal_the_stock_processor(backend, conversations):
 
 def test_scores_equal_teacher_forcing_one_by_one(backend, conversations):
     prefixes = [forced_prefix(""), forced_prefix("Frame 0: hello"), forced_prefix('a "quoted" word')]
-    for conversation, prefix, score in zip(conversations, prefixes, backend.score(conversations, prefixes), strict=True):
+    for conversation, prefix, score in zip(
+        conversations, prefixes, backend.score(conversations, prefixes), strict=True
+    ):
         start = stock_inputs(backend, conversation, prefix)["input_ids"].shape[1]
         for word, value in (("normal", score.log_p_normal), ("abnormal", score.log_p_abnormal)):
             inputs = stock_inputs(backend, conversation, prefix + word)
@@ -100,12 +102,12 @@ def test_prefix_must_end_at_the_verdict(backend, conversations):
 
 def test_folder_without_processor_says_what_is_missing(folder, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(BackendError, match="preprocessor_config.json"):
+    with pytest.raises(BackendError, match=r"preprocessor_config\.json"):
         LocalBackend(tmp_path, device="cpu")
 
 
 def test_folder_without_model_says_so(tmp_path):
-    with pytest.raises(BackendError, match="config.json"):
+    with pytest.raises(BackendError, match=r"config\.json"):
         LocalBackend(tmp_path, device="cpu")
 
 

@@ -35,8 +35,11 @@ class Scripted:
     scores: dict = field(default_factory=dict)
     name: str = "scripted"
     calls: list = field(default_factory=list)
+    turn_by_count: bool = False
 
     def _turn(self, conversations):
+        if self.turn_by_count:
+            return 2 if len(self.calls) >= 2 else 1
         # A scan of 81 frames at 16 fps shows 21 frames; the clips here are shorter.
         return 1 if sum(isinstance(p, np.ndarray) for m in conversations[0] for p in m.content) == 21 else 2
 
@@ -165,7 +168,7 @@ def test_turn_two_sees_the_clip_and_the_reasoning_or_the_whole_chat():
     for context, messages in (("fresh", 1), ("chat", 3)):
         backend = Scripted([SUSPECT], [CONFIRM], SCORES)
         # In a chat the scan's 21 frames come along, so the turn is told by the number of messages.
-        backend._turn = lambda conversations: 2 if len(backend.calls) >= 2 else 1
+        backend.turn_by_count = True
         TwoTurnJudge(backend, prompts="paper", context=context).judge([FRAMES], fps=16)
         conversation = next(c[3][0] for c in backend.calls if c[:2] == ("generate", 2))
         assert len(conversation) == messages
@@ -213,7 +216,9 @@ def test_verdict_survives_json_with_its_provenance():
 
 def test_settings_of_a_checkpoint(tmp_path):
     assert load_judge_config(tmp_path) == JudgeConfig()
-    (tmp_path / "judge.json").write_text('{"prompts": "compact", "frame_size": 32, "max_new_tokens": {"scan": 9, "zoom": 8}}')
+    (tmp_path / "judge.json").write_text(
+        '{"prompts": "compact", "frame_size": 32, "max_new_tokens": {"scan": 9, "zoom": 8}}'
+    )
     config = load_judge_config(tmp_path)
     assert (config.prompts, config.frame_size, config.max_scan_tokens, config.max_zoom_tokens) == ("compact", 32, 9, 8)
     (tmp_path / "judge.json").write_text('{"promts": "compact"}')
@@ -224,7 +229,9 @@ def test_settings_of_a_checkpoint(tmp_path):
         load_judge_config(tmp_path)
 
 
-@pytest.mark.parametrize("bad", [{"readout": "mean"}, {"num_turns": 3}, {"scan_fps": 0}, {"min_zoom_frames": 99}, {"speed": 1}])
+@pytest.mark.parametrize(
+    "bad", [{"readout": "mean"}, {"num_turns": 3}, {"scan_fps": 0}, {"min_zoom_frames": 99}, {"speed": 1}]
+)
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         JudgeConfig().override(**bad)

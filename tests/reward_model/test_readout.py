@@ -10,7 +10,9 @@ from reward_model.readout import READOUTS, completed_prefix, reward_value, verdi
 from reward_model.schema import TurnReport, VerdictScore
 
 
-@pytest.mark.parametrize(("normal", "abnormal", "value"), [(-1, -2, 0.7311), (-0.1, -3, 0.9478), (-2, -2, 0.5), (0, -2000, 1.0)])
+@pytest.mark.parametrize(
+    ("normal", "abnormal", "value"), [(-1, -2, 0.7311), (-0.1, -3, 0.9478), (-2, -2, 0.5), (0, -2000, 1.0)]
+)
 def test_equation_7(normal, abnormal, value):
     assert reward_value(VerdictScore(normal, abnormal), "paper") == pytest.approx(value, abs=5e-5)
     both = math.exp(normal) + math.exp(abnormal)

@@ -25,7 +25,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)
 class Output:
     """As diffusers returns it: one video in a list."""
 
-    frames = [[Image.fromarray(f) for f in FRAMES]]
+    frames = ([Image.fromarray(f) for f in FRAMES],)
 
 
 FORMS = {
@@ -113,7 +113,14 @@ def test_a_file_brings_its_rate_and_an_explicit_one_wins(tmp_path):
 
 @pytest.mark.parametrize(
     ("num_frames", "fps", "target", "count", "last"),
-    [(81, 16, 4, 21, 80), (81, 16, 8, 41, 80), (129, 24, 4, 22, 126), (2, 16, 4, 1, 0), (10, 3, 4, 10, 9), (60, 16, 4, 15, 56)],
+    [
+        (81, 16, 4, 21, 80),
+        (81, 16, 8, 41, 80),
+        (129, 24, 4, 22, 126),
+        (2, 16, 4, 1, 0),
+        (10, 3, 4, 10, 9),
+        (60, 16, 4, 15, 56),
+    ],
 )
 def test_grid_is_an_inclusive_stride(num_frames, fps, target, count, last):
     grid = sample_indices(num_frames, fps, target)

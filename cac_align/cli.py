@@ -1,0 +1,57 @@
+"""``cac-align score | best-of-n | report | doctor``.
+
+Exit codes: 0 all is well, 1 a video could not be judged or a check failed, 2 the command was used wrongly or a model
+    cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import cac_align
+from cac_align.commands import best_of_n, doctor, report, score
+
+COMMANDS = (score, best_of_n, report, doctor)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with one subcommand per module of :mod:`cac_align.commands`."""
+    parser = argparse.ArgumentParser(
+        prog="cac-align", description="Judge generated videos for local anomalies, and choose the best of n."
+    )
+    parser.add_argument("--version", action="version", version=f"cac-align {cac_align.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        sub = subparsers.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; a user's mistake is one line on stderr, never a traceback."""
+    args = build_parser().parse_args(argv)
+    from cac_align.rewards.base import RewardError
+    from reward_model.backends.base import BackendError
+
+    try:
+        return args.run(args)
+    except RewardError as error:
+        return _fail(error, 1)
+    except (ValueError, OSError, BackendError, ImportError) as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        print("cac-align: interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(error: Exception, code: int) -> int:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    print(f"cac-align: error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

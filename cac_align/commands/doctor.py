@@ -1,0 +1,117 @@
+"""``cac-align doctor``: is everything here, does the judge load, and does its reward grade or only say yes and no?"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cac_align.commands.judge_options import add_judge_arguments, build_reward
+
+if TYPE_CHECKING:
+    from reward_model.schema import Verdict
+
+NAME, HELP = "doctor", "Check the installation, the judge's tokenizer, and how graded its reward is."
+PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "peft", "numpy", "av")
+SATURATED = (0.01, 0.99)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--videos", type=int, default=8, metavar="N", help="built-in test videos, half of them abnormal (default: 8)"
+    )
+    add_judge_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.videos < 2:
+        raise ValueError(f"--videos={args.videos} must be at least 2: one normal, one abnormal")
+    _show_versions()
+    reward = build_reward(args, all_readouts=not args.no_reasoning)
+    _show_model(reward)
+    sound = _check_tokens(reward.judge_model.backend)
+    return 0 if _try_judge(reward, args.videos) and sound else 1
+
+
+def _show_versions() -> None:
+    import torch
+
+    print(f"{'python':<14}{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in PACKAGES:
+        try:
+            print(f"{name:<14}{version(name)}")
+        except PackageNotFoundError:
+            print(f"{name:<14}missing")
+    gpu = (
+        torch.cuda.get_device_name(0)
+        if torch.cuda.is_available()
+        else f"none, CPU with {torch.get_num_threads()} thread(s)"
+    )
+    print(f"{'GPU':<14}{gpu}")
+
+
+def _show_model(reward: Any) -> None:
+    folder = Path(reward.model)
+    print(f"{'judge':<14}{reward.model} ({reward.backend})")
+    for file in sorted(f for f in folder.iterdir() if f.is_file()) if folder.is_dir() else ():
+        print(f"{'':<14}{file.name:<34}{file.stat().st_size / 1e6:8.2f} MB")
+
+
+def _check_tokens(backend: Any) -> bool:
+    """Shows how the two verdict words are cut into tokens after ``"status": "``; False when they cannot be told
+    apart."""
+    tokenizer = getattr(getattr(backend, "processor", None), "tokenizer", None)
+    if tokenizer is None:
+        print(f"{'verdict words':<14}not checked: the tokenizer lives on the server")
+        return True
+    from reward_model.backends.local import verdict_tokens
+
+    normal, abnormal = verdict_tokens(tokenizer)
+    for word, ids in (("normal", normal), ("abnormal", abnormal)):
+        print(f"{'verdict words':<14}{word} = {' + '.join(repr(tokenizer.decode([i])) for i in ids)}")
+    if len(abnormal) > 1 and abnormal[-len(normal) :] == normal:
+        print(
+            f"{'':<14}trap: 'abnormal' ends in the token of 'normal'; whole words are scored here, "
+            "a single-token readout would be wrong"
+        )
+    return normal != abnormal
+
+
+def _try_judge(reward: Any, count: int) -> bool:
+    """Judges built-in videos; prints accuracy, speed and saturation. False when one of them could not be judged."""
+    from reward_model.world import KINDS, make_video
+
+    kinds = list(KINDS)
+    wanted = [None if k % 2 == 0 else kinds[k // 2 % len(kinds)] for k in range(count)]
+    made = [make_video(900_000 + k // 2, kind) for k, kind in enumerate(wanted)]
+    started = time.perf_counter()
+    verdicts = reward.judge_batch([frames for frames, _ in made], [truth.prompt for _, truth in made], fps=16)
+    seconds = time.perf_counter() - started
+    right = sum(v.status == truth.status for v, (_, truth) in zip(verdicts, made, strict=True))
+    print(f"{'self-test':<14}{right} of {count} procedural videos judged right, {seconds / count:.2f} s each")
+    for name, values in readouts(verdicts).items():
+        if values:
+            share = sum(not SATURATED[0] <= p <= SATURATED[1] for p in values) / len(values)
+            spread = f"{min(values):.3g} to {max(values):.3g}"
+            limits = "-".join(map(str, SATURATED))
+            print(f"{'saturation':<14}{name:<10}{share:5.0%} of P(normal) outside {limits} ({spread})")
+    failed = [v.error for v in verdicts if v.score is None]
+    for error in failed:
+        print(f"{'failed':<14}{error}")
+    return not failed
+
+
+def readouts(verdicts: list[Verdict]) -> dict[str, list[float]]:
+    """P(normal) of each readout over the verdicts' last turns, as far as it was measured."""
+    from reward_model.readout import reward_value
+
+    turns = [v.turns[-1] for v in verdicts if v.turns]
+    direct = [t.direct_score for t in turns if t.direct_score is not None]
+    return {
+        "paper": [t.score.p_normal for t in turns if t.score is not None],
+        "direct": [s.p_normal for s in direct],
+        "log_odds": [reward_value(s, "log_odds") for s in direct],
+    }

@@ -1,0 +1,19 @@
+"""``cac-align report``: write the page of a saved result again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME, HELP = "report", "Write report.html again from a saved result (result.json and candidates/)."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a folder that best-of-n wrote")
+
+
+def run(args: argparse.Namespace) -> int:
+    from cac_align.report.save import render_folder
+
+    print(render_folder(args.directory))
+    return 0

@@ -1,0 +1,104 @@
+"""How well a predicted anomaly lies on the annotated one: in time, in space and by type. Pure functions (equations
+3-5).
+
+Every overlap is an intersection over union (IoU) in [0, 1]. Two empty sets agree: their IoU is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from reward_model.schema import AnomalyType, Box, FrameRange
+
+Frames = FrameRange | Iterable[int]
+
+
+def temporal_iou(pred: Frames | None, truth: Frames | None) -> float:
+    """Equation 4: common frames over all frames. Both sides count on the same grid; ranges include both ends; None is
+    no frame.
+
+    Example:
+        >>> round(temporal_iou(FrameRange(4, 7), FrameRange(2, 5)), 4)
+        0.3333
+        >>> temporal_iou([0, 2, 4], [4])
+        0.3333333333333333
+    """
+    return _set_iou(_frame_set(pred), _frame_set(truth))
+
+
+def spatial_iou(a: Box, b: Box) -> float:
+    """Common area of two boxes over their joint area; boxes that only touch have none.
+
+    Example:
+        >>> round(spatial_iou(Box(0, 0, 100, 100), Box(50, 0, 150, 100)), 4)
+        0.3333
+    """
+    width = min(a.xmax, b.xmax) - max(a.xmin, b.xmin)
+    height = min(a.ymax, b.ymax) - max(a.ymin, b.ymin)
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / (_area(a) + _area(b) - common)
+
+
+def match_boxes(pred: Sequence[Box], truth: Sequence[Box]) -> list[float]:
+    """IoU of each true box with its partner, in the order of ``truth``, under the pairing with the largest sum (G-11).
+
+    A true box without a partner has 0; predicted boxes left over cost nothing.
+
+    Example:
+        >>> match_boxes([Box(0, 0, 10, 10), Box(0, 0, 10, 5)], [Box(0, 0, 10, 10), Box(500, 500, 510, 510)])
+        [1.0, 0.0]
+    """
+    ious = np.array([[spatial_iou(t, p) for p in pred] for t in truth]).reshape(len(truth), len(pred))
+    found = [0.0] * len(truth)
+    for row, column in zip(*linear_sum_assignment(ious, maximize=True), strict=True):
+        found[row] = float(ious[row, column])
+    return found
+
+
+def mean_box_iou(
+    pred: Mapping[int, Sequence[Box]], truth: Mapping[int, Sequence[Box]], frames: Collection[int] | None = None
+) -> float:
+    """Equation 5: mean over the M true boxes on the given frames; 0 if there is none.
+
+    Args:
+        pred, truth: boxes by frame index, on the same grid.
+        frames: where boxes are compared, the common frames of prediction and truth in the paper; None is every frame
+            with a true box.
+
+    Example:
+        >>> box, half = Box(0, 0, 10, 10), Box(0, 0, 10, 5)
+        >>> mean_box_iou({0: [box], 1: [half]}, {0: [box], 1: [box], 2: [box]}, frames=[0, 1])
+        0.75
+    """
+    where = truth.keys() if frames is None else truth.keys() & set(frames)
+    found = [iou for k in sorted(where) for iou in match_boxes(pred.get(k, ()), truth[k])]
+    return sum(found) / len(found) if found else 0.0
+
+
+def type_iou(pred: Iterable[AnomalyType], truth: Iterable[AnomalyType]) -> float:
+    """Equation 3 for one turn: common types over all types.
+
+    Example:
+        >>> type_iou({AnomalyType.OBJECT, AnomalyType.MOTION}, {AnomalyType.OBJECT})
+        0.5
+    """
+    return _set_iou(set(pred), set(truth))
+
+
+def _set_iou(a: set[int] | set[AnomalyType], b: set[int] | set[AnomalyType]) -> float:
+    return len(a & b) / len(a | b) if a or b else 1.0
+
+
+def _frame_set(frames: Frames | None) -> set[int]:
+    if frames is None:
+        return set()
+    return set(frames.frames() if isinstance(frames, FrameRange) else frames)
+
+
+def _area(box: Box) -> int:
+    return (box.xmax - box.xmin) * (box.ymax - box.ymin)

@@ -1,0 +1,294 @@
+"""best_of_n on tiny real pipelines: independence of candidates, one encoding, resuming, and every refusal."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cac_align import BestOfNOutput, best_of_n
+from cac_align.candidates import RESERVED, candidate_seed, encode_once, generate, split_frames
+from cac_align.rewards.base import RewardError
+from cac_align.run_folder import ResumeError, plain
+from reward_model.schema import Verdict
+
+PROMPT = "a red ball moves right"
+WAN = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2, "guidance_scale": 3.0}
+QUIET = {"progress_bar": False}
+
+
+def brightness(videos, prompts=None, *, fps, **kwargs):
+    return [float(v.mean()) / 255 for v in videos]
+
+
+def constant(videos, prompts=None, *, fps, **kwargs):
+    return [0.5] * len(videos)
+
+
+def largest_difference(a, b):
+    return max(int(np.abs(x.astype(int) - y).max()) for x, y in zip(a, b, strict=True))
+
+
+class Counting:
+    """The pipeline itself, counting its calls and failing on a chosen one."""
+
+    def __init__(self, pipe, fail_at=None):
+        self.pipe, self.calls, self.fail_at = pipe, 0, fail_at
+
+    def __getattr__(self, name):
+        return getattr(self.pipe, name)
+
+    def __call__(self, prompt=None, **kwargs):
+        if self.calls == self.fail_at:
+            raise RuntimeError("the machine went away")
+        self.calls += 1
+        return self.pipe(prompt=prompt, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def five(wan_pipe):
+    return best_of_n(wan_pipe, PROMPT, reward=brightness, n=5, **WAN, **QUIET)
+
+
+def test_output(five):
+    assert isinstance(five, BestOfNOutput)
+    assert five.best == int(np.argmax(five.scores))
+    assert five.frames.shape == (5, 16, 16, 3)
+    assert five.frames.dtype == np.uint8
+    assert five.ranking[0] == five.best
+    assert five.seeds == [candidate_seed(0, k) for k in range(5)]
+    assert len({c.tobytes() for c in five.candidates}) == 5
+    assert brightness(five.candidates, fps=16) == five.scores
+
+
+def test_candidates_do_not_depend_on_n(five, wan_pipe):
+    three = best_of_n(wan_pipe, PROMPT, reward=brightness, n=3, **WAN, **QUIET)
+    assert largest_difference(three.candidates, five.candidates[:3]) == 0
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_candidates_do_not_depend_on_the_batch(five, wan_pipe, batch_size):
+    batched = best_of_n(wan_pipe, PROMPT, reward=brightness, n=5, batch_size=batch_size, **WAN, **QUIET)
+    # Measured on CPU, fp32: 0 of 255 levels for this pipeline. One level allows for another BLAS.
+    assert largest_difference(batched.candidates, five.candidates) <= 1
+
+
+def test_a_seed_alone_reproduces_its_candidate(five, wan_pipe):
+    assert largest_difference(generate(wan_pipe, PROMPT, [five.seeds[3]], WAN), five.candidates[3:4]) == 0
+
+
+def test_neighbouring_seeds_share_no_candidate():
+    seeds = [candidate_seed(s, k) for s in range(50) for k in range(50)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def pipeline_case(request, name):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+    extra = {
+        "wan_pipe": {**WAN, "negative_prompt": "dog"},
+        "wan_i2v_pipe": {**WAN, "image": image},
+        "ltx_pipe": {**WAN, "height": 32, "width": 32, "num_frames": 9},
+    }
+    return request.getfixturevalue(name), extra[name]
+
+
+@pytest.mark.parametrize("name", ["wan_pipe", "wan_i2v_pipe", "ltx_pipe"])
+def test_encoding_once_changes_nothing(request, name):
+    pipe, kwargs = pipeline_case(request, name)
+    seeds = [candidate_seed(1, k) for k in range(3)]
+    plain_videos = [generate(pipe, PROMPT, [s], kwargs)[0] for s in seeds]
+    encoded = []
+    handle = pipe.text_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    with encode_once(pipe):
+        once = [generate(pipe, PROMPT, [s], kwargs)[0] for s in seeds]
+        batched = generate(pipe, PROMPT, seeds, kwargs)
+    handle.remove()
+    assert largest_difference(once, plain_videos) == 0
+    # Measured on CPU: 0 levels for Wan, 1 level in 4 of 100,000 values for LTX.
+    assert largest_difference(batched, plain_videos) <= 1
+    assert len(encoded) == 2, "prompt and negative prompt, once each"
+    assert "encode_prompt" not in vars(pipe)
+
+
+@pytest.mark.parametrize("name", ["wan_i2v_pipe", "ltx_pipe"])
+def test_other_pipelines(request, name):
+    pipe, kwargs = pipeline_case(request, name)
+    out = best_of_n(pipe, PROMPT, reward=brightness, n=3, batch_size=2, fps=24, **kwargs, **QUIET)
+    assert out.frames.shape[0] == kwargs["num_frames"]
+    assert out.fps == 24
+
+
+def test_two_prompts_are_encoded_apart(wan_pipe):
+    prompts = [PROMPT, "a dog catches a blue square"]
+    outs = best_of_n(wan_pipe, prompts, reward=brightness, n=2, **WAN, **QUIET)
+    assert [o.prompt for o in outs] == prompts
+    assert outs[0].seeds == outs[1].seeds
+    alone = best_of_n(wan_pipe, prompts[1], reward=brightness, n=2, **WAN, **QUIET)
+    assert largest_difference(outs[1].candidates, alone.candidates) == 0
+    assert largest_difference(outs[0].candidates, outs[1].candidates) > 0
+
+
+def test_ties_go_to_the_first(wan_pipe):
+    assert best_of_n(wan_pipe, PROMPT, reward=constant, n=3, **WAN, **QUIET).best == 0
+
+
+def test_a_candidate_without_score_never_wins(wan_pipe):
+    def shy(videos, prompts=None, *, fps, **kwargs):
+        return [None, 0.1, None]
+
+    out = best_of_n(wan_pipe, PROMPT, reward=shy, n=3, **WAN, **QUIET)
+    assert (out.best, out.ranking) == (1, [1, 0, 2])
+    assert out.reasons == ["reward 'shy' returned None", None, "reward 'shy' returned None"]
+
+
+def test_all_none_lists_the_reasons(wan_pipe):
+    class Blind:
+        name = "blind"
+
+        def judge_batch(self, videos, prompts=None, *, fps):
+            return [Verdict(None, None, error=f"server said {500 + k}") for k in range(len(videos))]
+
+        def __call__(self, videos, prompts=None, *, fps, **kwargs):
+            raise AssertionError("videos must not be judged twice")
+
+    with pytest.raises(RewardError, match="'blind' could judge none of the 2.*0: server said 500.*1: server said 501"):
+        best_of_n(wan_pipe, PROMPT, reward=Blind(), n=2, **WAN, **QUIET)
+
+
+def test_a_judge_is_asked_once_and_its_verdicts_are_kept(wan_pipe):
+    class Judge:
+        calls = 0
+
+        def judge_batch(self, videos, prompts=None, *, fps):
+            Judge.calls += 1
+            assert prompts == [PROMPT] * 3
+            return [Verdict("normal", 0.2 * k, num_frames=5, fps=fps) for k in range(3)]
+
+        def __call__(self, videos, prompts=None, *, fps, **kwargs):
+            raise AssertionError("not needed")
+
+    out = best_of_n(wan_pipe, PROMPT, reward=[Judge(), constant], n=3, **WAN, **QUIET)
+    assert Judge.calls == 1
+    assert [v.score for v in out.verdicts] == [0.0, 0.2, 0.4]
+    assert out.scores == pytest.approx([0.25, 0.35, 0.45])
+    assert set(out.parts) == {"Judge", "constant"}
+
+
+def test_resume_draws_only_what_is_missing(wan_pipe, five, tmp_path):
+    broken = Counting(wan_pipe, fail_at=3)
+    with pytest.raises(RuntimeError, match="went away"):
+        best_of_n(broken, PROMPT, reward=brightness, n=5, output_dir=tmp_path, **WAN, **QUIET)
+    assert len(list((tmp_path / "candidates").glob("*.npz"))) == 3
+    again = Counting(wan_pipe)
+    out = best_of_n(again, PROMPT, reward=brightness, n=5, output_dir=tmp_path, **WAN, **QUIET)
+    assert (broken.calls, again.calls) == (3, 2)
+    assert largest_difference(out.candidates, five.candidates) == 0
+    assert out.scores == five.scores
+    assert not [f for f in tmp_path.rglob(".*") if f.is_file()], "no temporary file stays behind"
+    assert json.loads((tmp_path / "result.json").read_text())["best"] == out.best
+
+
+def test_resume_in_another_batch_size_and_with_more_candidates(wan_pipe, five, tmp_path):
+    best_of_n(wan_pipe, PROMPT, reward=brightness, n=2, output_dir=tmp_path, **WAN, **QUIET)
+    counting = Counting(wan_pipe)
+    out = best_of_n(counting, PROMPT, reward=brightness, n=5, batch_size=3, output_dir=tmp_path, **WAN, **QUIET)
+    assert counting.calls == 1
+    assert largest_difference(out.candidates, five.candidates) <= 1
+
+
+def test_several_prompts_resume_in_their_own_folders(wan_pipe, tmp_path):
+    prompts = [PROMPT, "a dog"]
+    best_of_n(wan_pipe, prompts, reward=brightness, n=1, output_dir=tmp_path, **WAN, **QUIET)
+    assert sorted(p.parent.name for p in tmp_path.glob("*/report.html")) == ["prompt-00", "prompt-01"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"num_inference_steps": 1}, "arguments.num_inference_steps was 2, now 1"),
+        ({"prompt": "a dog"}, 'prompt was "a red ball moves right", now "a dog"'),
+        ({"guidance_scale": 1.0}, "arguments.guidance_scale was 3.0, now 1.0"),
+    ],
+)
+def test_resume_refuses_other_settings(wan_pipe, tmp_path, change, words):
+    call = {"prompt": PROMPT, "reward": brightness, "n": 1, "output_dir": tmp_path, **WAN, **QUIET}
+    best_of_n(wan_pipe, **call)
+    with pytest.raises(ResumeError, match=words) as caught:
+        best_of_n(wan_pipe, **{**call, **change})
+    assert "Use another output_dir" in str(caught.value)
+
+
+def test_resume_refuses_other_weights_and_broken_files(wan_pipe, tmp_path):
+    import torch
+
+    call = {"prompt": PROMPT, "reward": brightness, "n": 1, "output_dir": tmp_path, **WAN, **QUIET}
+    best_of_n(wan_pipe, **call)
+    weight = wan_pipe.transformer.proj_out.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.mul_(1.5)
+    with pytest.raises(ResumeError, match=r"pipeline\.components\.transformer was"):
+        best_of_n(wan_pipe, **call)
+    with torch.no_grad():
+        weight.copy_(kept)
+    (tmp_path / "candidates" / "00.npz").write_bytes(b"half a file")
+    with pytest.raises(ResumeError, match="Delete the file"):
+        best_of_n(wan_pipe, **call)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": ""}, "prompt '' must be a text"),
+        ({"prompt": "  \n"}, "must be a text"),
+        ({"prompt": []}, "empty list"),
+        ({"prompt": ["a", ""]}, "prompt '' must be"),
+        ({"prompt": None}, "prompt None must be"),
+        ({"n": 0}, "n=0 must be an integer of at least 1"),
+        ({"n": 2.5}, "n=2.5 must be"),
+        ({"n": True}, "n=True must be"),
+        ({"batch_size": 0}, "batch_size=0 must be"),
+        ({"seed": -1}, "seed=-1 must be"),
+        ({"seed": "a"}, "seed='a' must be"),
+        ({"fps": 0}, "fps=0 must be"),
+        ({"fps": -16}, "fps=-16 must be"),
+        ({"fps": float("nan")}, "fps=nan must be"),
+        ({"fps": None}, "fps is required"),
+        ({"reward": None}, "NoneType"),
+        ({"reward": []}, "at least one reward"),
+        *(({name: 1}, f"{name}= cannot be passed to best_of_n: ") for name in RESERVED if name != "prompt"),
+    ],
+)
+def test_bad_arguments(wan_pipe, change, words):
+    call = {"prompt": PROMPT, "reward": brightness, "n": 1, **WAN, **QUIET, **change}
+    with pytest.raises(ValueError, match=words):
+        best_of_n(wan_pipe, **call)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("pictures", "str without frames"),
+        ((), "tuple without frames"),
+        ((np.zeros((2, 4, 8, 8, 3), np.float32),), "2 videos where 1"),
+        ((np.full((1, 4, 8, 8, 3), np.nan, np.float32),), "NaN"),
+        ((np.zeros((1, 1, 8, 8, 3), np.float32),), "at least 2"),
+    ],
+)
+def test_bad_pipeline_output(output, words):
+    with pytest.raises(ValueError, match=words):
+        split_frames(output, 1)
+
+
+def test_output_forms():
+    video = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3), np.uint8)
+    pictures = [Image.fromarray(f) for f in video]
+    for output in ((video[None],), ([pictures],), (video,), (video[None] / np.float32(255),)):
+        assert np.array_equal(split_frames(output, 1)[0], video)
+
+
+def test_plain_tells_pictures_apart_and_ignores_addresses():
+    a, b = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")
+    assert plain(a) != plain(b)
+    assert plain({"image": a, "f": brightness}) == plain({"image": a.copy(), "f": brightness})

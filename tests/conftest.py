@@ -1,0 +1,170 @@
+"""Tiny real diffusers pipelines, built offline from configs with random weights, and verdicts made from known truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
+from reward_model.video import native_window, sample_indices, zoom_indices
+
+WORDS = "a red green blue ball square moves right left bounces on black gray background dog catches nothing".split()
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {w: k for k, w in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
+    )
+
+
+def _text_encoder() -> Any:
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    config = UMT5Config(
+        vocab_size=len(WORDS) + 3, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, is_encoder_decoder=False
+    )
+    return UMT5EncoderModel(config).eval()
+
+
+def _wan_parts(in_channels: int) -> dict[str, Any]:
+    import torch
+    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=in_channels,
+        out_channels=16,
+        text_dim=32,
+        freq_dim=256,
+        ffn_dim=32,
+        num_layers=2,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
+    )
+    return {
+        "vae": vae,
+        "transformer": transformer,
+        "text_encoder": _text_encoder(),
+        "tokenizer": _tokenizer(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
+    }
+
+
+def _quiet(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def wan_pipe() -> Any:
+    """A WanPipeline of a few thousand weights: 16x16 px, 5 or 9 frames."""
+    from diffusers import WanPipeline
+
+    return _quiet(WanPipeline(**_wan_parts(16)))
+
+
+@pytest.fixture(scope="session")
+def wan_i2v_pipe() -> Any:
+    """A WanImageToVideoPipeline of the kind without an image encoder (Wan 2.2)."""
+    from diffusers import WanImageToVideoPipeline
+
+    return _quiet(WanImageToVideoPipeline(**_wan_parts(36), image_processor=None, image_encoder=None))
+
+
+@pytest.fixture(scope="session")
+def ltx_pipe() -> Any:
+    """An LTXPipeline: another family, whose text embeddings come with attention masks."""
+    import torch
+    from diffusers import (
+        AutoencoderKLLTXVideo,
+        FlowMatchEulerDiscreteScheduler,
+        LTXPipeline,
+        LTXVideoTransformer3DModel,
+    )
+
+    torch.manual_seed(0)
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        patch_size=1,
+        patch_size_t=1,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        num_layers=1,
+        caption_channels=32,
+    )
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False, False, False, False, False),
+        upsample_residual=(False, False, False, False),
+        upsample_factor=(1, 1, 1, 1),
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    )
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
+    parts = {"vae": vae, "transformer": transformer, "text_encoder": _text_encoder(), "tokenizer": _tokenizer()}
+    return _quiet(LTXPipeline(**parts, scheduler=FlowMatchEulerDiscreteScheduler()))
+
+
+@pytest.fixture(scope="session")
+def verdict_of() -> Callable[..., Verdict]:
+    """What a perfect judge would say: the truth of a world video as a verdict, through the judge's own frame grids."""
+
+    def make(truth: VideoAnnotation, log_odds: float, cot: str = "The outline changes.") -> Verdict:
+        score = VerdictScore(-float(np.logaddexp(0, -log_odds)), -float(np.logaddexp(0, log_odds)))
+        grid = sample_indices(truth.num_frames, truth.fps, 4)
+        common = {
+            "score": score.p_normal,
+            "readout": "direct",
+            "log_odds": log_odds,
+            "num_frames": truth.num_frames,
+            "fps": truth.fps,
+            "provenance": {"model": {"model": "truth"}, "prompts": "none"},
+        }
+        if not truth.anomalies:
+            report = TurnReport("normal", cot)
+            turn = Turn(1, tuple(grid), 4.0, '{"status": "normal"}', "normal", report, direct_score=score)
+            return Verdict(status="normal", turns=(turn,), **common)
+        seen = truth.anomalies[0].on_grid(grid)
+        assert seen is not None
+        window = native_window(seen.frames, grid, truth.num_frames)
+        zoom = zoom_indices(window, truth.num_frames, truth.fps, 8)
+        near = truth.anomalies[0].on_grid(zoom)
+        assert near is not None
+        turns = (
+            Turn(1, tuple(grid), 4.0, "{}", "abnormal", TurnReport("abnormal", cot, (seen,)), direct_score=score),
+            Turn(2, tuple(zoom), 8.0, "{}", "abnormal", TurnReport("abnormal", cot, (near,)), direct_score=score),
+        )
+        frames = FrameRange(zoom[near.frames.start], zoom[near.frames.end])
+        native = replace(near, frames=frames, boxes={zoom[k]: v for k, v in near.boxes.items()})
+        return Verdict(status="abnormal", turns=turns, window=window, anomalies=(native,), **common)
+
+    return make
