@@ -109,7 +109,8 @@ def encode_once(pipe: Any) -> Iterator[None]:
         rows, reduced = _one_row(bound)
         if rows is None:
             return original(*args, **kwargs)
-        key = repr(sorted(reduced.items()))
+        # A text and a list of one text encode alike; pipelines differ in which of them they pass on.
+        key = repr(sorted((k, v[0] if isinstance(v, list) else v) for k, v in reduced.items()))
         if key not in memory:
             memory[key] = original(**reduced)
         return _repeat(memory[key], rows)

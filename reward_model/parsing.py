@@ -105,6 +105,7 @@ class _BadAnswerError(Exception):
 # An unfinished string runs to the end: every character is looked at once, whatever the answer.
 _STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|,(?=\s*[}\]])', re.DOTALL)
 _SMART_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u2033": '"'})
+_OBJECT_START = re.compile(r'\{(?=\s*")')
 _OWN_KEY = re.compile(rf'"\s*(?:{COT}|{STATUS}|{ANOMALIES})\s*"\s*:', re.IGNORECASE)
 
 
@@ -127,24 +128,27 @@ def _find_object(text: str) -> dict[str, Any]:
 
 
 def _drop_trailing_commas(text: str) -> str:
-    return _STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text)
+    start = _OBJECT_START.search(text)
+    at = start.start() if start else len(text)  # a lone quote in the prose before must not turn strings inside out
+    return text[:at] + _STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text[at:])
 
 
 def _objects(text: str) -> tuple[list[dict[str, Any]], str]:
     """All outermost objects of the text that have a status key, and the text around them."""
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    found, outside, after, position = [], [], 0, text.find("{")
-    while position >= 0:
+    found, outside, after = [], [], 0
+    start = _OBJECT_START.search(text)
+    while start:
         try:
-            value, end = decoder.raw_decode(text, position)
+            value, end = decoder.raw_decode(text, start.start())
         except ValueError:
-            position = text.find("{", position + 1)
+            start = _OBJECT_START.search(text, start.end())
             continue
         if STATUS in value:
             found.append(value)
-            outside.append(text[after:position])
+            outside.append(text[after : start.start()])
             after = end
-        position = text.find("{", end)
+        start = _OBJECT_START.search(text, end)
     return found, "\n".join([*outside, text[after:]])
 
 

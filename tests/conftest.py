@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,25 @@ import pytest
 from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
 from reward_model.video import native_window, sample_indices, zoom_indices
 
-WORDS = "a red green blue ball square moves right left bounces on black gray background dog catches nothing".split()
+WORDS = [
+    "a",
+    "red",
+    "green",
+    "blue",
+    "ball",
+    "square",
+    "moves",
+    "right",
+    "left",
+    "bounces",
+    "on",
+    "black",
+    "gray",
+    "background",
+    "dog",
+    "catches",
+    "nothing",
+]
 
 
 def _tokenizer() -> Any:
@@ -132,6 +151,19 @@ def ltx_pipe() -> Any:
     vae.use_framewise_encoding = vae.use_framewise_decoding = False
     parts = {"vae": vae, "transformer": transformer, "text_encoder": _text_encoder(), "tokenizer": _tokenizer()}
     return _quiet(LTXPipeline(**parts, scheduler=FlowMatchEulerDiscreteScheduler()))
+
+
+@pytest.fixture(scope="session")
+def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real Qwen3-VL checkpoint of random weights: it answers garbage, so every verdict is a forced one."""
+    from reward_model.training.mini_config import build_judge
+
+    folder = tmp_path_factory.mktemp("tiny-judge")
+    model, processor = build_judge("tiny")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "judge.json").write_text('{"prompts": "compact", "max_scan_tokens": 8, "max_zoom_tokens": 8}')
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -159,9 +159,9 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
 def init_vae(vae: nn.Module) -> None:
     """Fan-in weights, and a network that starts out treating every frame alone.
 
-    Causal convolutions get their weight on the newest frame and zeros on the past; temporal resampling starts as a copy.
+    Causal convolutions put their weight on the newest frame, zeros on the past; temporal resampling starts as a copy.
     What single frames teach then carries over to clips unchanged. Residual branches start small, posterior noise at
-    exp(-3): with the stock unit noise a prototype predicted little more than the mean picture for its first 80 steps.
+    exp(-3): with the stock unit noise a prototype predicted little but the mean picture for its first 80 steps.
     """
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock
 

@@ -38,7 +38,7 @@ class Phase:
 class VaeConfig:
     """Measured on one 2.5 GHz core: about 0.5, 0.9 and 2.1 s a step in the three phases."""
 
-    phases: tuple[Phase, ...] = (Phase(1, 48, 800), Phase(17, 4, 450), Phase(NUM_FRAMES, 2, 230))
+    phases: tuple[Phase, ...] = (Phase(1, 48, 800), Phase(17, 4, 450), Phase(NUM_FRAMES, 2, 50))
     lr: float = 0.03
     adam_lr: float = 2e-3
     kl_weight: float = 2e-4

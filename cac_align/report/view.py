@@ -193,7 +193,7 @@ def probability(p: float) -> str:
     """A probability with enough digits to tell it from 0 and 1: ``0.982``, ``0.99996``, ``2.4e-07``."""
     if 0.001 <= p <= 0.999 or p in (0.0, 1.0):
         return f"{p:.3f}"
-    return f"{p:.1e}" if p < 0.001 else f"{p:.{min(9, 1 - math.floor(math.log10(1 - p)))}f}"
+    return f"{p:.1e}" if p < 0.001 else f"{p:.{min(9, -math.floor(math.log10(1 - p)))}f}"
 
 
 def signed(value: float | None) -> str:

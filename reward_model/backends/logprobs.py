@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from reward_model.parsing import STATUS_PREFIX
 from reward_model.schema import VerdictScore
 
 #: Text of a token -> its log-probability, for the likeliest next tokens.
@@ -27,7 +28,7 @@ NextTokens = Mapping[str, float]
 Ask = Callable[[str], NextTokens | None]
 
 _NEGLIGIBLE = math.log(1e-3)
-_VERDICT = re.compile(rb'"status"\s*:\s*"')
+_VERDICT = re.compile(rb'"status"\s*:\s*"(?=(?:ab)?normal\b)', re.IGNORECASE)
 
 
 def next_tokens(entry: Mapping[str, Any]) -> dict[str, float]:
@@ -133,14 +134,16 @@ def generated_verdict(content: Sequence[Mapping[str, Any]]) -> tuple[str, Verdic
     drawn, P(abnormal) is known up to its first token. Args: ``content`` is the ``logprobs.content`` of a chat answer.
 
     Returns:
-        The answer up to the word, and the score; None when there is no such place, or a token straddles it.
+        The answer up to the word, ending in the canonical prefix, and the score; None when there is no such place, or a
+        token straddles it.
     """
     pieces = [bytes(item["bytes"]) if item.get("bytes") else str(item.get("token", "")).encode() for item in content]
-    ends = [match.end() for match in _VERDICT.finditer(b"".join(pieces))]
+    text = b"".join(pieces)
+    found = list(_VERDICT.finditer(text))
     starts = _running_starts(pieces)
-    if not ends or ends[-1] not in starts:
+    if not found or found[-1].end() not in starts:
         return None
-    position = starts.index(ends[-1])
+    position = starts.index(found[-1].end())
     lists: dict[str, NextTokens] = {}
     covered = ""
     for entry in content[position:]:
@@ -149,7 +152,8 @@ def generated_verdict(content: Sequence[Mapping[str, Any]]) -> tuple[str, Verdic
         if not any(word.startswith(covered) for word in ("normal", "abnormal")):
             break
     score = verdict_score(lists.get)
-    return None if score is None else (b"".join(pieces[:position]).decode(errors="replace"), score)
+    before = text[: found[-1].start()].decode(errors="replace")
+    return None if score is None else (before + STATUS_PREFIX, score)
 
 
 def _running_starts(pieces: Sequence[bytes]) -> list[int]:

@@ -1,11 +1,12 @@
 """The one wording: text files and a small renderer that turns frames into a conversation.
 
-A wording is a folder of ``.txt`` files. ``paper`` follows the block structure of Figs. S4 and S5 (role, frames, five types, three steps, JSON) in our own words with
-every hint left out, for full-size models; ``compact`` asks the same in a few tokens, for the mini judge that was trained with it.
-Both ask for the schema of :mod:`reward_model.parsing`.
+A wording is a folder of ``.txt`` files. ``paper`` follows the block structure of Figs. S4 and S5 (role, frames, five
+types, three steps, JSON) in our own words with every hint left out, for full-size models; ``compact`` asks the same in
+a few tokens, for the mini judge that was trained with it. Both ask for the schema of :mod:`reward_model.parsing`.
 
-Placeholders are ``{lower_case}`` words and are filled in one pass, so text that came from outside is never formatted again, braces and
-HTML included. A wording decides by its placeholders what it shows: ``{cot}`` is the whole reasoning of turn one, ``{cot_last}`` its last sentence.
+Placeholders are ``{lower_case}`` words and are filled in one pass, so text that came from outside is never formatted
+again, braces and HTML included. A wording decides by its placeholders what it shows: ``{cot}`` is the whole reasoning
+of turn one, ``{cot_last}`` its last sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
@@ -41,18 +42,22 @@ class PromptSet:
     version: str
     texts: Mapping[str, str] = field(repr=False)
 
-    def scan(self, frames: Frames, prompt: str = "", *, first: int = 0) -> Conversation:
+    def scan(self, frames: Frames, prompt: str = "", *, first: int = 0, hint: str = "") -> Conversation:
         """Turn one: the whole video on its sampled grid.
 
         Args:
             frames: (T, H, W, 3) uint8, or a list of (H, W, 3).
             prompt: the text the video was generated from; shown as data, by wordings that show it.
             first: number announced for the first frame (training on single frames uses other numbers than 0).
+            hint: what a teacher is told of the truth (:mod:`reward_model.prompts.hints`); never given to a judge.
         """
-        return (self._user("scan", frames, first, prompt_block=self._block("prompt_block", prompt=clean_line(prompt))),)
+        block = self._block("prompt_block", prompt=clean_line(prompt))
+        return (self._user("scan", frames, first, prompt_block=block, hint_block=hint),)
 
-    def zoom(self, frames: Frames, prompt: str = "", *, cot: str = "") -> Conversation:
-        """Turn two as a fresh conversation: the clip, and what turn one reasoned (F-40)."""
+    def zoom(self, frames: Frames, prompt: str = "", *, cot: str = "", hint: str = "") -> Conversation:
+        """Turn two as a fresh conversation: the clip, and what turn one reasoned (F-40). ``hint`` as in
+        :meth:`scan`.
+        """
         cot = clean_text(cot)
         return (
             self._user(
@@ -61,13 +66,14 @@ class PromptSet:
                 0,
                 prompt_block=self._block("prompt_block", prompt=clean_line(prompt)),
                 cot_block=self._block("cot_block", cot=cot, cot_last=last_sentence(cot)),
+                hint_block=hint,
             ),
         )
 
-    def zoom_continued(
-        self, history: Conversation, answer: str, frames: Frames, prompt: str = ""
-    ) -> Conversation:
-        """Turn two in the same chat: after turn one and its verbatim answer. ``prompt`` was already shown in turn one."""
+    def zoom_continued(self, history: Conversation, answer: str, frames: Frames, prompt: str = "") -> Conversation:
+        """Turn two in the same chat: after turn one and its verbatim answer. ``prompt`` was already shown in turn
+        one.
+        """
         del prompt
         return (*history, Message("assistant", (clean_text(answer),)), self._user("zoom_continued", frames, 0))
 
@@ -106,7 +112,9 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Outside text made safe to show: control and invisible direction characters removed, chat markers such as ``<|im_end|>`` disarmed by a space."""
+    """Outside text made safe to show: control and invisible direction characters removed, chat markers such as
+    ``<|im_end|>`` disarmed by a space.
+    """
     return _CHAT_MARKER.sub("< ", _CONTROL.sub("", text))
 
 
@@ -120,7 +128,7 @@ def last_sentence(text: str) -> str:
     return re.split(r"(?<=[.!?])\s+", text.strip())[-1]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_prompts(name: str = "paper") -> PromptSet:
     """The wording of that name.
 

@@ -151,7 +151,7 @@ def test_all_none_lists_the_reasons(wan_pipe):
         def __call__(self, videos, prompts=None, *, fps, **kwargs):
             raise AssertionError("videos must not be judged twice")
 
-    with pytest.raises(RewardError, match="'blind' could judge none of the 2.*0: server said 500.*1: server said 501"):
+    with pytest.raises(RewardError, match=r"'blind' could judge none of the 2.*0: server said 500.*1: server said 501"):
         best_of_n(wan_pipe, PROMPT, reward=Blind(), n=2, **WAN, **QUIET)
 
 
@@ -189,7 +189,7 @@ def test_resume_draws_only_what_is_missing(wan_pipe, five, tmp_path):
 
 
 def test_resume_in_another_batch_size_and_with_more_candidates(wan_pipe, five, tmp_path):
-    best_of_n(wan_pipe, PROMPT, reward=brightness, n=2, output_dir=tmp_path, **WAN, **QUIET)
+    best_of_n(Counting(wan_pipe), PROMPT, reward=brightness, n=2, output_dir=tmp_path, **WAN, **QUIET)
     counting = Counting(wan_pipe)
     out = best_of_n(counting, PROMPT, reward=brightness, n=5, batch_size=3, output_dir=tmp_path, **WAN, **QUIET)
     assert counting.calls == 1

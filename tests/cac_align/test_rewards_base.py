@@ -86,7 +86,7 @@ def test_composite_refuses_other_scales_and_nothing():
     def level(videos, prompts=None, *, fps, **kwargs):
         return [255.0] * len(videos)
 
-    with pytest.raises(RewardError, match="'level' returned 255 for video 0.*rescale"):
+    with pytest.raises(RewardError, match=r"'level' returned 255 for video 0.*rescale"):
         CompositeReward([half, level])(VIDEOS, fps=16)
     with pytest.raises(RewardError, match="at least one"):
         CompositeReward([])

@@ -1,0 +1,308 @@
+"""The evidence page: what it says, what it must not do, and that a browser shows the boxes where the truth is."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cac_align import BestOfNOutput
+from cac_align.report.media import display_scale, write_mp4
+from cac_align.report.overlay import BAR, BOX, draw_overlay
+from cac_align.report.page import score_axis, visible
+from cac_align.report.save import ReportError, render_folder
+from cac_align.report.view import film_indices, flatten, probability, score_digits, signed, timeline
+from reward_model.schema import Box, Verdict
+from reward_model.video import read_file
+from reward_model.world import make_video
+
+CHROMIUM = Path("/usr/bin/chromium")
+NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""
+COT = "</script><img src=x onerror=alert(1)> {{ 7 * 7 }} the outline changes"
+SETTINGS = {
+    "pipeline": {"class": "WanPipeline", "model": "<b>folder</b>", "components": {}},
+    "arguments": {"num_inference_steps": 2},
+    "seed": 0,
+    "reward": "cac-<i>mini</i>",
+}
+
+
+@pytest.fixture(scope="module")
+def output(verdict_of):
+    """Four candidates: squashed, normal, split, and one nobody could judge."""
+    made = [make_video(3, "squash"), make_video(11), make_video(5, "split"), make_video(8, "vanish")]
+    verdicts = [verdict_of(t, lo, COT) for (_, t), lo in zip(made, (-4.0, 3.9, -1.2, 0.0), strict=True)]
+    verdicts[3] = replace(verdicts[3], status=None, score=None, error="half an answer <b>")
+    return BestOfNOutput(
+        prompt=NASTY,
+        candidates=[frames for frames, _ in made],
+        scores=[v.score for v in verdicts],
+        best=1,
+        seeds=[5, 6, 7, 8],
+        verdicts=verdicts,
+        reasons=[None, None, None, "half an answer <b>"],
+        fps=16.0,
+        settings=SETTINGS,
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(output, tmp_path_factory):
+    return output.save(tmp_path_factory.mktemp("report"))
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_files(saved, output):
+    folder = saved.parent
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert names == ["best.mp4", *(f"candidates/0{k}.mp4" for k in range(4)), "report.html", "result.json"]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["prompt"] == NASTY
+    assert (result["best"], result["ranking"]) == (1, [1, 2, 0, 3])
+    assert [c["scale"] for c in result["candidates"]] == [8, 8, 8, 8]
+    assert Verdict.from_dict(result["candidates"][0]["verdict"]).to_dict() == output.verdicts[0].to_dict()
+    assert (folder / "best.mp4").read_bytes() == (folder / "candidates" / "01.mp4").read_bytes()
+
+
+def test_texts_are_data_not_markup(saved):
+    text = saved.read_text()
+    page = Page(text)
+    scripts = [attrs for tag, attrs in page.tags if tag == "script"]
+    assert [a.get("type") for a in scripts] == ["application/json", None]
+    assert not [t for t, a in page.tags if t in ("b", "iframe", "base", "form") or "onerror" in a or "style" in a]
+    assert "<script>alert('p')</script>" in "".join(page.words)
+    assert "{{ 7 * 7 }}" in text
+    assert not {"\x00", "\x1b", "\u202e"} & set(text)
+    assert "half an answer &lt;b&gt;" in text
+
+
+def test_page_fetches_nothing(saved):
+    text = saved.read_text()
+    addresses = [a[k] for _, a in Page(text).tags for k in ("src", "href", "action", "poster", "data") if a.get(k)]
+    assert addresses
+    assert all(a.startswith(("data:", "#")) for a in addresses)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    policy = next(a["content"] for t, a in Page(text).tags if t == "meta" and a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+
+
+def test_page_says_what_was_found(saved):
+    words = " ".join(" ".join(Page(saved.read_text()).words).split())
+    for expected in ("Chosen: candidate 2", "Object Distortion", "Could not judge", "log-odds +3.90", "splits in two"):
+        assert expected in words
+
+
+def test_report_is_rendered_again_from_the_folder(saved):
+    before = Page(saved.read_text())
+    saved.unlink()
+    assert render_folder(saved.parent) == saved
+    after = Page(saved.read_text())
+    assert after.words == before.words
+    assert [t for t, _ in after.tags] == [t for t, _ in before.tags]
+
+
+def test_folders_without_a_result(tmp_path):
+    with pytest.raises(ReportError, match=r"holds no result\.json"):
+        render_folder(tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(ReportError, match="no result of best_of_n"):
+        render_folder(tmp_path)
+    (tmp_path / "result.json").write_text('{"format": 99}')
+    with pytest.raises(ReportError, match="format 99"):
+        render_folder(tmp_path)
+
+
+def test_scores_without_verdicts(tmp_path):
+    frames = make_video(1)[0]
+    scores = [3.5, -1.0]
+    out = BestOfNOutput("p", [frames] * 2, scores, 0, [1, 2], [None] * 2, [None] * 2, 16.0, settings=SETTINGS)
+    words = " ".join(Page(out.save(tmp_path).read_text()).words)
+    assert "3.500" in words
+    assert "\u22121.000" in words
+    assert score_axis(scores) == (-1.0, 3.5)
+
+
+@pytest.mark.parametrize("size", [(31, 33), (32, 48), (257, 301), (480, 832)])
+def test_mp4_is_even_playable_and_close_to_the_frames(tmp_path, size):
+    ramp = np.linspace(0, 200, size[1]).astype(np.uint8)
+    frames = np.broadcast_to(ramp[None, None, :, None], (7, *size, 3)).copy()
+    frames += np.arange(7, dtype=np.uint8)[:, None, None, None] * 8
+    scale = write_mp4(tmp_path / "a.mp4", frames, 12.5)
+    decoded, fps = read_file(tmp_path / "a.mp4")
+    assert fps == 12.5
+    assert (decoded.shape[1] % 2, decoded.shape[2] % 2) == (0, 0)
+    seen = decoded[:, scale // 2 :: scale, scale // 2 :: scale][:, : size[0], : size[1]]
+    assert np.abs(seen.astype(int) - frames).mean() < 3
+
+
+def test_display_scale():
+    assert [display_scale(*s) for s in ((32, 32), (255, 300), (256, 256), (480, 832))] == [8, 2, 1, 1]
+
+
+def test_overlay_draws_the_box_where_the_truth_is(verdict_of):
+    frames, truth = make_video(3, "squash")
+    verdict = verdict_of(truth, -3.0)
+    drawn = draw_overlay(frames, verdict)
+    assert drawn.shape == (81, 256 + BAR, 256, 3)
+    key, boxes = next(iter(verdict.anomalies[0].boxes.items()))
+    rows, columns = np.nonzero((drawn[key, :256] == BOX).all(-1))
+    expected = boxes[0].to_pixels(256, 256)
+    assert np.abs(np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) - expected).max() <= 1
+    assert not (drawn[0, :256] == BOX).all(-1).any()
+
+
+def test_timeline_positions(verdict_of):
+    _, truth = make_video(3, "squash")
+    verdict = verdict_of(truth, -3.0)
+    line = timeline(verdict, 81, 16)
+    assert [m["label"] for m in line["marks"]] == ["0", "1 s", "2 s", "3 s", "4 s"]
+    assert line["ticks"][0][0] == pytest.approx(100 * 0.5 / 81, abs=1e-3)
+    window = line["window"]
+    assert window["x"] == pytest.approx(100 * verdict.window.start / 81, abs=1e-3)
+    assert window["x"] + window["width"] == pytest.approx(100 * (verdict.window.end + 1) / 81, abs=2e-3)
+    assert film_indices(12) == list(range(12))
+    assert film_indices(2)[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.5, "0.500"), (0.98234, "0.982"), (0.99996, "0.99996"), (2.4e-7, "2.4e-07"), (1.0, "1.000"), (0.0, "0.000")],
+)
+def test_probability_never_rounds_to_certainty(p, text):
+    assert probability(p) == text
+
+
+def test_small_texts():
+    assert signed(-1.5) == "\u22121.50"
+    assert signed(None) == ""
+    assert (score_digits([0.5, 0.25]), score_digits([0.99991, 0.99992, None])) == (3, 5)
+    assert visible("a\x07b\u2066c\nd") == "a\u2407b\ufffdc\nd"
+    assert flatten({"a_b": {"c": 1, "d": None}, "e": [1, 2]}) == [
+        ("a b \u203a c", "1"),
+        ("a b \u203a d", "\u2013"),
+        ("e", "1, 2"),
+    ]
+
+
+def iou(a, b):
+    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    inner = max(0, x1 - x0) * max(0, y1 - y0)
+    areas = [(r[2] - r[0]) * (r[3] - r[1]) for r in (a, b)]
+    return inner / (sum(areas) - inner)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+def open_page(browser, path, width=1280, scheme="light"):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.problems = []
+    page.on("console", lambda m: page.problems.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: page.problems.append(str(e)))
+    page.on("request", lambda r: page.problems.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    page.on("dialog", lambda d: page.problems.append("dialog " + d.message))
+    page.goto(path.as_uri())
+    return page
+
+
+def wait_until(page, expression, argument=None):
+    """Polls from outside: the page's policy forbids what Playwright's own waiting would evaluate in it."""
+    for _ in range(200):
+        if page.evaluate(expression, argument):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {expression}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_browser_plays_without_errors(browser, saved, width, scheme):
+    page = open_page(browser, saved, width, scheme)
+    wait_until(page, "document.querySelector('.hero video').currentTime > 0.3")
+    assert page.evaluate("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
+    page.locator("#evidence-0").scroll_into_view_if_needed()
+    wait_until(page, "document.querySelector('#evidence-0 video').currentTime > 0.2")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 17, 20)"
+    assert dark == (scheme == "dark")
+    assert page.problems == []
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("candidate", [0, 2])
+def test_browser_draws_boxes_on_the_anomaly(browser, saved, output, candidate):
+    kinds = {0: (3, "squash"), 2: (5, "split")}
+    _, truth = make_video(*kinds[candidate])
+    page = open_page(browser, saved)
+    page.click("[data-act=play]")
+    boxes = output.verdicts[candidate].anomalies[0].boxes
+    for frame in (min(boxes), sorted(boxes)[len(boxes) // 2], max(boxes)):
+        page.evaluate(
+            """([candidate, frame]) => {
+                const range = document.querySelector(`#evidence-${candidate} input`);
+                range.value = frame; range.dispatchEvent(new Event("input"));
+            }""",
+            [candidate, frame],
+        )
+        player = page.locator(f"#evidence-{candidate} .player")
+        wait_until(
+            page,
+            "([c, f]) => { const v = document.querySelector(`#evidence-${c} video`);"
+            " return !v.seeking && v.closest('.player').dataset.frame == f; }",
+            [candidate, frame],
+        )
+        page.wait_for_timeout(150)
+        outer = player.locator("video").bounding_box()
+        drawn = [b.bounding_box() for b in player.locator(".box").all()]
+        expected = truth.anomalies[0].boxes[frame]
+        assert len(drawn) == len(expected)
+        for found, box in zip(drawn, expected, strict=True):
+            left, top = (found["x"] - outer["x"]) / outer["width"], (found["y"] - outer["y"]) / outer["height"]
+            right, bottom = left + found["width"] / outer["width"], top + found["height"] / outer["height"]
+            assert iou((left, top, right, bottom), [v / 1000 for v in Box(*box.as_list()).as_list()]) > 0.9
+    page.evaluate("document.querySelector('#evidence-0 input').value = 0")
+    page.click("[data-act=boxes]")
+    assert not page.locator(f"#evidence-{candidate} .overlay").is_visible()
+    assert page.problems == []
+    page.close()
+
+
+@pytest.mark.slow
+def test_browser_keyboard_moves_through_frames(browser, saved):
+    page = open_page(browser, saved)
+    page.click("[data-act=play]")
+    page.locator("#evidence-0 input").focus()
+    page.keyboard.press("Home")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.querySelector('#evidence-0 .player').dataset.frame") == "3"
+    page.close()
