@@ -13,25 +13,8 @@ import pytest
 from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
 from reward_model.video import native_window, sample_indices, zoom_indices
 
-WORDS = [
-    "a",
-    "red",
-    "green",
-    "blue",
-    "ball",
-    "square",
-    "moves",
-    "right",
-    "left",
-    "bounces",
-    "on",
-    "black",
-    "gray",
-    "background",
-    "dog",
-    "catches",
-    "nothing",
-]
+TEXT = "a red green blue ball square moves right left bounces on black gray background dog catches nothing"
+WORDS = TEXT.split()
 
 
 def _tokenizer() -> Any:

@@ -107,7 +107,7 @@ class RecordingBackend:
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b", buffering=0) as file:
+        with self.path.open("a+b", buffering=0) as file:
             # A line torn by an earlier crash is ended first, so that it costs one exchange and not two.
             if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
                 lines = "\n" + lines

@@ -7,6 +7,7 @@ is not.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -141,4 +142,4 @@ def parse_retry_after(value: str | None) -> float | None:
         except ValueError:
             return None
         seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if seconds == seconds and seconds != float("inf") else None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,182 @@
+"""What a judge's two turns are worth in training: equations 2 to 6, as pure functions of parsed reports (section 3.3).
+
+An invalid turn (unparsable, outside the schema, cut by the token limit) is ``None`` and nothing is read from it. The
+paper leaves open what a missing turn two is worth; the readings chosen here are the rows of the table in
+``tests/reward_model/test_rewards.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reward_model.grounding import mean_box_iou, temporal_iou, type_iou
+from reward_model.schema import Anomaly, Box, TurnReport, VideoAnnotation
+
+SALIENCY = {True: 1.0, None: 1.0, False: 0.5}
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """Weights of Equation 6, in the paper's order w1 to w5."""
+
+    format: float = 1.0
+    status: float = 2.0
+    type: float = 2.0
+    temporal: float = 2.0
+    spatial: float = 5.0
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weights and the readings of what the paper leaves open.
+
+    ``gate``: overlaps count only where both statuses are right (``"both"``, the paper's sentence), or turn by turn.
+        ``gate_outside``: a failed gate takes
+    the whole anomalous term, not the overlaps inside the saliency discount. ``rescued_normal``: status reward of a
+    normal video that turn one suspected and turn two cleared, -1 to 0.
+    """
+
+    weights: RewardWeights = field(default_factory=RewardWeights)
+    gate: Literal["both", "turnwise"] = "both"
+    gate_outside: bool = False
+    rescued_normal: float = -0.5
+
+    def __post_init__(self) -> None:
+        if self.gate not in ("both", "turnwise"):
+            raise ValueError(f"gate={self.gate!r} must be 'both' or 'turnwise'")
+        if not -1 <= self.rescued_normal <= 0:
+            raise ValueError(f"rescued_normal={self.rescued_normal} must lie in [-1, 0]")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Two turns about one video.
+
+    ``scan`` and ``zoom`` are the parsed reports, None where the turn was invalid. ``zoomed`` says whether turn two took
+    place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown.
+    """
+
+    scan: TurnReport | None
+    zoom: TurnReport | None
+    zoomed: bool
+    scan_indices: Sequence[int]
+    clip_indices: Sequence[int] = ()
+
+    @property
+    def valid(self) -> tuple[bool, bool]:
+        """Valid_1 and Valid_2 (F-42): a turn two that never was is valid only after a valid "normal"."""
+        vacuous = not self.zoomed and self.scan is not None and self.scan.status == "normal"
+        return self.scan is not None, self.zoom is not None or vacuous
+
+
+@dataclass(frozen=True)
+class RewardParts:
+    """The five terms before weights and discount, and the total of Equation 6."""
+
+    format: float
+    status: float
+    type: float
+    temporal: float
+    spatial: float
+    total: float
+
+
+def format_reward(rollout: Rollout) -> float:
+    """Equation 2: half a point lost for each invalid turn; 0, -1/2 or -1."""
+    return -0.5 * sum(not v for v in rollout.valid)
+
+
+def status_reward(rollout: Rollout, truth: VideoAnnotation, *, rescued_normal: float = -0.5) -> float:
+    """0 where the statuses are right, down to -1 (F-44): an anomalous video needs both turns, a normal one may pass on
+    turn one.
+    """
+    statuses = _statuses(rollout)
+    if truth.status == "abnormal":
+        return 0.0 if statuses == ("abnormal", "abnormal") else -1.0
+    if None in statuses:
+        return -1.0
+    if statuses == ("abnormal", "normal"):
+        return rescued_normal
+    return 0.0 if statuses[0] == "normal" else -1.0
+
+
+def turn_type_ious(rollout: Rollout, truth: VideoAnnotation) -> tuple[float, float]:
+    """Overlap of the type sets of each turn; 0 for a turn that is missing or invalid. Their mean is Equation 3."""
+    reports = (rollout.scan, rollout.zoom if rollout.zoomed else None)
+    first, second = (type_iou(r.types, truth.types) if r is not None and r.anomalies else 0.0 for r in reports)
+    return first, second
+
+
+def temporal_reward(rollout: Rollout, truth: VideoAnnotation) -> float:
+    """Equation 4: union of the ranges turn one reported against all true frames, on the grid turn one was shown."""
+    if rollout.scan is None:
+        return 0.0
+    placed = [p for a in truth.anomalies if (p := a.on_grid(rollout.scan_indices)) is not None]
+    return temporal_iou(_frames(rollout.scan.anomalies), _frames(placed))
+
+
+def spatial_reward(rollout: Rollout, truth: VideoAnnotation) -> float:
+    """Equation 5: mean overlap of the true boxes on the clip's frames that both sides call anomalous; 0 if there is
+    none.
+    """
+    if rollout.zoom is None or not rollout.clip_indices:
+        return 0.0
+    placed = [p for a in truth.anomalies if (p := a.on_grid(rollout.clip_indices)) is not None]
+    common = _frames(rollout.zoom.anomalies) & _frames(placed)
+    return mean_box_iou(_boxes(rollout.zoom.anomalies), _boxes(placed), common)
+
+
+def mean_saliency(truth: VideoAnnotation) -> float:
+    """gbar: mean over the true anomalies of 1 (salient, or unknown) and 1/2 (not salient); 1 for a normal video."""
+    values = [SALIENCY[a.salient] for a in truth.anomalies]
+    return sum(values) / len(values) if values else 1.0
+
+
+def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig | None = None) -> RewardParts:
+    """Equation 6: ``w1 R_fmt + w2 gbar R_stat + m (w3 R~_type + w4 R~_temp + w5 R~_spa)``, ``R~ = 1 - gbar (1 - R)``.
+
+    Ranges with the paper's weights: [-3, 9] for a salient anomaly, [-3, 0] for a normal video.
+    """
+    config = config or RewardConfig()
+    w, gbar = config.weights, mean_saliency(truth)
+    form = format_reward(rollout)
+    status = status_reward(rollout, truth, rescued_normal=config.rescued_normal)
+    total = w.format * form + w.status * gbar * status
+    if truth.status == "normal":
+        return RewardParts(form, status, 0.0, 0.0, 0.0, total)
+    scan_passes, zoom_passes = _gates(rollout, config.gate)
+    types = turn_type_ious(rollout, truth)
+    kind = (types[0] * scan_passes + types[1] * zoom_passes) / 2
+    when = temporal_reward(rollout, truth) * scan_passes
+    where = spatial_reward(rollout, truth) * zoom_passes
+    if not config.gate_outside or scan_passes or zoom_passes:
+        total += sum(k * (1 - gbar * (1 - r)) for k, r in ((w.type, kind), (w.temporal, when), (w.spatial, where)))
+    return RewardParts(form, status, kind, when, where, total)
+
+
+def _statuses(rollout: Rollout) -> tuple[str | None, str | None]:
+    """Status of each turn; None where it is invalid. A turn two that was not due repeats turn one's "normal"."""
+    valid = rollout.valid
+    first = rollout.scan.status if rollout.scan is not None else None
+    if not valid[1]:
+        return first, None
+    return first, rollout.zoom.status if rollout.zoom is not None else "normal"
+
+
+def _gates(rollout: Rollout, gate: str) -> tuple[bool, bool]:
+    passes = tuple(status == "abnormal" for status in _statuses(rollout))
+    return (all(passes), all(passes)) if gate == "both" else (passes[0], passes[1])
+
+
+def _frames(anomalies: Sequence[Anomaly]) -> set[int]:
+    return {k for a in anomalies for k in a.frames.frames()}
+
+
+def _boxes(anomalies: Sequence[Anomaly]) -> Mapping[int, tuple[Box, ...]]:
+    boxes: dict[int, tuple[Box, ...]] = {}
+    for anomaly in anomalies:
+        for frame, found in anomaly.boxes.items():
+            boxes[frame] = boxes.get(frame, ()) + found
+    return boxes
