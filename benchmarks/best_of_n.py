@@ -22,6 +22,7 @@ from diffusers import WanPipeline
 from scipy import stats
 
 from cac_align import CaCReward, best_of_n
+from reward_model.evaluation import auroc
 from reward_model.readout import READOUTS, reward_value
 from reward_model.schema import Verdict
 from reward_model.world import make_scene
@@ -57,10 +58,6 @@ def compare(faulty: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> dict[
         (difference,), np.mean, n_resamples=10_000, method="percentile", rng=0
     ).confidence_interval
     better, worse = int((first & ~picked).sum()), int((~first & picked).sum())
-    clean, bad = values[~faulty], values[faulty]
-    auroc = (
-        stats.mannwhitneyu(clean, bad).statistic / (len(clean) * len(bad)) if len(clean) and len(bad) else float("nan")
-    )
     return {
         "first": first.mean(),
         "chosen": picked.mean(),
@@ -69,7 +66,7 @@ def compare(faulty: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> dict[
         "prompts_mended": better,
         "prompts_spoilt": worse,
         "mcnemar_p": stats.binomtest(better, better + worse).pvalue if better + worse else 1.0,
-        "auroc_against_rule": auroc,
+        "auroc_against_rule": auroc(values.ravel(), ~faulty.ravel()) if 0 < faulty.mean() < 1 else float("nan"),
         "std_within_prompts": float(values.std(axis=1).mean()),
     }
 

@@ -53,7 +53,8 @@ def generate(pipe: Any, prompt: str, seeds: Sequence[int], pipe_kwargs: dict[str
     """
     import torch
 
-    takes_prompt = "prompt" in inspect.signature(pipe.__call__).parameters
+    parameters = inspect.signature(pipe.__call__).parameters
+    takes_prompt = "prompt" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_prompt and len(seeds) > 1:
         return [video for seed in seeds for video in generate(pipe, prompt, [seed], pipe_kwargs)]
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

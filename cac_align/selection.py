@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reward_model.schema import Verdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BestOfNOutput:
     """The candidates of one prompt, what the reward said of them, and the choice.
 
@@ -48,6 +48,20 @@ class BestOfNOutput:
     def ranking(self) -> list[int]:
         """Candidates from best to worst; ties in drawing order, those without a score last."""
         return sorted(range(len(self.scores)), key=lambda k: (self.scores[k] is None, -(self.scores[k] or 0.0), k))
+
+    def __repr__(self) -> str:
+        return f"BestOfNOutput(prompt={self.prompt!r}, best={self.best}, scores={self.scores})"
+
+    def __str__(self) -> str:
+        """One line per candidate, best first."""
+        return "\n".join(f"{rank}.  {self._line(k)}" for rank, k in enumerate(self.ranking, 1))
+
+    def _line(self, k: int) -> str:
+        score, verdict = self.scores[k], self.verdicts[k]
+        if score is None:
+            return f"candidate {k + 1}    -     could not judge: {self.reasons[k]}"
+        found = ", ".join(t.value for t in verdict.types) if verdict else ""
+        return f"candidate {k + 1}  {score:.4f}  {verdict.status if verdict else ''}  {found}".rstrip()
 
     def save(self, directory: str | Path) -> Path:
         """Writes ``best.mp4``, ``candidates/*.mp4``, ``result.json`` and ``report.html``; each file is written whole or
@@ -88,7 +102,8 @@ def best_of_n(
     """Draws ``n`` videos, has them judged and returns them with the best one chosen.
 
     Candidate k depends on the pipeline, the prompt, ``seed`` and k alone: not on ``n``, nor on the order, nor (up to
-    the rounding of batched arithmetic) on ``batch_size``. Its noise comes from a CPU generator seeded with
+    the rounding of batched arithmetic: measured on the CPU in float32, nothing for Wan and one level of 255 in 4 of
+    100,000 values for LTX) on ``batch_size``. Its noise comes from a CPU generator seeded with
     ``out.seeds[k]``; several prompts share these seeds. The reward sees exactly the frames that are kept: uint8, in
     memory, before any video codec.
 
@@ -118,6 +133,8 @@ def best_of_n(
         >>> out = best_of_n(pipe, "a dog catches a ball", reward=CaCReward(), n=5, num_frames=81)      # doctest: +SKIP
         >>> out.best, out.scores, out.frames.shape                                                     # doctest: +SKIP
     """
+    if not callable(pipe):
+        raise ValueError(f"pipe must be a diffusers pipeline, got {type(pipe).__name__}")
     prompts = _check(prompt, n, seed, batch_size, pipe_kwargs)
     rate = check_fps(fps)
     reward = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
@@ -129,11 +146,10 @@ def best_of_n(
     outputs = []
     with _bar(n * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
         origin = {"pipeline": run_folder.describe_pipeline(pipe), "arguments": run_folder.plain(pipe_kwargs)}
-        run = _Run(pipe, n, batch_size, pipe_kwargs, {**origin, "seed": seed, "fps": rate}, bar)
+        run = _Run(pipe, reward, n, batch_size, rate, pipe_kwargs, {**origin, "seed": seed}, bar)
         for text, folder in zip(prompts, folders, strict=True):
             videos, seeds = run.draw(text, folder)
-            bar.set_postfix_str("judging")
-            outputs.append(_choose(text, videos, seeds, reward, run))
+            outputs.append(run.choose(text, videos, seeds))
             if folder is not None:
                 outputs[-1].save(folder)
     return outputs[0] if isinstance(prompt, str) else outputs
@@ -169,8 +185,10 @@ class _Run:
     """One call of :func:`best_of_n`: what all its prompts share."""
 
     pipe: Any
+    reward: Any
     n: int
     batch_size: int
+    fps: float
     pipe_kwargs: dict[str, Any]
     settings: Mapping[str, Any]
     bar: Any
@@ -200,23 +218,32 @@ class _Run:
             self.bar.update(len(batch))
         return [videos[k] for k in range(self.n)], seeds
 
+    def choose(self, prompt: str, videos: list[np.ndarray], seeds: list[int]) -> BestOfNOutput:
+        """Has the candidates of one prompt judged, all at once, and picks the best."""
+        self.bar.set_postfix_str("judging")
+        answer = evaluate(self.reward, videos, [prompt] * len(videos), fps=self.fps)
+        name = reward_name(self.reward)
+        known = {k: score for k, score in enumerate(answer.scores) if score is not None}
+        if not known:
+            listed = "; ".join(f"candidate {k}: {reason}" for k, reason in enumerate(answer.reasons))
+            raise RewardError(f"reward {name!r} could judge none of the {len(videos)} candidates: {listed}")
+        self.bar.set_postfix_str("")
+        return BestOfNOutput(
+            prompt=prompt,
+            candidates=videos,
+            scores=answer.scores,
+            best=max(known, key=lambda k: (known[k], -k)),
+            seeds=seeds,
+            verdicts=answer.verdicts,
+            reasons=answer.reasons,
+            fps=self.fps,
+            parts=answer.parts,
+            settings={**self.settings, "n": self.n, "batch_size": self.batch_size, "reward": name, **_versions()},
+        )
 
-def _choose(prompt: str, videos: list[np.ndarray], seeds: list[int], reward: Any, run: _Run) -> BestOfNOutput:
-    fps = run.settings["fps"]
-    answer = evaluate(reward, videos, [prompt] * len(videos), fps=fps)
-    known = {k: score for k, score in enumerate(answer.scores) if score is not None}
-    if not known:
-        listed = "; ".join(f"candidate {k}: {reason}" for k, reason in enumerate(answer.reasons))
-        raise RewardError(f"reward {reward_name(reward)!r} could judge none of the {len(videos)} candidates: {listed}")
-    return BestOfNOutput(
-        prompt=prompt,
-        candidates=videos,
-        scores=answer.scores,
-        best=max(known, key=lambda k: (known[k], -k)),
-        seeds=seeds,
-        verdicts=answer.verdicts,
-        reasons=answer.reasons,
-        fps=fps,
-        parts=answer.parts,
-        settings={**run.settings, "n": run.n, "batch_size": run.batch_size, "reward": reward_name(reward)},
-    )
+
+def _versions() -> dict[str, str]:
+    """What drew the videos, for the record: candidates of the same settings may differ between versions."""
+    from importlib.metadata import version
+
+    return {"diffusers": version("diffusers"), "torch": version("torch")}

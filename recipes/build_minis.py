@@ -1,7 +1,8 @@
-"""Trains the two mini checkpoints that ship in ``assets/``: the judge (cac-mini) and the generator (wan-mini). CPU is enough.
+"""Trains the two mini checkpoints of ``assets/``, the judge (cac-mini) and the generator (wan-mini). CPU is enough.
 
     python recipes/build_minis.py --only judge --output assets --work-dir outputs/minis
-    python recipes/build_minis.py --scale 0.01 --output /tmp/minis          # the whole path in a minute or two, useless weights
+    python recipes/build_minis.py --scale 0.01 --output /tmp/minis          # the whole path in a minute or two,
+    useless weights
 
 A stopped run continues where it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
 """
@@ -13,15 +14,20 @@ import logging
 import os
 from pathlib import Path
 
-# One thread each: the models are so small that threads spend their time waiting for each other. Must be set before torch loads.
+# One thread each: the models are so small that threads spend their time waiting for each other. Must be set before
+# torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line and builds what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("judge", "generator", "all"), default="all", help="which checkpoint to train")
-    parser.add_argument("--output", type=Path, default=Path("assets"), help="checkpoints go to OUTPUT/cac-mini and OUTPUT/wan-mini")
+    parser.add_argument(
+        "--only", choices=("judge", "generator", "all"), default="all", help="which checkpoint to train"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("assets"), help="checkpoints go to OUTPUT/cac-mini and OUTPUT/wan-mini"
+    )
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/minis"), help="logs and resumable state")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all step counts; 0.01 is a smoke test")
     parser.add_argument("--seed", type=int, default=0)

@@ -310,7 +310,7 @@ class VerdictScore:
         return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"log_p_normal": self.log_p_normal, "log_p_abnormal": self.log_p_abnormal, "forced": self.forced}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> VerdictScore | None:

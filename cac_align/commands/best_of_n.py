@@ -64,10 +64,7 @@ def run(args: argparse.Namespace) -> int:
         output_dir=args.output,
         **pipe_kwargs,
     )
-    for rank, k in enumerate(output.ranking, 1):
-        score, verdict = output.scores[k], output.verdicts[k]
-        shown = "  -   " if score is None else f"{score:.4f}"
-        print(f"{rank}.  {shown}  candidate {k + 1}  {verdict.status or output.reasons[k] if verdict else ''}")
+    print(output)
     print(args.output / "report.html")
     return 0 if None not in output.scores else 1
 

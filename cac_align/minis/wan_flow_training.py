@@ -39,7 +39,7 @@ SEQUENCE_LENGTHS = (32, 64, 128, 226, 512)
 class FlowConfig:
     """About 0.6 s a step of 16 videos on one 2.5 GHz core."""
 
-    num_steps: int = 4200
+    num_steps: int = 3400
     batch_size: int = 16
     lr: float = 0.01
     adam_lr: float = 2e-3

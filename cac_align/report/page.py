@@ -19,6 +19,12 @@ import numpy as np
 from cac_align.report.media import data_uri
 from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
 
+READOUT_TEXTS = {
+    "direct": "read before its reasoning",
+    "paper": "read after its reasoning",
+    "log_odds": "read before its reasoning and tempered",
+}
+
 
 def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequence[np.ndarray]) -> str:
     """The page of one result.
@@ -42,11 +48,14 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         card["score_text"] = (
             "\u2013" if card["score"] is None else f"{card['score']:.{score_digits(scores)}f}".replace("-", "\u2212")
         )
+    readout = cards[0]["verdict"].readout if cards[0]["verdict"] else ""
     style, script = _asset("report.css"), _asset("report.js")
     return _template().render(
         result=result,
         cards=cards,
-        axis=[f"{v:g}" for v in (low, (low + high) / 2, high)],
+        axis=[f"{v:.3g}".replace("-", "\u2212") for v in (low, (low + high) / 2, high)],
+        facts=_facts(result),
+        reward=result["settings"].get("reward"),
         ties=scores.count(scores[0]) > 1,
         players=[
             {
@@ -58,6 +67,7 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
             }
             for c in cards
         ],
+        readout_text=READOUT_TEXTS.get(readout, f"readout {readout}"),
         settings=flatten(result["settings"]),
         style=style,
         script=script,
@@ -65,6 +75,20 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         wide=result["width"] > 1.2 * result["height"],
         pixelated=any(c["scale"] > 1 for c in cards),
     )
+
+
+def _facts(result: Mapping[str, Any]) -> list[str]:
+    """The line under the title: what drew the videos, what judged them, and their shape."""
+    settings = result["settings"]
+    seed = settings.get("seed")
+    found = [
+        settings.get("pipeline", {}).get("class"),
+        settings.get("reward"),
+        f"{result['num_frames'][result['best']]} frames at {result['fps']:g} fps",
+        f"{result['width']} \u00d7 {result['height']} px",
+        None if seed is None else f"seed {seed}",
+    ]
+    return [fact for fact in found if fact]
 
 
 def score_axis(scores: Sequence[float | None]) -> tuple[float, float]:

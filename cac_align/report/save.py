@@ -81,7 +81,11 @@ def render_folder(folder: Path) -> Path:
         except VideoError as error:
             raise ReportError(f"candidate {entry['index']} of {folder}: {error}") from error
         videos.append(path.read_bytes())
-    write_text(folder / PAGE_FILE, render_page(result, videos, frames))
+    try:
+        page = render_page(result, videos, frames)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ReportError(f"{folder / RESULT_FILE} is no complete result of best_of_n: {error!r}") from error
+    write_text(folder / PAGE_FILE, page)
     return folder / PAGE_FILE
 
 
@@ -95,12 +99,12 @@ def _read_result(path: Path) -> dict[str, Any]:
         raise ReportError(f"{path.parent} holds no {RESULT_FILE}; give a folder that BestOfNOutput.save wrote")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result["format"] != FORMAT:
-            raise ReportError(
-                f"{path} has format {result['format']}; this version reads format {FORMAT}. Save the result again"
-            )
-        return result
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ReportError):
-            raise
-        raise ReportError(f"{path} is no result of best_of_n: {error!r}") from error
+    except ValueError as error:
+        raise ReportError(f"{path} is no JSON: {error}") from error
+    found = result.get("format") if isinstance(result, dict) else None
+    if found != FORMAT:
+        raise ReportError(f"{path} has format {found!r}; this version reads format {FORMAT}. Save the result again")
+    missing = sorted({"prompt", "best", "ranking", "fps", "num_frames", "settings", "candidates"} - result.keys())
+    if missing:
+        raise ReportError(f"{path} lacks {', '.join(missing)}; save the result again")
+    return result

@@ -165,19 +165,22 @@ def _score(score: VerdictScore | None) -> dict[str, Any] | None:
 
 def _summary(verdict: Verdict | None, entry: Mapping[str, Any]) -> str:
     if verdict is None:
-        return (
-            "This reward gives a number without evidence."
-            if entry["score"] is not None
-            else "This candidate has no score."
-        )
+        scored = entry["score"] is not None
+        return "This reward gives a number without evidence." if scored else "This candidate has no score."
     if verdict.status is None:
         return "The judge could not judge this candidate."
-    if verdict.status == "normal":
-        if verdict.window_s is None:
-            return "The judge looked over the whole video and saw no anomaly."
-        return (
-            f"The first look found {_period(*verdict.window_s)} suspicious; the second, closer look did not confirm it."
-        )
+    if verdict.forced:
+        return f"The judge's answer could not be read in full; it finds \u201c{verdict.status}\u201d the likelier word."
+    return _clean(verdict) if verdict.status == "normal" else _faulty(verdict)
+
+
+def _clean(verdict: Verdict) -> str:
+    if verdict.window_s is None:
+        return "The judge looked over the whole video and saw no anomaly."
+    return f"The first look found {_period(*verdict.window_s)} suspicious; the second, closer look did not confirm it."
+
+
+def _faulty(verdict: Verdict) -> str:
     names = " and ".join(t.value for t in verdict.types) or "an anomaly"
     if verdict.anomalies:
         first, last = min(a.frames.start for a in verdict.anomalies), max(a.frames.end for a in verdict.anomalies)

@@ -1,6 +1,6 @@
-"""Training the judge: stages 1 and 2 with TRL's SFTTrainer (``sft``), and the mini judge that is trained from scratch on the procedural world.
+"""Training the judge: stages 1 and 2 with TRL's SFTTrainer, and the mini judge, from scratch on the procedural world.
 
-``sft`` knows conversations and answers only and serves models of any size. Everything named ``mini`` belongs to the small checkpoint in
-``assets/cac-mini``: configuration, tokenizer and processor (``mini_config``), samples (``mini_data``), warm-up of its vision tower (``mini_warmup``) and
-the whole build (``build_judge_mini``).
+``sft`` knows conversations and answers only and serves models of any size. Everything named ``mini`` belongs to the
+small checkpoint in ``assets/cac-mini``: configuration, tokenizer and processor (``mini_config``), samples
+(``mini_data``), warm-up of its vision tower (``mini_warmup``) and the whole build (``build_judge_mini``).
 """

@@ -1,9 +1,9 @@
-"""Builds the mini judge from nothing: vision warm-up, stage 1 (frames and short clips), stage 2 (whole videos and zoomed clips), export.
+"""Builds the mini judge from nothing: vision warm-up, stage 1 (frames, short clips), stage 2 (videos, zooms), export.
 
     python recipes/build_minis.py --only judge --output assets
 
-Every phase leaves its result in the work folder; a run that was stopped continues at the last Trainer checkpoint. On a CPU the result is a function of
-the seed and the number of threads.
+Every phase leaves its result in the work folder; a run that was stopped continues at the last Trainer checkpoint. On a
+CPU the result is a function of the seed and the number of threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reward_model.training.sft import run_sft, sft_config
 log = logging.getLogger(__name__)
 
 #: Optimiser steps of the three phases at ``scale=1``.
-WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 800, 700, 4000
+WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 800, 700, 3000
 STAGE1_BATCH, STAGE2_BATCH = 32, 16
 
 
@@ -68,7 +68,9 @@ def build_cac_mini(
     with use_equal_images(model):
         for name in ("stage1", "stage2"):
             if not _restore(model, work / f"{name}.safetensors"):
-                _train_stage(name, model, processor, collator, work, scale=scale, seed=seed, device=device, resume=resume)
+                _train_stage(
+                    name, model, processor, collator, work, scale=scale, seed=seed, device=device, resume=resume
+                )
                 log.info("%s done after %.0f s", name, time.monotonic() - started)
                 _keep(model, work / f"{name}.safetensors")
     return save_judge(model.cpu(), processor, Path(output_dir) / "cac-mini")
@@ -92,7 +94,16 @@ def stage_settings(name: str, steps: int) -> dict[str, Any]:
 
 
 def _train_stage(
-    name: str, model: Any, processor: Any, collator: MiniCollator, work: Path, *, scale: float, seed: int, device: str | None, resume: bool
+    name: str,
+    model: Any,
+    processor: Any,
+    collator: MiniCollator,
+    work: Path,
+    *,
+    scale: float,
+    seed: int,
+    device: str | None,
+    resume: bool,
 ) -> None:
     steps = _steps({"stage1": STAGE1_STEPS, "stage2": STAGE2_STEPS}[name], scale)
     rows = {"stage1": stage1_rows, "stage2": stage2_rows}[name]
@@ -102,12 +113,16 @@ def _train_stage(
 
 
 def save_judge(model: Any, processor: Any, folder: str | Path) -> Path:
-    """Writes a loadable checkpoint folder with ``judge.json``, replacing an older one in a single rename; a README.md found there is kept."""
+    """Writes a loadable checkpoint folder with ``judge.json``, replacing an older one in a single rename; a
+    README.md found there is kept.
+    """
     folder = Path(folder)
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
     processor.save_pretrained(fresh)
+    for weights in fresh.glob("*.safetensors"):
+        weights.chmod(0o644)
     (fresh / "judge.json").write_text(judge_settings(load_prompts("compact").version))
     if (card := folder / "README.md").exists():
         shutil.copy2(card, fresh / "README.md")
@@ -136,7 +151,10 @@ def _restore(model: Any, path: Path) -> bool:
         return False
     missing, unexpected = model.load_state_dict(load_file(path), strict=False)
     if set(missing) - {"lm_head.weight"} or unexpected:
-        raise ValueError(f"{path} does not fit the mini judge (missing {missing}, unexpected {unexpected}); remove it or pass resume=False")
+        raise ValueError(
+            f"{path} does not fit the mini judge (missing {missing}, unexpected {unexpected}); "
+            "remove it or pass resume=False"
+        )
     with torch.no_grad():
         model.tie_weights()
     return True

@@ -1,16 +1,16 @@
 """The fast way to the same batch: what lets the mini judge train on one CPU core.
 
-For equal 32x32 frames everything the stock path works out per image is known beforehand: token counts, positions, interpolation weights.
-:class:`MiniCollator` computes it for the whole batch with the official ``image_*`` keyword arguments of transformers, and :func:`use_equal_images` lets the vision tower
-attend within all images at once instead of one after another. The loss equals that of the stock collator and forward (a test compares them).
+For equal 32x32 frames everything the stock path works out per image is known beforehand: token counts, positions,
+interpolation weights. :class:`MiniCollator` computes it for the whole batch with the official ``image_*`` keyword
+arguments of transformers, and :func:`use_equal_images` lets the vision tower attend within all images at once instead
+of one after another. The loss equals that of the stock collator and forward (a test compares them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,13 @@ EQUAL_IMAGES = "equal_images"
 
 
 def equal_images_attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, scaling: float, **_: Any
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float,
+    **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each image, for a packed (1, heads, images * L, d) sequence of images of L patches each."""
     patches = module.config.num_position_embeddings
@@ -53,7 +59,7 @@ def use_equal_images(model: PreTrainedModel) -> Iterator[None]:
 
 @dataclass
 class MiniCollator:
-    """Rows -> a right-padded batch with precomputed positions; arguments as in :class:`reward_model.training.sft.AnswerCollator`.
+    """Rows -> a right-padded batch with precomputed positions; same arguments as ``sft.AnswerCollator``.
 
     There is no attention mask: with padding on the right and causal attention no real position can see a padded one.
     """
@@ -120,7 +126,9 @@ class MiniCollator:
 
 
 def mrope_positions(ids: Sequence[int], image_token: int, side: int) -> np.ndarray:
-    """Qwen3-VL's three rotary positions (time, row, column) of a prompt whose images are ``side`` x ``side`` tokens, (3, len(ids))."""
+    """Qwen3-VL's three rotary positions (time, row, column) of a prompt whose images are ``side`` x ``side``
+    tokens, (3, len(ids)).
+    """
     out = np.zeros((3, len(ids)), np.int64)
     position, k = 0, 0
     while k < len(ids):
@@ -135,7 +143,9 @@ def mrope_positions(ids: Sequence[int], image_token: int, side: int) -> np.ndarr
 
 
 def patchify(images: np.ndarray, settings: Any) -> torch.Tensor:
-    """(N, H, W, 3) uint8 -> (N * patches, 3 * t * p * p) normalised pixels in the order of ``Qwen2VLImageProcessor``."""
+    """(N, H, W, 3) uint8 -> (N * patches, 3 * t * p * p) normalised pixels in the order of
+    ``Qwen2VLImageProcessor``.
+    """
     patch, merge, repeat = settings.patch_size, settings.merge_size, settings.temporal_patch_size
     count, height, width, _ = images.shape
     rows, columns = height // patch // merge, width // patch // merge

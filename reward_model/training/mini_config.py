@@ -2,8 +2,9 @@
 
 Same classes as the full-size model, small numbers. Three things differ on purpose:
 
-* the tokenizer is byte-level complete but holds the whole answer template as single tokens, so that a normal answer is four tokens of template; like
-  Qwen's it keeps ``normal`` one token and ``abnormal`` two (``ab`` + ``normal``), which is why verdicts must be scored as whole words;
+* the tokenizer is byte-level complete but holds the whole answer template as single tokens, so that a normal answer is
+  four tokens of template; like Qwen's it keeps ``normal`` one token and ``abnormal`` two (``ab`` + ``normal``), which
+  is why verdicts must be scored as whole words;
 * weights start at fan-in scale (std 1/sqrt(fan_in)): the usual std of 0.02 does not train at a width of 128;
 * tokens of numbers start on Fourier features, so that neighbours in time or space start as neighbours.
 """
@@ -76,7 +77,10 @@ def build_judge(size: str = "mini", *, seed: int = 0) -> tuple[Qwen3VLForConditi
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, hidden: int, inner: int, layers: int, vision: int) -> Qwen3VLConfig:
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("image_pad", "video_pad", "vision_start", "vision_end")
+    }
     heads = 4
     head_dim = hidden // heads
     third = head_dim // 2 // 3
@@ -142,16 +146,25 @@ def build_processor() -> Qwen3VLProcessor:
 
 
 def coordinate_values() -> list[int]:
-    """Every integer a box on the 32-pixel grid can have: low corners are rounded down, high corners up (31 and 32, 62 and 63, ...)."""
+    """Every integer a box on the 32-pixel grid can have: low corners are rounded down, high corners up (31 and 32,
+    62 and 63, ...).
+    """
     step = BOX_SCALE / FRAME_SIZE
-    return sorted({math.floor(k * step) for k in range(FRAME_SIZE)} | {math.ceil(k * step) for k in range(1, FRAME_SIZE + 1)})
+    return sorted(
+        {math.floor(k * step) for k in range(FRAME_SIZE)} | {math.ceil(k * step) for k in range(1, FRAME_SIZE + 1)}
+    )
 
 
 def template_pieces() -> list[str]:
     """The pieces of prompts and answers that are single tokens, besides numbers and the verdict words."""
     label = '", "Attributed Label": "'
     reason = '", "Reason for Anomaly": "the '
-    pieces = ['{"COT": "', '", "status": "', '", "anomalies": []}', '", "anomalies": [{"Attributed Time Region": "Frame ']
+    pieces = [
+        '{"COT": "',
+        '", "status": "',
+        '", "anomalies": []}',
+        '", "anomalies": [{"Attributed Time Region": "Frame ',
+    ]
     pieces += [f"{label}{kind.value}{reason}" for kind in AnomalyType]
     pieces += [f" {words}" for words in REASONS.values()]
     pieces += ['", "Problem Region": "the ', '", "BBOX": {', '"}]}', "]}}]}", "]]}}]}", "}}]}"]
@@ -163,14 +176,23 @@ def template_pieces() -> list[str]:
 
 
 def number_pieces() -> dict[str, tuple[str, float]]:
-    """Tokens that carry a number, with the family they belong to and the number: frame marks, frame ranges and box corners."""
+    """Tokens that carry a number, with the family they belong to and the number: frame marks, frame ranges and box
+    corners.
+    """
     pieces: dict[str, tuple[str, float]] = {}
     for k in range(MAX_FRAMES):
         for text in (f"Frame {k}:", f" Frame {k}:"):
             pieces[text] = ("mark", k)
         pieces[f"{k}"] = ("start", k)
         pieces[f"-{k}"] = ("end", k)
-        for family in ('"Frame {}": [', '"Frame {}": [[', '], "Frame {}": [', '], "Frame {}": [[', ']], "Frame {}": [', ']], "Frame {}": [['):
+        for family in (
+            '"Frame {}": [',
+            '"Frame {}": [[',
+            '], "Frame {}": [',
+            '], "Frame {}": [[',
+            ']], "Frame {}": [',
+            ']], "Frame {}": [[',
+        ):
             pieces[family.format(k)] = (family, k)
     for value in coordinate_values():
         pieces[f"{value}, "] = ("corner", value)
@@ -187,11 +209,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         vocabulary.setdefault("".join(to_bytes[b] for b in piece.encode()), len(vocabulary))
     numbers = [p for p in number_pieces() if not p.isdigit() and not re.fullmatch(r"-\d+", p)]
     words = sorted({*template_pieces(), *numbers}, key=lambda p: (-len(p), p))
-    # A whole number is one piece or none: "1000" is never cut into "100" and "0". The last alternatives keep the verdict trap.
+    # A whole number is one piece or none: "1000" is never cut into "100" and "0". The last alternatives keep the
+    # verdict trap.
     pattern = "|".join([*map(_escape, words), r"-?(?<!\d)\d+(?!\d)", r"ab(?=normal\b)", "normal"])
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
@@ -224,7 +250,9 @@ def _escape(text: str) -> str:
 
 
 def init_fan_in(model: nn.Module, generator: torch.Generator) -> None:
-    """Weights of std 1/sqrt(fan_in), outputs of residual branches divided by sqrt(2 * layers), embeddings of std 0.08, biases zero."""
+    """Weights of std 1/sqrt(fan_in), outputs of residual branches divided by sqrt(2 * layers), embeddings of std
+    0.08, biases zero.
+    """
     config = model.config
     depth = {"visual": config.vision_config.depth, "language_model": config.text_config.num_hidden_layers}
     residual = ("o_proj", "down_proj", "attn.proj", "mlp.linear_fc2")
@@ -242,7 +270,9 @@ def init_fan_in(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Number tokens: the family's common vector plus Fourier features of the number; equal marks with and without space coincide."""
+    """Number tokens: the family's common vector plus Fourier features of the number; equal marks with and without
+    space coincide.
+    """
     weight = model.get_input_embeddings().weight
     width = weight.shape[1]
     families: dict[str, torch.Tensor] = {}
@@ -257,7 +287,9 @@ def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
 
 
 def fourier(position: float, width: int) -> torch.Tensor:
-    """``width`` sines and cosines of a position in [0, 1], unit variance, wavelengths from 2 down to 1/24 of the range."""
+    """``width`` sines and cosines of a position in [0, 1], unit variance, wavelengths from 2 down to 1/24 of the
+    range.
+    """
     rates = torch.exp(torch.linspace(math.log(0.5), math.log(24), width // 2)) * 2 * math.pi
     return math.sqrt(2) * torch.cat([torch.sin(position * rates), torch.cos(position * rates)])
 
@@ -272,7 +304,7 @@ def judge_settings(prompt_version: str, **changes: object) -> str:
         "zoom_fps": 8,
         "min_zoom_frames": 4,
         "max_zoom_frames": 24,
-        "max_new_tokens": {"scan": 128, "zoom": 320},
+        "max_new_tokens": {"scan": 128, "zoom": 400},
         "demo_scale": True,
     }
     return json.dumps({**settings, **changes}, indent=2) + "\n"

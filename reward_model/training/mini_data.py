@@ -1,8 +1,9 @@
 """Training samples of the mini judge: rows that name a scene, and the conversation and answer drawn from each row.
 
-A row is a few numbers (task, seed, kind, ...); frames are rendered when a batch is put together, so a data set of any size costs no disk and the
-same row always gives the same sample. Tasks: ``frame`` (one frame under any frame number, stage 1), ``clip`` (two to five frames at
-8 fps), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one would predict it, at 8 fps).
+A row is a few numbers (task, seed, kind, ...); frames are rendered when a batch is put together, so a data set of any
+size costs no disk and the same row always gives the same sample. Tasks: ``frame`` (one frame under any frame number,
+stage 1), ``clip`` (two to five frames at 8 fps), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn
+one would predict it, at 8 fps).
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
 
 
 def make_example(row: Mapping[str, Any], *, prompts: str = "compact", size: int = 32) -> Example:
-    """The conversation and the answer of a row. Frames carry the world's nuisances and, half of the time, blur and compression (all of it normal)."""
+    """The conversation and the answer of a row. Frames carry the world's nuisances and, half of the time, blur and
+    compression (all of it normal).
+    """
     rng = np.random.default_rng([row["draw"], 5])
     scene = make_scene(
         row["seed"],
@@ -136,7 +139,8 @@ def _start_near(truth: VideoAnnotation, grid: Sequence[int], length: int, rng: n
 def draw_window(truth: VideoAnnotation, grid: Sequence[int], rng: np.random.Generator) -> FrameRange:
     """A window on the scan grid as turn one might predict it.
 
-    Around the anomaly, each end off by one a fifth of the time; for a normal video, and for one abnormal video in eight, anywhere the anomaly is not.
+    Around the anomaly, each end off by one a fifth of the time; for a normal video, and for one abnormal video in
+    eight, anywhere the anomaly is not.
     """
     last = len(grid) - 1
     length = int(rng.integers(1, min(9, last)))
@@ -155,19 +159,24 @@ def draw_window(truth: VideoAnnotation, grid: Sequence[int], rng: np.random.Gene
 
 
 def draw_hint(truth: VideoAnnotation, window: FrameRange, grid: Sequence[int], rng: np.random.Generator) -> str:
-    """Turn one's reasoning as turn two gets to see it: right, missing, or made up. A normal clip mostly comes with an invented anomaly, because
-    that is when turn two is asked; so a hint says nothing about the verdict and the frames have to be looked at."""
+    """Turn one's reasoning as turn two gets to see it: right, missing, or made up.
+
+    A normal clip mostly comes with an invented anomaly, because that is when turn two is asked; so a hint says nothing
+    about the verdict and the frames have to be looked at.
+    """
     if rng.random() < 0.3:
         return ""
     if truth.anomalies and rng.random() < 0.9:
         return narrate_frames(visible_anomalies(truth, grid), len(grid))
     kind = str(rng.choice(list(KINDS)))
-    name = " ".join(truth.prompt.split()[1:3]) if rng.random() < 0.8 else f"{rng.choice(list(COLORS))} {rng.choice(SHAPES)}"
+    name = " ".join(truth.prompt.split()[1:3])
+    if rng.random() >= 0.8:
+        name = f"{rng.choice(list(COLORS))} {rng.choice(SHAPES)}"
     return f"Frame {window.start}: anomalous. The {name} {REASONS[kind]}."
 
 
 def order_by_length(rows: Dataset, batch: int, *, window: int = 16) -> Dataset:
-    """Rows of one kind of batch, sorted by expected answer length within each ``window`` batches, so that little is padded.
+    """Rows sorted by expected length within each ``window`` batches, so that little is padded.
 
     The batches of a window are shuffled again; which rows train in which window does not change.
     """
@@ -201,7 +210,8 @@ def stage1_rows(steps: int, batch: int, *, seed: int) -> Dataset:
 def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
     """Stage 2: whole videos and clips jointly, with single frames replayed.
 
-    Every step is two half batches, first scans, then clips and frames of similar length: train with ``gradient_accumulation_steps=2`` and a sequential sampler.
+    Every step is two half batches, first scans, then clips and frames of similar length: train with
+    ``gradient_accumulation_steps=2`` and a sequential sampler.
     """
     half = batch // 2
     replay = max(1, half // 4)

@@ -1,8 +1,8 @@
-"""A stand-in for a pretrained vision tower: the mini's tower first learns to describe single frames through throw-away linear heads.
+"""A stand-in for a pretrained vision tower: it first learns to describe single frames through throw-away heads.
 
-The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise, and without this step its stage 1 does not
-get going in minutes. The heads sit on every visual token (so that any single token knows what the frame holds) and are dropped afterwards. This is not part of
-the paper's recipe.
+The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise, and without this
+step its stage 1 does not get going in minutes. The heads sit on every visual token (so that any single token knows
+what the frame holds) and are dropped afterwards. This is not part of the paper's recipe.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 STATES = ("normal", *KINDS)
 
 
-def warm_up_vision(model: Any, collator: MiniCollator, *, steps: int, batch: int = 96, learning_rate: float = 3e-3, seed: int = 0) -> float:
+def warm_up_vision(
+    model: Any, collator: MiniCollator, *, steps: int, batch: int = 96, learning_rate: float = 3e-3, seed: int = 0
+) -> float:
     """Trains ``model.model.visual`` in place; returns the share of frames whose state the heads get right at the end.
 
     Args:
@@ -81,17 +83,30 @@ def _loss(heads: nn.ModuleDict, tokens: torch.Tensor, target: dict[str, torch.Te
 
 
 def draw_frames(count: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-    """Single frames (N, 32, 32, 3) uint8 in every state, with state, shape, colour and the corners of one or two boxes in [0, 1]."""
+    """Single frames (N, 32, 32, 3) uint8 in every state, with state, shape, colour and the corners of one or two
+    boxes in [0, 1].
+    """
     frames, rows = [], []
     for _ in range(count):
         state = str(rng.choice(STATES, p=[0.4, 0.25, 0.25, 0.1]))
         strength = rng.uniform(CLEAR, 2.1) if state == "squash" else None
-        scene = make_scene(int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop)), None if state == "normal" else state, strength=strength)
+        scene = make_scene(
+            int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop)),
+            None if state == "normal" else state,
+            strength=strength,
+        )
         index = int(rng.choice(scene.fault.frames.frames() if scene.fault else range(scene.num_frames)))
         frames.append(degrade(render(scene, [index]), rng)[0])
-        rows.append((STATES.index(state), SHAPES.index(scene.shape), list(COLORS).index(scene.color), _boxes(scene, index)))
+        rows.append(
+            (STATES.index(state), SHAPES.index(scene.shape), list(COLORS).index(scene.color), _boxes(scene, index))
+        )
     state, shape, color, boxes = zip(*rows, strict=True)
-    target = {"state": torch.tensor(state), "shape": torch.tensor(shape), "color": torch.tensor(color), "boxes": torch.tensor(boxes)}
+    target = {
+        "state": torch.tensor(state),
+        "shape": torch.tensor(shape),
+        "color": torch.tensor(color),
+        "boxes": torch.tensor(boxes),
+    }
     return np.stack(frames), target
 
 

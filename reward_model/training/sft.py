@@ -1,7 +1,8 @@
-"""Stages 1 and 2: supervised fine-tuning of any Qwen3-VL-style judge on conversations and their answers, with TRL's SFTTrainer.
+"""Stages 1 and 2: supervised fine-tuning of any Qwen3-VL judge on conversations and answers, with TRL's SFTTrainer.
 
-An :class:`Example` is a conversation as :mod:`reward_model.prompts` renders it plus the canonical answer text; a data set holds light rows and a ``load`` function
-turns a row into an example when a batch needs it. The loss is on the answer alone.
+An :class:`Example` is a conversation as :mod:`reward_model.prompts` renders it plus the canonical answer text; a data
+set holds light rows and a ``load`` function turns a row into an example when a batch needs it. The loss is on the
+answer alone.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class AnswerCollator:
         tokenizer = self.processor.tokenizer
         ends = [e.answer + tokenizer.eos_token for e in examples]
         texts = [
-            self.processor.apply_chat_template([m.to_chat() for m in e.conversation], add_generation_prompt=True, tokenize=False) + end
+            self.processor.apply_chat_template(
+                [m.to_chat() for m in e.conversation], add_generation_prompt=True, tokenize=False
+            )
+            + end
             for e, end in zip(examples, ends, strict=True)
         ]
         images = [part for e in examples for m in e.conversation for part in m.content if not isinstance(part, str)]
@@ -63,8 +67,8 @@ class AnswerCollator:
 class AnswerTrainer(SFTTrainer):
     """SFTTrainer that projects the labelled positions only, on every device.
 
-    The stock fused head does so where Triton runs and scores every position elsewhere, which on a CPU costs a third of the step when
-    prompts are long and answers short. Same loss, same gradients.
+    The stock fused head does so where Triton runs and scores every position elsewhere, which on a CPU costs a third of
+    the step when prompts are long and answers short. Same loss, same gradients.
     """
 
     def compute_loss(
@@ -74,7 +78,9 @@ class AnswerTrainer(SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
         core = self.accelerator.unwrap_model(model)
-        hidden = core.base_model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).last_hidden_state[:, :-1]
+        hidden = core.base_model(
+            **{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False
+        ).last_hidden_state[:, :-1]
         kept = labels != IGNORE
         logits = core.get_output_embeddings()(hidden[kept]).float()
         loss = torch.nn.functional.cross_entropy(logits, labels[kept], reduction="sum")

@@ -1,7 +1,7 @@
 """Truth -> the answer a perfect judge would give: one sentence per frame, a conclusion, and the report in the schema.
 
-The reasoning is short but has the form the full-size prompt asks for: "Frame N: ..." for every frame, no ranges, then a verdict.
-It is evidence: a reader can check each sentence against its frame.
+The reasoning is short but has the form the full-size prompt asks for: "Frame N: ..." for every frame, no ranges, then
+a verdict. It is evidence: a reader can check each sentence against its frame.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def narrate_scan(truth: VideoAnnotation, indices: Sequence[int], *, cot: bool = 
 def narrate_zoom(truth: VideoAnnotation, indices: Sequence[int], *, cot: bool = True) -> TurnReport:
     """Turn two: the same for a clip, with boxes. The time region is the part of the clip that is anomalous.
 
-    A turn-two report needs a box. Where a thing is missing throughout the clip, the box nearest in time (where it was last or is next seen) stands on
-    the clip's frame closest to it.
+    A turn-two report needs a box. Where a thing is missing throughout the clip, the box nearest in time (where it was
+    last or is next seen) stands on the clip's frame closest to it.
     """
     placed = tuple(a if a.boxes else _with_nearest_box(a, truth, indices) for a in visible_anomalies(truth, indices))
     return _narrate(placed, len(indices), cot=cot, boxes=True)

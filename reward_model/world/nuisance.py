@@ -42,7 +42,9 @@ def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def blotches(shape: tuple[int, ...], amplitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise constant on 4x4 blocks, half of it fixed in time: what block transforms leave behind. Std about ``amplitude`` levels."""
+    """Noise constant on 4x4 blocks, half of it fixed in time: what block transforms leave behind. Std about
+    ``amplitude`` levels.
+    """
     frames, height, width, channels = shape
     coarse = (height + 3) // 4, (width + 3) // 4
     fixed = rng.standard_normal((1, *coarse, channels), np.float32)

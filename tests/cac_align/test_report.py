@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -123,17 +124,33 @@ def test_folders_without_a_result(tmp_path):
     with pytest.raises(ReportError, match=r"holds no result\.json"):
         render_folder(tmp_path)
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(ReportError, match="no result of best_of_n"):
+    with pytest.raises(ReportError, match="is no JSON"):
         render_folder(tmp_path)
     (tmp_path / "result.json").write_text('{"format": 99}')
     with pytest.raises(ReportError, match="format 99"):
         render_folder(tmp_path)
+    (tmp_path / "result.json").write_text('{"format": 1, "prompt": "p"}')
+    with pytest.raises(ReportError, match="lacks best, candidates"):
+        render_folder(tmp_path)
+
+
+def test_a_tampered_result_is_refused(saved, tmp_path):
+    shutil.copytree(saved.parent, tmp_path / "copy")
+    path = tmp_path / "copy" / "result.json"
+    result = json.loads(path.read_text())
+    for change in ({"ranking": [7]}, {"fps": "fast"}, {"settings": 3}):
+        path.write_text(json.dumps({**result, **change}))
+        with pytest.raises(ReportError, match="no complete result"):
+            render_folder(path.parent)
+    (path.parent / "candidates" / "02.mp4").unlink()
+    with pytest.raises(ReportError, match=r"candidate 2 .*02\.mp4"):
+        render_folder(path.parent)
 
 
 def test_scores_without_verdicts(tmp_path):
     frames = make_video(1)[0]
     scores = [3.5, -1.0]
-    out = BestOfNOutput("p", [frames] * 2, scores, 0, [1, 2], [None] * 2, [None] * 2, 16.0, settings=SETTINGS)
+    out = BestOfNOutput("p", [frames] * 2, scores, 0, [1, 2], [None] * 2, [None] * 2, 16.0)
     words = " ".join(Page(out.save(tmp_path).read_text()).words)
     assert "3.500" in words
     assert "\u22121.000" in words

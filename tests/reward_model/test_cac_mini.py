@@ -1,6 +1,9 @@
-"""The mini judge: stock classes load it, the fast training path equals the stock one, training moves what it should, the checkpoint does its job."""
+"""The mini judge: stock classes load it, the fast training path equals the stock one, training moves what it
+should, the checkpoint does its job.
+"""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,13 @@ from reward_model.parsing import STATUS_PREFIX, ParseError, format_report, parse
 from reward_model.prompts import load_prompts
 from reward_model.training.build_judge_mini import build_cac_mini, save_judge
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
-from reward_model.training.mini_config import build_judge, build_processor, coordinate_values, number_pieces, template_pieces
+from reward_model.training.mini_config import (
+    build_judge,
+    build_processor,
+    coordinate_values,
+    number_pieces,
+    template_pieces,
+)
 from reward_model.training.mini_data import TRAIN_SEEDS, draw_rows, make_example, stage1_rows, stage2_rows
 from reward_model.training.sft import IGNORE, AnswerCollator, AnswerTrainer, run_sft, sft_config
 from reward_model.video import sample_indices
@@ -39,7 +48,7 @@ def shipped():
     return model.eval(), AutoProcessor.from_pretrained(CHECKPOINT)
 
 
-# --- tokenizer and processor ------------------------------------------------------------------------------------------------------------
+# --- tokenizer and processor ------------------------------------------------------------------------------------------
 
 
 def test_the_verdict_words_keep_qwens_trap(processor):
@@ -54,7 +63,10 @@ def test_the_verdict_words_keep_qwens_trap(processor):
         assert encode(start + 'abnormal", "anomalies": [')[: len(encode(start)) + 2] == [*encode(start), *abnormal]
 
 
-@pytest.mark.parametrize("text", ["Ünïcode ✓ 漢字 \t\n", "abnormality is abnormal", "Frame 99: [1234, 5]", "\x00\x7f", "1000 10000 0.5 -3 007"])
+@pytest.mark.parametrize(
+    "text",
+    ["Ünïcode ✓ 漢字 \t\n", "abnormality is abnormal", "Frame 99: [1234, 5]", "\x00\x7f", "1000 10000 0.5 -3 007"],
+)
 def test_any_text_encodes_and_comes_back(processor, text):
     assert processor.tokenizer.decode(processor.tokenizer.encode(text)) == text
 
@@ -75,7 +87,8 @@ def test_boxes_on_the_pixel_grid_only_use_known_coordinates():
 
 def test_answers_are_short(processor):
     count = {
-        kind: len(processor.tokenizer.encode(format_report(narrate_scan(make_video(3, kind)[1], GRID), boxes=False))) for kind in (None, *KINDS)
+        kind: len(processor.tokenizer.encode(format_report(narrate_scan(make_video(3, kind)[1], GRID), boxes=False)))
+        for kind in (None, *KINDS)
     }
     assert count[None] <= 50
     assert max(count.values()) <= 70
@@ -84,17 +97,22 @@ def test_answers_are_short(processor):
 def test_saved_files_load_as_stock_classes(tmp_path):
     model, processor = build_judge("tiny")
     save_judge(model, processor, tmp_path / "judge")
-    loaded, again = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "judge"), AutoProcessor.from_pretrained(tmp_path / "judge")
+    loaded, again = (
+        Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "judge"),
+        AutoProcessor.from_pretrained(tmp_path / "judge"),
+    )
     text = format_report(narrate_scan(make_video(3, "squash")[1], GRID))
     assert again.tokenizer.encode(text) == processor.tokenizer.encode(text)
     assert type(again) is type(processor)
     assert again.tokenizer.padding_side == "left"
     for (name, a), (_, b) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
-    assert json.loads((tmp_path / "judge" / "judge.json").read_text())["prompt_version"] == load_prompts("compact").version
+    assert (
+        json.loads((tmp_path / "judge" / "judge.json").read_text())["prompt_version"] == load_prompts("compact").version
+    )
 
 
-# --- initial weights ----------------------------------------------------------------------------------------------------------------------
+# --- initial weights --------------------------------------------------------------------------------------------------
 
 
 def test_weights_start_at_fan_in_scale():
@@ -123,7 +141,7 @@ def test_the_seed_decides_the_weights():
     assert not torch.equal(a["model.visual.patch_embed.proj.weight"], c["model.visual.patch_embed.proj.weight"])
 
 
-# --- samples --------------------------------------------------------------------------------------------------------------------------------
+# --- samples ----------------------------------------------------------------------------------------------------------
 
 
 def test_rows_and_samples_are_functions_of_their_seed(rows):
@@ -131,7 +149,9 @@ def test_rows_and_samples_are_functions_of_their_seed(rows):
     for row in rows:
         a, b = make_example(row), make_example(row)
         assert a.answer == b.answer
-        assert all(np.array_equal(x, y) for x, y in zip(a.conversation[0].content, b.conversation[0].content, strict=True))
+        assert all(
+            np.array_equal(x, y) for x, y in zip(a.conversation[0].content, b.conversation[0].content, strict=True)
+        )
 
 
 def test_training_stays_inside_its_seeds_and_every_answer_parses():
@@ -147,7 +167,10 @@ def test_training_stays_inside_its_seeds_and_every_answer_parses():
 
 
 def test_stages_hold_normal_and_abnormal_samples_of_every_task():
-    for data, tasks in ((stage1_rows(8, 32, seed=0), {"frame", "clip"}), (stage2_rows(16, 16, seed=0), {"scan", "zoom", "frame"})):
+    for data, tasks in (
+        (stage1_rows(8, 32, seed=0), {"frame", "clip"}),
+        (stage2_rows(16, 16, seed=0), {"scan", "zoom", "frame"}),
+    ):
         for task in tasks:
             share = np.mean(['"abnormal"' in make_example(r).answer for r in data if r["task"] == task])
             assert 0.3 < share < 0.7, (task, share)
@@ -159,7 +182,7 @@ def test_rows_alternate_in_half_batches_of_scans_and_clips():
         assert ({"scan"} == set(tasks[start : start + 8])) == (k % 2 == 0)
 
 
-# --- the fast path equals the stock path ------------------------------------------------------------------------------------------------------
+# --- the fast path equals the stock path ------------------------------------------------------------------------------
 
 
 def test_the_fast_batch_equals_the_stock_processors(processor, rows):
@@ -192,14 +215,25 @@ def test_only_the_answer_and_its_end_are_learned(processor, rows):
         assert torch.equal(ids[kept], labels[kept])
 
 
-# --- training -----------------------------------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def train(folder, steps, *, model=None, **changes):
     made, processor = build_judge("tiny")
     model = model or made
-    settings = {"per_device_train_batch_size": 2, "use_cpu": True, "bf16": False, "report_to": [], "gradient_checkpointing": False}
-    settings |= {"learning_rate": 1e-3, "train_sampling_strategy": "sequential", "lr_scheduler_type": "constant", "save_steps": 2}
+    settings = {
+        "per_device_train_batch_size": 2,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": [],
+        "gradient_checkpointing": False,
+    }
+    settings |= {
+        "learning_rate": 1e-3,
+        "train_sampling_strategy": "sequential",
+        "lr_scheduler_type": "constant",
+        "save_steps": 2,
+    }
     rows = draw_rows(["frame", "clip"] * 4, seed=1)
     config = sft_config(folder, max_steps=steps, disable_tqdm=True, **{**settings, **changes})
     with use_equal_images(model):
@@ -210,7 +244,11 @@ def train(folder, steps, *, model=None, **changes):
 def test_two_steps_move_every_part_of_the_model(tmp_path):
     before, _ = build_judge("tiny")
     after, _ = train(tmp_path, 2)
-    still = [n for (n, a), (_, b) in zip(before.named_parameters(), after.named_parameters(), strict=True) if torch.equal(a, b)]
+    still = [
+        n
+        for (n, a), (_, b) in zip(before.named_parameters(), after.named_parameters(), strict=True)
+        if torch.equal(a, b)
+    ]
     assert still == []
 
 
@@ -247,7 +285,7 @@ def test_the_whole_build_runs_small_and_resumes(tmp_path):
     assert (again / "model.safetensors").read_bytes() == first
 
 
-# --- the shipped checkpoint ---------------------------------------------------------------------------------------------------------------------
+# --- the shipped checkpoint -------------------------------------------------------------------------------------------
 
 
 def test_the_checkpoint_is_small_and_names_the_wording_it_was_trained_with():
@@ -258,7 +296,10 @@ def test_the_checkpoint_is_small_and_names_the_wording_it_was_trained_with():
 
 
 def ask(model, processor, conversations, max_new_tokens=400):
-    texts = [processor.apply_chat_template([m.to_chat() for m in c], add_generation_prompt=True, tokenize=False) for c in conversations]
+    texts = [
+        processor.apply_chat_template([m.to_chat() for m in c], add_generation_prompt=True, tokenize=False)
+        for c in conversations
+    ]
     images = [p for c in conversations for m in c for p in m.content if not isinstance(p, str)]
     inputs = processor(text=texts, images=images, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -286,10 +327,8 @@ def test_it_finds_clear_anomalies_and_leaves_normal_videos_alone(shipped):
     answers = ask(*shipped, [prompts.scan(frames[GRID]) for frames, _ in made])
     right = 0
     for (_, kind), answer in zip(cases, answers, strict=True):
-        try:
+        with suppress(ParseError):
             right += parse_turn(answer, turn=1, num_frames=21).status == ("abnormal" if kind else "normal")
-        except ParseError:
-            pass
     assert right >= 15
 
 

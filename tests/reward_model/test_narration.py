@@ -8,7 +8,14 @@ from reward_model.parsing import format_report, parse_turn
 from reward_model.schema import FrameRange
 from reward_model.video import native_window, sample_indices, zoom_indices
 from reward_model.world import KINDS, make_video
-from reward_model.world.narration import STATES, anomaly_kind, narrate_scan, narrate_zoom, shift_report, visible_anomalies
+from reward_model.world.narration import (
+    STATES,
+    anomaly_kind,
+    narrate_scan,
+    narrate_zoom,
+    shift_report,
+    visible_anomalies,
+)
 
 GRID = sample_indices(81, 16, 4)
 

@@ -7,7 +7,7 @@ import math
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reward_model.schema import (
@@ -22,6 +22,10 @@ from reward_model.schema import (
     VideoAnnotation,
     sort_types,
 )
+
+#: Other work on the machine must not fail a test: no time limits on single examples.
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 BOX = Box(10, 20, 30, 40)
 
@@ -96,6 +100,7 @@ def test_every_canonical_name_reads_back():
 # --- ranges and boxes ------------------------------------------------------------------------------------------------
 
 
+@RELAXED
 @given(some_ranges())
 def test_ranges_hold_both_ends(frames):
     inside = [k for k in range(100) if k in frames]
@@ -115,6 +120,7 @@ def test_empty_swapped_and_outside_boxes_are_refused(corners):
         Box(*corners)
 
 
+@RELAXED
 @given(st.integers(1, 200), st.integers(1, 200), st.data())
 def test_grid_boxes_enclose_their_pixels_and_never_by_more_than_a_step(width, height, data):
     x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
@@ -140,7 +146,7 @@ def annotation(*anomalies: Anomaly, **changes) -> VideoAnnotation:
     )
 
 
-@settings(max_examples=60)
+@settings(RELAXED, max_examples=60)
 @given(st.lists(some_anomalies(), max_size=3))
 def test_annotations_survive_json(anomalies):
     truth = annotation(*anomalies, prompt="a ball", source="world")
@@ -169,6 +175,7 @@ def test_annotations_that_contradict_themselves_are_refused(make):
 GRID = list(range(0, 81, 4))
 
 
+@RELAXED
 @given(some_anomalies(), st.integers(1, 9))
 def test_a_window_on_a_grid_is_the_sampled_frames_inside_it(anomaly, stride):
     grid = list(range(0, 81, stride))
@@ -242,6 +249,7 @@ def test_probability_is_equation_seven_without_overflow(normal, abnormal, expect
     assert score.p_normal == pytest.approx(expected, abs=5e-5) and score.log_odds == normal - abnormal
 
 
+@RELAXED
 @given(st.floats(-700, 0), st.floats(-700, 0))
 def test_probabilities_of_both_words_add_to_one(a, b):
     assert VerdictScore(a, b).p_normal + VerdictScore(b, a).p_normal == pytest.approx(1, abs=1e-12)
