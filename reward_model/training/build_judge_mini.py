@@ -27,7 +27,7 @@ from reward_model.training.sft import run_sft, sft_config
 log = logging.getLogger(__name__)
 
 #: Optimiser steps of the three phases at ``scale=1``.
-WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 800, 700, 3000
+WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 800, 700, 4200
 STAGE1_BATCH, STAGE2_BATCH = 32, 16
 
 

@@ -239,6 +239,7 @@ def browser():
 
 def open_page(browser, path, width=1280, scheme="light"):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(120_000)
     page.problems = []
     page.on("console", lambda m: page.problems.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda e: page.problems.append(str(e)))
@@ -250,7 +251,7 @@ def open_page(browser, path, width=1280, scheme="light"):
 
 def wait_until(page, expression, argument=None):
     """Polls from outside: the page's policy forbids what Playwright's own waiting would evaluate in it."""
-    for _ in range(200):
+    for _ in range(600):
         if page.evaluate(expression, argument):
             return
         page.wait_for_timeout(100)
