@@ -95,8 +95,8 @@ def encode_once(pipe: Any) -> Iterator[None]:
 
     The pipeline keeps calling its own ``encode_prompt`` with its own arguments (sequence length, device, masks, pooled
     vectors: they differ between families), so nothing about it has to be known here. Encoding one row also makes the
-        embeddings of a candidate independent
-    of the batch it is drawn in. A pipeline without ``encode_prompt`` is left alone.
+    embeddings of a candidate independent of the batch it is drawn in. A pipeline without ``encode_prompt`` is left
+    alone.
     """
     original = getattr(pipe, "encode_prompt", None)
     if original is None:

@@ -1,7 +1,7 @@
 """``cac-align score | best-of-n | report | doctor``.
 
 Exit codes: 0 all is well, 1 a video could not be judged or a check failed, 2 the command was used wrongly or a model
-    cannot be loaded.
+cannot be loaded.
 """
 
 from __future__ import annotations

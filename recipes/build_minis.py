@@ -1,8 +1,7 @@
 """Trains the two mini checkpoints of ``assets/``, the judge (cac-mini) and the generator (wan-mini). CPU is enough.
 
     python recipes/build_minis.py --only judge --output assets --work-dir outputs/minis
-    python recipes/build_minis.py --scale 0.01 --output /tmp/minis          # the whole path in a minute or two,
-    useless weights
+    python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
 
 A stopped run continues where it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
 """

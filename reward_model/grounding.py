@@ -1,5 +1,4 @@
-"""How well a predicted anomaly lies on the annotated one: in time, in space and by type. Pure functions (equations
-3-5).
+"""How well a predicted anomaly lies on the annotated one: in time, in space and by type (equations 3-5).
 
 Every overlap is an intersection over union (IoU) in [0, 1]. Two empty sets agree: their IoU is 1.
 """

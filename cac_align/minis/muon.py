@@ -44,15 +44,15 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
-                    self._update(param, group["lr"], group["momentum"])
+                    self._update(param, param.grad, group["lr"], group["momentum"])
 
-    def _update(self, param: nn.Parameter, lr: float, momentum: float) -> None:
+    def _update(self, param: nn.Parameter, grad: torch.Tensor, lr: float, momentum: float) -> None:
         state = self.state[param]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(param)
         buffer = state["momentum_buffer"]
-        buffer.lerp_(param.grad, 1 - momentum)
-        update = orthogonalize(param.grad.lerp(buffer, momentum).flatten(1))
+        buffer.lerp_(grad, 1 - momentum)
+        update = orthogonalize(grad.lerp(buffer, momentum).flatten(1))
         scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
         param.add_(update.view_as(param), alpha=-lr * scale)
 

@@ -156,7 +156,7 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
 
 
 @torch.no_grad()
-def init_vae(vae: nn.Module) -> None:
+def init_vae(vae: Any) -> None:
     """Fan-in weights, and a network that starts out treating every frame alone.
 
     Causal convolutions put their weight on the newest frame, zeros on the past; temporal resampling starts as a copy.
@@ -170,7 +170,8 @@ def init_vae(vae: nn.Module) -> None:
             newest = module.weight[:, :, -1] if module.weight.ndim == 5 else module.weight
             module.weight.zero_()
             newest.normal_(std=1 / math.sqrt(newest[0].numel()))
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
     for module in vae.modules():
         if isinstance(module, WanResidualBlock):
             module.conv2.weight.mul_(0.3)
@@ -184,12 +185,13 @@ def init_vae(vae: nn.Module) -> None:
 
 
 @torch.no_grad()
-def init_transformer(transformer: nn.Module) -> None:
+def init_transformer(transformer: Any) -> None:
     """Fan-in weights; outputs that add to the residual stream are divided by ``sqrt(3 x layers)``; the last is zero."""
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear | nn.Conv3d):
             module.weight.normal_(std=1 / math.sqrt(module.weight[0].numel()))
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
             if name.endswith(("to_out.0", "ffn.net.2")):
                 module.weight.div_(math.sqrt(3 * transformer.config.num_layers))
     transformer.condition_embedder.time_proj.weight.mul_(0.1)
@@ -201,7 +203,7 @@ def init_transformer(transformer: nn.Module) -> None:
 
 
 @torch.no_grad()
-def init_text_encoder(text_encoder: nn.Module) -> None:
+def init_text_encoder(text_encoder: Any) -> None:
     """Fan-in weights and unit-variance embeddings (T5 attention has no 1/sqrt(d), so queries start small)."""
     for name, module in text_encoder.named_modules():
         if isinstance(module, nn.Linear):

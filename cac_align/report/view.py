@@ -171,13 +171,19 @@ def _summary(verdict: Verdict | None, entry: Mapping[str, Any]) -> str:
         return "The judge could not judge this candidate."
     if verdict.forced:
         return f"The judge's answer could not be read in full; it finds \u201c{verdict.status}\u201d the likelier word."
-    return _clean(verdict) if verdict.status == "normal" else _faulty(verdict)
+    text = _clean(verdict) if verdict.status == "normal" else _faulty(verdict)
+    if verdict.readout != "paper" and (entry["score"] or 0.0) < 0.5 and verdict.status == "normal":
+        text += " Before reasoning, where the score is read, it leaned towards an anomaly."
+    elif verdict.readout != "paper" and (entry["score"] or 0.0) > 0.5 and verdict.status == "abnormal":
+        text += " Before reasoning, where the score is read, it leaned towards normal."
+    return text
 
 
 def _clean(verdict: Verdict) -> str:
     if verdict.window_s is None:
         return "The judge looked over the whole video and saw no anomaly."
-    return f"The first look found {_period(*verdict.window_s)} suspicious; the second, closer look did not confirm it."
+    period = _period(*verdict.window_s).removeprefix("from ")
+    return f"The first look found {period} suspicious; the second, closer look did not confirm it."
 
 
 def _faulty(verdict: Verdict) -> str:

@@ -148,8 +148,7 @@ class OpenAIBackend:
         """One answer per conversation, in order; a failed one has ``error`` and no text.
 
         ``extra`` holds ``finish_reason``, ``prompt_tokens`` and ``verdict``: the log-probabilities where the server
-            wrote its
-        verdict, as the fields of a :class:`VerdictScore`, or None.
+        wrote its verdict, as the fields of a :class:`VerdictScore`, or None.
 
         Raises:
             ValueError: a frame is not (H, W, 3) uint8.
@@ -222,8 +221,7 @@ class OpenAIBackend:
         def ask(covered: str) -> NextTokens | None:
             if covered not in lists:
                 unfinished = [*messages, {"role": "assistant", "content": prefix + covered}]
-                # Temperature 1 leaves the listed probabilities as they are on every server; the drawn token is not
-                # used.
+                # Temperature 1 leaves the listed probabilities as they are on every server; the token is not used.
                 reply = self._ask(unfinished, deadline, max_tokens=1, temperature=1.0, top_p=1.0, **_CONTINUE)
                 content = _logprobs(reply)
                 lists[covered] = next_tokens(content[0]) if content else None

@@ -1,8 +1,8 @@
 """Exchanges with a model, written down and played back: tests without a model, audits without a server.
 
 One exchange per line of a JSONL file: the request's key, what it was in brief (texts; frames by hash), and the
-    response. A key is the SHA-256 of
-everything that decides the answer, pixels included, so a recording answers exactly the requests it holds.
+response. A key is the SHA-256 of everything that decides the answer, pixels included, so a recording answers exactly
+the requests it holds.
 """
 
 from __future__ import annotations

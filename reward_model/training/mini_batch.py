@@ -37,8 +37,8 @@ def equal_images_attention(
     """Attention within each image, for a packed (1, heads, images * L, d) sequence of images of L patches each."""
     patches = module.config.num_position_embeddings
     heads, dim = query.shape[1], query.shape[3]
-    split = (t.view(heads, -1, patches, dim).transpose(0, 1) for t in (query, key, value))
-    out = scaled_dot_product_attention(*split, scale=scaling)
+    q, k, v = (t.view(heads, -1, patches, dim).transpose(0, 1) for t in (query, key, value))
+    out = scaled_dot_product_attention(q, k, v, scale=scaling)
     return out.transpose(1, 2).reshape(1, -1, heads, dim), None
 
 

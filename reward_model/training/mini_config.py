@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -249,7 +250,7 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\.\[\]{}()*+?|^$\-])", r"\\\1", text)
 
 
-def init_fan_in(model: nn.Module, generator: torch.Generator) -> None:
+def init_fan_in(model: Any, generator: torch.Generator) -> None:
     """Weights of std 1/sqrt(fan_in), outputs of residual branches divided by sqrt(2 * layers), embeddings of std
     0.08, biases zero.
     """

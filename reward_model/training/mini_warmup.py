@@ -66,7 +66,7 @@ def warm_up_vision(
     return right
 
 
-def _loss(heads: nn.ModuleDict, tokens: torch.Tensor, target: dict[str, torch.Tensor]) -> tuple[torch.Tensor, float]:
+def _loss(heads: Any, tokens: torch.Tensor, target: dict[str, torch.Tensor]) -> tuple[torch.Tensor, float]:
     """Summed loss of all heads on tokens (N, 4, width), and the share of right states."""
     per_frame = tokens.shape[1]
     loss = torch.zeros(())
@@ -100,13 +100,8 @@ def draw_frames(count: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[
         rows.append(
             (STATES.index(state), SHAPES.index(scene.shape), list(COLORS).index(scene.color), _boxes(scene, index))
         )
-    state, shape, color, boxes = zip(*rows, strict=True)
-    target = {
-        "state": torch.tensor(state),
-        "shape": torch.tensor(shape),
-        "color": torch.tensor(color),
-        "boxes": torch.tensor(boxes),
-    }
+    names = ("state", "shape", "color", "boxes")
+    target = {name: torch.tensor(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
     return np.stack(frames), target
 
 

@@ -15,7 +15,7 @@ from cac_align.report.media import display_scale, write_mp4
 from cac_align.report.overlay import BAR, BOX, draw_overlay
 from cac_align.report.page import score_axis, visible
 from cac_align.report.save import ReportError, render_folder
-from cac_align.report.view import film_indices, flatten, probability, score_digits, signed, timeline
+from cac_align.report.view import _summary, film_indices, flatten, probability, score_digits, signed, timeline
 from reward_model.schema import Box, Verdict
 from reward_model.video import read_file
 from reward_model.world import make_video
@@ -217,6 +217,21 @@ def test_small_texts():
         ("a b \u203a d", "\u2013"),
         ("e", "1, 2"),
     ]
+
+
+def test_summaries(verdict_of):
+    def summary(verdict):
+        return _summary(verdict, {"score": verdict.score}).replace("\u00a0", " ")
+
+    _, truth = make_video(3, "squash")
+    faulty, clean = verdict_of(truth, -3.0), verdict_of(make_video(3)[1], 3.0)
+    assert summary(faulty) == "The judge sees Object Distortion, from 0.88 s to 2.81 s."
+    assert summary(clean) == "The judge looked over the whole video and saw no anomaly."
+    denied = replace(faulty, status="normal", score=0.9, anomalies=())
+    assert summary(denied).startswith("The first look found 0.88 s to 2.94 s suspicious")
+    assert summary(replace(clean, score=0.2)).endswith("it leaned towards an anomaly.")
+    assert summary(replace(faulty, score=0.8)).endswith("it leaned towards normal.")
+    assert "\u201cnormal\u201d the likelier word" in summary(replace(clean, forced=True))
 
 
 def iou(a, b):

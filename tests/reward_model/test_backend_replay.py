@@ -109,7 +109,7 @@ def test_unknown_requests_name_file_and_remedy(path):
 @pytest.mark.parametrize("tail", [b'{"kind": "generate", "key": "ab', b"\xff\xfe", b'{"kind": "generate"}', b"[]"])
 def test_torn_last_line_costs_that_line_only_and_recording_goes_on(path, tail, caplog):
     RecordingBackend(Oracle(), path).generate([ask("x")], GREEDY)
-    with open(path, "ab") as file:
+    with path.open("ab") as file:
         file.write(tail)
     assert ReplayBackend(path).generate([ask("x")], GREEDY)[0].num_tokens == 1
     assert "skipped 1 unreadable" in caplog.text
