@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.only in ("generator", "all"):
         from cac_align.minis.wan_mini import build_wan_mini
 
-        print("generator:", build_wan_mini(args.output, args.work_dir / "generator", **options))
+        build_wan_mini(args.output / "wan-mini", args.work_dir / "generator", **options)
+        print("generator:", args.output / "wan-mini")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _try_judge(reward: Any, count: int) -> bool:
     seconds = time.perf_counter() - started
     right = sum(v.status == truth.status for v, (_, truth) in zip(verdicts, made, strict=True))
     print(f"{'self-test':<14}{right} of {count} procedural videos judged right, {seconds / count:.2f} s each")
-    for name, values in readouts(verdicts).items():
+    for name, values in readouts(verdicts, reward.judge_model.config.log_odds_temperature).items():
         if values:
             share = sum(not SATURATED[0] <= p <= SATURATED[1] for p in values) / len(values)
             spread = f"{min(values):.3g} to {max(values):.3g}"
@@ -104,8 +104,11 @@ def _try_judge(reward: Any, count: int) -> bool:
     return not failed
 
 
-def readouts(verdicts: list[Verdict]) -> dict[str, list[float]]:
-    """P(normal) of each readout over the verdicts' last turns, as far as it was measured."""
+def readouts(verdicts: list[Verdict], temperature: float) -> dict[str, list[float]]:
+    """P(normal) of each readout over the verdicts' last turns, as far as it was measured.
+
+    ``temperature`` is that of the ``log_odds`` readout.
+    """
     from reward_model.readout import reward_value
 
     turns = [v.turns[-1] for v in verdicts if v.turns]
@@ -113,5 +116,5 @@ def readouts(verdicts: list[Verdict]) -> dict[str, list[float]]:
     return {
         "paper": [t.score.p_normal for t in turns if t.score is not None],
         "direct": [s.p_normal for s in direct],
-        "log_odds": [reward_value(s, "log_odds") for s in direct],
+        "log_odds": [reward_value(s, "log_odds", temperature) for s in direct],
     }

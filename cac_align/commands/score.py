@@ -42,9 +42,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{len(prompts)} prompts for {len(args.videos)} videos; give --prompt once for all, or once per video"
         )
-    verdicts = build_reward(args).judge_batch(args.videos, prompts, fps=args.fps)
+    # Decoded once, for the judge and for the overlays.
+    videos = [_decoded(path, args.fps) for path in args.videos] if args.overlay else args.videos
+    verdicts = build_reward(args).judge_batch(videos, prompts, fps=args.fps)
     if args.overlay:
-        _write_overlays(args.overlay, args.videos, verdicts)
+        _write_overlays(args.overlay, args.videos, videos, verdicts)
     if args.json:
         print(json.dumps([_record(v, path) for v, path in zip(verdicts, args.videos, strict=True)], indent=1))
     for verdict, path in zip(verdicts, args.videos, strict=True):
@@ -76,15 +78,24 @@ def _record(verdict: Verdict, path: str) -> dict[str, Any]:
     }
 
 
-def _write_overlays(folder: Path, paths: list[str], verdicts: list[Verdict]) -> None:
+def _decoded(path: str, fps: float | None) -> Any:
+    """The video of a file; an unreadable one stays a path, and the judge says what is wrong with it."""
+    from reward_model.video import VideoError, load_video
+
+    try:
+        return load_video(path, fps)
+    except VideoError:
+        return path
+
+
+def _write_overlays(folder: Path, paths: list[str], videos: list[Any], verdicts: list[Verdict]) -> None:
     from cac_align.report.overlay import write_overlay
-    from reward_model.video import load_video
 
     taken: set[str] = set()
-    for path, verdict in zip(paths, verdicts, strict=True):
+    for path, video, verdict in zip(paths, videos, verdicts, strict=True):
         if verdict.status is None:
             continue
         stem = Path(path).stem
         name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(paths) + 2))) if n not in taken)
         taken.add(name)
-        write_overlay(folder / f"{name}.mp4", load_video(path, verdict.fps).frames, verdict, verdict.fps)
+        write_overlay(folder / f"{name}.mp4", video.frames, verdict, verdict.fps)

@@ -130,7 +130,7 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
     """The untrained pipeline, weights initialised for training from scratch.
 
     Args:
-        size: ``"mini"`` (3 M parameters) or ``"full"`` (Wan-2.1-1.3B's numbers; its text encoder alone needs 23 GB).
+        size: ``"mini"`` (4.4 M parameters) or ``"full"`` (Wan-2.1-1.3B's numbers; its text encoder alone needs 23 GB).
         seed: of the initial weights.
 
     Raises:

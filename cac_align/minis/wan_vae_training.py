@@ -36,7 +36,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Measured on one 2.5 GHz core: about 0.5, 0.9 and 2.1 s a step in the three phases."""
+    """On one 2.5 GHz core, shared with other work: about 0.5-0.7, 1.1-1.8 and 4 s a step in the three phases."""
 
     phases: tuple[Phase, ...] = (Phase(1, 48, 800), Phase(17, 4, 450), Phase(NUM_FRAMES, 2, 50))
     lr: float = 0.03

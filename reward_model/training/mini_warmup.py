@@ -1,8 +1,8 @@
 """A stand-in for a pretrained vision tower: it first learns to describe single frames through throw-away heads.
 
-The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise, and without this
-step its stage 1 does not get going in minutes. The heads sit on every visual token (so that any single token knows
-what the frame holds) and are dropped afterwards. This is not part of the paper's recipe.
+The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise. The heads sit on
+every visual token (so that any single token knows what the frame holds) and are dropped afterwards. This is not part of
+the paper's recipe.
 """
 
 from __future__ import annotations

@@ -15,14 +15,9 @@ from reward_model.parsing import STATUS_PREFIX, ParseError, format_report, parse
 from reward_model.prompts import load_prompts
 from reward_model.training.build_judge_mini import build_cac_mini, save_judge
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
-from reward_model.training.mini_config import (
-    build_judge,
-    build_processor,
-    coordinate_values,
-    number_pieces,
-    template_pieces,
-)
+from reward_model.training.mini_config import build_judge, build_processor
 from reward_model.training.mini_data import TRAIN_SEEDS, draw_rows, make_example, stage1_rows, stage2_rows
+from reward_model.training.mini_tokenizer import coordinate_values, number_pieces, template_pieces
 from reward_model.training.sft import IGNORE, AnswerCollator, AnswerTrainer, run_sft, sft_config
 from reward_model.video import sample_indices
 from reward_model.world import KINDS, make_video
