@@ -28,6 +28,12 @@ from reward_model.schema import Verdict
 from reward_model.world import make_scene
 from reward_model.world.tracking import find_faults
 
+#: What counts as a fault: all the rule knows, or the kinds the mini judge was trained to see.
+RULES = {
+    "any fault": {"missing", "vanishes", "grows", "deforms", "splits", "jumps"},
+    "a fault of a kind the judge knows": {"vanishes", "deforms", "splits"},
+}
+
 
 def distinct_prompts(count: int, seed: int = 800_000) -> list[str]:
     """The first ``count`` different prompts of the world from that seed on."""
@@ -107,27 +113,31 @@ def main() -> None:
         guidance_scale=args.guidance_scale,
     )
     faults = [[find_faults(c) for c in out.candidates] for out in outputs]
-    faulty = np.array([[bool(f) for f in row] for row in faults])
-    record: dict[str, Any] = {
-        "args": {k: str(v) for k, v in vars(args).items()},
-        "any_candidate": faulty.mean(),
-        "no_clean_candidate": faulty.all(axis=1).mean(),
-        "readouts": {},
-    }
-    for readout in READOUTS:
-        values = np.array([[readout_value(v, readout) for v in out.verdicts] for out in outputs])
-        record["readouts"][readout] = compare(faulty, values, values.argmax(axis=1))
+    record: dict[str, Any] = {"args": {k: str(v) for k, v in vars(args).items()}, "rules": {}}
+    values = {r: np.array([[readout_value(v, r) for v in out.verdicts] for out in outputs]) for r in READOUTS}
+    for rule, counted in RULES.items():
+        faulty = np.array([[bool(counted & set(f)) for f in row] for row in faults])
+        record["rules"][rule] = {
+            "any_candidate": faulty.mean(),
+            "no_clean_candidate": faulty.all(axis=1).mean(),
+            "readouts": {r: compare(faulty, v, v.argmax(axis=1)) for r, v in values.items()},
+        }
     record["faults"] = [{"prompt": p, "candidates": row} for p, row in zip(prompts, faults, strict=True)]
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "anomaly_rate.json").write_text(json.dumps(record, indent=2, default=float) + "\n")
 
-    print(f"{len(prompts)} prompts x {args.n}: {record['any_candidate']:.3f} of all candidates are faulty,")
-    print(f"{record['no_clean_candidate']:.3f} of the prompts have no clean one")
-    for readout, row in record["readouts"].items():
-        low, high = row["difference_95"]
-        print(f"{readout:9} first {row['first']:.3f} -> chosen {row['chosen']:.3f}: {row['difference']:+.3f}", end=" ")
-        print(f"[{low:+.3f}, {high:+.3f}], McNemar p={row['mcnemar_p']:.4f}", end=", ")
-        print(f"AUROC against the rule {row['auroc_against_rule']:.3f}")
+    print(f"{len(prompts)} prompts x {args.n} candidates")
+    for rule, found in record["rules"].items():
+        print(f"{rule}: {found['any_candidate']:.3f} of all candidates", end=", ")
+        print(f"{found['no_clean_candidate']:.3f} of the prompts have no clean one")
+        for readout, row in found["readouts"].items():
+            low, high = row["difference_95"]
+            print(
+                f"  {readout:9} first {row['first']:.3f} -> chosen {row['chosen']:.3f}: {row['difference']:+.3f}",
+                end=" ",
+            )
+            print(f"[{low:+.3f}, {high:+.3f}], McNemar p={row['mcnemar_p']:.4f}", end=", ")
+            print(f"AUROC against the rule {row['auroc_against_rule']:.3f}")
 
 
 if __name__ == "__main__":

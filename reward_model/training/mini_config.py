@@ -38,7 +38,7 @@ def build_judge(size: str = "mini", *, seed: int = 0) -> tuple[Qwen3VLForConditi
     """An untrained judge and its processor, from nothing but a seed.
 
     Args:
-        size: ``"mini"`` (0.9 M parameters) or ``"tiny"`` (a tenth of it, for tests).
+        size: ``"mini"`` (1 M parameters) or ``"tiny"`` (a tenth of it, for tests).
         seed: of the initial weights.
     """
     sizes = {"mini": (128, 384, 3, 64), "tiny": (32, 64, 2, 32)}
