@@ -1,11 +1,12 @@
 """Does choosing by the judge lower the rate of anomalies, says a rule that is not the judge?
 
-    python benchmarks/best_of_n.py --prompts 40 --n 5 --output outputs/benchmarks/best_of_n
+    python benchmarks/best_of_n.py --prompts 40 --n 5 --seeds 0 1 2 --output outputs/benchmarks/best_of_n
 
-Draws n candidates for each prompt with the mini generator, lets the mini judge choose with every readout, and counts
-faults with :func:`reward_model.world.tracking.find_faults`, which follows the drawn object and knows neither judge nor
-prompt. Chosen is compared with the first candidate (what a user gets without choosing) pairwise over prompts: bootstrap
-interval of the difference and exact McNemar test. A stopped run continues.
+Draws n candidates for each prompt and seed with the mini generator, lets the mini judge choose with every readout, and
+counts faults with :func:`reward_model.world.tracking.find_faults`, which follows the drawn object and knows neither
+judge nor prompt. The chosen candidate is compared with the first (what a user gets without choosing) and with the
+average one (the same without the luck of the draw), pairwise, with bootstrap intervals over prompts. A stopped run
+continues.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import torch
 from diffusers import WanPipeline
 from scipy import stats
 
-from cac_align import CaCReward, best_of_n
-from reward_model.evaluation import auroc
+from cac_align import BestOfNOutput, CaCReward, best_of_n
+from reward_model.evaluation import auroc, bootstrap
 from reward_model.readout import READOUTS, reward_value
 from reward_model.schema import Verdict
 from reward_model.world import make_scene
@@ -53,28 +54,58 @@ def readout_value(verdict: Verdict, readout: str) -> float:
 
 
 def compare(faulty: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-    """Rates over P prompts and their paired difference.
+    """Rates over P prompts drawn with S seeds, and paired differences with intervals over prompts.
 
     Args:
-        faulty: (P, n) bool. values: (P, n) rewards. chosen: (P,) index of the chosen candidate.
+        faulty: (P, S, n) bool. values: (P, S, n) rewards. chosen: (P, S) index of the chosen candidate.
     """
-    first, picked = faulty[:, 0], faulty[np.arange(len(faulty)), chosen]
-    difference = picked.astype(float) - first
-    interval = stats.bootstrap(
-        (difference,), np.mean, n_resamples=10_000, method="percentile", rng=0
-    ).confidence_interval
-    better, worse = int((first & ~picked).sum()), int((~first & picked).sum())
+    first, average = faulty[..., 0], faulty.mean(axis=-1)
+    picked = np.take_along_axis(faulty, chosen[..., None], axis=-1)[..., 0]
+    mended, spoilt = int((first & ~picked).sum()), int((~first & picked).sum())
     return {
         "first": first.mean(),
+        "average_candidate": average.mean(),
         "chosen": picked.mean(),
-        "difference": difference.mean(),
-        "difference_95": [interval.low, interval.high],
-        "prompts_mended": better,
-        "prompts_spoilt": worse,
-        "mcnemar_p": stats.binomtest(better, better + worse).pvalue if better + worse else 1.0,
+        "chosen_minus_first": _with_interval((picked.astype(float) - first).mean(axis=1)),
+        "chosen_minus_average": _with_interval((picked - average).mean(axis=1)),
+        "mended": mended,
+        "spoilt": spoilt,
+        "mcnemar_p": stats.binomtest(mended, mended + spoilt).pvalue if mended + spoilt else 1.0,
         "auroc_against_rule": auroc(values.ravel(), ~faulty.ravel()) if 0 < faulty.mean() < 1 else float("nan"),
-        "std_within_prompts": float(values.std(axis=1).mean()),
+        "std_within_group": float(values.std(axis=-1).mean()),
     }
+
+
+def _with_interval(differences: np.ndarray) -> list[float]:
+    """Mean of (P,) differences and both ends of its 95 % interval, prompts drawn with replacement."""
+    low, high = bootstrap(lambda k: differences[k].mean(), len(differences), num_resamples=10_000)
+    return [differences.mean(), low, high]
+
+
+def draw_and_judge(args: argparse.Namespace, prompts: list[str]) -> list[list[BestOfNOutput]]:
+    """All groups, by prompt and seed."""
+    pipe = WanPipeline.from_pretrained(args.pipe)
+    pipe.set_progress_bar_config(disable=True)
+    reward = CaCReward(args.model, all_readouts=True)
+    by_seed = [
+        best_of_n(
+            pipe,
+            prompts,
+            reward=reward,
+            n=args.n,
+            seed=seed,
+            batch_size=args.batch_size,
+            output_dir=args.output / f"seed-{seed}",
+            height=32,
+            width=32,
+            num_frames=81,
+            num_inference_steps=args.steps,
+            guidance_scale=args.guidance_scale,
+            max_sequence_length=64,
+        )
+        for seed in args.seeds
+    ]
+    return [list(group) for group in zip(*by_seed, strict=True)]
 
 
 def main() -> None:
@@ -83,7 +114,7 @@ def main() -> None:
     parser.add_argument("--model", default="assets/cac-mini")
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--n", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="groups drawn per prompt")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=3.0)
     parser.add_argument("--batch-size", type=int, default=5)
@@ -94,49 +125,31 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    pipe = WanPipeline.from_pretrained(args.pipe)
-    pipe.set_progress_bar_config(disable=True)
-    reward = CaCReward(args.model, all_readouts=True)
     prompts = distinct_prompts(args.prompts)
-    outputs = best_of_n(
-        pipe,
-        prompts,
-        reward=reward,
-        n=args.n,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        output_dir=args.output,
-        height=32,
-        width=32,
-        num_frames=81,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance_scale,
-    )
-    faults = [[find_faults(c) for c in out.candidates] for out in outputs]
+    groups = draw_and_judge(args, prompts)
+    faults = [[[find_faults(c) for c in out.candidates] for out in row] for row in groups]
     record: dict[str, Any] = {"args": {k: str(v) for k, v in vars(args).items()}, "rules": {}}
-    values = {r: np.array([[readout_value(v, r) for v in out.verdicts] for out in outputs]) for r in READOUTS}
+    values = {
+        r: np.array([[[readout_value(v, r) for v in out.verdicts] for out in row] for row in groups]) for r in READOUTS
+    }
     for rule, counted in RULES.items():
-        faulty = np.array([[bool(counted & set(f)) for f in row] for row in faults])
+        faulty = np.array([[[bool(counted & set(f)) for f in group] for group in row] for row in faults])
         record["rules"][rule] = {
-            "any_candidate": faulty.mean(),
-            "no_clean_candidate": faulty.all(axis=1).mean(),
-            "readouts": {r: compare(faulty, v, v.argmax(axis=1)) for r, v in values.items()},
+            "no_clean_candidate": faulty.all(axis=-1).mean(),
+            "readouts": {r: compare(faulty, v, v.argmax(axis=-1)) for r, v in values.items()},
         }
-    record["faults"] = [{"prompt": p, "candidates": row} for p, row in zip(prompts, faults, strict=True)]
+    record["faults"] = [{"prompt": p, "by_seed": row} for p, row in zip(prompts, faults, strict=True)]
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "anomaly_rate.json").write_text(json.dumps(record, indent=2, default=float) + "\n")
 
-    print(f"{len(prompts)} prompts x {args.n} candidates")
+    print(f"{len(prompts)} prompts x {len(args.seeds)} seeds x {args.n} candidates")
     for rule, found in record["rules"].items():
-        print(f"{rule}: {found['any_candidate']:.3f} of all candidates", end=", ")
-        print(f"{found['no_clean_candidate']:.3f} of the prompts have no clean one")
+        print(f"{rule}; {found['no_clean_candidate']:.3f} of the groups have no clean candidate")
         for readout, row in found["readouts"].items():
-            low, high = row["difference_95"]
-            print(
-                f"  {readout:9} first {row['first']:.3f} -> chosen {row['chosen']:.3f}: {row['difference']:+.3f}",
-                end=" ",
-            )
-            print(f"[{low:+.3f}, {high:+.3f}], McNemar p={row['mcnemar_p']:.4f}", end=", ")
+            shown = "{:+.3f} [{:+.3f}, {:+.3f}]".format
+            print(f"  {readout:9} first {row['first']:.3f}, average {row['average_candidate']:.3f}", end=", ")
+            print(f"chosen {row['chosen']:.3f}; against first {shown(*row['chosen_minus_first'])}", end=", ")
+            print(f"against average {shown(*row['chosen_minus_average'])}, McNemar p={row['mcnemar_p']:.3f}", end=", ")
             print(f"AUROC against the rule {row['auroc_against_rule']:.3f}")
 
 

@@ -24,7 +24,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 def main() -> int:
     """Draws, judges, chooses, and prints where the page is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompt", default="a red ball bounces on a gray background")
+    parser.add_argument("--prompt", default="a yellow triangle moves right on a brown background")
     parser.add_argument("--n", type=int, default=5, help="candidates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20, help="denoising steps")
@@ -62,6 +62,7 @@ def main() -> int:
             num_frames=81,
             num_inference_steps=args.steps,
             guidance_scale=3.0,
+            max_sequence_length=64,
         )
     except ResumeError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,7 +39,7 @@ def test_code_runs_as_printed(tmp_path):
     script = "\n".join(blocks("python"))
     assert "best_of_n(" in script and ".judge(" in script
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=600)
-    assert (tmp_path / "outputs/ball/report.html").is_file()
+    assert (tmp_path / "outputs/triangle/report.html").is_file()
     tool = Path(sys.executable).with_name("cac-align")
     for line in "".join(blocks("bash")).splitlines():
         command = shlex.split(line, comments=True)

@@ -10,6 +10,7 @@ continues where a killed one stopped.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,8 +96,19 @@ def build_wan_mini(
     train, held_out = _split(pipe, mean, std, videos.prompts, config.num_held_out)
     pipe.to(chosen)
     train_flow(pipe, train, held_out, work / "flow", config.flow, seed=seed, resume=resume)
-    pipe.to("cpu").save_pretrained(output_dir)
+    _save(pipe.to("cpu"), Path(output_dir))
     return pipe
+
+
+def _save(pipe: WanPipeline, folder: Path) -> None:
+    """Writes the pipeline beside its place and moves it there, so that a killed run leaves no half of one."""
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    pipe.save_pretrained(new)
+    if (folder / "README.md").is_file():
+        shutil.copy(folder / "README.md", new / "README.md")
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
 
 
 def _cached_latents(
