@@ -62,7 +62,6 @@ def main() -> int:
             num_frames=81,
             num_inference_steps=args.steps,
             guidance_scale=3.0,
-            max_sequence_length=64,
         )
     except ResumeError as error:
         print(f"error: {error}", file=sys.stderr)
