@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two threads are the most a small machine has; spinning OpenMP threads slow each other down.
-export OMP_NUM_THREADS ?= 2
+# The models here are so small that threads spend their time waiting for each other; one is faster than two.
+export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
