@@ -24,7 +24,7 @@ from scipy import stats
 
 from cac_align import BestOfNOutput, CaCReward, best_of_n
 from reward_model.evaluation import auroc, bootstrap
-from reward_model.readout import READOUTS, reward_value
+from reward_model.readout import READOUTS, turn_value
 from reward_model.schema import Verdict
 from reward_model.world import make_scene
 from reward_model.world.tracking import find_faults
@@ -47,10 +47,9 @@ def distinct_prompts(count: int, seed: int = 800_000) -> list[str]:
 
 def readout_value(verdict: Verdict, readout: str) -> float:
     """The verdict's reward under another readout than the one it was drawn with."""
-    final = verdict.turns[-1]
-    score = final.score if readout == "paper" else final.direct_score
-    assert score is not None, "the judge ran with all_readouts=True"
-    return reward_value(score, readout)
+    value = turn_value(verdict.turns[-1], readout)
+    assert value is not None, "the judge ran with all_readouts=True"
+    return value
 
 
 def compare(faulty: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:

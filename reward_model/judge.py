@@ -24,7 +24,7 @@ from reward_model.backends.base import Backend, Completion, Conversation, Sampli
 from reward_model.config import JudgeConfig
 from reward_model.parsing import ParseError, forced_prefix, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
-from reward_model.readout import completed_prefix, reward_value, verdict_prefix
+from reward_model.readout import completed_prefix, turn_score, turn_value, verdict_prefix
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
 from reward_model.video import (
     Video,
@@ -247,18 +247,16 @@ class TwoTurnJudge:
         if case.error or not turns:
             return Verdict(status=None, score=None, error=case.error or "not judged", **common)
         final = turns[-1]
-        score = final.score if self.config.readout == "paper" else final.direct_score
-        if score is None:
-            value, odds = (1.0 if final.status == "normal" else 0.0), None
-        else:
-            value, odds = reward_value(score, self.config.readout, self.config.log_odds_temperature), score.log_odds
+        score, value = turn_score(final, self.config.readout), self._value(final)
+        if value is None:
+            value = 1.0 if final.status == "normal" else 0.0
         if self.config.aggregate == "joint" and len(turns) == 2:
             value = self._joint(turns, value)
         return Verdict(
             status=final.status,
             score=value,
             anomalies=_native_anomalies(final) if final.status == "abnormal" else (),
-            log_odds=odds,
+            log_odds=score.log_odds if score else None,
             forced=any(t.parse_error is not None for t in turns),
             **common,
         )
@@ -267,10 +265,11 @@ class TwoTurnJudge:
         """1 - P1(abnormal) P2(abnormal): continuous where the reward would jump from turn one's value to turn two's
         (G-28).
         """
-        first = turns[0].score if self.config.readout == "paper" else turns[0].direct_score
-        if first is None:
-            return final
-        return 1 - (1 - reward_value(first, self.config.readout, self.config.log_odds_temperature)) * (1 - final)
+        first = self._value(turns[0])
+        return final if first is None else 1 - (1 - first) * (1 - final)
+
+    def _value(self, turn: Turn) -> float | None:
+        return turn_value(turn, self.config.readout, self.config.log_odds_temperature)
 
     def _provenance(self, turns: Sequence[Turn]) -> dict[str, Any]:
         config = self.config

@@ -17,7 +17,7 @@ import math
 import re
 
 from reward_model.parsing import COT, STATUS_PREFIX, forced_prefix
-from reward_model.schema import VerdictScore
+from reward_model.schema import Turn, VerdictScore
 
 READOUTS = ("paper", "direct", "log_odds")
 
@@ -80,3 +80,14 @@ def reward_value(score: VerdictScore, readout: str, temperature: float = 4.0) ->
     if math.isinf(score.log_odds):
         return 1.0 if score.log_odds > 0 else 0.0
     return VerdictScore(score.log_odds / temperature, 0.0).p_normal
+
+
+def turn_score(turn: Turn, readout: str) -> VerdictScore | None:
+    """The scored verdict a readout goes by: after the reasoning for ``paper``, before it for the others."""
+    return turn.score if readout == "paper" else turn.direct_score
+
+
+def turn_value(turn: Turn, readout: str, temperature: float = 4.0) -> float | None:
+    """:func:`reward_value` of a turn under a readout; None where the turn was not scored for it."""
+    score = turn_score(turn, readout)
+    return None if score is None else reward_value(score, readout, temperature)

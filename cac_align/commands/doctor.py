@@ -82,6 +82,7 @@ def _check_tokens(backend: Any) -> bool:
 
 def _try_judge(reward: Any, count: int) -> bool:
     """Judges built-in videos; prints accuracy, speed and saturation. False when one of them could not be judged."""
+    from reward_model.evaluation import saturation_share
     from reward_model.world import KINDS, make_video
 
     kinds = list(KINDS)
@@ -94,7 +95,7 @@ def _try_judge(reward: Any, count: int) -> bool:
     print(f"{'self-test':<14}{right} of {count} procedural videos judged right, {seconds / count:.2f} s each")
     for name, values in readouts(verdicts, reward.judge_model.config.log_odds_temperature).items():
         if values:
-            share = sum(not SATURATED[0] <= p <= SATURATED[1] for p in values) / len(values)
+            share = saturation_share(values, *SATURATED)
             spread = f"{min(values):.3g} to {max(values):.3g}"
             limits = "-".join(map(str, SATURATED))
             print(f"{'saturation':<14}{name:<10}{share:5.0%} of P(normal) outside {limits} ({spread})")
@@ -109,12 +110,8 @@ def readouts(verdicts: list[Verdict], temperature: float) -> dict[str, list[floa
 
     ``temperature`` is that of the ``log_odds`` readout.
     """
-    from reward_model.readout import reward_value
+    from reward_model.readout import READOUTS, turn_value
 
     turns = [v.turns[-1] for v in verdicts if v.turns]
-    direct = [t.direct_score for t in turns if t.direct_score is not None]
-    return {
-        "paper": [t.score.p_normal for t in turns if t.score is not None],
-        "direct": [s.p_normal for s in direct],
-        "log_odds": [reward_value(s, "log_odds", temperature) for s in direct],
-    }
+    found = {name: [turn_value(turn, name) for turn in turns] for name in READOUTS}
+    return {name: [value for value in values if value is not None] for name, values in found.items()}

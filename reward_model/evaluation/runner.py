@@ -16,7 +16,7 @@ from reward_model.evaluation.bench import Bench, BenchVideo
 from reward_model.evaluation.metrics import auroc, bootstrap, calibration_error, confusion, saturation_share, wilson
 from reward_model.evaluation.result import EvaluationResult, Metric
 from reward_model.grounding import temporal_iou, type_iou
-from reward_model.readout import reward_value
+from reward_model.readout import READOUTS, turn_value
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward
 from reward_model.schema import Turn, Verdict, VideoAnnotation
 
@@ -148,15 +148,9 @@ def _measure(outcomes: list[_Outcome], bench: Bench, seconds: float, num_resampl
 def _readouts(outcomes: list[_Outcome]) -> dict[str, list[float | None]]:
     """Probability of "normal" of every video by each readout at hand; ``score`` is the reward as it was given."""
 
-    def read(value: Callable[[Turn], float | None]) -> list[float | None]:
-        return [value(o.final) if o.final is not None else None for o in outcomes]
-
-    found = {
-        "score": [o.score for o in outcomes],
-        "paper": read(lambda t: t.score.p_normal if t.score else None),
-        "direct": read(lambda t: t.direct_score.p_normal if t.direct_score else None),
-        "log_odds": read(lambda t: reward_value(t.direct_score, "log_odds") if t.direct_score else None),
-    }
+    found = {"score": [o.score for o in outcomes]}
+    for readout in READOUTS:
+        found[readout] = [turn_value(o.final, readout) if o.final is not None else None for o in outcomes]
     return {name: values for name, values in found.items() if any(v is not None for v in values)}
 
 
