@@ -32,7 +32,7 @@ from reward_model.world.tracking import find_faults
 #: What counts as a fault: all the rule knows, or the kinds the mini judge was trained to see.
 RULES = {
     "any fault": {"missing", "vanishes", "grows", "deforms", "splits", "jumps"},
-    "a fault of a kind the judge knows": {"vanishes", "deforms", "splits"},
+    "a fault of a kind the judge knows": {"vanishes", "deforms", "splits", "jumps"},
 }
 
 
@@ -40,7 +40,7 @@ def distinct_prompts(count: int, seed: int = 800_000) -> list[str]:
     """The first ``count`` different prompts of the world from that seed on."""
     prompts: dict[str, None] = {}
     while len(prompts) < count:
-        prompts[make_scene(seed).prompt] = None
+        prompts[make_scene(seed, setting="single").prompt] = None
         seed += 1
     return list(prompts)
 

@@ -94,14 +94,15 @@ SIZES = {"mini": MINI, "full": FULL}
 
 def world_prompts() -> list[str]:
     """Every prompt the procedural world can say, in a fixed order; their words are the tokenizer's vocabulary."""
-    from reward_model.world import scene
+    from reward_model.world.palette import BACKGROUNDS, COLORS, SHAPES
+    from reward_model.world.things import MOTIONS
 
     return [
         f"a {color} {shape} {motion} on a {background} background"
-        for color in scene.COLORS
-        for shape in scene.SHAPES
-        for motion in scene.MOTIONS
-        for background in scene.BACKGROUNDS
+        for color in COLORS
+        for shape in SHAPES
+        for motion in MOTIONS
+        for background in BACKGROUNDS
     ]
 
 

@@ -41,7 +41,7 @@ def load_world_videos(directory: Path, num_videos: int, first_seed: int = FIRST_
         frames = np.lib.format.open_memmap(frames_path, "w+", dtype=np.uint8, shape=shape)
         prompts = []
         for k in tqdm(range(num_videos), desc="world videos", mininterval=5.0):
-            frames[k], truth = make_video(first_seed + k)
+            frames[k], truth = make_video(first_seed + k, setting="single", size=SIZE)
             prompts.append(truth.prompt)
         frames.flush()
         temporary = prompts_path.with_suffix(".tmp")

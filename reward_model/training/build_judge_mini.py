@@ -27,8 +27,10 @@ from reward_model.training.sft import run_sft, sft_config
 log = logging.getLogger(__name__)
 
 #: Optimiser steps of the three phases at ``scale=1``.
-WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 800, 700, 4200
+WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 2400, 600, 4200
 STAGE1_BATCH, STAGE2_BATCH = 32, 16
+#: Processes that draw samples ahead of the training.
+NUM_WORKERS = 1
 
 
 def build_cac_mini(
@@ -62,7 +64,7 @@ def build_cac_mini(
     started = time.monotonic()
 
     if not _restore(model, work / "warmup.safetensors"):
-        share = warm_up_vision(model, collator, steps=_steps(WARMUP_STEPS, scale), seed=seed)
+        share = warm_up_vision(model, collator, steps=_steps(WARMUP_STEPS, scale), seed=seed, num_workers=NUM_WORKERS)
         log.info("vision warm-up: %.1f %% of frame states right after %.0f s", 100 * share, time.monotonic() - started)
         _keep(model, work / "warmup.safetensors")
     with use_equal_images(model):
@@ -90,6 +92,7 @@ def stage_settings(name: str, steps: int) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "bf16": False,
         "save_steps": 250,
+        "dataloader_num_workers": NUM_WORKERS,
     }
 
 

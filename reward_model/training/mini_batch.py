@@ -1,6 +1,6 @@
 """The fast way to the same batch: what lets the mini judge train on one CPU core.
 
-For equal 32x32 frames everything the stock path works out per image is known beforehand: token counts, positions,
+For frames of one size everything the stock path works out per image is known beforehand: token counts, positions,
 interpolation weights. :class:`MiniCollator` computes it for the whole batch with the official ``image_*`` keyword
 arguments of transformers, and :func:`use_equal_images` lets the vision tower attend within all images at once instead
 of one after another. The loss equals that of the stock collator and forward (a test compares them).
@@ -20,6 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel, ProcessorMixin
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from reward_model.backends.base import Conversation
+from reward_model.training.mini_config import FRAME_SIZE, PATCH_SIZE
 from reward_model.training.sft import IGNORE, Example
 
 EQUAL_IMAGES = "equal_images"
@@ -66,7 +67,7 @@ class MiniCollator:
 
     processor: ProcessorMixin
     load: Callable[[Mapping[str, Any]], Example]
-    num_grid_per_side: int = 4
+    num_grid_per_side: int = FRAME_SIZE // PATCH_SIZE
     _prompts: dict[Any, tuple[list[int], np.ndarray]] = field(default_factory=dict, repr=False)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:

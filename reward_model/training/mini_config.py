@@ -31,17 +31,17 @@ from reward_model.schema import BOX_SCALE
 from reward_model.training.mini_tokenizer import CHAT_TEMPLATE, FRAME_SIZE, MAX_FRAMES, build_tokenizer, number_pieces
 
 PATCH_SIZE = 8
-MERGE_SIZE = 2
+MERGE_SIZE = 3
 
 
 def build_judge(size: str = "mini", *, seed: int = 0) -> tuple[Qwen3VLForConditionalGeneration, Qwen3VLProcessor]:
     """An untrained judge and its processor, from nothing but a seed.
 
     Args:
-        size: ``"mini"`` (1 M parameters) or ``"tiny"`` (a tenth of it, for tests).
+        size: ``"mini"`` (1.6 M parameters) or ``"tiny"`` (a tenth of it, for tests).
         seed: of the initial weights.
     """
-    sizes = {"mini": (128, 384, 3, 64), "tiny": (32, 64, 2, 32)}
+    sizes = {"mini": (128, 384, 4, 64), "tiny": (32, 64, 2, 32)}
     if size not in sizes:
         raise ValueError(f"no judge of size {size!r}; expected one of {', '.join(map(repr, sizes))}")
     processor = build_processor()
@@ -84,7 +84,7 @@ def _config(tokenizer: PreTrainedTokenizerFast, hidden: int, inner: int, layers:
         "tie_word_embeddings": True,
     }
     vision_config = {
-        "depth": 2,
+        "depth": 3,
         "hidden_size": vision,
         "intermediate_size": 2 * vision,
         "num_heads": 4,
@@ -93,7 +93,7 @@ def _config(tokenizer: PreTrainedTokenizerFast, hidden: int, inner: int, layers:
         "temporal_patch_size": 2,
         "out_hidden_size": hidden,
         "num_position_embeddings": (FRAME_SIZE // PATCH_SIZE) ** 2,
-        "deepstack_visual_indexes": [0],
+        "deepstack_visual_indexes": [1],
     }
     return Qwen3VLConfig(
         text_config=text,
@@ -107,7 +107,7 @@ def _config(tokenizer: PreTrainedTokenizerFast, hidden: int, inner: int, layers:
 
 
 def build_processor() -> Qwen3VLProcessor:
-    """Stock Qwen3-VL processor classes set to 32x32 frames: 4 visual tokens a frame."""
+    """Stock Qwen3-VL processor classes set to 48x48 frames: 36 patches, merged to 4 visual tokens a frame."""
     pixels = {"shortest_edge": FRAME_SIZE**2, "longest_edge": FRAME_SIZE**2}
     shared = {
         "patch_size": PATCH_SIZE,
@@ -179,7 +179,7 @@ def judge_settings(prompt_version: str, **changes: object) -> str:
         "zoom_fps": 8,
         "min_zoom_frames": 4,
         "max_zoom_frames": 24,
-        "max_new_tokens": {"scan": 128, "zoom": 400},
+        "max_new_tokens": {"scan": 128, "zoom": 480},
         "demo_scale": True,
     }
     return json.dumps({**settings, **changes}, indent=2) + "\n"

@@ -20,48 +20,62 @@ from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
 from reward_model.schema import FrameRange, TurnReport, VideoAnnotation
 from reward_model.training.sft import Example
-from reward_model.video import native_window, sample_indices, zoom_indices
+from reward_model.video import native_window, resize_frames, sample_indices, zoom_indices
+from reward_model.world.kinds import KINDS, REASONS, SETTINGS_OF, SINGLE_FRAME
 from reward_model.world.narration import narrate_frames, narrate_scan, narrate_zoom, shift_report, visible_anomalies
 from reward_model.world.nuisance import degrade
-from reward_model.world.scene import COLORS, KINDS, REASONS, SHAPES, make_scene
-from reward_model.world.video import make_annotation, render
+from reward_model.world.palette import COLORS, SHAPES
+from reward_model.world.scene import Scene, make_scene
+from reward_model.world.video import SIZE, make_annotation, render
 
 TRAIN_SEEDS = range(0, 100_000)
 SCAN_FPS, ZOOM_FPS = 4, 8
 MIN_ZOOM, MAX_ZOOM = 4, 24
+#: Share of stage 2 during which scans grow from a few frames to whole videos.
+CURRICULUM = 0.125
+#: Videos of the mini generator are smaller than the judge's frames; this is their side in pixels.
+SMALL_SIZE = 32
 #: Squash factors below the first are called normal, above the second abnormal, between them nothing is trained.
 FAINT, CLEAR = 1.2, 1.35
 
 Row = dict[str, Any]
 
 
-def draw_rows(tasks: Sequence[str], *, seed: int, kinds: Sequence[str] = tuple(KINDS)) -> Dataset:
+def draw_rows(
+    tasks: Sequence[str], *, seed: int, kinds: Sequence[str] = tuple(KINDS), num_frames: Sequence[int] | None = None
+) -> Dataset:
     """One row for each task named, half of them normal.
 
     Args:
         tasks: for instance ``["scan", "scan", "zoom"]``; the order is kept.
         seed: of the draw; rows are a function of it and of their position.
         kinds: anomalies to draw from. ``frame`` rows only take those that one frame can show.
+        num_frames: length of each video; by default 81, and something else between 33 and 97 in one row of five.
     """
     rng = np.random.default_rng([seed, 77])
-    return Dataset.from_list([_draw_row(task, rng, kinds) for task in tasks])
+    rows = [_draw_row(task, rng, kinds) for task in tasks]
+    if num_frames is not None:
+        rows = [{**row, "num_frames": int(n)} for row, n in zip(rows, num_frames, strict=True)]
+    return Dataset.from_list(rows)
 
 
 def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
-    usable = [k for k in kinds if task != "frame" or KINDS[k].single_frame]
+    usable = [k for k in kinds if task != "frame" or k in SINGLE_FRAME]
     # Some windows of abnormal videos miss the anomaly and count as normal.
     share = 0.62 if task == "zoom" else 0.5
-    kind = str(rng.choice(usable)) if rng.random() < share else ""
-    strength = -1.0
-    if kind == "squash" and rng.random() < 0.1:
+    kind, abnormal = str(rng.choice(usable)), rng.random() < share
+    # A normal video is drawn where its anomaly could have been, so that no setting tells anything.
+    setting, strength = str(rng.choice(SETTINGS_OF[kind])), -1.0
+    if abnormal and kind == "squash" and rng.random() < 0.1:
         strength = rng.uniform(CLEAR, 1.5)
-    elif not kind and rng.random() < 0.08:
-        kind, strength = "squash", rng.uniform(1.0, FAINT)
-    seed = int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop))
+    elif not abnormal and kind == "squash" and rng.random() < 0.5:
+        abnormal, strength = True, rng.uniform(1.0, FAINT)
     return {
         "task": task,
-        "seed": seed,
-        "kind": kind,
+        "seed": int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop)),
+        "kind": kind if abnormal else "",
+        "setting": setting,
+        "small": bool(rng.random() < (0.5 if setting == "single" else 0.1)),
         "strength": float(strength),
         "num_frames": int(4 * rng.integers(8, 25) + 1) if rng.random() < 0.2 else 81,
         "cot": bool(rng.random() < 0.7),
@@ -69,26 +83,37 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
     }
 
 
-def make_example(row: Mapping[str, Any], *, prompts: str = "compact", size: int = 32) -> Example:
+def make_example(row: Mapping[str, Any], *, prompts: str = "compact") -> Example:
     """The conversation and the answer of a row. Frames carry the world's nuisances and, half of the time, blur and
     compression (all of it normal).
     """
     rng = np.random.default_rng([row["draw"], 5])
-    scene = make_scene(
-        row["seed"],
-        row["kind"] or None,
-        num_frames=row["num_frames"],
-        strength=row["strength"] if row["strength"] > 0 else None,
-    )
-    truth = make_annotation(scene, size)
-    if row["kind"] == "squash" and 0 < row["strength"] < FAINT:
-        truth = replace(truth, anomalies=())
-    frames_of = partial(_frames, scene, rng=rng, size=size)
+    scene = scene_of(row)
+    truth = truth_of(row, scene)
+    frames_of = partial(_frames, scene, rng=rng, small=row["small"])
     return _TASKS[row["task"]](truth, frames_of, row["cot"], rng, load_prompts(prompts))
 
 
-def _frames(scene: Any, indices: Sequence[int], *, rng: np.random.Generator, size: int) -> np.ndarray:
-    return degrade(render(scene, indices, size), rng)
+def scene_of(row: Mapping[str, Any]) -> Scene:
+    """The scene a row names."""
+    return make_scene(
+        row["seed"],
+        row["kind"] or None,
+        setting=row["setting"],
+        num_frames=row["num_frames"],
+        strength=row["strength"] if row["strength"] > 0 else None,
+    )
+
+
+def truth_of(row: Mapping[str, Any], scene: Scene) -> VideoAnnotation:
+    """Its annotation; a squash too faint to be called one is none."""
+    truth = make_annotation(scene)
+    return replace(truth, anomalies=()) if 0 < row["strength"] < FAINT else truth
+
+
+def _frames(scene: Scene, indices: Sequence[int], *, rng: np.random.Generator, small: bool) -> np.ndarray:
+    frames = degrade(render(scene, indices, SMALL_SIZE if small else SIZE), rng)
+    return resize_frames(frames, (SIZE, SIZE)) if small else frames
 
 
 def _scan(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
@@ -168,11 +193,23 @@ def draw_hint(truth: VideoAnnotation, window: FrameRange, grid: Sequence[int], r
         return ""
     if truth.anomalies and rng.random() < 0.9:
         return narrate_frames(visible_anomalies(truth, grid), len(grid))
-    kind = str(rng.choice(list(KINDS)))
     name = " ".join(truth.prompt.split()[1:3])
-    if rng.random() >= 0.8:
+    kind = str(rng.choice([k for k in KINDS if _fits(k, truth.prompt)]))
+    if rng.random() >= 0.8 and name.split()[1] in SHAPES:
         name = f"{rng.choice(list(COLORS))} {rng.choice(SHAPES)}"
     return f"Frame {window.start}: anomalous. The {name} {REASONS[kind]}."
+
+
+def _fits(kind: str, prompt: str) -> bool:
+    """Whether a kind could be said of what a prompt describes."""
+    words = prompt.split()
+    if words[2] == "person":
+        return SETTINGS_OF[kind] == ("person",)
+    if words[2] == "sign":
+        return SETTINGS_OF[kind] == ("sign",)
+    if "floor" in words or "block" in words:
+        return SETTINGS_OF[kind] == ("physics",)
+    return "objects" in SETTINGS_OF[kind]
 
 
 def order_by_length(rows: Dataset, batch: int, *, window: int = 16) -> Dataset:
@@ -196,9 +233,9 @@ def _expected_length(row: Mapping[str, Any]) -> int:
         return {"frame": 40, "clip": 80, "scan": 220}[row["task"]]
     if not row["kind"]:
         return 110
-    fault = make_scene(row["seed"], row["kind"], num_frames=row["num_frames"]).fault
+    fault = scene_of(row).fault
     assert fault is not None
-    per_frame = {"squash": 14, "split": 20, "vanish": 9}[row["kind"]]
+    per_frame = {"split": 20, "vanish": 9, "appear": 9}.get(row["kind"], 14)
     return 40 + per_frame * (len(fault.frames) // 2 + 2)
 
 
@@ -211,11 +248,15 @@ def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
     """Stage 2: whole videos and clips jointly, with single frames replayed.
 
     Every step is two half batches, first scans, then clips and frames of similar length: train with
-    ``gradient_accumulation_steps=2`` and a sequential sampler.
+    ``gradient_accumulation_steps=2`` and a sequential sampler. The first eighth of the scans is a curriculum: videos
+    grow from 6 to 21 sampled frames.
     """
     half = batch // 2
     replay = max(1, half // 4)
-    scans = draw_rows(["scan"] * half * steps, seed=seed)
+    climb = int(half * steps * CURRICULUM)
+    grown = 4 * np.random.default_rng([seed, 79]).integers(5, 6 + 15 * np.arange(climb) // max(climb, 1)) + 1
+    early = draw_rows(["scan"] * climb, seed=seed + 2, num_frames=list(grown))
+    scans = concatenate_datasets([early, draw_rows(["scan"] * (half * steps - climb), seed=seed)])
     short = draw_rows((["zoom"] * (half - replay) + ["frame"] * replay) * steps, seed=seed + 1)
     short = order_by_length(short, half)
     order = np.arange(2 * half * steps).reshape(2, steps, half).transpose(1, 0, 2).ravel()

@@ -13,10 +13,14 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from reward_model.schema import BOX_SCALE, AnomalyType
+from reward_model.world.kinds import REASONS
 from reward_model.world.narration import NO_ANOMALY, NORMAL_STATE, STATES
-from reward_model.world.scene import COLORS, REASONS, SHAPES
+from reward_model.world.palette import COLORS, SHAPES
+from reward_model.world.video import SIZE
 
-FRAME_SIZE = 32
+FRAME_SIZE = SIZE
+#: What a reason can be about.
+NAMES = (*SHAPES, "person", "sign")
 MAX_FRAMES = 41
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -38,8 +42,8 @@ CHAT_TEMPLATE = (
 
 
 def coordinate_values() -> list[int]:
-    """Every integer a box on the 32-pixel grid can have: low corners are rounded down, high corners up (31 and 32,
-    62 and 63, ...).
+    """Every integer a box on the grid of :data:`FRAME_SIZE` pixels can have: low corners are rounded down, high
+    corners up.
     """
     step = BOX_SCALE / FRAME_SIZE
     return sorted(
@@ -60,7 +64,7 @@ def template_pieces() -> list[str]:
     pieces += [f"{label}{kind.value}{reason}" for kind in AnomalyType]
     pieces += [f" {words}" for words in REASONS.values()]
     pieces += ['", "Problem Region": "the ', '", "BBOX": {', '"}]}', "]}}]}", "]]}}]}", "}}]}"]
-    pieces += [f" {color}" for color in COLORS] + [f"{color}" for color in COLORS] + [f" {shape}" for shape in SHAPES]
+    pieces += [f" {color}" for color in COLORS] + [f"{color}" for color in COLORS] + [f" {name}" for name in NAMES]
     pieces += [f" {words}." for words in REASONS.values()] + [" The ", "The "]
     pieces += [f" {state}" for state in (NORMAL_STATE, *STATES.values())] + [f" {NO_ANOMALY}", NO_ANOMALY]
     pieces += ["user\n", "assistant\n", "\nScan.", "\nZoom.", "], ["]

@@ -10,13 +10,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
-from reward_model.world.scene import REASONS
+from reward_model.world.kinds import REASONS
 
 #: What a frame looks like inside an anomaly of each kind, and outside any.
 STATES = {
     "squash": "the object is squashed.",
     "split": "the object is split in two.",
+    "extra_limb": "there is one limb too many.",
+    "missing_limb": "a limb is missing.",
+    "bent_limb": "a limb is bent the wrong way.",
     "vanish": "the object is missing.",
+    "appear": "a new object is there.",
+    "flicker": "the brightness is wrong.",
+    "teleport": "the object is elsewhere.",
+    "float": "the object hangs in the air.",
+    "overlap": "the object is inside the block.",
+    "rebound": "the object is too high.",
+    "scramble": "the letters are broken.",
+    "mirror": "the letters are mirrored.",
+    "change": "the word is another.",
 }
 NORMAL_STATE = "normal."
 NO_ANOMALY = "No anomaly."

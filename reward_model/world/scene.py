@@ -1,183 +1,350 @@
-"""A scene: one object, one way of moving, one background, at most one anomaly. Everything follows from the seed.
+"""A scene: who is in it, how it is lit and filmed, and at most one anomaly. Everything follows from the seed.
 
-Coordinates are fractions of the picture (x to the right, y down), time is a fraction of the video, so that the same
-scene renders at any size and length. A scene with an anomaly and its normal twin (same seed, ``anomaly=None``) differ
-in the anomaly alone.
+Coordinates are fractions of the picture (x to the right, y down), so that the same scene renders at any size. A scene
+with an anomaly and its normal twin (same seed and setting, ``anomaly=None``) are the same until the anomaly begins.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reward_model.schema import AnomalyType, FrameRange
+from reward_model.world import people, physics, signs, things
+from reward_model.world.canvas import Actor
+from reward_model.world.kinds import KINDS, SETTINGS, SETTINGS_OF, Fault, find_kinds
+from reward_model.world.palette import SHAPES, STYLES, WORDS, Style
+from reward_model.world.things import MOTIONS, REACH, Thing
 
-COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 52, 44),
-    "green": (58, 168, 74),
-    "blue": (52, 96, 218),
-    "yellow": (238, 206, 62),
-    "purple": (150, 66, 176),
-    "white": (240, 240, 236),
-}
-BACKGROUNDS: dict[str, tuple[int, int, int]] = {
-    "black": (22, 22, 26),
-    "gray": (112, 116, 120),
-    "brown": (96, 66, 44),
-    "teal": (20, 92, 98),
-}
-SHAPES = ("ball", "square", "triangle")
-#: How far each outline reaches from its centre, in radii.
-REACH = {"ball": 1.0, "square": 0.886, "triangle": 1.36}
-MOTIONS = ("moves right", "moves left", "moves up", "moves down", "bounces", "circles")
-
-#: What can go wrong, by the family it belongs to. A kind is also accepted by name wherever a type is.
-KINDS: dict[str, AnomalyType] = {
-    "squash": AnomalyType.OBJECT,
-    "split": AnomalyType.OBJECT,
-    "vanish": AnomalyType.MOTION,
-}
-REASONS = {"squash": "is squashed", "split": "splits in two", "vanish": "vanishes"}
+#: Seconds an anomaly lasts unless asked otherwise.
+DURATION_S = (0.4, 2.4)
+#: Kinds that need longer to be told from ordinary movement: a thing at the top of its arc also hangs for a moment.
+SHORTEST_S = {"float": 0.65, "rebound": 0.5, "flicker": 0.5}
+#: Seconds of ordinary movement that must come first: a bounce is too high only against the bounces before it.
+EARLIEST_S = {"rebound": 1.3}
+#: Size of the main actor relative to its setting's usual one.
+SCALE = (0.65, 1.9)
 
 
 @dataclass(frozen=True)
-class Fault:
-    """The anomaly of a scene: ``strength`` is the stretch factor of a squash (1 is none) and the gap of a split in
-    radii.
+class Weather:
+    """Harmless looks: ``softness`` of edges, ``light`` (T,) a factor, ``shade`` a gradient, ``tint`` (2, 3) offsets of
+    ground and actors, ``grain`` the noise in levels.
     """
 
-    kind: str
-    frames: FrameRange
-    strength: float
-    angle: float
-
-    @property
-    def type(self) -> AnomalyType:
-        return KINDS[self.kind]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One video before it is drawn."""
-
-    seed: int
-    num_frames: int
-    fps: float
-    shape: str
-    color: str
-    motion: str
-    background: str
-    radius: float
-    path: np.ndarray
     softness: float
     light: np.ndarray
     shade: tuple[float, float]
     tint: np.ndarray
     grain: float
-    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that is needed to draw any frame.
+
+    ``actors`` stand in order from back to front and ``focus`` is the one the anomaly is about. ``camera`` (T, 2) is
+    the shift of the view.
+    """
+
+    seed: int
+    num_frames: int
+    fps: float
+    setting: str
+    prompt: str
+    ground: np.ndarray
+    actors: tuple[Actor, ...]
+    focus: Actor
+    camera: np.ndarray
+    weather: Weather
+    fault: Fault | None
+    style: Style
 
     @property
     def object_name(self) -> str:
-        return f"{self.color} {self.shape}"
+        return self.focus.name
+
+
+@dataclass
+class _Plan:
+    """What the settings share while a scene is drawn."""
+
+    rng: np.random.Generator
+    fault_rng: np.random.Generator
+    num_frames: int
+    fps: float
+    scale: float
+    style: Style
+    fault: Fault | None
+    background: str
+
+    def pick(self, names: tuple[str, ...] | list[str]) -> str:
+        return names[self.rng.integers(len(names))]
+
+    def rgb(self, color: str) -> np.ndarray:
+        return np.asarray(self.style.colors[color], np.float32)
 
     @property
-    def prompt(self) -> str:
-        return f"a {self.object_name} {self.motion} on a {self.background} background"
+    def ground(self) -> np.ndarray:
+        return np.asarray(self.style.backgrounds[self.background], np.float32)
 
 
 def make_scene(
     seed: int,
     anomaly: AnomalyType | str | None = None,
     *,
+    setting: str | None = None,
     num_frames: int = 81,
     fps: float = 16,
     nuisance: float = 1.0,
     strength: float | None = None,
+    duration_s: tuple[float, float] | None = None,
+    scale: tuple[float, float] | None = None,
+    style: str = "plain",
 ) -> Scene:
     """Draws the scene of a seed.
 
     Args:
         seed: any integer >= 0; the whole scene is a function of it.
-        anomaly: None for a normal video, an :class:`AnomalyType` with at least one kind here, or a kind of
-            :data:`KINDS`.
+        anomaly: None for a normal video, an :class:`AnomalyType`, or a kind of :data:`KINDS`.
+        setting: one of :data:`SETTINGS`, by default any in which the anomaly can happen. ``"single"`` is the plain
+            world of the mini generator: one thing and a camera that stands still.
         num_frames: length of the video.
-        fps: frames per second, which sets how long an anomaly lasts in frames (0.4 s to 2 s).
-        nuisance: how much lighting change, softness, grain and tint a *normal* video may carry; 0 is clean.
+        fps: frames per second.
+        nuisance: 0-1, how much lighting change, camera movement, softness, grain and tint the video may carry; all of
+            it is normal.
         strength: overrides the drawn stretch factor of a squash or gap of a split.
+        duration_s: shortest and longest anomaly in seconds.
+        scale: smallest and largest size of the main actor, 1 is usual.
+        style: ``"plain"``, or ``"ink"``, which is kept for out-of-distribution tests.
 
     Raises:
-        ValueError: no kind of that anomaly exists, or the video is too short to hold one.
+        ValueError: a name is unknown, the anomaly cannot happen in that setting, or the video is too short to hold it.
     """
     if num_frames < 1 or not fps > 0:
         raise ValueError(f"num_frames={num_frames} and fps={fps} must be positive")
+    if style not in STYLES:
+        raise ValueError(f"style={style!r} must be one of {', '.join(STYLES)}")
+    chosen = _choose_setting(seed, anomaly, setting)
+    fault = None if anomaly is None else _draw_fault(anomaly, chosen, seed, num_frames, fps, strength, duration_s)
     rng = np.random.default_rng([seed, 0])
-    shape = SHAPES[rng.integers(len(SHAPES))]
-    color = list(COLORS)[rng.integers(len(COLORS))]
-    motion = MOTIONS[rng.integers(len(MOTIONS))]
-    background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
-    radius = rng.uniform(0.13, 0.18)
-    path = _path(motion, radius * REACH[shape], num_frames, fps, rng)
-    phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 2.0)
-    wave = np.sin(phase + speed * 2 * np.pi * np.arange(num_frames) / num_frames)
+    background = tuple(STYLES[style].backgrounds)[rng.integers(len(STYLES[style].backgrounds))]
+    low, high = scale or SCALE
+    factor = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if chosen != "single" or scale else 1.0
+    rngs = np.random.default_rng([seed, 3]), np.random.default_rng([seed, 6])
+    plan = _Plan(*rngs, num_frames, fps, factor, STYLES[style], fault, background)
+    prompt, actors, focus = _CASTS[chosen](plan)
     return Scene(
         seed=seed,
         num_frames=num_frames,
         fps=fps,
-        shape=shape,
-        color=color,
-        motion=motion,
-        background=background,
-        radius=radius,
-        path=path,
+        setting=chosen,
+        prompt=f"{prompt} on a {background} background",
+        ground=plan.ground,
+        actors=actors,
+        focus=focus,
+        camera=_camera(chosen, nuisance, num_frames, np.random.default_rng([seed, 4])),
+        fault=fault,
+        style=STYLES[style],
+        weather=_weather(nuisance, num_frames, rng),
+    )
+
+
+def _choose_setting(seed: int, anomaly: AnomalyType | str | None, setting: str | None) -> str:
+    kinds = list(KINDS) if anomaly is None else find_kinds(anomaly)
+    possible = [s for s in SETTINGS if any(s in SETTINGS_OF[k] for k in kinds)]
+    if setting is None:
+        return possible[np.random.default_rng([seed, 5]).integers(len(possible))]
+    if setting not in SETTINGS:
+        raise ValueError(f"setting={setting!r} must be one of {', '.join(SETTINGS)}")
+    if setting not in possible:
+        raise ValueError(f"{str(anomaly)!r} cannot happen in the setting {setting!r}; use {', '.join(possible)}")
+    return setting
+
+
+def _draw_fault(
+    anomaly: AnomalyType | str,
+    setting: str,
+    seed: int,
+    num_frames: int,
+    fps: float,
+    strength: float | None,
+    duration_s: tuple[float, float] | None,
+) -> Fault:
+    names = [k for k in find_kinds(anomaly) if setting in SETTINGS_OF[k]]
+    rng = np.random.default_rng([seed, 1])
+    kind = names[rng.integers(len(names))]
+    low, high = duration_s or DURATION_S
+    low = max(low, min(SHORTEST_S.get(kind, 0), 0.95 * high))
+    shortest, longest = max(2, round(low * fps)), max(2, round(high * fps))
+    if num_frames < shortest + 4:
+        raise ValueError(f"an anomaly needs at least {shortest + 4} frames at {fps} fps, got num_frames={num_frames}")
+    length = int(rng.integers(shortest, max(shortest, min(longest, num_frames - 4)) + 1))
+    last = num_frames - 2 - length
+    start = int(rng.integers(min(max(2, round(EARLIEST_S.get(kind, 0) * fps)), last), last + 1))
+    drawn = {"squash": rng.uniform(1.45, 2.1), "split": rng.uniform(0.5, 0.9)}.get(kind, 1.0)
+    window = FrameRange(start, start + length - 1)
+    return Fault(kind, window, float(drawn if strength is None else strength), float(rng.random()))
+
+
+def _weather(nuisance: float, num_frames: int, rng: np.random.Generator) -> Weather:
+    phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 2.0)
+    wave = np.sin(phase + speed * 2 * np.pi * np.arange(num_frames) / num_frames)
+    return Weather(
         softness=0.02 + nuisance * rng.uniform(0, 0.05),
         light=1 + nuisance * rng.uniform(0, 0.12) * wave,
         shade=(nuisance * rng.uniform(-0.15, 0.15), nuisance * rng.uniform(-0.15, 0.15)),
         tint=nuisance * rng.uniform(-12, 12, size=(2, 3)),
         grain=nuisance * rng.uniform(0, 5),
-        fault=None if anomaly is None else _fault(anomaly, seed, num_frames, fps, strength),
     )
 
 
-def _path(motion: str, extent: float, num_frames: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-    """Centre of the object in each frame, (T, 2); always inside the picture."""
-    t = np.linspace(0, 1, num_frames)
-    near, far = extent + 0.03, 1 - extent - 0.03
-    a, b = rng.uniform(near, near + 0.15), rng.uniform(far - 0.15, far)
-    across = rng.uniform(near + 0.05, far - 0.05)
-    drift = rng.uniform(-0.06, 0.06) * t
-    if motion == "moves right":
-        x, y = a + (b - a) * t, across + drift
-    elif motion == "moves left":
-        x, y = b + (a - b) * t, across + drift
-    elif motion == "moves down":
-        x, y = across + drift, a + (b - a) * t
-    elif motion == "moves up":
-        x, y = across + drift, b + (a - b) * t
-    elif motion == "bounces":
-        hops = rng.uniform(2.0, 3.5) * num_frames / fps / 5
-        arc = (t * hops + rng.uniform(0, 1)) % 1
-        x, y = across + 3 * drift, far - (far - near) * rng.uniform(0.6, 1.0) * 4 * arc * (1 - arc)
+def _camera(setting: str, nuisance: float, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """A slow sway of the view (T, 2), in half of the scenes; a camera over a floor sways sideways only."""
+    if setting == "single" or rng.random() < 0.5:
+        return np.zeros((num_frames, 2))
+    t = np.arange(num_frames) / num_frames
+    waves = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2, size=2) * t[:, None] + rng.random(2)))
+    reach = rng.uniform(0, 0.04, size=2) * nuisance
+    return waves * reach * (np.array([1.0, 0.0]) if setting == "physics" else 1.0)
+
+
+# --- casts ------------------------------------------------------------------------------------------------------------
+
+
+def _cast_single(plan: _Plan) -> tuple[str, tuple[Actor, ...], Actor]:
+    shape, color, motion = plan.pick(SHAPES), plan.pick(tuple(plan.style.colors)), plan.pick(MOTIONS)
+    radius = plan.rng.uniform(0.13, 0.18) * plan.scale
+    focus, actors = _main_thing(plan, shape, color, motion, radius)
+    return f"a {color} {shape} {motion}", actors, focus
+
+
+def _cast_objects(plan: _Plan) -> tuple[str, tuple[Actor, ...], Actor]:
+    shape, color = plan.pick(SHAPES), plan.pick(tuple(plan.style.colors))
+    motion = plan.pick((*MOTIONS, "stands"))
+    # Nothing of a thing that is stretched to twice its width may leave the picture, hence the limit.
+    radius = min(0.13 * plan.scale * plan.rng.uniform(0.9, 1.1), 0.27 / REACH[shape] ** 0.5)
+    focus, actors = _main_thing(plan, shape, color, motion, radius)
+    others = _bystanders(plan, int(plan.rng.integers(0, 3)), color)
+    names = "".join(f" with a {o.name}" for o in others)
+    return f"a {color} {shape} {motion}{names}", (*others, *actors), focus
+
+
+def _main_thing(plan: _Plan, shape: str, color: str, motion: str, radius: float) -> tuple[Thing, tuple[Actor, ...]]:
+    """The thing the scene is about, with its fault; the second value is everything to be drawn for it."""
+    extent, fault, count = radius * REACH[shape], plan.fault, plan.num_frames
+    path = things.draw_path(motion, extent, count, plan.fps, plan.rng)
+    thing = Thing(f"{color} {shape}", shape, plan.rgb(color), radius, path, plan.ground, fault)
+    if fault is None or fault.kind in ("squash", "split"):
+        return thing, (thing,)
+    inside = _during(fault, count)
+    if fault.kind == "vanish":
+        thing = replace(thing, shown=~inside)
+    elif fault.kind == "teleport":
+        thing = replace(thing, path=things.displace(path, fault, extent))
+    elif fault.kind == "flicker":
+        thing = replace(thing, gain=things.flicker(fault, count, thing.color))
     else:
-        angle = rng.uniform(0, 2 * np.pi) + rng.choice([-1, 1]) * 2 * np.pi * rng.uniform(0.8, 1.5) * t
-        reach = rng.uniform(0.2, 0.5 - near)
-        x, y = 0.5 + reach * np.cos(angle), 0.5 + reach * np.sin(angle)
-    return np.stack([np.clip(x, near, far), np.clip(y, near, far)], axis=1)
+        return _intruder(plan, thing, inside)
+    return thing, (thing,)
 
 
-def _fault(anomaly: AnomalyType | str, seed: int, num_frames: int, fps: float, strength: float | None) -> Fault:
-    names = [k for k, family in KINDS.items() if anomaly in (k, family)]
-    if not names:
-        raise ValueError(
-            f"the world has no anomaly {str(anomaly)!r}; kinds: {', '.join(KINDS)}, or the types they belong to"
-        )
-    shortest, longest = max(2, round(0.4 * fps)), max(2, round(2.0 * fps))
-    if num_frames < shortest + 4:
-        raise ValueError(f"an anomaly needs at least {shortest + 4} frames at {fps} fps, got num_frames={num_frames}")
-    rng = np.random.default_rng([seed, 1])
-    kind = names[rng.integers(len(names))]
-    length = int(rng.integers(shortest, min(longest, num_frames - 4) + 1))
-    start = int(rng.integers(2, num_frames - 2 - length + 1))
-    drawn = {"squash": rng.uniform(1.45, 2.1), "split": rng.uniform(0.5, 0.9), "vanish": 1.0}[kind]
-    angle = float(rng.choice([0.0, 0.5]) * np.pi)
-    return Fault(kind, FrameRange(start, start + length - 1), float(drawn if strength is None else strength), angle)
+def _during(fault: Fault | None, num_frames: int) -> np.ndarray:
+    """(T,) true while the fault lasts."""
+    inside = np.zeros(num_frames, bool)
+    if fault is not None:
+        inside[fault.frames.start : fault.frames.end + 1] = True
+    return inside
+
+
+def _intruder(plan: _Plan, thing: Thing, inside: np.ndarray) -> tuple[Thing, tuple[Actor, ...]]:
+    """A second thing that is there during the fault only."""
+    colors = [c for c in plan.style.colors if not thing.name.startswith(c)]
+    color, shape = str(plan.fault_rng.choice(colors)), str(plan.fault_rng.choice(SHAPES))
+    radius = 0.9 * thing.radius
+    extent = radius * REACH[shape]
+    window = thing.path[inside].mean(axis=0)
+    places = plan.fault_rng.uniform(extent + 0.02, max(1 - extent - 0.02, extent + 0.03), size=(12, 2))
+    place = places[np.linalg.norm(places - window, axis=1).argmax()]
+    path = np.repeat(place[None], plan.num_frames, axis=0)
+    ghost = Thing(f"{color} {shape}", shape, plan.rgb(color), radius, path, plan.ground, plan.fault, shown=inside)
+    return ghost, (replace(thing, fault=None), ghost)
+
+
+def _bystanders(plan: _Plan, count: int, taken: str) -> list[Thing]:
+    """Small things that mind their own business, mostly standing near a corner."""
+    others, corners = [], plan.rng.permutation(4)
+    for k in range(count):
+        color = plan.pick([c for c in plan.style.colors if c != taken])
+        shape = plan.pick(SHAPES)
+        radius = plan.rng.uniform(0.06, 0.09)
+        corner = np.array([corners[k] % 2, corners[k] // 2])
+        start = 0.13 + 0.74 * corner + plan.rng.uniform(-0.03, 0.03, size=2)
+        speed = plan.rng.uniform(-0.03, 0.03, size=2) * (plan.rng.random() < 0.5)
+        path = np.clip(start + speed * (np.arange(plan.num_frames) / plan.fps)[:, None], 0.1, 0.9)
+        others.append(Thing(f"{color} {shape}", shape, plan.rgb(color), radius, path, plan.ground))
+    return others
+
+
+def _cast_person(plan: _Plan) -> tuple[str, tuple[Actor, ...], Actor]:
+    color, action = plan.pick(tuple(plan.style.colors)), plan.pick(people.ACTIONS)
+    height = float(np.clip(0.68 * plan.scale**0.5 * plan.rng.uniform(0.95, 1.05), 0.52, 0.94))
+    person = people.make_person(
+        f"{color} person", plan.rgb(color), height, action, plan.num_frames, plan.fps, plan.fault, plan.rng
+    )
+    others = _bystanders(plan, int(plan.rng.integers(0, 2)), color)
+    names = "".join(f" with a {o.name}" for o in others)
+    return f"a {color} person {action}{names}", (*others, person), person
+
+
+def _cast_physics(plan: _Plan) -> tuple[str, tuple[Actor, ...], Actor]:
+    shape = plan.pick(("ball", "square"))
+    color, other = (str(c) for c in plan.rng.permutation(list(plan.style.colors))[:2])
+    radius = float(np.clip(0.11 * plan.scale * plan.rng.uniform(0.9, 1.1), 0.075, 0.25))
+    extent = radius * REACH[shape]
+    level = float(plan.rng.uniform(0.8, 0.9))
+    floor = physics.Floor(level, np.clip(plan.ground * 0.55 + 70, 0, 255))
+    fault = plan.fault
+    slides = bool(plan.rng.random() < 0.5)
+    if fault is not None:
+        slides = fault.kind == "overlap"
+    if not slides:
+        path = physics.bounce_path(extent, level, plan.num_frames, plan.fps, fault, plan.rng)
+        thing = Thing(f"{color} {shape}", shape, plan.rgb(color), radius, path, plan.ground)
+        return f"a {color} {shape} bounces on the floor", (floor, thing), thing
+    block_radius = float(plan.rng.uniform(0.09, 0.15)) * max(1.0, plan.scale**0.5)
+    half = block_radius * REACH["square"]
+    centre = float(plan.rng.choice([0.42, 0.58]) + plan.rng.uniform(-0.06, 0.06))
+    path = physics.slide_path(extent, (centre, half), level, plan.num_frames, fault, plan.rng)
+    inside = _during(fault, plan.num_frames)
+    thing = Thing(f"{color} {shape}", shape, plan.rgb(color), radius, path, plan.ground, clear=inside)
+    spot = np.repeat(np.array([[centre, level - half]]), plan.num_frames, axis=0)
+    block = Thing(f"{other} block", "square", plan.rgb(other), block_radius, spot, plan.ground)
+    return f"a {color} {shape} slides against a {other} block", (floor, block, thing), thing
+
+
+def _cast_sign(plan: _Plan) -> tuple[str, tuple[Actor, ...], Actor]:
+    color, word = plan.pick(tuple(plan.style.colors)), plan.pick(WORDS)
+    board = plan.rgb(color)
+    ink = np.array([16, 16, 20] if board.mean() > 110 else [248, 248, 244], np.float32)
+    width = float(np.clip(0.72 * plan.scale**0.5 * plan.rng.uniform(0.95, 1.05), 0.56, 0.94))
+    height = width * 0.5
+    motion = plan.pick(("stands", "stands", "moves right", "moves left", "moves up", "moves down"))
+    path = things.draw_path(motion, 0.1, plan.num_frames, plan.fps, plan.rng)
+    low, high = np.array([width / 2 + 0.02, height / 2 + 0.02]), np.array([0.98 - width / 2, 0.98 - height / 2])
+    # The usual path between the rims, squeezed into the room a board has.
+    path = low + (high - low) * (path - 0.13) / 0.74 if width < 0.9 else np.broadcast_to((low + high) / 2, path.shape)
+    path = np.clip(path, np.minimum(low, 0.5), np.maximum(high, 0.5))
+    sign = signs.make_sign(color, board, ink, width, np.array(path), word, plan.fault)
+    others = _bystanders(plan, int(plan.rng.integers(0, 2)), color)
+    return f"a {color} sign that reads {word}", (*others, sign), sign
+
+
+_CASTS = {
+    "single": _cast_single,
+    "objects": _cast_objects,
+    "person": _cast_person,
+    "physics": _cast_physics,
+    "sign": _cast_sign,
+}

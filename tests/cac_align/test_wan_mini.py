@@ -90,7 +90,7 @@ def test_sampling_gives_81_frames_of_32x32_and_depends_on_the_generator_alone(pi
 
 def test_samples_follow_the_prompt(pipe):
     """The named background and colour are seen: fails when prompts are ignored or latents are decoded off scale."""
-    from reward_model.world.scene import BACKGROUNDS, COLORS
+    from reward_model.world.palette import BACKGROUNDS, COLORS
 
     cases = [("red", "black"), ("green", "gray"), ("yellow", "teal"), ("white", "brown")]
     prompts = [f"a {color} ball moves right on a {ground} background" for color, ground in cases]
@@ -105,7 +105,7 @@ def test_samples_follow_the_prompt(pipe):
 
 def test_vae_rebuilds_unseen_videos_from_the_first_frame_to_the_last(pipe):
     """Fails when the causal caches drift: then the last frames are far worse than the first."""
-    frames = np.stack([make_video(seed)[0] for seed in range(16)])
+    frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in range(16)])
     rebuilt = reconstruct(pipe.vae, frames)
     assert psnr(frames[:, :4], rebuilt[:, :4]) > MIN_PSNR_FIRST
     assert psnr(frames[:, -4:], rebuilt[:, -4:]) > MIN_PSNR_LAST

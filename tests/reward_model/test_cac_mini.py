@@ -77,7 +77,7 @@ def test_boxes_on_the_pixel_grid_only_use_known_coordinates():
         for boxes in make_video(seed, "split")[1].anomalies[0].boxes.values():
             seen |= {v for box in boxes for v in box.as_list()}
     assert seen <= set(coordinate_values())
-    assert {31, 63, 32} <= set(coordinate_values())
+    assert {20, 21, 41, 42} <= set(coordinate_values())
 
 
 def test_answers_are_short(processor):
@@ -114,9 +114,9 @@ def test_weights_start_at_fan_in_scale():
     model, _ = build_judge("mini")
     layer = model.model.language_model.layers[0]
     assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
-    assert layer.mlp.down_proj.weight.std().item() == pytest.approx((384 * 6) ** -0.5, rel=0.05)
+    assert layer.mlp.down_proj.weight.std().item() == pytest.approx((384 * 8) ** -0.5, rel=0.05)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert sum(p.numel() for p in model.parameters()) < 1_200_000
+    assert sum(p.numel() for p in model.parameters()) < 2_000_000
 
 
 def test_neighbouring_numbers_start_as_neighbours(processor):
@@ -127,7 +127,7 @@ def test_neighbouring_numbers_start_as_neighbours(processor):
         ids = [processor.tokenizer.encode(f"{v}, ")[0] for v in (a, b)]
         return (weight[ids[0]] - weight[ids[1]]).norm().item()
 
-    assert distance(500, 532) < 0.8 * distance(500, 844)
+    assert distance(500, 521) < 0.8 * distance(500, 834)
 
 
 def test_the_seed_decides_the_weights():

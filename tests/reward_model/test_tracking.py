@@ -10,12 +10,12 @@ SEEDS = range(910_000, 910_030)
 
 
 def test_normal_videos_pass_with_all_their_nuisances():
-    assert [seed for seed in SEEDS if find_faults(make_video(seed)[0])] == []
+    assert [seed for seed in SEEDS if find_faults(make_video(seed, setting="single")[0])] == []
 
 
 @pytest.mark.parametrize(("kind", "name"), [("squash", "deforms"), ("split", "splits"), ("vanish", "vanishes")])
 def test_each_kind_is_named(kind, name):
-    assert all(find_faults(make_video(seed, kind)[0]) == [name] for seed in SEEDS)
+    assert all(find_faults(make_video(seed, kind, setting="single")[0]) == [name] for seed in SEEDS)
 
 
 def test_an_empty_video_has_no_object():
@@ -36,7 +36,7 @@ def test_growth_and_jumps():
 
 
 def test_measures_are_fractions_of_the_picture():
-    frames, truth = make_video(4)
+    frames, truth = make_video(4, setting="single")
     track = track_object(frames)
     assert truth.status == "normal" and np.all((track.area > 0.02) & (track.area < 0.2))
     assert np.all((track.centre > 0) & (track.centre < 1)) and np.all(track.pieces == 1)
