@@ -1,4 +1,4 @@
-"""``cac-align score | best-of-n | report | doctor``.
+"""``cac-align score | best-of-n | report | doctor | data``.
 
 Exit codes: 0 all is well, 1 a video could not be judged or a check failed, 2 the command was used wrongly or a model
 cannot be loaded.
@@ -11,15 +11,15 @@ import sys
 from collections.abc import Sequence
 
 import cac_align
-from cac_align.commands import best_of_n, doctor, report, score
+from cac_align.commands import best_of_n, data, doctor, report, score
 
-COMMANDS = (score, best_of_n, report, doctor)
+COMMANDS = (score, best_of_n, report, doctor, data)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with one subcommand per module of :mod:`cac_align.commands`."""
     parser = argparse.ArgumentParser(
-        prog="cac-align", description="Judge generated videos for local anomalies, and choose the best of n."
+        prog="cac-align", description="Judge generated videos for local anomalies, choose the best of n, and prepare data for a judge."
     )
     parser.add_argument("--version", action="version", version=f"cac-align {cac_align.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -1,0 +1,280 @@
+"""``cac-align data``: look after annotated videos. One sub-subcommand per step, from the annotators to the splits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cac_align.commands import data_formats
+
+if TYPE_CHECKING:
+    from reward_model.data.validation import Problem
+
+NAME, HELP = "data", "Validate, split, count, review, import, export and make annotated videos (JSONL)."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(metavar="STEP", required=True)
+    for name, text, add, run_step in STEPS:
+        sub = steps.add_parser(name, help=text, description=text)
+        add(sub)
+        sub.set_defaults(step=run_step)
+
+
+def run(args: argparse.Namespace) -> int:
+    code: int = args.step(args)
+    return code
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The annotation file and how far it is checked."""
+    parser.add_argument("annotations", type=Path, metavar="JSONL", help="annotation file, one video per line")
+    parser.add_argument("--video-root", type=Path, metavar="DIR", help="where videos lie (default: beside the file)")
+    parser.add_argument("--no-videos", action="store_true", help="do not look at the video files")
+
+
+def read_source(args: argparse.Namespace) -> list[Any]:
+    """The records of the annotation file; every problem is listed if there is one."""
+    from reward_model.data.annotations import read_annotations
+
+    return read_annotations(args.annotations, video_root=args.video_root, check_videos=not args.no_videos)
+
+
+def print_problems(problems: Iterable[Problem]) -> None:
+    """One line each on stderr."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument("--strict", action="store_true", help="warnings count as errors")
+    parser.add_argument("--json", action="store_true", help="print the problems as one JSON list")
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from reward_model.data.validation import validate_annotations
+
+    report = validate_annotations(
+        args.annotations, video_root=args.video_root, check_videos=not args.no_videos, strict=args.strict
+    )
+    if args.json:
+        print(json.dumps([p.__dict__ for p in report.problems], indent=1))
+    else:
+        for problem in report.problems:
+            print(problem)
+        counts = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
+        print(f"{args.annotations}: {len(report.records)} valid videos, {counts}")
+    return 0 if report.ok else 1
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="PATH", help="a .jsonl file, or a folder for one file per split"
+    )
+    parser.add_argument(
+        "--proportions",
+        nargs="+",
+        metavar="NAME=WEIGHT",
+        help="splits and their weights (default: stage1=20 stage2=35 stage3=7.5)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--balance",
+        choices=("drop", "error", "keep"),
+        default="drop",
+        help="classes per split: drop the surplus, demand 1:1, or keep all (default: drop)",
+    )
+
+
+def _split(args: argparse.Namespace) -> int:
+    from reward_model.data.annotations import rebase, write_annotations
+    from reward_model.data.splits import STAGE_PROPORTIONS, split_records
+
+    proportions = _proportions(args.proportions) if args.proportions else STAGE_PROPORTIONS
+    outcome = split_records(read_source(args), proportions, seed=args.seed, balance=args.balance)
+    if args.output.suffix == ".jsonl":
+        files = {args.output: outcome.records}
+    else:
+        splits = outcome.counts()
+        files = {args.output / f"{s}.jsonl": [r for r in outcome.records if r.split == s] for s in splits}
+    for path, records in files.items():
+        print(write_annotations(path, rebase(records, args.annotations, path, args.video_root)))
+    for split, counts in outcome.counts().items():
+        print(f"{split:<12}{counts['normal']:>8} normal {counts['abnormal']:>8} abnormal")
+    if outcome.dropped:
+        print(f"{len(outcome.dropped)} videos left out for balance")
+    return 0
+
+
+def _proportions(words: Iterable[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for word in words:
+        name, _, weight = word.partition("=")
+        try:
+            value = float(weight)
+        except ValueError:
+            raise ValueError(f"--proportions {word!r} must read like train=0.9") from None
+        if name in found or not name.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(f"--proportions {word!r}: each split needs a name of its own, of letters and digits")
+        found[name] = value
+    return found
+
+
+def _add_stats(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument("--split", help="count this split only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw them: .png, .svg or .pdf")
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from reward_model.data.files import write_text
+    from reward_model.data.statistics import dataset_statistics
+    from reward_model.data.statistics_plot import plot_statistics
+
+    records = read_source(args)
+    if args.split is not None:
+        splits = sorted({r.split for r in records})
+        records = [r for r in records if r.split == args.split]
+        if not records:
+            raise ValueError(f"--split {args.split!r} is empty; the file has {', '.join(map(repr, splits))}")
+    counted = dataset_statistics(records)
+    print(counted.to_markdown(), end="")
+    if args.json:
+        write_text(args.json, json.dumps(counted.to_dict(), indent=1, allow_nan=False) + "\n")
+    if args.markdown:
+        write_text(args.markdown, counted.to_markdown())
+    if args.plot:
+        plot_statistics(counted, args.plot)
+    return 0
+
+
+def _add_spot_check(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument("--reviewers", nargs="+", required=True, metavar="NAME", help="who may check")
+    parser.add_argument("--fraction", type=float, default=0.1, help="share of each batch (default: 0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--output", type=Path, required=True, metavar="JSONL", help="the videos to check again")
+
+
+def _spot_check(args: argparse.Namespace) -> int:
+    from reward_model.data.annotations import rebase, write_annotations
+    from reward_model.data.review import CHECKER_KEY, draw_spot_check
+
+    drawn = draw_spot_check(read_source(args), args.reviewers, fraction=args.fraction, seed=args.seed)
+    print(write_annotations(args.output, rebase(drawn, args.annotations, args.output, args.video_root)))
+    for name in args.reviewers:
+        print(f"{name:<20}{sum(r.extra[CHECKER_KEY] == name for r in drawn):>6} videos")
+    return 0
+
+
+def _add_agreement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("annotations", type=Path, metavar="JSONL", help="the annotations under review")
+    parser.add_argument("checked", type=Path, metavar="CHECKED", help="what the reviewers found, JSONL")
+    parser.add_argument("--threshold", type=float, default=0.95, help="a batch is kept above this (default: 0.95)")
+    parser.add_argument("--min-window-iou", type=float, default=0.5, help="windows agree above this (default: 0.5)")
+    parser.add_argument("--min-box-iou", type=float, default=0.5, help="boxes agree above this (default: 0.5)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def _agreement(args: argparse.Namespace) -> int:
+    from reward_model.data.annotations import read_annotations
+    from reward_model.data.review import review_agreement
+
+    first, second = (read_annotations(p, check_videos=False) for p in (args.annotations, args.checked))
+    result = review_agreement(
+        first,
+        second,
+        threshold=args.threshold,
+        min_window_iou=args.min_window_iou,
+        min_box_iou=args.min_box_iou,
+    )
+    print(json.dumps(result.to_dict(), indent=1) if args.json else result.to_markdown().rstrip())
+    return 0 if all(b.kept for b in result.batches) else 1
+
+
+def _add_corrupt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("videos", type=Path, nargs="+", metavar="PATH", help="a folder of real videos, or files")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="videos and annotations.jsonl")
+    parser.add_argument("--per-video", type=int, default=2, metavar="N", help="pairs per video (default: 2)")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="kinds or types of anomalies (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--no-normal", action="store_true", help="make no normal twins")
+    parser.add_argument("--people", action="store_true", help="what moves in these videos are people")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="use a stretch of at most this many frames")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--restart", action="store_true", help="make everything anew; else a run resumes")
+
+
+def _corrupt(args: argparse.Namespace) -> int:
+    from reward_model.data.corruptions.folder import corrupt_folder
+
+    folder = len(args.videos) == 1 and args.videos[0].is_dir()
+    path = corrupt_folder(
+        args.videos[0] if folder else args.videos,
+        args.output,
+        per_video=args.per_video,
+        kinds=args.kinds,
+        seed=args.seed,
+        normal=not args.no_normal,
+        people=args.people,
+        max_frames=args.max_frames,
+        resume=not args.restart,
+        workers=args.workers,
+    )
+    print(path)
+    return 0
+
+
+def _add_views(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument("--stage", choices=("stage1", "stage2"), required=True)
+    parser.add_argument("--split", help="videos of this split only")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--count", type=int, metavar="N", help="number of samples (default: as many as balance allows)")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print the answers of the first N samples")
+
+
+def _views(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from reward_model.data.annotations import video_path
+    from reward_model.data.views import StageViews
+
+    records = [r for r in read_source(args) if args.split is None or r.split == args.split]
+    found = [replace(r, video=str(video_path(r, args.annotations, args.video_root).absolute())) for r in records]
+    views = StageViews(found, args.annotations)
+    rows = views.rows(args.stage, seed=args.seed, count=args.count)
+    for task in sorted(set(rows["task"])):
+        statuses = [s for t, s in zip(rows["task"], rows["status"], strict=True) if t == task]
+        print(f"{task:<8}{statuses.count('normal'):>8} normal {statuses.count('abnormal'):>8} abnormal")
+    for row in list(rows)[: args.show]:
+        truth = records[row["record"]].truth
+        frames = ", ".join(map(str, row["indices"]))
+        print(f"\n{row['task']} of {truth.video_id}, native frames {frames}\n{views.text(row).answer}")
+    return 0
+
+
+STEPS = [
+    ("validate", "List every problem of an annotation file; exit code 1 if one is an error.", _add_validate, _validate),
+    ("split", "Give every video a split: disjoint by source footage, 1:1, the same each time.", _add_split, _split),
+    ("stats", "Count types, saliency, spans, items and areas; tables, JSON, a figure.", _add_stats, _stats),
+    ("spot-check", "Draw a random share of each batch for other reviewers.", _add_spot_check, _spot_check),
+    (
+        "agreement",
+        "Compare a spot check with the annotations; exit code 1 if a batch goes back.",
+        _add_agreement,
+        _agreement,
+    ),
+    ("corrupt", "Put exactly annotated anomalies into real videos, with normal twins.", _add_corrupt, _corrupt),
+    ("views", "Show what a training stage makes of annotated videos.", _add_views, _views),
+    ("import", "Make an annotation file from another format.", data_formats.add_import, data_formats.run_import),
+    ("export", "Write pre-annotated tasks for an annotation tool.", data_formats.add_export, data_formats.run_export),
+]

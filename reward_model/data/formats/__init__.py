@@ -1,0 +1,1 @@
+"""Other people's annotation formats, read into records and written from them, one module each."""

@@ -1,0 +1,129 @@
+"""What all adapters share: the outcome of an import, seconds to frames, boxes of any unit to the 0-1000 grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reward_model.data.probe import probe
+from reward_model.data.records import Record
+from reward_model.data.validation import Problem
+from reward_model.schema import BOX_SCALE, AnomalyType, Box, FrameRange, VideoAnnotation
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an adapter made of a file: the records that came out whole, and a problem for each thing that did not.
+
+    An error means that its video is not among the records; a warning, that something of it was left out on purpose.
+    ``Problem.line`` counts the lines, rows or tasks of the file from 1.
+    """
+
+    records: list[Record]
+    problems: list[Problem]
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [p for p in self.problems if p.severity == "error"]
+
+
+class FormatError(ValueError):
+    """A part of a file that an adapter cannot read; the message says where and why."""
+
+
+def seconds_to_frames(start_s: float, end_s: float, fps: float, num_frames: int) -> FrameRange:
+    """The frames k whose time k / fps lies in [start_s, end_s], clipped to the video; the nearest one if there is none.
+
+    Raises:
+        FormatError: the times are not finite, reversed, or wholly outside the video.
+
+    Example:
+        >>> seconds_to_frames(0.5, 1.0, 16, 81)
+        FrameRange(start=8, end=16)
+        >>> seconds_to_frames(0.51, 0.52, 16, 81)
+        FrameRange(start=8, end=8)
+    """
+    if not (math.isfinite(start_s) and math.isfinite(end_s)) or end_s < start_s:
+        raise FormatError(f"the time range {start_s}-{end_s} s must satisfy start <= end")
+    if start_s * fps > num_frames or end_s < 0:
+        raise FormatError(f"the time range {start_s}-{end_s} s is outside a video of {num_frames / fps:.3f} s")
+    first = math.ceil(start_s * fps - 1e-6)
+    last = math.floor(end_s * fps + 1e-6)
+    if last < first:
+        first = last = round((start_s + end_s) / 2 * fps)
+    return FrameRange(min(max(first, 0), num_frames - 1), min(max(last, 0), num_frames - 1))
+
+
+def grid_box(box: Sequence[float], unit: tuple[float, float], *, layout: str = "xyxy", tolerance: float = 0.01) -> Box:
+    """A box in any unit as the nearest box of the 0-1000 grid, never empty.
+
+    Args:
+        box: four numbers.
+        unit: what width and height of the picture are in the box's unit: (1, 1), (100, 100), or the pixels.
+        layout: ``"xyxy"`` or ``"xywh"``.
+        tolerance: how far a corner may lie outside, as a share of the picture; such corners are clipped.
+
+    Raises:
+        FormatError: not four finite numbers, corners swapped, no area, or outside the picture.
+
+    Example:
+        >>> grid_box([0.3, 0.0, 0.6, 0.5], (1, 1)).as_list()
+        [300, 0, 600, 500]
+    """
+    if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+        raise FormatError(f"box {list(box)} must be four finite numbers")
+    x0, y0, x1, y1 = box
+    if layout == "xywh":
+        x1, y1 = x0 + x1, y0 + y1
+    if x1 <= x0 or y1 <= y0:
+        raise FormatError(f"box {list(box)} ({layout}) has swapped corners or no area")
+    corners = [x0 / unit[0], y0 / unit[1], x1 / unit[0], y1 / unit[1]]
+    if min(corners) < -tolerance or max(corners) > 1 + tolerance:
+        raise FormatError(f"box {list(box)} ({layout}) leaves a picture of {unit[0]:g}x{unit[1]:g}")
+    return nearest_box([v * BOX_SCALE for v in corners])
+
+
+def nearest_box(corners: Sequence[float]) -> Box:
+    """Corners in grid units rounded to the grid, clipped to it, and widened to one unit where they would be empty."""
+    x0, y0, x1, y1 = (min(max(round(v), 0), BOX_SCALE) for v in corners)
+    x0, y0 = min(x0, BOX_SCALE - 1), min(y0, BOX_SCALE - 1)
+    return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
+
+
+def same_box_on(window: FrameRange, box: Box) -> dict[int, tuple[Box, ...]]:
+    """One box for every frame of a window."""
+    return dict.fromkeys(window.frames(), (box,))
+
+
+def map_type(name: str, types: Mapping[str, AnomalyType | str | None]) -> AnomalyType | None:
+    """The type a foreign name stands for; None: the table leaves it out. Case, spaces and hyphens do not matter.
+
+    Raises:
+        FormatError: the table does not know the name.
+    """
+    table = {_key(k): v for k, v in types.items()}
+    if _key(name) not in table:
+        raise FormatError(f"type {name!r} is not in the type map; add it there (null leaves such anomalies out)")
+    value = table[_key(name)]
+    return AnomalyType.parse(value) if isinstance(value, str) else value
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+
+
+def empty_annotation(video_id: str, path: Path, prompt: str = "", source: str = "") -> VideoAnnotation:
+    """A normal annotation whose length, rate and size are read from the header of the file.
+
+    Raises:
+        VideoError: the file is missing or no video.
+        FormatError: its header states no frame rate.
+    """
+    header = probe(path)
+    if header.fps is None:
+        raise FormatError(f"{str(path)!r} states no frame rate; re-encode it")
+    return VideoAnnotation(
+        video_id, header.num_frames, header.fps, header.width, header.height, prompt=prompt, source=source
+    )

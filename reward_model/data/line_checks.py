@@ -1,0 +1,215 @@
+"""Every rule one line of an annotation file must keep (F-5, F-10..F-12), as pure functions.
+
+A check never stops at the first fault and never raises: it yields a :class:`Finding` per fault. An object without an
+error becomes a :class:`~reward_model.data.records.Record` safely.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from reward_model.data.records import GROUP_KEY, REQUIRED_KEYS
+from reward_model.schema import BOX_SCALE, AnomalyType
+
+Severity = Literal["error", "warning"]
+ANOMALY_KEYS = ("type", "frames", "boxes", "objects", "reason", "region", "salient")
+
+
+class Finding(NamedTuple):
+    """One fault: what stands there, which rule it breaks, what to do; a warning does not make the line invalid."""
+
+    message: str
+    severity: Severity = "error"
+
+
+def check_object(data: Any) -> list[Finding]:
+    """All faults of one decoded JSON value.
+
+    Example:
+        >>> check_object([])[0].message
+        'the line holds a list; expected one JSON object per line'
+    """
+    if not isinstance(data, dict):
+        return [Finding(f"the line holds a {_kind(data)}; expected one JSON object per line")]
+    return list(_object(data))
+
+
+def _object(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for key in REQUIRED_KEYS:
+        if key not in data:
+            yield Finding(f"key {key!r} is missing; needed are {', '.join(REQUIRED_KEYS)}")
+    yield from _texts(data)
+    for key in ("num_frames", "width", "height"):
+        if key in data and not (is_int(data[key]) and data[key] >= 1):
+            yield Finding(f"{key} is {_shown(data[key])}; it must be an integer of at least 1")
+    if "fps" in data and not (is_number(data["fps"]) and data["fps"] > 0):
+        yield Finding(f"fps is {_shown(data['fps'])}; it must be a number above zero, such as 16 or 23.976")
+    yield from _encodable(data)
+    anomalies = data.get("anomalies", [])
+    if not isinstance(anomalies, list):
+        yield Finding(f"anomalies is a {_kind(anomalies)}; it must be a list, [] for a normal video")
+        return
+    yield from _status(data, len(anomalies))
+    num_frames = data.get("num_frames")
+    limit = num_frames if is_int(num_frames) else None
+    for number, anomaly in enumerate(anomalies, 1):
+        for finding in check_anomaly(anomaly, limit):
+            yield finding._replace(message=f"anomaly {number}: {finding.message}")
+
+
+def _texts(data: Mapping[str, Any]) -> Iterator[Finding]:
+    for key in ("video", "video_id", GROUP_KEY):
+        if key in data and not (isinstance(data[key], str) and data[key].strip()):
+            yield Finding(f"{key} is {_shown(data[key])}; it must be a string that is not empty")
+    for key in ("prompt", "source", "split"):
+        if key in data and not isinstance(data[key], str):
+            yield Finding(f"{key} is {_shown(data[key])}; it must be a string, '' if unknown")
+    if isinstance(data.get("video"), str) and "\0" in data["video"]:
+        yield Finding("video holds a NUL character; no file name can")
+
+
+def _encodable(data: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        yield Finding("a string holds a lone surrogate (half of a character); write the whole character")
+    except (TypeError, ValueError, RecursionError) as error:
+        yield Finding(f"the object cannot be written as JSON ({error}); NaN, infinity and Python objects have no place")
+
+
+def _status(data: Mapping[str, Any], count: int) -> Iterator[Finding]:
+    if "status" not in data:
+        return
+    status = data["status"]
+    if status not in ("normal", "abnormal"):
+        yield Finding(f"status is {_shown(status)}; it must be 'normal' or 'abnormal'")
+    elif (status == "normal") != (count == 0):
+        yield Finding(f"status {status!r} contradicts {count} anomalies: normal means none, abnormal at least one")
+
+
+def check_anomaly(data: Any, num_frames: int | None = None) -> Iterator[Finding]:
+    """All faults of one entry of ``anomalies``; ``num_frames`` None leaves the length of the video unchecked."""
+    if not isinstance(data, dict):
+        yield Finding(f"it is a {_kind(data)}; expected an object with type, frames and boxes")
+        return
+    yield from _anomaly_type(data)
+    for key in set(data) - set(ANOMALY_KEYS):
+        yield Finding(f"unknown key {key!r} is not kept; known are {', '.join(ANOMALY_KEYS)}", "warning")
+    for key in ("reason", "region"):
+        if not isinstance(data.get(key, ""), str):
+            yield Finding(f"{key} is {_shown(data[key])}; it must be a string")
+    objects = data.get("objects", [])
+    if not (isinstance(objects, list) and all(isinstance(o, str) for o in objects)):
+        yield Finding(f"objects is {_shown(objects)}; it must be a list of strings")
+    if not isinstance(data.get("salient"), bool | None):
+        yield Finding(f"salient is {_shown(data['salient'])}; it must be true, false or null")
+    window = data.get("frames")
+    faults = list(_window(data, num_frames))
+    yield from faults
+    boxes = data.get("boxes", {})
+    if not isinstance(boxes, dict):
+        yield Finding(f'boxes is a {_kind(boxes)}; it must be an object such as {{"3": [[0, 0, 500, 500]]}}')
+        return
+    if not any(boxes.values()):
+        yield Finding("it has no box: spatial terms cannot be computed for it", "warning")
+    start_end = (window[0], window[1]) if window is not None and not faults else None
+    for key, entries in boxes.items():
+        yield from _frame_boxes(key, entries, start_end, num_frames)
+
+
+def _anomaly_type(data: Mapping[str, Any]) -> Iterator[Finding]:
+    if "type" not in data:
+        yield Finding("key 'type' is missing")
+    elif not isinstance(data["type"], str):
+        yield Finding(f"type is {_shown(data['type'])}; it must be a string")
+    else:
+        try:
+            AnomalyType.parse(data["type"])
+        except ValueError as error:
+            yield Finding(str(error))
+
+
+def _window(data: Mapping[str, Any], num_frames: int | None) -> Iterator[Finding]:
+    if "frames" not in data:
+        yield Finding("key 'frames' is missing")
+        return
+    window = data["frames"]
+    if not (isinstance(window, list) and len(window) == 2 and all(is_int(n) for n in window)):
+        yield Finding(f"frames is {_shown(window)}; it must be [first, last], two integers, both included")
+        return
+    start, end = window
+    if start < 0 or end < start:
+        yield Finding(f"frames {start}-{end} must satisfy 0 <= first <= last")
+    if num_frames is not None and end >= num_frames:
+        yield Finding(f"frames {start}-{end} go beyond a video of {num_frames} frames (0-{num_frames - 1})")
+
+
+def _frame_boxes(key: str, entries: Any, window: tuple[int, int] | None, num_frames: int | None) -> Iterator[Finding]:
+    if not (key.isascii() and key.isdigit() and str(int(key[:20])) == key):
+        yield Finding(f"box key {key!r} is not a frame number such as '3'")
+        return
+    frame = int(key)
+    if num_frames is not None and frame >= num_frames:
+        yield Finding(f"box on frame {frame} is beyond a video of {num_frames} frames (0-{num_frames - 1})")
+    elif window is not None and not window[0] - 1 <= frame <= window[1] + 1:
+        yield Finding(
+            f"box on frame {frame} is outside the window {window[0]}-{window[1]}; "
+            "only the frame just before and just after it may carry one (F-12)"
+        )
+    if not isinstance(entries, list):
+        yield Finding(f"boxes of frame {frame} are {_shown(entries)}; expected a list of [xmin, ymin, xmax, ymax]")
+    elif len(entries) == 4 and all(is_number(v) for v in entries):
+        yield Finding(f"frame {frame} holds a bare box {entries}; write a list of boxes: [{entries}]")
+    elif not entries:
+        yield Finding(f"frame {frame} has an empty list of boxes; leave the frame out", "warning")
+    else:
+        for entry in entries:
+            if not _is_box(entry):
+                yield from _box(frame, entry)
+
+
+def _is_box(box: Any) -> bool:
+    """Most boxes are right, and there are many: one quick look spares them :func:`_box`."""
+    if (
+        type(box) is not list
+        or len(box) != 4
+        or not type(box[0]) is type(box[1]) is type(box[2]) is type(box[3]) is int
+    ):
+        return False
+    return bool(0 <= box[0] < box[2] <= BOX_SCALE and 0 <= box[1] < box[3] <= BOX_SCALE)
+
+
+def _box(frame: int, box: Any) -> Iterator[Finding]:
+    if not (isinstance(box, list) and len(box) == 4 and all(is_int(v) for v in box)):
+        yield Finding(f"box {_shown(box)} of frame {frame} must be four integers [xmin, ymin, xmax, ymax]")
+        return
+    if not all(0 <= v <= BOX_SCALE for v in box):
+        yield Finding(f"box {box} of frame {frame} leaves the grid 0-{BOX_SCALE}; boxes are relative, not pixels")
+    for axis, low, high in (("x", box[0], box[2]), ("y", box[1], box[3])):
+        if low > high:
+            yield Finding(f"box {box} of frame {frame} has its {axis} corners swapped ({low} > {high})")
+        elif low == high:
+            yield Finding(f"box {box} of frame {frame} has no area: {axis}min = {axis}max = {low}")
+
+
+def is_int(value: Any) -> bool:
+    """A JSON integer; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """A finite JSON number; true and false are none."""
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "JSON object", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,118 @@
+"""Splits that do not leak: by source footage, the same on every machine, hardly moved by new videos (F-33, G-4).
+
+A group (the extra key ``group``, else the video itself) goes to the split that a hash of its name and the seed points
+at. So a corrupted twin lands beside its original, and adding videos never moves the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from reward_model.data.records import Record
+
+Balance = Literal["drop", "error", "keep"]
+
+#: The paper's stages: 20K frames, 20K + 15K videos and clips, 7.5K instances (C.2).
+STAGE_PROPORTIONS: Mapping[str, float] = {"stage1": 20.0, "stage2": 35.0, "stage3": 7.5}
+
+
+@dataclass(frozen=True)
+class SplitRecords:
+    """Records with their new ``split``, in their old order, and those that balancing left out."""
+
+    records: list[Record]
+    dropped: list[Record]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Normal and abnormal videos of each split."""
+        found: dict[str, dict[str, int]] = {}
+        for record in self.records:
+            found.setdefault(record.split, {"normal": 0, "abnormal": 0})[record.truth.status] += 1
+        return dict(sorted(found.items()))
+
+
+def split_records(
+    records: Iterable[Record],
+    proportions: Mapping[str, float] = STAGE_PROPORTIONS,
+    *,
+    seed: int = 0,
+    balance: Balance = "keep",
+) -> SplitRecords:
+    """Gives every record a split.
+
+    Args:
+        proportions: weight of each split; they need not add up to 1. Sizes follow them as a draw does: exactly in the
+            long run, with a spread of sqrt(n) for small sets.
+        seed: another seed, another draw.
+        balance: ``"drop"`` leaves out surplus videos of the larger class of each split until both are equal,
+            ``"error"`` demands that they are, ``"keep"`` takes them as they come. Dropping starts with groups of one
+            class, so that twins stay together.
+
+    Raises:
+        ValueError: weights that are not positive, or classes that differ under ``balance="error"``.
+    """
+    names = _check_proportions(proportions)
+    drawn = [replace(r, split=_draw(r.group, names, proportions, seed)) for r in records]
+    kept = drawn if balance == "keep" else _balanced(drawn, balance, seed)
+    ids = {id(r) for r in kept}
+    return SplitRecords(kept, [r for r in drawn if id(r) not in ids])
+
+
+def _check_proportions(proportions: Mapping[str, float]) -> list[str]:
+    if not proportions:
+        raise ValueError("proportions is empty; give each split a weight, such as train=0.9 test=0.1")
+    for name, weight in proportions.items():
+        if not name or not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"split {name!r} has weight {weight}; it must have a name and a weight above zero")
+    return list(proportions)
+
+
+def _draw(group: str, names: Sequence[str], proportions: Mapping[str, float], seed: int) -> str:
+    point = position(group, seed) * sum(proportions.values())
+    for name in names:
+        point -= proportions[name]
+        if point < 0:
+            return name
+    return names[-1]
+
+
+def position(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the name and the seed alone, evenly spread (SHA-256)."""
+    digest = hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def _balanced(records: Sequence[Record], balance: Balance, seed: int) -> list[Record]:
+    dropped: set[int] = set()
+    for split in {r.split: None for r in records}:
+        inside = [r for r in records if r.split == split]
+        counts = Counter(r.truth.status for r in inside)
+        surplus = counts["abnormal"] - counts["normal"]
+        if surplus and balance == "error":
+            raise ValueError(
+                f"split {split!r} holds {counts['normal']} normal and {counts['abnormal']} abnormal videos; "
+                "add videos of the smaller class, or drop the surplus (balance='drop')"
+            )
+        larger = "abnormal" if surplus > 0 else "normal"
+        order = _by_worth([r for r in inside if r.truth.status == larger], inside, seed)
+        dropped |= {id(r) for r in order[len(order) - abs(surplus) :]}
+    return [r for r in records if id(r) not in dropped]
+
+
+def _by_worth(larger: Sequence[Record], inside: Sequence[Record], seed: int) -> list[Record]:
+    """Least wanted last: one twin of every mixed group, then the second ones, ...; then groups of one class."""
+    classes: dict[str, set[str]] = {}
+    for record in inside:
+        classes.setdefault(record.group, set()).add(record.truth.status)
+    ranks: Counter[str] = Counter()
+    keyed = []
+    for record in sorted(larger, key=lambda r: position(r.truth.video_id, seed)):
+        group = record.group
+        keyed.append(((len(classes[group]) < 2, ranks[group], position(group, seed)), record))
+        ranks[group] += 1
+    return [record for _, record in sorted(keyed, key=lambda pair: pair[0])]

@@ -1,0 +1,206 @@
+"""What a data set holds (F-15, Fig. S1): types, saliency, temporal span, items and area, as numbers and as a table."""
+
+from __future__ import annotations
+
+import statistics as stats
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from reward_model.data.records import Record
+from reward_model.schema import BOX_SCALE, AnomalyType, Box
+
+#: Upper ends of the histogram bins; the last bin is open. Fig. 4 cuts at 1 s and at 20 % (F-66).
+SPAN_EDGES_S = (0.25, 0.5, 1.0, 2.0, 4.0)
+AREA_EDGES = (0.01, 0.05, 0.1, 0.2, 0.5)
+HARD_SPAN_S, HARD_AREA = 1.0, 0.2
+SALIENCY_NAMES = {True: "salient", False: "non-salient", None: "unknown"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Number, mean, quartiles and extremes of a list of values; all None where there is none."""
+
+    num: int
+    mean: float | None = None
+    quartiles: tuple[float, float, float] | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Quartiles interpolate between neighbours, ends included (as numpy's default does)."""
+        if not values:
+            return cls(0)
+        # A single value has no quantiles of its own; twice the same value has them all there.
+        low, middle, high = stats.quantiles([*values, *values][: max(len(values), 2)], n=4, method="inclusive")
+        return cls(len(values), stats.fmean(values), (low, middle, high), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """Counts of videos and anomalies.
+
+    Attributes:
+        videos: number by class (``normal``, ``abnormal``).
+        splits, sources: the same by split and by source.
+        video_s: length of the videos in seconds, by class.
+        types: by type, the videos that have it and the anomalies of it (Fig. S1 a).
+        saliency: by type, anomalies by saliency (Fig. S1 b).
+        span_s: length of the anomalies in seconds, by type (Fig. S1 c); ``span_bins`` counts them all.
+        items: how often each affected object is named, most common first (Fig. S1 d).
+        area: mean share of the picture that an anomaly's boxes cover, by type; anomalies without a box do not count.
+        hard: anomalies with a box by length and area, the four cells of Fig. 4.
+    """
+
+    videos: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    sources: dict[str, dict[str, int]]
+    video_s: dict[str, Spread]
+    types: dict[str, dict[str, int]]
+    saliency: dict[str, dict[str, int]]
+    span_s: dict[str, Spread]
+    span_bins: dict[str, int]
+    items: dict[str, int]
+    area: dict[str, Spread]
+    area_bins: dict[str, int]
+    hard: dict[str, int]
+    without_boxes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = dict(self.__dict__)
+        for key in ("video_s", "span_s", "area"):
+            plain[key] = {name: dict(spread.__dict__) for name, spread in plain[key].items()}
+        return plain
+
+    def to_markdown(self, max_items: int = 20) -> str:
+        """Tables for a data card."""
+        from reward_model.evaluation.table import Table
+
+        spans = ("mean s", "median s")
+        classes = [(n, self.videos[n], *_cells(self.video_s[n])) for n in self.videos]
+        types = [
+            (n, c["videos"], c["anomalies"], *self.saliency[n].values(), *_cells(self.span_s[n]))
+            for n, c in self.types.items()
+        ]
+        areas = [(n, s.num, *_cells(s, "{:.1%}")) for n, s in self.area.items()]
+        note = f"{self.without_boxes} anomalies have no box." if self.without_boxes else ""
+        tables = [
+            Table("Videos", ("class", "videos", *spans), [classes]),
+            Table("Types", ("type", "videos", "anomalies", *SALIENCY_NAMES.values(), *spans), [types]),
+            Table("Temporal span", ("length", "anomalies"), [list(self.span_bins.items())]),
+            Table("Area by type", ("type", "with boxes", "mean", "median"), [areas], (note,) if note else ()),
+            Table("Area", ("share of the picture", "anomalies"), [list(self.area_bins.items())]),
+            Table("Cells of the hard bench", ("length, area", "anomalies"), [list(self.hard.items())]),
+            Table("Splits", ("split", "normal", "abnormal"), [_rows(self.splits)]),
+            Table("Sources", ("source", "normal", "abnormal"), [_rows(self.sources)]),
+        ]
+        if self.items:
+            tables.append(Table("Items", ("item", "named"), [list(self.items.items())[:max_items]]))
+        return "\n".join(table.to_markdown() for table in tables)
+
+
+def dataset_statistics(records: Iterable[Record]) -> DatasetStatistics:
+    """Counts everything Fig. S1 shows; see :class:`DatasetStatistics`."""
+    rows = list(records)
+    truths = [r.truth for r in rows]
+    found = [(t, a) for t in truths for a in t.anomalies]
+    names = [t.value for t in AnomalyType]
+    spans = {n: [len(a.frames) / t.fps for t, a in found if a.type == n] for n in names}
+    areas = {n: [anomaly_area(a.boxes) for _, a in found if a.type == n and a.boxes] for n in names}
+    boxed = [(len(a.frames) / t.fps, anomaly_area(a.boxes)) for t, a in found if a.boxes]
+    statuses = ("normal", "abnormal")
+    lengths = {s: [t.num_frames / t.fps for t in truths if t.status == s] for s in statuses}
+    return DatasetStatistics(
+        videos={s: len(lengths[s]) for s in statuses},
+        splits=_by_class((r.split or "(none)", r.truth.status) for r in rows),
+        sources=_by_class((t.source or "(unknown)", t.status) for t in truths),
+        video_s={s: Spread.of(lengths[s]) for s in statuses},
+        types={n: {"videos": sum(n in t.types for t in truths), "anomalies": len(spans[n])} for n in names},
+        saliency={n: _saliency(a.salient for _, a in found if a.type == n) for n in names},
+        span_s={n: Spread.of(spans[n]) for n in names},
+        span_bins=_bins([v for n in names for v in spans[n]], SPAN_EDGES_S, "{:g} s"),
+        items=_items(o for _, a in found for o in a.objects),
+        area={n: Spread.of(areas[n]) for n in names},
+        area_bins=_bins([v for n in names for v in areas[n]], AREA_EDGES, "{:.0%}"),
+        hard=_hard(boxed),
+        without_boxes=sum(not a.boxes for _, a in found),
+    )
+
+
+def anomaly_area(boxes: Mapping[int, Sequence[Box]]) -> float:
+    """Share of the picture covered by the union of an anomaly's boxes, mean over the frames that have any.
+
+    Raises:
+        ValueError: there is no frame with a box.
+    """
+    frames = [entries for entries in boxes.values() if entries]
+    if not frames:
+        raise ValueError("an anomaly without boxes has no area")
+    return stats.fmean(union_area(entries) for entries in frames)
+
+
+def union_area(boxes: Sequence[Box]) -> float:
+    """Share of the picture that at least one of the boxes covers, exact.
+
+    Example:
+        >>> union_area([Box(0, 0, 500, 1000), Box(250, 0, 750, 1000)])
+        0.75
+    """
+    if len(boxes) == 1:
+        return (boxes[0].xmax - boxes[0].xmin) * (boxes[0].ymax - boxes[0].ymin) / BOX_SCALE**2
+    xs = sorted({x for b in boxes for x in (b.xmin, b.xmax)})
+    ys = sorted({y for b in boxes for y in (b.ymin, b.ymax)})
+    covered = sum(
+        (x1 - x0) * (y1 - y0)
+        for x0, x1 in pairwise(xs)
+        for y0, y1 in pairwise(ys)
+        if any(b.xmin <= x0 and x1 <= b.xmax and b.ymin <= y0 and y1 <= b.ymax for b in boxes)
+    )
+    return covered / BOX_SCALE**2
+
+
+def _saliency(values: Iterable[bool | None]) -> dict[str, int]:
+    counts = Counter(values)
+    return {name: counts[value] for value, name in SALIENCY_NAMES.items()}
+
+
+def _items(objects: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(" ".join(o.lower().split()) for o in objects if o.strip()).most_common())
+
+
+def _by_class(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for name, status in pairs:
+        found.setdefault(name, {"normal": 0, "abnormal": 0})[status] += 1
+    return dict(sorted(found.items()))
+
+
+def _bins(values: Sequence[float], edges: Sequence[float], form: str) -> dict[str, int]:
+    """Counts by half-open bins [low, high); a value on an edge belongs to the bin above it."""
+    lows = (0.0, *edges)
+    names = [f"< {form.format(edges[0])}"]
+    names += [f"{form.format(a)} to {form.format(b)}" for a, b in pairwise(edges)]
+    names.append(f">= {form.format(edges[-1])}")
+    highs = (*edges, float("inf"))
+    return {n: sum(a <= v < b for v in values) for n, a, b in zip(names, lows, highs, strict=True)}
+
+
+def _hard(boxed: Iterable[tuple[float, float]]) -> dict[str, int]:
+    cells = {f"{t} 1 s, {a} 20 %": 0 for t in ("<", ">=") for a in ("<", ">=")}
+    for span, area in boxed:
+        cells[f"{'<' if span < HARD_SPAN_S else '>='} 1 s, {'<' if area < HARD_AREA else '>='} 20 %"] += 1
+    return cells
+
+
+def _rows(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str | int, ...]]:
+    return [(name, *row.values()) for name, row in counts.items()]
+
+
+def _cells(spread: Spread, form: str = "{:.2f}") -> tuple[str, str]:
+    if spread.mean is None or spread.quartiles is None:
+        return "-", "-"
+    return form.format(spread.mean), form.format(spread.quartiles[1])

@@ -1,0 +1,223 @@
+"""``cac-align data``: each step as a user runs it, from files to files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from cac_align.commands import data
+from reward_model.data.annotations import AnnotationError, Record, read_annotations, write_annotations
+from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
+from reward_model.world import make_video
+
+
+def run(*words: Any) -> int:
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    return data.run(parser.parse_args([str(w) for w in words]))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of three sources, each once normal and once with an anomaly, and their annotations."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "clips").mkdir()
+    frames = np.random.default_rng(0).integers(0, 255, (12, 16, 32, 3), dtype=np.uint8)
+    hand = Anomaly(AnomalyType.HUMAN, FrameRange(2, 4), {n: (Box(1, 2, 30 + n, 40),) for n in (2, 3, 4)}, ("hand",))
+    records = []
+    for k in range(6):
+        name = f"v{k}"
+        iio.imwrite(folder / f"clips/{name}.mp4", frames, fps=8, plugin="pyav", codec="libx264")
+        truth = VideoAnnotation(name, 12, 8.0, 32, 16, anomalies=(hand,) if k % 2 else ())
+        extra = {"group": f"g{k // 2}", "batch": f"b{k // 4}", "annotator": "ann", "reviewer": "rev"}
+        records.append(Record(f"clips/{name}.mp4", truth, extra=extra))
+    write_annotations(folder / "all.jsonl", records)
+    return folder
+
+
+def test_validate_lists_every_problem_and_fails(clips, tmp_path, capsys):
+    assert run("validate", clips / "all.jsonl") == 0
+    assert "6 valid videos, 0 errors" in capsys.readouterr().out
+    lines = (clips / "all.jsonl").read_text().splitlines()
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("\n".join(["{", lines[0].replace('"fps": 8.0', '"fps": 16.0'), *lines[1:3]]))
+    assert run("validate", bad, "--video-root", clips) == 1
+    out = capsys.readouterr().out
+    assert "line 1: not valid JSON" in out and "line 2 (v0): annotated fps 16" in out
+    assert run("validate", bad, "--no-videos", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    # Line 2 is fine as long as nobody looks at its file; one video of three is abnormal.
+    assert [(p["line"], p["severity"]) for p in found] == [(1, "error"), (0, "warning")]
+
+
+def test_strict_makes_imbalance_an_error(clips, tmp_path):
+    one = tmp_path / "one.jsonl"
+    one.write_text((clips / "all.jsonl").read_text().splitlines()[0])
+    assert run("validate", one, "--no-videos") == 0
+    assert run("validate", one, "--no-videos", "--strict") == 1
+
+
+def test_split_writes_files_that_still_find_their_videos(clips, tmp_path, capsys):
+    words = ("--proportions", "train=1", "test=1", "--seed", 1)
+    assert run("split", clips / "all.jsonl", "--output", tmp_path / "s.jsonl", *words) == 0
+    records = read_annotations(tmp_path / "s.jsonl")
+    assert len(records) == 6 and {r.split for r in records} == {"train", "test"}
+    assert run("split", clips / "all.jsonl", "--output", tmp_path / "s", *words) == 0
+    parts = {p.stem: read_annotations(p) for p in (tmp_path / "s").iterdir()}
+    assert {r.truth.video_id: s for s, rows in parts.items() for r in rows} == {
+        r.truth.video_id: r.split for r in records
+    }
+    with pytest.raises(ValueError, match="must read like"):
+        run("split", clips / "all.jsonl", "--output", tmp_path / "x", "--proportions", "train")
+    with pytest.raises(ValueError, match="letters and digits"):
+        run("split", clips / "all.jsonl", "--output", tmp_path / "x", "--proportions", "../train=1")
+
+
+def test_stats_go_to_the_screen_and_to_files(clips, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    files = ["--json", tmp_path / "s.json", "--markdown", tmp_path / "s.md", "--plot", tmp_path / "s.svg"]
+    assert run("stats", clips / "all.jsonl", "--no-videos", *files) == 0
+    assert capsys.readouterr().out == (tmp_path / "s.md").read_text()
+    assert json.loads((tmp_path / "s.json").read_text())["types"]["Human Distortion"]["videos"] == 3
+    assert (tmp_path / "s.svg").is_file()
+    with pytest.raises(ValueError, match="'train' is empty"):
+        run("stats", clips / "all.jsonl", "--no-videos", "--split", "train")
+
+
+def test_a_spot_check_and_its_outcome(clips, tmp_path, capsys):
+    drawn = tmp_path / "spot.jsonl"
+    words = ("--reviewers", "rev", "zoe", "--fraction", "1", "--output", drawn)
+    assert run("spot-check", clips / "all.jsonl", *words) == 0
+    records = read_annotations(drawn)
+    assert {r.extra["spot_checker"] for r in records} == {"zoe"} and len(records) == 6
+    assert run("agreement", clips / "all.jsonl", drawn) == 0
+    changed = drawn.read_text().replace('"type": "Human Distortion"', '"type": "Object Distortion"', 1)
+    drawn.write_text(changed)
+    capsys.readouterr()
+    assert run("agreement", clips / "all.jsonl", drawn, "--json") == 1
+    batches = json.loads(capsys.readouterr().out)["batches"]
+    assert [b["kept"] for b in batches] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("tool", "source", "words"), [("label-studio", "tasks.json", ("--as-annotations",)), ("cvat", "", ())]
+)
+def test_out_to_a_tool_and_back(clips, tmp_path, tool, source, words):
+    assert run("export", clips / "all.jsonl", "--format", tool, "--output", tmp_path / "out", *words) == 0
+    back = tmp_path / "back" / "b.jsonl"
+    base = ("--base", clips / "all.jsonl")
+    assert run("import", tmp_path / "out" / source, "--format", tool, "--output", back, *base) == 0
+    found, old = read_annotations(back), read_annotations(clips / "all.jsonl")
+    assert [(r.truth, r.extra) for r in found] == [(r.truth, r.extra) for r in old]
+
+
+def test_an_import_with_errors_writes_nothing_unless_told_to(clips, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("file,type,start,end\nclips/v0.mp4,text,0.5,1\nclips/v1.mp4,Ghosts,0,1\n")
+    words = ("import", table, "--format", "table", "--output", tmp_path / "t.jsonl", "--time", "seconds")
+    words += ("--video-root", clips, "--column", "video=file")
+    assert run(*words) == 1 and not (tmp_path / "t.jsonl").exists()
+    assert "item 3 (clips/v1.mp4): unknown anomaly type 'Ghosts'" in capsys.readouterr().err
+    assert run(*words, "--skip-bad") == 0
+    (record,) = read_annotations(tmp_path / "t.jsonl")
+    assert record.truth.anomalies[0].frames == FrameRange(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--format", "cvat"), "needs --base"),
+        (("--format", "vif-cot"), "needs --video-root"),
+        (("--format", "deeptrace"), "needs --type-map"),
+        (("--format", "table"), "needs --video-root"),
+        (("--format", "label-studio"), "is not JSON"),
+    ],
+)
+def test_what_an_import_needs_is_said(tmp_path, words, message):
+    (tmp_path / "x").write_text("{")
+    with pytest.raises(ValueError, match=message):
+        run("import", tmp_path / "x", "--output", tmp_path / "y.jsonl", *words)
+
+
+def test_vif_and_deeptrace_are_read(clips, tmp_path):
+    text = (
+        "<type>Text Distortion</type> in <t>[0.5, 1.0]</t> at <bbox>[0.0, 0.0, 0.5, 0.5]</bbox> <answer>Fake</answer>"
+    )
+    vif = [{"messages": [{"role": "assistant", "content": text}], "images": ["k/fake/gen/v0/0.png"]}]
+    (tmp_path / "vif.json").write_text(json.dumps(vif))
+    words = ("--video-root", clips, "--video-pattern", "clips/{video_id}.mp4", "--type-map", "cac")
+    assert run("import", tmp_path / "vif.json", "--format", "vif-cot", "--output", tmp_path / "v.jsonl", *words) == 0
+    assert read_annotations(tmp_path / "v.jsonl")[0].truth.types == (AnomalyType.CHARACTER,)
+    row = {
+        **{"video_id": "v0", "video_path": "clips/v0.mp4", "video_type": "fake_video", "video_frame_rate": 8},
+        **{"video_width": 32, "video_height": 16, "video_frame_count": 12, "faketrace_first_frame": 3},
+        **{"faketrace_bbox": {"left": 0, "top": 0, "width": 8, "height": 8}, "faketrace_check_applies": ["odd"]},
+        "faketrace_explanations": "melts",
+    }
+    (tmp_path / "d.json").write_text(json.dumps([row]))
+    (tmp_path / "types.json").write_text('{"odd": "object"}')
+    words = ("--video-root", clips, "--type-map", tmp_path / "types.json", "--last-frame", "end", "--first-index", 0)
+    assert run("import", tmp_path / "d.json", "--format", "deeptrace", "--output", tmp_path / "d.jsonl", *words) == 0
+    assert read_annotations(tmp_path / "d.jsonl")[0].truth.anomalies[0].frames == FrameRange(3, 11)
+
+
+def test_odd_video_ids_become_safe_and_distinct_file_names(tmp_path):
+    truth = {"num_frames": 4, "fps": 8.0, "width": 8, "height": 8}
+    names = ("../a", "..", "A b", "a_b", "x" * 300)
+    records = [Record(f"{k}.mp4", VideoAnnotation(n, **truth)) for k, n in enumerate(names)]
+    write_annotations(tmp_path / "x.jsonl", records)
+    assert run("export", tmp_path / "x.jsonl", "--format", "cvat", "--output", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.xml"))) == 5 and {p.name for p in tmp_path.iterdir()} == {
+        "x.jsonl",
+        "out",
+    }
+
+
+def test_corrupt_makes_annotated_twins(tmp_path):
+    frames, _ = make_video(3, size=64, num_frames=24, fps=8)
+    iio.imwrite(tmp_path / "real.mp4", frames, fps=8, plugin="pyav", codec="libx264", out_pixel_format="yuv420p")
+    words = ("--output", tmp_path / "out", "--per-video", 1, "--kinds", "swirl", "--seed", 1)
+    assert run("corrupt", tmp_path / "real.mp4", *words) == 0
+    records = read_annotations(tmp_path / "out/annotations.jsonl")
+    assert sorted(r.truth.status for r in records) == ["abnormal", "normal"] and len({r.group for r in records}) == 1
+
+
+@pytest.mark.slow
+def test_views_show_what_a_stage_sees(clips, capsys):
+    pytest.importorskip("datasets")
+    assert run("views", clips / "all.jsonl", "--stage", "stage1", "--show", 1) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("frame          6 normal        6 abnormal") and '"status"' in out
+
+
+def test_the_sample_annotations_are_valid():
+    path = Path(__file__).resolve().parents[2] / "assets/samples/annotations.jsonl"
+    assert run("validate", path, "--no-videos", "--strict") == 0
+
+
+def test_a_broken_file_is_one_error_for_every_step(tmp_path):
+    (tmp_path / "x.jsonl").write_text("{\n")
+    for words in (
+        ("stats",),
+        ("split", "--output", tmp_path / "y"),
+        ("export", "--format", "cvat", "--output", tmp_path),
+    ):
+        with pytest.raises(AnnotationError, match="line 1: not valid JSON"):
+            run(words[0], tmp_path / "x.jsonl", *words[1:])
+
+
+def test_help_needs_no_heavy_library():
+    code = (
+        "import argparse, sys; from cac_align.commands import data; data.add_arguments(argparse.ArgumentParser());"
+        "print([m for m in ('torch', 'transformers', 'matplotlib', 'av', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
