@@ -1,11 +1,20 @@
-"""How good is a judge? Measures one on held-out procedural videos whose truth is exact, with 95 % intervals.
+"""How good is a judge? Measures judges and baselines on benches with exact truth; every figure with its interval.
 
-    python recipes/evaluate_reward.py --model assets/cac-mini --videos 400 --output outputs/evaluation
-    python recipes/evaluate_reward.py --model my-org/cac-8b --backend openai --base-url http://judge:8000/v1
+    python recipes/evaluate_reward.py --model assets/cac-mini --bench main hard ood --output outputs/evaluation
+    python recipes/evaluate_reward.py --models ours=outputs/stage3 base=Qwen/Qwen3-VL-8B-Instruct --bench main \\
+        --baseline single-turn no-reasoning normal random unified-aps=openai:UnifiedReward@http://judge:8000/v1
+    python recipes/evaluate_reward.py --bench data/test.jsonl --model my-org/cac-8b --batch-size 4
+    python recipes/evaluate_reward.py --bench main --ablation base=runs/base no-grpo=runs/c,runs/d full=runs/a,runs/b
 
-Prints the table and writes evaluation.md and evaluation.json (which also holds one row per video). The 400 videos take
-the mini judge a few minutes on two CPU cores. The world is what the mini judges were trained on, with other seeds;
-a judge of real footage is measured here on an easy and unfamiliar subject.
+Writes tables.md, tables.tex and tables.json with the paper's rows, marked as such, beside ours; reliability.png; and
+rows/<judge>/<bench>.jsonl with a row for every video. What is judged stays judged: the same call continues a stopped
+run, and a changed model, setting or bench is noticed and judged anew.
+
+Benches: main (500 + 500), hard (400 in four cells), ood (another style of drawing), world (what --videos, --seed,
+--kinds and --size say; the default), an annotation file, or vif=FILE.json (ViF-CoT-4K, with --video-root and
+--video-pattern). The procedural benches are the world the mini judges were trained on, with other seeds; a judge of
+real footage is measured there on an unfamiliar subject. A single judge on a single bench also gets evaluation.md and
+evaluation.json.
 """
 
 from __future__ import annotations
@@ -14,60 +23,134 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 
 def main() -> int:
-    """Judges the bench and writes the result."""
+    """Judges what is not judged yet and writes the tables."""
+    args = _parse()
+    from reward_model.backends.base import BackendError
+    from reward_model.evaluation.suite import run_suite
+
+    warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
+    try:
+        benches = _benches(args)
+        rows = _ablation(args)
+        contestants = [c for found in rows.values() for c in found] if rows else _contestants(args)
+        results = run_suite(contestants, benches, args.output, batch_size=args.batch_size, say=_say)
+    except (ValueError, BackendError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    tables, written = _report(args, results, rows)
+    print("\n" + "\n".join(t.to_markdown() for t in tables))
+    print("written: " + ", ".join(map(str, written)))
+    return 0
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", default=None, help="folder, hub id or served name (default: the embedded mini judge)"
     )
+    parser.add_argument("--models", nargs="+", default=[], metavar="NAME=MODEL", help="several, in place of --model")
     parser.add_argument("--backend", choices=("local", "openai", "replay"), default="local")
     parser.add_argument("--base-url", default=None, help="of the server, for --backend openai")
-    parser.add_argument("--device", default=None, help="of the local model (default: CUDA if there is any)")
+    parser.add_argument("--device", default=None, help="of local models (default: CUDA if there is any)")
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        default=[],
+        help="single-turn, no-reasoning, normal, abnormal, random, zero-shot=MODEL, unified-aps=MODEL, "
+        "unified-video5=MODEL",
+    )
+    parser.add_argument("--ablation", nargs="+", default=[], metavar="ROW=FOLDER[,FOLDER]", help="Table 3, by rows")
+    parser.add_argument(
+        "--bench", nargs="+", default=["world"], help="main, hard, ood, world, vif=FILE.json, FILE.jsonl"
+    )
+    parser.add_argument("--video-root", default=None, help="folder of the videos of an annotation file")
+    parser.add_argument("--video-pattern", default=None, help="of vif, such as {source}/{label}/*{video_id}*.mp4")
     parser.add_argument(
         "--readout", choices=("direct", "paper", "log_odds"), default="direct", help="what the score is"
     )
-    parser.add_argument("--videos", type=int, default=400, help="even; half of them normal")
-    parser.add_argument(
-        "--seed", type=int, default=500_000, help="of the first video; training uses those below 100000"
-    )
-    parser.add_argument("--kinds", nargs="*", default=None, help="anomalies (default: all of the world)")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the videos in pixels")
-    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--no-reasoning", action="store_true", help="verdicts without chain of thought")
+    parser.add_argument(
+        "--videos", type=int, default=None, help="of each bench (world: 400); even, half of them normal"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of the first world video; those below 400000 are for training"
+    )
+    parser.add_argument("--kinds", nargs="*", default=None, help="anomalies of the world (default: all)")
+    parser.add_argument("--size", type=int, default=None, help="height and width of the world's videos in pixels")
+    parser.add_argument("--batch-size", type=int, default=32, help="videos judged at once; 4 to 8 for an 8B model")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"))
-    args = parser.parse_args()
+    return parser.parse_args()
 
-    from cac_align import CaCReward
-    from cac_align.files import write_json, write_text
-    from reward_model.backends.base import BackendError
-    from reward_model.evaluation import WorldBench, evaluate
-    from reward_model.world import KINDS
 
-    warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
-    try:
-        bench = WorldBench(args.videos, args.seed, tuple(args.kinds or KINDS), args.size)
-        reward = CaCReward(
-            args.model,
-            backend=args.backend,
-            base_url=args.base_url,
-            device=args.device,
-            readout=args.readout,
-            reasoning=False if args.no_reasoning else None,
-            batch_size=args.batch_size,
-            all_readouts=not args.no_reasoning,
-        )
-        reward.judge_model  # noqa: B018  loads here, so that the time per video is that of judging
-        result = evaluate(reward, bench, batch_size=args.batch_size)
-    except (ValueError, BackendError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = f"# {reward.name} on {args.videos} procedural videos\n\n{result.to_markdown()}"
-    write_json(args.output / "evaluation.json", result.to_dict())
-    write_text(args.output / "evaluation.md", text)
-    print(f"\n{text}\nwritten: {args.output / 'evaluation.md'}, {args.output / 'evaluation.json'}")
-    return 0
+def _benches(args: argparse.Namespace) -> dict[str, Any]:
+    from reward_model.evaluation.bench_names import open_bench
+
+    options = {"videos": args.videos, "seed": args.seed, "kinds": args.kinds, "size": args.size}
+    options |= {"video_root": args.video_root, "video_pattern": args.video_pattern}
+    return dict(open_bench(name, **options) for name in args.bench)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    reasoning = {"reasoning": False, "all_readouts": False} if args.no_reasoning else {}
+    return {"readout": args.readout, "batch_size": args.batch_size, **reasoning}
+
+
+def _contestants(args: argparse.Namespace) -> list[Any]:
+    from cac_align.rewards.cac import mini_judge_folder
+    from reward_model.evaluation.contestants import distinct, judge_contestant, parse_baseline, parse_source
+
+    options = {k: v for k, v in (("base_url", args.base_url), ("device", args.device)) if v is not None}
+    asked = args.models + ([args.model] if args.model is not None else [])
+    mini = mini_judge_folder()
+    if not asked and mini is None:
+        raise ValueError("no judge at hand: pass --model; the mini judge (assets/cac-mini) is not installed here")
+    sources = dict(parse_source(text, args.backend, options) for text in asked or [str(mini)])
+    if len(sources) < len(asked):
+        raise ValueError("two models have the same name; write NAME=MODEL")
+    settings = _settings(args)
+    found = [judge_contestant(name, source, settings) for name, source in sources.items()]
+    local = {"device": args.device} if args.device else {}
+    for text in args.baseline:
+        found += parse_baseline(text, sources, settings=settings, options=local, batch_size=args.batch_size)
+    return distinct(found)
+
+
+def _ablation(args: argparse.Namespace) -> dict[str, list[Any]]:
+    from reward_model.evaluation.ablation import parse_ablation
+
+    if args.ablation and (args.models or args.model or args.baseline):
+        raise ValueError("--ablation brings its own models; leave out --model, --models and --baseline")
+    return parse_ablation(args.ablation, _settings(args), {"device": args.device} if args.device else None)
+
+
+def _report(args: argparse.Namespace, results: Any, rows: dict[str, list[Any]]) -> tuple[list[Any], list[Path]]:
+    from reward_model.data.files import write_text
+    from reward_model.evaluation.ablation import ablation_table
+    from reward_model.evaluation.reports import make_tables, to_json, write_report
+
+    tables = make_tables(results)
+    if rows:
+        by_row = [
+            ablation_table(bench, {key: [found[c.name] for c in group] for key, group in rows.items()})
+            for bench, found in results.items()
+        ]
+        tables = by_row + tables
+    written = write_report(args.output, tables, results)
+    judged = [(name, result) for found in results.values() for name, result in found.items()]
+    if len(judged) == 1:
+        name, result = judged[0]
+        text = f"# {name} on {len(result.videos)} videos\n\n{result.to_markdown()}"
+        written.append(write_text(args.output / "evaluation.md", text))
+        written.append(write_text(args.output / "evaluation.json", to_json(result.to_dict())))
+    return tables, written
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -161,10 +161,11 @@ class LocalBackend:
 
     def _inputs(self, conversations: Sequence[Conversation], suffixes: Sequence[str]) -> dict[str, Any]:
         """Model inputs of a left-padded batch: tokens with one placeholder per visual token, and the frames'
-        features.
+        features. A conversation of text alone is text alone.
         """
-        grid, features = self._vision(conversations)
-        counts = iter((grid.prod(-1) // self.processor.image_processor.merge_size**2).tolist())
+        shows = any(isinstance(part, np.ndarray) for c in conversations for m in c for part in m.content)
+        grid, features = self._vision(conversations) if shows else (None, None)
+        counts = iter((grid.prod(-1) // self.processor.image_processor.merge_size**2).tolist() if shows else ())
         image = self.processor.image_token
         texts = []
         for conversation, suffix in zip(conversations, suffixes, strict=True):
@@ -174,9 +175,11 @@ class LocalBackend:
         tokens = self.processor.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(
             self.device
         )
+        text_inputs = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        if not shows:
+            return text_inputs
         return {
-            "input_ids": tokens["input_ids"],
-            "attention_mask": tokens["attention_mask"],
+            **text_inputs,
             "mm_token_type_ids": (tokens["input_ids"] == self.processor.image_token_id).int(),
             "image_grid_thw": grid,
             "mm_encoder_outputs": {"image": features},

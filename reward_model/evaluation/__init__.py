@@ -1,31 +1,60 @@
-"""How good a judge is: metrics with intervals, benches whose truth is exact, and the table that joins them."""
+"""How good a judge is: metrics with intervals, benches whose truth is exact, baselines, and tables."""
 
-from reward_model.evaluation.bench import BenchVideo, WorldBench
-from reward_model.evaluation.metrics import (
-    Confusion,
-    Interval,
-    auroc,
-    bootstrap,
-    calibration_error,
-    confusion,
-    saturation_share,
-    wilson,
-)
-from reward_model.evaluation.result import EvaluationResult, Metric
+from reward_model.evaluation.bench import Bench, BenchVideo, CalibrationBench, MainBench, OodBench, WorldBench
+from reward_model.evaluation.calibration import ReliabilityBin, calibration_error, reliability_bins, saturation_share
+from reward_model.evaluation.hard_bench import HardBench
+from reward_model.evaluation.intervals import Interval, bootstrap, wilson
+from reward_model.evaluation.measure import measure
+from reward_model.evaluation.metrics import Confusion, ImpliedRates, auroc, confusion, implied_rates
+from reward_model.evaluation.paper_tables import PaperTable, load_paper_tables, paper_table
+from reward_model.evaluation.record_bench import JsonlBench, RecordBench, VifCotBench
+from reward_model.evaluation.result import EvaluationResult, Metric, TypeRecall
+from reward_model.evaluation.row import Row, make_row
 from reward_model.evaluation.runner import evaluate
+from reward_model.evaluation.significance import mcnemar, paired_bootstrap, paired_permutation
+from reward_model.evaluation.store import RowStore, read_rows
+from reward_model.evaluation.table import Estimate, Table
+from reward_model.evaluation.tubes import tube_iou
 
 __all__ = [
+    "Bench",
     "BenchVideo",
+    "CalibrationBench",
     "Confusion",
+    "Estimate",
     "EvaluationResult",
+    "HardBench",
+    "ImpliedRates",
     "Interval",
+    "JsonlBench",
+    "MainBench",
     "Metric",
+    "OodBench",
+    "PaperTable",
+    "RecordBench",
+    "ReliabilityBin",
+    "Row",
+    "RowStore",
+    "Table",
+    "TypeRecall",
+    "VifCotBench",
     "WorldBench",
     "auroc",
     "bootstrap",
     "calibration_error",
     "confusion",
     "evaluate",
+    "implied_rates",
+    "load_paper_tables",
+    "make_row",
+    "mcnemar",
+    "measure",
+    "paired_bootstrap",
+    "paired_permutation",
+    "paper_table",
+    "read_rows",
+    "reliability_bins",
     "saturation_share",
+    "tube_iou",
     "wilson",
 ]

@@ -1,18 +1,21 @@
-"""Benches: numbered videos with their truth, made when they are asked for."""
+"""Benches of procedural videos: numbered, with their truth, made when they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from reward_model.schema import VideoAnnotation
-from reward_model.world import KINDS, make_video
+from reward_model.world import KINDS, make_scene, make_video
+from reward_model.world.video import SIZE
 
 #: Seeds below this one are for training.
-FIRST_BENCH_SEED = 100_000
+FIRST_BENCH_SEED = 400_000
+#: Where each bench begins; none reaches the next (F-64: thresholds are never set on what is tested).
+CALIBRATION_SEED, MAIN_SEED, HARD_SEED, OOD_SEED = 400_000, 500_000, 600_000, 700_000
 
 
 class BenchVideo(NamedTuple):
@@ -37,11 +40,14 @@ class Bench(Protocol):
 class WorldBench:
     """Procedural videos, normal and abnormal in turn, each from a seed of its own that no training uses.
 
+    Each normal video plays in the setting of the abnormal one that follows it, so that the setting tells nothing.
+
     Args:
         num_videos: how many; the first half of each pair is normal, kinds take turns in the other.
-        seed: video k is drawn from ``seed + k``; at least 100,000, where training ends.
+        seed: video k is drawn from ``seed + k``; at least 400,000, those below are for training.
         kinds: of anomalies, by default all there are.
         size: height and width in pixels.
+        style: of the world; training knows ``"plain"`` only.
 
     Example:
         >>> bench = WorldBench(4)
@@ -50,18 +56,17 @@ class WorldBench:
     """
 
     num_videos: int = 400
-    seed: int = 500_000
+    seed: int = MAIN_SEED
     kinds: Sequence[str] = field(default_factory=lambda: tuple(KINDS))
-    size: int = 32
+    size: int = SIZE
+    style: str = "plain"
+    name: ClassVar[str] = "world"
 
     def __post_init__(self) -> None:
         if self.num_videos < 2 or self.num_videos % 2:
             raise ValueError(f"num_videos={self.num_videos} must be even and at least 2: half normal, half abnormal")
-        if self.seed < FIRST_BENCH_SEED:
-            raise ValueError(f"seed={self.seed} belongs to training; use one from {FIRST_BENCH_SEED} on")
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
-        if unknown or not self.kinds:
-            raise ValueError(f"kinds={list(self.kinds)} must name some of {', '.join(KINDS)}")
+        check_seed(self.seed)
+        check_kinds(self.kinds)
 
     def __len__(self) -> int:
         return self.num_videos
@@ -69,9 +74,13 @@ class WorldBench:
     def __getitem__(self, index: int) -> BenchVideo:
         if not 0 <= index < self.num_videos:
             raise IndexError(f"video {index} of a bench of {self.num_videos}")
-        kind = self.kinds[index // 2 % len(self.kinds)] if index % 2 else ""
-        frames, truth = make_video(self.seed + index, kind or None, size=self.size)
-        return BenchVideo(frames, truth, kind)
+        kind, seed = self.kinds[index // 2 % len(self.kinds)], self.seed + index
+        if index % 2:
+            frames, truth = make_video(seed, kind, size=self.size, style=self.style)
+            return BenchVideo(frames, truth, kind)
+        setting = make_scene(seed + 1, kind, style=self.style).setting
+        frames, truth = make_video(seed, None, size=self.size, style=self.style, setting=setting)
+        return BenchVideo(frames, truth, "")
 
     def __iter__(self) -> Iterator[BenchVideo]:
         return (self[k] for k in range(len(self)))
@@ -79,9 +88,52 @@ class WorldBench:
     def describe(self) -> dict[str, object]:
         """What the bench is made of."""
         return {
-            "bench": "world",
+            "bench": self.name,
             "num_videos": self.num_videos,
             "seed": self.seed,
             "kinds": list(self.kinds),
             "size": self.size,
+            "style": self.style,
         }
+
+
+@dataclass(frozen=True)
+class MainBench(WorldBench):
+    """500 normal and 500 abnormal videos, all kinds in turn (F-65); unlike the paper's, with windows and boxes
+    (G-18).
+    """
+
+    num_videos: int = 1000
+    name: ClassVar[str] = "main"
+
+
+@dataclass(frozen=True)
+class OodBench(WorldBench):
+    """The same world drawn in a style that no training has seen (F-91)."""
+
+    num_videos: int = 400
+    seed: int = OOD_SEED
+    style: str = "ink"
+    name: ClassVar[str] = "ood"
+
+
+@dataclass(frozen=True)
+class CalibrationBench(WorldBench):
+    """Videos on which thresholds are set, and nothing is reported."""
+
+    num_videos: int = 200
+    seed: int = CALIBRATION_SEED
+    name: ClassVar[str] = "calibration"
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that belongs to training."""
+    if seed < FIRST_BENCH_SEED:
+        raise ValueError(f"seed={seed} belongs to training; use one from {FIRST_BENCH_SEED} on")
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raises ValueError for an empty list, or a kind that the world does not know."""
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds={list(kinds)} must name some of {', '.join(KINDS)}")

@@ -27,7 +27,7 @@ from reward_model.training.sft import run_sft, sft_config
 log = logging.getLogger(__name__)
 
 #: Optimiser steps of the three phases at ``scale=1``.
-WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 2400, 600, 4200
+WARMUP_STEPS, STAGE1_STEPS, STAGE2_STEPS = 2400, 400, 4000
 STAGE1_BATCH, STAGE2_BATCH = 32, 16
 #: Processes that draw samples ahead of the training.
 NUM_WORKERS = 1

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from reward_model.backends.base import Conversation
+from reward_model.training.guards import GradientGuard, check_loss, last_complete_checkpoint, save_or_explain
 
 IGNORE = -100
 
@@ -69,7 +69,25 @@ class AnswerTrainer(SFTTrainer):
 
     The stock fused head does so where Triton runs and scores every position elsewhere, which on a CPU costs a third of
     the step when prompts are long and answers short. Same loss, same gradients.
+
+    It stops at a loss or gradient that is no number, and removes a checkpoint that could not be written whole
+    (:mod:`reward_model.training.guards`).
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(GradientGuard())
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        check_loss(loss, self.state.global_step, self.args.output_dir)
+        return loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        def save() -> None:
+            super(AnswerTrainer, self)._save_checkpoint(model, trial)
+
+        save_or_explain(save, self.args.output_dir, self.state.global_step)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -78,6 +96,7 @@ class AnswerTrainer(SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
         core = self.accelerator.unwrap_model(model)
+        core = core.get_base_model() if hasattr(core, "peft_config") else core
         hidden = core.base_model(
             **{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False
         ).last_hidden_state[:, :-1]
@@ -90,21 +109,23 @@ class AnswerTrainer(SFTTrainer):
         return loss / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
+#: ``SFTConfig`` arguments every stage shares.
+SHARED: dict[str, Any] = {
+    "max_length": None,
+    "remove_unused_columns": False,
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+    "lr_scheduler_type": "cosine",
+    "logging_steps": 10,
+    "save_total_limit": 2,
+    "report_to": ["tensorboard"],
+    "dataloader_num_workers": 0,
+    "num_train_epochs": 1,
+}
+
+
 def sft_config(output_dir: str | Path, **changes: Any) -> SFTConfig:
     """Settings every stage shares; ``changes`` are ordinary ``SFTConfig`` arguments and win."""
-    shared: dict[str, Any] = {
-        "output_dir": str(output_dir),
-        "max_length": None,
-        "remove_unused_columns": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-        "lr_scheduler_type": "cosine",
-        "logging_steps": 10,
-        "save_total_limit": 2,
-        "report_to": ["tensorboard"],
-        "dataloader_num_workers": 0,
-        "num_train_epochs": 1,
-    }
-    return SFTConfig(**{**shared, **changes})
+    return SFTConfig(**{"output_dir": str(output_dir), **SHARED, **changes})
 
 
 def run_sft(
@@ -116,23 +137,30 @@ def run_sft(
     *,
     resume: bool = True,
     callbacks: Sequence[Any] = (),
+    eval_dataset: Dataset | None = None,
+    peft_config: Any = None,
 ) -> AnswerTrainer:
     """Trains ``model`` in place and returns its trainer.
 
     Args:
         dataset: light rows that ``collator`` understands.
         config: from :func:`sft_config`.
-        resume: continue from the last checkpoint in ``config.output_dir`` if there is one.
+        resume: continue from the last complete checkpoint in ``config.output_dir`` if there is one.
+        callbacks: more ``TrainerCallback`` objects.
+        eval_dataset: rows whose loss is measured as ``config`` says.
+        peft_config: trains an adapter in place of the weights.
     """
     trainer = AnswerTrainer(
         model=model,
         args=config,
         train_dataset=dataset,
+        eval_dataset=eval_dataset,
+        peft_config=peft_config,
         data_collator=collator,
         processing_class=processor,
         callbacks=list(callbacks),
     )
     folder = Path(config.output_dir)
-    last = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    last = last_complete_checkpoint(folder) if resume and folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer

@@ -134,3 +134,13 @@ def test_description_is_json_and_names_the_model(backend, folder):
 def test_a_text_only_message_needs_no_frames_of_its_own(backend, conversations):
     longer = (*conversations[0], Message("assistant", ("ok",)), Message("user", ("again",)))
     assert len(backend.generate([longer], Sampling(2))) == 1
+
+
+def test_a_question_without_pictures_is_answered(backend):
+    """A judge of reports reads text only; the vision tower must not be asked for features of nothing."""
+    from reward_model.backends.base import Message, Sampling
+
+    asked = [(Message("user", ("Is this consistent?",)),), (Message("user", ("Yes or no, in one word?",)),)]
+    both = backend.generate(asked, Sampling(max_new_tokens=4))
+    assert [c.error for c in both] == [None, None]
+    assert both[0].text == backend.generate(asked[:1], Sampling(max_new_tokens=4))[0].text

@@ -19,15 +19,15 @@ from reward_model.backends.replay import RecordingBackend, ReplayBackend
 from reward_model.evaluation import WorldBench
 from reward_model.evaluation import evaluate as evaluate_in_full
 from reward_model.evaluation.bench import FIRST_BENCH_SEED
-from reward_model.evaluation.runner import _Outcome
+from reward_model.evaluation.row import rollout_of
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import format_report
 from reward_model.rewards import spatial_reward
 from reward_model.schema import FrameRange, TurnReport, VerdictScore
-from reward_model.world import KINDS
 from reward_model.world.narration import visible_anomalies
 
 ROOT = Path(__file__).resolve().parents[2]
+USED = ("squash", "split", "vanish")
 
 
 class Witness:
@@ -60,13 +60,29 @@ class Witness:
         return {"model": "witness"}
 
 
+class Remembered:
+    """A bench whose videos are drawn once for all tests."""
+
+    def __init__(self, bench):
+        self.inner, self.videos = bench, list(bench)
+
+    def __len__(self):
+        return len(self.videos)
+
+    def __getitem__(self, index):
+        return self.videos[index]
+
+    def describe(self):
+        return self.inner.describe()
+
+
 def judge_of(bench, **options) -> TwoTurnJudge:
     return TwoTurnJudge(Witness(bench, **options), all_readouts=True, batch_size=4)
 
 
 @pytest.fixture(scope="module")
-def bench() -> WorldBench:
-    return WorldBench(18, seed=700_000)
+def bench() -> Remembered:
+    return Remembered(WorldBench(18, seed=900_000, kinds=USED))
 
 
 def evaluate(judge, bench, **options):
@@ -84,8 +100,10 @@ def test_half_is_normal_kinds_take_turns_and_no_seed_is_shared(bench):
     videos = list(bench)
     assert len(videos) == len(bench) == 18
     assert [v.truth.status for v in videos] == ["normal", "abnormal"] * 9
-    assert [v.kind for v in videos[1::2]] == [list(KINDS)[k % len(KINDS)] for k in range(9)]
+    assert [v.kind for v in videos[1::2]] == [USED[k % 3] for k in range(9)]
     assert len({v.truth.video_id.split("-")[1] for v in videos}) == 18
+    settings = [v.truth.video_id.split("-")[2] for v in videos[::2]]
+    assert set(settings) <= {"single", "objects"}  # where the abnormal ones play, so that the setting tells nothing
     np.testing.assert_array_equal(bench[5].frames, videos[5].frames)
 
 
@@ -94,7 +112,7 @@ def test_bench_and_training_share_no_seed():
     ranges = [r for f in training.glob("*.py") for r in re.findall(r"_SEEDS = range\((.*), (.*)\)", f.read_text())]
     assert ranges and all(int(stop) <= FIRST_BENCH_SEED <= WorldBench().seed for _, stop in ranges)
     with pytest.raises(ValueError, match="belongs to training"):
-        WorldBench(seed=99_999)
+        WorldBench(seed=399_999)
 
 
 @pytest.mark.parametrize("options", [{"num_videos": 0}, {"num_videos": 7}, {"kinds": ["melting"]}, {"kinds": []}])
@@ -120,7 +138,7 @@ def test_the_truth_scores_full_marks(bench):
         assert value(result, f"AUROC, {readout}") == 1.0
     assert value(result, "saturation, direct") == 1.0 and value(result, "saturation, log_odds") == 0.0
     assert value(result, "ECE, direct") < 0.01 < value(result, "ECE, log_odds")
-    assert {k: m.value for k, m in result.recall_by_kind.items()} == dict.fromkeys(KINDS, 1.0)
+    assert {k: m.value for k, m in result.recall_by_kind.items()} == dict.fromkeys(USED, 1.0)
     assert result.metrics["status accuracy"].interval.low == pytest.approx(0.824, abs=1e-3)
     assert result.metrics["parse rate"].num == 18 + 9  # two turns for every abnormal video
     assert result.confusion.counts == {"normal": (9, 0, 0), "abnormal": (0, 9, 0)} and not result.errors
@@ -139,7 +157,7 @@ def test_one_that_misses_one_kind(bench):
         return TurnReport("normal", "") if video.kind == "vanish" else report
 
     result = evaluate(judge_of(bench, lie=blind), bench)
-    assert {k: m.value for k, m in result.recall_by_kind.items()} == {k: float(k != "vanish") for k in KINDS}
+    assert {k: m.value for k, m in result.recall_by_kind.items()} == {k: float(k != "vanish") for k in USED}
     assert value(result, "temporal IoU, scan") == pytest.approx(2 / 3)
 
 
@@ -196,7 +214,7 @@ def test_wrong_numbers_of_answers_and_batches_are_errors(bench):
 def test_result_is_strict_json_and_a_table(bench):
     result = evaluate(judge_of(bench, sure=900.0), bench)
     data = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert data["bench"]["seed"] == 700_000 and data["judge"]["model"] == {"model": "witness"}
+    assert data["bench"]["seed"] == 900_000 and data["judge"]["model"] == {"model": "witness"}
     assert len(data["videos"]) == 18 and data["metrics"]["parse rate"]["interval_95"][1] == 1.0
     text = result.to_markdown()
     assert "| status accuracy" in text and "95 % interval" in text and "recall of squash" in text
@@ -213,12 +231,11 @@ def test_a_recorded_evaluation_replays_to_the_same_numbers(bench, tmp_path):
 def test_spatial_iou_is_that_of_equation_five(bench):
     judge = judge_of(bench)
     [verdict] = judge.judge([bench[1].frames], [bench[1].truth.prompt], fps=16)
-    outcome = _Outcome(bench[1].truth, "squash", verdict.score, verdict)
-    assert spatial_reward(outcome.rollout, outcome.truth) == 1.0
+    assert spatial_reward(rollout_of(verdict), bench[1].truth) == 1.0
 
 
 def test_recipe_says_how_it_is_used():
     done = subprocess.run(
         [sys.executable, ROOT / "recipes" / "evaluate_reward.py", "--help"], capture_output=True, text=True, check=True
     )
-    assert "--videos" in done.stdout and "evaluation.json" in done.stdout
+    assert "--videos" in done.stdout and "evaluation.json" in done.stdout and "--ablation" in done.stdout

@@ -21,7 +21,6 @@ from reward_model.evaluation import (
     saturation_share,
     wilson,
 )
-from reward_model.evaluation.result import table
 
 RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -202,8 +201,3 @@ def test_metrics_are_shown_with_interval_and_number():
         "interval_95": [0.4, 0.6],
         "num": 3,
     }
-
-
-def test_tables_line_up_and_escape_bars():
-    lines = table(("name", "n"), [("a|b", "1"), ("longer name", "22")]).splitlines()
-    assert len({len(line) for line in lines}) == 1 and r"a\|b" in lines[2]

@@ -1,0 +1,45 @@
+"""Stage 1, warm-up on single frames: judgment, reasoning and boxes of what one frame can show (section 3.2, C.2).
+
+    accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/mini.yaml        # CPU, from nothing
+    accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --dry-run
+    accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --data data/annotations.jsonl
+
+Every setting of the YAML file can be given on the command line too. The same command continues a stopped run.
+Progress: the bar on the terminal, and ``tensorboard --logdir <output_dir>/training``. The result is
+``CaCReward("<output_dir>")``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+# One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+STAGE = "stage1"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses, trains, exports, and says where the judge is."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for noisy in ("httpx", "datasets", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+    from reward_model.training.guards import TrainingStopped
+    from reward_model.training.stage_config import parse_stage
+    from reward_model.training.stage_run import run_stage
+
+    try:
+        folder = run_stage(STAGE, *parse_stage(arguments))
+    except (ValueError, TrainingStopped) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if folder is not None:
+        print(f'{STAGE} is done: CaCReward("{folder}")')
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Which annotated videos a training stage may use: disjoint between stages, and never the held-out ones (F-33, G-4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from reward_model.data.records import Record
+from reward_model.data.splits import STAGE_PROPORTIONS, split_records
+
+Stage = Literal["stage1", "stage2", "stage3"]
+HELD_OUT = ("val", "validation", "test")
+
+
+def stage_records(
+    records: Sequence[Record], stage: Stage, *, disjoint: bool = False, held_out: float = 0.0, seed: int = 0
+) -> tuple[list[Record], list[Record]]:
+    """(training, held-out) records of a stage.
+
+    Lines whose split is ``val``, ``validation`` or ``test`` are held out. If any line names a stage (``stage1``,
+    ``stage2``, ``stage3``), a stage takes its own lines; otherwise it takes all lines, or with ``disjoint`` its share
+    of them, 20:35:7.5. Footage is dealt by :attr:`Record.group`, so that a video and its altered twin stay together.
+
+    Args:
+        held_out: share of the footage to hold out where no line is marked so.
+        seed: of the dealing; all stages must use the same.
+
+    Raises:
+        ValueError: ``held_out`` is not a share.
+    """
+    if not 0 <= held_out < 1:
+        raise ValueError(f"held_out={held_out} must be a share from 0 to below 1, for instance 0.05")
+    held = [r for r in records if r.split in HELD_OUT]
+    rest = [r for r in records if r.split not in HELD_OUT]
+    if rest and not held and held_out:
+        # Balancing is left to the views, which know what each stage can use of a video.
+        shares = {"train": 1 - held_out, "val": held_out}
+        dealt = split_records(rest, shares, balance="keep", seed=seed).records
+        held = [r for r, d in zip(rest, dealt, strict=True) if d.split == "val"]
+        rest = [r for r, d in zip(rest, dealt, strict=True) if d.split == "train"]
+    if any(r.split in STAGE_PROPORTIONS for r in rest):
+        return [r for r in rest if r.split == stage], held
+    if not disjoint or not rest:
+        return rest, held
+    dealt = split_records(rest, STAGE_PROPORTIONS, balance="keep", seed=seed).records
+    return [r for r, d in zip(rest, dealt, strict=True) if d.split == stage], held

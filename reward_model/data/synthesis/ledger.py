@@ -1,0 +1,155 @@
+"""Every finished call, written down before its answer is used: a run that is killed pays nothing twice.
+
+A JSONL file. A header line names the settings; each further line is one call. Lines are flushed to the disk one by one,
+so a crash loses at most the calls in flight. A last line torn by a crash is cut off when the ledger is opened again.
+Answers stay on the disk; memory holds where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+from reward_model.backends.base import Completion
+from reward_model.data.synthesis.ledger_header import LedgerError, LedgerHeader, check_header
+from reward_model.data.synthesis.tally import Tally, is_answer
+
+Kind = Literal["teacher", "judge"]
+
+
+class CallId(NamedTuple):
+    """Which call it was. ``attempt`` counts the answers of this round that the token limit cut."""
+
+    key: str
+    kind: Kind
+    round: int
+    attempt: int
+
+
+class Ledger:
+    """An open ledger; one process at a time.
+
+    Args:
+        path: created with its folder, or continued.
+        header: the settings of this run.
+        accept_new_rules: continue although the rules changed; the recorded answers are then judged by the new ones.
+
+    Raises:
+        LedgerError: another process has it open, it was made with other settings, or a line inside cannot be read.
+    """
+
+    def __init__(self, path: str | Path, header: LedgerHeader, *, accept_new_rules: bool = False) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._answers: dict[CallId, tuple[int, int]] = {}
+        self.tallies: dict[Kind, Tally] = {"teacher": Tally(), "judge": Tally()}
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            _claim(self._file, self.path)
+            self._load(header, accept_new_rules)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Calls that were answered."""
+        return len(self._answers)
+
+    def close(self) -> None:
+        """Frees the file for other processes."""
+        os.close(self._file)
+
+    def find(self, call: CallId) -> Completion | None:
+        """The recorded answer of a call, or None."""
+        with self._lock:
+            place = self._answers.get(call)
+        if place is None:
+            return None
+        entry = json.loads(os.pread(self._file, place[1], place[0]))
+        return Completion(entry["text"], finished=entry["finished"], num_tokens=entry["tokens_out"])
+
+    def append(self, call: CallId, answer: Completion, retries: int = 0) -> None:
+        """Writes one finished call; returns when it is on the disk. A call without an answer is counted only."""
+        entry = {
+            "call": list(call),
+            "text": answer.text,
+            "finished": answer.finished,
+            "error": answer.error,
+            "tokens_in": int(answer.extra.get("prompt_tokens") or 0),
+            "tokens_out": answer.num_tokens,
+            "retries": retries,
+            "seconds": round(answer.seconds, 3),
+        }
+        # ASCII keeps lone surrogates, which a model may write and UTF-8 cannot.
+        line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
+        with self._lock:
+            start = self._write(line)
+            self._count(entry, start, len(line))
+
+    def _write(self, line: bytes) -> int:
+        start = os.lseek(self._file, 0, os.SEEK_END)
+        if os.write(self._file, line) != len(line):
+            os.ftruncate(self._file, start)
+            raise OSError(f"{self.path}: the disk took only part of the line; free some space")
+        os.fsync(self._file)
+        return start
+
+    def _count(self, entry: Mapping[str, Any], start: int, length: int) -> None:
+        call = CallId(*entry["call"])
+        self.tallies[call.kind].add(entry)
+        if is_answer(entry["text"], entry["error"]):
+            self._answers[call] = (start, length)
+
+    def _load(self, header: LedgerHeader, accept_new_rules: bool) -> None:
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        start, known = 0, None
+        with os.fdopen(os.dup(self._file), "rb") as file:
+            file.seek(0)
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                known = self._read_line(line, number, start, known)
+                start += len(line)
+        if start < size:
+            os.ftruncate(self._file, start)
+        if known is None or check_header(self.path, known, header, accept_new_rules=accept_new_rules):
+            self._write(json.dumps(header.to_dict(), sort_keys=True).encode() + b"\n")
+
+    def _read_line(self, line: bytes, number: int, start: int, known: Any) -> Any:
+        try:
+            entry = json.loads(line)
+            if "ledger" in entry:
+                return entry
+            if known is None:
+                raise ValueError("the first line is no header")
+            self._count(entry, start, len(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(
+                f"{self.path}, line {number} is damaged ({error}); restore the file, or delete that line and lose one "
+                "call"
+            ) from None
+        return known
+
+
+def _claim(file: int, path: Path) -> None:
+    """Locks the file for this process, where the system can; the lock goes with the process."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise LedgerError(f"{path} is in use by another run; wait for it, or use another output folder") from None

@@ -1,0 +1,65 @@
+"""Counts of calls, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a model costs, per million tokens, in any one currency."""
+
+    tokens_in: float = 0.0
+    tokens_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.tokens_in < 0 or self.tokens_out < 0:
+            raise ValueError(f"prices must be at least 0, got {self.tokens_in} and {self.tokens_out}")
+
+
+@dataclass
+class Tally:
+    """Finished calls to one model.
+
+    ``calls`` = ``answered`` + ``failed``; ``cut`` answers are among the answered. ``retries`` are further attempts the
+    backend made by itself. ``seconds`` add up over parallel calls. Tokens are those the model reports, 0 where it does
+    not.
+    """
+
+    calls: int = 0
+    answered: int = 0
+    failed: int = 0
+    cut: int = 0
+    retries: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Counts one line of a ledger."""
+        answered = is_answer(entry["text"], entry["error"])
+        self.calls += 1
+        self.answered += answered
+        self.failed += not answered
+        self.cut += answered and not entry["finished"]
+        self.retries += entry["retries"]
+        self.tokens_in += entry["tokens_in"]
+        self.tokens_out += entry["tokens_out"]
+        self.seconds += entry["seconds"]
+
+    def cost(self, price: Price) -> float:
+        """Example:
+        >>> Tally(tokens_in=2_000_000, tokens_out=500_000).cost(Price(1.25, 10.0))
+        7.5
+        """
+        return (self.tokens_in * price.tokens_in + self.tokens_out * price.tokens_out) / 1e6
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
+
+
+def is_answer(text: str, error: str | None) -> bool:
+    """Whether a call came back with something to read."""
+    return error is None and bool(text.strip())

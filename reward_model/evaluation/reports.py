@@ -1,0 +1,106 @@
+"""The files of an evaluation: tables.md, tables.tex, tables.json and reliability.png."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reward_model.data.files import write_text
+from reward_model.evaluation.class_tables import (
+    hard_table,
+    kind_table,
+    localisation_table,
+    main_table,
+    time_table,
+    type_table,
+)
+from reward_model.evaluation.paired_tables import readout_table, significance_table
+from reward_model.evaluation.reliability_plot import plot_reliability
+from reward_model.evaluation.result import EvaluationResult
+from reward_model.evaluation.row import Row
+from reward_model.evaluation.suite import Results, rows_of
+from reward_model.evaluation.table import Table
+
+logger = logging.getLogger(__name__)
+
+
+def make_tables(results: Results, *, num_resamples: int = 1000) -> list[Table]:
+    """Every table the results have something for, bench after bench.
+
+    The paper's rows stand beside the main bench (Tables 1, S2, S3, S4), the hard bench (Figure 4) and benches whose
+    name begins with "vif" (Table S1).
+    """
+    tables: list[Table] = []
+    for bench, judges in results.items():
+        if judges:
+            tables += _bench_tables(bench, judges, num_resamples)
+    return [table for table in tables if table.groups[0]]
+
+
+def _bench_tables(bench: str, judges: dict[str, EvaluationResult], num_resamples: int) -> list[Table]:
+    rows = {name: rows_of(result) for name, result in judges.items()}
+    tables, main = [], bench == "main"
+    if bench != "hard":
+        tables.append(main_table(bench, judges, paper="Table 1" if main else "Table S1" if _is_vif(bench) else None))
+    if any(len(r.recall_by_cell) > 1 for r in judges.values()):
+        tables.append(hard_table(bench, judges, paper=bench == "hard"))
+    tables += [
+        type_table(bench, judges, paper=main),
+        kind_table(bench, judges),
+        localisation_table(bench, judges, paper=main),
+    ]
+    if _has_both_classes(rows):
+        tables.append(readout_table(bench, rows, num_resamples=min(200, num_resamples)))
+    tables.append(significance_table(bench, rows, num_resamples=num_resamples))
+    if main:
+        tables.append(time_table(bench, judges))
+    return tables
+
+
+def write_report(output: str | Path, tables: Sequence[Table], results: Results) -> list[Path]:
+    """Writes the tables in three forms and the reliability plot of the first bench with both classes.
+
+    Returns:
+        The files written. Without matplotlib the plot is left out and a warning says so.
+    """
+    folder = Path(output)
+    figures: dict[str, Any] = {
+        bench: {name: {**r.to_dict(), "videos": len(r.videos)} for name, r in judges.items()}
+        for bench, judges in results.items()
+    }
+    data = {"tables": [t.to_dict() for t in tables], "results": figures}
+    written = [
+        write_text(folder / "tables.md", "\n".join(t.to_markdown() for t in tables)),
+        write_text(folder / "tables.tex", "\n".join(t.to_latex() for t in tables)),
+        write_text(folder / "tables.json", to_json(data)),
+    ]
+    plot = _plot(folder, results)
+    return written + ([plot] if plot else [])
+
+
+def to_json(data: Any) -> str:
+    """Readable strict JSON; what JSON has no word for in provenance is written as text."""
+    return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def _plot(folder: Path, results: Results) -> Path | None:
+    for judges in results.values():
+        rows = {name: rows_of(result) for name, result in judges.items()}
+        if _has_both_classes(rows):
+            try:
+                return plot_reliability(rows, folder / "reliability.png")
+            except ImportError as error:
+                logger.warning("%s", error)
+                return None
+    return None
+
+
+def _has_both_classes(rows: dict[str, list[Row]]) -> bool:
+    return any({r.truth for r in found} == {"normal", "abnormal"} for found in rows.values())
+
+
+def _is_vif(bench: str) -> bool:
+    return bench.lower().startswith("vif")

@@ -1,0 +1,60 @@
+"""What only the synthesis of reasoning asks: the reviewer's question of Fig. S6 and the words around enlarged parts
+(F-30, G-14).
+
+These texts stand apart from the wordings of the judge, whose version is part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Literal
+
+from reward_model.backends.base import Conversation, Message
+from reward_model.prompts import clean_line, clean_text, fill
+from reward_model.prompts.hints import describe_errors
+from reward_model.schema import Anomaly
+
+#: The line above and below the report, which the reviewer reads as data.
+FENCE = "=========="
+
+
+@dataclass(frozen=True)
+class VerificationPrompts:
+    """The texts, with the version that provenance names, for instance ``"verify+0a1b2c3d"``."""
+
+    version: str
+    texts: Mapping[str, str] = field(repr=False)
+
+    def ask(
+        self, turn: Literal["scan", "zoom"], *, segment_id: str, video_id: str, truth: Sequence[Anomaly], analysis: str
+    ) -> Conversation:
+        """The question whether a report agrees with what people found. Text only, as in the paper.
+
+        Args:
+            turn: the alternative of points 2 and 4 that applies (G-2).
+            segment_id, video_id: what the report is about; shown on one line each.
+            truth: the annotated anomalies on the frames of that turn.
+            analysis: the whole answer under review.
+        """
+        values = {
+            "segment_id": clean_line(segment_id),
+            "video_id": clean_line(video_id),
+            "gt_error_str": describe_errors(truth),
+            # A fence inside the report would end it early.
+            "full_analysis_str": clean_text(analysis).replace(FENCE, "---"),
+        }
+        return (Message("user", (fill(self.texts[f"verify_{turn}"], values),)),)
+
+
+@cache
+def load_verification() -> VerificationPrompts:
+    """The texts of the package."""
+    folder = files(__package__) / "verify"
+    entries = sorted((f for f in folder.iterdir() if f.name.endswith(".txt")), key=lambda f: f.name)
+    texts = {f.name.removesuffix(".txt"): f.read_text(encoding="utf-8").removesuffix("\n") for f in entries}
+    digest = sha256("\0".join(f"{key}\0{text}" for key, text in texts.items()).encode()).hexdigest()[:8]
+    return VerificationPrompts(f"verify+{digest}", texts)

@@ -1,0 +1,127 @@
+"""A trained judge as a folder that ``CaCReward(folder)`` and stock transformers load: weights, processor, judge.json,
+model card.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reward_model.config import JUDGE_FILE, JudgeConfig
+from reward_model.training.stage_config import judge_json
+
+#: Moved last: a folder without it is not taken for a model.
+_LAST = "config.json"
+
+
+def export_judge(
+    trainer: Any, processor: Any, judge: JudgeConfig, folder: str | Path, *, card: str, merge_lora: bool = True
+) -> Path:
+    """Writes the checkpoint folder; an older export there is replaced file by file, ``config.json`` last.
+
+    Args:
+        trainer: after training; merging changes its model, so it cannot train on.
+        judge: how the checkpoint is to be asked.
+        card: text of the README.md.
+        merge_lora: False keeps the adapter apart (``adapter_model.safetensors``, to load with peft on the base model).
+    """
+    folder = Path(folder)
+    fresh = folder / ".export"
+    writes = trainer.is_world_process_zero()
+    if writes:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+    trainer.accelerator.wait_for_everyone()
+    _save_weights(trainer, fresh, merge_lora)
+    if writes:
+        processor.save_pretrained(fresh)
+        (fresh / JUDGE_FILE).write_text(judge_json(judge), encoding="utf-8")
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+        for path in sorted(fresh.iterdir(), key=lambda p: p.name == _LAST):
+            path.replace(folder / path.name)
+        fresh.rmdir()
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def _save_weights(trainer: Any, folder: Path, merge_lora: bool) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapted = hasattr(model, "peft_config")
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        # All processes gather the shards, whatever form checkpoints have (Trainer.save_model writes nothing under
+        # SHARDED_STATE_DICT); the first one writes, and merges an adapter on the CPU.
+        gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        if trainer.is_world_process_zero():
+            model.save_pretrained(folder, state_dict=gathered)
+            if adapted and merge_lora:
+                merge_adapter(folder)
+        return
+    if not trainer.is_world_process_zero():
+        return
+    if adapted and merge_lora:
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+
+
+def merge_adapter(folder: str | Path) -> None:
+    """Replaces the adapter in ``folder`` by its base model with the adapter merged in, on the CPU.
+
+    The base model is the one that the adapter's configuration names.
+    """
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    folder = Path(folder)
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    with torch.device("cpu"):
+        model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base, dtype="auto"), folder)
+    model.merge_and_unload().save_pretrained(folder)
+    for path in folder.glob("adapter_*"):
+        path.unlink()
+
+
+def model_card(
+    title: str,
+    *,
+    base_model: str,
+    stage: str,
+    data: str,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    trainable: str,
+    demo_scale: bool,
+) -> str:
+    """The README.md: what was trained on what, how, and what was measured while it trained (nothing else).
+
+    Args:
+        metrics: measured values, such as the held-out loss; empty leaves the section out.
+        trainable: lines of :func:`reward_model.training.lora.describe_trainable`.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    known = base_model if "/" in base_model and not Path(base_model).exists() else None
+    header = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["video", "reward-model", "anomaly-detection", stage],
+        base_model=known,
+    )
+    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    parts = [
+        f"---\n{header.to_yaml()}\n---\n\n# {title}",
+        f"A two-turn judge of generated video after {stage} (supervised fine-tuning), started from `{base_model}`.",
+        'Load it with `CaCReward("<this folder>")`; `judge.json` holds how it has to be asked.',
+        f"## Data\n\n{data}.",
+        f"## Training\n\n| setting | value |\n|---|---|\n{rows}\n\n```\n{trainable}\n```",
+    ]
+    if metrics:
+        lines = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())
+        parts.append(f"## Measured during training\n\n| metric | value |\n|---|---|\n{lines}")
+    else:
+        parts.append("## Measured\n\nNothing was measured on held-out data during this training.")
+    if demo_scale:
+        parts.append("**Demonstration scale:** a mini model; it judges nothing but what it was trained on.")
+    return str(ModelCard("\n\n".join(parts) + "\n", ignore_metadata_errors=False))

@@ -1,0 +1,317 @@
+"""What a training run will cost, before a GPU is rented: parameters, memory per GPU, FLOPs, hours.
+
+    python recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --dry-run
+
+The model is built on torch's ``meta`` device, so its parameters and LoRA modules are counted on the real classes while
+no weight exists. Memory, FLOPs and time are arithmetic and say "estimate" wherever they are printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reward_model.training.lora import lora_config, lora_modules, parameters_by_part
+
+GIB = 2**30
+#: Published size of Qwen/Qwen3-VL-8B-Instruct ("8.77B"); a test holds the configuration below to it.
+QWEN3_VL_8B_PARAMETERS = 8_767_123_696
+#: Bytes each parameter takes while it trains, fp32 weights and Adam under bf16 autocast: weight, gradient, two moments.
+WEIGHT, GRADIENT, ADAM = 4, 4, 8
+#: Bytes of a bf16 value.
+HALF = 2
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """What to plan for.
+
+    Args:
+        model: ``"Qwen/Qwen3-VL-8B-Instruct"``, ``"mini"``, or a local folder with a config.json.
+        stage: printed only.
+        lora_r: rank of LoRA; None trains all parameters.
+        steps, per_device_batch, accumulation, num_gpus: their product with the seconds of a sample is the time.
+        num_frames, height, width: frames of a sample and their size in pixels as the processor receives them.
+        max_pixels: the processor's limit for one frame; larger frames are shrunk to it.
+        prompt_tokens, answer_tokens: text around the frames, and the answer.
+        peak_tflops: dense bf16 peak of one GPU (989 for an H100 or H200 SXM by its data sheet).
+        utilisations: shares of that peak to tabulate; well-tuned training of such models reaches 0.3 to 0.5.
+        gpu_memory_gib: of one GPU.
+    """
+
+    model: str = "Qwen/Qwen3-VL-8B-Instruct"
+    stage: str = "stage2"
+    lora_r: int | None = None
+    steps: int = 7_000
+    per_device_batch: int = 1
+    accumulation: int = 1
+    num_gpus: int = 8
+    gradient_checkpointing: bool = True
+    num_frames: int = 21
+    height: int = 480
+    width: int = 832
+    max_pixels: int | None = None
+    prompt_tokens: int = 1_200
+    answer_tokens: int = 1_500
+    peak_tflops: float = 989.0
+    utilisations: tuple[float, ...] = (0.2, 0.35, 0.5)
+    gpu_memory_gib: float = 141.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The counted (parameters, modules, tokens) and the estimated (bytes, FLOPs, hours)."""
+
+    config: PlanConfig
+    parts: dict[str, tuple[int, int]]
+    lora: dict[str, int] | None
+    frame_tokens: int
+    tokens: int
+    memory: dict[str, dict[str, float]]
+    flops_per_step: float
+    hours: dict[float, float]
+
+    @property
+    def parameters(self) -> int:
+        return sum(total for total, _ in self.parts.values())
+
+    @property
+    def trainable(self) -> int:
+        return sum(trainable for _, trainable in self.parts.values())
+
+    def to_text(self) -> str:
+        """The plan as a page of plain text."""
+        c = self.config
+        lines = [f"Plan of {c.stage}: {c.model}", "", "Counted on the model (meta device, no weights):"]
+        for part, (total, trainable) in self.parts.items():
+            adapters = f", LoRA r={c.lora_r} on {self.lora[part]} linear layers" if self.lora else ""
+            lines.append(f"  {part:36}{total:>16,} parameters, {trainable:>14,} trainable{adapters}")
+        lines += [
+            f"  {'all':36}{self.parameters:>16,} parameters, {self.trainable:>14,} trainable",
+            f"  a sample: {c.num_frames} frames x {self.frame_tokens} visual tokens + {c.prompt_tokens} of prompt "
+            f"+ {c.answer_tokens} of answer = {self.tokens:,} tokens",
+            "",
+            f"Memory per GPU, ESTIMATE in GiB ({c.num_gpus} GPUs, {c.per_device_batch} sample(s) each, "
+            f"gradient checkpointing {'on' if c.gradient_checkpointing else 'off'}):",
+            f"  {'':16}" + "".join(f"{name:>14}" for name in next(iter(self.memory.values()))) + f"{'fits':>8}",
+        ]
+        for layout, row in self.memory.items():
+            fits = "yes" if row["sum"] < 0.9 * c.gpu_memory_gib else "no"
+            lines.append(f"  {layout:16}" + "".join(f"{value:14.1f}" for value in row.values()) + f"{fits:>8}")
+        samples = c.per_device_batch * c.accumulation * c.num_gpus
+        lines += [
+            f"  (fits: below 90 % of {c.gpu_memory_gib:g} GiB; buffers of CUDA, NCCL and the allocator come on top)",
+            "",
+            f"Time, ESTIMATE: {samples} samples a step, {self.flops_per_step:.3g} FLOPs a step, {c.steps:,} steps, "
+            f"{c.num_gpus} x {c.peak_tflops:g} TFLOP/s",
+        ]
+        lines += [f"  at {share:.0%} of peak: {hours:10.2f} h" for share, hours in self.hours.items()]
+        return "\n".join(lines) + "\n"
+
+
+def qwen3_vl_8b_config() -> Any:
+    """The configuration of Qwen3-VL-8B, written down here so that planning needs no download."""
+    from transformers import Qwen3VLConfig
+
+    text = {
+        "vocab_size": 151_936,
+        "hidden_size": 4096,
+        "intermediate_size": 12_288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 262_144,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 5_000_000.0,
+            "mrope_section": [24, 20, 20],
+            "mrope_interleaved": True,
+        },
+    }
+    vision = {
+        "depth": 27,
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_heads": 16,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 4096,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [8, 16, 24],
+    }
+    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
+
+
+def model_config(model: str) -> Any:
+    """The transformers configuration behind a model name, without network.
+
+    Raises:
+        ValueError: neither the 8B model, nor ``"mini"``, nor a local folder.
+    """
+    if Path(model).is_dir():
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(model)
+    if model in ("mini", "tiny"):
+        from reward_model.training.mini_config import build_judge
+
+        return build_judge(model)[0].config
+    if "qwen3-vl-8b" in model.lower():
+        return qwen3_vl_8b_config()
+    raise ValueError(f"cannot plan {model!r} offline; give a local folder, 'mini', or Qwen/Qwen3-VL-8B-Instruct")
+
+
+def meta_model(config: Any, lora_r: int | None = None) -> Any:
+    """The model on the meta device, with LoRA if a rank is given: real classes, no storage."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+        return model if lora_r is None else get_peft_model(model, lora_config(r=lora_r))
+
+
+def tokens_per_frame(
+    height: int, width: int, *, patch: int, merge: int, min_pixels: int | None = None, max_pixels: int | None = None
+) -> int:
+    """Visual tokens of one frame: sides rounded to whole tokens after bringing its area between the two limits."""
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    side = patch * merge
+    low = min_pixels or side * side
+    high = max(max_pixels or height * width * 4, low)
+    rows, columns = smart_resize(height, width, side, min_pixels=low, max_pixels=high)
+    return (rows // side) * (columns // side)
+
+
+def make_plan(config: PlanConfig) -> Plan:
+    """Counts and estimates everything :meth:`Plan.to_text` prints."""
+    shape = model_config(config.model)
+    model = meta_model(shape, config.lora_r)
+    parts = parameters_by_part(model)
+    vision = shape.vision_config
+    frame_tokens = tokens_per_frame(
+        config.height,
+        config.width,
+        patch=vision.patch_size,
+        merge=vision.spatial_merge_size,
+        max_pixels=config.max_pixels,
+    )
+    tokens = config.num_frames * frame_tokens + config.prompt_tokens + config.answer_tokens
+    sample = sample_flops(shape, config, frame_tokens, tokens)
+    step = sample * config.per_device_batch * config.accumulation * config.num_gpus
+    peak = config.num_gpus * config.peak_tflops * 1e12
+    return Plan(
+        config=config,
+        parts=parts,
+        lora=lora_modules(model) if config.lora_r else None,
+        frame_tokens=frame_tokens,
+        tokens=tokens,
+        memory=memory_plan(shape, config, parts, frame_tokens, tokens),
+        flops_per_step=step,
+        hours={share: step * config.steps / (peak * share) / 3600 for share in config.utilisations},
+    )
+
+
+def print_plan(config: PlanConfig) -> Plan:
+    """Prints the plan and returns it."""
+    plan = make_plan(config)
+    print(plan.to_text(), end="")
+    return plan
+
+
+# --- FLOPs ------------------------------------------------------------------------------------------------------------
+
+
+def forward_flops(shape: Any, *, num_frames: int, frame_tokens: int, tokens: int, answer_tokens: int) -> float:
+    """Multiply-adds times two of one forward pass of one sample: linear layers, and attention within each frame (ViT)
+    and over the causal half of the sequence (LLM). Embeddings, norms and activations are left out (under 1 %).
+    """
+    vision, text = shape.vision_config, shape.text_config
+    patches = num_frames * frame_tokens * vision.spatial_merge_size**2
+    per_frame = frame_tokens * vision.spatial_merge_size**2
+    wide = vision.hidden_size * vision.spatial_merge_size**2
+    block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+    mergers = (1 + len(vision.deepstack_visual_indexes)) * (wide**2 + wide * vision.out_hidden_size)
+    tower = 2 * patches * vision.depth * block + 2 * num_frames * frame_tokens * mergers
+    tower += 4 * patches * per_frame * vision.hidden_size * vision.depth
+    queries, keys = (n * text.head_dim for n in (text.num_attention_heads, text.num_key_value_heads))
+    layer = text.hidden_size * (2 * queries + 2 * keys) + 3 * text.hidden_size * text.intermediate_size
+    body = 2 * tokens * text.num_hidden_layers * layer + 2 * tokens**2 * queries * text.num_hidden_layers
+    return tower + body + 2 * answer_tokens * text.hidden_size * text.vocab_size
+
+
+def sample_flops(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
+    """Forward and backward of one sample.
+
+    The backward pass costs twice the forward one; with LoRA the gradients of frozen weights are not formed, which
+    leaves about one forward (the adapters themselves are small). Checkpointing runs the forward pass again.
+    """
+    once = forward_flops(
+        shape,
+        num_frames=config.num_frames,
+        frame_tokens=frame_tokens,
+        tokens=tokens,
+        answer_tokens=config.answer_tokens,
+    )
+    return once * (1 + (2 if config.lora_r is None else 1) + config.gradient_checkpointing)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
+    """What one micro-batch keeps for the backward pass, bf16 with fused attention.
+
+    Saved per token of a layer: both norms' inputs and outputs, queries, keys, values, attention output (LLM: gate, up
+    and their product). With checkpointing only each layer's input stays, plus one layer at work. The head's float32
+    logits exist at answer tokens only, once forward and once backward.
+    """
+    vision, text = shape.vision_config, shape.text_config
+    patches = config.num_frames * frame_tokens * vision.spatial_merge_size**2
+    keys = 2 * text.num_key_value_heads * text.head_dim
+    queries = 2 * text.num_attention_heads * text.head_dim
+    llm_layer = HALF * tokens * (4 * text.hidden_size + queries + keys + 4 * text.intermediate_size)
+    vit_layer = HALF * patches * (8 * vision.hidden_size + 2 * vision.intermediate_size)
+    if config.gradient_checkpointing:
+        kept = HALF * (tokens * text.hidden_size * text.num_hidden_layers + patches * vision.hidden_size * vision.depth)
+        body = kept + max(llm_layer, vit_layer)
+    else:
+        body = llm_layer * text.num_hidden_layers + vit_layer * vision.depth
+    return config.per_device_batch * (body + 2 * 4 * config.answer_tokens * text.vocab_size)
+
+
+def memory_plan(
+    shape: Any, config: PlanConfig, parts: dict[str, tuple[int, int]], frame_tokens: int, tokens: int
+) -> dict[str, dict[str, float]]:
+    """GiB per GPU of weights, gradients, optimiser and activations under the three usual layouts.
+
+    Full-parameter training holds float32 weights and computes in bf16 (bf16 copies of all weights under DDP and
+    ZeRO-2, of two layers under FSDP or ZeRO-3); LoRA holds the frozen base in bf16 and float32 adapters.
+    """
+    total, trainable = (sum(column) for column in zip(*parts.values(), strict=True))
+    frozen = (total - trainable) * HALF
+    weights = frozen + trainable * WEIGHT
+    copies = trainable * HALF
+    gathered = 2 * HALF * max_layer_parameters(shape)
+    n, activations = config.num_gpus, activation_bytes(shape, config, frame_tokens, tokens)
+    layouts = {
+        "DDP": (weights + copies, trainable * GRADIENT, trainable * ADAM),
+        "ZeRO-2": (weights + copies, trainable * GRADIENT / n, trainable * ADAM / n),
+        "FSDP / ZeRO-3": (weights / n + gathered, trainable * GRADIENT / n, trainable * ADAM / n),
+    }
+    names = ("weights", "gradients", "optimiser", "activations", "sum")
+    rows = {name: (*row, activations, sum(row) + activations) for name, row in layouts.items()}
+    return {name: {column: value / GIB for column, value in zip(names, row, strict=True)} for name, row in rows.items()}
+
+
+def max_layer_parameters(shape: Any) -> int:
+    """Parameters of the largest unit that sharded training gathers at once: a decoder layer, or the word embedding."""
+    text = shape.text_config
+    queries, keys = (n * text.head_dim for n in (text.num_attention_heads, text.num_key_value_heads))
+    layer = text.hidden_size * (2 * queries + 2 * keys) + 3 * text.hidden_size * text.intermediate_size
+    return max(layer, text.vocab_size * text.hidden_size)

@@ -1,0 +1,163 @@
+"""Command-line arguments and model of stages 1 and 2, for a full-size judge and for the mini alike.
+
+Three dataclasses make up a run: :class:`StageArguments` (below), TRL's ``SFTConfig`` (optimiser, batches, saving) and
+TRL's ``ModelConfig`` (model, precision, LoRA). A YAML file holds them; the command line overrides it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.prompts import load_prompts
+from reward_model.training.plan import PlanConfig
+
+WORLD = "world"
+#: Scenes of evaluation samples start here; training uses seeds below 100,000.
+HELD_OUT_SEEDS = 400_000
+
+
+@dataclass
+class StageArguments:
+    """What a stage trains on, beside ``SFTConfig`` and ``ModelConfig``."""
+
+    data: str = field(default=WORLD, metadata={"help": "'world' (procedural videos), or an annotations .jsonl file"})
+    cot: str | None = field(
+        default=None, metadata={"help": "cot.jsonl with verified reasoning (else from annotations)"}
+    )
+    disjoint: bool = field(default=False, metadata={"help": "deal videos to stages 20:35:7.5, none to two (G-4)"})
+    held_out: float = field(default=0.05, metadata={"help": "share of footage to evaluate on if no line is marked val"})
+    samples: int | None = field(default=None, metadata={"help": "rows of an annotated set; by default each video once"})
+    frames_per_video: int = field(default=2, metadata={"help": "stage 1: anomalous frames of each video (F-34)"})
+    untrimmed_windows: bool = field(default=False, metadata={"help": "stage 2: clips of anomalies >= 1 s too (G-5)"})
+    hints: bool = field(default=True, metadata={"help": "stage 2: show clips a conclusion of turn one (G-13)"})
+    without_cot: bool = field(default=False, metadata={"help": "with cot: keep videos that it lacks"})
+    cache_dir: str | None = field(default=None, metadata={"help": "reduced videos; default OUTPUT/frames, 'none': no"})
+    prompts: str | None = field(default=None, metadata={"help": "wording: paper or compact (default: the model's)"})
+    scan_fps: float | None = field(default=None, metadata={"help": "frames per second of turn one"})
+    zoom_fps: float | None = field(default=None, metadata={"help": "frames per second of turn two"})
+    max_zoom_frames: int | None = field(default=None, metadata={"help": "most frames of a clip"})
+    frame_size: int | None = field(default=None, metadata={"help": "square side frames are resized to"})
+    max_pixels: int | None = field(default=None, metadata={"help": "pixel budget of one frame in the processor"})
+    max_tokens: int | None = field(default=None, metadata={"help": "longer samples are left out and named, never cut"})
+    vision_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its vision tower"})
+    eval_samples: int = field(default=4, metadata={"help": "held-out answers written to TensorBoard at evaluations"})
+    merge_lora: bool = field(default=True, metadata={"help": "export merged weights; false exports the adapter"})
+    resume: bool = field(default=True, metadata={"help": "continue from the last complete checkpoint"})
+    dry_run: bool = field(default=False, metadata={"help": "print the plan (counts, memory, time) and stop"})
+    plan_model: str | None = field(
+        default=None, metadata={"help": "dry run: plan for this model (folder not there yet)"}
+    )
+    num_gpus: int = field(default=8, metadata={"help": "dry run: GPUs to plan for"})
+    peak_tflops: float = field(default=989.0, metadata={"help": "dry run: dense bf16 peak of one GPU"})
+    gpu_memory_gib: float = field(default=141.0, metadata={"help": "dry run: memory of one GPU"})
+
+
+def parse_stage(arguments: Sequence[str] | None = None) -> tuple[StageArguments, Any, Any]:
+    """(StageArguments, SFTConfig, ModelConfig) from ``--config file.yaml`` and further options.
+
+    Raises:
+        ValueError: the file names an unknown setting.
+    """
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    from reward_model.training.sft import SHARED
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"--dry-run", "--dry_run"} & set(given):
+        given += ["--use_cpu", "true"]  # planning must not ask for the GPU that it plans for
+    parser = TrlParser((StageArguments, SFTConfig, ModelConfig))
+    parser.set_defaults_with_config(**SHARED)
+    return parser.parse_args_and_config(given)
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+def load_model(model: Any, stage: StageArguments, seed: int) -> tuple[Any, Any, JudgeConfig]:
+    """The model to train, its processor, and the settings its judge is asked with.
+
+    Args:
+        model: TRL's ``ModelConfig``; ``model_name_or_path`` is ``"mini"`` or ``"tiny"`` (from nothing), a checkpoint
+            folder, or a hub id.
+        seed: of the weights of a model from nothing.
+
+    Raises:
+        ValueError: no model is named, or a setting contradicts the judge's rules.
+    """
+    name = model.model_name_or_path
+    if not name:
+        raise ValueError("model_name_or_path is missing; give 'mini', a checkpoint folder, or a hub id")
+    if name in ("mini", "tiny"):
+        from reward_model.training.mini_config import build_judge, judge_settings
+
+        net, processor = build_judge(name, seed=seed)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / JUDGE_FILE).write_text(judge_settings(load_prompts("compact").version))
+            judge = load_judge_config(folder)
+    else:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        options = {"dtype": model.dtype or "float32", "revision": model.model_revision}
+        if model.attn_implementation:
+            options["attn_implementation"] = model.attn_implementation
+        processor = AutoProcessor.from_pretrained(name, revision=model.model_revision)
+        net = AutoModelForImageTextToText.from_pretrained(name, **options)
+        judge = load_judge_config(name)
+    if stage.max_pixels:
+        settings = processor.image_processor
+        settings.size = {**dict(settings.size), "longest_edge": stage.max_pixels}
+    names = ("prompts", "scan_fps", "zoom_fps", "max_zoom_frames", "frame_size")
+    return net, processor, judge.override(**{n: getattr(stage, n) for n in names})
+
+
+def judge_json(judge: JudgeConfig) -> str:
+    """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training."""
+    names = (
+        "prompts",
+        "scan_fps",
+        "zoom_fps",
+        "min_zoom_frames",
+        "max_zoom_frames",
+        "frame_size",
+        "max_scan_tokens",
+        "max_zoom_tokens",
+        "demo_scale",
+    )
+    settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
+    settings["prompt_version"] = load_prompts(judge.prompts).version
+    assert set(settings) <= {f.name for f in fields(JudgeConfig)}
+    return json.dumps(settings, indent=2) + "\n"
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan_config(name: str, stage: StageArguments, config: Any, model: Any) -> PlanConfig:
+    """What :func:`reward_model.training.plan.print_plan` needs to know of a run."""
+    mini = (stage.plan_model or model.model_name_or_path) in ("mini", "tiny")
+    side = stage.frame_size or (48 if mini else None)
+    size: dict[str, Any] = {"height": side, "width": side} if side else {}
+    text: dict[str, Any] = {"prompt_tokens": 10, "answer_tokens": 150} if mini else {}
+    return PlanConfig(
+        model=stage.plan_model or model.model_name_or_path,
+        stage=name,
+        lora_r=model.lora_r if model.use_peft else None,
+        steps=config.max_steps,
+        per_device_batch=config.per_device_train_batch_size,
+        accumulation=config.gradient_accumulation_steps,
+        num_gpus=stage.num_gpus,
+        gradient_checkpointing=bool(config.gradient_checkpointing),
+        num_frames=1 if name == "stage1" else 21,
+        max_pixels=stage.max_pixels,
+        peak_tflops=stage.peak_tflops,
+        gpu_memory_gib=stage.gpu_memory_gib,
+        **size,
+        **text,
+    )

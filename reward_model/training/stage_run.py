@@ -1,0 +1,164 @@
+"""Stages 1 and 2 from their arguments to an exported judge: load, check, train, resume, evaluate, export."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reward_model.training.guards import last_complete_checkpoint
+from reward_model.training.plan import print_plan
+from reward_model.training.stage_config import StageArguments, load_model, plan_config
+from reward_model.training.stage_data import stage_data
+
+if TYPE_CHECKING:
+    from reward_model.data.stage_split import Stage
+
+log = logging.getLogger(__name__)
+
+#: Longest answer that is generated to be looked at; a full one would hold up an evaluation for minutes.
+SHOWN_TOKENS = 1024
+
+
+def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) -> Path | None:
+    """Runs ``stage1`` or ``stage2`` and returns the exported folder, or None after ``--dry-run``.
+
+    Checkpoints and logs go to ``output_dir/training``, the judge to ``output_dir``. The same command continues a
+    stopped run; a finished one is exported again.
+
+    Raises:
+        ValueError: arguments or data cannot work.
+        TrainingStopped: see :mod:`reward_model.training.guards`.
+    """
+    if stage.dry_run:
+        print_plan(plan_config(name, stage, config, model_args))
+        return None
+    from transformers import set_seed
+
+    from reward_model.training.export import export_judge, model_card
+    from reward_model.training.lora import describe_trainable, lora_config
+    from reward_model.training.samples import SampleCallback
+    from reward_model.training.sft import AnswerCollator, run_sft
+
+    output = Path(config.output_dir)
+    work = output / "training"
+    set_seed(config.seed)
+    model, processor, judge = load_model(model_args, stage, config.seed)
+    data = stage_data(name, stage, config, processor, judge)
+    log.info("%s: %s", name, data.summary)
+    config.output_dir = str(work)
+    collator: Any = AnswerCollator(processor, data.load)
+    block: Any = contextlib.nullcontext()
+    if judge.demo_scale:
+        from reward_model.training.mini_batch import MiniCollator, use_equal_images
+
+        collator, block = MiniCollator(processor, data.load), use_equal_images(model)
+    if data.ordered:
+        # The rows of the world are laid out batch by batch; see mini_data.stage2_rows.
+        config.train_sampling_strategy = "sequential"
+    if stage.vision_warmup_steps and model_args.model_name_or_path in ("mini", "tiny"):
+        _warm_up(model, processor, work, stage.vision_warmup_steps, config.seed, stage.resume)
+    held = data.held_out
+    if held is None or not len(held):
+        held = None
+        config.eval_strategy = "no"
+    callbacks = []
+    if held is not None and stage.eval_samples:
+        rows = [held[k] for k in range(min(stage.eval_samples, len(held)))]
+        longest = min(max(data.judge.max_scan_tokens, data.judge.max_zoom_tokens), SHOWN_TOKENS)
+        callbacks.append(SampleCallback(processor, data.load, rows, work / "samples", max_new_tokens=longest))
+    peft_config = None
+    if model_args.use_peft:
+        peft_config = lora_config(
+            r=model_args.lora_r,
+            alpha=model_args.lora_alpha,
+            dropout=model_args.lora_dropout,
+            targets=model_args.lora_target_modules,
+        )
+    # Shown before training starts, and kept for the card.
+    counted: list[str] = []
+    callbacks.append(_Announce(counted, describe_trainable))
+    with block:
+        trainer = run_sft(
+            model,
+            processor,
+            data.rows,
+            collator,
+            config,
+            resume=stage.resume,
+            callbacks=callbacks,
+            eval_dataset=held,
+            peft_config=peft_config,
+        )
+    card = model_card(
+        output.name,
+        base_model=str(model_args.model_name_or_path),
+        stage=name,
+        data=data.summary,
+        settings=_settings(config, model_args, trainer),
+        metrics=_metrics(trainer),
+        trainable=counted[0] if counted else "",
+        demo_scale=data.judge.demo_scale,
+    )
+    return export_judge(trainer, processor, data.judge, output, card=card, merge_lora=stage.merge_lora)
+
+
+def _Announce(kept: list[str], describe: Any) -> Any:  # noqa: N802  (a class made late, as transformers loads late)
+    from transformers import TrainerCallback
+
+    class Announce(TrainerCallback):
+        """Prints once what trains."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            text = describe(model)
+            kept.append(text)
+            if state.is_world_process_zero:
+                print(text, flush=True)
+
+    return Announce()
+
+
+def _warm_up(model: Any, processor: Any, work: Path, steps: int, seed: int, resume: bool) -> None:
+    """The mini's vision warm-up, kept in the work folder; not needed where a checkpoint already holds its result."""
+    from safetensors.torch import load_file, save_file
+
+    from reward_model.training.mini_batch import MiniCollator
+    from reward_model.training.mini_data import make_example
+    from reward_model.training.mini_warmup import warm_up_vision
+
+    kept = work / "warmup.safetensors"
+    if resume and last_complete_checkpoint(work):
+        return
+    tower = model.model.visual
+    if resume and kept.exists():
+        tower.load_state_dict(load_file(kept))
+        return
+    share = warm_up_vision(model, MiniCollator(processor, make_example), steps=steps, seed=seed)
+    log.info("vision warm-up: %.1f %% of frame states right", 100 * share)
+    work.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_suffix(f".{os.getpid()}.part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tower.state_dict().items()}, partial)
+    partial.replace(kept)
+
+
+def _settings(config: Any, model_args: Any, trainer: Any) -> dict[str, Any]:
+    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    lora = f"r={model_args.lora_r}, alpha={model_args.lora_alpha}" if model_args.use_peft else "no, all parameters"
+    return {
+        "optimiser steps": trainer.state.global_step,
+        "batch": batch,
+        "learning rate": config.learning_rate,
+        "schedule": str(getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type)),
+        "LoRA": lora,
+        "precision": "bf16" if config.bf16 else "float32",
+        "seed": config.seed,
+    }
+
+
+def _metrics(trainer: Any) -> dict[str, float]:
+    """The last held-out figures of the run, if any were measured."""
+    measured = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    names = {"eval_loss": "held-out loss", "eval_mean_token_accuracy": "held-out token accuracy"}
+    return {title: float(measured[-1][key]) for key, title in names.items() if measured and key in measured[-1]}

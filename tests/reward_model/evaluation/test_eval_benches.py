@@ -1,0 +1,173 @@
+"""Benches: balance, cells, seeds, files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from reward_model.data.annotations import write_annotations
+from reward_model.data.records import Record
+from reward_model.evaluation import HardBench, JsonlBench, MainBench, OodBench, WorldBench
+from reward_model.evaluation.bench import CALIBRATION_SEED, HARD_SEED, MAIN_SEED, OOD_SEED, CalibrationBench
+from reward_model.evaluation.bench_names import open_bench
+from reward_model.evaluation.hard_bench import _CELL_SEEDS
+from reward_model.evaluation.record_bench import RecordBench, balanced
+from reward_model.evaluation.store import bench_fingerprint
+from reward_model.schema import AnomalyType
+from reward_model.video import VideoError
+from reward_model.world import KINDS, make_video
+from reward_model.world.cells import CELLS, anomaly_cell
+
+
+def test_reserved_seeds_never_meet():
+    spans = sorted(
+        [
+            (CALIBRATION_SEED, len(CalibrationBench())),
+            (MAIN_SEED, len(MainBench())),
+            (HARD_SEED, len(CELLS) * _CELL_SEEDS),
+            (OOD_SEED, len(OodBench())),
+        ]
+    )
+    assert all(start + count <= following for (start, count), (following, _) in pairwise(spans))
+
+
+def test_main_is_500_and_500_with_all_kinds_in_turn():
+    bench = MainBench()
+    assert len(bench) == 1000 and bench.seed == 500_000
+    kinds = [bench.kinds[k // 2 % len(bench.kinds)] for k in range(1, 1000, 2)]
+    assert max(Counter(kinds).values()) - min(Counter(kinds).values()) <= 1 and set(kinds) == set(KINDS)
+    assert [bench[k].truth.status for k in (0, 1, 998, 999)] == ["normal", "abnormal"] * 2
+
+
+def test_normal_videos_play_where_the_abnormal_ones_do():
+    bench = WorldBench(2 * len(KINDS), kinds=["scramble", "bent_limb"])
+    found = Counter(v.truth.video_id.rsplit("-", 1)[1] for v in (bench[k] for k in range(0, 12, 2)))
+    assert found == {"sign": 3, "person": 3}
+
+
+def test_ood_differs_in_looks_only():
+    plain, ink = WorldBench(2, seed=OOD_SEED)[1], OodBench()[1]
+    assert ink.truth.anomalies[0].frames == plain.truth.anomalies[0].frames
+    assert not np.array_equal(ink.frames, plain.frames) and OodBench().describe()["style"] == "ink"
+
+
+def test_hard_fills_its_four_cells_equally_and_always_alike():
+    bench = HardBench(6)
+    videos = list(bench)
+    assert len(HardBench()) == 400 and len(videos) == 24
+    assert Counter(anomaly_cell(v.truth) for v in videos) == dict.fromkeys(CELLS, 6)
+    assert len({v.truth.video_id for v in videos}) == 24 and all(v.truth.status == "abnormal" for v in videos)
+    again = HardBench(6)
+    np.testing.assert_array_equal(again[23].frames, videos[23].frames)  # another order of asking, the same video
+    assert len({v.kind for v in videos}) >= 6
+
+
+def test_hard_cells_that_cannot_be_filled_are_an_error(monkeypatch):
+    monkeypatch.setattr("reward_model.evaluation.hard_bench._CELL_SEEDS", 30)
+    with pytest.raises(ValueError, match=r"only \d+ of 50 .*allow more kinds"):
+        HardBench(50)[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: HardBench(0), "at least 1"),
+        (lambda: HardBench(seed=5), "belongs to training"),
+        (lambda: HardBench(kinds=["melting"]), "must name some"),
+        (lambda: HardBench(2)[8], "video 8"),
+        (lambda: open_bench("hard", videos=6), "multiple of its 4 cells"),
+        (lambda: open_bench("easy"), "no bench 'easy'"),
+        (lambda: open_bench("vif=x.json"), "pattern of their names"),
+    ],
+)
+def test_impossible_benches_are_refused(call, match):
+    with pytest.raises((ValueError, IndexError), match=match):
+        call()
+
+
+def test_names_open_benches():
+    name, bench = open_bench("hard", videos=8, size=24)
+    assert name == "hard" and len(bench) == 8 and bench[0].frames.shape[1:] == (24, 24, 3)
+    assert open_bench("main", videos=10, seed=900_000)[1] == MainBench(10)  # the seed of main is reserved
+    assert open_bench("world", videos=10, seed=900_000)[1] == WorldBench(10, 900_000)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four annotated videos on disk."""
+    root = tmp_path_factory.mktemp("videos")
+    records = []
+    for k, kind in enumerate((None, "squash", None, "vanish")):
+        frames, truth = make_video(900_000 + k, kind, num_frames=33)
+        iio.imwrite(root / f"{k}.mp4", frames, fps=16, codec="libx264", plugin="pyav")
+        records.append(Record(f"{k}.mp4", truth, "test" if k < 2 else "train"))
+    write_annotations(root / "all.jsonl", records)
+    return root
+
+
+def test_annotated_files_are_a_bench(folder):
+    bench = JsonlBench(folder / "all.jsonl")
+    assert len(bench) == 4 and bench[1].frames.shape == (33, 48, 48, 3) and bench[1].frames.dtype == np.uint8
+    assert [v.kind for v in bench] == ["", AnomalyType.OBJECT.value, "", AnomalyType.MOTION.value]
+    part = JsonlBench(folder / "all.jsonl", split="test")
+    assert [v.truth.status for v in part] == ["normal", "abnormal"] and part.describe()["split"] == "test"
+    name, named = open_bench(f"mine={folder / 'all.jsonl'}", videos=3)
+    assert (name, len(named)) == ("mine", 3)
+    with pytest.raises(ValueError, match="no video of split 'x'; its splits are 'test', 'train'"):
+        JsonlBench(folder / "all.jsonl", split="x")
+
+
+def test_frames_that_do_not_fit_the_annotation_are_an_error(folder):
+    record = JsonlBench(folder / "all.jsonl").records[0]
+    longer = replace(record, truth=replace(record.truth, num_frames=40))
+    with pytest.raises(VideoError, match="33 frames, its annotation 40"):
+        RecordBench([longer], folder, "x")[0]
+
+
+def test_balance_draws_as_many_of_both_by_seed(folder):
+    records = JsonlBench(folder / "all.jsonl").records
+    many = [records[k % 4 if k < 8 else 0] for k in range(30)]  # 4 abnormal, 26 normal
+    found = balanced(many, seed=3)
+    assert Counter(r.truth.status for r in found) == {"normal": 4, "abnormal": 4}
+    assert balanced(many, 4, seed=3) == balanced(many, 4, seed=3) and len(balanced(many, 4)) == 4
+    for num in (3, 0, 10):
+        with pytest.raises(ValueError, match="balanced subset"):
+            balanced(many, num)
+
+
+def test_fingerprints_follow_settings_pixels_and_truth(folder):
+    marks = {bench_fingerprint(b) for b in (WorldBench(4), WorldBench(6), WorldBench(4, size=24), OodBench(4))}
+    assert len(marks) == 4 and bench_fingerprint(WorldBench(4)) in marks
+    bench = JsonlBench(folder / "all.jsonl")
+    before = bench_fingerprint(bench)
+    truth = bench.records[1].truth
+    bench.records[1] = replace(bench.records[1], truth=replace(truth, prompt="another"))
+    assert bench_fingerprint(bench) != before
+
+
+def test_vif_cot_is_a_balanced_bench(folder, tmp_path):
+    fake = (
+        "<type>Shape Distortion</type> in <t>[0.5, 1.0]</t> at <bbox>[0.1, 0.2, 0.5, 0.6]</bbox> <answer>Fake</answer>"
+    )
+    samples = []
+    for k, label in enumerate(("real", "fake", "real", "real")):
+        frames = [f"x/parsed_frames/k400/{label}/gen/{k}/{n}.png" for n in range(3)]
+        text = (
+            fake if label == "fake" else "<t>[0.0, 1.0]</t> at <bbox>[0.1, 0.1, 0.2, 0.2]</bbox> <answer>Real</answer>"
+        )
+        samples.append({"messages": [{"role": "assistant", "content": text}], "images": frames})
+    (tmp_path / "sft.json").write_text(json.dumps(samples))
+    name, bench = open_bench(f"vif={tmp_path / 'sft.json'}", video_root=folder, video_pattern="{video_id}.mp4")
+    assert name == "vif-cot" and len(bench) == 2 and bench.describe()["left_out"] == 0
+    assert {v.truth.status: v.kind for v in bench} == {"normal": "", "abnormal": AnomalyType.OBJECT.value}
+    with pytest.raises(ValueError, match="at most 2"):
+        open_bench(f"vif={tmp_path / 'sft.json'}", video_root=folder, video_pattern="{video_id}.mp4", videos=4)

@@ -1,0 +1,247 @@
+"""The recipes as users run them: their configurations, the dry run, training on own data, resuming after kill -9."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+from reward_model.backends.local import LocalBackend
+from reward_model.data.annotations import Record, write_annotations
+from reward_model.data.corruptions.mp4 import write_mp4
+from reward_model.judge import TwoTurnJudge
+from reward_model.training import build_judge_mini
+from reward_model.training.export import merge_adapter, model_card
+from reward_model.training.guards import last_complete_checkpoint
+from reward_model.training.mini_config import build_judge
+from reward_model.training.plan import QWEN3_VL_8B_PARAMETERS
+from reward_model.training.stage_config import parse_stage
+from reward_model.training.stage_run import run_stage
+from reward_model.world import make_video
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = ROOT / "recipes" / "configs"
+RECIPES = {"stage1": ROOT / "recipes" / "stage1_warmup.py", "stage2": ROOT / "recipes" / "stage2_sft.py"}
+ON_CPU = ["--use_cpu", "true", "--bf16", "false"]
+
+
+def parsed(stage, size, *more):
+    return parse_stage(["--config", str(CONFIGS / stage / f"{size}.yaml"), *ON_CPU, *more])
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+
+def test_the_full_size_configurations_are_the_papers():
+    stage, config, model = parsed("stage1", "full")
+    assert (model.use_peft, model.lora_r, model.lora_target_modules) == (True, 32, None)
+    assert (config.learning_rate, config.max_steps) == (1e-4, 9_330)
+    assert model.model_name_or_path == "Qwen/Qwen3-VL-8B-Instruct" and stage.samples == 20_000 and stage.disjoint
+    stage, config, model = parsed("stage2", "full")
+    assert not model.use_peft and (config.learning_rate, config.max_steps) == (1e-4, 7_000)
+    assert stage.samples == 35_000 and model.model_name_or_path == "outputs/stage1"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("stage[12]/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_configuration_parses_and_its_bf16_choice_is_its_own(path):
+    parse_stage(["--config", str(path), "--dry-run"])
+    text = path.read_text()
+    if path.stem == "full":
+        choices = [s for s in text.splitlines() if s.startswith(("per_device", "gradient_acc", "max_tokens"))]
+        assert choices and all("ours" in line for line in choices), "not in the paper: must be marked (G-24)"
+        assert yaml.safe_load(text)["bf16"] is True
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_mini_configuration_trains_like_build_minis(stage):
+    """build_minis.py and the recipes must not drift apart."""
+    arguments, config, _ = parsed(stage, "mini")
+    assert config.max_steps == {"stage1": build_judge_mini.STAGE1_STEPS, "stage2": build_judge_mini.STAGE2_STEPS}[stage]
+    assert arguments.vision_warmup_steps == {"stage1": build_judge_mini.WARMUP_STEPS, "stage2": 0}[stage]
+    # The recipe sets sequential sampling itself, wherever rows come in the order of the world.
+    expected = build_judge_mini.stage_settings(stage, config.max_steps)
+    expected.pop("train_sampling_strategy")
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_an_unknown_setting_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: world\nlerning_rate: 1\n")
+    with pytest.raises(ValueError, match="lerning_rate"):
+        parse_stage(["--config", str(tmp_path / "a.yaml"), *ON_CPU])
+
+
+def test_the_dry_run_prints_the_plan_and_touches_nothing(tmp_path, capsys):
+    arguments = parsed("stage1", "full", "--dry-run", "--output_dir", str(tmp_path / "o"))
+    assert run_stage("stage1", *arguments) is None
+    text = capsys.readouterr().out
+    assert "LoRA r=32 on 252 linear layers" in text and "ESTIMATE" in text and not (tmp_path / "o").exists()
+    run_stage("stage2", *parsed("stage2", "full", "--dry-run"))
+    assert f"{QWEN3_VL_8B_PARAMETERS:,} parameters" in capsys.readouterr().out
+
+
+# --- own data ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    """World videos as files with an annotation file: what a user brings."""
+    folder = tmp_path_factory.mktemp("own")
+    records = []
+    for k in range(6):
+        frames, truth = make_video(k, "squash" if k % 2 else None, num_frames=33)
+        write_mp4(folder / f"{k}.mp4", frames, truth.fps)
+        split = "val" if k >= 4 else ""
+        records.append(Record(f"{k}.mp4", truth, split))
+    return write_annotations(folder / "own.jsonl", records)
+
+
+def run(stage, folder, data, *more):
+    arguments = [
+        *("--model_name_or_path", "tiny", "--data", str(data), "--output_dir", str(folder), "--max_steps", "2"),
+        *("--per_device_train_batch_size", "2", "--gradient_checkpointing", "false", "--save_steps", "1"),
+        *(
+            "--learning_rate",
+            "1e-3",
+            "--seed",
+            "0",
+            "--untrimmed_windows",
+            "true",
+            "--logging_steps",
+            "1",
+            "--disable_tqdm",
+            "true",
+        ),
+        *ON_CPU,
+        *more,
+    ]
+    return run_stage(stage, *parse_stage(arguments))
+
+
+@pytest.fixture(scope="module")
+def stage2(footage, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stage2")
+    evaluate = ["--eval_strategy", "steps", "--eval_steps", "2", "--eval_samples", "1"]
+    return run("stage2", folder, footage, *evaluate)
+
+
+def test_a_stage_on_own_videos_gives_a_judge(stage2, footage):
+    backend = LocalBackend(stage2, device="cpu")
+    judge = TwoTurnJudge(backend, backend.config, readout="direct", reasoning=False)
+    verdict = judge.judge([footage.parent / "1.mp4"])[0]
+    assert verdict.status in ("normal", "abnormal") and 0 <= verdict.score <= 1
+    assert backend.config.prompts == "compact" and backend.config.demo_scale
+    fresh = build_judge("tiny")[0].state_dict()
+    moved = [k for k, v in load_file(stage2 / "model.safetensors").items() if not torch.equal(v, fresh[k])]
+    for part in ("visual.blocks", "visual.merger", "deepstack", "language_model"):
+        assert any(part in k for k in moved), f"{part} did not train"
+
+
+def test_its_card_says_what_was_measured_and_only_that(stage2):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(stage2 / "README.md")
+    assert card.data.pipeline_tag == "image-text-to-text" and "stage2" in card.data.tags
+    assert "held-out loss" in card.text and "own.jsonl" in card.text and "| optimiser steps | 2 |" in card.text
+    bare = model_card(
+        "x", base_model="a/b", stage="stage1", data="d", settings={}, metrics={}, trainable="", demo_scale=False
+    )
+    assert "Nothing was measured" in bare and "base_model: a/b" in bare
+
+
+def test_tensorboard_shows_held_out_answers_and_frames(stage2):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(stage2 / "training" / "samples")).Reload()
+    assert events.Tags()["images"] == ["sample 0"]
+    image = events.Images("sample 0")[0]
+    assert image.step == 2 and image.width > image.height
+    text = events.Tensors("sample 0/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert '"status"' in text.split("**answer**")[0]
+
+
+def test_lora_is_exported_merged(footage, tmp_path):
+    lora = ["--use_peft", "true", "--lora_r", "2", "--lora_dropout", "0"]
+    folder = run("stage1", tmp_path / "s", footage, *lora)
+    assert not list(folder.glob("adapter*"))
+    merged, fresh = load_file(folder / "model.safetensors"), build_judge("tiny")[0].state_dict()
+    assert set(merged) <= set(fresh)
+    name = "model.language_model.layers.0.self_attn.q_proj.weight"
+    delta = merged[name] - fresh[name]
+    assert 0 < torch.linalg.matrix_rank(delta.double(), atol=1e-5) <= 2
+    words = "model.language_model.embed_tokens.weight"
+    assert torch.equal(merged[words], fresh[words])
+    LocalBackend(folder, device="cpu")
+
+
+def test_an_adapter_beside_its_base_merges_to_the_same_model(tmp_path):
+    """The way sharded runs end: the engine writes the adapter, the CPU merges it."""
+    from peft import get_peft_model
+
+    from reward_model.training.lora import lora_config
+
+    model, _ = build_judge("tiny")
+    model.save_pretrained(tmp_path / "base")
+    base = AutoModelForImageTextToText.from_pretrained(tmp_path / "base")
+    adapted = get_peft_model(base, lora_config(r=2))
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            value.data.normal_(0, 0.1)
+    adapted.save_pretrained(tmp_path / "out")
+    expected = adapted.merge_and_unload().state_dict()
+    merge_adapter(tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.allclose(v, expected[k], atol=1e-6) for k, v in found.items())
+    assert not list((tmp_path / "out").glob("adapter_*"))
+
+
+def test_samples_that_are_too_long_are_refused_before_training(footage, tmp_path):
+    with pytest.raises(ValueError, match="longer than max_tokens=20"):
+        run("stage2", tmp_path, footage, "--max_tokens", "20")
+    assert not (tmp_path / "training").exists()
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_recipe_says_what_is_wrong_in_one_line(stage, tmp_path, capsys):
+    recipe = runpy.run_path(str(RECIPES[stage]))
+    missing = tmp_path / "none.jsonl"
+    arguments = ["--model_name_or_path", "tiny", "--data", str(missing), "--output_dir", str(tmp_path), *ON_CPU]
+    assert recipe["STAGE"] == stage and recipe["main"](arguments) == 1
+    assert str(missing) in capsys.readouterr().err
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+def start(folder, *more):
+    command = [
+        *(sys.executable, str(RECIPES["stage1"]), "--config", str(CONFIGS / "stage1" / "mini.yaml")),
+        *("--model_name_or_path", "tiny", "--output_dir", str(folder), "--max_steps", "8", "--save_steps", "2"),
+        *("--per_device_train_batch_size", "4", "--vision_warmup_steps", "2", "--eval_steps", "4"),
+        *("--eval_samples", "1", *more),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_a_killed_recipe_continues_to_the_same_bytes(tmp_path):
+    whole = start(tmp_path / "whole")
+    assert whole.wait(timeout=900) == 0
+    cut = start(tmp_path / "cut")
+    work, deadline = tmp_path / "cut" / "training", time.monotonic() + 600
+    while cut.poll() is None and last_complete_checkpoint(work) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(cut.pid, signal.SIGKILL)
+    cut.wait()
+    assert last_complete_checkpoint(work) is not None and not (tmp_path / "cut" / "config.json").exists()
+    assert start(tmp_path / "cut").wait(timeout=900) == 0
+    same = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert same[0] == same[1]
