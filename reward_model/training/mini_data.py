@@ -32,7 +32,7 @@ TRAIN_SEEDS = range(0, 100_000)
 SCAN_FPS, ZOOM_FPS = 4, 8
 MIN_ZOOM, MAX_ZOOM = 4, 24
 #: Share of stage 2 during which scans grow from a few frames to whole videos.
-CURRICULUM = 0.125
+CURRICULUM = 0.4
 #: Videos of the mini generator are smaller than the judge's frames; this is their side in pixels.
 SMALL_SIZE = 32
 #: Squash factors below the first are called normal, above the second abnormal, between them nothing is trained.
@@ -248,8 +248,8 @@ def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
     """Stage 2: whole videos and clips jointly, with single frames replayed.
 
     Every step is two half batches, first scans, then clips and frames of similar length: train with
-    ``gradient_accumulation_steps=2`` and a sequential sampler. The first eighth of the scans is a curriculum: videos
-    grow from 6 to 21 sampled frames.
+    ``gradient_accumulation_steps=2`` and a sequential sampler. The first scans (:data:`CURRICULUM`) are a curriculum:
+    videos grow from 6 to 21 sampled frames.
     """
     half = batch // 2
     replay = max(1, half // 4)

@@ -74,9 +74,24 @@ class AnswerTrainer(SFTTrainer):
     (:mod:`reward_model.training.guards`).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, vision_lr_scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.vision_lr_scale = vision_lr_scale
         self.add_callback(GradientGuard())
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock optimiser, its groups divided into vision tower and the rest where their rates differ."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.vision_lr_scale != 1 and not getattr(self, "_divided", False):
+            tower = {id(p) for name, p in self.model.named_parameters() if ".visual." in name}
+            optimizer.param_groups = [
+                {**group, "lr": group["lr"] * scale, "params": chosen}
+                for group in optimizer.param_groups
+                for inside, scale in ((True, self.vision_lr_scale), (False, 1.0))
+                if (chosen := [p for p in group["params"] if (id(p) in tower) == inside])
+            ]
+            self._divided = True
+        return optimizer
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -139,6 +154,7 @@ def run_sft(
     callbacks: Sequence[Any] = (),
     eval_dataset: Dataset | None = None,
     peft_config: Any = None,
+    vision_lr_scale: float = 1.0,
 ) -> AnswerTrainer:
     """Trains ``model`` in place and returns its trainer.
 
@@ -149,6 +165,7 @@ def run_sft(
         callbacks: more ``TrainerCallback`` objects.
         eval_dataset: rows whose loss is measured as ``config`` says.
         peft_config: trains an adapter in place of the weights.
+        vision_lr_scale: learning rate of the vision tower relative to ``config.learning_rate``.
     """
     trainer = AnswerTrainer(
         model=model,
@@ -159,6 +176,7 @@ def run_sft(
         data_collator=collator,
         processing_class=processor,
         callbacks=list(callbacks),
+        vision_lr_scale=vision_lr_scale,
     )
     folder = Path(config.output_dir)
     last = last_complete_checkpoint(folder) if resume and folder.is_dir() else None

@@ -91,6 +91,7 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
             callbacks=callbacks,
             eval_dataset=held,
             peft_config=peft_config,
+            vision_lr_scale=stage.vision_lr_scale,
         )
     card = model_card(
         output.name,

@@ -67,6 +67,7 @@ def test_the_mini_configuration_trains_like_build_minis(stage):
     assert config.max_steps == {"stage1": build_judge_mini.STAGE1_STEPS, "stage2": build_judge_mini.STAGE2_STEPS}[stage]
     assert arguments.vision_warmup_steps == {"stage1": build_judge_mini.WARMUP_STEPS, "stage2": 0}[stage]
     # The recipe sets sequential sampling itself, wherever rows come in the order of the world.
+    assert arguments.vision_lr_scale == build_judge_mini.VISION_LR_SCALE
     expected = build_judge_mini.stage_settings(stage, config.max_steps)
     expected.pop("train_sampling_strategy")
     assert {name: getattr(config, name) for name in expected} == expected
