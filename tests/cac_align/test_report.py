@@ -31,10 +31,15 @@ SETTINGS = {
 }
 
 
+def small_video(seed, kind=None):
+    """A video as the mini generator makes them: 32x32, one thing."""
+    return make_video(seed, kind, size=32, setting="single")
+
+
 @pytest.fixture(scope="module")
 def output(verdict_of):
     """Four candidates: squashed, normal, split, and one nobody could judge."""
-    made = [make_video(3, "squash"), make_video(11), make_video(5, "split"), make_video(8, "vanish")]
+    made = [small_video(3, "squash"), small_video(11), small_video(5, "split"), small_video(8, "vanish")]
     verdicts = [verdict_of(t, lo, COT) for (_, t), lo in zip(made, (-4.0, 3.9, -1.2, 0.0), strict=True)]
     verdicts[3] = replace(verdicts[3], status=None, score=None, error="half an answer <b>")
     return BestOfNOutput(
@@ -148,7 +153,7 @@ def test_a_tampered_result_is_refused(saved, tmp_path):
 
 
 def test_scores_without_verdicts(tmp_path):
-    frames = make_video(1)[0]
+    frames = small_video(1)[0]
     scores = [3.5, -1.0]
     out = BestOfNOutput("p", [frames] * 2, scores, 0, [1, 2], [None] * 2, [None] * 2, 16.0)
     words = " ".join(Page(out.save(tmp_path).read_text()).words)
@@ -175,7 +180,7 @@ def test_display_scale():
 
 
 def test_overlay_draws_the_box_where_the_truth_is(verdict_of):
-    frames, truth = make_video(3, "squash")
+    frames, truth = small_video(3, "squash")
     verdict = verdict_of(truth, -3.0)
     drawn = draw_overlay(frames, verdict)
     assert drawn.shape == (81, 256 + BAR, 256, 3)
@@ -187,7 +192,7 @@ def test_overlay_draws_the_box_where_the_truth_is(verdict_of):
 
 
 def test_timeline_positions(verdict_of):
-    _, truth = make_video(3, "squash")
+    _, truth = small_video(3, "squash")
     verdict = verdict_of(truth, -3.0)
     line = timeline(verdict, 81, 16)
     assert [m["label"] for m in line["marks"]] == ["0", "1 s", "2 s", "3 s", "4 s"]
@@ -223,12 +228,14 @@ def test_summaries(verdict_of):
     def summary(verdict):
         return _summary(verdict, {"score": verdict.score}).replace("\u00a0", " ")
 
-    _, truth = make_video(3, "squash")
-    faulty, clean = verdict_of(truth, -3.0), verdict_of(make_video(3)[1], 3.0)
-    assert summary(faulty) == "The judge sees Object Distortion, from 0.88 s to 2.81 s."
+    _, truth = small_video(3, "squash")
+    faulty, clean = verdict_of(truth, -3.0), verdict_of(small_video(3)[1], 3.0)
+    first, last = (n / 16 for n in (faulty.anomalies[0].frames.start, faulty.anomalies[0].frames.end + 1))
+    assert summary(faulty) == f"The judge sees Object Distortion, from {first:.2f} s to {last:.2f} s."
     assert summary(clean) == "The judge looked over the whole video and saw no anomaly."
     denied = replace(faulty, status="normal", score=0.9, anomalies=())
-    assert summary(denied).startswith("The first look found 0.88 s to 2.94 s suspicious")
+    start, end = faulty.window_s
+    assert summary(denied).startswith(f"The first look found {start:.2f} s to {end:.2f} s suspicious")
     assert summary(replace(clean, score=0.2)).endswith("it leaned towards an anomaly.")
     assert summary(replace(faulty, score=0.8)).endswith("it leaned towards normal.")
     assert "\u201cnormal\u201d the likelier word" in summary(replace(clean, forced=True))
@@ -293,7 +300,7 @@ def test_browser_plays_without_errors(browser, saved, width, scheme):
 @pytest.mark.parametrize("candidate", [0, 2])
 def test_browser_draws_boxes_on_the_anomaly(browser, saved, output, candidate):
     kinds = {0: (3, "squash"), 2: (5, "split")}
-    _, truth = make_video(*kinds[candidate])
+    _, truth = small_video(*kinds[candidate])
     page = open_page(browser, saved)
     page.click("[data-act=play]")
     boxes = output.verdicts[candidate].anomalies[0].boxes
