@@ -33,19 +33,27 @@ class RewardConfig:
     """Weights and the readings of what the paper leaves open.
 
     ``gate``: overlaps count only where both statuses are right (``"both"``, the paper's sentence), or turn by turn.
-        ``gate_outside``: a failed gate takes
-    the whole anomalous term, not the overlaps inside the saliency discount. ``rescued_normal``: status reward of a
-    normal video that turn one suspected and turn two cleared, -1 to 0.
+    ``gate_outside``: a failed gate takes the whole anomalous term, not the overlaps inside the saliency discount.
+    ``rescued_normal``: status reward of a normal video that turn one suspected and turn two cleared, -1 to 0.
+    ``spatial_norm``: Equation 5 averages over the true boxes of the frames both sides name (``"pred"``, the paper),
+    which pays for naming the easiest frame only (F-56); ``"gt"`` averages over all true boxes, missed ones counting 0.
+    ``num_turns``: 1 is the control without turn two, where the scan is the whole answer and no box is ever drawn.
     """
 
     weights: RewardWeights = field(default_factory=RewardWeights)
     gate: Literal["both", "turnwise"] = "both"
     gate_outside: bool = False
     rescued_normal: float = -0.5
+    spatial_norm: Literal["pred", "gt"] = "pred"
+    num_turns: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
         if self.gate not in ("both", "turnwise"):
             raise ValueError(f"gate={self.gate!r} must be 'both' or 'turnwise'")
+        if self.spatial_norm not in ("pred", "gt"):
+            raise ValueError(f"spatial_norm={self.spatial_norm!r} must be 'pred' or 'gt'")
+        if self.num_turns not in (1, 2):
+            raise ValueError(f"num_turns={self.num_turns!r} must be 1 or 2")
         if not -1 <= self.rescued_normal <= 0:
             raise ValueError(f"rescued_normal={self.rescued_normal} must lie in [-1, 0]")
 
@@ -55,7 +63,8 @@ class Rollout:
     """Two turns about one video.
 
     ``scan`` and ``zoom`` are the parsed reports, None where the turn was invalid. ``zoomed`` says whether turn two took
-    place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown.
+    place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown; ``unseen_indices`` are the
+    frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` alone.
     """
 
     scan: TurnReport | None
@@ -63,6 +72,7 @@ class Rollout:
     zoomed: bool
     scan_indices: Sequence[int]
     clip_indices: Sequence[int] = ()
+    unseen_indices: Sequence[int] = ()
 
     @property
     def valid(self) -> tuple[bool, bool]:
@@ -117,15 +127,27 @@ def temporal_reward(rollout: Rollout, truth: VideoAnnotation) -> float:
     return temporal_iou(_frames(rollout.scan.anomalies), _frames(placed))
 
 
-def spatial_reward(rollout: Rollout, truth: VideoAnnotation) -> float:
+def spatial_reward(rollout: Rollout, truth: VideoAnnotation, *, norm: str = "pred") -> float:
     """Equation 5: mean overlap of the true boxes on the clip's frames that both sides call anomalous; 0 if there is
     none.
+
+    ``norm="gt"`` divides by the true boxes of the whole anomaly instead, on the clip and on the frames turn two was not
+    shown: naming fewer frames then never pays.
     """
     if rollout.zoom is None or not rollout.clip_indices:
         return 0.0
     placed = [p for a in truth.anomalies if (p := a.on_grid(rollout.clip_indices)) is not None]
+    named, true = _boxes(rollout.zoom.anomalies), _boxes(placed)
     common = _frames(rollout.zoom.anomalies) & _frames(placed)
-    return mean_box_iou(_boxes(rollout.zoom.anomalies), _boxes(placed), common)
+    if norm == "pred":
+        return mean_box_iou(named, true, common)
+    everywhere = sorted({*rollout.clip_indices, *rollout.unseen_indices})
+    whole = [p for a in truth.anomalies if (p := a.on_grid(everywhere)) is not None]
+    shown = set(rollout.clip_indices)
+    missed = sum(len(v) for k, v in _boxes(whole).items() if everywhere[k] not in shown)
+    total = sum(len(v) for v in true.values()) + missed
+    found = sum(len(true[k]) for k in true.keys() & common)
+    return mean_box_iou(named, true, common) * found / total if total else 0.0
 
 
 def mean_saliency(truth: VideoAnnotation) -> float:
@@ -141,6 +163,8 @@ def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig 
     """
     config = config or RewardConfig()
     w, gbar = config.weights, mean_saliency(truth)
+    if config.num_turns == 1:
+        rollout = _one_turn(rollout)
     form = format_reward(rollout)
     status = status_reward(rollout, truth, rescued_normal=config.rescued_normal)
     total = w.format * form + w.status * gbar * status
@@ -150,10 +174,15 @@ def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig 
     types = turn_type_ious(rollout, truth)
     kind = (types[0] * scan_passes + types[1] * zoom_passes) / 2
     when = temporal_reward(rollout, truth) * scan_passes
-    where = spatial_reward(rollout, truth) * zoom_passes
+    where = spatial_reward(rollout, truth, norm=config.spatial_norm) * zoom_passes
     if not config.gate_outside or scan_passes or zoom_passes:
         total += sum(k * (1 - gbar * (1 - r)) for k, r in ((w.type, kind), (w.temporal, when), (w.spatial, where)))
     return RewardParts(form, status, kind, when, where, total)
+
+
+def _one_turn(rollout: Rollout) -> Rollout:
+    """The scan in the place of both turns: the halves of Equations 2 and 3 become one whole, and no box is had."""
+    return Rollout(rollout.scan, rollout.scan, rollout.scan is not None, rollout.scan_indices)
 
 
 def _statuses(rollout: Rollout) -> tuple[str | None, str | None]:

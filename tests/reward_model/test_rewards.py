@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from reward_model.rewards import (
     RewardConfig,
+    RewardWeights,
     Rollout,
     format_reward,
     mean_saliency,
+    spatial_reward,
     status_reward,
     temporal_reward,
     total_reward,
@@ -128,3 +131,81 @@ def test_single_terms():
     assert status_reward(ENDINGS["normal"], truth()) == -1
     with pytest.raises(ValueError, match="gate"):
         RewardConfig(gate="half")
+
+
+# --- finding F-56: what shrinking the window pays ---------------------------------------------------------------------
+
+WHOLE = Box(0, 0, 100, 1000)
+GRID = range(30)
+
+
+def tube(ious, first, last, start=5):
+    """A rollout that names frames ``first`` to ``last`` of a true tube of ``len(ious)`` frames, with those overlaps."""
+    anomaly = Anomaly(
+        AnomalyType.OBJECT, FrameRange(start, start + len(ious) - 1), {start + k: (WHOLE,) for k in range(len(ious))}
+    )
+    video = VideoAnnotation("v", 30, 8, 64, 64, anomalies=(anomaly,))
+    clip = list(range(start + first, start + last + 1))
+    named = {k: (Box(0, 0, 100, round(1000 * ious[first + k])),) for k in range(len(clip))}
+    scan = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(clip[0], clip[-1])),))
+    zoom = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(0, len(clip) - 1), named),))
+    unseen = [n for n in GRID if n not in clip]
+    return Rollout(scan, zoom, True, list(GRID), clip, unseen), video
+
+
+def window_value(ious, first, last, norm):
+    found, video = tube(ious, first, last)
+    return 2 * temporal_reward(found, video) + 5 * spatial_reward(found, video, norm=norm)
+
+
+@pytest.mark.parametrize(
+    ("ious", "shrunk", "honest", "shrunk_gt"),
+    [
+        ([0.8, 0.2, 0.4, 0.2], 4.5, 4.0, 1.5),
+        ([0.75, *[0.281] * 6, 0.284], 4.0, 3.7, 0.719),
+        ([0.6, *[0.303] * 6, 0.302], 3.25, 3.7, 0.625),
+        ([0.5, 0.18], 3.5, 3.7, 2.25),
+    ],
+)
+def test_naming_the_easiest_frame_pays_under_equation_5_alone(ious, shrunk, honest, shrunk_gt):
+    last = len(ious) - 1
+    assert window_value(ious, 0, 0, "pred") == pytest.approx(shrunk, abs=2e-3)
+    assert window_value(ious, 0, last, "pred") == pytest.approx(honest, abs=2e-3)
+    assert window_value(ious, 0, 0, "gt") == pytest.approx(shrunk_gt, abs=1e-3)
+    assert window_value(ious, 0, last, "gt") == pytest.approx(honest, abs=2e-3)
+
+
+def test_no_part_of_a_window_beats_the_whole_with_all_true_boxes():
+    rng = np.random.default_rng(0)
+    paid = 0
+    for _ in range(500):
+        ious = rng.uniform(0.05, 1, rng.integers(2, 10))
+        last = len(ious) - 1
+        first, end = sorted(rng.integers(0, last + 1, 2))
+        assert window_value(ious, first, end, "gt") <= window_value(ious, 0, last, "gt") + 1e-9
+        paid += window_value(ious, first, end, "pred") > window_value(ious, 0, last, "pred") + 1e-9
+    assert paid > 0
+
+
+def test_one_turn_control():
+    """The halves become one whole; a valid answer of one turn is a valid rollout."""
+    config = RewardConfig(num_turns=1)
+    good = total_reward(rollout(scan_report(), None, False), truth(), config)
+    assert (good.format, good.status, good.type, good.temporal, good.spatial, good.total) == (0, 0, 1, 1, 0, 4)
+    assert total_reward(rollout(NORMAL, None, False), truth(), config).total == -2
+    assert total_reward(rollout(None, None, False), truth(), config).total == -3
+    assert total_reward(rollout(NORMAL, None, False), NORMAL_TRUTH, config).total == 0
+    assert total_reward(rollout(scan_report(), None, False), NORMAL_TRUTH, config).total == -2
+
+
+@pytest.mark.parametrize("name", ["type", "temporal", "spatial"])
+def test_a_term_without_weight_adds_nothing(name):
+    full = total_reward(ENDINGS["abnormal, confirmed"], truth())
+    less = total_reward(ENDINGS["abnormal, confirmed"], truth(), RewardConfig(replace(RewardWeights(), **{name: 0.0})))
+    assert less.total == full.total - getattr(RewardWeights(), name) * getattr(full, name)
+
+
+def test_new_choices_are_checked():
+    for wrong in ({"spatial_norm": "all"}, {"num_turns": 3}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            RewardConfig(**wrong)

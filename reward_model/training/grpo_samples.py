@@ -1,0 +1,101 @@
+"""Where stage 3 gets its videos: the procedural world, or annotated files. Rows are light; frames come later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reward_model.config import JudgeConfig
+from reward_model.schema import VideoAnnotation
+from reward_model.training.two_turn import GrpoSample
+from reward_model.video import sample_indices
+
+#: World scenes of stage 3; stages 1 and 2 draw theirs below 100,000.
+STAGE3_SEEDS = range(100_000, 200_000)
+
+Load = Callable[[Mapping[str, Any]], GrpoSample]
+
+
+def world_rows(
+    count: int, *, seed: int = 0, kinds: Sequence[str] | None = None, seeds: Sequence[int] = STAGE3_SEEDS
+) -> Any:
+    """``count`` rows of the procedural world, normal and anomalous in turn (1:1), as a ``datasets.Dataset``.
+
+    Args:
+        seed: of the draw.
+        kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`.
+        seeds: scenes to draw from.
+    """
+    from datasets import Dataset
+
+    from reward_model.world import KINDS
+
+    names = list(KINDS) if kinds is None else list(kinds)
+    unknown = sorted(set(names) - set(KINDS))
+    if unknown or not names:
+        raise ValueError(f"unknown kind(s) of anomaly {unknown}; expected some of {', '.join(KINDS)}")
+    rng = np.random.default_rng([seed, 33])
+    rows = [
+        {"seed": int(rng.integers(seeds[0], seeds[-1] + 1)), "kind": str(rng.choice(names)) if k % 2 else ""}
+        for k in range(count)
+    ]
+    return Dataset.from_list(rows)
+
+
+def world_loader(size: int) -> Load:
+    """Rows of :func:`world_rows` -> samples of ``size`` x ``size`` pixels."""
+    return partial(_load_world, size=size)
+
+
+def _load_world(row: Mapping[str, Any], *, size: int) -> GrpoSample:
+    from reward_model.world import make_annotation, make_scene
+    from reward_model.world.video import render
+
+    scene = make_scene(row["seed"], row["kind"] or None)
+    return GrpoSample(make_annotation(scene, size), lambda indices: render(scene, indices, size))
+
+
+def annotated_rows(path: str | Path, *, split: str | None = None, video_root: str | Path | None = None) -> Any:
+    """One row for each record of an annotation file, as a ``datasets.Dataset``.
+
+    Args:
+        path: a JSONL file that :func:`reward_model.data.annotations.read_annotations` reads.
+        split: keep the records of this split only.
+        video_root: where relative paths start; by default the folder of ``path``.
+
+    Raises:
+        ValueError: the file breaks a rule, or has no record of that split.
+    """
+    from datasets import Dataset
+
+    from reward_model.data.annotations import read_annotations
+
+    root = Path(video_root) if video_root else Path(path).parent
+    records = [r for r in read_annotations(path, video_root=video_root) if split in (None, r.split)]
+    if not records:
+        raise ValueError(f"{path} holds no record of split {split!r}; stage 3 needs annotated videos")
+    return Dataset.from_list([{"video": str(root / r.video), "truth": json.dumps(r.truth.to_dict())} for r in records])
+
+
+def annotated_loader(config: JudgeConfig, cache_dir: str | Path | None = None) -> Load:
+    """Rows of :func:`annotated_rows` -> samples. A video is decoded once and kept as the frames its two grids can show.
+
+    Args:
+        config: the judge's grids.
+        cache_dir: keeps decoded frames between runs; None keeps a few videos in memory.
+    """
+    from reward_model.data.frame_cache import FrameCache
+
+    return partial(_load_annotated, config=config, cache=FrameCache(cache_dir))
+
+
+def _load_annotated(row: Mapping[str, Any], *, config: JudgeConfig, cache: Any) -> GrpoSample:
+    truth = VideoAnnotation.from_dict(json.loads(row["truth"]))
+    grids = [sample_indices(truth.num_frames, truth.fps, rate) for rate in (config.scan_fps, config.zoom_fps)]
+    kept = sorted({n for grid in grids for n in grid})
+    return GrpoSample(truth, lambda indices: cache.frames(Path(row["video"]), indices, kept, truth.num_frames))

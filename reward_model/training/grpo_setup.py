@@ -1,0 +1,152 @@
+"""From a settings file to a trainer of stage 3: model, data, fast vision path; and the plan that is printed first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.training.grpo_config import GrpoConfig
+from reward_model.training.grpo_samples import annotated_loader, annotated_rows, world_loader, world_rows
+from reward_model.training.grpo_trainer import GrpoTrainer
+
+GIB = 2**30
+#: What a settings file may hold beside the settings of :class:`GrpoConfig`.
+OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision")
+
+
+def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Settings with ``name=value`` texts put over them; values are read as YAML, ``data.rows=8`` reaches inside.
+
+    Raises:
+        ValueError: an entry is not ``name=value``.
+    """
+    import yaml
+
+    result = {k: dict(v) if isinstance(v, dict) else v for k, v in settings.items()}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"{text!r} must be name=value, for instance max_steps=10")
+        outer, _, inner = name.partition(".")
+        if inner:
+            result.setdefault(outer, {})[inner] = yaml.safe_load(value)
+        else:
+            result[name] = yaml.safe_load(value)
+    return result
+
+
+@contextmanager
+def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
+    """The trainer a settings file describes, ready within the block; the fast vision path ends with it.
+
+    Raises:
+        ValueError: a setting is unknown or wrong; the message names it.
+    """
+    own = {k: settings[k] for k in OWN if k in settings}
+    config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
+    for name in ("model", "data"):
+        if name not in own:
+            raise ValueError(f"the settings must name {name!r}; see recipes/configs/stage3/mini.yaml")
+    model, processor = _load(own)
+    judge = load_judge_config(own["model"]).override(**own.get("judge", {}))
+    rows, load = _data(own["data"], judge)
+    fast, block = _fast_vision(model, processor) if own.get("fast_vision") else (None, nullcontext())
+    with block:  # before the trainer copies the model: the reference has to see frames the same way
+        trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast)
+        trainer.judge_file = judge_file(own["model"], own.get("judge", {}))
+        yield trainer
+
+
+def judge_file(model: str, changes: Mapping[str, Any]) -> str:
+    """The text of the trained judge's ``judge.json``: that of the checkpoint it started from, with the changes."""
+    import json
+
+    path = Path(model) / JUDGE_FILE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return json.dumps({**known, **changes}, indent=2) + "\n"
+
+
+def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Model on the CPU (accelerate places it) and processor."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    extra = {"attn_implementation": own["attn_implementation"]} if own.get("attn_implementation") else {}
+    dtype = getattr(torch, own.get("dtype", "float32"))
+    processor = AutoProcessor.from_pretrained(own["model"])
+    if processor.tokenizer.pad_token_id is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return AutoModelForImageTextToText.from_pretrained(own["model"], dtype=dtype, **extra), processor
+
+
+def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
+    """Rows and their loader: ``source: world`` (rows, kinds, seed) or ``source: annotations`` (path, split, video_root,
+    cache_dir).
+    """
+    options = dict(data)
+    source = options.pop("source", None)
+    if source == "world":
+        size = options.pop("size", None) or judge.frame_size
+        if not size:
+            raise ValueError("data: source 'world' needs a size: this checkpoint's judge.json has no frame_size")
+        return world_rows(options.pop("rows"), **options), world_loader(size)
+    if source == "annotations":
+        cache = options.pop("cache_dir", None)
+        return annotated_rows(options.pop("path"), **options), annotated_loader(judge, cache)
+    raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
+
+
+def _fast_vision(model: Any, processor: Any) -> tuple[Any, Any]:
+    """The mini judge's way for frames of one size: patches made for the whole batch, attention within all at once."""
+    from reward_model.training.mini_batch import MiniCollator, use_equal_images
+
+    side = math.isqrt(model.config.vision_config.num_position_embeddings)
+    collator = MiniCollator(processor, _no_rows, num_grid_per_side=side)
+    return lambda frames: collator.vision_inputs(np.stack(list(frames))), use_equal_images(model)
+
+
+def _no_rows(row: Mapping[str, Any]) -> Any:
+    raise ValueError("stage 3 uses the mini's collator for frames alone, not for rows")
+
+
+def describe(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
+    """What a run is about to do, for the terminal. Memory is arithmetic on weights, gradients and AdamW's moments;
+    activations come on top.
+    """
+    config, world = trainer.config, trainer.accelerator.num_processes
+    parameters = list(trainer.policy.parameters())
+    total = sum(p.numel() for p in parameters)
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    weights = sum(p.numel() * p.element_size() for p in parameters)
+    training = sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad)
+    reference = weights if config.beta and not config.use_lora else 0
+    memory = (weights + training + reference) / GIB
+    rollouts = config.prompts_per_step * config.num_generations
+    judge, epochs = trainer.judge_config, config.max_steps * config.prompts_per_step / len(trainer.dataset)
+    return "\n".join(
+        [
+            f"stage 3, two-turn GRPO of {settings['model']}",
+            f"  data        {len(trainer.dataset)} rows ({settings['data'].get('source')})",
+            f"  rollouts    {config.prompts_per_step} prompts x {config.num_generations} = {rollouts} a step over "
+            f"{world} process(es), at most {judge.max_scan_tokens} and {judge.max_zoom_tokens} new tokens",
+            f"  steps       {config.max_steps}, {config.num_iterations} update(s) each, learning rate "
+            f"{config.learning_rate:g}; {epochs:.2f} epochs",
+            f"  trained     {trained:,} of {total:,} parameters" + (" (LoRA)" if config.use_lora else ""),
+            f"  memory      {memory:.2f} GiB of weights, gradients, optimiser and reference, before activations and "
+            "sharding",
+            f"  output      {config.output_dir} (from step {_last_step(config)})",
+        ]
+    )
+
+
+def _last_step(config: GrpoConfig) -> int:
+    from reward_model.training.grpo_state import last_checkpoint
+
+    last = last_checkpoint(Path(config.output_dir))
+    return int(last.name.rpartition("-")[2]) if last else 0
