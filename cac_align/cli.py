@@ -19,7 +19,8 @@ COMMANDS = (score, best_of_n, report, doctor, data)
 def build_parser() -> argparse.ArgumentParser:
     """The parser with one subcommand per module of :mod:`cac_align.commands`."""
     parser = argparse.ArgumentParser(
-        prog="cac-align", description="Judge generated videos for local anomalies, choose the best of n, and prepare data for a judge."
+        prog="cac-align",
+        description="Judge generated videos for local anomalies, choose the best of n, and prepare data for a judge.",
     )
     parser.add_argument("--version", action="version", version=f"cac-align {cac_align.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -80,6 +80,7 @@ def _parse() -> argparse.Namespace:
         "--seed", type=int, default=None, help="of the first world video; those below 400000 are for training"
     )
     parser.add_argument("--kinds", nargs="*", default=None, help="anomalies of the world (default: all)")
+    parser.add_argument("--setting", default=None, help="where the world bench plays: single, objects, person, ...")
     parser.add_argument("--size", type=int, default=None, help="height and width of the world's videos in pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="videos judged at once; 4 to 8 for an 8B model")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"))
@@ -89,7 +90,7 @@ def _parse() -> argparse.Namespace:
 def _benches(args: argparse.Namespace) -> dict[str, Any]:
     from reward_model.evaluation.bench_names import open_bench
 
-    options = {"videos": args.videos, "seed": args.seed, "kinds": args.kinds, "size": args.size}
+    options = {name: getattr(args, name) for name in ("videos", "seed", "kinds", "size", "setting")}
     options |= {"video_root": args.video_root, "video_pattern": args.video_pattern}
     return dict(open_bench(name, **options) for name in args.bench)
 

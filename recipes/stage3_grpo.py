@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,21 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
     from reward_model.training.grpo_config import GrpoConfig, read_yaml
-    from reward_model.training.grpo_setup import changed, describe, open_trainer
+    from reward_model.training.grpo_setup import changed, describe, open_trainer, plan_config
+    from reward_model.training.plan import print_plan
 
     if args.list_settings:
         print(GrpoConfig.help_text())
         return
     settings = changed(read_yaml(args.config), args.set)
+    if args.dry_run:
+        print_plan(plan_config(settings))
+        print("One sample is one rollout's training pass; drawing the rollouts and the reference pass come on top.")
+        return
     with open_trainer(settings) as trainer:
         main_process = trainer.accelerator.is_main_process
         if main_process:
             print(describe(trainer, settings), flush=True)
-        if args.dry_run:
-            return
         trainer.train(resume=not args.restart)
         folder = trainer.export(Path(trainer.config.output_dir) / "judge")
         if main_process:
@@ -55,10 +59,17 @@ def parse(arguments: list[str] | None) -> Any:
     parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/stage3")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the file")
     parser.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, print the plan, do not train")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the plan (parameters, memory, time) without loading anything, and stop",
+    )
     parser.add_argument("--list-settings", action="store_true", help="print every setting and its meaning")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -165,7 +165,8 @@ class LocalBackend:
         """
         shows = any(isinstance(part, np.ndarray) for c in conversations for m in c for part in m.content)
         grid, features = self._vision(conversations) if shows else (None, None)
-        counts = iter((grid.prod(-1) // self.processor.image_processor.merge_size**2).tolist() if shows else ())
+        merge = self.processor.image_processor.merge_size
+        counts = iter([] if grid is None else (grid.prod(-1) // merge**2).tolist())
         image = self.processor.image_token
         texts = []
         for conversation, suffix in zip(conversations, suffixes, strict=True):

@@ -48,6 +48,7 @@ class WorldBench:
         kinds: of anomalies, by default all there are.
         size: height and width in pixels.
         style: of the world; training knows ``"plain"`` only.
+        setting: where all videos play, by default wherever their anomaly can happen.
 
     Example:
         >>> bench = WorldBench(4)
@@ -60,6 +61,7 @@ class WorldBench:
     kinds: Sequence[str] = field(default_factory=lambda: tuple(KINDS))
     size: int = SIZE
     style: str = "plain"
+    setting: str | None = None
     name: ClassVar[str] = "world"
 
     def __post_init__(self) -> None:
@@ -76,9 +78,9 @@ class WorldBench:
             raise IndexError(f"video {index} of a bench of {self.num_videos}")
         kind, seed = self.kinds[index // 2 % len(self.kinds)], self.seed + index
         if index % 2:
-            frames, truth = make_video(seed, kind, size=self.size, style=self.style)
+            frames, truth = make_video(seed, kind, size=self.size, style=self.style, setting=self.setting)
             return BenchVideo(frames, truth, kind)
-        setting = make_scene(seed + 1, kind, style=self.style).setting
+        setting = make_scene(seed + 1, kind, style=self.style, setting=self.setting).setting
         frames, truth = make_video(seed, None, size=self.size, style=self.style, setting=setting)
         return BenchVideo(frames, truth, "")
 
@@ -94,6 +96,7 @@ class WorldBench:
             "kinds": list(self.kinds),
             "size": self.size,
             "style": self.style,
+            "setting": self.setting,
         }
 
 

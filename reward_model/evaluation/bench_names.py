@@ -22,6 +22,7 @@ def open_bench(
     seed: int | None = None,
     kinds: Sequence[str] | None = None,
     size: int | None = None,
+    setting: str | None = None,
     video_root: str | Path | None = None,
     video_pattern: str | None = None,
 ) -> tuple[str, Bench]:
@@ -30,7 +31,7 @@ def open_bench(
     Args:
         text: what to open.
         videos: how many, in place of the bench's own number.
-        seed: of the ``world`` bench only; the others keep their reserved seeds.
+        seed, setting: of the ``world`` bench only; the others keep their reserved seeds and play everywhere.
         kinds, size: of procedural benches.
         video_root: where the videos of a file lie.
         video_pattern: how the videos of a ViF-CoT file are named.
@@ -45,7 +46,8 @@ def open_bench(
         options["num_per_cell"] = None if videos is None else videos // len(CELLS)
         return text, HardBench(**_given(options))
     if text in _WORLD:
-        options |= {"num_videos": videos, "seed": seed if text == "world" else None}
+        own = {"seed": seed, "setting": setting} if text == "world" else {}
+        options |= {"num_videos": videos, **own}
         return text, _WORLD[text](**_given(options))
     name, separator, file = text.rpartition("=")
     if name == "vif":

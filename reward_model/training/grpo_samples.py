@@ -26,6 +26,8 @@ def world_rows(
 ) -> Any:
     """``count`` rows of the procedural world, normal and anomalous in turn (1:1), as a ``datasets.Dataset``.
 
+    A normal video is drawn where an anomaly could have been, so that the setting tells nothing.
+
     Args:
         seed: of the draw.
         kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`.
@@ -33,17 +35,19 @@ def world_rows(
     """
     from datasets import Dataset
 
-    from reward_model.world import KINDS
+    from reward_model.world.kinds import KINDS, SETTINGS_OF
 
     names = list(KINDS) if kinds is None else list(kinds)
     unknown = sorted(set(names) - set(KINDS))
     if unknown or not names:
         raise ValueError(f"unknown kind(s) of anomaly {unknown}; expected some of {', '.join(KINDS)}")
     rng = np.random.default_rng([seed, 33])
-    rows = [
-        {"seed": int(rng.integers(seeds[0], seeds[-1] + 1)), "kind": str(rng.choice(names)) if k % 2 else ""}
-        for k in range(count)
-    ]
+    rows = []
+    for k in range(count):
+        kind = str(rng.choice(names))
+        setting = str(rng.choice(SETTINGS_OF[kind]))
+        seed_of_video = int(rng.integers(seeds[0], seeds[-1] + 1))
+        rows.append({"seed": seed_of_video, "kind": kind if k % 2 else "", "setting": setting})
     return Dataset.from_list(rows)
 
 
@@ -56,7 +60,7 @@ def _load_world(row: Mapping[str, Any], *, size: int) -> GrpoSample:
     from reward_model.world import make_annotation, make_scene
     from reward_model.world.video import render
 
-    scene = make_scene(row["seed"], row["kind"] or None)
+    scene = make_scene(row["seed"], row["kind"] or None, setting=row["setting"])
     return GrpoSample(make_annotation(scene, size), lambda indices: render(scene, indices, size))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,12 @@ from reward_model.training.grpo_config import GrpoConfig
 from reward_model.training.grpo_samples import annotated_loader, annotated_rows, world_loader, world_rows
 from reward_model.training.grpo_trainer import GrpoTrainer
 
+if TYPE_CHECKING:
+    from reward_model.training.plan import PlanConfig
+
 GIB = 2**30
 #: What a settings file may hold beside the settings of :class:`GrpoConfig`.
-OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision")
+OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan")
 
 
 def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -61,6 +64,36 @@ def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
         trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast)
         trainer.judge_file = judge_file(own["model"], own.get("judge", {}))
         yield trainer
+
+
+def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
+    """What ``--dry-run`` plans for; ``plan`` in the settings may name ``model``, ``num_gpus``, ``peak_tflops`` and
+    other fields of :class:`~reward_model.training.plan.PlanConfig`.
+
+    A step is counted as the training passes of its rollouts, each as long as a scan; drawing them and the reference
+    pass come on top.
+
+    Raises:
+        ValueError: a setting is unknown or wrong.
+    """
+    from reward_model.training.plan import PlanConfig
+
+    config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
+    known = dict(settings.get("plan") or {})
+    gpus = int(known.get("num_gpus", 8))
+    rollouts = config.prompts_per_step * config.num_generations * config.num_iterations
+    defaults = {
+        "model": settings.get("model"),
+        "lora_r": config.lora_r if config.use_lora else None,
+        "steps": config.max_steps,
+        "accumulation": max(1, math.ceil(rollouts / gpus)),
+        "num_gpus": gpus,
+        "gradient_checkpointing": config.gradient_checkpointing,
+    }
+    try:
+        return PlanConfig(stage="stage3", **{**defaults, **known})
+    except TypeError as error:
+        raise ValueError(f"plan: {error}; its fields are those of reward_model.training.plan.PlanConfig") from None
 
 
 def judge_file(model: str, changes: Mapping[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 A row is a few numbers (task, seed, kind, ...); frames are rendered when a batch is put together, so a data set of any
 size costs no disk and the same row always gives the same sample. Tasks: ``frame`` (one frame under any frame number,
-stage 1), ``clip`` (two to five frames at 8 fps), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn
-one would predict it, at 8 fps).
+stage 1), ``clip`` (two to five frames at 8 fps), ``strip`` (right and wrong frames of a video in any order, asked like a
+scan), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one would predict it, at 8 fps).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from reward_model.world.video import SIZE, make_annotation, render
 TRAIN_SEEDS = range(0, 100_000)
 SCAN_FPS, ZOOM_FPS = 4, 8
 MIN_ZOOM, MAX_ZOOM = 4, 24
+#: Most frames of a strip: as many as a scan of five seconds.
+STRIP_FRAMES = 21
 #: Share of stage 2 during which scans grow from a few frames to whole videos.
 CURRICULUM = 0.4
 #: Videos of the mini generator are smaller than the judge's frames; this is their side in pixels.
@@ -60,7 +62,7 @@ def draw_rows(
 
 
 def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
-    usable = [k for k in kinds if task != "frame" or k in SINGLE_FRAME]
+    usable = [k for k in kinds if task not in ("frame", "strip") or k in SINGLE_FRAME]
     # Some windows of abnormal videos miss the anomaly and count as normal.
     share = 0.62 if task == "zoom" else 0.5
     kind, abnormal = str(rng.choice(usable)), rng.random() < share
@@ -78,7 +80,7 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
         "small": bool(rng.random() < (0.5 if setting == "single" else 0.1)),
         "strength": float(strength),
         "num_frames": int(4 * rng.integers(8, 25) + 1) if rng.random() < 0.2 else 81,
-        "cot": bool(rng.random() < 0.7),
+        "cot": task == "strip" or bool(rng.random() < 0.7),
         "draw": int(rng.integers(2**31)),
     }
 
@@ -149,7 +151,35 @@ def _frame(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gen
     return Example(conversation, format_report(shift_report(report, first)))
 
 
-_TASKS = {"scan": _scan, "zoom": _zoom, "clip": _clip, "frame": _frame}
+def _strip(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
+    """In a video an anomalous frame mostly follows another one, so that the last sentence nearly tells the next and a
+    model may never learn to look. Here only looking helps: every frame is right or wrong by the toss of a coin.
+    """
+    count = int(rng.integers(3, STRIP_FRAMES + 1))
+    if truth.anomalies:
+        wrong = list(truth.anomalies[0].frames.frames())
+        right = [n for n in range(truth.num_frames) if n not in truth.anomalies[0].frames]
+        share = rng.uniform(0.2, 0.6)
+        indices = [int(rng.choice(wrong if rng.random() < share else right)) for _ in range(count)]
+    else:
+        indices = [int(n) for n in rng.integers(truth.num_frames, size=count)]
+    anomalies = tuple(
+        replace(anomaly, frames=FrameRange(start, end), boxes={})
+        for anomaly in truth.anomalies
+        for start, end in runs([n in anomaly.frames for n in indices])
+    )
+    text = narrate_frames(anomalies, count) if cot else ""
+    report = TurnReport("abnormal" if anomalies else "normal", text, anomalies)
+    return Example(prompts.scan(frames_of(indices), truth.prompt), format_report(report, boxes=False))
+
+
+def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
+    """First and last index of each run of true flags."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, int), [0]])))
+    return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+
+
+_TASKS = {"scan": _scan, "zoom": _zoom, "clip": _clip, "strip": _strip, "frame": _frame}
 
 
 def _start_near(truth: VideoAnnotation, grid: Sequence[int], length: int, rng: np.random.Generator) -> int:
@@ -230,7 +260,7 @@ def order_by_length(rows: Dataset, batch: int, *, window: int = 16) -> Dataset:
 def _expected_length(row: Mapping[str, Any]) -> int:
     """About how many tokens prompt and answer have."""
     if row["task"] != "zoom":
-        return {"frame": 40, "clip": 80, "scan": 220}[row["task"]]
+        return {"frame": 40, "clip": 80, "strip": 200, "scan": 220}[row["task"]]
     if not row["kind"]:
         return 110
     fault = scene_of(row).fault

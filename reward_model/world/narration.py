@@ -67,7 +67,7 @@ def narrate_frames(anomalies: Sequence[Anomaly], num_frames: int, *, first: int 
     for k in range(num_frames):
         states = [STATES[anomaly_kind(a)] for a in anomalies if k in a.frames]
         sentences.append(f"Frame {k + first}: {' '.join(states) or NORMAL_STATE}")
-    reasons = [a.reason[:1].upper() + a.reason[1:] + "." for a in anomalies]
+    reasons = [text[:1].upper() + text[1:] + "." for text in dict.fromkeys(a.reason for a in anomalies)]
     return " ".join([*sentences, *(reasons or [NO_ANOMALY])])
 
 

@@ -306,7 +306,7 @@ def test_it_answers_through_stock_batched_generation(shipped):
     """Left padding, batches of unequal prompts and the answer's end all have to work with nothing but transformers."""
     prompts = load_prompts("compact")
     videos = [(300_000 + i, kind) for i, kind in enumerate((None, "squash", "split", "vanish"))]
-    made = [make_video(seed, kind) for seed, kind in videos]
+    made = [make_video(seed, kind, setting="single", size=32) for seed, kind in videos]
     grids = [GRID, GRID[:13], GRID, GRID[:17]]
     conversations = [prompts.scan(frames[grid]) for (frames, _), grid in zip(made, grids, strict=True)]
     together, alone = ask(*shipped, conversations), [ask(*shipped, [c])[0] for c in conversations]
@@ -318,7 +318,7 @@ def test_it_answers_through_stock_batched_generation(shipped):
 def test_it_finds_clear_anomalies_and_leaves_normal_videos_alone(shipped):
     prompts = load_prompts("compact")
     cases = [(310_000 + i, kind) for i, kind in enumerate([None, "squash", None, "split", None, "vanish"] * 3)]
-    made = [make_video(seed, kind) for seed, kind in cases]
+    made = [make_video(seed, kind, setting="single", size=32) for seed, kind in cases]
     answers = ask(*shipped, [prompts.scan(frames[GRID]) for frames, _ in made])
     right = 0
     for (_, kind), answer in zip(cases, answers, strict=True):

@@ -69,10 +69,10 @@ def test_the_same_pattern_fits_the_mini_judge():
     from peft import get_peft_model
 
     model = get_peft_model(build_judge("tiny")[0], lora_config(r=4))
-    assert lora_modules(model) == {VIT: 2 * 4, ADAPTER: 2 * 2, LLM: 2 * 7}
+    assert lora_modules(model) == {VIT: 3 * 4, ADAPTER: 2 * 2, LLM: 2 * 7}
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in n for n in trained)
-    assert "LoRA on 8 linear layers" in describe_trainable(model)
+    assert "LoRA on 12 linear layers" in describe_trainable(model)
 
 
 def test_lora_on_the_language_model_alone_is_refused():
@@ -91,11 +91,12 @@ def test_a_foreign_module_is_not_counted_silently():
 @pytest.mark.parametrize(("height", "width"), [(480, 832), (720, 1280), (100, 333)])
 def test_tokens_per_frame_are_those_of_the_processor(height, width):
     processor = build_processor().image_processor
-    processor.size = {"shortest_edge": 16 * 16, "longest_edge": 200_000}
-    counted = processor.get_number_of_image_patches(height, width, {"min_pixels": 16 * 16, "max_pixels": 200_000}) // (
-        processor.merge_size**2
-    )
-    assert tokens_per_frame(height, width, patch=8, merge=2, max_pixels=200_000) == counted
+    side = processor.patch_size * processor.merge_size
+    limits = {"min_pixels": side**2, "max_pixels": 200_000}
+    processor.size = {"shortest_edge": side**2, "longest_edge": 200_000}
+    counted = processor.get_number_of_image_patches(height, width, limits) // processor.merge_size**2
+    sizes = {"patch": processor.patch_size, "merge": processor.merge_size}
+    assert tokens_per_frame(height, width, **sizes, max_pixels=200_000) == counted
 
 
 def test_forward_flops_agree_with_torchs_counter_on_a_real_forward():
@@ -114,7 +115,8 @@ def test_forward_flops_agree_with_torchs_counter_on_a_real_forward():
     labels = batch.pop("labels")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**batch)
-    frame_tokens = int(batch["image_grid_thw"][0].prod()) // 4
+    merged = processor.image_processor.merge_size**2
+    frame_tokens = int(batch["image_grid_thw"][0].prod()) // merged
     tokens = batch["input_ids"].shape[1]
     shape = model.config
     ours = forward_flops(shape, num_frames=6, frame_tokens=frame_tokens, tokens=tokens, answer_tokens=tokens)
@@ -122,7 +124,7 @@ def test_forward_flops_agree_with_torchs_counter_on_a_real_forward():
     # embedding, which the formula leaves out.
     text, vision = shape.text_config, shape.vision_config
     ours += 2 * tokens**2 * text.num_attention_heads * text.head_dim * text.num_hidden_layers
-    patches = 6 * frame_tokens * 4
+    patches = 6 * frame_tokens * merged
     ours += 2 * patches * 3 * 2 * vision.patch_size**2 * vision.hidden_size
     assert (labels != -100).any()
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.02)
