@@ -32,7 +32,7 @@ from reward_model.world.tracking import find_faults
 #: What counts as a fault: all the rule knows, or the kinds the mini judge was trained to see.
 RULES = {
     "any fault": {"missing", "vanishes", "grows", "deforms", "splits", "jumps"},
-    "a fault of a kind the judge knows": {"vanishes", "deforms", "splits", "jumps"},
+    "a fault of a kind the judge knows": {"vanishes", "deforms", "splits"},
 }
 
 

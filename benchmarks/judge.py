@@ -29,7 +29,7 @@ from reward_model.backends import Completion, Conversation, Sampling
 from reward_model.backends.local import WORDS, LocalBackend
 from reward_model.judge import TwoTurnJudge
 from reward_model.schema import VerdictScore
-from reward_model.world import KINDS, make_video
+from reward_model.world import make_video
 
 
 class OneByOne:
@@ -99,8 +99,9 @@ def main() -> None:
     args = parser.parse_args()
 
     backend = LocalBackend(args.model, device=args.device, dtype=args.dtype)
-    kinds = list(KINDS)
-    videos = [make_video(700_000 + k, None if k % 2 else kinds[k // 2 % len(kinds)])[0] for k in range(args.videos)]
+    kinds = ("squash", "split", "vanish")
+    wanted = [None if k % 2 else kinds[k // 2 % len(kinds)] for k in range(args.videos)]
+    videos = [make_video(700_000 + k, kind, setting="single", size=32)[0] for k, kind in enumerate(wanted)]
 
     def judge(model: Any, batch_size: int, **options: Any) -> Callable[[], Any]:
         return lambda: TwoTurnJudge(model, backend.config, batch_size=batch_size, **options).judge(videos, fps=16)

@@ -4,6 +4,7 @@ should, the checkpoint does its job.
 
 import json
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -335,3 +336,26 @@ def test_it_draws_boxes_in_turn_two(shipped):
     report = parse_turn(answer, turn=2, num_frames=len(grid))
     assert report.types == narrate_zoom(truth, grid).types
     assert report.anomalies[0].boxes
+
+
+# --- strips -----------------------------------------------------------------------------------------------------------
+
+
+def test_strips_say_of_every_frame_what_it_shows_and_give_nothing_away_by_order():
+    """Neighbouring sentences must not predict each other: that is what strips are for."""
+    from reward_model.training.mini_data import runs, scene_of
+    from reward_model.world.narration import NORMAL_STATE
+
+    changes = frames = 0
+    for row in draw_rows(["strip"] * 60, seed=8).to_list():
+        example = make_example(row)
+        count = sum(not isinstance(p, str) for p in example.conversation[0].content)
+        report = parse_turn(example.answer, turn=1, num_frames=count)
+        sentences = report.cot.split("Frame ")[1 : count + 1]
+        wrong = [NORMAL_STATE not in s for s in sentences]
+        assert runs(wrong) == [(a.frames.start, a.frames.end) for a in report.anomalies]
+        if any(wrong):
+            assert scene_of(row).fault is not None
+            changes += sum(a != b for a, b in pairwise(wrong))
+            frames += count - 1
+    assert changes > 0.3 * frames
