@@ -17,7 +17,7 @@ demo: $(READY)  ## best-of-5 with the two embedded mini models; writes outputs/d
 	$(BIN)/python recipes/best_of_n.py
 
 test: $(READY)  ## everything that runs in under five minutes, offline, on the CPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: $(READY)  ## the slow tests too: trainings, a browser, the published numbers
 	$(BIN)/python -m pytest -m ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,14 @@ from reward_model.schema import AnomalyType, Box, FrameRange
 def write_clip(path: Path) -> None:
     """24 frames at 8 fps, 48 x 32."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded_clip())
+
+
+@cache
+def encoded_clip() -> bytes:
+    """Encoding takes a second and a half for the threads the encoder starts, so it is done once."""
     frames = np.random.default_rng(0).integers(0, 255, (24, 32, 48, 3), dtype=np.uint8)
-    iio.imwrite(path, frames, fps=8, plugin="pyav", codec="libx264")
+    return iio.imwrite("<bytes>", frames, extension=".mp4", fps=8, plugin="pyav", codec="libx264")
 
 
 # --- units ------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from reward_model.training.grpo_log import clip_strip
 from reward_model.training.grpo_math import group_advantages
 from reward_model.training.grpo_prepare import check_no_dropout
 from reward_model.training.grpo_sampler import Sampled
-from reward_model.training.grpo_setup import changed, describe, open_trainer
+from reward_model.training.grpo_setup import OWN, changed, describe, open_trainer, plan_config
 from reward_model.training.grpo_state import CheckpointError, last_checkpoint
 from reward_model.training.grpo_trainer import DivergenceError, GrpoTrainer
 from reward_model.training.mini_config import build_judge
@@ -557,13 +557,14 @@ def test_every_prompt_comes_once_an_epoch(tmp_path):
 @pytest.mark.parametrize("name", ["mini", "full"])
 def test_shipped_settings_are_valid(name):
     data = read_yaml(ROOT / "recipes" / "configs" / "stage3" / f"{name}.yaml")
-    own = {
-        k: data.pop(k) for k in ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision") if k in data
-    }
+    planned = plan_config(data)
+    own = {k: data.pop(k) for k in OWN if k in data}
     config = GrpoConfig.from_dict(data)
     assert "model" in own and "data" in own
     JudgeConfig().override(**own.get("judge", {}))
+    assert planned.stage == "stage3" and planned.steps == config.max_steps
     if name == "full":
+        assert planned.num_gpus * planned.accumulation == 64 * 8
         assert (config.max_steps, config.prompts_per_step, config.num_generations, config.learning_rate) == (
             *(250, 64, 8),
             1e-6,
