@@ -317,6 +317,6 @@ def test_shares_are_those_of_the_model(judge):
     (answers,) = one([prompt], [400], 1)
     top = int(shares.argmax())
     seen = np.mean([a.ids[0] == top for a in answers])
-    expected = float(shares[top])
+    expected = float(shares[top].detach())
     assert abs(seen - expected) < 4 * np.sqrt(expected * (1 - expected) / 400) + 1e-9
     assert len({a.ids[0] for a in answers}) > 5
