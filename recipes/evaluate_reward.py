@@ -129,9 +129,9 @@ def _ablation(args: argparse.Namespace) -> dict[str, list[Any]]:
 
 
 def _report(args: argparse.Namespace, results: Any, rows: dict[str, list[Any]]) -> tuple[list[Any], list[Path]]:
-    from reward_model.data.files import write_text
     from reward_model.evaluation.ablation import ablation_table
     from reward_model.evaluation.reports import make_tables, to_json, write_report
+    from reward_model.files import write_text
 
     tables = make_tables(results)
     if rows:

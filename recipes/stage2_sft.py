@@ -11,34 +11,21 @@ command line too. The same command continues a stopped run. Progress: the bar on
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
 STAGE = "stage2"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses, trains, exports, and says where the judge is."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    for noisy in ("httpx", "datasets", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from reward_model.training.stage_run import run_recipe
 
-    from reward_model.training.guards import TrainingStopped
-    from reward_model.training.stage_config import parse_stage
-    from reward_model.training.stage_run import run_stage
-
-    try:
-        folder = run_stage(STAGE, *parse_stage(arguments))
-    except (ValueError, TrainingStopped) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if folder is not None:
-        print(f'{STAGE} is done: CaCReward("{folder}")')
-    return 0
+    return run_recipe(STAGE, arguments)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from reward_model.lazy import lazy_names
 
 _HOMES = {
     "Anomaly": "reward_model.schema",
@@ -61,14 +62,4 @@ if TYPE_CHECKING:
     from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VideoAnnotation
     from reward_model.video import VideoError
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -135,9 +135,9 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from reward_model.data.files import write_text
     from reward_model.data.statistics import dataset_statistics
     from reward_model.data.statistics_plot import plot_statistics
+    from reward_model.files import write_text
 
     records = read_source(args)
     if args.split is not None:

@@ -180,8 +180,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def run_export(args: argparse.Namespace) -> int:
     """Writes the tasks and the configuration they need."""
     from reward_model.data.annotations import read_annotations
-    from reward_model.data.files import write_text
     from reward_model.data.formats import cvat, label_studio
+    from reward_model.files import write_text
 
     records = read_annotations(args.annotations, check_videos=False)
     if args.format == "label-studio":

@@ -6,8 +6,9 @@ Names load when they are first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from reward_model.lazy import lazy_names
 
 _HOMES = {
     "AnnotationError": "reward_model.data.annotations",
@@ -47,14 +48,4 @@ if TYPE_CHECKING:
     from reward_model.data.statistics import dataset_statistics
     from reward_model.data.validation import Problem, ValidationReport, validate_annotations
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

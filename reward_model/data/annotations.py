@@ -16,10 +16,10 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reward_model.data.files import atomic
 from reward_model.data.line_checks import check_object
 from reward_model.data.records import RECORD_KEYS, Record, rebase, video_path
 from reward_model.data.validation import Problem, ValidationReport, check_together, validate_annotations
+from reward_model.files import atomic
 
 __all__ = [
     "AnnotationError",

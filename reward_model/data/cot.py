@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from reward_model.data.files import atomic
+from reward_model.files import atomic
 from reward_model.parsing import ParseError, parse_turn
 from reward_model.schema import Status, TurnReport
 

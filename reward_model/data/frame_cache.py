@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.data.files import atomic
+from reward_model.files import atomic
 from reward_model.video import VideoError, read_file, resize_frames, to_frames
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_model.data.files import atomic
 from reward_model.data.statistics import SALIENCY_NAMES, DatasetStatistics
+from reward_model.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_model.data.files import atomic
 from reward_model.evaluation.calibration import calibration_error, reliability_bins
 from reward_model.evaluation.measure import readout_values
 from reward_model.evaluation.row import Row
+from reward_model.files import atomic
 from reward_model.readout import READOUTS
 
 #: Probabilities of "normal", and whether it was.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_model.data.files import write_text
 from reward_model.evaluation.class_tables import (
     hard_table,
     kind_table,
@@ -23,6 +22,7 @@ from reward_model.evaluation.result import EvaluationResult
 from reward_model.evaluation.row import Row
 from reward_model.evaluation.suite import Results, rows_of
 from reward_model.evaluation.table import Table
+from reward_model.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.data.files import write_text
 from reward_model.evaluation.bench import Bench
 from reward_model.evaluation.row import Row
+from reward_model.files import write_text
 
 logger = logging.getLogger(__name__)
 

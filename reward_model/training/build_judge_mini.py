@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reward_model.prompts import load_prompts
+from reward_model.training.judge_folder import write_judge
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_config import build_judge, judge_settings
 from reward_model.training.mini_data import make_example, stage1_rows, stage2_rows
@@ -121,23 +122,7 @@ def save_judge(model: Any, processor: Any, folder: str | Path) -> Path:
     """Writes a loadable checkpoint folder with ``judge.json``, replacing an older one in a single rename; a
     README.md found there is kept.
     """
-    folder = Path(folder)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    model.save_pretrained(fresh)
-    processor.save_pretrained(fresh)
-    for weights in fresh.glob("*.safetensors"):
-        weights.chmod(0o644)
-    (fresh / "judge.json").write_text(judge_settings(load_prompts("compact").version))
-    if (card := folder / "README.md").exists():
-        shutil.copy2(card, fresh / "README.md")
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
+    return write_judge(model, processor, folder, judge_settings(load_prompts("compact").version))
 
 
 def _steps(steps: int, scale: float) -> int:

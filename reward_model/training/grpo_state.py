@@ -19,8 +19,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from reward_model.config import JUDGE_FILE
-
 STATE_FILE = "grpo_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -107,33 +105,6 @@ def fingerprint(model: torch.nn.Module) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().flatten()[:4096].cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def export_judge(model: Any, processor: Any, folder: str | Path, judge_file: str, state: Any = None) -> Path:
-    """Writes a loadable judge: weights, processor and ``judge.json``; an older one is replaced at the end, its
-    README.md kept.
-
-    Args:
-        model: the bare model; LoRA must be merged before.
-        judge_file: text of ``judge.json``.
-        state: gathered state dict where weights are sharded.
-    """
-    folder = Path(folder)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.parent.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(fresh, **({"state_dict": state} if state is not None else {}))
-    processor.save_pretrained(fresh)
-    (fresh / JUDGE_FILE).write_text(judge_file, encoding="utf-8")
-    if (card := folder / "README.md").is_file():
-        shutil.copy2(card, fresh / "README.md")
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    fresh.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
 
 
 def _sampler_file(process: int) -> str:

@@ -43,12 +43,12 @@ from reward_model.training.grpo_sampler import Generator, ModelSampler, stop_tok
 from reward_model.training.grpo_samples import Load
 from reward_model.training.grpo_state import (
     CheckpointError,
-    export_judge,
     fingerprint,
     last_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
+from reward_model.training.judge_folder import write_judge
 from reward_model.training.rollout_rows import (
     PromptBuilder,
     Row,
@@ -428,7 +428,7 @@ class GrpoTrainer:
         elif self.config.use_lora:
             bare = bare.merge_and_unload()
         if self.accelerator.is_main_process:
-            export_judge(bare, self.processor, folder, self.judge_file, state)
+            write_judge(bare, self.processor, folder, self.judge_file, state)
         self.accelerator.wait_for_everyone()
         return Path(folder)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_model.training.guards import last_complete_checkpoint
+from reward_model.training.guards import TrainingStopped, last_complete_checkpoint
 from reward_model.training.plan import print_plan
-from reward_model.training.stage_config import StageArguments, load_model, plan_config
+from reward_model.training.stage_config import StageArguments, load_model, parse_stage, plan_config
 from reward_model.training.stage_data import stage_data
 
 if TYPE_CHECKING:
@@ -20,6 +22,21 @@ log = logging.getLogger(__name__)
 
 #: Longest answer that is generated to be looked at; a full one would hold up an evaluation for minutes.
 SHOWN_TOKENS = 1024
+
+
+def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
+    """:func:`run_stage` from a command line: exit code 0, or 1 after one line that says what is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for noisy in ("httpx", "datasets", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        folder = run_stage(name, *parse_stage(arguments))
+    except (ValueError, TrainingStopped) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if folder is not None:
+        print(f'{name} is done: CaCReward("{folder}")')
+    return 0
 
 
 def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) -> Path | None:

@@ -19,7 +19,7 @@ from reward_model.data.corruptions.compose import KINDS, candidates, corrupt
 from reward_model.data.corruptions.decoys import DECOYS, reblend
 from reward_model.data.corruptions.footage import Footage
 from reward_model.data.corruptions.mp4 import write_mp4
-from reward_model.data.files import write_text
+from reward_model.files import write_text
 from reward_model.schema import AnomalyType, VideoAnnotation
 from reward_model.video import VideoError, load_video
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reward_model.data.files import atomic
+from reward_model.files import atomic
 
 #: Constant rate factor: at 12 the error of 8-bit video is about that of its conversion to 4:2:0.
 CRF = 12

@@ -9,12 +9,12 @@ from typing import Any
 
 from reward_model.data.annotations import write_annotations
 from reward_model.data.cot import write_cot
-from reward_model.data.files import write_text
 from reward_model.data.records import Record, rebase
 from reward_model.data.synthesis.accounting import account, to_markdown
 from reward_model.data.synthesis.results import left_out, to_samples, with_saliency
 from reward_model.data.synthesis.run import Synthesis
 from reward_model.data.synthesis.tally import Price
+from reward_model.files import write_text
 
 COT_FILE, ANNOTATIONS_FILE, DISCARDED_FILE = "cot.jsonl", "annotations_with_saliency.jsonl", "discarded.jsonl"
 

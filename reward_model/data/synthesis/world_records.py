@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from reward_model.data.annotations import write_annotations
-from reward_model.data.files import atomic
 from reward_model.data.records import Record
+from reward_model.files import atomic
 from reward_model.world import KINDS, make_video
 
 #: Seeds of training videos lie below 100,000.
