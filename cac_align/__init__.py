@@ -20,14 +20,16 @@ _HOMES = {
     "BestOfNOutput": "cac_align.selection",
     "CaCReward": "cac_align.rewards.cac",
     "CompositeReward": "cac_align.rewards.composite",
+    "UnifiedReward": "cac_align.rewards.unified",
     "best_of_n": "cac_align.selection",
 }
 
-__all__ = ["BestOfNOutput", "CaCReward", "CompositeReward", "__version__", "best_of_n"]
+__all__ = ["BestOfNOutput", "CaCReward", "CompositeReward", "UnifiedReward", "__version__", "best_of_n"]
 
 if TYPE_CHECKING:
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
+    from cac_align.rewards.unified import UnifiedReward
     from cac_align.selection import BestOfNOutput, best_of_n
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

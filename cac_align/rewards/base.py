@@ -48,13 +48,16 @@ class RewardError(ValueError):
 class Evaluation:
     """What a reward said about some videos; all lists have one entry per video.
 
-    ``parts`` holds the scores of each member of a composite reward; ``reasons`` says why a score is None.
+    ``parts`` holds sub-scores: the axes of a reward, the members of a composite one. ``reasons`` says why a score is
+    None, or which member it was made without. ``group_scores`` are the standardised values behind scores that depend on
+    a group (:class:`~cac_align.rewards.composite.CompositeReward`), None elsewhere.
     """
 
     scores: list[float | None]
     verdicts: list[Verdict | None]
     reasons: list[str | None]
     parts: dict[str, list[float | None]] = field(default_factory=dict)
+    group_scores: list[float | None] | None = None
 
 
 def reward_name(reward: Any) -> str:

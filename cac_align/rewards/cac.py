@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.rewards.base import RewardError
+from cac_align.rewards.source import (
+    BackendSource,
+    announce_demo,
+    check_backend,
+    check_on_error,
+    check_several,
+    shipped_folder,
+)
 
 if TYPE_CHECKING:
     from reward_model.judge import TwoTurnJudge
     from reward_model.schema import Verdict
 
 MODEL_VARIABLE = "CAC_REWARD_MODEL"
-BACKENDS = ("local", "openai", "replay")
 
 
 class CaCReward:
@@ -73,22 +78,22 @@ class CaCReward:
         backend_options: dict[str, Any] | None = None,
         **judge_options: Any,
     ) -> None:
-        if isinstance(backend, str) and backend not in BACKENDS:
-            raise ValueError(f"backend={backend!r} must be one of {', '.join(BACKENDS)}, or a backend object")
-        if on_error not in ("none", "raise"):
-            raise ValueError(f"on_error={on_error!r} must be 'none' or 'raise'")
-        if isinstance(backend, str) and backend != "openai" and (base_url or api_key):
-            raise ValueError(f"base_url and api_key belong to backend='openai', not {backend!r}")
+        check_backend(backend, base_url, api_key)
+        check_on_error(on_error)
         self.backend, self.on_error = backend, on_error
         self.model = (
             None if not isinstance(backend, str) else str(model) if model is not None else _default_model(backend)
         )
-        options: dict[str, Any] = {
-            "local": {"revision": revision, "device": device, "dtype": dtype},
-            "openai": {"base_url": base_url},
-        }.get(backend if isinstance(backend, str) else "", {})
-        self._backend_options = {**options, **(backend_options or {})}
-        self._api_key = api_key
+        self._source = BackendSource(
+            self.model,
+            backend,
+            base_url=base_url,
+            api_key=api_key,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            options=backend_options,
+        )
         chosen = {
             "readout": readout,
             "reasoning": reasoning,
@@ -104,7 +109,7 @@ class CaCReward:
     @property
     def name(self) -> str:
         """The model's short name, for reports."""
-        return Path(self.model).name if self.model is not None else str(getattr(self.backend, "name", "judge"))
+        return self._source.name
 
     @property
     def judge_model(self) -> TwoTurnJudge:
@@ -118,24 +123,12 @@ class CaCReward:
         from reward_model.config import JudgeConfig
         from reward_model.judge import TwoTurnJudge
 
-        backend = self._open_backend() if isinstance(self.backend, str) else self.backend
+        if self.backend == "local":
+            assert self.model is not None
+            _announce_mini(self.model)
+        backend = self._source.open()
         config = getattr(backend, "config", None)
         return TwoTurnJudge(backend, config if isinstance(config, JudgeConfig) else None, **self._judge_options)
-
-    def _open_backend(self) -> Any:
-        assert self.model is not None
-        if self.backend == "local":
-            from reward_model.backends.local import LocalBackend
-
-            _announce_mini(self.model)
-            return LocalBackend(self.model, **self._backend_options)
-        if self.backend == "openai":
-            from reward_model.backends.openai import OpenAIBackend
-
-            return OpenAIBackend(self.model, api_key=self._api_key, **self._backend_options)
-        from reward_model.backends.replay import ReplayBackend
-
-        return ReplayBackend(self.model, **self._backend_options)
 
     def __call__(
         self,
@@ -167,8 +160,7 @@ class CaCReward:
         Raises:
             ValueError: ``videos`` is a single video, numbers do not match, or fps is needed and absent.
         """
-        if isinstance(videos, str | os.PathLike) or getattr(videos, "ndim", 5) == 4:
-            raise ValueError("videos must be a list of videos, got a single one; pass [video], or use .judge(video)")
+        check_several(videos, ", or use .judge(video)")
         verdicts = self.judge_model.judge(videos, prompts, fps=fps)
         failed = [f"video {k}: {v.error}" for k, v in enumerate(verdicts) if v.score is None]
         if failed and self.on_error == "raise":
@@ -176,10 +168,10 @@ class CaCReward:
         return verdicts
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_judge", "_lock", "_api_key")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_judge", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _judge=None, _api_key=None, _lock=threading.Lock())
+        self.__dict__.update(state, _judge=None, _lock=threading.Lock())
 
     def __repr__(self) -> str:
         backend = getattr(self.backend, "name", self.backend)
@@ -188,10 +180,7 @@ class CaCReward:
 
 def mini_judge_folder() -> Path | None:
     """Where the embedded mini judge lies, in an installed package or in a checkout; None where it is not shipped."""
-    package = Path(str(files("reward_model")))
-    return next(
-        (f for f in (package / "assets" / "cac-mini", package.parent / "assets" / "cac-mini") if f.is_dir()), None
-    )
+    return shipped_folder("cac-mini")
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -219,10 +208,9 @@ def _default_model(backend: str) -> str:
 @cache
 def _announce_mini(model: str) -> None:
     """Warns once per process that the embedded judge is no judge of real footage."""
-    folder = mini_judge_folder()
-    if folder is not None and Path(model).resolve() == folder.resolve():
-        warnings.warn(
-            "the embedded mini judge is demo-scale: it knows the procedural world of reward_model.world and nothing of "
-            'real footage. For real videos pass a trained checkpoint: CaCReward("my-org/cac-8b")',
-            stacklevel=5,
-        )
+    announce_demo(
+        model,
+        mini_judge_folder(),
+        "it knows the procedural world of reward_model.world and nothing of real footage. "
+        'For real videos pass a trained checkpoint: CaCReward("my-org/cac-8b")',
+    )

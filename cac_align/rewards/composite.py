@@ -1,65 +1,217 @@
-"""Several rewards as one: the mean of their scores, which all live in [0, 1]."""
+"""Several rewards as one, in [0, 1]: their mean, or their standing in the group of videos of one prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from cac_align.rewards.base import Evaluation, RewardError, evaluate, reward_name
+from cac_align.rewards.base import Evaluation, RewardError, check_callable, evaluate, reward_name
+from cac_align.rewards.normalise import group_zscores, mean_of_parts, normal_cdf, per_reward_scores
 
 if TYPE_CHECKING:
     import numpy as np
 
+logger = logging.getLogger(__name__)
+
+NORMALISATIONS = ("affine", "zscore", "per_reward")
+POLICIES = ("none", "drop", "raise")
+
 
 class CompositeReward:
-    """The mean of several rewards. A video that one of them could not judge has no mean: its score is None.
+    """Several rewards as one. The parts are kept: ``evaluate(...).parts`` holds every member's scores under its name,
+    and its sub-scores under ``name/axis``.
 
     Args:
-        rewards: at least one reward; all must answer in [0, 1], or their mean would mean nothing.
+        rewards: at least one reward, in a list or by name.
+        weights: of the rewards, by name or in their order, zero or more; None: all equal. They need not make one. A
+            reward of weight 0 is asked and reported and counts for nothing.
+        normalise: how scores of different kinds meet.
+
+            ``"affine"``: each reward answers in [0, 1] already; their weighted mean (the paper's "mean of normalised
+            scores"). The only one in which the score of a video does not depend on the others.
+
+            ``"zscore"``: that mean, standardised in the group of videos of one prompt. A trainer that standardises by
+            itself needs ``"affine"`` for the same result.
+
+            ``"per_reward"``: each reward standardised in its group, then averaged, so that a reward counts by its
+            weight and not by its spread (GDPO, arXiv 2601.05242, without the whitening of the batch that ends it).
+            Members may answer in any scale.
+
+            Standardised values are no rewards in [0, 1]. They stand in ``evaluate(...).group_scores``; the scores are
+            their normal distribution function, which keeps their order and is 0.5 at the group's mean.
+        on_failure: what becomes of a video that a reward of weight above 0 could not judge. ``"none"``: no score.
+            ``"drop"``: the mean of the others, reported in ``reasons`` and logged; it is then on another footing than
+            its group, least so with ``"per_reward"``. ``"raise"``: RewardError.
 
     Raises:
-        RewardError: ``rewards`` is empty; when called, a member answers outside [0, 1].
+        RewardError: ``rewards`` is empty or holds something that cannot be called; when called, a member breaks its
+            contract or answers outside [0, 1], or with ``on_failure="raise"`` could not judge a video.
+        ValueError: an unknown option, or weights that do not fit; when called, groups of one video.
 
     Example:
         >>> half = lambda videos, prompts=None, *, fps, **kwargs: [0.5] * len(videos)
         >>> one = lambda videos, prompts=None, *, fps, **kwargs: [1.0] * len(videos)
         >>> CompositeReward([half, one])([None, None], fps=16)
         [0.75, 0.75]
+        >>> CompositeReward({"a": half, "b": one}, weights={"a": 3, "b": 1})([None], fps=16)
+        [0.625]
     """
 
-    def __init__(self, rewards: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        rewards: Sequence[Any] | Mapping[str, Any],
+        *,
+        weights: Mapping[str, float] | Sequence[float] | None = None,
+        normalise: Literal["affine", "zscore", "per_reward"] = "affine",
+        on_failure: Literal["none", "drop", "raise"] = "none",
+    ) -> None:
         if not rewards:
             raise RewardError("a composite reward needs at least one reward, got an empty list")
-        self.rewards = list(rewards)
-        self.names = _distinct([reward_name(r) for r in self.rewards])
-        self.name = "mean(" + ", ".join(self.names) + ")"
+        if normalise not in NORMALISATIONS:
+            raise ValueError(f"normalise={normalise!r} must be one of {', '.join(NORMALISATIONS)}")
+        if on_failure not in POLICIES:
+            raise ValueError(f"on_failure={on_failure!r} must be one of {', '.join(POLICIES)}")
+        named = isinstance(rewards, Mapping)
+        self.rewards = list(rewards.values()) if isinstance(rewards, Mapping) else list(rewards)
+        for reward in self.rewards:
+            check_callable(reward)
+        self.names = list(rewards) if named else _distinct([reward_name(r) for r in self.rewards])
+        self.weights = _weights(weights, self.names)
+        self.normalise, self.on_failure = normalise, on_failure
+        self.name = _title(self.names, self.weights, normalise)
 
     def __call__(
-        self, videos: Sequence[np.ndarray], prompts: Sequence[str] | None = None, *, fps: float, **kwargs: Any
+        self,
+        videos: Sequence[np.ndarray],
+        prompts: Sequence[str] | str | None = None,
+        *,
+        fps: float,
+        groups: Sequence[Hashable] | None = None,
+        **kwargs: Any,
     ) -> list[float | None]:
-        return self.evaluate(videos, prompts, fps=fps).scores
+        """The score of each video, in [0, 1]. Arguments as in :meth:`evaluate`."""
+        return self.evaluate(videos, prompts, fps=fps, groups=groups).scores
 
-    def evaluate(self, videos: Sequence[np.ndarray], prompts: Sequence[str] | None = None, *, fps: float) -> Evaluation:
-        """Scores with each member's part, the first verdict any member gave, and the reasons of those that gave
-        none."""
+    def evaluate(
+        self,
+        videos: Sequence[np.ndarray],
+        prompts: Sequence[str] | str | None = None,
+        *,
+        fps: float,
+        groups: Sequence[Hashable] | None = None,
+    ) -> Evaluation:
+        """Scores with every part, the first verdict any member gave, and what the members could not judge.
+
+        Args:
+            videos: (T, H, W, 3) uint8 each. A group must come whole, in one call.
+            prompts: one text per video; one string serves all.
+            fps: frames per second.
+            groups: which group each video belongs to; None: equal prompts are a group. Not used by ``"affine"``.
+        """
+        prompts = [prompts] * len(videos) if isinstance(prompts, str) else prompts
+        members = self._groups(len(videos), prompts, groups)  # refused before a judge is asked
         answers = [evaluate(r, videos, prompts, fps=fps) for r in self.rewards]
-        parts = {name: answer.scores for name, answer in zip(self.names, answers, strict=True)}
-        for name, scores in parts.items():
-            for position, score in enumerate(scores):
+        if self.normalise != "per_reward":
+            self._check_range(answers)
+        failed = self._failures(answers, len(videos))
+        counted = [
+            [None if self.on_failure != "drop" and failed[k] else score for k, score in enumerate(answer.scores)]
+            for answer in answers
+        ]
+        scores, group_scores = self._combine(counted, members)
+        parts: dict[str, list[float | None]] = {}
+        for name, answer in zip(self.names, answers, strict=True):
+            parts |= {name: answer.scores, **{f"{name}/{axis}": part for axis, part in answer.parts.items()}}
+        verdicts = [
+            next((a.verdicts[k] for a in answers if a.verdicts[k] is not None), None) for k in range(len(videos))
+        ]
+        missing = [
+            "; ".join(f"{n}: {a.reasons[k]}" for n, a in zip(self.names, answers, strict=True) if a.scores[k] is None)
+            for k in range(len(videos))
+        ]
+        return Evaluation(scores, verdicts, [m or None for m in missing], parts, group_scores)
+
+    def _combine(
+        self, counted: list[list[float | None]], groups: Sequence[Hashable]
+    ) -> tuple[list[float | None], list[float | None] | None]:
+        """Scores in [0, 1] of all videos, and what they were before the distribution function."""
+        if self.normalise == "per_reward":
+            values = per_reward_scores(counted, self.weights, groups)
+        else:
+            values = mean_of_parts(counted, self.weights)
+            if self.normalise == "affine":
+                return values, None
+            values = group_zscores(values, groups)
+        return [None if z is None else normal_cdf(z) for z in values], values
+
+    def _groups(
+        self, num_videos: int, prompts: Sequence[str] | None, groups: Sequence[Hashable] | None
+    ) -> Sequence[Hashable]:
+        if self.normalise == "affine":
+            return [None] * num_videos
+        found = groups if groups is not None else prompts
+        if found is None or len(found) != num_videos:
+            raise ValueError(
+                f"normalise={self.normalise!r} compares the videos of a group: pass one prompt (or groups=...) per "
+                f"video, got {'none' if found is None else len(found)} for {num_videos} videos"
+            )
+        alone = [group for group, size in Counter(found).items() if size == 1]
+        if alone:
+            raise ValueError(
+                f"normalise={self.normalise!r} needs at least two videos of every prompt in one call, there is one of "
+                f"{str(alone[0])[:80]!r}; pass whole groups, or use normalise='affine'"
+            )
+        return found
+
+    def _check_range(self, answers: Sequence[Evaluation]) -> None:
+        for name, answer in zip(self.names, answers, strict=True):
+            for position, score in enumerate(answer.scores):
                 if score is not None and not -1e-6 <= score <= 1 + 1e-6:
                     raise RewardError(
                         f"reward {name!r} returned {score:.4g} for video {position}; "
-                        "rewards that are averaged must be in [0, 1]: rescale it"
+                        "rewards that are averaged must be in [0, 1]: rescale it, or use normalise='per_reward'"
                     )
-        scores, verdicts, reasons = [], [], []
-        for k in range(len(videos)):
-            values = [answer.scores[k] for answer in answers]
-            known = [v for v in values if v is not None]
-            scores.append(sum(known) / len(known) if len(known) == len(values) else None)
-            verdicts.append(next((a.verdicts[k] for a in answers if a.verdicts[k] is not None), None))
-            missing = [f"{n}: {a.reasons[k]}" for n, a in zip(self.names, answers, strict=True) if a.scores[k] is None]
-            reasons.append("; ".join(missing) or None)
-        return Evaluation(scores, verdicts, reasons, parts)
+
+    def _failures(self, answers: Sequence[Evaluation], num_videos: int) -> list[bool]:
+        """Which videos lack the score of a reward that counts; reported, or raised."""
+        failed = [False] * num_videos
+        for name, weight, answer in zip(self.names, self.weights, answers, strict=True):
+            lost = [k for k, score in enumerate(answer.scores) if score is None]
+            if not lost or weight == 0:
+                continue
+            said = f"reward {name!r} could not judge {len(lost)} of {num_videos} videos (video {lost[0]}: "
+            said += f"{answer.reasons[lost[0]]})"
+            if self.on_failure == "raise":
+                raise RewardError(said)
+            logger.warning("%s; %s", said, "left out" if self.on_failure == "drop" else "they have no score")
+            for k in lost:
+                failed[k] = True
+        return failed
+
+
+def _weights(weights: Mapping[str, float] | Sequence[float] | None, names: list[str]) -> list[float]:
+    """One weight per reward, in order."""
+    if weights is None:
+        return [1.0] * len(names)
+    if isinstance(weights, Mapping):
+        if set(weights) != set(names):
+            raise ValueError(f"weights are given for {sorted(weights)}, the rewards are {sorted(names)}; give one each")
+        weights = [weights[name] for name in names]
+    found = [float(w) for w in weights]
+    if len(found) != len(names) or not all(math.isfinite(w) and w >= 0 for w in found) or sum(found) == 0:
+        raise ValueError(
+            f"weights={found} must be one finite number of 0 or more for each of the {len(names)} rewards, not all 0"
+        )
+    return found
+
+
+def _title(names: list[str], weights: list[float], normalise: str) -> str:
+    equal = len(set(weights)) == 1
+    listed = ", ".join(n if equal else f"{w:g} {n}" for n, w in zip(names, weights, strict=True))
+    return f"{'mean' if normalise == 'affine' else normalise}({listed})"
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -1,9 +1,9 @@
 """How UnifiedReward models (arXiv 2503.05236) are asked about one video, and how their answers become a number.
 
 ``aps`` belongs to the 2.0 checkpoints, ``video5`` to the first generation; neither is for the Think and Flex
-checkpoints, which compare pairs only. Number and order of frames, the axes, their ranges, the labels of the caption and
-of the answer lines are the official protocol; the sentences around them are our own wording, so scores can differ a
-little from the official scripts'.
+checkpoints, which compare pairs only (:mod:`reward_model.evaluation.unified_pairs`). Number and order of frames, the
+axes, their ranges, the labels of the caption and of the answer lines are the official protocol; the sentences around
+them are our own wording, so scores can differ a little from the official scripts'.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ def _line(axis: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(axis)}\W{{0,4}}?{scope}\W{{0,4}}?:[\s*]*({number})", re.IGNORECASE)
 
 
-def stride_indices(num_frames: int) -> list[int]:
-    """``int(i N / 16)``: the official sampler of ``aps``; the last frame is never shown and short videos repeat
-    frames.
+def stride_indices(num_frames: int, count: int = 16) -> list[int]:
+    """``int(i N / count)``: the official sampler of the 2.0 scripts; the last frame is never shown and short videos
+    repeat frames.
 
     >>> stride_indices(81)[:3], stride_indices(81)[-1]
     ([0, 5, 10], 75)
     """
-    return [int(i * num_frames / 16) for i in range(16)]
+    return [int(i * num_frames / count) for i in range(count)]
 
 
 def even_indices(num_frames: int) -> list[int]:

@@ -1,24 +1,35 @@
-"""UnifiedReward as a baseline: its official protocols over any backend, one number per video (F-74)."""
+"""UnifiedReward's official point protocols over any backend, one number per video (F-74)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from reward_model.backends.base import Backend, Completion, Conversation, Sampling
-from reward_model.evaluation.unified_protocols import PROTOCOLS, ScoreError
+from reward_model.evaluation.unified_pairs import PairProtocol
+from reward_model.evaluation.unified_protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.video import VideoError, load_video
 
 
 @dataclass(frozen=True)
 class UnifiedScore:
-    """One scored video: the mean of its axes in [0, 1], or None and the reason; ``text`` is the answer."""
+    """One scored video.
 
-    value: float | None
-    axes: dict[str, float] = field(default_factory=dict)
+    Attributes:
+        score: mean of the axes in [0, 1], or None.
+        axes: each axis in [0, 1].
+        error: why there is no score.
+        text: the model's answer.
+        provenance: the model, the protocol and the hash of its wording.
+    """
+
+    score: float | None
+    axes: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     text: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class UnifiedReward:
@@ -30,7 +41,8 @@ class UnifiedReward:
 
     Args:
         backend: who answers.
-        protocol: ``"aps"`` for 2.0 checkpoints, ``"video5"`` for the first generation.
+        protocol: ``"aps"`` for 2.0 checkpoints, ``"video5"`` for the first generation, or one of your own.
+        batch_size: videos asked about at once; None: all.
 
     Example:
         >>> backend = OpenAIBackend("UnifiedReward", base_url="http://judge:8000/v1")            # doctest: +SKIP
@@ -38,22 +50,23 @@ class UnifiedReward:
         [0.61]
     """
 
-    def __init__(self, backend: Backend, protocol: str = "aps") -> None:
-        if protocol not in PROTOCOLS:
+    def __init__(self, backend: Backend, protocol: str | Protocol = "aps", *, batch_size: int | None = None) -> None:
+        if isinstance(protocol, str) and protocol not in PROTOCOLS:
             raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}")
-        self.backend, self.protocol = backend, PROTOCOLS[protocol]
+        self.backend, self.batch_size = backend, batch_size
+        self.protocol = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
 
     def __call__(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None, **kwargs: Any
     ) -> list[float | None]:
         """The score in [0, 1] of each video; None where the answer held none."""
-        return [found.value for found in self.score(videos, prompts, fps=fps)]
+        return [found.score for found in self.score(videos, prompts, fps=fps)]
 
     def explain(
         self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None
     ) -> list[tuple[float | None, str | None]]:
         """Score of each video, or None with the reason."""
-        return [(found.value, found.error) for found in self.score(videos, prompts, fps=fps)]
+        return [(found.score, found.error) for found in self.score(videos, prompts, fps=fps)]
 
     def score(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None
@@ -74,12 +87,17 @@ class UnifiedReward:
         rates = list(fps) if isinstance(fps, Sequence) else [fps] * len(videos)
         asked = [self._ask(v, t or "", r) for v, t, r in zip(videos, texts, rates, strict=True)]
         ready = [c for c in asked if not isinstance(c, str)]
-        answers = iter(self.backend.generate(ready, Sampling(self.protocol.max_new_tokens)) if ready else [])
-        return [UnifiedScore(None, error=c) if isinstance(c, str) else self._read(next(answers)) for c in asked]
+        answers = ask_in_batches(self.backend, ready, Sampling(self.protocol.max_new_tokens), self.batch_size)
+        found = [None if isinstance(c, str) else next(answers) for c in asked]
+        by = self.describe()
+        return [
+            UnifiedScore(None, error=str(c), provenance=by) if answer is None else self._read(answer, by)
+            for c, answer in zip(asked, found, strict=True)
+        ]
 
     def describe(self) -> dict[str, Any]:
-        """Provenance of the model, and the protocol."""
-        return {**self.backend.describe(), "protocol": self.protocol.name}
+        """Provenance of the model and the protocol."""
+        return describe(self.backend, self.protocol)
 
     def _ask(self, video: Any, prompt: str, fps: float | None) -> Conversation | str:
         try:
@@ -87,11 +105,31 @@ class UnifiedReward:
         except VideoError as error:
             return str(error)
 
-    def _read(self, answer: Completion) -> UnifiedScore:
+    def _read(self, answer: Completion, by: Mapping[str, Any]) -> UnifiedScore:
         if answer.error:
-            return UnifiedScore(None, error=answer.error)
+            return UnifiedScore(None, error=answer.error, provenance=by)
         try:
-            axes = self.protocol.read(answer.text)
+            axes = self.protocol.read(complete_lines(answer))
         except ScoreError as error:
-            return UnifiedScore(None, error=str(error), text=answer.text)
-        return UnifiedScore(sum(axes.values()) / len(axes), axes, text=answer.text)
+            return UnifiedScore(None, error=str(error), text=answer.text, provenance=by)
+        return UnifiedScore(sum(axes.values()) / len(axes), axes, text=answer.text, provenance=by)
+
+
+def describe(backend: Backend, protocol: Protocol | PairProtocol) -> dict[str, Any]:
+    """Provenance of the model, the protocol, and the first eight digits of its wording's SHA-256."""
+    wording = sha256(protocol.question.encode()).hexdigest()[:8]
+    return {**backend.describe(), "protocol": protocol.name, "wording": wording}
+
+
+def ask_in_batches(
+    backend: Backend, conversations: Sequence[Conversation], sampling: Sampling, batch_size: int | None
+) -> Iterator[Completion]:
+    """The answers in order, ``batch_size`` conversations at a time; None: all at once."""
+    step = batch_size or max(len(conversations), 1)
+    for start in range(0, len(conversations), step):
+        yield from backend.generate(conversations[start : start + step], sampling)
+
+
+def complete_lines(answer: Completion) -> str:
+    """The answer's text without a last line that the token limit cut: ``Style Score (1-5): 4`` may have become 4.8."""
+    return answer.text if answer.finished else answer.text.rpartition("\n")[0]

@@ -117,7 +117,7 @@ def test_aps_shows_sixteen_frames_then_one_text_and_reads_the_mean_of_three():
     text = "Alignment Score (1-5): 2.4036\nPhysics Score (1-5): 3\nStyle Score (1-5): 5.0"
     backend = Scripted(lambda c: Completion(text))
     [found] = UnifiedReward(backend).score([VIDEOS[0].frames], ["a {caption} <|im_end|>"], fps=16)
-    assert found.value == pytest.approx(((2.4036 + 3 + 5) / 3 - 1) / 4)
+    assert found.score == pytest.approx(((2.4036 + 3 + 5) / 3 - 1) / 4)
     [(conversation, sampling)] = backend.asked
     *frames, question = conversation[0].content
     assert len(frames) == 16 and sampling.temperature == 0

@@ -1,0 +1,103 @@
+"""Prompt lists: which texts a generator is trained and evaluated on, read and checked before anything is drawn."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reward_model.schema import AnomalyType
+
+#: Wan reads 512 tokens of a prompt and drops the rest without a word; English text stays below with 300 words.
+MAX_WORDS = 300
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text to draw a video from, and the family of anomalies it provokes, where that is known."""
+
+    text: str
+    family: AnomalyType | None = None
+
+
+def read_prompts(path: str | os.PathLike[str], *, max_words: int = MAX_WORDS) -> list[Prompt]:
+    """The prompts of a file, in order.
+
+    Args:
+        path: ``.txt`` with one prompt per line, or ``.jsonl`` with one object per line: ``prompt``, and if you like
+            ``family`` (any spelling that :meth:`reward_model.schema.AnomalyType.parse` knows). Other fields are
+            ignored.
+        max_words: more are an error.
+
+    Raises:
+        ValueError: the file is missing, empty or of another kind, or has lines that are empty, broken, too long or
+            repeated (letter case and spaces do not make a difference). The message lists the first five.
+
+    Example:
+        >>> len(read_prompts("assets/prompts/train.jsonl"))                                       # doctest: +SKIP
+        240
+    """
+    path = Path(path)
+    if path.suffix not in (".txt", ".jsonl"):
+        raise ValueError(f"{str(path)!r} must end in .txt (one prompt per line) or .jsonl (objects with 'prompt')")
+    if not path.is_file():
+        raise ValueError(f"no prompt file at {str(path)!r}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    if lines == [""]:
+        raise ValueError(f"{str(path)!r} holds no prompt")
+    prompts: list[Prompt] = []
+    wrong: list[str] = []
+    first_seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            prompt = _read_line(line.strip(), path.suffix, max_words)
+            earlier = first_seen.setdefault(_key(prompt.text), number)
+            if earlier != number:
+                raise ValueError(f"the same prompt as line {earlier}; keep one")
+            prompts.append(prompt)
+        except ValueError as error:
+            wrong.append(f"line {number}: {error}")
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise ValueError(f"{str(path)!r}: " + "; ".join(wrong[:_SHOWN]) + more)
+    return prompts
+
+
+def shared_prompts(first: Iterable[Prompt], second: Iterable[Prompt]) -> list[str]:
+    """The texts that are in both lists, in the order of ``second``; a training and an evaluation list share none."""
+    keys = {_key(p.text) for p in first}
+    return [p.text for p in second if _key(p.text) in keys]
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _read_line(line: str, suffix: str, max_words: int) -> Prompt:
+    if not line:
+        raise ValueError("empty; delete it")
+    prompt = Prompt(line) if suffix == ".txt" else _read_object(line)
+    words = len(prompt.text.split())
+    if words > max_words:
+        raise ValueError(f"{words} words, more than max_words={max_words}; text encoders cut long prompts silently")
+    return prompt
+
+
+def _read_object(line: str) -> Prompt:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"no JSON ({error})") from None
+    text = data.get("prompt") if isinstance(data, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"needs an object with a text under 'prompt', got {line[:60]!r}")
+    family = data.get("family")
+    if family is not None and not isinstance(family, str):
+        raise ValueError(f"family={family!r} must be text, such as 'human'")
+    return Prompt(text.strip(), None if family is None else AnomalyType.parse(family))

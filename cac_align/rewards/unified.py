@@ -1,0 +1,266 @@
+"""UnifiedReward (arXiv 2503.05236) as a reward: how well a video agrees with its prompt, obeys physics and looks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from cac_align.rewards.base import Evaluation, RewardError
+from cac_align.rewards.ranking import Comparison, Ranking, compare_all, rank_by_share
+from cac_align.rewards.source import BackendSource, check_backend, check_on_error, check_several
+from cac_align.rewards.unified_model import announce_mini, check_fit, default_model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reward_model.evaluation.unified_pairs import PairProtocol
+    from reward_model.evaluation.unified_protocols import Protocol
+    from reward_model.evaluation.unified_reward import UnifiedScore
+
+POINT_PROTOCOLS = ("aps", "video5")
+PAIR_PROTOCOLS = ("pair", "pair_score", "think_pair", "flex_pair")
+#: How checkpoints that score single videos compare two of them.
+PARTNERS = {"aps": "pair_score", "video5": "pair"}
+LOCAL_BATCH_SIZE = 8
+
+
+class UnifiedReward:
+    """Scores videos with a UnifiedReward checkpoint, by its official protocols, greedily.
+
+    Checkpoints on Qwen3-VL run in this process, those on Qwen2.5-VL, Qwen3.5 and LLaVA behind a server. The score is
+    the mean of the protocol's axes, each brought from its range to [0, 1] by (x - low) / (high - low); the overall
+    1-10 of ``video5`` was never trained (its authors say so) and is not read. An answer that lacks an axis is no score.
+    The model loads when it is first needed; pickled copies carry neither weights nor key, like
+    :class:`~cac_align.rewards.cac.CaCReward`.
+
+    Args:
+        model: folder or hub id of a checkpoint, the name a server serves it under, or for ``replay`` a recording. None
+            takes ``$UNIFIED_REWARD_MODEL``, else an embedded mini judge where one is shipped.
+        backend: ``"local"`` (transformers), ``"openai"`` (any compatible server), ``"replay"``, or a backend object.
+        protocol: ``"aps"`` (2.0 checkpoints: alignment, physics, style), ``"video5"`` (first generation: five axes), or
+            one that compares only: ``"pair"``, ``"pair_score"``, ``"think_pair"`` (Think checkpoints), ``"flex_pair"``
+            (Flex checkpoints).
+        base_url, api_key: of the server.
+        revision, device, dtype: of the local model. Pin the revision: checkpoints have been replaced silently.
+        batch_size: videos asked about at once; None: 8 locally, all elsewhere.
+        max_new_tokens: of an answer; None: as the protocol says.
+        on_error: ``"none"`` scores a video that cannot be scored None, ``"raise"`` raises.
+        backend_options: more for the backend, such as ``{"deadline_s": 60}``.
+
+    Raises:
+        ValueError: an unknown option, no model at hand, or a checkpoint and a protocol that do not fit.
+        RewardError: with ``on_error="raise"``, a video that cannot be scored.
+
+    Example:
+        >>> reward = UnifiedReward("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b")                    # doctest: +SKIP
+        >>> reward([frames], ["a red ball bounces"], fps=16)                                     # doctest: +SKIP
+        [0.6142]
+        >>> reward.rank([first, second, third], "a red ball bounces", fps=16).order              # doctest: +SKIP
+        [2, 0, 1]
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        backend: Literal["local", "openai", "replay"] | Any = "local",
+        protocol: str = "aps",
+        base_url: str | None = None,
+        api_key: str | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: Any = None,
+        batch_size: int | None = None,
+        max_new_tokens: int | None = None,
+        on_error: Literal["none", "raise"] = "none",
+        backend_options: dict[str, Any] | None = None,
+    ) -> None:
+        check_backend(backend, base_url, api_key)
+        check_on_error(on_error)
+        if protocol not in (*POINT_PROTOCOLS, *PAIR_PROTOCOLS):
+            raise ValueError(f"protocol={protocol!r} must be one of {', '.join((*POINT_PROTOCOLS, *PAIR_PROTOCOLS))}")
+        for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value!r} must be at least 1, or None")
+        self.backend, self.protocol, self.on_error = backend, protocol, on_error
+        self.model = (
+            None if not isinstance(backend, str) else str(model) if model is not None else default_model(backend)
+        )
+        check_fit(self.model, protocol)
+        self.batch_size = LOCAL_BATCH_SIZE if batch_size is None and backend == "local" else batch_size
+        self.max_new_tokens = max_new_tokens
+        self._source = BackendSource(
+            self.model,
+            backend,
+            base_url=base_url,
+            api_key=api_key,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            options=backend_options,
+        )
+        self._opened: Any = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The model's short name, for reports."""
+        return self._source.name
+
+    @property
+    def opened_backend(self) -> Any:
+        """The backend itself; the model loads on first use."""
+        with self._lock:
+            if self._opened is None:
+                if self.backend == "local":
+                    assert self.model is not None
+                    announce_mini(self.model)
+                self._opened = self._source.open()
+        return self._opened
+
+    def __call__(
+        self,
+        videos: Sequence[Any],
+        prompts: Sequence[str] | str | None = None,
+        *,
+        fps: float | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """The score in [0, 1] of each video; None where it could not be scored. Arguments as in :meth:`score`."""
+        return [found.score for found in self.score(videos, prompts, fps=fps)]
+
+    def score(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
+    ) -> list[UnifiedScore]:
+        """Everything about each video's score: axes, the answer, the reason of a None, provenance.
+
+        Args:
+            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+                W), lists of images.
+            prompts: the text each video was made from; one string serves all. Needed: agreement with it is scored.
+            fps: frames per second; checked and then ignored, the protocols go by frames.
+
+        Raises:
+            ValueError: ``videos`` is a single one, a prompt is missing, numbers do not match, or the protocol compares
+                only.
+        """
+        from reward_model.evaluation.unified_reward import UnifiedReward as Scorer
+
+        check_several(videos)
+        texts = _texts(prompts, len(videos))
+        if self.protocol in PAIR_PROTOCOLS:
+            raise ValueError(
+                f"protocol={self.protocol!r} compares videos and scores none; use .compare or .rank, "
+                "or a 2.0 checkpoint with protocol='aps'"
+            )
+        scorer = Scorer(self.opened_backend, self._point_protocol(), batch_size=self.batch_size)
+        found = scorer.score(videos, texts, fps=_rate(fps))
+        self._raise_for([f"video {k}: {f.error}" for k, f in enumerate(found) if f.score is None], "score")
+        return found
+
+    def evaluate(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
+    ) -> Evaluation:
+        """The scores, each axis as a part, and the reason of every None. Arguments as in :meth:`score`."""
+        found = self.score(videos, prompts, fps=fps)
+        axes = self._point_protocol().axes
+        parts = {axis: [f.axes.get(axis) if f.score is not None else None for f in found] for axis in axes}
+        return Evaluation([f.score for f in found], [None] * len(found), [f.error for f in found], parts)
+
+    def compare(self, video_a: Any, video_b: Any, prompt: str, *, fps: float | None = None) -> Comparison:
+        """How much ``video_a`` is preferred to ``video_b``, asked in both orders to cancel the bias of position.
+
+        Arguments and errors as in :meth:`rank`. ``aps`` checkpoints are asked by ``pair_score``, ``video5`` ones by
+        ``pair``.
+        """
+        ranking = self.rank([video_a, video_b], prompt, fps=fps)
+        return ranking.comparisons.get((0, 1)) or Comparison(
+            None, error="; ".join(f"{'ab'[k]}: {reason}" for k, reason in enumerate(ranking.reasons) if reason)
+        )
+
+    def rank(self, videos: Sequence[Any], prompt: str, *, fps: float | None = None) -> Ranking:
+        """Videos of one prompt, ranked by their mean preference over the others: n (n - 1) questions.
+
+        Args:
+            videos: at least two, as in :meth:`score`.
+            prompt: the text all were made from.
+            fps: checked and then ignored.
+
+        Raises:
+            ValueError: ``videos`` is a single one or fewer than two, or the prompt is empty.
+            RewardError: with ``on_error="raise"``, a video that cannot be compared with any other.
+        """
+        check_several(videos)
+        if len(videos) < 2:
+            raise ValueError(f"ranking needs at least two videos, got {len(videos)}")
+        [text] = _texts(prompt, 1)
+        frames, unreadable = _load(videos, _rate(fps))
+        positions = list(frames)
+        found = compare_all(self.opened_backend, self._pair_protocol(), list(frames.values()), text, self.batch_size)
+        ranking = rank_by_share({(positions[a], positions[b]): c for (a, b), c in found.items()}, len(videos))
+        reasons = [unreadable.get(k, reason) for k, reason in enumerate(ranking.reasons)]
+        self._raise_for([f"video {k}: {r}" for k, r in enumerate(reasons) if r], "compare")
+        return replace(ranking, reasons=reasons)
+
+    def _point_protocol(self) -> Protocol:
+        from reward_model.evaluation.unified_protocols import PROTOCOLS
+
+        chosen = PROTOCOLS[self.protocol]
+        return chosen if self.max_new_tokens is None else replace(chosen, max_new_tokens=self.max_new_tokens)
+
+    def _pair_protocol(self) -> PairProtocol:
+        from reward_model.evaluation.unified_pairs import PAIR_PROTOCOLS as KNOWN
+
+        chosen = KNOWN[PARTNERS.get(self.protocol, self.protocol)]
+        return chosen if self.max_new_tokens is None else replace(chosen, max_new_tokens=self.max_new_tokens)
+
+    def _raise_for(self, failed: list[str], deed: str) -> None:
+        if failed and self.on_error == "raise":
+            raise RewardError(f"could not {deed} " + "; ".join(failed))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_opened", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _opened=None, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        backend = getattr(self.backend, "name", self.backend)
+        return f"UnifiedReward({self.model!r}, backend={backend!r}, protocol={self.protocol!r})"
+
+
+def _texts(prompts: Sequence[str] | str | None, count: int) -> list[str]:
+    """One prompt per video."""
+    texts: list[Any] = [prompts] * count if prompts is None or isinstance(prompts, str) else list(prompts)
+    if len(texts) != count:
+        raise ValueError(f"{len(texts)} prompts for {count} videos; give one for all, or one each")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"the prompt of video {position} is {text!r}; UnifiedReward scores how well a video agrees with its "
+                "prompt: pass the text it was made from"
+            )
+    return texts
+
+
+def _rate(fps: float | None) -> float:
+    """A frame rate for reading arrays, which the protocols ignore."""
+    from reward_model.video import check_fps
+
+    return 1.0 if fps is None else check_fps(fps)
+
+
+def _load(videos: Sequence[Any], fps: float) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """Frames of the readable videos and the reasons of the others, by position."""
+    from reward_model.video import VideoError, load_video
+
+    frames, unreadable = {}, {}
+    for position, video in enumerate(videos):
+        try:
+            frames[position] = load_video(video, fps).frames
+        except VideoError as error:
+            unreadable[position] = str(error)
+    return frames, unreadable
