@@ -1,0 +1,62 @@
+"""Flow-GRPO: online RL of diffusers flow-matching pipelines, as pure maths and one scheduler.
+
+The pipeline is never forked. :class:`FlowSDEScheduler` takes the place of ``pipe.scheduler`` and draws the stochastic
+steps, and the same kernel functions recompute their log-probs in training. Every other module is a set of pure
+functions: :mod:`kernels` and :mod:`objectives` hold the equations, :mod:`windows` and :mod:`sampling` say what is drawn
+where, :mod:`advantages` and :mod:`credit` turn rewards and verdicts into weights, :mod:`canaries` watch for hacking.
+
+Example:
+    >>> from cac_align.flow_grpo import sde_sampling                                     # doctest: +SKIP
+    >>> with sde_sampling(pipe, kernel="cps", noise_level=0.7) as scheduler:             # doctest: +SKIP
+    ...     with scheduler.rollout(seeds=[1, 2], windows=(2, 3)) as trajectory:
+    ...         videos = pipe(["a dog catches a ball"] * 2).frames
+    >>> [record.log_prob for record in trajectory]                                       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reward_model.lazy import lazy_names
+
+_HOMES = {
+    "FlowSDEScheduler": "cac_align.flow_grpo.scheduler",
+    "GroupSampler": "cac_align.flow_grpo.sampling",
+    "SDEWindow": "cac_align.flow_grpo.windows",
+    "Schedule": "cac_align.flow_grpo.schedule",
+    "StepRecord": "cac_align.flow_grpo.trajectory",
+    "Trajectory": "cac_align.flow_grpo.trajectory",
+    "check_pipeline": "cac_align.flow_grpo.pipeline",
+    "compute_advantages": "cac_align.flow_grpo.advantages",
+    "log_prob": "cac_align.flow_grpo.kernels",
+    "read_schedule": "cac_align.flow_grpo.schedule",
+    "sde_sampling": "cac_align.flow_grpo.pipeline",
+    "transition": "cac_align.flow_grpo.kernels",
+}
+
+__all__ = [
+    "FlowSDEScheduler",
+    "GroupSampler",
+    "SDEWindow",
+    "Schedule",
+    "StepRecord",
+    "Trajectory",
+    "check_pipeline",
+    "compute_advantages",
+    "log_prob",
+    "read_schedule",
+    "sde_sampling",
+    "transition",
+]
+
+if TYPE_CHECKING:
+    from cac_align.flow_grpo.advantages import compute_advantages
+    from cac_align.flow_grpo.kernels import log_prob, transition
+    from cac_align.flow_grpo.pipeline import check_pipeline, sde_sampling
+    from cac_align.flow_grpo.sampling import GroupSampler
+    from cac_align.flow_grpo.schedule import Schedule, read_schedule
+    from cac_align.flow_grpo.scheduler import FlowSDEScheduler
+    from cac_align.flow_grpo.trajectory import StepRecord, Trajectory
+    from cac_align.flow_grpo.windows import SDEWindow
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
