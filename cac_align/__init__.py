@@ -1,4 +1,4 @@
-"""Video generation, judged and aligned: rewards for diffusers users, best-of-n, and pages that show the evidence.
+"""Video generation, judged and aligned: rewards for diffusers users, best-of-n, Flow-GRPO, and pages of evidence.
 
 Importing this package loads nothing heavy: torch, diffusers and transformers load when a name is first used.
 
@@ -20,13 +20,26 @@ _HOMES = {
     "BestOfNOutput": "cac_align.selection",
     "CaCReward": "cac_align.rewards.cac",
     "CompositeReward": "cac_align.rewards.composite",
+    "FlowGRPOConfig": "cac_align.flow_grpo.config",
+    "FlowGRPOTrainer": "cac_align.flow_grpo.trainer",
     "UnifiedReward": "cac_align.rewards.unified",
     "best_of_n": "cac_align.selection",
 }
 
-__all__ = ["BestOfNOutput", "CaCReward", "CompositeReward", "UnifiedReward", "__version__", "best_of_n"]
+__all__ = [
+    "BestOfNOutput",
+    "CaCReward",
+    "CompositeReward",
+    "FlowGRPOConfig",
+    "FlowGRPOTrainer",
+    "UnifiedReward",
+    "__version__",
+    "best_of_n",
+]
 
 if TYPE_CHECKING:
+    from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.trainer import FlowGRPOTrainer
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
     from cac_align.rewards.unified import UnifiedReward

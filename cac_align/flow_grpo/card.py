@@ -1,0 +1,92 @@
+"""The model card of a trained LoRA: what it is, how it is used, what was measured and what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cac_align.files import write_text
+from cac_align.flow_grpo.config import FlowGRPOConfig
+
+TAGS = ["text-to-video", "diffusers", "lora", "flow-grpo", "cac-align"]
+
+BODY = """# Flow-GRPO LoRA of {model}
+
+LoRA of rank {rank}, trained by online reinforcement learning (Flow-GRPO, cac-align): {steps} steps of {groups} prompts
+x {generations} videos of {frames} frames, {height}x{width}; kernel `{kernel}`, objective `{objective}`, rewards
+{rewards}.
+
+```python
+from diffusers import WanPipeline
+
+pipe = WanPipeline.from_pretrained("{model}")
+pipe.load_lora_weights("{folder}")
+```
+
+{measured}
+
+The rewards are judged by models: a higher reward is no proof of better videos. `settings.yaml` beside this file holds
+every setting of the run.
+"""
+
+
+def write_card(
+    folder: Path, config: FlowGRPOConfig, *, steps: int, history: Sequence[Mapping[str, float]], num_prompts: int
+) -> Path:
+    """``README.md`` with the hub's metadata, and ``settings.yaml``.
+
+    Args:
+        folder: of the LoRA.
+        config: of the run.
+        steps: rounds trained.
+        history: evaluations, that of the base model first.
+        num_prompts: evaluation prompts.
+    """
+    import yaml
+    from diffusers.utils.hub_utils import populate_model_card
+    from huggingface_hub import ModelCard, ModelCardData
+
+    on_hub = not Path(config.model).exists()
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="diffusers",
+        pipeline_tag="text-to-video",
+        base_model=config.model if on_hub else None,
+    )
+    body = BODY.format(
+        model=config.model,
+        rank=config.lora_r,
+        steps=steps,
+        groups=config.groups_per_step,
+        generations=config.num_generations,
+        frames=config.num_frames,
+        height=config.height,
+        width=config.width,
+        kernel=config.kernel,
+        objective=config.objective,
+        rewards=", ".join(f"`{r if isinstance(r, str) else r.get('name') or r['reward']}`" for r in config.rewards),
+        folder=folder,
+        measured=_measured(history, num_prompts),
+    )
+    card = populate_model_card(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"), tags=TAGS)
+    write_text(folder / "settings.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+    write_text(folder / "README.md", str(card))
+    return folder / "README.md"
+
+
+def _measured(history: Sequence[Mapping[str, float]], num_prompts: int) -> str:
+    """Evaluations as a table, or the plain statement that there are none."""
+    known = [entry for entry in history if "reward" in entry]
+    if len(known) < 2:
+        return "The run was not evaluated."
+    names = ("reward", "motion_energy", "edge_density", "colour_entropy", "first_last_drift", "judge_failure_rate")
+    lines = [
+        f"Means over {num_prompts} evaluation prompts, one seed each, one run:",
+        "",
+        f"| after step | {' | '.join(names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for entry in (known[0], known[-1]):
+        cells = " | ".join(f"{entry[name]:.4f}" if name in entry else "-" for name in names)
+        lines.append(f"| {entry['step']:.0f}{' (base)' if entry is known[0] else ''} | {cells} |")
+    return "\n".join(lines)

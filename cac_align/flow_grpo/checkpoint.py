@@ -1,0 +1,209 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, in safetensors and JSON, whole or absent.
+
+A folder ``checkpoint-N`` holds ``lora``, ``optimizer``, ``ema`` (and ``old`` for nft) by parameter name, the random
+states of every process, and ``grpo_state.json`` with counters, schedule, settings, the fingerprint of the sigma
+schedule and the evaluations. It is written beside its place and renamed at the end. Nothing in it is pickled, so a
+folder from elsewhere can hold wrong numbers but no code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reward_model.training.grpo_state import STATE_FILE, CheckpointError, find_checkpoints, last_checkpoint
+from reward_model.training.guards import safetensors_fault
+
+log = logging.getLogger(__name__)
+
+__all__ = ["CheckpointError", "last_checkpoint", "read_checkpoint", "save_checkpoint"]
+
+#: State of AdamW per parameter.
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Tensors = dict[str, torch.Tensor]
+
+
+def save_checkpoint(
+    accelerator: Any, output_dir: Path, step: int, parts: Mapping[str, Tensors], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Writes ``checkpoint-<step>`` and deletes all but the last ``keep``. Called by all processes.
+
+    Args:
+        accelerator: processes.
+        output_dir: of the run.
+        step: rounds done.
+        parts: tensors by file and name, whole, equal on all processes.
+        state: what goes into JSON.
+        keep: checkpoints kept.
+
+    Raises:
+        CheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints are as they were.
+    """
+    final, partial = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.partial"
+    main = accelerator.is_main_process
+    fault = ""
+    try:
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+    except OSError as error:
+        fault = f"{error}"
+    accelerator.wait_for_everyone()
+    if not fault:
+        fault = _write(accelerator, partial, parts, {**state, "step": step}) or ""
+    faults = [f for f in _gather(accelerator, fault) if f]
+    if not faults and main:
+        try:
+            shutil.rmtree(final, ignore_errors=True)
+            partial.replace(final)
+            for old in find_checkpoints(output_dir)[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            fault = f"{error}"
+    faults = faults or [f for f in _gather(accelerator, fault) if f]
+    if faults:
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)
+        last = last_checkpoint(output_dir)
+        raise CheckpointError(
+            f"could not write checkpoint {step} to {str(output_dir)!r}: {faults[0]}. "
+            f"The last good one is {str(last) if last else 'none'}; make room and start again to continue from it"
+        )
+    return final
+
+
+def read_checkpoint(folder: Path, expected: Mapping[str, Any], process: int) -> tuple[dict[str, Tensors], dict]:
+    """The parts and the state of a checkpoint, once it is seen to belong to this run; random states are restored.
+
+    Args:
+        folder: ``checkpoint-N``.
+        expected: entries of the state that must be equal, or the run would not be the same.
+        process: whose random state is restored. With another number of processes than before there may be none: the
+            samples of a run depend on seeds alone, so that is logged and nothing more.
+
+    Raises:
+        CheckpointError: it belongs to another run, or a file is damaged.
+    """
+    from safetensors.torch import load_file
+
+    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    wrong = [f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in _plain(expected).items() if state.get(k) != v]
+    if wrong:
+        raise CheckpointError(
+            f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
+        )
+    parts: dict[str, Tensors] = {}
+    for name in state["parts"]:
+        path = folder / f"{name}.safetensors"
+        fault = "it is missing" if not path.is_file() else safetensors_fault(path)
+        if fault:
+            raise CheckpointError(
+                f"{str(path)!r} is damaged: {fault}. Delete {folder.name} to go on from the one before"
+            )
+        parts[name] = load_file(path)
+    mine = folder / f"random_{process}.safetensors"
+    if mine.is_file():
+        _restore_random(load_file(mine), json.loads((folder / f"random_{process}.json").read_text(encoding="utf-8")))
+    else:
+        log.warning("%s has no random state of process %d; it was written by fewer processes", folder.name, process)
+    return parts, state
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> Tensors:
+    """AdamW's state as ``<parameter>/<moment>``; empty before the first update."""
+    found: Tensors = {}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            found[f"{name}/{key}"] = whole(torch.as_tensor(value))
+    return found
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter], saved: Tensors
+) -> None:
+    """Puts :func:`optimizer_tensors` back, onto the parameters' devices and shards."""
+    for name, parameter in parameters.items():
+        entries = {key: saved[f"{name}/{key}"] for key in MOMENTS if f"{name}/{key}" in saved}
+        if entries:
+            optimizer.state[parameter] = {
+                key: value.clone() if key == "step" else like(value, parameter) for key, value in entries.items()
+            }
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on the CPU, gathered if it is spread over processes (FSDP2: called by all of them)."""
+    tensor = tensor.detach()
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
+    return tensor.to("cpu", copy=True).contiguous()
+
+
+def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A whole tensor on the parameter's device, and spread as it is."""
+    moved = value.to(parameter.device, copy=True)
+    if not hasattr(parameter, "full_tensor"):
+        return moved
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(moved, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+
+
+def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], state: Mapping[str, Any]) -> str | None:
+    """This process's files; the reason if they cannot be written."""
+    from safetensors.torch import save_file
+
+    try:
+        process = accelerator.process_index
+        tensors, plain = _random_state()
+        save_file(tensors, folder / f"random_{process}.safetensors")
+        (folder / f"random_{process}.json").write_text(json.dumps(plain), encoding="utf-8")
+        if accelerator.is_main_process:
+            for name, content in parts.items():
+                save_file(content, folder / f"{name}.safetensors")
+            text = json.dumps({**_plain(state), "parts": sorted(parts)}, indent=2, allow_nan=False)
+            (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+    except Exception as error:
+        # What safetensors and the file system raise on a full disk differs by version; all end the same way.
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _gather(accelerator: Any, value: Any) -> Sequence[Any]:
+    if accelerator.num_processes == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    return gather_object([value])
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: tuples become lists, numbers that are none are refused."""
+    return json.loads(json.dumps(dict(state), allow_nan=False))
+
+
+def _random_state() -> tuple[Tensors, dict[str, Any]]:
+    tensors = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    kind, keys, place, has_gauss, gauss = np.random.get_state()
+    version, internal, following = random.getstate()
+    numpy_state = [str(kind), np.asarray(keys).tolist(), int(place), int(has_gauss), float(gauss)]
+    return tensors, {"numpy": numpy_state, "python": [version, list(internal), following]}
+
+
+def _restore_random(tensors: Tensors, plain: Mapping[str, Any]) -> None:
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+    kind, keys, place, has_gauss, gauss = plain["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), place, has_gauss, gauss))
+    version, internal, following = plain["python"]
+    random.setstate((version, tuple(internal), following))

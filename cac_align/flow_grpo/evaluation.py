@@ -1,0 +1,97 @@
+"""Evaluation of a run: the same prompts and first latents each time, by the sampler users will run, with canaries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cac_align.candidates import split_frames
+from cac_align.flow_grpo.canaries import canaries
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.embeddings import TextEmbeddings
+from cac_align.flow_grpo.policy import batched_calls
+from cac_align.flow_grpo.reward_bus import RewardBus
+from cac_align.flow_grpo.rollout import guidance_texts
+from cac_align.flow_grpo.seeds import derive_seed
+from cac_align.rewards.base import Evaluation
+
+
+@dataclass
+class EvaluatedVideo:
+    """One video of an evaluation; ``index`` is its prompt's place in the list."""
+
+    index: int
+    frames: np.ndarray
+    answer: Evaluation
+
+    @property
+    def score(self) -> float | None:
+        return self.answer.scores[0]
+
+    def numbers(self) -> dict[str, float | None]:
+        """Reward, its parts and the canaries."""
+        parts = {f"part/{name}": values[0] for name, values in self.answer.parts.items()}
+        return {"reward": self.score, **parts, **canaries(self.frames)}
+
+
+def evaluation_indices(num_prompts: int, rank: int, world_size: int) -> list[int]:
+    """The prompts of a rank. All ranks get equally many, because a sharded model needs all of them in every forward:
+    where they do not divide, the last ones draw a prompt that another rank draws too.
+    """
+    rounds = math.ceil(num_prompts / world_size)
+    return [min(k * world_size + rank, num_prompts - 1) for k in range(rounds)]
+
+
+@torch.no_grad()
+def evaluate_prompts(
+    pipe: Any,
+    texts: TextEmbeddings,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+    bus: RewardBus,
+    config: FlowGRPOConfig,
+) -> list[EvaluatedVideo]:
+    """Draws and judges one video for each index, with the pipeline's own deterministic scheduler.
+
+    A prompt's latents depend on ``eval_seed`` and its place alone, so base model and every later one start alike.
+    """
+    device, drawn = pipe.transformer.device, []
+    for place, index in enumerate(indices):
+        positive, negative = guidance_texts(texts, [prompts[index]], config, device)
+        generator = torch.Generator("cpu").manual_seed(derive_seed(config.eval_seed, "evaluation", index))
+        with batched_calls(pipe.transformer, negative, config.batched_guidance):
+            output = pipe(
+                prompt_embeds=positive,
+                negative_prompt_embeds=negative,
+                height=config.height,
+                width=config.width,
+                num_frames=config.num_frames,
+                num_inference_steps=config.eval_num_inference_steps or config.num_inference_steps,
+                guidance_scale=config.guidance_scale,
+                generator=generator,
+                output_type="np",
+            )
+        drawn.append(split_frames(output, 1)[0])
+        bus.submit(place, drawn[-1:], [prompts[index]], fps=config.fps)
+    answers = bus.collect()
+    return [EvaluatedVideo(index, drawn[place], answers[place]) for place, index in enumerate(indices)]
+
+
+def summarise(rows: Mapping[int, Mapping[str, float | None]]) -> dict[str, float]:
+    """Means over prompts of :meth:`EvaluatedVideo.numbers`, and ``judge_failure_rate``.
+
+    ``reward`` is absent where no video could be judged.
+    """
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    found: dict[str, float] = {}
+    for name in names:
+        known = [v for row in rows.values() if (v := row.get(name)) is not None]
+        if known:
+            found[name] = math.fsum(known) / len(known)
+    failed = sum(row.get("reward") is None for row in rows.values())
+    return {**found, "judge_failure_rate": failed / max(len(rows), 1)}

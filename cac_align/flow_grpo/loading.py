@@ -1,0 +1,134 @@
+"""From settings to what a trainer starts with: prompts, processes, and a pipeline with its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.lora import add_lora
+from cac_align.flow_grpo.pipeline import check_pipeline
+from cac_align.flow_grpo.schedule import num_stochastic_steps, read_schedule
+from cac_align.prompts import Prompt, read_prompts, shared_prompts
+
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: How a missing attention backend is had.
+PIP = {
+    "flash": "pip install flash-attn --no-build-isolation",
+    "xformers": "pip install xformers",
+    "sage": "pip install sageattention",
+    "hub": "pip install kernels",
+}
+
+
+def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:
+    """The pipeline of a run on the CPU; the VAE stays fp32.
+
+    Args:
+        config: settings.
+        text_encoder: False leaves the encoder out, for processes that read embeddings only.
+
+    Raises:
+        ValueError: there is no such pipeline, or it is of a kind that cannot be trained.
+    """
+    from diffusers import AutoencoderKLWan, WanPipeline
+
+    parts: dict[str, Any] = {} if text_encoder else {"text_encoder": None}
+    dtype, where = DTYPES[config.mixed_precision], {"revision": config.revision}
+    try:
+        vae = AutoencoderKLWan.from_pretrained(config.model, subfolder="vae", torch_dtype=torch.float32, **where)
+        pipe = WanPipeline.from_pretrained(config.model, vae=vae, torch_dtype=dtype, **parts, **where)
+    except OSError as error:
+        raise ValueError(f"model={config.model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return pipe
+
+
+def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:
+    """Everything between loading and training; returns the names of the modules that got an adapter.
+
+    Raises:
+        ValueError: the pipeline, its schedule or its modules do not fit the settings.
+    """
+    check_trainable(pipe, config)
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.vae, pipe.transformer, pipe.text_encoder):
+        if part is not None:
+            part.requires_grad_(False).eval()
+    if config.vae_tiling:
+        pipe.vae.enable_tiling()
+    names = add_lora(
+        pipe.transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets, seed=config.seed
+    )
+    if config.attention_backend:
+        set_attention(pipe.transformer, config.attention_backend)
+    if config.gradient_checkpointing:
+        pipe.transformer.enable_gradient_checkpointing()
+    return names
+
+
+def check_trainable(pipe: Any, config: FlowGRPOConfig) -> None:
+    """Raises ValueError unless a pipeline is Wan 2.1 text-to-video and its schedule has the steps the window needs."""
+    check_pipeline(pipe)
+    kind = type(pipe.transformer).__name__
+    if "WanTransformer3DModel" not in kind or "ImageToVideo" in type(pipe).__name__:
+        raise ValueError(
+            f"{type(pipe).__name__} with {kind} cannot be trained: the trainer recomputes Wan text-to-video steps. "
+            "The scheduler (cac_align.flow_grpo.sde_sampling) works with any flow-matching pipeline"
+        )
+    if config.flow_shift is not None:
+        change = "flow_shift" if "flow_shift" in pipe.scheduler.config else "shift"
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **{change: config.flow_shift})
+    schedule = read_schedule(pipe.scheduler, config.num_inference_steps)
+    if config.objective != "nft":
+        config.window.check(num_stochastic_steps(schedule, **config.noise))
+
+
+def set_attention(transformer: Any, backend: str) -> None:
+    """diffusers' attention backend, the same in sampling and training.
+
+    Raises:
+        ValueError: there is no such backend, or its package is missing; the message has the pip line.
+    """
+    try:
+        transformer.set_attention_backend(backend)
+    except (ValueError, RuntimeError, ImportError) as error:
+        line = next((command for name, command in PIP.items() if name in backend.lower()), None)
+        remedy = f"{line}, or set attention_backend to null" if line else "set attention_backend to null"
+        raise ValueError(f"attention_backend={backend!r} cannot be used: {error} Remedy: {remedy}") from error
+
+
+def default_accelerator(mixed_precision: str) -> Any:
+    """What ``accelerate launch`` set up; on its own, one process. The settings decide the precision.
+
+    Raises:
+        ValueError: under DeepSpeed.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
+    if accelerator.state.deepspeed_plugin is not None:
+        raise ValueError(
+            "DeepSpeed is not supported here: its optimiser cannot be saved without pickle or resumed exactly. Use "
+            "recipes/configs/accelerate/ddp.yaml (a LoRA's optimiser is small), or fsdp2.yaml to spread the weights"
+        )
+    return accelerator
+
+
+def prompt_lists(
+    config: FlowGRPOConfig, prompts: Sequence[str] | None, eval_prompts: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Training and evaluation texts, which share none."""
+    if prompts is None:
+        if config.prompts is None:
+            raise ValueError("prompts=null: name a file of prompts, or pass prompts=[...]")
+        prompts = [p.text for p in read_prompts(config.prompts)]
+    if eval_prompts is None:
+        eval_prompts = [p.text for p in read_prompts(config.eval_prompts)] if config.eval_prompts else []
+    both = shared_prompts([Prompt(p) for p in prompts], [Prompt(p) for p in eval_prompts])
+    if both:
+        raise ValueError(f"{len(both)} prompts are in both lists, such as {both[0][:60]!r}; evaluate on others")
+    return list(prompts), list(eval_prompts)

@@ -1,0 +1,107 @@
+"""The adapter that is trained: put in and counted, switched off for the reference, written for diffusers users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def add_lora(transformer: Any, *, r: int, alpha: int, targets: Sequence[str], seed: int = 0) -> list[str]:
+    """Freezes the transformer and adds fp32 adapters; returns the names of the adapted modules.
+
+    A is Gaussian, B is zero, so the model is unchanged at first.
+
+    Raises:
+        ValueError: the targets match no module, or an adapter is there already.
+    """
+    from diffusers.training_utils import cast_training_params
+    from peft import LoraConfig
+
+    if getattr(transformer, "peft_config", None):
+        raise ValueError("the transformer has an adapter already; fuse or unload it before training another one")
+    transformer.requires_grad_(False)
+    names = matching_modules(transformer, targets)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer.add_adapter(
+            LoraConfig(r=r, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(targets))
+        )
+    cast_training_params(transformer, dtype=torch.float32)
+    return names
+
+
+def matching_modules(transformer: torch.nn.Module, targets: Sequence[str]) -> list[str]:
+    """The linear modules whose name ends with one of ``targets``.
+
+    Raises:
+        ValueError: there is none, or a target matches none; the message lists names that would.
+    """
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
+    found = [n for n in linear if any(n == t or n.endswith(f".{t}") for t in targets)]
+    unused = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in linear)]
+    if unused:
+        ends = sorted({n.split(".", 2)[-1] for n in linear if n.startswith("blocks.")} or set(linear))
+        raise ValueError(
+            f"lora_targets {unused} match no linear module of {type(transformer).__name__}; there are {', '.join(ends)}"
+        )
+    return found
+
+
+def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters by name, in a fixed order."""
+    return {name: p for name, p in transformer.named_parameters() if "lora_" in name}
+
+
+@contextmanager
+def adapter_off(transformer: Any) -> Iterator[None]:
+    """The model as it was before training; the adapter comes back whatever happens."""
+    transformer.disable_adapters()
+    try:
+        yield
+    finally:
+        transformer.enable_adapters()
+
+
+@contextmanager
+def weights_of(parameters: Sequence[torch.nn.Parameter], others: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Other values in the parameters (an average, an old policy), and their own back whatever happens."""
+    kept = [p.detach().clone() for p in parameters]
+    try:
+        _copy(others, parameters)
+        yield
+    finally:
+        _copy(kept, parameters)
+
+
+@torch.no_grad()
+def _copy(values: Sequence[torch.Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def export_lora(pipe: Any, folder: str | Path, state: dict[str, torch.Tensor]) -> Path:
+    """Writes ``pytorch_lora_weights.safetensors``, which ``pipe.load_lora_weights(folder)`` reads.
+
+    Args:
+        pipe: whose transformer has the adapter.
+        state: adapter weights by the name of :func:`lora_parameters`, whole and on any device.
+
+    Raises:
+        ValueError: the state is not that of this adapter.
+    """
+    from diffusers.training_utils import _collate_lora_metadata
+
+    expected = set(lora_parameters(pipe.transformer))
+    if set(state) != expected:
+        raise ValueError(
+            f"{len(set(state) ^ expected)} names differ from the adapter's, such as {sorted(expected)[:1]}"
+        )
+    layers = {name.replace(".default.", "."): value.detach().cpu().contiguous() for name, value in state.items()}
+    type(pipe).save_lora_weights(
+        str(folder), transformer_lora_layers=layers, **_collate_lora_metadata({"transformer": pipe.transformer})
+    )
+    return Path(folder)

@@ -1,0 +1,80 @@
+"""DiffusionNFT in the trainer: finished videos noised again, under the trained and the sampling policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cac_align.flow_grpo.divergence import velocity_divergence
+from cac_align.flow_grpo.lora import weights_of
+from cac_align.flow_grpo.nft import nft_loss, noised, optimality
+from cac_align.flow_grpo.replay import Replay, StepLoss
+from cac_align.flow_grpo.seeds import derive_seed
+
+
+def forward_sigmas(seeds: Sequence[int], number: int) -> torch.Tensor:
+    """The noise level of the number-th training pass of each video, (R,) float32 in (0, 1): a function of its seed."""
+    values = [derive_seed(seed, "nft sigma", number) % 2**24 for seed in seeds]
+    return (torch.tensor(values, dtype=torch.float32) + 0.5) / 2**24
+
+
+def forward_noise(seeds: Sequence[int], number: int, like: torch.Tensor) -> torch.Tensor:
+    """The noise of that pass, (R, ...) as ``like``."""
+    drawn = [
+        torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(derive_seed(seed, "nft noise", number)))
+        for seed in seeds
+    ]
+    return torch.stack(drawn).to(like)
+
+
+def nft_step_loss(
+    replay: Replay,
+    clean: torch.Tensor,
+    seeds: Sequence[int],
+    number: int,
+    advantages: torch.Tensor,
+    positive: torch.Tensor,
+    *,
+    parameters: Sequence[torch.nn.Parameter],
+    old: Sequence[torch.Tensor],
+    cells: torch.Tensor | None = None,
+) -> StepLoss:
+    """The NFT loss of R videos at one noise level each. Guidance takes no part: the policy is the conditional model.
+
+    Args:
+        replay: policy and settings.
+        clean: (R, ...) final latents of the rollouts.
+        seeds: of the videos.
+        number: of the pass, from 0.
+        advantages: (R,).
+        positive: (R, L, D).
+        parameters: the adapter's.
+        old: the sampling policy's values of them.
+        cells: weights of localised credit.
+    """
+    config = replay.config
+    sigma = forward_sigmas(seeds, number).to(clean.device)
+    x = noised(clean, forward_noise(seeds, number, clean), sigma)
+    timestep = sigma * replay.scheduler.config.num_train_timesteps
+    with torch.no_grad(), weights_of(parameters, old):
+        before = replay.bare(x, timestep, positive, None)
+    velocity = replay.policy(x, timestep, positive, None)
+    clip = config.advantage_clip or 5.0
+    loss = nft_loss(
+        velocity,
+        before,
+        x,
+        clean,
+        sigma,
+        optimality(advantages.to(clean.device), clip),
+        beta=config.nft_beta,
+        scale=clip,
+        weights=cells,
+    )
+    kl = torch.zeros(len(clean), device=clean.device)
+    if config.beta:
+        divergence = velocity_divergence(velocity, replay.reference_velocity(x, timestep, positive, None))
+        loss, kl = loss + config.beta * divergence, divergence.detach()
+    nothing = torch.zeros(len(clean), device=clean.device)
+    return StepLoss(loss, nothing, kl, nothing.bool())

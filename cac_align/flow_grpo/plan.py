@@ -1,0 +1,164 @@
+"""What a run is about to do, and roughly what memory it takes, without loading a weight.
+
+The transformer is built on the meta device, so its adapters can be counted on a laptop. Memory of weights, adapters and
+recorded latents is arithmetic; that of activations is an estimate from tokens and widths.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.lora import add_lora, lora_parameters
+
+GIB = 2**30
+BYTES = {"no": 4, "bf16": 2, "fp16": 2}
+#: Floats kept per token and block for the backward pass: this many widths, and this many of the feed-forward's.
+BLOCK_WIDTHS, BLOCK_FFN = 20, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of a run. Memory in GiB on one process; ``forwards`` are transformer calls per step over all processes,
+    guidance counted as two.
+    """
+
+    transformer_parameters: int
+    lora_modules: int
+    lora_parameters: int
+    weights: float
+    adapter: float
+    activations: float
+    records: float
+    forwards_sampling: int
+    forwards_training: int
+
+    @property
+    def memory(self) -> float:
+        """All of it but the VAE, the judge and what the libraries keep."""
+        return self.weights + self.adapter + self.activations + self.records
+
+
+def meta_transformer(model: str) -> Any:
+    """The transformer of a pipeline without weights.
+
+    Args:
+        model: a local folder, the hub id of Wan 2.1 1.3B (its configuration is known here), or another hub id.
+
+    Raises:
+        ValueError: no configuration is to be had.
+    """
+    from diffusers import WanTransformer3DModel
+
+    from cac_align.minis.wan_config import FULL
+
+    path = Path(model) / "transformer" / "config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+    elif "Wan2.1-T2V-1.3B" in model:
+        config = FULL["transformer"]
+    else:
+        try:
+            config = WanTransformer3DModel.load_config(model, subfolder="transformer")
+        except OSError as error:
+            raise ValueError(
+                f"model={model!r} is no folder of a Wan pipeline, and the hub has no answer: {error}"
+            ) from None
+    with torch.device("meta"):
+        return WanTransformer3DModel.from_config(config)
+
+
+def make_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: int = 1) -> Plan:
+    """The plan of a run.
+
+    Args:
+        config: settings.
+        transformer: with its adapter, or None for one on the meta device.
+        world_size: processes.
+    """
+    if transformer is None:
+        transformer = meta_transformer(config.model)
+        with torch.device("meta"):
+            add_lora(transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
+    adapters = lora_parameters(transformer)
+    trained = sum(p.numel() for p in adapters.values())
+    frozen = sum(p.numel() for p in transformer.parameters()) - trained
+    copies = 4 + (config.ema_decay > 0) + (config.objective == "nft")  # value, gradient, two moments
+    latents = _latent_elements(config, transformer)
+    samples = config.samples_per_step // max(world_size, 1)
+    sides = 2 if config.guided and config.objective != "nft" else 1
+    steps = config.num_trained_steps
+    passes = config.num_iterations * steps * sides * config.samples_per_step
+    return Plan(
+        transformer_parameters=frozen,
+        lora_modules=sum("lora_A" in name for name in adapters),
+        lora_parameters=trained,
+        weights=frozen * BYTES[config.mixed_precision] / GIB,
+        adapter=copies * trained * 4 / GIB,
+        activations=_activations(config, transformer, latents) * sides / GIB,
+        records=(3 * steps if config.objective != "nft" else 1) * samples * latents * 4 / GIB,
+        forwards_sampling=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
+        forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0),
+    )
+
+
+def describe(config: FlowGRPOConfig, plan: Plan, *, world_size: int, num_prompts: int, first_step: int = 0) -> str:
+    """The plan as text, printed before step 1."""
+    window = f"window {config.window_mode}, {config.num_trained_steps} trained steps a video"
+    if config.objective == "nft":
+        window = f"{config.nft_num_sigmas} noise levels a video"
+    noise = "" if config.noise_level is None else f" {config.noise_level:g}"
+    share = config.samples_per_step / world_size
+    epochs = config.max_steps * config.groups_per_step / num_prompts
+    guidance = f"guidance {config.guidance_scale:g}" + (" in one call" if config.batched_guidance else " in two calls")
+    return "\n".join(
+        [
+            f"Flow-GRPO of {config.model}",
+            f"  samples     {config.groups_per_step} prompts x {config.num_generations} videos = "
+            f"{config.samples_per_step} a step over {world_size} process(es), {share:g} each in calls of "
+            f"{config.sample_batch_size}",
+            f"  videos      {config.height}x{config.width}, {config.num_frames} frames; "
+            f"{config.num_inference_steps} steps, {guidance if config.guided else 'no guidance'}",
+            f"  noise       kernel {config.kernel}{noise}, {window}",
+            f"  objective   {config.objective}, clip {config.clip_range:g}, weights {config.step_weighting}, "
+            f"beta {config.beta:g} ({config.kl_space})",
+            f"  LoRA        rank {config.lora_r}, alpha {config.lora_alpha}: {plan.lora_modules} modules, "
+            f"{plan.lora_parameters:,} trained of {plan.transformer_parameters:,} parameters",
+            f"  steps       {config.max_steps} (from {first_step}), learning rate {config.learning_rate:g}; "
+            f"{epochs:.2f} passes over {num_prompts} prompts",
+            f"  forwards    {plan.forwards_sampling} to sample, {plan.forwards_training} to train, per step "
+            "(one video, one side of guidance)",
+            f"  memory      {plan.memory:.2f} GiB estimated per process: {plan.weights:.2f} frozen weights, "
+            f"{plan.adapter:.2f} adapter and optimiser, {plan.activations:.2f} activations, {plan.records:.2f} "
+            "records in main memory; VAE and judge come on top",
+            f"  output      {config.output_dir}",
+        ]
+    )
+
+
+def _latent_elements(config: FlowGRPOConfig, transformer: Any) -> int:
+    """Numbers of one latent video."""
+    frames = (config.num_frames - 1) // 4 + 1
+    return int(transformer.config.in_channels) * frames * (config.height // 8) * (config.width // 8)
+
+
+def _activations(config: FlowGRPOConfig, transformer: Any, latents: int) -> float:
+    """Bytes of one training forward without guidance, roughly."""
+    model = transformer.config
+    per_token = model.in_channels * model.patch_size[0] * model.patch_size[1] * model.patch_size[2]
+    tokens = config.rows_per_forward * latents / per_token
+    width = model.num_attention_heads * model.attention_head_dim
+    block = tokens * (BLOCK_WIDTHS * width + BLOCK_FFN * model.ffn_dim) * BYTES[config.mixed_precision]
+    if not config.gradient_checkpointing:
+        return block * model.num_layers
+    return block + tokens * width * BYTES[config.mixed_precision] * model.num_layers
+
+
+def peak_memory() -> float:
+    """GiB the accelerator held at most; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else 0.0

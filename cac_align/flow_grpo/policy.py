@@ -1,0 +1,119 @@
+"""The velocity a pipeline uses, recomputed for training: transformer and classifier-free guidance, nothing else.
+
+:func:`batched_calls` makes the unmodified pipeline compute both halves of guidance in one call, and
+:class:`GuidedVelocity` does the same in training; without it both make two calls. Either way the numbers of sampling
+and training agree to the bit at equal batches, which is what a ratio of exactly 1 rests on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class GuidedVelocity(nn.Module):
+    """v = v_uncond + g (v_cond - v_uncond), computed as the pipeline does.
+
+    A module of its own, so that a wrapper (DDP, FSDP) sees one forward per backward.
+
+    Args:
+        transformer: with its adapter.
+        guidance_scale: g; up to 1 there is one call and no guidance, as in the pipeline.
+        batched: both halves in one call.
+    """
+
+    def __init__(self, transformer: Any, guidance_scale: float, batched: bool = True) -> None:
+        super().__init__()
+        self.transformer: Any
+        self.transformer, self.guidance_scale, self.batched = transformer, guidance_scale, batched
+        self._no_split_modules = getattr(transformer, "_no_split_modules", None)  # what FSDP wraps
+
+    def forward(
+        self, latents: torch.Tensor, timestep: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(B, ...) velocity.
+
+        Args:
+            latents: (B, C, T, H, W).
+            timestep: 0-dim, or (B,).
+            positive, negative: (B, L, D) text embeddings.
+        """
+        dtype = self.transformer.dtype
+        x, times, text = latents.to(dtype), timestep.to(latents.device).expand(len(latents)), positive.to(dtype)
+        if self.guidance_scale <= 1 or negative is None:
+            return self._call(x, times, text)
+        other = negative.to(dtype)
+        if self.batched:
+            cond, uncond = _both(self._call, x, times, text, other)
+        else:
+            cond, uncond = self._call(x, times, text), self._call(x, times, other)
+        return uncond + self.guidance_scale * (cond - uncond)
+
+    def _call(self, x: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        return self.transformer(hidden_states=x, timestep=times, encoder_hidden_states=text, return_dict=False)[0]
+
+
+@contextmanager
+def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool = True) -> Iterator[None]:
+    """While active, the pipeline's call for the prompt also computes that for the negative prompt, whose own call then
+    costs nothing.
+
+    Args:
+        transformer: of the pipeline.
+        negative: (B, L, D), the embeddings the pipeline was given as ``negative_prompt_embeds``; None: no guidance.
+        active: False leaves the pipeline alone.
+    """
+    if not active or negative is None:
+        yield
+        return
+    forward = transformer.forward
+    own = "forward" in vars(transformer)
+    waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def paired(hidden_states: Any, timestep: Any, encoder_hidden_states: Any, **kwargs: Any) -> Any:
+        if waiting and waiting[0][0] is hidden_states:
+            return (waiting.pop()[1],)
+
+        def call(x: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+            return forward(hidden_states=x, timestep=times, encoder_hidden_states=text, **kwargs)[0]
+
+        other = negative.to(encoder_hidden_states)
+        cond, uncond = _both(call, hidden_states, timestep, encoder_hidden_states, other)
+        waiting[:] = [(hidden_states, uncond)]
+        return (cond,)
+
+    transformer.forward = paired
+    try:
+        yield
+    finally:
+        if own:
+            transformer.forward = forward
+        else:
+            del transformer.forward
+
+
+def run_autocast(transformer: Any, accelerator: Any) -> None:
+    """Makes every call of the transformer, the pipeline's too, run under the accelerator's autocast."""
+    if accelerator.mixed_precision == "no":
+        return
+    forward = transformer.forward
+
+    @functools.wraps(forward)
+    def cast(*args: Any, **kwargs: Any) -> Any:
+        with accelerator.autocast():
+            return forward(*args, **kwargs)
+
+    transformer.forward = cast
+
+
+def _both(
+    call: Any, x: torch.Tensor, times: torch.Tensor, text: torch.Tensor, other: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    whole = call(torch.cat([x, x]), torch.cat([times, times]), torch.cat([text, other]))
+    first, second = whole.chunk(2)
+    return first, second

@@ -1,0 +1,151 @@
+"""What a run shows: numbers in TensorBoard and ``metrics.jsonl``, videos as MP4 files and as animated pictures.
+
+TensorBoard shows an image summary whose bytes are an animated GIF, so no video encoder is needed for it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cac_align.files import write_text
+
+if TYPE_CHECKING:
+    from reward_model.schema import Verdict
+
+METRICS = "metrics.jsonl"
+GIF_FRAMES, GIF_SIDE = 24, 256
+
+
+class RunLog:
+    """Writes the log of a run; in processes other than the main one it writes nothing.
+
+    Args:
+        folder: of the run.
+        active: False in all processes but one.
+        first_step: rounds done: what a stopped run logged beyond them is dropped.
+        wandb_project: also log there.
+        settings: shown with the run.
+
+    Raises:
+        ValueError: wandb is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        active: bool = True,
+        first_step: int = 0,
+        wandb_project: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.active, self.wandb = folder, active, None
+        if not active:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_lines_after(folder / METRICS, first_step)
+        self.board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        if wandb_project:
+            self.wandb = _wandb(wandb_project, folder, settings or {})
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics; values that are not finite are left out."""
+        if not self.active:
+            return
+        finite = {k: float(v) for k, v in values.items() if math.isfinite(float(v))}
+        for key, value in finite.items():
+            self.board.add_scalar(key, value, step)
+        if self.wandb is not None:
+            self.wandb.log(finite, step=step)
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+
+    def video(
+        self, step: int, name: str, frames: np.ndarray, fps: float, *, verdict: Verdict | None = None, text: str = ""
+    ) -> None:
+        """A video, with the judge's boxes where there is a verdict: ``videos/step-NNNNN/<name>.mp4`` and a GIF in
+        TensorBoard.
+        """
+        if not self.active:
+            return
+        from cac_align.report.media import write_mp4
+        from cac_align.report.overlay import draw_overlay
+
+        shown = frames if verdict is None else draw_overlay(frames, verdict)
+        path = self.folder / "videos" / f"step-{step:05d}" / f"{name}.mp4"
+        write_mp4(path, shown, fps)
+        if text:
+            write_text(path.with_suffix(".txt"), text + "\n")
+        self.board.file_writer.add_summary(gif_summary(f"videos/{name}", shown, fps), step)
+        if self.wandb is not None:
+            import wandb
+
+            self.wandb.log({f"videos/{name}": wandb.Video(str(path), caption=text)}, step=step)
+
+    def flush(self) -> None:
+        if self.active:
+            self.board.flush()
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        if self.active:
+            self.board.close()
+            if self.wandb is not None:
+                self.wandb.finish()
+
+
+def gif_summary(tag: str, frames: np.ndarray, fps: float) -> Any:
+    """A TensorBoard summary of an animated GIF: at most 24 frames of at most 256 pixels, in the video's own time."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    data, height, width = gif_bytes(frames, fps)
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
+
+
+def gif_bytes(frames: np.ndarray, fps: float) -> tuple[bytes, int, int]:
+    """The GIF, its height and its width."""
+    from PIL import Image
+
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), GIF_FRAMES)).round().astype(int)
+    factor = min(1.0, GIF_SIDE / max(frames.shape[1:3]))
+    size = (max(1, round(frames.shape[2] * factor)), max(1, round(frames.shape[1] * factor)))
+    pictures = [Image.fromarray(frames[k]).resize(size) for k in chosen]
+    buffer = io.BytesIO()
+    milliseconds = max(20, round(1000 * len(frames) / fps / len(chosen)))
+    pictures[0].save(
+        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
+    )
+    return buffer.getvalue(), size[1], size[0]
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Removes what a stopped run logged beyond the checkpoint it continues from, and a line cut off by a kill."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def _wandb(project: str, folder: Path, settings: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError(f"wandb_project={project!r} needs Weights & Biases: pip install wandb") from None
+    return wandb.init(project=project, dir=str(folder), config=dict(settings), resume="allow")

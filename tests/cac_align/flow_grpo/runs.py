@@ -1,0 +1,67 @@
+"""Tiny real runs for the trainer's tests: a WanPipeline of a few thousand weights and a reward that reads pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.trainer import FlowGRPOTrainer
+from tests.conftest import _quiet, _wan_parts
+
+PROMPTS = ["a red ball moves right", "a blue square bounces", "a dog catches a ball", "green ball on black"]
+EVAL_PROMPTS = ["a red square bounces", "a blue ball moves left"]
+
+
+def tiny_pipe() -> Any:
+    """16x16 pixels, 5 or 9 frames; the same weights every time."""
+    from diffusers import WanPipeline
+
+    return _quiet(WanPipeline(**_wan_parts(16)))
+
+
+def settings(folder: Any, **changes: Any) -> FlowGRPOConfig:
+    base = {
+        "output_dir": str(folder),
+        "prompts": None,
+        "height": 16,
+        "width": 16,
+        "num_frames": 5,
+        "num_inference_steps": 4,
+        "guidance_scale": 3.0,
+        "kernel": "flow",
+        "noise_level": 0.7,
+        "batch": "2x4",
+        "sample_batch_size": 2,
+        "max_sequence_length": 16,
+        "max_steps": 4,
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "learning_rate": 1e-3,
+        "ema_every": 1,
+        "rewards": ["tests.cac_align.flow_grpo.toy_rewards:brightness"],
+        "reward_mode": "sync",
+        "save_every": 2,
+        "eval_every": 2,
+        "log_videos_every": 0,
+    }
+    return FlowGRPOConfig.from_dict({**base, **changes})
+
+
+def build(folder: Any, *, pipe: Any = None, reward: Any = None, eval_prompts: Any = (), **changes: Any) -> Any:
+    return FlowGRPOTrainer(
+        settings(folder, **changes),
+        pipe=pipe or tiny_pipe(),
+        reward=reward,
+        prompts=PROMPTS,
+        eval_prompts=list(eval_prompts),
+    )
+
+
+def weights(trainer: Any) -> dict[str, Any]:
+    return {k: v.detach().clone() for k, v in trainer.parameters.items()}
+
+
+def equal(a: Any, b: Any) -> bool:
+    import torch
+
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)

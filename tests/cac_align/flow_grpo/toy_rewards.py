@@ -1,0 +1,20 @@
+"""Rewards that read pixels, in a module that child processes import in no time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+
+def brightness(videos: Any, prompts: Any = None, *, fps: float, **kwargs: Any) -> list[float]:
+    """Mean brightness, 0 to 1."""
+    return [float(np.asarray(v, dtype=np.float64).mean()) / 255 for v in videos]
+
+
+def hanging(videos: Any, prompts: Any = None, *, fps: float, **kwargs: Any) -> list[float]:
+    """0.5, and for a video of grey level 10 nothing, ever."""
+    if videos[0].mean() == 10:
+        time.sleep(600)
+    return [0.5] * len(videos)
