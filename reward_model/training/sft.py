@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from reward_model.backends.base import Conversation
 from reward_model.training.guards import GradientGuard, check_loss, last_complete_checkpoint, save_or_explain
+from reward_model.training.muon import MuonAdamW, divide_parameters
 
 IGNORE = -100
 
@@ -74,13 +75,26 @@ class AnswerTrainer(SFTTrainer):
     (:mod:`reward_model.training.guards`).
     """
 
-    def __init__(self, *args: Any, vision_lr_scale: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, vision_lr_scale: float = 1.0, matrix_lr: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.vision_lr_scale = vision_lr_scale
+        self.vision_lr_scale, self.matrix_lr = vision_lr_scale, matrix_lr
         self.add_callback(GradientGuard())
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock optimiser, its groups divided into vision tower and the rest where their rates differ."""
+        """The stock optimiser, or :class:`~reward_model.training.muon.MuonAdamW` where matrices have a rate of their
+        own; its groups divided into vision tower and the rest where their rates differ.
+        """
+        if self.optimizer is None and self.matrix_lr is not None:
+            args_ = self.args
+            named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+            groups = divide_parameters(
+                named,
+                lr=self.matrix_lr,
+                adam_lr=args_.learning_rate,
+                adam_names=("embed_tokens", "lm_head", "pos_embed"),
+            )
+            betas = (args_.adam_beta1, args_.adam_beta2)
+            self.optimizer = MuonAdamW(groups, betas=betas, eps=args_.adam_epsilon, weight_decay=args_.weight_decay)
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.vision_lr_scale != 1 and not getattr(self, "_divided", False):
             tower = {id(p) for name, p in self.model.named_parameters() if ".visual." in name}
@@ -155,6 +169,7 @@ def run_sft(
     eval_dataset: Dataset | None = None,
     peft_config: Any = None,
     vision_lr_scale: float = 1.0,
+    matrix_lr: float | None = None,
 ) -> AnswerTrainer:
     """Trains ``model`` in place and returns its trainer.
 
@@ -165,7 +180,8 @@ def run_sft(
         callbacks: more ``TrainerCallback`` objects.
         eval_dataset: rows whose loss is measured as ``config`` says.
         peft_config: trains an adapter in place of the weights.
-        vision_lr_scale: learning rate of the vision tower relative to ``config.learning_rate``.
+        vision_lr_scale: learning rate of the vision tower relative to the other parts.
+        matrix_lr: trains weight matrices by Muon at this rate, everything else by AdamW; None: AdamW alone.
     """
     trainer = AnswerTrainer(
         model=model,
@@ -177,6 +193,7 @@ def run_sft(
         processing_class=processor,
         callbacks=list(callbacks),
         vision_lr_scale=vision_lr_scale,
+        matrix_lr=matrix_lr,
     )
     folder = Path(config.output_dir)
     last = last_complete_checkpoint(folder) if resume and folder.is_dir() else None
