@@ -73,8 +73,8 @@ def draw_frames(count: int, rng: np.random.Generator, *, nuisance: float = 1.0) 
         normal += list(masks)
         known += [float(not abnormal or kind in SINGLE_FRAME)] * len(indices)
     labels = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-    outlines = (torch.from_numpy(np.stack(m)) for m in (actual, normal))
-    return Frames(np.stack(pictures), labels, *outlines, torch.tensor(known))
+    outlines = [torch.from_numpy(np.stack(masks)) for masks in (actual, normal)]
+    return Frames(np.stack(pictures), labels, outlines[0], outlines[1], torch.tensor(known))
 
 
 def outline_of(scene: Scene, indices: Sequence[int]) -> np.ndarray:

@@ -1,9 +1,9 @@
 """A stand-in for a pretrained vision tower: it first learns to describe single frames through throw-away heads.
 
-The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise. Two kinds of heads
-are dropped afterwards: labels of the frame on every visual token (so that any single token knows what the frame holds),
-and, on every patch, the outline of the main actor as it is and as it would be in the normal twin of the video. The
-second is what makes limbs and letters learnable: an anomaly is the difference of the two. This is not part of the
+The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise. Two kinds of
+heads are dropped afterwards: labels of the frame on every visual token (so that any single token knows what the frame
+holds), and, on every patch, the outline of the main actor as it is and as it would be in the normal twin of the video.
+The second is what makes limbs and letters learnable: an anomaly is the difference of the two. This is not part of the
 paper's recipe.
 """
 
@@ -189,8 +189,8 @@ def _look_at(attention: Any, offsets: tuple[tuple[int, int], ...], sharpness: fl
 
 
 class WarmupHeads(nn.Module):
-    """What is asked of the tower while it warms up: labels on the merged tokens of each of its outputs (the last one and
-    the deepstack ones), outlines on the patches that are merged.
+    """What is asked of the tower while it warms up: labels on the merged tokens of each of its outputs (the last one
+    and the deepstack ones), outlines on the patches that are merged.
     """
 
     def __init__(self, tower: Any, width: int) -> None:

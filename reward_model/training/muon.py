@@ -1,7 +1,7 @@
 """Muon: momentum whose update is orthogonalised, so that all directions of a matrix move at the same rate.
 
-Why here: a mini model gets minutes, not days. After 60 CPU seconds of single frames the mini video autoencoder had a mean
-squared error of 0.007 with Muon (lr 0.02) and 0.017 with AdamW (lr 3e-3). Keller Jordan,
+Why here: a mini model gets minutes, not days. After 60 CPU seconds of single frames the mini video autoencoder had a
+mean squared error of 0.007 with Muon (lr 0.02) and 0.017 with AdamW (lr 3e-3). Keller Jordan,
 https://kellerjordan.github.io/posts/muon/. ``torch.optim.Muon`` takes two-dimensional weights only and computes in
 bfloat16, which a CPU emulates; here a convolution is a matrix (outputs x everything else).
 """
@@ -84,7 +84,8 @@ def divide_parameters(
         adam_lr: AdamW's learning rate.
         adam_names: parts of parameter names that go to AdamW although they are matrices.
     """
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, param in named:
         if param.requires_grad:
             is_matrix = param.ndim >= 2 and min(param.shape[0], param[0].numel()) > 1

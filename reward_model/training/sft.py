@@ -75,6 +75,9 @@ class AnswerTrainer(SFTTrainer):
     (:mod:`reward_model.training.guards`).
     """
 
+    #: Whether the optimiser has been made and its groups divided; the Trainer asks for it more than once.
+    _divided = False
+
     def __init__(self, *args: Any, vision_lr_scale: float = 1.0, matrix_lr: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.vision_lr_scale, self.matrix_lr = vision_lr_scale, matrix_lr
@@ -84,19 +87,12 @@ class AnswerTrainer(SFTTrainer):
         """The stock optimiser, or :class:`~reward_model.training.muon.MuonAdamW` where matrices have a rate of their
         own; its groups divided into vision tower and the rest where their rates differ.
         """
-        if self.optimizer is None and self.matrix_lr is not None:
-            args_ = self.args
-            named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-            groups = divide_parameters(
-                named,
-                lr=self.matrix_lr,
-                adam_lr=args_.learning_rate,
-                adam_names=("embed_tokens", "lm_head", "pos_embed"),
-            )
-            betas = (args_.adam_beta1, args_.adam_beta2)
-            self.optimizer = MuonAdamW(groups, betas=betas, eps=args_.adam_epsilon, weight_decay=args_.weight_decay)
+        if self._divided:
+            return super().create_optimizer(*args, **kwargs)
+        if self.matrix_lr is not None:
+            self.optimizer = self._muon(self.matrix_lr)
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.vision_lr_scale != 1 and not getattr(self, "_divided", False):
+        if self.vision_lr_scale != 1:
             tower = {id(p) for name, p in self.model.named_parameters() if ".visual." in name}
             optimizer.param_groups = [
                 {**group, "lr": group["lr"] * scale, "params": chosen}
@@ -104,8 +100,16 @@ class AnswerTrainer(SFTTrainer):
                 for inside, scale in ((True, self.vision_lr_scale), (False, 1.0))
                 if (chosen := [p for p in group["params"] if (id(p) in tower) == inside])
             ]
-            self._divided = True
+        self._divided = True
         return optimizer
+
+    def _muon(self, rate: float) -> MuonAdamW:
+        config, tables = self.args, ("embed_tokens", "lm_head", "pos_embed")
+        groups = divide_parameters(
+            self.model.named_parameters(), lr=rate, adam_lr=config.learning_rate, adam_names=tables
+        )
+        betas = (config.adam_beta1, config.adam_beta2)
+        return MuonAdamW(groups, betas=betas, eps=config.adam_epsilon, weight_decay=config.weight_decay)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)

@@ -32,7 +32,7 @@ def test_a_mark_looks_at_its_own_picture(looks):
         own = [k for k in pictures if k < mark][-4:]
         for layer in (0, 1):
             row = weights[layer][2, mark]
-            others = [row[[k for k in pictures[4 * n : 4 * n + 4]]].sum() for n in range(6) if n != number]
+            others = [row[pictures[4 * n : 4 * n + 4]].sum() for n in range(6) if n != number]
             assert row[own].sum() > 0.35 and row[own].sum() > 2.5 * max(others)
 
 

@@ -106,7 +106,7 @@ def test_it_learns_and_leaves_no_hook_behind(judge):
             total.backward()
             with torch.no_grad():
                 for p in heads.parameters():
-                    p -= 0.05 * p.grad
+                    p.sub_(0.05 * p.grad)
                     p.grad = None
         heads.remove()
         return total.item()
