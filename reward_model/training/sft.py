@@ -128,18 +128,23 @@ class AnswerTrainer(SFTTrainer):
         if return_outputs or inputs["labels"].device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
-        core = self.accelerator.unwrap_model(model)
-        core = core.get_base_model() if hasattr(core, "peft_config") else core
-        hidden = core.base_model(
-            **{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False
-        ).last_hidden_state[:, :-1]
         kept = labels != IGNORE
-        logits = core.get_output_embeddings()(hidden[kept]).float()
+        # The forward must go through the wrapper: DistributedDataParallel averages no gradient of one that does not.
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][:, :-1][kept],))
+        try:
+            logits = model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).logits.float()
+        finally:
+            hook.remove()
         loss = torch.nn.functional.cross_entropy(logits, labels[kept], reduction="sum")
         mode = "train" if self.model.training else "eval"
         hits = (logits.argmax(-1) == labels[kept]).float().mean()
         self._metrics[mode]["mean_token_accuracy"].append(hits.item())
-        return loss / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return loss / kept.sum()
+        # num_items_in_batch counts the answers of all processes, and gradients are averaged over them.
+        together = self.args.average_tokens_across_devices
+        return loss / num_items_in_batch * (self.accelerator.num_processes if together else 1)
 
 
 #: ``SFTConfig`` arguments every stage shares.
