@@ -3,7 +3,8 @@
     python recipes/build_minis.py --only judge --output assets --work-dir outputs/minis
     python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
 
-A stopped run continues where it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
+The judge is the three stage recipes with their mini configurations, one after the other. A stopped run continues where
+it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 # One thread each: the models are so small that threads spend their time waiting for each other. Must be set before
 # torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RECIPES = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,22 +36,64 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/minis"), help="logs and resumable state")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all step counts; 0.01 is a smoke test")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default=None, help="cpu or cuda; by default cuda if there is one")
+    parser.add_argument("--device", default=None, help="of the generator: cpu or cuda; by default cuda if there is one")
     parser.add_argument("--restart", action="store_true", help="throw away what the work folder holds")
     args = parser.parse_args(arguments)
     if not args.scale > 0:
         parser.error(f"--scale must be above zero, got {args.scale}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    options = {"seed": args.seed, "device": args.device, "scale": args.scale, "resume": not args.restart}
     if args.only in ("judge", "all"):
-        from reward_model.training.build_judge_mini import build_cac_mini
-
-        print("judge:", build_cac_mini(args.output, args.work_dir / "judge", **options))
+        print("judge:", build_judge(args))
     if args.only in ("generator", "all"):
         from cac_align.minis.wan_mini import build_wan_mini
 
+        options = {"seed": args.seed, "device": args.device, "scale": args.scale, "resume": not args.restart}
         build_wan_mini(args.output / "wan-mini", args.work_dir / "generator", **options)
         print("generator:", args.output / "wan-mini")
+
+
+def build_judge(args: argparse.Namespace) -> Path:
+    """Stages 1 to 3 in processes of their own; the result is copied to ``OUTPUT/cac-mini``, whose README.md stays."""
+    from reward_model.training.grpo_config import read_yaml
+
+    work = args.work_dir / "judge"
+    if args.restart:
+        shutil.rmtree(work, ignore_errors=True)
+    for stage, recipe, processes, steps in (
+        ("stage1", "stage1_warmup.py", 1, ("vision_warmup_steps", "max_steps", "warmup_steps")),
+        ("stage2", "stage2_sft.py", 2, ("max_steps", "warmup_steps")),
+    ):
+        config = RECIPES / "configs" / stage / "mini.yaml"
+        scaled = {name: max(2, round(args.scale * read_yaml(config)[name])) for name in steps}
+        options = {**scaled, "output_dir": work / stage, "seed": args.seed}
+        if stage == "stage2":
+            options |= {"model_name_or_path": work / "stage1", "gradient_accumulation_steps": 1}
+        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        launch(processes, recipe, "--config", config, *given)
+    config = RECIPES / "configs" / "stage3" / "mini.yaml"
+    steps = max(2, round(args.scale * read_yaml(config)["max_steps"]))
+    changes = f"model={work / 'stage2'}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"
+    launch(2, "stage3_grpo.py", "--config", config, "--set", *changes)
+    return install(work / "stage3" / "judge", args.output / "cac-mini")
+
+
+def launch(processes: int, recipe: str, *arguments: object) -> None:
+    """A recipe in processes that train together; its failure ends the build."""
+    # accelerate launch starts a single process on a CPU unless there is MPI.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    subprocess.run([*command, str(RECIPES / recipe), *map(str, arguments)], check=True)
+
+
+def install(judge: Path, folder: Path) -> Path:
+    """Copies a judge over an older one, in a rename."""
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(judge, fresh)
+    if (folder / "README.md").is_file():
+        shutil.copy2(folder / "README.md", fresh / "README.md")
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
+    return folder
 
 
 if __name__ == "__main__":

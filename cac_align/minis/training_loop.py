@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
+
+from reward_model.training.muon import MuonAdamW, divide_parameters
 
 #: A step's loss (a scalar tensor) and numbers to log.
 LossAndNumbers = tuple[torch.Tensor, dict[str, float]]
@@ -51,6 +53,15 @@ def learning_rate_factor(step: int, config: LoopConfig) -> float:
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
     cosine = 0.5 + 0.5 * math.cos(math.pi * step / max(1, config.num_steps))
     return warmup * (config.final_lr + (1 - config.final_lr) * cosine)
+
+
+def mini_optimizers(
+    modules: Iterable[nn.Module], *, lr: float, adam_lr: float, adam_names: tuple[str, ...] = ()
+) -> list[torch.optim.Optimizer]:
+    """Muon for weight matrices, AdamW for the rest; see :func:`reward_model.training.muon.divide_parameters`."""
+    named = [pair for module in modules for pair in module.named_parameters()]
+    groups = divide_parameters(named, lr=lr, adam_lr=adam_lr, adam_names=adam_names)
+    return [MuonAdamW(groups, momentum=0.9, betas=(0.9, 0.99), weight_decay=0.0)]
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:

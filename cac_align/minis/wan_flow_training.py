@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from cac_align.minis.compact_prompts import encode_compact, prompt_bias
-from cac_align.minis.muon import make_optimizers
-from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop, generators
+from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop, generators, mini_optimizers
 from cac_align.minis.world_videos import NUM_FRAMES, SIZE, contact_sheet
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def train_flow(
 ) -> WanPipeline:
     """Trains ``pipe``'s transformer and text encoder in place, then loads their averaged weights into it."""
     modules = {"transformer": pipe.transformer.train(), "text_encoder": pipe.text_encoder.train()}
-    optimizers = make_optimizers(modules.values(), lr=config.lr, adam_lr=config.adam_lr, adam_names=ADAM_NAMES)
+    optimizers = mini_optimizers(modules.values(), lr=config.lr, adam_lr=config.adam_lr, adam_names=ADAM_NAMES)
     loop_config = LoopConfig(
         config.num_steps,
         seed=seed + 1,

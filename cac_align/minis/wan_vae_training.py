@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from cac_align.minis.muon import make_optimizers
-from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop
+from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop, mini_optimizers
 from cac_align.minis.world_videos import NUM_FRAMES, WorldVideos, contact_sheet, to_tensor, to_uint8
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def train_vae(
 ) -> AutoencoderKLWan:
     """Trains in place and returns the averaged weights in evaluation mode."""
     vae.to(device).train()
-    optimizers = make_optimizers([vae], lr=config.lr, adam_lr=config.adam_lr)
+    optimizers = mini_optimizers([vae], lr=config.lr, adam_lr=config.adam_lr)
     loop_config = LoopConfig(config.num_steps, seed=seed, ema_decay=0.99)
     loop = TrainingLoop({"vae": vae}, optimizers, loop_config, directory, resume)
 

@@ -6,7 +6,8 @@ a few tokens, for the mini judge that was trained with it. Both ask for the sche
 
 Placeholders are ``{lower_case}`` words and are filled in one pass, so text that came from outside is never formatted
 again, braces and HTML included. A wording decides by its placeholders what it shows: ``{cot}`` is the whole reasoning
-of turn one, ``{cot_last}`` its last sentence.
+of turn one, ``{cot_last}`` its last sentence. ``frame.txt`` names a frame; its ``{picture}`` says where the picture
+stands, after the name unless the text says otherwise.
 """
 
 from __future__ import annotations
@@ -85,9 +86,11 @@ class PromptSet:
         values = {"first_frame": str(first), "last_frame": str(last), "num_frames": str(len(frames)), **values}
         values["types_block"] = self.texts.get("types_block", "")
         values["steps_block"] = fill(self.texts.get("steps_block", ""), values)
+        name, _, name_after = self.texts["frame"].partition("{picture}")
         content: list[str | np.ndarray] = [fill(before, values)]
         for number, frame in enumerate(frames, first):
-            content += [fill(self.texts["frame"], {"number": str(number)}), frame]
+            named = {"number": str(number)}
+            content += [fill(name, named), frame, fill(name_after, named)]
         content.append(fill(after, values))
         return Message("user", tuple(part for part in content if not (isinstance(part, str) and not part)))
 

@@ -1,6 +1,6 @@
-"""What stage 3 shows while it runs: numbers of each rollout, their means, and a table of samples with clip strips.
+"""What stage 3 shows while it runs: numbers of each rollout, their means, and a table of samples with their clips.
 
-Numbers go to TensorBoard and to ``metrics.jsonl``; samples to TensorBoard, ``samples.jsonl`` and ``samples/*.png``.
+Numbers go to TensorBoard and to ``metrics.jsonl``; samples to TensorBoard, ``samples.jsonl`` and ``samples/*.gif``.
 Everything a model wrote is escaped before it is shown.
 """
 
@@ -27,10 +27,13 @@ from reward_model.schema import Anomaly, VideoAnnotation
 from reward_model.training.grpo_batches import Experience
 from reward_model.training.grpo_math import zero_variance
 from reward_model.training.two_turn import INVALID, RolloutRecord, TurnDraw
+from reward_model.training.video_summary import add_video, encode_gif
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 TERMS = ("format", "status", "type", "temporal", "spatial")
 PREDICTED, TRUE = (230, 60, 50), (60, 190, 90)
+#: Frames per second clips play at: half the rate they are sampled at, slow enough to follow.
+SHOWN_FPS = 4
 
 
 def rollout_numbers(
@@ -173,8 +176,8 @@ class StepLog:
             }
             rows.append(row)
             self._append(SAMPLES, row)
-            if record.zooms and (strip := clip_strip(record, truth)) is not None:
-                self._picture(f"step-{step:05d}-{number}.png", f"clips/{number}", strip, step)
+            if pictures := clip_pictures(record, truth):
+                self._clip(f"step-{step:05d}-{number}.gif", f"clips/{number}", pictures, step)
         self.board.add_text("samples", _table(rows), step)
 
     def close(self) -> None:
@@ -182,24 +185,22 @@ class StepLog:
         if self.active:
             self.board.close()
 
-    def _picture(self, name: str, tag: str, picture: np.ndarray, step: int) -> None:
-        from PIL import Image
-
+    def _clip(self, name: str, tag: str, pictures: Sequence[np.ndarray], step: int) -> None:
         (self.folder / "samples").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(self.folder / "samples" / name)
-        self.board.add_image(tag, picture, step, dataformats="HWC")
+        (self.folder / "samples" / name).write_bytes(encode_gif(pictures, SHOWN_FPS))
+        add_video(self.board, tag, pictures, step, fps=SHOWN_FPS)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def clip_strip(record: RolloutRecord, truth: VideoAnnotation, height: int = 96) -> np.ndarray | None:
-    """The frames of the first clip side by side, (height, W, 3) uint8, with predicted and true boxes."""
+def clip_pictures(record: RolloutRecord, truth: VideoAnnotation, height: int = 144) -> list[np.ndarray]:
+    """The frames of the first clip, (height, W, 3) uint8 each, with predicted and true boxes; none without a clip."""
     from PIL import Image, ImageDraw
 
     if not record.rows or not record.zooms:
-        return None
+        return []
     zoom = record.zooms[0]
     chat = len(record.rows[0].pictures) > 1  # the clip follows in turn one's row
     frames = record.rows[0 if chat else 1].pictures[-1].frames
@@ -213,8 +214,8 @@ def clip_strip(record: RolloutRecord, truth: VideoAnnotation, height: int = 96) 
         for anomalies, colour in ((placed, TRUE), (named, PREDICTED)):
             for box in _boxes_at(anomalies, k):
                 draw.rectangle(box.to_pixels(width - 1, height - 1), outline=colour, width=2)
-        pictures.append(np.pad(np.asarray(picture), ((0, 0), (0, 2), (0, 0)), constant_values=255))
-    return np.concatenate(pictures, axis=1)
+        pictures.append(np.asarray(picture))
+    return pictures
 
 
 def _boxes_at(anomalies: Sequence[Anomaly], frame: int) -> list[Any]:

@@ -6,7 +6,11 @@ Same classes as the full-size model, small numbers. Three things differ on purpo
   four tokens of template; like Qwen's it keeps ``normal`` one token and ``abnormal`` two (``ab`` + ``normal``), which
   is why verdicts must be scored as whole words;
 * weights start at fan-in scale (std 1/sqrt(fan_in)): the usual std of 0.02 does not train at a width of 128;
-* tokens of numbers start on Fourier features, so that neighbours in time or space start as neighbours.
+* tokens of numbers start on Fourier features: of coordinates smooth ones, so that neighbours start as neighbours; of
+  frames rough ones, so that frame k can be told from frame k + 1;
+* attention starts with heads that look at the tokens just before and heads that look for the same token: together they
+  are what a sentence about frame k needs to find the picture that is marked k. A language model without them takes
+  several times as many steps to look a frame up (:func:`init_attention`).
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ def build_judge(size: str = "mini", *, seed: int = 0) -> tuple[Qwen3VLForConditi
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
     init_fan_in(model, torch.Generator().manual_seed(seed))
+    init_attention(model)
     init_numbers(model, tokenizer)
     return model.eval(), processor
 
@@ -74,10 +79,11 @@ def _config(tokenizer: PreTrainedTokenizerFast, hidden: int, inner: int, layers:
         "max_position_embeddings": 4096,
         "rope_parameters": {
             "rope_type": "default",
-            "rope_theta": 10000.0,
+            "rope_theta": 1e6,
             "mrope_section": [head_dim // 2 - 2 * third, third, third],
             "mrope_interleaved": True,
         },
+        "attention_bias": True,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
@@ -144,6 +150,41 @@ def init_fan_in(model: Any, generator: torch.Generator) -> None:
                 module.weight.normal_(0, 0.08, generator=generator)
 
 
+def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
+    """Heads that find a frame: in every layer the first query head equals its keys, so that it looks for the token it
+    stands on; in the first two layers the heads of the last key group look a fixed number of tokens back.
+
+    On strips of frames with perfect vision (random codes in place of pictures), 175 steps of 16 name .99 of the wrong
+    frames with this start, .46 with matching heads alone. Biases that rotary positions turn make the distance (as in
+    ``mini_warmup.init_vision``); scores are 1.4 * 1.4 times as sharp as usual.
+    """
+    config = model.config.text_config
+    dim, heads, groups = config.head_dim, config.num_attention_heads, config.num_key_value_heads
+    rates = config.rope_parameters["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
+    with torch.no_grad():
+        for number, layer in enumerate(model.model.language_model.layers):
+            attention = layer.self_attn
+            attention.q_norm.weight.fill_(1.4)
+            attention.k_norm.weight.fill_(1.4)
+            attention.q_proj.weight[:dim] = attention.k_proj.weight[:dim]
+            if number > 1:
+                continue
+            last = (groups - 1) * dim
+            attention.k_proj.weight[last:] *= 0.3
+            for head, distance in zip(range(heads - heads // groups, heads), LOOK_BACK, strict=True):
+                attention.q_proj.weight[head * dim : (head + 1) * dim] *= 0.3
+                for k in range(1, min(5, dim // 2)):
+                    angle = float(rates[k]) * distance
+                    attention.q_proj.bias[head * dim + k] = 1.5 * math.cos(angle)
+                    attention.q_proj.bias[head * dim + k + dim // 2] = -1.5 * math.sin(angle)
+                    attention.k_proj.bias[last + k] = 1.5
+
+
+#: Positions the two looking-back heads start at: the picture before a mark (its tokens share a position), the token
+#: before.
+LOOK_BACK = (3, 1)
+
+
 def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
     """Number tokens: the family's common vector plus Fourier features of the number; equal marks with and without
     space coincide.
@@ -153,20 +194,30 @@ def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
     families: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         for text, (family, value) in number_pieces().items():
-            scale = BOX_SCALE if "corner" in family else 1.5 * MAX_FRAMES
+            corner = "corner" in family
+            scale = BOX_SCALE if corner else 1.5 * MAX_FRAMES
             ids = tokenizer.encode(text, add_special_tokens=False)
             if len(ids) != 1:
                 raise RuntimeError(f"number piece {text!r} is {len(ids)} tokens")
             common = families.setdefault(family, weight[ids[0]].clone())
-            weight[ids[0]] = 0.6 * common + 0.8 * 0.08 * fourier(value / scale, width)
+            features = fourier(value / scale, width, rough=not corner)
+            shared = 0.6 if corner else 0.4
+            weight[ids[0]] = shared * common + math.sqrt(1 - shared**2) * 0.08 * features
 
 
-def fourier(position: float, width: int) -> torch.Tensor:
-    """``width`` sines and cosines of a position in [0, 1], unit variance, wavelengths from 2 down to 1/24 of the
-    range.
+def fourier(position: float, width: int, *, rough: bool = False) -> torch.Tensor:
+    """``width`` sines and cosines of a position in [0, 1], unit variance. Wavelengths run from 2 down to 1/24 of the
+    range, evenly in their logarithm; ``rough``: from 2 to 1/28, evenly in frequency, which makes near positions as
+    different as far ones.
     """
-    rates = torch.exp(torch.linspace(math.log(0.5), math.log(24), width // 2)) * 2 * math.pi
-    return math.sqrt(2) * torch.cat([torch.sin(position * rates), torch.cos(position * rates)])
+    rates = torch.linspace(0.5, 28, width // 2) if rough else _log_space(0.5, 24, width // 2)
+    return math.sqrt(2) * torch.cat(
+        [torch.sin(2 * math.pi * position * rates), torch.cos(2 * math.pi * position * rates)]
+    )
+
+
+def _log_space(low: float, high: float, count: int) -> torch.Tensor:
+    return torch.exp(torch.linspace(math.log(low), math.log(high), count))
 
 
 def judge_settings(prompt_version: str, **changes: object) -> str:

@@ -270,14 +270,15 @@ def _expected_length(row: Mapping[str, Any]) -> int:
 
 
 def stage1_rows(steps: int, batch: int, *, seed: int) -> Dataset:
-    """Stage 1: single frames and short clips, half and half."""
-    return draw_rows((["frame"] * (batch // 2) + ["clip"] * (batch - batch // 2)) * steps, seed=seed)
+    """Stage 1: single frames and short clips, a quarter each, and strips of shuffled frames, in turns."""
+    turns = ("frame", "strip", "clip", "strip")
+    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed)
 
 
 def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
-    """Stage 2: whole videos and clips jointly, with single frames replayed.
+    """Stage 2: whole videos and clips jointly, with strips and single frames replayed.
 
-    Every step is two half batches, first scans, then clips and frames of similar length: train with
+    Every step is two half batches, first scans and strips, then clips and frames of similar length: train with
     ``gradient_accumulation_steps=2`` and a sequential sampler. The first scans (:data:`CURRICULUM`) are a curriculum:
     videos grow from 6 to 21 sampled frames.
     """
@@ -285,8 +286,9 @@ def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
     replay = max(1, half // 4)
     climb = int(half * steps * CURRICULUM)
     grown = 4 * np.random.default_rng([seed, 79]).integers(5, 6 + 15 * np.arange(climb) // max(climb, 1)) + 1
-    early = draw_rows(["scan"] * climb, seed=seed + 2, num_frames=list(grown))
-    scans = concatenate_datasets([early, draw_rows(["scan"] * (half * steps - climb), seed=seed)])
+    tasks = ["strip" if k % half % 3 == 1 else "scan" for k in range(half * steps)]
+    early = draw_rows(tasks[:climb], seed=seed + 2, num_frames=list(grown))
+    scans = concatenate_datasets([early, draw_rows(tasks[climb:], seed=seed)])
     short = draw_rows((["zoom"] * (half - replay) + ["frame"] * replay) * steps, seed=seed + 1)
     short = order_by_length(short, half)
     order = np.arange(2 * half * steps).reshape(2, steps, half).transpose(1, 0, 2).ravel()

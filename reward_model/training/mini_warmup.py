@@ -1,42 +1,38 @@
 """A stand-in for a pretrained vision tower: it first learns to describe single frames through throw-away heads.
 
-The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise. The heads sit on
-every visual token (so that any single token knows what the frame holds) and are dropped afterwards. This is not part of
-the paper's recipe.
+The full-size recipe starts from a tower that has seen billions of images; the mini starts from noise. Two kinds of
+heads are dropped afterwards: labels of the frame on every visual token (so that any single token knows what the frame
+holds), and, on every patch, the outline of the main actor as it is and as it would be in the normal twin of the video.
+The second is what makes limbs and letters learnable: an anomaly is the difference of the two. This is not part of the
+paper's recipe.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy, l1_loss
+from torch import distributed, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 from torch.utils.data import DataLoader, Dataset
 
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_config import fourier
-from reward_model.training.mini_data import CLEAR, SMALL_SIZE, TRAIN_SEEDS
-from reward_model.video import resize_frames
-from reward_model.world.canvas import Canvas, mask_box
-from reward_model.world.kinds import KINDS, SETTINGS_OF, SINGLE_FRAME
-from reward_model.world.nuisance import degrade
-from reward_model.world.palette import COLORS, SHAPES, WORDS
-from reward_model.world.scene import Scene, make_scene
-from reward_model.world.signs import Sign, spell
-from reward_model.world.things import Thing
-from reward_model.world.video import SIZE, render
+from reward_model.training.mini_frames import HEADS, NONE, Frames, draw_frames
 
 log = logging.getLogger(__name__)
 
-#: What the heads tell of a frame. ``none`` is never a target: that head is not asked about such a frame.
-STATES = ("normal", *SINGLE_FRAME)
-STAGES = ("things", "person", "physics", "sign")
-GAINS = ("dark", "usual", "bright")
-HEADS = {"state": STATES, "stage": STAGES, "color": tuple(COLORS), "shape": SHAPES, "word": WORDS, "gain": GAINS}
-NONE = -100
+#: Share of the steps during which nuisances grow from none to all.
+CURRICULUM = 0.4
+#: Learning rate of the tower's weight matrices (Muon); everything else takes ``learning_rate`` (AdamW).
+MATRIX_RATE = 0.02
+#: Weight of the outlines against the labels.
+OUTLINES = 10.0
+#: The state is what the judge is asked for, the rest helps it to see.
+WEIGHTS = {"state": 2.0, "color": 0.5, "shape": 0.5, "stage": 0.5, "gain": 0.5}
 
 
 def warm_up_vision(
@@ -44,65 +40,103 @@ def warm_up_vision(
     collator: MiniCollator,
     *,
     steps: int,
-    batch: int = 96,
+    batch: int = 64,
     learning_rate: float = 2e-3,
     seed: int = 0,
     num_workers: int = 0,
 ) -> float:
     """Trains ``model.model.visual`` in place; returns the share of frames whose state the heads get right at the end.
 
+    Where ``torch.distributed`` is set up, every process draws frames of its own and gradients are averaged.
+
     Args:
         model: the mini judge.
         collator: lays out the frames as the tower takes them.
-        steps: optimiser steps of ``batch`` frames, with a one-cycle learning rate that peaks at ``learning_rate``.
+        steps: optimiser steps of ``batch`` frames on each process; rates rise for 3 % of them, stay, and fall to zero
+            from 40 % on.
         seed: of the frames and the heads.
         num_workers: processes that draw frames ahead (0: this one); the result does not depend on it.
     """
-    tower, width = model.model.visual, model.config.text_config.hidden_size
+    tower, rank = model.model.visual, distributed.get_rank() if distributed.is_initialized() else 0
     torch.manual_seed(seed)
-    sizes = {**{name: len(values) for name, values in HEADS.items()}, "shown": 2, "boxes": 8}
-    init_vision(model, collator, draw_frames(8 * batch, np.random.default_rng([seed, 13]))[0])
-    towers = 1 + len(tower.deepstack_merger_list)
-    heads = nn.ModuleList(nn.ModuleDict({k: nn.Linear(width, n) for k, n in sizes.items()}) for _ in range(towers))
-    optimizer = torch.optim.AdamW([*tower.parameters(), *heads.parameters()], lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2), pct_start=0.05)
-    drawn = DataLoader(_Draws(steps, batch, seed), batch_size=None, num_workers=num_workers)
+    init_vision(model, collator, draw_frames(512, np_rng(seed, 13)).pictures)
+    heads = WarmupHeads(tower, model.config.text_config.hidden_size)
+    optimizers, schedules = _optimizers(tower, heads, learning_rate, steps)
+    drawn = DataLoader(_Draws(steps, batch, seed, rank), batch_size=None, num_workers=num_workers)
     right = 0.0
     tower.train()
     with use_equal_images(model):
-        for step, (frames, target) in enumerate(drawn):
-            inputs = collator.vision_inputs(frames)
-            out = model.model.get_image_features(**inputs, return_dict=True)
-            tokens = [torch.stack(out.pooler_output), *(torch.stack(f) for f in out.deepstack_features)]
-            losses = [_loss(head, t, target) for head, t in zip(heads, tokens, strict=True)]
-            loss = losses[0][0] + 0.3 * sum(other for other, _ in losses[1:])
-            optimizer.zero_grad()
+        for step, frames in enumerate(drawn):
+            inputs = collator.vision_inputs(frames.pictures)
+            loss, share = heads.loss(model.model.get_image_features(**inputs, return_dict=True), frames)
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             loss.backward()
+            _average_gradients([*tower.parameters(), *heads.parameters()])
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            right += 0.05 * (losses[0][1] - right)
-            if step % 50 == 0 or step == steps - 1:
+            for part in (*optimizers, *schedules):
+                part.step()
+            right += 0.05 * (share - right)
+            if rank == 0 and (step % 50 == 0 or step == steps - 1):
                 log.info("vision warm-up step %d/%d: loss %.3f, state right %.3f", step, steps, loss.item(), right)
+    heads.remove()
     tower.eval()
     return right
 
 
-class _Draws(Dataset):
-    """Batch ``k`` of the warm-up, a function of the seed and k."""
+def np_rng(*seeds: int) -> np.random.Generator:
+    """A generator of its own for each list of numbers."""
+    return np.random.default_rng(list(seeds))
 
-    def __init__(self, steps: int, batch: int, seed: int) -> None:
-        self.steps, self.batch, self.seed = steps, batch, seed
+
+def _optimizers(tower: Any, heads: nn.Module, rate: float, steps: int) -> tuple[list[Any], list[Any]]:
+    """Muon for the matrices of the blocks, AdamW for the rest: half the steps to the same loss."""
+    matrices = [p for name, p in tower.named_parameters() if p.ndim == 2 and "blocks" in name]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in [*tower.parameters(), *heads.parameters()] if id(p) not in chosen]
+    optimizers: list[Any] = [
+        torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=rate, weight_decay=0.01),
+    ]
+
+    def factor(step: int) -> float:
+        done = (step + 1) / max(steps, 1)
+        return min(1.0, done / 0.03) * min(1.0, max(0.0, 1 - done) / 0.6)
+
+    return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
+
+
+def _average_gradients(parameters: list[nn.Parameter]) -> None:
+    """The mean over processes, in one message."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
+class _Draws(Dataset):
+    """Batch ``k`` of the warm-up on process ``rank``, a function of the seed, k and the rank."""
+
+    def __init__(self, steps: int, batch: int, seed: int, rank: int) -> None:
+        self.steps, self.batch, self.seed, self.rank = steps, batch, seed, rank
 
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-        return draw_frames(self.batch, np.random.default_rng([self.seed, 11, step]))
+    def __getitem__(self, step: int) -> Frames:
+        nuisance = min(1.0, step / (CURRICULUM * self.steps))
+        return draw_frames(self.batch, np_rng(self.seed, 11, step, self.rank), nuisance=nuisance)
+
+
+# --- the start --------------------------------------------------------------------------------------------------------
 
 
 def init_vision(model: Any, collator: MiniCollator, frames: np.ndarray) -> None:
-    """Starts the tower on whitened patches and Fourier positions.
+    """Starts the tower on whitened patches, Fourier positions and attention to neighbouring patches.
 
     The patch embedding becomes the first principal components of the patches of ``frames``, each at unit variance: the
     mean brightness of a patch is a hundred times as strong as its edges, and a tower that starts on raw pixels takes
@@ -123,6 +157,85 @@ def init_vision(model: Any, collator: MiniCollator, frames: np.ndarray) -> None:
         tower.patch_embed.proj.bias.copy_(-(basis @ mean))
         for k in range(len(table)):
             table[k] = 0.7 * torch.cat([fourier(k // side / side, half), fourier(k % side / side, half)])
+        for block, offsets in zip(tower.blocks, OFFSETS, strict=False):
+            _look_at(block.attn, offsets)
+
+
+#: Rows and columns each of four heads looks away from its patch at the start, block by block.
+OFFSETS = (
+    ((1, 0), (-1, 0), (0, 1), (0, -1)),
+    ((1, 1), (-1, -1), (1, -1), (-1, 1)),
+    ((2, 0), (-2, 0), (0, 2), (0, -2)),
+)
+
+
+def _look_at(attention: Any, offsets: tuple[tuple[int, int], ...], sharpness: float = 4.0) -> None:
+    """Biases of queries and keys that, turned by the rotary positions, score ``sharpness * cos(distance)`` along each
+    axis from a patch ``offsets`` away: the attention starts as a convolution and learns on from there.
+    """
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    width = weight.shape[1]
+    dim = width // len(offsets)
+    loud = math.sqrt(sharpness * dim**0.5)
+    weight[: 2 * width] *= 0.5
+    for head, offset in enumerate(offsets):
+        # The first quarter of a head's dimensions turns with rows, the second with columns, fastest first.
+        for first, distance in zip((head * dim, head * dim + dim // 4), offset, strict=True):
+            bias[first], bias[first + dim // 2] = loud * math.cos(distance), loud * math.sin(distance)
+            bias[width + first] = loud
+
+
+# --- the heads --------------------------------------------------------------------------------------------------------
+
+
+class WarmupHeads(nn.Module):
+    """What is asked of the tower while it warms up: labels on the merged tokens of each of its outputs (the last one
+    and the deepstack ones), outlines on the patches that are merged.
+    """
+
+    def __init__(self, tower: Any, width: int) -> None:
+        super().__init__()
+        sizes = {**{name: len(values) for name, values in HEADS.items()}, "shown": 2, "boxes": 8}
+        mergers = [tower.merger, *tower.deepstack_merger_list]
+        patches, area = tower.config.hidden_size, tower.config.patch_size**2
+        self.labels = nn.ModuleList(nn.ModuleDict({k: nn.Linear(width, n) for k, n in sizes.items()}) for _ in mergers)
+        self.outlines = nn.ModuleList(nn.Linear(patches, 2 * area) for _ in mergers)
+        self.merge, self.patch = tower.config.spatial_merge_size, tower.config.patch_size
+        self._patches: dict[int, torch.Tensor] = {}
+        self._hooks = [m.register_forward_pre_hook(self._keep(k)) for k, m in enumerate(mergers)]
+
+    def _keep(self, output: int) -> Any:
+        def hook(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+            self._patches[output] = args[0]
+
+        return hook
+
+    def remove(self) -> None:
+        """Takes the hooks off the tower again."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def loss(self, out: Any, frames: Frames) -> tuple[torch.Tensor, float]:
+        """Loss of all heads, outputs before the last one at 0.3, and the share of right states at the last one."""
+        tokens = [torch.stack(out.pooler_output), *(torch.stack(f) for f in out.deepstack_features)]
+        outlines = torch.stack([self._cut(frames.actual), self._cut(frames.normal)], dim=1)
+        known = frames.has_normal.repeat_interleave(len(outlines) // len(frames.has_normal))
+        total, right = torch.zeros(()), 0.0
+        for k, (labels, outline) in enumerate(zip(self.labels, self.outlines, strict=True)):
+            loss, share = _loss(labels, tokens[k], frames.labels)
+            right = share if k == 0 else right
+            guess = outline(self._patches[k].flatten(0, -2)).view_as(outlines)
+            error = binary_cross_entropy_with_logits(guess, outlines, reduction="none").mean(-1)
+            twins = 2 * (error[:, 1] * known).sum() / known.sum().clamp(min=1)
+            total = total + (1.0 if k == 0 else 0.3) * (loss + OUTLINES * (error[:, 0].mean() + twins))
+        return total, right
+
+    def _cut(self, masks: torch.Tensor) -> torch.Tensor:
+        """(N, S, S) -> (N * patches, patch * patch) in the order of the tower's patches."""
+        merge, patch = self.merge, self.patch
+        side = masks.shape[1] // patch // merge
+        parts = masks.view(len(masks), side, merge, patch, side, merge, patch)
+        return parts.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, patch * patch)
 
 
 def _loss(heads: Any, tokens: torch.Tensor, target: dict[str, torch.Tensor]) -> tuple[torch.Tensor, float]:
@@ -141,66 +254,3 @@ def _loss(heads: Any, tokens: torch.Tensor, target: dict[str, torch.Tensor]) -> 
     shown = target["shown"] == 1
     boxes = heads["boxes"](tokens)[shown]
     return loss + 8 * l1_loss(boxes, target["boxes"][shown, None].expand_as(boxes)), right
-
-
-#: The state is what the judge is asked for, the rest helps it to see.
-WEIGHTS = {"state": 2.0, "color": 0.5, "shape": 0.5, "stage": 0.5, "gain": 0.5}
-
-
-def draw_frames(count: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-    """Single frames (N, 48, 48, 3) uint8 of all settings and states, with one label per head (:data:`NONE` where a
-    head has nothing to say) and the corners of the first and last region of the main actor in [0, 1].
-    """
-    frames: list[np.ndarray] = []
-    rows: list[dict[str, Any]] = []
-    while len(frames) < count:
-        kind = str(rng.choice([*KINDS, *SINGLE_FRAME]))
-        setting = str(rng.choice(SETTINGS_OF[kind]))
-        abnormal = rng.random() < 0.65
-        scene = make_scene(
-            int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop)),
-            kind if abnormal else None,
-            setting=setting,
-            strength=rng.uniform(CLEAR, 2.1) if abnormal and kind == "squash" else None,
-        )
-        # Two frames of the anomaly and one of any kind: the same scene, right and wrong.
-        inside = scene.fault.frames.frames() if scene.fault else range(scene.num_frames)
-        indices = [*rng.choice(inside, 2), rng.integers(scene.num_frames)][: count - len(frames)]
-        small = rng.random() < (0.5 if setting == "single" else 0.1)
-        pictures = degrade(render(scene, indices, SMALL_SIZE if small else SIZE), rng)
-        frames += list(resize_frames(pictures, (SIZE, SIZE)) if small else pictures)
-        rows += [describe_frame(scene, int(index)) for index in indices]
-    target = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-    return np.stack(frames), target
-
-
-def describe_frame(scene: Scene, index: int) -> dict[str, Any]:
-    """The labels of one frame."""
-    kind = scene.fault.kind if scene.fault and index in scene.fault.frames else "normal"
-    focus, words = scene.focus, scene.prompt.split()
-    thing = focus if isinstance(focus, Thing) else None
-    gain = 1.0 if thing is None or thing.gain is None else float(thing.gain[index])
-    canvas = Canvas.open(np.array([index]), SIZE, scene.camera, scene.weather.softness)
-    boxes = [box for mask in focus.regions(canvas) if (box := mask_box(mask[0])) is not None]
-    corners = [v / 1000 for box in (boxes[0], boxes[-1]) for v in box.as_list()] if boxes else [0.0] * 8
-    legible = kind in ("normal", "change") and scene.setting == "sign"
-    shown_word = _word(scene, index) if legible else None
-    color = focus.name.split()[0]
-    return {
-        "state": STATES.index(kind) if kind in STATES else STATES.index("normal"),
-        "stage": STAGES.index(scene.setting if scene.setting in STAGES else "things"),
-        "color": list(COLORS).index(color) if boxes and gain == 1 else NONE,
-        "shape": SHAPES.index(thing.shape) if thing and boxes else NONE,
-        "word": WORDS.index(shown_word) if shown_word else NONE,
-        "gain": 1 + int(np.sign(gain - 1)) if thing and boxes else NONE,
-        "shown": int(bool(boxes)) if words[2] not in ("person", "sign") else 1,
-        "boxes": corners,
-    }
-
-
-def _word(scene: Scene, index: int) -> str:
-    """What the sign reads in a frame."""
-    sign = scene.focus
-    assert isinstance(sign, Sign)
-    shown = sign.texts[sign.which[index]]
-    return next(word for word in WORDS if (spell(word) == shown).all())

@@ -1,4 +1,4 @@
-"""A few held-out answers in TensorBoard at every evaluation: the frames, the expected answer and the model's."""
+"""A few held-out answers in TensorBoard at every evaluation: the video, the expected answer and the model's."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from reward_model.training.video_summary import add_video
+
 log = logging.getLogger(__name__)
 
-#: Frames of a strip; longer samples are thinned evenly.
-STRIP = 8
+#: Frames per second samples play at: slow enough to follow.
+SHOWN_FPS = 4
 
 
 class SampleCallback(TrainerCallback):
-    """Generates answers to held-out rows and writes them to ``folder`` as TensorBoard text and images.
+    """Generates answers to held-out rows and writes them to ``folder`` as TensorBoard text and animated pictures.
 
     Args:
         processor: of the model that trains.
@@ -60,7 +61,8 @@ class SampleCallback(TrainerCallback):
                 f"**expected**\n\n```\n{example.answer}\n```\n\n**answer**\n\n```\n{self.answer(model, example)}\n```"
             )
             self._writer.add_text(f"sample {k}", text, state.global_step)
-            self._writer.add_image(f"sample {k}", strip(example.conversation), state.global_step, dataformats="HWC")
+            frames = [p for m in example.conversation for p in m.content if not isinstance(p, str)]
+            add_video(self._writer, f"sample {k}", frames, state.global_step, fps=SHOWN_FPS)
         self._writer.flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -86,11 +88,3 @@ class SampleCallback(TrainerCallback):
             model.train(was_training)
         ids = out[0, inputs["input_ids"].shape[1] :]
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def strip(conversation: Any) -> np.ndarray:
-    """Up to :data:`STRIP` frames of a conversation side by side, (H, W', 3) uint8."""
-    frames = [p for m in conversation for p in m.content if not isinstance(p, str)]
-    if len(frames) > STRIP:
-        frames = [frames[round(k)] for k in np.linspace(0, len(frames) - 1, STRIP)]
-    return np.concatenate(frames, axis=1)

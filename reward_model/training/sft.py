@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from reward_model.backends.base import Conversation
 from reward_model.training.guards import GradientGuard, check_loss, last_complete_checkpoint, save_or_explain
+from reward_model.training.muon import MuonAdamW, divide_parameters
 
 IGNORE = -100
 
@@ -74,15 +75,24 @@ class AnswerTrainer(SFTTrainer):
     (:mod:`reward_model.training.guards`).
     """
 
-    def __init__(self, *args: Any, vision_lr_scale: float = 1.0, **kwargs: Any) -> None:
+    #: Whether the optimiser has been made and its groups divided; the Trainer asks for it more than once.
+    _divided = False
+
+    def __init__(self, *args: Any, vision_lr_scale: float = 1.0, matrix_lr: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.vision_lr_scale = vision_lr_scale
+        self.vision_lr_scale, self.matrix_lr = vision_lr_scale, matrix_lr
         self.add_callback(GradientGuard())
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock optimiser, its groups divided into vision tower and the rest where their rates differ."""
+        """The stock optimiser, or :class:`~reward_model.training.muon.MuonAdamW` where matrices have a rate of their
+        own; its groups divided into vision tower and the rest where their rates differ.
+        """
+        if self._divided:
+            return super().create_optimizer(*args, **kwargs)
+        if self.matrix_lr is not None:
+            self.optimizer = self._muon(self.matrix_lr)
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.vision_lr_scale != 1 and not getattr(self, "_divided", False):
+        if self.vision_lr_scale != 1:
             tower = {id(p) for name, p in self.model.named_parameters() if ".visual." in name}
             optimizer.param_groups = [
                 {**group, "lr": group["lr"] * scale, "params": chosen}
@@ -90,8 +100,16 @@ class AnswerTrainer(SFTTrainer):
                 for inside, scale in ((True, self.vision_lr_scale), (False, 1.0))
                 if (chosen := [p for p in group["params"] if (id(p) in tower) == inside])
             ]
-            self._divided = True
+        self._divided = True
         return optimizer
+
+    def _muon(self, rate: float) -> MuonAdamW:
+        config, tables = self.args, ("embed_tokens", "lm_head", "pos_embed")
+        groups = divide_parameters(
+            self.model.named_parameters(), lr=rate, adam_lr=config.learning_rate, adam_names=tables
+        )
+        betas = (config.adam_beta1, config.adam_beta2)
+        return MuonAdamW(groups, betas=betas, eps=config.adam_epsilon, weight_decay=config.weight_decay)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -110,18 +128,23 @@ class AnswerTrainer(SFTTrainer):
         if return_outputs or inputs["labels"].device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
-        core = self.accelerator.unwrap_model(model)
-        core = core.get_base_model() if hasattr(core, "peft_config") else core
-        hidden = core.base_model(
-            **{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False
-        ).last_hidden_state[:, :-1]
         kept = labels != IGNORE
-        logits = core.get_output_embeddings()(hidden[kept]).float()
+        # The forward must go through the wrapper: DistributedDataParallel averages no gradient of one that does not.
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][:, :-1][kept],))
+        try:
+            logits = model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).logits.float()
+        finally:
+            hook.remove()
         loss = torch.nn.functional.cross_entropy(logits, labels[kept], reduction="sum")
         mode = "train" if self.model.training else "eval"
         hits = (logits.argmax(-1) == labels[kept]).float().mean()
         self._metrics[mode]["mean_token_accuracy"].append(hits.item())
-        return loss / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return loss / kept.sum()
+        # num_items_in_batch counts the answers of all processes, and gradients are averaged over them.
+        together = self.args.average_tokens_across_devices
+        return loss / num_items_in_batch * (self.accelerator.num_processes if together else 1)
 
 
 #: ``SFTConfig`` arguments every stage shares.
@@ -155,6 +178,7 @@ def run_sft(
     eval_dataset: Dataset | None = None,
     peft_config: Any = None,
     vision_lr_scale: float = 1.0,
+    matrix_lr: float | None = None,
 ) -> AnswerTrainer:
     """Trains ``model`` in place and returns its trainer.
 
@@ -165,7 +189,8 @@ def run_sft(
         callbacks: more ``TrainerCallback`` objects.
         eval_dataset: rows whose loss is measured as ``config`` says.
         peft_config: trains an adapter in place of the weights.
-        vision_lr_scale: learning rate of the vision tower relative to ``config.learning_rate``.
+        vision_lr_scale: learning rate of the vision tower relative to the other parts.
+        matrix_lr: trains weight matrices by Muon at this rate, everything else by AdamW; None: AdamW alone.
     """
     trainer = AnswerTrainer(
         model=model,
@@ -177,6 +202,7 @@ def run_sft(
         processing_class=processor,
         callbacks=list(callbacks),
         vision_lr_scale=vision_lr_scale,
+        matrix_lr=matrix_lr,
     )
     folder = Path(config.output_dir)
     last = last_complete_checkpoint(folder) if resume and folder.is_dir() else None

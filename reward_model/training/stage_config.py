@@ -48,6 +48,7 @@ class StageArguments:
     max_tokens: int | None = field(default=None, metadata={"help": "longer samples are left out and named, never cut"})
     vision_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its vision tower"})
     vision_lr_scale: float = field(default=1.0, metadata={"help": "learning rate of the vision tower, relative"})
+    matrix_lr: float | None = field(default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"})
     eval_samples: int = field(default=4, metadata={"help": "held-out answers written to TensorBoard at evaluations"})
     merge_lora: bool = field(default=True, metadata={"help": "export merged weights; false exports the adapter"})
     resume: bool = field(default=True, metadata={"help": "continue from the last complete checkpoint"})

@@ -34,7 +34,7 @@ def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TrainingStopped) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if folder is not None:
+    if folder is not None and os.environ.get("RANK", "0") == "0":
         print(f'{name} is done: CaCReward("{folder}")')
     return 0
 
@@ -109,6 +109,7 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
             eval_dataset=held,
             peft_config=peft_config,
             vision_lr_scale=stage.vision_lr_scale,
+            matrix_lr=stage.matrix_lr,
         )
     card = model_card(
         output.name,

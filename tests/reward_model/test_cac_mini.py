@@ -3,6 +3,8 @@ should, the checkpoint does its job.
 """
 
 import json
+import subprocess
+import sys
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +16,9 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from reward_model.parsing import STATUS_PREFIX, ParseError, format_report, parse_turn
 from reward_model.prompts import load_prompts
-from reward_model.training.build_judge_mini import build_cac_mini, save_judge
+from reward_model.training.judge_folder import write_judge
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
-from reward_model.training.mini_config import build_judge, build_processor
+from reward_model.training.mini_config import build_judge, build_processor, judge_settings
 from reward_model.training.mini_data import TRAIN_SEEDS, draw_rows, make_example, stage1_rows, stage2_rows
 from reward_model.training.mini_tokenizer import coordinate_values, number_pieces, template_pieces
 from reward_model.training.sft import IGNORE, AnswerCollator, AnswerTrainer, run_sft, sft_config
@@ -92,7 +94,7 @@ def test_answers_are_short(processor):
 
 def test_saved_files_load_as_stock_classes(tmp_path):
     model, processor = build_judge("tiny")
-    save_judge(model, processor, tmp_path / "judge")
+    write_judge(model, processor, tmp_path / "judge", judge_settings(load_prompts("compact").version))
     loaded, again = (
         Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "judge"),
         AutoProcessor.from_pretrained(tmp_path / "judge"),
@@ -164,8 +166,8 @@ def test_training_stays_inside_its_seeds_and_every_answer_parses():
 
 def test_stages_hold_normal_and_abnormal_samples_of_every_task():
     for data, tasks in (
-        (stage1_rows(8, 32, seed=0), {"frame", "clip"}),
-        (stage2_rows(16, 16, seed=0), {"scan", "zoom", "frame"}),
+        (stage1_rows(8, 32, seed=0), {"frame", "clip", "strip"}),
+        (stage2_rows(16, 16, seed=0), {"scan", "strip", "zoom", "frame"}),
     ):
         for task in tasks:
             share = np.mean(['"abnormal"' in make_example(r).answer for r in data if r["task"] == task])
@@ -175,7 +177,7 @@ def test_stages_hold_normal_and_abnormal_samples_of_every_task():
 def test_rows_alternate_in_half_batches_of_scans_and_clips():
     tasks = stage2_rows(3, 16, seed=0)["task"]
     for k, start in enumerate(range(0, 48, 8)):
-        assert ({"scan"} == set(tasks[start : start + 8])) == (k % 2 == 0)
+        assert set(tasks[start : start + 8]) == ({"scan", "strip"} if k % 2 == 0 else {"zoom", "frame"})
 
 
 # --- the fast path equals the stock path ------------------------------------------------------------------------------
@@ -273,12 +275,15 @@ def test_the_trainers_loss_is_the_stock_loss(tmp_path, rows):
 
 @pytest.mark.slow
 def test_the_whole_build_runs_small_and_resumes(tmp_path):
-    folder = build_cac_mini(tmp_path / "out", tmp_path / "work", device="cpu", scale=0.004)
+    command = [sys.executable, str(CHECKPOINT.parents[1] / "recipes" / "build_minis.py"), "--only", "judge"]
+    command += ["--output", str(tmp_path / "out"), "--work-dir", str(tmp_path / "work"), "--scale", "0.004"]
+    subprocess.run(command, check=True)
+    folder = tmp_path / "out" / "cac-mini"
     first = (folder / "model.safetensors").read_bytes()
     assert (folder / "judge.json").exists()
     assert list((tmp_path / "work").rglob("events.out.tfevents*"))
-    again = build_cac_mini(tmp_path / "out", tmp_path / "work", device="cpu", scale=0.004)
-    assert (again / "model.safetensors").read_bytes() == first
+    subprocess.run(command, check=True)
+    assert (folder / "model.safetensors").read_bytes() == first
 
 
 # --- the shipped checkpoint -------------------------------------------------------------------------------------------

@@ -15,20 +15,23 @@ def text_of(conversation):
     return "".join(p if isinstance(p, str) else "<IMAGE>" for m in conversation for p in m.content)
 
 
-def marks(conversation):
-    """(announcement, first pixel) of every frame, in order."""
+def marks(conversation, side=-1):
+    """(announcement, first pixel) of every frame, in order; ``side`` -1 reads before the picture, 1 after it."""
     content = conversation[-1].content
-    return [(content[i - 1].strip(), int(part[0, 0, 0])) for i, part in enumerate(content) if not isinstance(part, str)]
+    pictures = [i for i, part in enumerate(content) if not isinstance(part, str)]
+    return [(content[i + side].strip().split("\n")[0], int(content[i][0, 0, 0])) for i in pictures]
 
 
-@pytest.mark.parametrize("name", ["paper", "compact"])
-def test_every_frame_is_announced_by_its_own_number(name):
+@pytest.mark.parametrize(("name", "side"), [("paper", -1), ("compact", 1)])
+def test_every_frame_is_named_by_its_own_number(name, side):
     prompts = load_prompts(name)
     pixels = [int(f[0, 0, 0]) for f in FRAMES]
     expected = [(f"Frame {k}:", p) for k, p in enumerate(pixels)]
-    assert marks(prompts.scan(FRAMES)) == expected
-    assert marks(prompts.zoom(FRAMES)) == expected
-    assert [m for m, _ in marks(prompts.scan(FRAMES, first=7))] == ["Frame 7:", "Frame 8:", "Frame 9:"]
+    assert marks(prompts.scan(FRAMES), side) == expected
+    assert marks(prompts.zoom(FRAMES), side) == expected
+    assert [m for m, _ in marks(prompts.scan(FRAMES, first=7), side)] == ["Frame 7:", "Frame 8:", "Frame 9:"]
+    names = text_of(prompts.scan(FRAMES)).count("Frame 1:")
+    assert names == text_of(prompts.scan(FRAMES[:2])).count("Frame 1:") == 1, "a frame is named once"
 
 
 def test_the_paper_wording_asks_for_the_schema_that_is_parsed():
@@ -88,7 +91,7 @@ def test_the_hint_of_turn_one_is_whole_in_paper_and_its_conclusion_in_compact():
     compact = text_of(load_prompts("compact").zoom(FRAMES, cot=cot))
     assert compact.startswith("The red ball is squashed.")
     assert "Frame 1: bad" not in compact
-    assert text_of(load_prompts("compact").zoom(FRAMES)).startswith(" Frame 0:")
+    assert text_of(load_prompts("compact").zoom(FRAMES)).startswith("<IMAGE> Frame 0:")
 
 
 def test_the_chat_continuation_keeps_history_and_the_verbatim_answer():

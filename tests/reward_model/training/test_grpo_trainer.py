@@ -18,7 +18,7 @@ from reward_model.parsing import format_report
 from reward_model.rewards import total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
 from reward_model.training.grpo_config import GrpoConfig, read_yaml
-from reward_model.training.grpo_log import clip_strip
+from reward_model.training.grpo_log import clip_pictures
 from reward_model.training.grpo_math import group_advantages
 from reward_model.training.grpo_prepare import check_no_dropout
 from reward_model.training.grpo_sampler import Sampled
@@ -494,7 +494,7 @@ def test_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path):
     assert equal(weights(trainer), before)
 
 
-def test_samples_are_shown_escaped_with_strips(tmp_path):
+def test_samples_are_shown_escaped_with_clips(tmp_path):
     evil = (abnormal(1, 2).replace("it bends", "<script>alert(1)</script>|`"),)
     trainer = build(tmp_path, max_steps=2, generator=lambda t: Draws(t, evil, ZOOMS))
     trainer.train()
@@ -502,17 +502,19 @@ def test_samples_are_shown_escaped_with_strips(tmp_path):
     assert len(rows) == 4 and "<script>" in rows[0]["turn_one"]
     events = b"".join(p.read_bytes() for p in (tmp_path / "tensorboard").iterdir())
     assert b"<script>" not in events and b"&lt;script&gt;" in events
-    assert list((tmp_path / "samples").glob("*.png"))
+    clips = list((tmp_path / "samples").glob("*.gif"))
+    assert clips and clips[0].read_bytes() in events, "the clip plays in TensorBoard too"
 
 
-def test_strips_show_both_boxes(tmp_path):
+def test_clips_show_both_boxes(tmp_path):
     zoom = (abnormal(0, 1, Box(500, 500, 900, 900)),)
     trainer = build(tmp_path, generator=lambda t: Draws(t, (abnormal(1, 2),), zoom))
     experience = trainer.collect()
     shown = [(r, s) for g, s in zip(experience.groups, experience.samples, strict=True) for r in g if s.truth.anomalies]
-    strip = clip_strip(shown[0][0], shown[0][1].truth)
-    colours = {tuple(c) for c in strip.reshape(-1, 3).tolist()}
-    assert (230, 60, 50) in colours and (60, 190, 90) in colours and strip.shape[0] == 96
+    pictures = clip_pictures(shown[0][0], shown[0][1].truth)
+    colours = {tuple(c) for c in np.stack(pictures).reshape(-1, 3).tolist()}
+    assert (230, 60, 50) in colours and (60, 190, 90) in colours
+    assert len(pictures) == len(shown[0][0].zooms[0].indices) and pictures[0].shape[0] == 144
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from reward_model.backends.local import LocalBackend
 from reward_model.data.annotations import Record, write_annotations
 from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.judge import TwoTurnJudge
-from reward_model.training import build_judge_mini
 from reward_model.training.export import merge_adapter, model_card
 from reward_model.training.guards import last_complete_checkpoint
 from reward_model.training.mini_config import build_judge
@@ -58,19 +57,6 @@ def test_every_configuration_parses_and_its_bf16_choice_is_its_own(path):
         choices = [s for s in text.splitlines() if s.startswith(("per_device", "gradient_acc", "max_tokens"))]
         assert choices and all("ours" in line for line in choices), "not in the paper: must be marked (G-24)"
         assert yaml.safe_load(text)["bf16"] is True
-
-
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_the_mini_configuration_trains_like_build_minis(stage):
-    """build_minis.py and the recipes must not drift apart."""
-    arguments, config, _ = parsed(stage, "mini")
-    assert config.max_steps == {"stage1": build_judge_mini.STAGE1_STEPS, "stage2": build_judge_mini.STAGE2_STEPS}[stage]
-    assert arguments.vision_warmup_steps == {"stage1": build_judge_mini.WARMUP_STEPS, "stage2": 0}[stage]
-    # The recipe sets sequential sampling itself, wherever rows come in the order of the world.
-    assert arguments.vision_lr_scale == build_judge_mini.VISION_LR_SCALE
-    expected = build_judge_mini.stage_settings(stage, config.max_steps)
-    expected.pop("train_sampling_strategy")
-    assert {name: getattr(config, name) for name in expected} == expected
 
 
 def test_an_unknown_setting_is_refused(tmp_path):
@@ -163,7 +149,7 @@ def test_tensorboard_shows_held_out_answers_and_frames(stage2):
     events = EventAccumulator(str(stage2 / "training" / "samples")).Reload()
     assert events.Tags()["images"] == ["sample 0"]
     image = events.Images("sample 0")[0]
-    assert image.step == 2 and image.width > image.height
+    assert image.step == 2 and image.encoded_image_string[:4] == b"GIF8" and image.height >= 144
     text = events.Tensors("sample 0/text_summary")[0].tensor_proto.string_val[0].decode()
     assert '"status"' in text.split("**answer**")[0]
 

@@ -1,0 +1,52 @@
+"""Videos in TensorBoard: animated pictures, encoded by Pillow (``SummaryWriter.add_video`` would need moviepy)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+#: Smaller frames are enlarged to this height, pixel by pixel.
+MIN_HEIGHT = 144
+
+
+def add_video(board: Any, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, *, fps: float) -> None:
+    """Writes a video as an animated image.
+
+    Args:
+        board: a ``SummaryWriter``.
+        frames: (T, H, W, 3) uint8, or a list of (H, W, 3); at least one.
+        fps: frames per second it plays at.
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    gif = encode_gif(frames, fps)
+    height, width = gif_size(gif)
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+    board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+
+def encode_gif(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> bytes:
+    """An endless GIF of frames (T, H, W, 3) uint8, enlarged to at least :data:`MIN_HEIGHT` rows.
+
+    Raises:
+        ValueError: there is no frame, or ``fps`` is not positive.
+    """
+    from PIL import Image
+
+    if len(frames) == 0 or not fps > 0:
+        raise ValueError(f"a video needs at least one frame and a positive rate, got {len(frames)} frames at {fps} fps")
+    times = max(1, -(-MIN_HEIGHT // frames[0].shape[0]))
+    pictures = [Image.fromarray(np.asarray(f).repeat(times, axis=0).repeat(times, axis=1)) for f in frames]
+    file = io.BytesIO()
+    # GIF counts in hundredths of a second.
+    duration = max(20, 10 * round(100 / fps))
+    pictures[0].save(file, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    return file.getvalue()
+
+
+def gif_size(gif: bytes) -> tuple[int, int]:
+    """Height and width in pixels."""
+    return int.from_bytes(gif[8:10], "little"), int.from_bytes(gif[6:8], "little")
