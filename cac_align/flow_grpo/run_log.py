@@ -1,26 +1,23 @@
-"""What a run shows: numbers in TensorBoard and ``metrics.jsonl``, videos as MP4 files and as animated pictures.
-
-TensorBoard shows an image summary whose bytes are an animated GIF, so no video encoder is needed for it.
-"""
+"""What a run shows: numbers in TensorBoard and ``metrics.jsonl``, videos as MP4 files and as animated pictures."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cac_align.files import write_text
+from reward_model.training.step_lines import drop_lines_after
+from reward_model.training.video_summary import add_video
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from reward_model.schema import Verdict
 
 METRICS = "metrics.jsonl"
-GIF_FRAMES, GIF_SIDE = 24, 256
 
 
 class RunLog:
@@ -85,7 +82,7 @@ class RunLog:
         write_mp4(path, shown, fps)
         if text:
             write_text(path.with_suffix(".txt"), text + "\n")
-        self.board.file_writer.add_summary(gif_summary(f"videos/{name}", shown, fps), step)
+        add_video(self.board, f"videos/{name}", shown, step, fps=fps)
         if self.wandb is not None:
             import wandb
 
@@ -101,46 +98,6 @@ class RunLog:
             self.board.close()
             if self.wandb is not None:
                 self.wandb.finish()
-
-
-def gif_summary(tag: str, frames: np.ndarray, fps: float) -> Any:
-    """A TensorBoard summary of an animated GIF: at most 24 frames of at most 256 pixels, in the video's own time."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    data, height, width = gif_bytes(frames, fps)
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
-    return Summary(value=[Summary.Value(tag=tag, image=image)])
-
-
-def gif_bytes(frames: np.ndarray, fps: float) -> tuple[bytes, int, int]:
-    """The GIF, its height and its width."""
-    from PIL import Image
-
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), GIF_FRAMES)).round().astype(int)
-    factor = min(1.0, GIF_SIDE / max(frames.shape[1:3]))
-    size = (max(1, round(frames.shape[2] * factor)), max(1, round(frames.shape[1] * factor)))
-    pictures = [Image.fromarray(frames[k]).resize(size) for k in chosen]
-    buffer = io.BytesIO()
-    milliseconds = max(20, round(1000 * len(frames) / fps / len(chosen)))
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
-    )
-    return buffer.getvalue(), size[1], size[0]
-
-
-def drop_lines_after(path: Path, step: int) -> None:
-    """Removes what a stopped run logged beyond the checkpoint it continues from, and a line cut off by a kill."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row["step"] <= step:
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
 
 
 def _wandb(project: str, folder: Path, settings: Mapping[str, Any]) -> Any:

@@ -26,6 +26,7 @@ from reward_model.rewards import (
 from reward_model.schema import Anomaly, VideoAnnotation
 from reward_model.training.grpo_batches import Experience
 from reward_model.training.grpo_math import zero_variance
+from reward_model.training.step_lines import drop_lines_after
 from reward_model.training.two_turn import INVALID, RolloutRecord, TurnDraw
 from reward_model.training.video_summary import add_video, encode_gif
 
@@ -143,7 +144,7 @@ class StepLog:
 
         folder.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, SAMPLES):
-            _drop_lines_after(folder / name, first_step)
+            drop_lines_after(folder / name, first_step)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
@@ -230,20 +231,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [html.escape(t).replace("|", "&#124;").replace("\n", "<br>").replace("`", "&#96;") for t in texts]
         lines.append(f"| {row['truth']} | {row['reward']:.3f} | {row['advantage']:.3f} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Removes what a stopped run logged beyond the checkpoint it continues from."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # a line that was being written when the run was killed
-        if row["step"] <= step:
-            kept.append(line + "\n")
-    partial = path.with_suffix(".part")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)

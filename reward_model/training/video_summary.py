@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-#: Smaller frames are enlarged to this height, pixel by pixel.
-MIN_HEIGHT = 144
+#: Frames lower than the first are enlarged by a whole number, frames larger than the second are reduced.
+MIN_HEIGHT, MAX_SIDE = 144, 320
+#: Longer videos are thinned evenly and keep their length in seconds.
+MAX_FRAMES = 32
 
 
 def add_video(board: Any, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, *, fps: float) -> None:
@@ -29,7 +31,7 @@ def add_video(board: Any, tag: str, frames: Sequence[np.ndarray] | np.ndarray, s
 
 
 def encode_gif(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> bytes:
-    """An endless GIF of frames (T, H, W, 3) uint8, enlarged to at least :data:`MIN_HEIGHT` rows.
+    """An endless GIF of frames (T, H, W, 3) uint8, in the video's own time.
 
     Raises:
         ValueError: there is no frame, or ``fps`` is not positive.
@@ -38,12 +40,16 @@ def encode_gif(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> bytes:
 
     if len(frames) == 0 or not fps > 0:
         raise ValueError(f"a video needs at least one frame and a positive rate, got {len(frames)} frames at {fps} fps")
-    times = max(1, -(-MIN_HEIGHT // frames[0].shape[0]))
-    pictures = [Image.fromarray(np.asarray(f).repeat(times, axis=0).repeat(times, axis=1)) for f in frames]
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int)
+    height, width = frames[0].shape[:2]
+    factor = min(float(max(1, -(-MIN_HEIGHT // height))), MAX_SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    how = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
+    pictures = [Image.fromarray(np.asarray(frames[k])).resize(size, how) for k in chosen]
     file = io.BytesIO()
     # GIF counts in hundredths of a second.
-    duration = max(20, 10 * round(100 / fps))
-    pictures[0].save(file, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    duration = max(20, 10 * round(100 * len(frames) / fps / len(chosen)))
+    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0, optimize=False)
     return file.getvalue()
 
 

@@ -22,8 +22,18 @@ def test_a_video_keeps_its_frames_order_and_speed():
     assert gif_size(gif) == (144, 90) == shown[0].shape[:2], "small frames are enlarged by whole numbers"
 
 
-def test_large_frames_keep_their_size():
-    assert gif_size(encode_gif(np.zeros((2, 200, 320, 3), np.uint8), 8)) == (200, 320)
+@pytest.mark.parametrize(
+    ("height", "width", "shown"), [(200, 320, (200, 320)), (480, 832, (185, 320)), (8, 4, (144, 72))]
+)
+def test_frames_are_shown_in_a_readable_size(height, width, shown):
+    assert gif_size(encode_gif(np.zeros((2, height, width, 3), np.uint8), 8)) == shown
+
+
+def test_long_videos_are_thinned_and_keep_their_time():
+    frames = np.random.default_rng(0).integers(0, 255, (81, 16, 16, 3), dtype=np.uint8)
+    picture = Image.open(io.BytesIO(encode_gif(frames, 16)))
+    durations = [f.info["duration"] for f in ImageSequence.Iterator(picture)]
+    assert len(durations) == 32 and sum(durations) == pytest.approx(1000 * 81 / 16, rel=0.05)
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):
