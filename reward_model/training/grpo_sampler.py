@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from reward_model.training.rollout_rows import Prompt, core_model, mrope_positions
+from reward_model.training.rollout_rows import Prompt, as_read, core_model, mrope_positions
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ModelSampler:
     def _step(self, token: torch.Tensor, position: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
         output = self.policy(
             decode={
-                "input_ids": token[:, None],
+                "input_ids": as_read(token, getattr(self.policy, "module", self.policy).config)[:, None],
                 "attention_mask": mask,
                 "position_ids": position[None, :, None].expand(3, -1, 1),
                 "past_key_values": cache,

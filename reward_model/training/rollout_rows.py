@@ -170,6 +170,15 @@ def mrope_positions(ids: np.ndarray, image_token: int, grids: Sequence[tuple[int
     return np.cumsum(steps) - steps + offsets
 
 
+def as_read(sampled: Any, config: Any) -> Any:
+    """Sampled tokens (an array or a tensor) as the model reads them: a placeholder of an image or video that the policy
+    happened to draw holds no picture and is read as the end of one. What was drawn is scored as it is.
+    """
+    where = torch.where if isinstance(sampled, torch.Tensor) else np.where
+    drawn = (sampled == config.image_token_id) | (sampled == config.video_token_id)
+    return where(drawn, config.vision_end_token_id, sampled)
+
+
 @dataclass(frozen=True)
 class LogProbs:
     """Flat over all sampled tokens of the rows in order, (T,): log-probability and entropy (no gradient) of the
@@ -249,12 +258,13 @@ def row_inputs(
         end = start
         for number, row in enumerate(pack, 1):
             grids = [p.grid for p in row.pictures for _ in p.frames]
-            places = mrope_positions(row.ids, core.config.image_token_id, grids)
+            read = np.where(row.mask, as_read(row.ids, core.config), row.ids)
+            places = mrope_positions(read, core.config.image_token_id, grids)
             if number == 1:
-                ids[line, :start], positions[:, line, :start] = row.ids[:start], places[:, :start]
+                ids[line, :start], positions[:, line, :start] = read[:start], places[:, :start]
                 branches[line, :start] = 0
             here = slice(end, end + len(row.ids) - start)
-            ids[line, here], positions[:, line, here] = row.ids[start:], places[:, start:]
+            ids[line, here], positions[:, line, here] = read[start:], places[:, start:]
             branches[line, here] = number
             sampled = np.flatnonzero(row.mask)
             # The token at t of a row is predicted at t - 1, which for the first of a branch is the end of the prompt.
