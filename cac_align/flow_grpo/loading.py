@@ -108,8 +108,10 @@ def default_accelerator(mixed_precision: str) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    from reward_model.training.grpo_prepare import several_on_cpu
+
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
+    accelerator = Accelerator(cpu=several_on_cpu(), mixed_precision=mixed_precision, kwargs_handlers=handlers)
     if accelerator.state.deepspeed_plugin is not None:
         raise ValueError(
             "DeepSpeed is not supported here: its optimiser cannot be saved without pickle or resumed exactly. Use "

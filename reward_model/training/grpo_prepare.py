@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -85,12 +86,20 @@ def decay_groups(policy: torch.nn.Module, weight_decay: float) -> list[dict[str,
     return [g for g in groups if g["params"]]
 
 
+def several_on_cpu() -> bool:
+    """Whether ``torchrun`` started several processes where there is no GPU. Accelerate has to be told: without ``cpu``
+    each process would take itself for the only one and write over the others.
+    """
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+
+
 def default_accelerator() -> Any:
     """What ``accelerate launch`` set up; on its own, one process."""
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    accelerator = Accelerator(cpu=several_on_cpu(), kwargs_handlers=handlers)
     if accelerator.state.deepspeed_plugin is not None:
         # No data loader is handed to DeepSpeed, and it asks for a number; batches are made by the trainer.
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
