@@ -9,8 +9,7 @@ Same classes as the full-size model, small numbers. Three things differ on purpo
 * tokens of numbers start on Fourier features: of coordinates smooth ones, so that neighbours start as neighbours; of
   frames rough ones, so that frame k can be told from frame k + 1;
 * attention starts with heads that look at the tokens just before and heads that look for the same token: together they
-  are what a sentence about frame k needs to find the picture that is marked k. A language model without them takes
-  several times as many steps to look a frame up (:func:`init_attention`).
+  are what a sentence about frame k needs to find the picture that is marked k. See :func:`init_attention`.
 """
 
 from __future__ import annotations
@@ -154,9 +153,8 @@ def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
     """Heads that find a frame: in every layer the first query head equals its keys, so that it looks for the token it
     stands on; in the first two layers the heads of the last key group look a fixed number of tokens back.
 
-    On strips of frames with perfect vision (random codes in place of pictures), 175 steps of 16 name .99 of the wrong
-    frames with this start, .46 with matching heads alone. Biases that rotary positions turn make the distance (as in
-    ``mini_warmup.init_vision``); scores are 1.4 * 1.4 times as sharp as usual.
+    ``benchmarks/frame_lookup.py`` compares it with a plain start. Biases that rotary positions turn make the distance
+    (as in ``mini_warmup.init_vision``); scores are 1.4 * 1.4 times as sharp as usual.
     """
     config = model.config.text_config
     dim, heads, groups = config.head_dim, config.num_attention_heads, config.num_key_value_heads
