@@ -3,15 +3,14 @@
     python benchmarks/frame_lookup.py --steps 175
 
 Pictures are replaced by random codes, one for each state of a frame, so that seeing is perfect and only finding is
-learnt: strips of shuffled right and wrong frames, one sentence per frame. Printed: the share of wrong frames that are
-named after each 25 steps, on the strips of those steps before they are trained on. Both starts take the same strips.
+learnt: splices of right and wrong frames, one sentence per frame. Printed: the share of wrong frames that are
+named after each 25 steps, on the splices of those steps before they are trained on. Both starts take the same splices.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import types
 from typing import Any
 
@@ -26,9 +25,9 @@ from reward_model.training.mini_config import build_judge
 from reward_model.training.mini_data import draw_rows, make_example
 from reward_model.training.muon import MuonAdamW, divide_parameters
 from reward_model.training.sft import IGNORE
-from reward_model.world.narration import NORMAL_STATE, STATES
+from reward_model.world.narration import STATES, read_states
 
-NAMES = (NORMAL_STATE, *STATES.values())
+NAMES = ("", *STATES)
 WIDTH = 128
 
 
@@ -63,9 +62,7 @@ def plain_start(model: Any) -> None:
 
 def states_of(answer: str) -> list[int]:
     """The state each sentence of an answer names."""
-    reasoning = answer.split('", "status": "', maxsplit=1)[0] + '"'
-    found = re.findall(r"Frame \d+: (.*?)(?= Frame| The | No anomaly|\")", reasoning)
-    return [NAMES.index(text.strip()) for text in found]
+    return [NAMES.index(kind) for kind in read_states(answer)]
 
 
 def run(name: str, steps: int, seed: int) -> None:
@@ -84,7 +81,7 @@ def run(name: str, steps: int, seed: int) -> None:
     for step in range(steps):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * min(1, (step + 1) / 15)
-        examples = [make_example(row) for row in draw_rows(["strip"] * 16, seed=1000 * seed + 100 + step)]
+        examples = [make_example(row) for row in draw_rows(["splice"] * 16, seed=1000 * seed + 100 + step)]
         codes.states = torch.tensor([state for e in examples for state in states_of(e.answer)])
         batch = collator(examples)  # type: ignore[arg-type]
         labels = batch.pop("labels")[:, 1:]

@@ -59,17 +59,17 @@ def build_judge(args: argparse.Namespace) -> Path:
     work = args.work_dir / "judge"
     if args.restart:
         shutil.rmtree(work, ignore_errors=True)
-    for stage, recipe, processes, steps in (
-        ("stage1", "stage1_warmup.py", 1, ("vision_warmup_steps", "max_steps", "warmup_steps")),
-        ("stage2", "stage2_sft.py", 2, ("max_steps", "warmup_steps")),
+    for stage, recipe, steps in (
+        ("stage1", "stage1_warmup.py", ("vision_warmup_steps", "reading_warmup_steps", "max_steps", "warmup_steps")),
+        ("stage2", "stage2_sft.py", ("max_steps", "warmup_steps")),
     ):
         config = RECIPES / "configs" / stage / "mini.yaml"
         scaled = {name: max(2, round(args.scale * read_yaml(config)[name])) for name in steps}
-        options = {**scaled, "output_dir": work / stage, "seed": args.seed}
+        options = {**scaled, "output_dir": work / stage, "seed": args.seed, "gradient_accumulation_steps": 1}
         if stage == "stage2":
-            options |= {"model_name_or_path": work / "stage1", "gradient_accumulation_steps": 1}
+            options |= {"model_name_or_path": work / "stage1"}
         given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        launch(processes, recipe, "--config", config, *given)
+        launch(2, recipe, "--config", config, *given)
     config = RECIPES / "configs" / "stage3" / "mini.yaml"
     steps = max(2, round(args.scale * read_yaml(config)["max_steps"]))
     changes = f"model={work / 'stage2'}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"

@@ -2,6 +2,6 @@
 
 ``sft`` knows conversations and answers only and serves models of any size. Everything named ``mini`` belongs to the
 small checkpoint in ``assets/cac-mini``: configuration, tokenizer and processor (``mini_config``), samples
-(``mini_data``, ``mini_frames``) and the warm-up of its vision tower (``mini_warmup``); ``recipes/build_minis.py`` runs
-its stages one after the other.
+(``mini_data``, ``mini_frames``, ``mini_splice``) and the warm-ups of its vision tower (``mini_warmup``) and its reading
+(``mini_reading``); ``recipes/build_minis.py`` runs its stages one after the other.
 """

@@ -8,8 +8,9 @@ Same classes as the full-size model, small numbers. Three things differ on purpo
 * weights start at fan-in scale (std 1/sqrt(fan_in)): the usual std of 0.02 does not train at a width of 128;
 * tokens of numbers start on Fourier features: of coordinates smooth ones, so that neighbours start as neighbours; of
   frames rough ones, so that frame k can be told from frame k + 1;
-* attention starts with heads that look at the tokens just before and heads that look for the same token: together they
-  are what a sentence about frame k needs to find the picture that is marked k. See :func:`init_attention`.
+* attention starts with heads that look at the tokens just before, heads that look for the same token and heads that
+  take the difference to the frame before: what a sentence about frame k needs to find the picture that is marked k, and
+  to tell whether something has jumped. See :func:`init_attention`.
 """
 
 from __future__ import annotations
@@ -150,37 +151,78 @@ def init_fan_in(model: Any, generator: torch.Generator) -> None:
 
 
 def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
-    """Heads that find a frame: in every layer the first query head equals its keys, so that it looks for the token it
-    stands on; in the first two layers the heads of the last key group look a fixed number of tokens back.
+    """Heads that find a frame and compare it with the one before.
+
+    * In every layer the first query head equals its keys, so that it looks for the token it stands on; the second one,
+      from the second layer on, looks for the mark of the frame before or after (see :func:`turn_numbers`).
+    * In the first layer the heads of the last key group look :data:`LOOK_BACK` tokens back: a mark gathers its picture.
+    * In the second layer they take the difference of a mark and the mark before (:func:`_compare`).
 
     ``benchmarks/frame_lookup.py`` compares it with a plain start. Biases that rotary positions turn make the distance
     (as in ``mini_warmup.init_vision``); scores are 1.4 * 1.4 times as sharp as usual.
     """
     config = model.config.text_config
     dim, heads, groups = config.head_dim, config.num_attention_heads, config.num_key_value_heads
-    rates = config.rope_parameters["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
+    last = heads - heads // groups
+    generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for number, layer in enumerate(model.model.language_model.layers):
             attention = layer.self_attn
             attention.q_norm.weight.fill_(1.4)
             attention.k_norm.weight.fill_(1.4)
-            attention.q_proj.weight[:dim] = attention.k_proj.weight[:dim]
-            if number > 1:
-                continue
-            last = (groups - 1) * dim
-            attention.k_proj.weight[last:] *= 0.3
-            for head, distance in zip(range(heads - heads // groups, heads), LOOK_BACK, strict=True):
-                attention.q_proj.weight[head * dim : (head + 1) * dim] *= 0.3
-                for k in range(1, min(5, dim // 2)):
-                    angle = float(rates[k]) * distance
-                    attention.q_proj.bias[head * dim + k] = 1.5 * math.cos(angle)
-                    attention.q_proj.bias[head * dim + k + dim // 2] = -1.5 * math.sin(angle)
-                    attention.k_proj.bias[last + k] = 1.5
+            keys = attention.k_proj.weight[:dim]
+            attention.q_proj.weight[:dim] = keys
+            if number:
+                turn = turn_numbers(config.hidden_size, 1 if number % 2 == 0 else -1)
+                attention.q_proj.weight[dim : 2 * dim] = keys @ turn.to(keys)
+            if number == 0:
+                _look_back(attention, last, LOOK_BACK, range(1, min(5, dim // 2)), 1.5, config)
+            elif number == 1:
+                _look_back(attention, last, (0, FRAME_TOKENS), range(min(4, dim // 2)), 3.0, config)
+                _compare(layer, last, dim, generator)
 
 
 #: Positions the two looking-back heads start at: the picture before a mark (its tokens share a position), the token
 #: before.
 LOOK_BACK = (3, 1)
+#: Positions from a mark to the next: the picture's two brackets, its two rows, the mark.
+FRAME_TOKENS = 5
+
+
+def _look_back(attention: Any, first: int, distances: tuple[int, int], rates: range, loud: float, config: Any) -> None:
+    """Turns query heads from ``first`` on, and their keys, to the tokens ``distances`` back."""
+    dim = config.head_dim
+    angles = config.rope_parameters["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
+    keys = (config.num_key_value_heads - 1) * dim
+    attention.k_proj.weight[keys:] *= 0.3
+    attention.q_proj.weight[first * dim :] *= 0.3
+    for k in rates:
+        attention.k_proj.bias[keys + k] = loud
+        for head, distance in enumerate(distances, first):
+            angle = float(angles[k]) * distance
+            attention.q_proj.bias[head * dim + k] = loud * math.cos(angle)
+            attention.q_proj.bias[head * dim + k + dim // 2] = -loud * math.sin(angle)
+
+
+def _compare(layer: Any, first: int, dim: int, generator: torch.Generator) -> None:
+    """Heads ``first`` and ``first + 1`` write the same values with opposite signs, which makes a difference, and half
+    of the gated units start as its square along random directions: how much has changed.
+    """
+    out, mlp = layer.self_attn.o_proj.weight, layer.mlp
+    width, half = out.shape[0], mlp.gate_proj.out_features // 2
+    basis = torch.linalg.qr(torch.randn(width, min(dim, width), generator=generator))[0]
+    out[:, first * dim : (first + 1) * dim] = 0.7 * basis
+    out[:, (first + 1) * dim : (first + 2) * dim] = -0.7 * basis
+    directions = torch.randn(half, basis.shape[1], generator=generator) @ basis.T
+    mlp.gate_proj.weight[:half] = 2 * directions / math.sqrt(dim)
+    mlp.up_proj.weight[:half] = mlp.gate_proj.weight[:half]
+
+
+def turn_numbers(width: int, step: int) -> torch.Tensor:
+    """(width, width): takes the rough features of :func:`fourier` of frame ``k`` to those of frame ``k + step``."""
+    angles = 2 * math.pi * torch.linspace(0.5, 28, width // 2) * step / (1.5 * MAX_FRAMES)
+    cos, sin = torch.diag(torch.cos(angles)), torch.diag(torch.sin(angles))
+    return torch.cat([torch.cat([cos, sin], dim=1), torch.cat([-sin, cos], dim=1)])
 
 
 def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -2,13 +2,14 @@
 
 A row is a few numbers (task, seed, kind, ...); frames are rendered when a batch is put together, so a data set of any
 size costs no disk and the same row always gives the same sample. Tasks: ``frame`` (one frame under any frame number,
-stage 1), ``clip`` (two to five frames at 8 fps), ``strip`` (right and wrong frames of a video in any order, asked like
-a scan), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one would predict it, at 8 fps).
+stage 1), ``clip`` (two to five frames at 8 fps), ``splice`` (frames of a video and of its normal twin by the toss of a
+coin, asked like a scan; see ``mini_splice``), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one
+would predict it, at 8 fps).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +19,8 @@ from datasets import Dataset, concatenate_datasets
 
 from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
-from reward_model.schema import FrameRange, TurnReport, VideoAnnotation
+from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
+from reward_model.training.mini_splice import SPLICED, make_splice
 from reward_model.training.sft import Example
 from reward_model.video import native_window, resize_frames, sample_indices, zoom_indices
 from reward_model.world.kinds import KINDS, REASONS, SETTINGS_OF, SINGLE_FRAME
@@ -31,14 +33,19 @@ from reward_model.world.video import SIZE, make_annotation, render
 TRAIN_SEEDS = range(0, 100_000)
 SCAN_FPS, ZOOM_FPS = 4, 8
 MIN_ZOOM, MAX_ZOOM = 4, 24
-#: Most frames of a strip: as many as a scan of five seconds.
-STRIP_FRAMES = 21
+#: Most frames of a splice: as many as a scan of five seconds.
+SPLICE_FRAMES = 21
 #: Share of stage 2 during which scans grow from a few frames to whole videos.
-CURRICULUM = 0.4
+CURRICULUM = 0.15
 #: Videos of the mini generator are smaller than the judge's frames; this is their side in pixels.
 SMALL_SIZE = 32
 #: Squash factors below the first are called normal, above the second abnormal, between them nothing is trained.
 FAINT, CLEAR = 1.2, 1.35
+
+#: Kinds that need frames to be compared are drawn more often than the others: they are harder to learn.
+_COMPARED = {"teleport": 2.5, "change": 2.5, "float": 2.5, "rebound": 2.5, "flicker": 1.5, "appear": 1.5}
+#: Tasks that cannot show every kind.
+_KINDS_OF = {"frame": SINGLE_FRAME, "splice": SPLICED}
 
 Row = dict[str, Any]
 
@@ -62,10 +69,11 @@ def draw_rows(
 
 
 def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
-    usable = [k for k in kinds if task not in ("frame", "strip") or k in SINGLE_FRAME]
+    usable = [k for k in kinds if task not in _KINDS_OF or k in _KINDS_OF[task]]
+    weights = np.array([_COMPARED.get(k, 1.0) for k in usable])
     # Some windows of abnormal videos miss the anomaly and count as normal.
     share = 0.62 if task == "zoom" else 0.5
-    kind, abnormal = str(rng.choice(usable)), rng.random() < share
+    kind, abnormal = str(rng.choice(usable, p=weights / weights.sum())), rng.random() < share
     # A normal video is drawn where its anomaly could have been, so that no setting tells anything.
     setting, strength = str(rng.choice(SETTINGS_OF[kind])), -1.0
     if abnormal and kind == "squash" and rng.random() < 0.1:
@@ -80,7 +88,7 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
         "small": bool(rng.random() < (0.5 if setting == "single" else 0.1)),
         "strength": float(strength),
         "num_frames": int(4 * rng.integers(8, 25) + 1) if rng.random() < 0.2 else 81,
-        "cot": task == "strip" or bool(rng.random() < 0.7),
+        "cot": task == "splice" or bool(rng.random() < 0.7),
         "draw": int(rng.integers(2**31)),
     }
 
@@ -90,9 +98,14 @@ def make_example(row: Mapping[str, Any], *, prompts: str = "compact") -> Example
     compression (all of it normal).
     """
     rng = np.random.default_rng([row["draw"], 5])
+    if row["task"] == "splice":
+        return _splice(row, rng, load_prompts(prompts))
     scene = scene_of(row)
     truth = truth_of(row, scene)
-    frames_of = partial(_frames, scene, rng=rng, small=row["small"])
+
+    def frames_of(indices: Sequence[int]) -> np.ndarray:
+        return _shoot(partial(render, scene, indices), row, rng)
+
     return _TASKS[row["task"]](truth, frames_of, row["cot"], rng, load_prompts(prompts))
 
 
@@ -113,9 +126,10 @@ def truth_of(row: Mapping[str, Any], scene: Scene) -> VideoAnnotation:
     return replace(truth, anomalies=()) if 0 < row["strength"] < FAINT else truth
 
 
-def _frames(scene: Scene, indices: Sequence[int], *, rng: np.random.Generator, small: bool) -> np.ndarray:
-    frames = degrade(render(scene, indices, SMALL_SIZE if small else SIZE), rng)
-    return resize_frames(frames, (SIZE, SIZE)) if small else frames
+def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """Frames of a size, worn and brought to the judge's size."""
+    frames = degrade(draw(SMALL_SIZE if row["small"] else SIZE), rng)
+    return resize_frames(frames, (SIZE, SIZE)) if row["small"] else frames
 
 
 def _scan(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
@@ -151,26 +165,28 @@ def _frame(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gen
     return Example(conversation, format_report(shift_report(report, first)))
 
 
-def _strip(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
-    """In a video an anomalous frame mostly follows another one, so that the last sentence nearly tells the next and a
-    model may never learn to look. Here only looking helps: every frame is right or wrong by the toss of a coin.
-    """
-    count = int(rng.integers(3, STRIP_FRAMES + 1))
-    if truth.anomalies:
-        wrong = list(truth.anomalies[0].frames.frames())
-        right = [n for n in range(truth.num_frames) if n not in truth.anomalies[0].frames]
-        share = rng.uniform(0.2, 0.6)
-        indices = [int(rng.choice(wrong if rng.random() < share else right)) for _ in range(count)]
-    else:
-        indices = [int(n) for n in rng.integers(truth.num_frames, size=count)]
+def _splice(row: Mapping[str, Any], rng: np.random.Generator, prompts: Any) -> Example:
+    """A splice, asked like a scan; an anomaly for each run of wrong frames."""
+    strength = row["strength"] if row["strength"] > 0 else None
+    count = int(rng.integers(3, SPLICE_FRAMES + 1))
+    splice = make_splice(row["seed"], row["kind"], row["setting"], count, rng, strength=strength)
+    faint = 0 < row["strength"] < FAINT
+    name, kind = splice.scene.object_name, row["kind"]
     anomalies = tuple(
-        replace(anomaly, frames=FrameRange(start, end), boxes={})
-        for anomaly in truth.anomalies
-        for start, end in runs([n in anomaly.frames for n in indices])
+        Anomaly(
+            KINDS[kind],
+            FrameRange(start, end),
+            objects=(name,),
+            reason=f"the {name} {REASONS[kind]}",
+            region=f"the {name}",
+        )
+        for start, end in runs([] if faint else splice.wrong.tolist())
     )
-    text = narrate_frames(anomalies, count) if cot else ""
+    text = narrate_frames(anomalies, count)
     report = TurnReport("abnormal" if anomalies else "normal", text, anomalies)
-    return Example(prompts.scan(frames_of(indices), truth.prompt), format_report(report, boxes=False))
+    return Example(
+        prompts.scan(_shoot(splice.render, row, rng), splice.scene.prompt), format_report(report, boxes=False)
+    )
 
 
 def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
@@ -179,7 +195,7 @@ def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
 
 
-_TASKS = {"scan": _scan, "zoom": _zoom, "clip": _clip, "strip": _strip, "frame": _frame}
+_TASKS = {"scan": _scan, "zoom": _zoom, "clip": _clip, "frame": _frame}
 
 
 def _start_near(truth: VideoAnnotation, grid: Sequence[int], length: int, rng: np.random.Generator) -> int:
@@ -260,7 +276,7 @@ def order_by_length(rows: Dataset, batch: int, *, window: int = 16) -> Dataset:
 def _expected_length(row: Mapping[str, Any]) -> int:
     """About how many tokens prompt and answer have."""
     if row["task"] != "zoom":
-        return {"frame": 40, "clip": 80, "strip": 200, "scan": 220}[row["task"]]
+        return {"frame": 40, "clip": 80, "splice": 200, "scan": 220}[row["task"]]
     if not row["kind"]:
         return 110
     fault = scene_of(row).fault
@@ -270,15 +286,15 @@ def _expected_length(row: Mapping[str, Any]) -> int:
 
 
 def stage1_rows(steps: int, batch: int, *, seed: int) -> Dataset:
-    """Stage 1: single frames and short clips, a quarter each, and strips of shuffled frames, in turns."""
-    turns = ("frame", "strip", "clip", "strip")
+    """Stage 1: single frames and short clips, a quarter each, and splices, in turns."""
+    turns = ("frame", "splice", "clip", "splice")
     return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed)
 
 
 def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
-    """Stage 2: whole videos and clips jointly, with strips and single frames replayed.
+    """Stage 2: whole videos and clips jointly, with splices and single frames replayed.
 
-    Every step is two half batches, first scans and strips, then clips and frames of similar length: train with
+    Every step is two half batches, first scans and splices, then clips and frames of similar length: train with
     ``gradient_accumulation_steps=2`` and a sequential sampler. The first scans (:data:`CURRICULUM`) are a curriculum:
     videos grow from 6 to 21 sampled frames.
     """
@@ -286,7 +302,7 @@ def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
     replay = max(1, half // 4)
     climb = int(half * steps * CURRICULUM)
     grown = 4 * np.random.default_rng([seed, 79]).integers(5, 6 + 15 * np.arange(climb) // max(climb, 1)) + 1
-    tasks = ["strip" if k % half % 3 == 1 else "scan" for k in range(half * steps)]
+    tasks = ["splice" if k % half % 3 == 1 else "scan" for k in range(half * steps)]
     early = draw_rows(tasks[:climb], seed=seed + 2, num_frames=list(grown))
     scans = concatenate_datasets([early, draw_rows(tasks[climb:], seed=seed)])
     short = draw_rows((["zoom"] * (half - replay) + ["frame"] * replay) * steps, seed=seed + 1)

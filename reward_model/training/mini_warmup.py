@@ -19,6 +19,7 @@ from torch import distributed, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 from torch.utils.data import DataLoader, Dataset
 
+from reward_model.training.gradients import average_gradients
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_config import fourier
 from reward_model.training.mini_frames import HEADS, NONE, Frames, draw_frames
@@ -72,7 +73,7 @@ def warm_up_vision(
             for optimizer in optimizers:
                 optimizer.zero_grad()
             loss.backward()
-            _average_gradients([*tower.parameters(), *heads.parameters()])
+            average_gradients([*tower.parameters(), *heads.parameters()])
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
             for part in (*optimizers, *schedules):
                 part.step()
@@ -104,18 +105,6 @@ def _optimizers(tower: Any, heads: nn.Module, rate: float, steps: int) -> tuple[
         return min(1.0, done / 0.03) * min(1.0, max(0.0, 1 - done) / 0.6)
 
     return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
-
-
-def _average_gradients(parameters: list[nn.Parameter]) -> None:
-    """The mean over processes, in one message."""
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return
-    grads = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in grads])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
 
 
 class _Draws(Dataset):

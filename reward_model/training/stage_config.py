@@ -47,6 +47,7 @@ class StageArguments:
     max_pixels: int | None = field(default=None, metadata={"help": "pixel budget of one frame in the processor"})
     max_tokens: int | None = field(default=None, metadata={"help": "longer samples are left out and named, never cut"})
     vision_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its vision tower"})
+    reading_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its reading"})
     vision_lr_scale: float = field(default=1.0, metadata={"help": "learning rate of the vision tower, relative"})
     matrix_lr: float | None = field(default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"})
     eval_samples: int = field(default=4, metadata={"help": "held-out answers written to TensorBoard at evaluations"})

@@ -75,8 +75,8 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
     if data.ordered:
         # The rows of the world are laid out batch by batch; see mini_data.stage2_rows.
         config.train_sampling_strategy = "sequential"
-    if stage.vision_warmup_steps and model_args.model_name_or_path in ("mini", "tiny"):
-        _warm_up(model, processor, work, stage.vision_warmup_steps, config.seed, stage.resume)
+    if model_args.model_name_or_path in ("mini", "tiny"):
+        _warm_up(model, processor, work, stage, config.seed)
     held = data.held_out
     if held is None or not len(held):
         held = None
@@ -139,27 +139,45 @@ def _Announce(kept: list[str], describe: Any) -> Any:  # noqa: N802  (a class ma
     return Announce()
 
 
-def _warm_up(model: Any, processor: Any, work: Path, steps: int, seed: int, resume: bool) -> None:
-    """The mini's vision warm-up, kept in the work folder; not needed where a checkpoint already holds its result."""
-    from safetensors.torch import load_file, save_file
+def _warm_up(model: Any, processor: Any, work: Path, stage: StageArguments, seed: int) -> None:
+    """The mini's warm-ups, vision and then reading, each kept in the work folder; not needed where a checkpoint already
+    holds their result.
+    """
+    from safetensors.torch import load_model as load_weights
 
     from reward_model.training.mini_batch import MiniCollator
     from reward_model.training.mini_data import make_example
+    from reward_model.training.mini_reading import warm_up_reading
     from reward_model.training.mini_warmup import warm_up_vision
 
-    kept = work / "warmup.safetensors"
-    if resume and last_complete_checkpoint(work):
+    if stage.resume and last_complete_checkpoint(work):
         return
-    tower = model.model.visual
-    if resume and kept.exists():
-        tower.load_state_dict(load_file(kept))
-        return
-    share = warm_up_vision(model, MiniCollator(processor, make_example), steps=steps, seed=seed)
-    log.info("vision warm-up: %.1f %% of frame states right", 100 * share)
-    work.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(f".{os.getpid()}.part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tower.state_dict().items()}, partial)
-    partial.replace(kept)
+    collator = MiniCollator(processor, make_example)
+    phases = (
+        ("warmup", stage.vision_warmup_steps, model.model.visual, warm_up_vision),
+        ("reading", stage.reading_warmup_steps, model, warm_up_reading),
+    )
+    done = [name for name, steps, _, _ in phases if steps and (work / f"{name}.safetensors").exists()]
+    for name, steps, part, warm_up in phases:
+        kept = work / f"{name}.safetensors"
+        if not steps or (stage.resume and "reading" in done and name == "warmup"):
+            continue
+        if stage.resume and name in done:
+            load_weights(part, str(kept))
+            continue
+        share = warm_up(model, collator, steps=steps, seed=seed)
+        log.info("%s: %.1f %% of states named right", warm_up.__name__, 100 * share)
+        if os.environ.get("RANK", "0") == "0":
+            _keep(part, kept)
+
+
+def _keep(part: Any, path: Path) -> None:
+    from safetensors.torch import save_model
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    save_model(part, str(partial))
+    partial.replace(path)
 
 
 def _settings(config: Any, model_args: Any, trainer: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ a verdict. It is evidence: a reader can check each sentence against its frame.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -69,6 +70,19 @@ def narrate_frames(anomalies: Sequence[Anomaly], num_frames: int, *, first: int 
         sentences.append(f"Frame {k + first}: {' '.join(states) or NORMAL_STATE}")
     reasons = [text[:1].upper() + text[1:] + "." for text in dict.fromkeys(a.reason for a in anomalies)]
     return " ".join([*sentences, *(reasons or [NO_ANOMALY])])
+
+
+def read_states(reasoning: str) -> list[str]:
+    """The kind each sentence of :func:`narrate_frames` names, in order of frames; empty for a normal one.
+
+    Raises:
+        ValueError: a sentence is not of the narrator's making.
+    """
+    kinds = {words: kind for kind, words in STATES.items()} | {NORMAL_STATE: ""}
+    found = re.findall(rf"Frame \d+: ({'|'.join(map(re.escape, kinds))})", reasoning)
+    if len(found) != len(re.findall(r"Frame \d+:", reasoning)):
+        raise ValueError(f"these are not the sentences of the narrator: {reasoning!r}")
+    return [kinds[words] for words in found]
 
 
 def anomaly_kind(anomaly: Anomaly) -> str:

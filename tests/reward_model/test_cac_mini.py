@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -168,8 +167,8 @@ def test_training_stays_inside_its_seeds_and_every_answer_parses():
 
 def test_stages_hold_normal_and_abnormal_samples_of_every_task():
     for data, tasks in (
-        (stage1_rows(8, 32, seed=0), {"frame", "clip", "strip"}),
-        (stage2_rows(16, 16, seed=0), {"scan", "strip", "zoom", "frame"}),
+        (stage1_rows(8, 32, seed=0), {"frame", "clip", "splice"}),
+        (stage2_rows(16, 16, seed=0), {"scan", "splice", "zoom", "frame"}),
     ):
         for task in tasks:
             share = np.mean(['"abnormal"' in make_example(r).answer for r in data if r["task"] == task])
@@ -179,7 +178,7 @@ def test_stages_hold_normal_and_abnormal_samples_of_every_task():
 def test_rows_alternate_in_half_batches_of_scans_and_clips():
     tasks = stage2_rows(3, 16, seed=0)["task"]
     for k, start in enumerate(range(0, 48, 8)):
-        assert set(tasks[start : start + 8]) <= ({"scan", "strip"} if k % 2 == 0 else {"zoom", "frame"})
+        assert set(tasks[start : start + 8]) <= ({"scan", "splice"} if k % 2 == 0 else {"zoom", "frame"})
 
 
 # --- the fast path equals the stock path ------------------------------------------------------------------------------
@@ -343,26 +342,3 @@ def test_it_draws_boxes_in_turn_two(shipped):
     report = parse_turn(answer, turn=2, num_frames=len(grid))
     assert report.types == narrate_zoom(truth, grid).types
     assert report.anomalies[0].boxes
-
-
-# --- strips -----------------------------------------------------------------------------------------------------------
-
-
-def test_strips_say_of_every_frame_what_it_shows_and_give_nothing_away_by_order():
-    """Neighbouring sentences must not predict each other: that is what strips are for."""
-    from reward_model.training.mini_data import runs, scene_of
-    from reward_model.world.narration import NORMAL_STATE
-
-    changes = frames = 0
-    for row in draw_rows(["strip"] * 60, seed=8).to_list():
-        example = make_example(row)
-        count = sum(not isinstance(p, str) for p in example.conversation[0].content)
-        report = parse_turn(example.answer, turn=1, num_frames=count)
-        sentences = report.cot.split("Frame ")[1 : count + 1]
-        wrong = [NORMAL_STATE not in s for s in sentences]
-        assert runs(wrong) == [(a.frames.start, a.frames.end) for a in report.anomalies]
-        if any(wrong):
-            assert scene_of(row).fault is not None
-            changes += sum(a != b for a, b in pairwise(wrong))
-            frames += count - 1
-    assert changes > 0.3 * frames

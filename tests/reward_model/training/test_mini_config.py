@@ -1,11 +1,14 @@
 """How the mini judge starts: numbers that can be told apart, heads that find a frame."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from reward_model.prompts import load_prompts
-from reward_model.training.mini_config import build_judge, fourier
+from reward_model.training.mini_config import build_judge, fourier, turn_numbers
+from reward_model.training.mini_tokenizer import MAX_FRAMES
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +33,33 @@ def test_a_mark_looks_at_its_own_picture(looks):
     for number in range(6):
         mark = ids.index(processor.tokenizer.encode(f" Frame {number}:", add_special_tokens=False)[0])
         own = [k for k in pictures if k < mark][-4:]
-        for layer in (0, 1):
-            row = weights[layer][2, mark]
-            others = [row[pictures[4 * n : 4 * n + 4]].sum() for n in range(6) if n != number]
-            assert row[own].sum() > 0.35 and row[own].sum() > 2.5 * max(others)
+        row = weights[0][2, mark]
+        others = [row[pictures[4 * n : 4 * n + 4]].sum() for n in range(6) if n != number]
+        assert row[own].sum() > 0.35 and row[own].sum() > 2.5 * max(others)
+
+
+def test_a_mark_is_compared_with_the_mark_before(looks):
+    """Two heads with one value and opposite outputs: one stays at the mark, one looks a picture back."""
+    weights, ids, processor = looks
+    marks = [ids.index(processor.tokenizer.encode(f" Frame {k}:", add_special_tokens=False)[0]) for k in range(6)]
+    for before, mark in pairwise(marks):
+        assert weights[1][2, mark].argmax() == mark
+        assert weights[1][3, mark].argmax() == before
+    model, _ = build_judge("mini", seed=0)
+    layer = model.model.language_model.layers[1]
+    dim = model.config.text_config.head_dim
+    out = layer.self_attn.o_proj.weight
+    assert torch.equal(out[:, 2 * dim : 3 * dim], -out[:, 3 * dim :])
+    half = layer.mlp.gate_proj.out_features // 2
+    assert torch.equal(layer.mlp.gate_proj.weight[:half], layer.mlp.up_proj.weight[:half])
+
+
+def test_frame_numbers_turn_into_the_next_and_the_last():
+    scale = 1.5 * MAX_FRAMES
+    for k in (1, 7, 20):
+        here = fourier(k / scale, 128, rough=True)
+        assert torch.allclose(turn_numbers(128, 1) @ here, fourier((k + 1) / scale, 128, rough=True), atol=1e-4)
+        assert torch.allclose(turn_numbers(128, -1) @ here, fourier((k - 1) / scale, 128, rough=True), atol=1e-4)
 
 
 def test_a_sentence_looks_at_the_mark_of_its_frame(looks):

@@ -1,0 +1,82 @@
+"""The warm-up of the mini's reading: what a mark is asked for, and that it learns to tell."""
+
+import logging
+import re
+
+import pytest
+import torch
+
+from reward_model.schema import Anomaly, FrameRange
+from reward_model.training.mini_batch import MiniCollator
+from reward_model.training.mini_config import build_judge
+from reward_model.training.mini_data import make_example
+from reward_model.training.mini_reading import NAMES, MarkedPrompts, mark_labels, warm_up_reading
+from reward_model.world.kinds import KINDS, REASONS
+from reward_model.world.narration import narrate_frames, read_states
+
+
+def told(kind, *windows, frames=9):
+    reason = f"the red ball {REASONS[kind]}"
+    return narrate_frames([Anomaly(KINDS[kind], FrameRange(*w), reason=reason) for w in windows], frames)
+
+
+@pytest.fixture
+def judge():
+    model, processor = build_judge("tiny", seed=0)
+    return model, MiniCollator(processor, make_example)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_states_of_a_narration_can_be_read_back(kind):
+    assert read_states(told(kind, (2, 3), (6, 6))) == ["", "", kind, kind, "", "", kind, "", ""]
+
+
+def test_sentences_of_somebody_else_are_refused():
+    with pytest.raises(ValueError, match="narrator"):
+        read_states("Frame 0: normal. Frame 1: something odd.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("squash", [0, 0, 1, 1, 1, 0, 0, 1, 0]),  # every frame that shows it
+        ("rebound", [0, 0, 1, 1, 1, 0, 0, 1, 0]),
+        ("teleport", [0, 0, 1, 0, 0, 1, 0, 1, 1]),  # there and back
+        ("vanish", [0, 0, 1, 0, 0, 1, 0, 1, 1]),
+        ("float", [0, 0, 0, 1, 1, 0, 0, 0, 0]),  # has not moved since the frame before
+    ],
+)
+def test_what_a_mark_has_to_name(kind, expected):
+    assert mark_labels(told(kind, (2, 4), (7, 7))) == [NAMES.index(kind) * k for k in expected]
+
+
+def test_every_frame_has_one_mark_and_no_prompt_holds_an_answer(judge):
+    _, collator = judge
+    draws = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=0)
+    inputs, marks, labels = draws[2]
+    tokenizer = collator.processor.tokenizer
+    assert marks.sum() == len(labels) == len(inputs["image_grid_thw"])
+    assert {re.fullmatch(r" ?Frame \d+:", tokenizer.decode([t])) is not None for t in inputs["input_ids"][marks]} == {
+        True
+    }
+    assert not any("normal" in tokenizer.decode(ids) for ids in inputs["input_ids"])
+    assert (labels > 0).any() and (labels == 0).any()
+    again = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=0)[2]
+    assert torch.equal(again[0]["pixel_values"], inputs["pixel_values"]) and torch.equal(again[2], labels)
+    other = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=1)[2]
+    assert other[2].tolist() != labels.tolist()
+
+
+def test_reading_improves_with_steps_and_moves_the_tower_least(judge, caplog):
+    model, collator = judge
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with caplog.at_level(logging.INFO):
+        warm_up_reading(model, collator, steps=40, batch=4, seed=0)
+    losses = [float(m) for m in re.findall(r"loss ([\d.]+)", caplog.text)]
+    assert losses[-1] < 0.6 * losses[0]
+    moved = {
+        name: (p - before[name]).norm() / before[name].norm().clamp(min=1e-3) for name, p in model.named_parameters()
+    }
+    tower = [float(v) for n, v in moved.items() if "visual.blocks" in n and n.endswith("weight") and "norm" not in n]
+    words = [float(v) for n, v in moved.items() if "language_model.layers" in n and "proj.weight" in n]
+    assert 0 < sum(tower) / len(tower) < 0.5 * sum(words) / len(words)
