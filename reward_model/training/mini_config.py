@@ -153,8 +153,8 @@ def init_fan_in(model: Any, generator: torch.Generator) -> None:
 def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
     """Heads that find a frame and compare it with the one before.
 
-    * In every layer the first query head equals its keys, so that it looks for the token it stands on; the second one,
-      from the second layer on, looks for the mark of the frame before or after (see :func:`turn_numbers`).
+    * In every layer the first query head equals its keys, so that it looks for the token it stands on. (A second one
+      that looked for the mark of the next frame kept the first from being learned.)
     * In the first layer the heads of the last key group look :data:`LOOK_BACK` tokens back: a mark gathers its picture.
     * In the second layer they take the difference of a mark and the mark before (:func:`_compare`).
 
@@ -170,11 +170,7 @@ def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
             attention = layer.self_attn
             attention.q_norm.weight.fill_(1.4)
             attention.k_norm.weight.fill_(1.4)
-            keys = attention.k_proj.weight[:dim]
-            attention.q_proj.weight[:dim] = keys
-            if number:
-                turn = turn_numbers(config.hidden_size, 1 if number % 2 == 0 else -1)
-                attention.q_proj.weight[dim : 2 * dim] = keys @ turn.to(keys)
+            attention.q_proj.weight[:dim] = attention.k_proj.weight[:dim]
             if number == 0:
                 _look_back(attention, last, LOOK_BACK, range(1, min(5, dim // 2)), 1.5, config)
             elif number == 1:
@@ -216,13 +212,6 @@ def _compare(layer: Any, first: int, dim: int, generator: torch.Generator) -> No
     directions = torch.randn(half, basis.shape[1], generator=generator) @ basis.T
     mlp.gate_proj.weight[:half] = 2 * directions / math.sqrt(dim)
     mlp.up_proj.weight[:half] = mlp.gate_proj.weight[:half]
-
-
-def turn_numbers(width: int, step: int) -> torch.Tensor:
-    """(width, width): takes the rough features of :func:`fourier` of frame ``k`` to those of frame ``k + step``."""
-    angles = 2 * math.pi * torch.linspace(0.5, 28, width // 2) * step / (1.5 * MAX_FRAMES)
-    cos, sin = torch.diag(torch.cos(angles)), torch.diag(torch.sin(angles))
-    return torch.cat([torch.cat([cos, sin], dim=1), torch.cat([-sin, cos], dim=1)])
 
 
 def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:

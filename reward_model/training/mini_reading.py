@@ -1,18 +1,19 @@
 """A stand-in for a pretrained language model: the mini first learns to follow a video, frame by frame.
 
 The full-size recipe starts from a model that can read; the mini starts from noise, and what it sees in a frame has to
-come together at the frame's mark before any sentence can look it up. A throw-away head on every mark names what this
-frame shows and what has changed since the one before: an answer for each frame at once, where a written answer tells
-the model of an event in one word of sixty. This is not part of the paper's recipe.
+come together at the frame's mark before any sentence can look it up. Throw-away heads ask for it twice: on every mark
+behind its picture, what this frame shows and what has changed since the one before; and on the same marks repeated
+after the video in any order, where it has to be found again. That is an answer for each frame at once, where a written
+answer tells the model of an event in one word of sixty. This is not part of the paper's recipe.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from datasets import Dataset as Rows
 from torch import distributed, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
@@ -21,9 +22,9 @@ from reward_model.training.gradients import average_gradients
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_data import draw_rows, make_example
 from reward_model.training.muon import MuonAdamW, divide_parameters
-from reward_model.training.sft import Example
+from reward_model.training.sft import IGNORE, Example
 from reward_model.world.kinds import KINDS
-from reward_model.world.narration import read_states
+from reward_model.world.narration import NORMAL_STATE, read_states
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def mark_labels(answer: str) -> list[int]:
 def warm_up_reading(
     model: Any, collator: MiniCollator, *, steps: int, batch: int = 16, seed: int = 0, num_workers: int = 0
 ) -> float:
-    """Trains the whole model in place; returns the share of anomalous marks that are named right at the end.
+    """Trains the whole model in place; returns the share of anomalous frames that are found again at the end.
 
     Where ``torch.distributed`` is set up, every process draws videos of its own and gradients are averaged.
 
@@ -65,39 +66,42 @@ def warm_up_reading(
         model: the mini judge, its vision tower warmed up.
         collator: lays out prompts as the model takes them.
         steps: optimiser steps of ``batch`` videos on each process; rates rise for 3 % of them and fall over the last
-            60 %.
+            40 %.
         seed: of the videos and the heads.
         num_workers: processes that draw videos ahead (0: this one); the result does not depend on it.
     """
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     torch.manual_seed(seed)
-    # From where frames have been compared, and never on the last layer where there is a choice: it has to write.
-    layers = range(2, max(3, model.config.text_config.num_hidden_layers))
-    heads = nn.ModuleList(nn.Linear(model.config.text_config.hidden_size, len(NAMES)) for _ in layers)
+    width, depth = model.config.text_config.hidden_size, model.config.text_config.num_hidden_layers
+    # Marks behind pictures from where frames have been compared, marks that are asked for at the end.
+    layers = [*range(2, max(3, depth)), depth]
+    heads = nn.ModuleList(nn.Linear(width, len(NAMES)) for _ in layers)
     named = [*model.named_parameters(), *((f"heads.{name}", p) for name, p in heads.named_parameters())]
     optimizer = MuonAdamW(_groups(named))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / (0.03 * steps), max(0.02, (1 - step / steps) / 0.6))
+        optimizer, lambda step: min(1.0, (step + 1) / (0.03 * steps), max(0.02, (1 - step / steps) / 0.4))
     )
     drawn = DataLoader(MarkedPrompts(collator, steps, batch, seed, rank), batch_size=None, num_workers=num_workers)
     right = 0.0
     model.train()
     with use_equal_images(model):
-        for step, (inputs, marks, labels) in enumerate(drawn):
+        for step, (inputs, shown, asked) in enumerate(drawn):
             states = model.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
-            guesses = [head(states[k][marks]) for head, k in zip(heads, layers, strict=True)]
-            loss = torch.stack([cross_entropy(guess, labels) for guess in guesses]).mean()
+            guesses = [head(states[k][shown.places]) for head, k in zip(heads[:-1], layers, strict=False)]
+            found = heads[-1](states[depth][asked.places])
+            loss = torch.stack([cross_entropy(guess, shown.labels) for guess in guesses]).mean()
+            loss = loss + cross_entropy(found, asked.labels)
             optimizer.zero_grad()
             loss.backward()
             average_gradients([p for _, p in named])
             nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
             optimizer.step()
             schedule.step()
-            wrong = labels > 0
-            share = (guesses[-1].argmax(-1) == labels)[wrong].float().mean().item() if wrong.any() else right
+            wrong = asked.labels > 0
+            share = (found.argmax(-1) == asked.labels)[wrong].float().mean().item() if wrong.any() else right
             right += 0.05 * (share - right)
             if rank == 0 and (step % 25 == 0 or step == steps - 1):
-                log.info("reading warm-up step %d/%d: loss %.3f, named right %.3f", step, steps, loss.item(), right)
+                log.info("reading warm-up step %d/%d: loss %.3f, found right %.3f", step, steps, loss.item(), right)
     model.eval()
     return right
 
@@ -112,33 +116,44 @@ def _groups(named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
     ]
 
 
+class Marks(NamedTuple):
+    """Where marks are, a mask (N, L), and what they have to name, in that order."""
+
+    places: torch.Tensor
+    labels: torch.Tensor
+
+
 class MarkedPrompts(Dataset):
-    """Batch ``k`` of process ``rank``: inputs without answers, where the marks are, and what they have to name."""
+    """Batch ``k`` of process ``rank``: inputs that end in a list of all marks in any order, each followed by the same
+    words; the marks behind pictures, and those of the list.
+    """
 
     def __init__(self, collator: MiniCollator, steps: int, batch: int, seed: int, rank: int) -> None:
         self.collator, self.steps, self.batch, self.seed, self.rank = collator, steps, batch, seed, rank
         tokenizer = collator.processor.tokenizer
-        self.marks = torch.tensor([i for text, i in tokenizer.get_vocab().items() if _is_mark(tokenizer, i)])
+        self.marks = torch.tensor([i for i in tokenizer.get_vocab().values() if _is_mark(tokenizer, i)])
 
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-        seed = int(torch.tensor([self.seed, step, self.rank]).dot(torch.tensor([1_000_003, 17, 7])))
-        rows = [{**row, "cot": True} for row in _rows(self.batch, seed)]
+    def __getitem__(self, step: int) -> tuple[dict[str, torch.Tensor], Marks, Marks]:
+        rng = np.random.default_rng([self.seed, step, self.rank])
+        tasks = [_TURNS[k % len(_TURNS)] for k in range(self.batch)]
+        rows = [{**row, "cot": True} for row in draw_rows(tasks, seed=int(rng.integers(2**31)))]
         examples = [make_example(row) for row in rows]
-        labels = torch.tensor([label for e in examples for label in mark_labels(e.answer)])
+        labels = [mark_labels(e.answer) for e in examples]
+        orders = [rng.permutation(len(found)) for found in labels]
+        lists = ["".join(f" Frame {k}: {NORMAL_STATE}" for k in order) for order in orders]
         collate = MiniCollator(self.collator.processor, lambda example: example)  # type: ignore[arg-type,return-value]
-        inputs = collate([Example(e.conversation, "") for e in examples])  # type: ignore[misc]
-        del inputs["labels"]
+        asked_for = [Example(e.conversation, text) for e, text in zip(examples, lists, strict=True)]
+        inputs = collate(asked_for)  # type: ignore[arg-type]
+        listed = inputs.pop("labels") != IGNORE
         marks = torch.isin(inputs["input_ids"], self.marks)
-        if int(marks.sum()) != len(labels):
-            raise RuntimeError(f"{int(marks.sum())} marks for {len(labels)} frames")
-        return inputs, marks, labels
-
-
-def _rows(batch: int, seed: int) -> Rows:
-    return draw_rows([_TURNS[k % len(_TURNS)] for k in range(batch)], seed=seed)
+        if int(marks.sum()) != 2 * sum(map(len, labels)):
+            raise RuntimeError(f"{int(marks.sum())} marks for twice {sum(map(len, labels))} frames")
+        shown = Marks(marks & ~listed, torch.tensor([k for found in labels for k in found]))
+        again = [found[k] for found, order in zip(labels, orders, strict=True) for k in order]
+        return inputs, shown, Marks(marks & listed, torch.tensor(again))
 
 
 def _is_mark(tokenizer: Any, token: int) -> bool:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from reward_model.prompts import load_prompts
-from reward_model.training.mini_config import build_judge, fourier, turn_numbers
-from reward_model.training.mini_tokenizer import MAX_FRAMES
+from reward_model.training.mini_config import build_judge, fourier
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +51,6 @@ def test_a_mark_is_compared_with_the_mark_before(looks):
     assert torch.equal(out[:, 2 * dim : 3 * dim], -out[:, 3 * dim :])
     half = layer.mlp.gate_proj.out_features // 2
     assert torch.equal(layer.mlp.gate_proj.weight[:half], layer.mlp.up_proj.weight[:half])
-
-
-def test_frame_numbers_turn_into_the_next_and_the_last():
-    scale = 1.5 * MAX_FRAMES
-    for k in (1, 7, 20):
-        here = fourier(k / scale, 128, rough=True)
-        assert torch.allclose(turn_numbers(128, 1) @ here, fourier((k + 1) / scale, 128, rough=True), atol=1e-4)
-        assert torch.allclose(turn_numbers(128, -1) @ here, fourier((k - 1) / scale, 128, rough=True), atol=1e-4)
 
 
 def test_a_sentence_looks_at_the_mark_of_its_frame(looks):

@@ -12,7 +12,7 @@ from reward_model.training.mini_config import build_judge
 from reward_model.training.mini_data import make_example
 from reward_model.training.mini_reading import NAMES, MarkedPrompts, mark_labels, warm_up_reading
 from reward_model.world.kinds import KINDS, REASONS
-from reward_model.world.narration import narrate_frames, read_states
+from reward_model.world.narration import STATES, narrate_frames, read_states
 
 
 def told(kind, *windows, frames=9):
@@ -50,21 +50,41 @@ def test_what_a_mark_has_to_name(kind, expected):
     assert mark_labels(told(kind, (2, 4), (7, 7))) == [NAMES.index(kind) * k for k in expected]
 
 
-def test_every_frame_has_one_mark_and_no_prompt_holds_an_answer(judge):
+def test_every_frame_is_asked_for_behind_its_picture_and_again_in_another_order(judge):
     _, collator = judge
-    draws = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=0)
-    inputs, marks, labels = draws[2]
+    inputs, shown, asked = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=0)[2]
     tokenizer = collator.processor.tokenizer
-    assert marks.sum() == len(labels) == len(inputs["image_grid_thw"])
-    assert {re.fullmatch(r" ?Frame \d+:", tokenizer.decode([t])) is not None for t in inputs["input_ids"][marks]} == {
-        True
-    }
-    assert not any("normal" in tokenizer.decode(ids) for ids in inputs["input_ids"])
-    assert (labels > 0).any() and (labels == 0).any()
-    again = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=0)[2]
-    assert torch.equal(again[0]["pixel_values"], inputs["pixel_values"]) and torch.equal(again[2], labels)
-    other = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=1)[2]
-    assert other[2].tolist() != labels.tolist()
+    assert shown.places.sum() == asked.places.sum() == len(inputs["image_grid_thw"])
+    assert not (shown.places & asked.places).any()
+    first = told_numbers(tokenizer, inputs["input_ids"][shown.places])
+    again = told_numbers(tokenizer, inputs["input_ids"][asked.places])
+    assert first != again
+    # Within each video the same frame has the same label both times.
+    counts = shown.places.sum(dim=1).tolist()
+    for a, b, c, d in zip(*(split(x, counts) for x in (first, shown.labels, again, asked.labels)), strict=True):
+        assert a == list(range(len(a))) and dict(zip(a, b, strict=True)) == dict(zip(c, d, strict=True))
+    assert not any(words in tokenizer.decode(ids) for ids in inputs["input_ids"] for words in STATES.values())
+    assert (shown.labels > 0).any() and (shown.labels == 0).any()
+
+
+def told_numbers(tokenizer, ids):
+    return [int(re.fullmatch(r" ?Frame (\d+):", tokenizer.decode([t]))[1]) for t in ids]
+
+
+def split(values, counts):
+    values, parts = [int(v) for v in values], []
+    for count in counts:
+        parts.append(values[:count])
+        values = values[count:]
+    return parts
+
+
+def test_batches_are_a_function_of_seed_step_and_process(judge):
+    _, collator = judge
+    batches = [MarkedPrompts(collator, steps=3, batch=4, seed=1, rank=rank)[2] for rank in (0, 0, 1)]
+    pixels = [inputs["pixel_values"] for inputs, _, _ in batches]
+    assert torch.equal(pixels[0], pixels[1]) and torch.equal(batches[0][2].labels, batches[1][2].labels)
+    assert pixels[0].shape != pixels[2].shape or not torch.equal(pixels[0], pixels[2])
 
 
 def test_reading_improves_with_steps_and_moves_the_tower_least(judge, caplog):
