@@ -1,4 +1,5 @@
-"""Trains the two mini checkpoints of ``assets/``, the judge (cac-mini) and the generator (wan-mini). CPU is enough.
+"""Trains the mini checkpoints of ``assets/``: the judge (cac-mini), a general reward beside it (unified-mini) and the
+generator (wan-mini). CPU is enough.
 
     python recipes/build_minis.py --only judge --output assets --work-dir outputs/minis
     python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
@@ -28,10 +29,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Parses the command line and builds what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", choices=("judge", "generator", "all"), default="all", help="which checkpoint to train"
+        "--only", choices=("judge", "unified", "generator", "all"), default="all", help="which checkpoint to train"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("assets"), help="checkpoints go to OUTPUT/cac-mini and OUTPUT/wan-mini"
+        "--output", type=Path, default=Path("assets"), help="checkpoints go to OUTPUT/cac-mini and so on"
     )
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/minis"), help="logs and resumable state")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all step counts; 0.01 is a smoke test")
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if args.only in ("judge", "all"):
         print("judge:", build_judge(args))
+    if args.only in ("unified", "all"):
+        print("unified:", build_unified(args))
     if args.only in ("generator", "all"):
         from cac_align.minis.wan_mini import build_wan_mini
 
@@ -75,6 +78,16 @@ def build_judge(args: argparse.Namespace) -> Path:
     changes = f"model={work / 'stage2'}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"
     launch(2, "stage3_grpo.py", "--config", config, "--set", *changes)
     return install(work / "stage3" / "judge", args.output / "cac-mini")
+
+
+def build_unified(args: argparse.Namespace) -> Path:
+    """The general reward, in this process."""
+    from cac_align.minis.unified_mini import build_unified_mini
+
+    own = args.output / "cac-mini"
+    judge = own if own.is_dir() else RECIPES.parent / "assets" / "cac-mini"
+    options = {"judge": judge, "seed": args.seed, "scale": args.scale, "resume": not args.restart}
+    return build_unified_mini(args.output / "unified-mini", args.work_dir / "unified", **options)
 
 
 def launch(processes: int, recipe: str, *arguments: object) -> None:

@@ -1,0 +1,139 @@
+"""unified-mini before training: a judge's vision tower under a fresh language model that rates whole videos.
+
+A stock ``Qwen3VLForConditionalGeneration`` with the sizes of the mini judge. What is asked differs: pictures stand one
+after another with nothing between them, and the scores are about change from picture to picture. So attention starts
+with heads that compare a visual token with the same place of the picture before.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+)
+
+from cac_align.minis.unified_tokenizer import build_tokenizer, score_texts
+from reward_model.training.mini_config import build_judge, fourier, init_fan_in
+from reward_model.training.mini_tokenizer import CHAT_TEMPLATE
+
+#: Layers that start with comparing heads: the first sees how far things move, the second how much that changes.
+COMPARING_LAYERS = 2
+
+
+def build_unified(
+    judge: str | Path = "mini", *, seed: int = 0
+) -> tuple[Qwen3VLForConditionalGeneration, Qwen3VLProcessor]:
+    """The untrained model and its processor.
+
+    Args:
+        judge: whose vision tower and sizes to take: the folder of a trained mini judge, or ``"mini"`` or ``"tiny"`` for
+            an untrained one.
+        seed: of the language model's weights.
+
+    Raises:
+        ValueError: there is no such judge.
+    """
+    source, seen = _open_judge(judge, seed)
+    processor = Qwen3VLProcessor(
+        image_processor=seen.image_processor,
+        tokenizer=build_tokenizer(),
+        video_processor=seen.video_processor,
+        chat_template=CHAT_TEMPLATE,
+    )
+    model = Qwen3VLForConditionalGeneration(_config(source.config, processor.tokenizer))
+    init_fan_in(model, torch.Generator().manual_seed(seed))
+    init_comparison(model, picture_length(model.config, processor))
+    init_scores(model, processor.tokenizer)
+    model.model.visual.load_state_dict(source.model.visual.state_dict())
+    model.generation_config = GenerationConfig(
+        eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id, do_sample=False
+    )
+    return model.eval(), processor
+
+
+def _open_judge(judge: str | Path, seed: int) -> tuple[Any, Any]:
+    if str(judge) in ("mini", "tiny"):
+        return build_judge(str(judge), seed=seed)
+    if not (Path(judge) / "config.json").is_file():
+        raise ValueError(
+            f"judge={str(judge)!r} is no folder of a trained judge; build one with "
+            "`python recipes/build_minis.py --only judge`, or pass 'mini' to start from an untrained tower"
+        )
+    return AutoModelForImageTextToText.from_pretrained(judge, dtype="float32"), AutoProcessor.from_pretrained(judge)
+
+
+def _config(judge: Any, tokenizer: Any) -> Qwen3VLConfig:
+    """The judge's configuration with another vocabulary."""
+    config = copy.deepcopy(judge)
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    image, video, start, end = (tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names)
+    config.image_token_id, config.video_token_id = image, video
+    config.vision_start_token_id, config.vision_end_token_id = start, end
+    config.text_config.vocab_size = len(tokenizer)
+    config.text_config.pad_token_id, config.text_config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return config
+
+
+def picture_side(processor: Any) -> int:
+    """Side in pixels of the square pictures that the processor makes."""
+    return math.isqrt(processor.image_processor.size["longest_edge"])
+
+
+def picture_length(config: Any, processor: Any) -> int:
+    """Rotary positions from a visual token to the same place of the next picture: its rows and two brackets."""
+    vision = config.vision_config
+    return picture_side(processor) // vision.patch_size // vision.spatial_merge_size + 2
+
+
+def init_comparison(model: Any, distance: int) -> None:
+    """In the first layers, the last two query heads look at their own token and at the one ``distance`` positions back,
+    and write what they see with opposite signs: the difference of two pictures. Half of the gated units start as its
+    square: how large it is.
+
+    Biases that rotary positions turn make the distance; the two heads must share their keys.
+    """
+    config = model.config.text_config
+    dim, groups = config.head_dim, config.num_key_value_heads
+    first, generator = config.num_attention_heads - 2, torch.Generator().manual_seed(11)
+    angles = config.rope_parameters["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
+    with torch.no_grad():
+        for layer in model.model.language_model.layers[:COMPARING_LAYERS]:
+            attention, mlp = layer.self_attn, layer.mlp
+            attention.q_norm.weight.fill_(1.4)
+            attention.k_norm.weight.fill_(1.4)
+            keys = (groups - 1) * dim
+            attention.k_proj.weight[keys:] *= 0.3
+            attention.q_proj.weight[first * dim :] *= 0.3
+            for k in range(min(6, dim // 2)):
+                attention.k_proj.bias[keys + k] = 2.0
+                for head, back in ((first, 0), (first + 1, distance)):
+                    angle = float(angles[k]) * back
+                    attention.q_proj.bias[head * dim + k] = 2.0 * math.cos(angle)
+                    attention.q_proj.bias[head * dim + k + dim // 2] = -2.0 * math.sin(angle)
+            out, half = attention.o_proj.weight, mlp.gate_proj.out_features // 2
+            basis = torch.linalg.qr(torch.randn(out.shape[0], dim, generator=generator))[0]
+            out[:, first * dim : (first + 1) * dim] = 0.7 * basis
+            out[:, (first + 1) * dim : (first + 2) * dim] = -0.7 * basis
+            directions = torch.randn(half, dim, generator=generator) @ basis.T
+            mlp.gate_proj.weight[:half] = 2 * directions / math.sqrt(dim)
+            mlp.up_proj.weight[:half] = mlp.gate_proj.weight[:half]
+
+
+def init_scores(model: Any, tokenizer: Any) -> None:
+    """Tokens of scores start on smooth Fourier features of their number, so that neighbours start as neighbours."""
+    weight = model.get_input_embeddings().weight
+    texts = score_texts()
+    with torch.no_grad():
+        for position, text in enumerate(texts):
+            [token] = tokenizer.encode(text, add_special_tokens=False)
+            weight[token] = 0.08 * fourier(position / len(texts), weight.shape[1])

@@ -1,0 +1,153 @@
+"""Builds unified-mini: a small UnifiedReward judge, trained on the procedural world by the official aps protocol.
+
+    from cac_align.minis.unified_mini import build_unified_mini
+    build_unified_mini("assets/unified-mini", "outputs/minis/unified", judge="assets/cac-mini")
+
+Steps: take the vision tower of a trained mini judge, train everything on questions and exact answers with the trainer
+of stages 1 and 2, measure the folder on reserved videos through :class:`~cac_align.UnifiedReward`, write its card. The
+same call continues where a killed one stopped, to the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cac_align.minis.unified_card import write_card
+from cac_align.minis.unified_config import build_unified, picture_side
+from cac_align.minis.unified_data import make_example, training_rows
+from cac_align.minis.unified_measure import measure
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UnifiedMiniConfig:
+    """Everything that sets the cost of a build.
+
+    Attributes:
+        max_steps, batch_size: every row is seen once.
+        learning_rate: of AdamW, for what is no matrix; ``matrix_lr``: of Muon.
+        vision_lr_scale: rate of the vision tower relative to the rest: an untrained language model must not wreck it.
+        num_test_videos: reserved videos of each measurement.
+    """
+
+    max_steps: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    matrix_lr: float = 0.01
+    vision_lr_scale: float = 0.2
+    weight_decay: float = 0.01
+    save_steps: int = 250
+    num_test_videos: int = 400
+
+    def scaled(self, scale: float) -> UnifiedMiniConfig:
+        """The same recipe with ``scale`` times the steps and test videos.
+
+        Raises:
+            ValueError: ``scale`` is not above zero.
+        """
+        if not scale > 0:
+            raise ValueError(f"scale={scale} must be above zero: 1.0 is the full recipe, 0.001 a smoke test")
+        return replace(
+            self,
+            max_steps=max(2, round(scale * self.max_steps)),
+            num_test_videos=max(24, round(scale * self.num_test_videos)),
+        )
+
+
+def build_unified_mini(
+    output_dir: str | Path,
+    work_dir: str | Path,
+    *,
+    judge: str | Path = "assets/cac-mini",
+    seed: int = 0,
+    scale: float = 1.0,
+    resume: bool = True,
+    config: UnifiedMiniConfig | None = None,
+) -> Path:
+    """Trains unified-mini on the CPU and writes it for ``UnifiedReward(output_dir)``.
+
+    Args:
+        output_dir: receives the checkpoint (about 7 MB of safetensors), its card with it.
+        work_dir: checkpoints and TensorBoard logs; safe to delete afterwards.
+        judge: folder of a trained mini judge whose vision tower to start from; ``"mini"`` or ``"tiny"``: an untrained
+            one of that size.
+        seed: of initial weights and of the samples.
+        scale: multiplies the steps and the test videos.
+        resume: continue from what ``work_dir`` holds; False trains anew.
+        config: other numbers than the recipe's.
+
+    Raises:
+        ValueError: ``scale`` is not above zero, or there is no such judge.
+        TrainingStopped: see :mod:`reward_model.training.guards`.
+
+    Example:
+        >>> build_unified_mini("/tmp/unified", "/tmp/unified-work", scale=0.001)  # doctest: +SKIP
+    """
+    chosen = (config or UnifiedMiniConfig()).scaled(scale)
+    if not resume:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    trainer, processor = train_unified(Path(work_dir), judge, chosen, seed)
+    folder = Path(output_dir)
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    export(trainer.model, processor, fresh)
+    found = measure(fresh, num_videos=chosen.num_test_videos)
+    write_card(fresh, found, chosen, judge=Path(judge).name, steps=trainer.state.global_step, seed=seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
+    return folder
+
+
+def train_unified(work: Path, judge: str | Path, config: UnifiedMiniConfig, seed: int) -> tuple[Any, Any]:
+    """The trainer after training, and the processor. Continues from the last complete checkpoint in ``work``."""
+    from transformers import set_seed
+
+    from reward_model.training.mini_batch import MiniCollator, use_equal_images
+    from reward_model.training.sft import run_sft, sft_config
+
+    set_seed(seed)
+    model, processor = build_unified(judge, seed=seed)
+    rows = training_rows(config.max_steps * config.batch_size, seed=seed)
+    side = picture_side(processor)
+    collator = MiniCollator(processor, partial(make_example, side=side), side // processor.image_processor.patch_size)
+    log.info("unified-mini: %d samples, %d parameters", len(rows), sum(p.numel() for p in model.parameters()))
+    settings = sft_config(
+        work,
+        max_steps=config.max_steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=max(1, config.max_steps // 30),
+        save_steps=config.save_steps,
+        train_sampling_strategy="sequential",
+        max_grad_norm=1.0,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        seed=seed,
+    )
+    with use_equal_images(model):
+        trainer = run_sft(
+            model,
+            processor,
+            rows,
+            collator,
+            settings,
+            vision_lr_scale=config.vision_lr_scale,
+            matrix_lr=config.matrix_lr,
+        )
+    return trainer, processor
+
+
+def export(model: Any, processor: Any, folder: Path) -> None:
+    """Writes what ``UnifiedReward`` and stock transformers load."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(0o644)

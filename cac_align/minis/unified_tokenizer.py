@@ -1,0 +1,96 @@
+"""The tokenizer of unified-mini: any text encodes, the official question, captions and scores are a token a piece.
+
+The question is about 800 characters that never change, so it is one token; with its wording changed it would be spelt
+out in bytes, which the model has not been trained to read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from cac_align.minis.unified_captions import caption_words
+from reward_model.evaluation.unified_protocols import APS
+from reward_model.training.mini_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
+
+#: What training asks beside the official question.
+DESCRIBE = "Describe the video."
+#: Scores are told in steps of a fifth.
+STEPS_PER_POINT = 5
+
+
+class Scores(NamedTuple):
+    """The three scores of the aps protocol, each 1 (worst) to 5."""
+
+    alignment: float
+    physics: float
+    style: float
+
+
+def score_texts() -> list[str]:
+    """Every number the model can answer, from low to high."""
+    low, high = int(APS.low), int(APS.high)
+    return [f"{k / STEPS_PER_POINT:.1f}" for k in range(low * STEPS_PER_POINT, high * STEPS_PER_POINT + 1)]
+
+
+def answer_labels() -> list[str]:
+    """What stands before each number."""
+    return [f"{'' if k == 0 else chr(10)}{axis} ({APS.low:g}-{APS.high:g}): " for k, axis in enumerate(APS.axes)]
+
+
+def write_answer(scores: Scores) -> str:
+    """The three official lines, scores rounded to the nearest step.
+
+    Raises:
+        ValueError: a score is out of range.
+    """
+    texts = score_texts()
+    parts = []
+    for label, score in zip(answer_labels(), scores, strict=True):
+        if not APS.low <= score <= APS.high:
+            raise ValueError(f"{label.strip()!r} cannot be {score}; it must lie in {APS.low:g} to {APS.high:g}")
+        parts.append(label + texts[round((score - APS.low) * STEPS_PER_POINT)])
+    return "".join(parts)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level tokenizer with the pieces of question, captions and answers as single tokens."""
+    to_bytes = bytes_to_unicode()
+    before, after = APS.question.split("{caption}")
+    turns = ["user\n", "assistant\n"]
+    pieces = [before, after, DESCRIBE, *turns, *caption_words(), *answer_labels(), *score_texts()]
+    vocabulary = {symbol: index for index, symbol in enumerate(to_bytes[b] for b in range(256))}
+    for piece in pieces:
+        vocabulary.setdefault("".join(to_bytes[b] for b in piece.encode()), len(vocabulary))
+    # Longer pieces first: " bounces on the floor" is not cut at " bounces".
+    words = sorted({*pieces} - {*score_texts()}, key=lambda piece: (-len(piece), piece))
+    scores = "|".join(map(re.escape, score_texts()))
+    spelt = (_escape(word) + (r"\b" if word[-1:].isalpha() else "") for word in words)
+    pattern = "|".join([*spelt, rf"(?<![\d.])(?:{scores})(?![\d.])"])
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _escape(text: str) -> str:
+    """A literal for the tokenizer's regular expressions (Oniguruma)."""
+    return re.sub(r"([\\.\[\]{}()*+?|^$\-])", r"\\\1", text)
