@@ -23,6 +23,7 @@ _HOMES = {
     "FlowGRPOConfig": "cac_align.flow_grpo.config",
     "FlowGRPOTrainer": "cac_align.flow_grpo.trainer",
     "UnifiedReward": "cac_align.rewards.unified",
+    "VBenchMetric": "cac_align.metrics.metric",
     "best_of_n": "cac_align.selection",
 }
 
@@ -33,6 +34,7 @@ __all__ = [
     "FlowGRPOConfig",
     "FlowGRPOTrainer",
     "UnifiedReward",
+    "VBenchMetric",
     "__version__",
     "best_of_n",
 ]
@@ -40,6 +42,7 @@ __all__ = [
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
     from cac_align.flow_grpo.trainer import FlowGRPOTrainer
+    from cac_align.metrics.metric import VBenchMetric
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
     from cac_align.rewards.unified import UnifiedReward

@@ -1,0 +1,171 @@
+"""Seconds per video of each hook against the real ``vbench`` package: same videos, same weights, one run.
+
+    cac-align vbench install
+    python benchmarks/metrics.py --videos outputs/videos --rounds 3 --output outputs/benchmarks/metrics.json
+
+Each measurement is a process of its own that loads the networks first and then scores every video, ours and the
+package's in turns; what is printed is the median over the rounds of the scoring time, without imports and loading, and
+the peak memory of the process. On a busy machine read the CPU seconds. ``ours, together`` decodes each video once for
+all dimensions. The scores of both are compared, so that a faster wrong answer would show. A dimension whose weights are
+missing is left out and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cac_align.metrics.dimensions import NATIVE, check_dimension
+from cac_align.metrics.environment import find_python
+from cac_align.metrics.videos import find_videos
+from cac_align.metrics.weights import WeightsError, cache_root
+from reward_model.files import write_text
+
+#: Both sides end with one JSON line: seconds, peak MiB of the process and of the GPU, scores by dimension.
+_OURS = """
+import json, resource, sys, time
+from pathlib import Path
+import torch
+from cac_align.metrics import MetricSuite
+names, cache, device, batch, paths = json.loads(sys.argv[1])
+suite = MetricSuite(names, cache_dir=cache, device=device, batch_size=batch, strict=True)
+suite.load()
+suite.evaluate(paths[:1])
+cuda = str(device).startswith("cuda")
+if cuda:
+    torch.cuda.reset_peak_memory_stats()
+start, start_cpu = time.perf_counter(), time.process_time()
+found = suite.evaluate([Path(p) for p in paths])
+seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+print(json.dumps({
+    "seconds": seconds,
+    "cpu_seconds": cpu,
+    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if cuda else None,
+    "scores": {n: [f.scores[n] for f in found] for n in names},
+}))
+"""
+#: The package loads its networks inside the call; they are timed by a call for the first video alone, which is taken
+#: away: (all + first) - first.
+_PACKAGE = """
+import json, os, resource, sys, time
+names, cache, device, batch, paths = json.loads(sys.argv[1])
+os.environ["VBENCH_CACHE_DIR"] = cache
+sys.path.insert(0, sys.argv[2])
+import tempfile, torch
+from package_worker import score
+device = torch.device(device)
+[name] = names
+job = {"videos": paths[:1], "prompts": [""], "cache_dir": cache, "work_dir": tempfile.mkdtemp()}
+score(name, job, device)
+start, start_cpu = time.perf_counter(), time.process_time()
+score(name, job, device)
+first, first_cpu = time.perf_counter() - start, time.process_time() - start_cpu
+job |= {"videos": paths[:1] + paths, "prompts": [""] * (len(paths) + 1)}
+start, start_cpu = time.perf_counter(), time.process_time()
+found = score(name, job, device)
+both, both_cpu = time.perf_counter() - start, time.process_time() - start_cpu
+print(json.dumps({
+    "seconds": both - first,
+    "cpu_seconds": both_cpu - first_cpu,
+    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
+    "scores": {name: [found["values"][k + 1] for k in range(len(paths))]},  # 0 is the first video again
+}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, required=True, help="folder of mp4 files")
+    parser.add_argument("--dimensions", nargs="+", default=list(NATIVE), metavar="NAME")
+    parser.add_argument("--python", type=Path, default=None, help="of the package's environment")
+    parser.add_argument("--cache-dir", type=Path, default=None, help="VBench's weights")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, default=16, help="frames at once, ours; the package decides itself")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=None, help="write the figures as JSON")
+    args = parser.parse_args()
+
+    paths = [str(entry.path.absolute()) for entry in find_videos(args.videos)]
+    cache = str(cache_root(args.cache_dir).absolute())
+    names = [n for n in args.dimensions if _has_weights(n, cache)]
+    python = find_python(args.python)
+    kinds: dict[str, tuple[Path, str, list[str]]] = {}
+    for name in names:
+        kinds[f"ours, {name}"] = (Path(sys.executable), _OURS, [name])
+        kinds[f"package, {name}"] = (python, _PACKAGE, [name])
+    kinds["ours, together"] = (Path(sys.executable), _OURS, names)
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    for _ in range(args.rounds):
+        for kind, (interpreter, code, wanted) in kinds.items():
+            question = json.dumps([wanted, cache, args.device, args.batch_size, paths])
+            runs[kind].append(_run(interpreter, code, question))
+    figures = {kind: _summary(found, len(paths)) for kind, found in runs.items()}
+    print(f"{len(paths)} videos, {args.device}, {args.rounds} rounds")
+    print(f"{'':<36}{'s/video':>10}{'range':>18}{'CPU s/video':>13}{'peak MiB':>10}{'GPU MiB':>9}")
+    for kind, f in figures.items():
+        gpu = "-" if f["gpu_mib"] is None else f"{f['gpu_mib']:.0f}"
+        spread = f"{f['low']:.3f}-{f['high']:.3f}"
+        print(
+            f"{kind:<36}{f['seconds_per_video']:>10.3f}{spread:>18}{f['cpu_seconds_per_video']:>13.3f}{f['peak_mib']:>10.0f}{gpu:>9}"
+        )
+    gaps = {name: _gap(name, runs) for name in names}
+    for name, gap in gaps.items():
+        faster = figures[f"package, {name}"]["seconds_per_video"] / figures[f"ours, {name}"]["seconds_per_video"]
+        print(f"{name:<36}{faster:.2f} times as fast, largest difference {gap:.1e}")
+    if args.output:
+        data = {"args": {k: str(v) for k, v in vars(args).items()}, "figures": figures, "largest_difference": gaps}
+        write_text(args.output, json.dumps(data, indent=1) + "\n")
+
+
+def _has_weights(name: str, cache: str) -> bool:
+    try:
+        for weights in check_dimension(name).weights:
+            weights.find(cache)
+    except WeightsError as error:
+        print(f"left out: {name}: {error}")
+        return False
+    return True
+
+
+def _run(interpreter: Path, code: str, question: str) -> dict[str, Any]:
+    home = Path(__file__).resolve().parents[1]
+    ours = interpreter == Path(sys.executable)
+    environment = {**os.environ, "PYTHONPATH": str(home) if ours else ""}
+    command = [str(interpreter), "-c", code, question, str(home / "cac_align" / "metrics")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"{interpreter} failed: {done.stderr.strip()[-800:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _summary(runs: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    seconds = [run["seconds"] / count for run in runs]
+    gpu = [run["gpu_mib"] for run in runs if run["gpu_mib"] is not None]
+    return {
+        "seconds_per_video": statistics.median(seconds),
+        "cpu_seconds_per_video": statistics.median(run["cpu_seconds"] / count for run in runs),
+        "low": min(seconds),
+        "high": max(seconds),
+        "peak_mib": max(run["peak_mib"] for run in runs),
+        "gpu_mib": max(gpu) if gpu else None,
+    }
+
+
+def _gap(name: str, runs: dict[str, list[dict[str, Any]]]) -> float:
+    """The largest difference of a video's score, on the scale of the package's total."""
+    ours, theirs = (runs[f"{side}, {name}"][0]["scores"][name] for side in ("ours", "package"))
+    scale = check_dimension(name).per_video_scale
+    return max(abs(a - b / scale) for a, b in zip(ours, theirs, strict=True))
+
+
+if __name__ == "__main__":
+    main()

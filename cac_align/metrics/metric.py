@@ -1,0 +1,185 @@
+"""One dimension of VBench as a reward."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from cac_align.metrics.dimensions import check_dimension
+from cac_align.rewards.base import Evaluation, RewardError
+from cac_align.rewards.source import check_on_error, check_several
+
+if TYPE_CHECKING:
+    from cac_align.metrics.native import Clip, Measure
+    from cac_align.metrics.package import VBenchPackage
+
+
+class VBenchMetric:
+    """Scores videos by one dimension of VBench, computed exactly as the ``vbench`` package 0.1.5 computes it.
+
+    Networks load when they are first needed; a pickled copy carries none and loads them where it arrives. The score is
+    on the scale of the package's total: imaging quality is divided by 100, dynamic degree is 1 or 0. Ratings
+    (imaging, aesthetic) are not clipped. VBench scores encoded files; frames that were never encoded score a little
+    differently than the file they end up in.
+
+    Args:
+        dimension: a name of :data:`cac_align.metrics.DIMENSIONS`.
+        backend: ``"native"`` computes here, ``"package"`` asks the real package in its own environment (see
+            :class:`~cac_align.metrics.package.VBenchPackage`), which knows four more dimensions.
+        cache_dir: the package's weights; None: ``$VBENCH_CACHE_DIR``, else ``~/.cache/vbench``.
+        device: None: CUDA if there is any.
+        batch_size: frames at once; the results do not depend on it beyond rounding.
+        strict: of dynamic degree: repeat the package's answer also where it decides without looking (sides below 121
+            pixels, fewer than three sampled frames), in place of None.
+        python: interpreter of the package's environment; None: ``$VBENCH_PYTHON``, else the installed one.
+        on_error: ``"none"`` scores a video that cannot be scored None, ``"raise"`` raises.
+
+    Raises:
+        ValueError: an unknown dimension or option.
+        WeightsError: on first use, a weight file is missing or broken; nothing is scored then.
+        RewardError: with ``on_error="raise"``, a video that cannot be scored.
+
+    Example:
+        >>> metric = VBenchMetric("temporal_flickering")
+        >>> metric([np.zeros((5, 8, 8, 3), np.uint8)], fps=8)                                    # doctest: +SKIP
+        [1.0]
+    """
+
+    def __init__(
+        self,
+        dimension: str,
+        *,
+        backend: Literal["native", "package"] = "native",
+        cache_dir: str | os.PathLike[str] | None = None,
+        device: Any = None,
+        batch_size: int = 16,
+        strict: bool = False,
+        python: str | os.PathLike[str] | None = None,
+        on_error: Literal["none", "raise"] = "none",
+    ) -> None:
+        self.dimension = check_dimension(dimension, backend)
+        check_on_error(on_error)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        self.backend, self.cache_dir, self.batch_size, self.strict = backend, cache_dir, batch_size, strict
+        self.python, self.on_error, self._device = python, on_error, device
+        self._measure: Measure | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The dimension."""
+        return self.dimension.name
+
+    @property
+    def device(self) -> Any:
+        """Where networks run."""
+        if self._device is None:
+            import torch
+
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self._device
+
+    @property
+    def package(self) -> VBenchPackage:
+        """The real package, for ``backend="package"``."""
+        from cac_align.metrics.package import VBenchPackage
+
+        return VBenchPackage(self.python, cache_dir=self.cache_dir, device=self._device)
+
+    def load(self) -> None:
+        """Loads the networks now, or checks that the package's environment is there.
+
+        Raises:
+            WeightsError: a file is missing or broken.
+            ImportError, ValueError: a library or the environment is missing.
+        """
+        if self.backend == "package":
+            self.package.check([self.name])
+        else:
+            self._open()
+
+    def describe(self) -> dict[str, Any]:
+        """What a score depends on besides the video, for provenance and for resuming: dimension, backend, digests of
+        the weights.
+        """
+        from cac_align.metrics.weights import digest
+
+        files = [weights.find(self.cache_dir) for weights in self.dimension.weights]
+        strict = {"strict": True} if self.strict else {}
+        return {
+            "dimension": self.name,
+            "backend": self.backend,
+            "weights": {f.name: digest(f)[:16] for f in files},
+            **strict,
+        }
+
+    def measure(self, clip: Clip) -> float:
+        """The score of a decoded clip (``backend="native"``).
+
+        Raises:
+            ValueError: this video cannot be scored.
+            WeightsError: a weight file is missing or broken.
+        """
+        return self._open()(clip)
+
+    def __call__(
+        self,
+        videos: Sequence[Any],
+        prompts: Sequence[str] | str | None = None,
+        *,
+        fps: float | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """The score of each video; None where it could not be scored. Arguments as in :meth:`evaluate`."""
+        return self.evaluate(videos, prompts, fps=fps).scores
+
+    def evaluate(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
+    ) -> Evaluation:
+        """The scores and the reason of every None.
+
+        Args:
+            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+                W), lists of images; grey and alpha are fine.
+            prompts: the texts; only some dimensions of the package read them.
+            fps: frames per second. Files bring their own, which decides how dynamic degree samples them; an explicit
+                value wins.
+
+        Raises:
+            ValueError: ``videos`` is a single one, or prompts do not match.
+        """
+        from cac_align.metrics.suite import MetricSuite
+
+        check_several(videos)
+        found = MetricSuite({self.name: self}).evaluate(videos, prompts, fps=fps)
+        scores, reasons = [f.scores[self.name] for f in found], [f.reasons.get(self.name) for f in found]
+        failed = [f"video {k}: {reason}" for k, reason in enumerate(reasons) if reason]
+        if failed and self.on_error == "raise":
+            raise RewardError(f"{self.name} could not score " + "; ".join(failed))
+        return Evaluation(scores, [None] * len(scores), reasons)
+
+    def _open(self) -> Measure:
+        from cac_align.metrics.native import open_measure
+
+        with self._lock:
+            if self._measure is None:
+                self._measure = open_measure(
+                    self.dimension,
+                    cache_dir=self.cache_dir,
+                    device=self.device,
+                    batch_size=self.batch_size,
+                    strict=self.strict,
+                )
+        return self._measure
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_measure", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _measure=None, _lock=threading.Lock())
+
+    def __repr__(self) -> str:
+        return f"VBenchMetric({self.name!r}, backend={self.backend!r})"

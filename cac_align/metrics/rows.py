@@ -1,0 +1,111 @@
+"""Scores on disk, one line for each video and metric, so that a stopped run goes on and processes share the work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from reward_model.files import write_text
+
+ROWS, PARTS = "rows.jsonl", "rows.part*.jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one metric said of one video.
+
+    Attributes:
+        video, prompt, index: of :class:`~cac_align.metrics.videos.VideoEntry`.
+        file: digest of the file's bytes.
+        metric: its name.
+        setting: digest of what its scores depend on.
+        score: None where it could not score.
+        reason: why not.
+        num_frames, fps: of the video.
+    """
+
+    video: str
+    prompt: str
+    index: int
+    file: str
+    metric: str
+    setting: str
+    score: float | None
+    reason: str | None = None
+    num_frames: int = 0
+    fps: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Video and metric."""
+        return self.video, self.metric
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """A short digest of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def read_rows(folder: Path) -> dict[tuple[str, str], Row]:
+    """The rows of a folder, those of processes that never finished included. A line that broke off while it was
+    written does not count.
+    """
+    found: dict[tuple[str, str], Row] = {}
+    for path in [folder / ROWS, *sorted(folder.glob(PARTS))]:
+        if not path.is_file():
+            continue
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            row = _parse(line)
+            if row is not None:
+                found[row.key] = row
+    return found
+
+
+class RowWriter:
+    """Appends rows of one process to a file of its own, each on disk before the next is computed."""
+
+    def __init__(self, folder: Path, process: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / PARTS.replace("*", str(process))
+        # A line that broke off must not swallow the next one.
+        whole = not self.path.is_file() or self.path.read_bytes()[-1:] in (b"", b"\n")
+        self.file = self.path.open("a", encoding="utf-8")
+        if not whole:
+            self.file.write("\n")
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Appends rows and hands them to the disk."""
+        for row in rows:
+            self.file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def merge(folder: Path, keep: Iterable[tuple[str, str]]) -> list[Row]:
+    """Brings all rows into one file, sorted and whole, and removes the processes' own.
+
+    Args:
+        folder: of the rows.
+        keep: videos and metrics whose rows are returned; others, of earlier runs, stay in the file.
+    """
+    found = read_rows(folder)
+    lines = [json.dumps(asdict(found[key]), allow_nan=False) for key in sorted(found)]
+    write_text(folder / ROWS, "".join(line + "\n" for line in lines))
+    for part in folder.glob(PARTS):
+        part.unlink()
+    return [found[key] for key in keep if key in found]
+
+
+def _parse(line: str) -> Row | None:
+    try:
+        row = Row(**json.loads(line)) if line.strip() else None
+    except (ValueError, TypeError):
+        return None
+    return row if row is None or row.score is None or math.isfinite(row.score) else None

@@ -1,0 +1,187 @@
+"""Where VBench keeps its weights, and how they are read without running code from them.
+
+The files are those the ``vbench`` package downloads, in its own folders: one download serves both. Nothing is
+downloaded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+CACHE_VARIABLE = "VBENCH_CACHE_DIR"
+
+
+class WeightsError(ValueError):
+    """A weight file is missing, broken or of another model. The message names file, source and folder."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of the package's cache.
+
+    Attributes:
+        path: inside the cache folder.
+        source: where it comes from.
+        torch_hub: the package looks in torch's hub folder, not in its own cache.
+        clip_home: name in ``~/.cache/clip``, where the package's CLIP keeps it unless told otherwise.
+    """
+
+    path: str
+    source: str
+    torch_hub: bool = False
+    clip_home: bool = False
+
+    def places(self, cache_dir: str | os.PathLike[str] | None = None) -> list[Path]:
+        """Where the file may lie, likeliest first."""
+        own = cache_root(cache_dir) / self.path
+        if self.torch_hub:
+            return [torch_home() / "hub" / "checkpoints" / own.name, own]
+        return [own, Path.home() / ".cache" / "clip" / own.name] if self.clip_home else [own]
+
+    def find(self, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+        """The file.
+
+        Raises:
+            WeightsError: it is nowhere.
+        """
+        places = self.places(cache_dir)
+        for place in places:
+            if place.is_file():
+                return place
+        raise WeightsError(
+            f"weights {Path(self.path).name} are missing: download {self.source} and put the file at "
+            f"{places[0]}" + (f" (or {places[1]})" if len(places) > 1 else "") + f"; ${CACHE_VARIABLE} moves the folder"
+        )
+
+
+_CLIP = "https://openaipublic.azureedge.net/clip/models"
+_VBENCH = "https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main"
+
+DINO_B16 = WeightFile(
+    "dino_model/dino_vitbase16_pretrain.pth",
+    "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
+    torch_hub=True,
+)
+MUSIQ_SPAQ = WeightFile(
+    "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth",
+    "https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
+)
+RAFT_THINGS = WeightFile(
+    "raft_model/models/raft-things.pth",
+    "https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip (unpack it)",
+)
+CLIP_B32 = WeightFile(
+    "clip_model/ViT-B-32.pt",
+    f"{_CLIP}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+    clip_home=True,
+)
+CLIP_L14 = WeightFile(
+    "clip_model/ViT-L-14.pt",
+    f"{_CLIP}/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+    clip_home=True,
+)
+AESTHETIC_HEAD = WeightFile(
+    "aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",
+    "https://github.com/LAION-AI/aesthetic-predictor/blob/main/sa_0_4_vit_l_14_linear.pth?raw=true",
+)
+AMT_S = WeightFile("amt_model/amt-s.pth", "https://huggingface.co/lalala125/AMT/resolve/main/amt-s.pth")
+UMT_L16 = WeightFile(
+    "umt_model/l16_ptk710_ftk710_ftk400_f16_res224.pth", f"{_VBENCH}/l16_ptk710_ftk710_ftk400_f16_res224.pth"
+)
+VICLIP = WeightFile("ViCLIP/ViClip-InternVid-10M-FLT.pth", f"{_VBENCH}/ViClip-InternVid-10M-FLT.pth")
+
+
+def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The package's cache: the argument, else ``$VBENCH_CACHE_DIR``, else ``~/.cache/vbench``."""
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path.home() / ".cache" / "vbench"
+
+
+def torch_home() -> Path:
+    """Torch's cache, found as torch finds it, without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The tensors of a ``.pth`` file, or of a TorchScript archive as CLIP's are; no code of the file is run: plain
+    files are read with ``weights_only=True``, and of archives only the parameters are taken.
+
+    Raises:
+        WeightsError: the file is truncated, no weight file, or holds more than tensors.
+    """
+    import torch
+
+    try:
+        if _is_archive(path):
+            found: Any = torch.jit.load(str(path), map_location="cpu").state_dict()
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        size = path.stat().st_size if path.is_file() else 0
+        raise WeightsError(
+            f"cannot read the weights {path} ({size} bytes): {reason}. The download may have broken off: delete the "
+            "file and fetch it again"
+        ) from error
+    for key in ("params", "state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(hasattr(v, "shape") for v in found.values()):
+        raise WeightsError(f"{path} holds {type(found).__name__}, no named tensors; fetch it again from its source")
+    return dict(found)
+
+
+def fill(model: Any, state: Mapping[str, Any], path: Path) -> Any:
+    """The model with exactly these weights, ready to evaluate.
+
+    Raises:
+        WeightsError: names or shapes differ.
+    """
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise WeightsError(
+            f"{path} holds the weights of another model than {type(model).__name__}: {' '.join(lines[1:3])[:300]}"
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def entry(state: Mapping[str, Any], name: str, path: Path) -> Any:
+    """One tensor of a state.
+
+    Raises:
+        WeightsError: there is none of this name.
+    """
+    if name not in state:
+        raise WeightsError(f"{path} holds the weights of another model: it has no {name!r}")
+    return state[name]
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, size: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; read once as long as it does not change."""
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+def _is_archive(path: Path) -> bool:
+    """True for TorchScript, which keeps its constants in a file of that name."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
