@@ -36,6 +36,7 @@ def measure(
         "parse rate": _count(sum(r.turns_parsed for r in judged), sum(r.turns_written for r in judged)),
         "status accuracy": share([r.correct for r in judged]),
         **_overlap_metrics(abnormal, num_resamples),
+        "reward, Equation 6": mean_of([r.reward for r in judged if r.reward is not None], num_resamples),
         **_class_metrics(judged, table, num_resamples),
     }
     for name, values in readout_values(rows).items():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from reward_model.evaluation.compare import compare
+from reward_model.evaluation.measure import mean_of
 from reward_model.evaluation.readouts import argue_default, readout_figures
 from reward_model.evaluation.row import Row
 from reward_model.evaluation.table import Cell, Estimate, Table
@@ -32,6 +35,38 @@ def significance_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_res
     columns = ("difference", "accuracy", "only first right", "only second right", "McNemar p", "permutation p", "AUROC")
     notes = ("Same videos for both; brackets: paired bootstrap; McNemar is exact and two-sided.",)
     return Table(f"Paired differences, {bench}", columns, [lines], notes)
+
+
+#: What is compared video by video besides the status, and on which videos. A missing value counts 0.
+_GAINS: dict[str, tuple[str, bool]] = {
+    "reward, Eq. 6": ("reward", False),
+    "temporal IoU, scan": ("temporal_iou", True),
+    "temporal IoU, final": ("temporal_iou_final", True),
+    "spatial IoU": ("spatial_iou", True),
+    "type IoU": ("type_iou", True),
+}
+
+
+def gain_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resamples: int = 2000) -> Table:
+    """The first judge's reward of stage 3 and overlaps minus every other's, on the same videos. Judges without
+    statuses are left out.
+    """
+    judges = {name: found for name, found in rows.items() if found and all(r.has_verdict for r in found)}
+    first, *others = judges or [""]
+    lines: list[Sequence[Cell]] = []
+    for other in others:
+        cells: list[Cell] = [f"{first} - {other}"]
+        for column, abnormal_only in _GAINS.values():
+            pairs = zip(judges[first], judges[other], strict=True)
+            chosen = [(a, b) for a, b in pairs if a.truth == "abnormal" or not abnormal_only]
+            gaps = np.array([(getattr(a, column) or 0.0) - (getattr(b, column) or 0.0) for a, b in chosen])
+            cells.append(mean_of(gaps.tolist(), num_resamples).estimate)
+        lines.append(cells)
+    notes = (
+        "Same videos for both; brackets: paired bootstrap. Overlaps: abnormal videos, a missed one is 0. Reward: all "
+        "videos, answers at temperature 0.",
+    )
+    return Table(f"Paired gains, {bench}", ("difference", *_GAINS), [lines], notes)
 
 
 def readout_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resamples: int = 200) -> Table:

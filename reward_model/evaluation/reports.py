@@ -16,7 +16,7 @@ from reward_model.evaluation.class_tables import (
     time_table,
     type_table,
 )
-from reward_model.evaluation.paired_tables import readout_table, significance_table
+from reward_model.evaluation.paired_tables import gain_table, readout_table, significance_table
 from reward_model.evaluation.reliability_plot import plot_reliability
 from reward_model.evaluation.result import EvaluationResult
 from reward_model.evaluation.row import Row
@@ -54,7 +54,7 @@ def _bench_tables(bench: str, judges: dict[str, EvaluationResult], num_resamples
     ]
     if _has_both_classes(rows):
         tables.append(readout_table(bench, rows, num_resamples=min(200, num_resamples)))
-    tables.append(significance_table(bench, rows, num_resamples=num_resamples))
+    tables += [compare(bench, rows, num_resamples=num_resamples) for compare in (significance_table, gain_table)]
     if main:
         tables.append(time_table(bench, judges))
     return tables

@@ -14,7 +14,7 @@ from reward_model.evaluation.bench import BenchVideo
 from reward_model.evaluation.tubes import rollout_tube_iou
 from reward_model.grounding import temporal_iou, type_iou
 from reward_model.readout import READOUTS, turn_value
-from reward_model.rewards import Rollout, spatial_reward, temporal_reward
+from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
 from reward_model.schema import Status, Verdict, VideoAnnotation
 from reward_model.world.cells import anomaly_cell, covered_share
 
@@ -37,6 +37,7 @@ class Row:
         window_found, zoomed: whether turn one gave a window, and turn two took place.
         temporal_iou, temporal_iou_final, spatial_iou, tube_iou, type_iou: of abnormal videos whose judge wrote
             something; None elsewhere.
+        reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None where nothing was written.
         seconds: of judging, its batch's time shared evenly.
     """
 
@@ -63,6 +64,7 @@ class Row:
     spatial_iou: float | None = None
     tube_iou: float | None = None
     type_iou: float | None = None
+    reward: float | None = None
     error: str | None = None
     seconds: float = 0.0
 
@@ -120,6 +122,7 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
         window_found=answer.window is not None,
         zoomed=len(answer.turns) > 1,
         **(_overlaps(answer, truth) if truth.status == "abnormal" and written else {}),
+        reward=total_reward(rollout_of(answer), truth).total if written else None,
         error=answer.error,
     )
 

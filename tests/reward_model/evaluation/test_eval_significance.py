@@ -10,6 +10,7 @@ from scipy import stats
 
 from reward_model.evaluation import auroc, mcnemar, paired_bootstrap, paired_permutation
 from reward_model.evaluation.compare import compare
+from reward_model.evaluation.paired_tables import gain_table
 from reward_model.evaluation.row import Row
 
 
@@ -96,3 +97,21 @@ def test_comparison_needs_the_same_videos_and_statuses():
     scores = [Row(k, f"v{k}", "", r.truth, score=0.5) for k, r in enumerate(a)]
     with pytest.raises(ValueError, match="threshold"):
         compare(a, scores)
+
+
+def test_gains_are_paired_means_over_the_right_videos():
+    def row(index, truth, reward, spatial):
+        return Row(index, f"v{index}", "", truth, has_verdict=True, status=truth, reward=reward, spatial_iou=spatial)
+
+    better = [row(0, "abnormal", 9.0, 1.0), row(1, "abnormal", 5.0, 0.5), row(2, "normal", 0.0, None)]
+    worse = [row(0, "abnormal", 3.0, 0.25), row(1, "abnormal", -3.0, None), row(2, "normal", -1.0, None)]
+    silent = [Row(k, f"v{k}", "", r.truth, score=0.5) for k, r in enumerate(better)]
+    table = gain_table("main", {"a": better, "b": worse, "score only": silent}, num_resamples=50)
+    [[line]] = table.groups
+    found = dict(zip(table.columns, line, strict=True))
+    assert found["difference"] == "a - b"
+    assert found["reward, Eq. 6"].value == pytest.approx((6 + 8 + 1) / 3)
+    assert found["spatial IoU"].value == pytest.approx((0.75 + 0.5) / 2)
+    assert found["temporal IoU, scan"].value == 0
+    low, high = found["spatial IoU"].interval.low, found["spatial IoU"].interval.high
+    assert 0.5 <= low <= high <= 0.75
