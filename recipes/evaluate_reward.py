@@ -36,7 +36,9 @@ def main() -> int:
     try:
         benches = _benches(args)
         rows = _ablation(args)
-        contestants = [c for found in rows.values() for c in found] if rows else _contestants(args)
+        # The full judge first: what the others are compared with.
+        groups = sorted(rows, key=lambda key: key != "full")
+        contestants = [c for key in groups for c in rows[key]] if rows else _contestants(args)
         results = run_suite(contestants, benches, args.output, batch_size=args.batch_size, say=_say)
     except (ValueError, BackendError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
