@@ -1,4 +1,4 @@
-"""``cac-align score | best-of-n | report | doctor | data | vbench``.
+"""``cac-align score | best-of-n | report | doctor | data | rate | vbench``.
 
 Exit codes: 0 all is well, 1 a video could not be judged or a check failed, 2 the command was used wrongly or a model
 cannot be loaded.
@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 import cac_align
-from cac_align.commands import best_of_n, data, doctor, report, score, vbench
+from cac_align.commands import best_of_n, data, doctor, rate, report, score, vbench
 
-COMMANDS = (score, best_of_n, report, doctor, data, vbench)
+COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,125 @@
+"""What comes of ratings: numbers computed by hand, files the trainer accepts, and the judge beside people."""
+
+import json
+
+import pytest
+
+from cac_align.cli import main
+from cac_align.rating.study import open_rating
+from reward_model.data.annotations import read_annotations
+from reward_model.schema import Anomaly
+
+
+@pytest.fixture
+def verdicts(page, folder):
+    """The judge: two right, one wrong and sure, one wrong and unsure, none on five.mp4."""
+    said = {"one": ("abnormal", 0.1), "two": ("normal", 0.9), "three": ("normal", 0.95), "four": ("abnormal", 0.4)}
+    entries = []
+    for item in page.study.store.items.values():
+        stem = item.video.split("/")[-1].removesuffix(".mp4")
+        if stem in said:
+            status, score = said[stem]
+            found = [{"type": "Object Distortion", "frames": [4, 9], "boxes": {"4": [[100, 200, 500, 700]]}}]
+            verdict = {"status": status, "score": score, "anomalies": found if status == "abnormal" else []}
+            entries.append({"video": item.video, "status": status, "score": score, "verdict": verdict})
+    path = folder / "verdicts.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def test_agreement_and_rates_equal_those_computed_by_hand(page, rate_everything):
+    rate_everything(page, "Ann", {"one", "two", "five"})
+    assert page.post("results", {"person": "Ann"}).json["summary"]["agreement"] is None
+    rate_everything(page, "Bob", {"one", "five"})
+    summary = page.post("results", {"person": "Bob"}).json["summary"]
+    # Four of five agree; by chance (3 * 2 + 2 * 3) / 25: (0.8 - 0.48) / 0.52. Alpha: 1 - 9 * 2 / (100 - 25 - 25).
+    assert summary["agreement"]["kappa"]["status"] == pytest.approx(0.32 / 0.52)
+    assert summary["agreement"]["alpha"]["status"] == pytest.approx(1 - 9 * 2 / 50)
+    # two.mp4 is undecided; of the other four, two are abnormal.
+    assert summary["undecided"] == ["a/two.mp4"]
+    assert summary["all"]["abnormal"] == 2 and summary["all"]["rate"] == 0.5
+    assert summary["all"]["low"] == pytest.approx(0.1500, abs=1e-4)
+    assert {k: (v["abnormal"], v["num"]) for k, v in summary["folders"].items()} == {"a": (1, 1), "b": (1, 3)}
+    assert summary["raters"]["Ann"]["rate"] == 0.6
+    rate_everything(page, "Cem", {"one", "two", "five"})
+    summary = page.post("results", {"person": "Cem"}).json["summary"]
+    # Three raters: pairs in disagreement 2 of two.mp4 -> D_o = 2*2/2 = 2, 15 labels, 8 abnormal and 7 normal.
+    assert summary["agreement"]["alpha"]["status"] == pytest.approx(1 - 14 * 2 / (225 - 64 - 49))
+    assert summary["agreement"]["kappa"]["status"] is None and summary["all"]["rate"] == 0.6
+
+
+def test_exported_ratings_are_valid_annotations(page, folder, rate_everything, capsys):
+    rate_everything(page, "Ann", {"one", "three", "five"})
+    rate_everything(page, "Bob", {"one"})
+    page.enter("Lazy")
+    files = page.post("export", {}).json["files"]
+    expected = ["raters/Ann.jsonl", "raters/Bob.jsonl", "consensus.jsonl", "summary.json", "summary.md"]
+    assert files == [f"ratings/{name}" for name in expected]
+    for name in expected[:3]:
+        assert main(["data", "validate", str(folder / "ratings" / name)]) == 0, capsys.readouterr().out
+    records = {r.truth.video_id: r for r in read_annotations(folder / "ratings/raters/Ann.jsonl")}
+    one = records["a/one.mp4"]
+    assert one.truth.status == "abnormal" and one.extra["annotator"] == "Ann"
+    assert one.truth.anomalies[0].boxes[4][0].as_list() == [100, 200, 500, 700]
+    assert len(read_annotations(folder / "ratings/consensus.jsonl")) == 3
+    assert "60.0" in (folder / "ratings/summary.md").read_text() or "0.6" in (folder / "ratings/summary.md").read_text()
+
+
+def test_nothing_to_export_is_said(page):
+    page.enter("Ann")
+    reply = page.post("export", {})
+    assert reply.status_code == 422 and "nobody has finished" in reply.json["error"]
+
+
+def test_the_judge_is_hidden_until_a_person_has_answered_and_then_the_answer_stays(
+    page, folder, verdicts, opened, tools
+):
+    tab, squashed = tools
+    page.study.close()
+    judged = tab(opened(open_rating(folder, verdicts=[verdicts])))
+    key = next(k for k, i in judged.study.store.items.items() if i.video == "b/three.mp4")
+    entered = judged.enter("Ann")
+    assert all(i["suggestion"] is None for i in entered["items"]) and "0.95" not in json.dumps(entered)
+    draft = judged.answer("Ann", key, status="abnormal", anomalies=[squashed()])
+    assert draft.json["suggestion"] is None
+    assert judged.post("results", {"person": "Ann"}).json["differences"] == []
+    done = judged.answer("Ann", key, status="abnormal", anomalies=[squashed()], done=True)
+    assert done.json["suggestion"]["status"] == "normal" and done.json["suggestion"]["score"] == 0.95
+    changed = judged.answer("Ann", key, status="normal", done=True)
+    assert changed.status_code == 422 and "stays as it is" in changed.json["error"]
+    judged.enter("Bob")
+    assert all(i["suggestion"] is None for i in judged.enter("Bob")["items"])
+
+
+def test_differences_list_the_surest_mistakes_first(page, folder, verdicts, opened, tools, rate_everything):
+    page.study.close()
+    judged = tools[0](opened(open_rating(folder, verdicts=[verdicts])))
+    rate_everything(judged, "Ann", {"one", "three", "five"})
+    results = judged.post("results", {"person": "Ann"}).json
+    rows = [(r["video"], r["people"], r["judge"], r["differs"]) for r in results["differences"]]
+    assert rows[0] == ("b/three.mp4", "abnormal", "normal", ["status"])
+    assert rows[1] == ("b/four.mp4", "normal", "abnormal", ["status"])
+    assert [r[3] for r in rows[2:]] == [[], []] and results["summary"]["judge"] == {"compared": 4, "same_status": 2}
+    judged.post("export", {})
+    lines = (folder / "ratings/differences.jsonl").read_text().splitlines()
+    assert [json.loads(x)["video"] for x in lines[:2]] == ["b/three.mp4", "b/four.mp4"]
+    assert Anomaly.from_dict(json.loads(lines[0])["people_anomalies"][0]).frames.start == 4
+
+
+def test_verdicts_that_fit_nothing_are_refused(page, folder, tmp_path):
+    page.study.close()
+    for text, message in (("[]", "none on a video"), ("{", "neither JSON"), ("[1]", "no list of verdicts")):
+        (tmp_path / "v.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_rating(folder, verdicts=[tmp_path / "v.json"])
+        # The journal is free again: the next round opens it.
+
+
+def test_the_command_exports_without_serving(page, folder, rate_everything, capsys):
+    rate_everything(page, "Ann", {"one"})
+    page.study.close()
+    assert main(["rate", str(folder), "--export"]) == 0
+    assert "consensus.jsonl" in capsys.readouterr().out
+    assert main(["rate", str(folder), "--spot-check", "Ann"]) == 2
+    assert main(["rate", str(folder / "nowhere")]) == 2
+    assert "is no folder" in capsys.readouterr().err
