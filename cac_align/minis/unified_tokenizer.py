@@ -9,13 +9,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from cac_align.minis.unified_captions import caption_words
 from reward_model.evaluation.unified_protocols import APS
-from reward_model.training.mini_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS
+from reward_model.training.mini_tokenizer import escape, piece_tokenizer
 
 #: What training asks beside the official question.
 DESCRIBE = "Describe the video."
@@ -59,38 +57,12 @@ def write_answer(scores: Scores) -> str:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level tokenizer with the pieces of question, captions and answers as single tokens."""
-    to_bytes = bytes_to_unicode()
     before, after = APS.question.split("{caption}")
     turns = ["user\n", "assistant\n"]
     pieces = [before, after, DESCRIBE, *turns, *caption_words(), *answer_labels(), *score_texts()]
-    vocabulary = {symbol: index for index, symbol in enumerate(to_bytes[b] for b in range(256))}
-    for piece in pieces:
-        vocabulary.setdefault("".join(to_bytes[b] for b in piece.encode()), len(vocabulary))
     # Longer pieces first: " bounces on the floor" is not cut at " bounces".
     words = sorted({*pieces} - {*score_texts()}, key=lambda piece: (-len(piece), piece))
     scores = "|".join(map(re.escape, score_texts()))
-    spelt = (_escape(word) + (r"\b" if word[-1:].isalpha() else "") for word in words)
+    spelt = (escape(word) + (r"\b" if word[-1:].isalpha() else "") for word in words)
     pattern = "|".join([*spelt, rf"(?<![\d.])(?:{scores})(?![\d.])"])
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        padding_side="left",
-        model_max_length=4096,
-        clean_up_tokenization_spaces=False,
-        chat_template=CHAT_TEMPLATE,
-    )
-
-
-def _escape(text: str) -> str:
-    """A literal for the tokenizer's regular expressions (Oniguruma)."""
-    return re.sub(r"([\\.\[\]{}()*+?|^$\-])", r"\\\1", text)
+    return piece_tokenizer(pieces, pattern)

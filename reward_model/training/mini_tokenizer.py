@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -98,16 +99,26 @@ def number_pieces() -> dict[str, tuple[str, float]]:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level tokenizer: any text encodes, template pieces and numbers are one token each."""
-    to_bytes = _byte_alphabet()
     pieces = [*template_pieces(), *number_pieces(), "normal", "ab"]
-    vocabulary = {symbol: index for index, symbol in enumerate(to_bytes.values())}
-    for piece in pieces:
-        vocabulary.setdefault("".join(to_bytes[b] for b in piece.encode()), len(vocabulary))
     numbers = [p for p in number_pieces() if not p.isdigit() and not re.fullmatch(r"-\d+", p)]
     words = sorted({*template_pieces(), *numbers}, key=lambda p: (-len(p), p))
     # A whole number is one piece or none: "1000" is never cut into "100" and "0". The last alternatives keep the
     # verdict trap.
-    pattern = "|".join([*map(_escape, words), r"-?(?<!\d)\d+(?!\d)", r"ab(?=normal\b)", "normal"])
+    pattern = "|".join([*map(escape, words), r"-?(?<!\d)\d+(?!\d)", r"ab(?=normal\b)", "normal"])
+    return piece_tokenizer(pieces, pattern)
+
+
+def piece_tokenizer(pieces: Iterable[str], pattern: str) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer in which ``pieces`` are one token each and any other text encodes byte by byte.
+
+    Args:
+        pieces: in the order of their numbers, after the 256 bytes.
+        pattern: regular expression (Oniguruma) of what is kept in one piece.
+    """
+    to_bytes = _byte_alphabet()
+    vocabulary = {symbol: index for index, symbol in enumerate(to_bytes.values())}
+    for piece in pieces:
+        vocabulary.setdefault("".join(to_bytes[b] for b in piece.encode()), len(vocabulary))
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -140,6 +151,6 @@ def _byte_alphabet() -> dict[int, str]:
     return dict(sorted(table.items()))
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """A literal for the tokenizer's regular expressions (Oniguruma)."""
     return re.sub(r"([\\.\[\]{}()*+?|^$\-])", r"\\\1", text)
