@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.commands import data_formats
+from cac_align.commands.steps import add_steps, run_step
 
 if TYPE_CHECKING:
     from reward_model.data.validation import Problem
@@ -18,16 +19,11 @@ NAME, HELP = "data", "Validate, split, count, review, import, export and make an
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    steps = parser.add_subparsers(metavar="STEP", required=True)
-    for name, text, add, run_step in STEPS:
-        sub = steps.add_parser(name, help=text, description=text)
-        add(sub)
-        sub.set_defaults(step=run_step)
+    add_steps(parser, STEPS)
 
 
 def run(args: argparse.Namespace) -> int:
-    code: int = args.step(args)
-    return code
+    return run_step(args)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

@@ -8,22 +8,18 @@ import shlex
 from pathlib import Path
 
 from cac_align.commands.data import print_problems
+from cac_align.commands.steps import add_steps, run_step
 
 NAME, HELP = "vbench", "Score folders of videos by VBench, install the real package, write what its scripts accept."
 DEFAULT = ("subject_consistency", "imaging_quality", "dynamic_degree")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    steps = parser.add_subparsers(metavar="STEP", required=True)
-    for name, text, add, run_step in STEPS:
-        sub = steps.add_parser(name, help=text, description=text)
-        add(sub)
-        sub.set_defaults(step=run_step)
+    add_steps(parser, STEPS)
 
 
 def run(args: argparse.Namespace) -> int:
-    code: int = args.step(args)
-    return code
+    return run_step(args)
 
 
 def _add_dimensions(parser: argparse.ArgumentParser) -> None:

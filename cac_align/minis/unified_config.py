@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from cac_align.minis.unified_tokenizer import build_tokenizer, score_texts
-from reward_model.training.mini_config import build_judge, fourier, init_fan_in
+from reward_model.training.mini_config import build_judge, compare_heads, fourier, init_fan_in, look_back
 from reward_model.training.mini_tokenizer import CHAT_TEMPLATE
 
 #: Layers that start with comparing heads: the first sees how far things move, the second how much that changes.
@@ -103,30 +103,15 @@ def init_comparison(model: Any, distance: int) -> None:
     Biases that rotary positions turn make the distance; the two heads must share their keys.
     """
     config = model.config.text_config
-    dim, groups = config.head_dim, config.num_key_value_heads
+    dim = config.head_dim
     first, generator = config.num_attention_heads - 2, torch.Generator().manual_seed(11)
-    angles = config.rope_parameters["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
     with torch.no_grad():
         for layer in model.model.language_model.layers[:COMPARING_LAYERS]:
-            attention, mlp = layer.self_attn, layer.mlp
+            attention = layer.self_attn
             attention.q_norm.weight.fill_(1.4)
             attention.k_norm.weight.fill_(1.4)
-            keys = (groups - 1) * dim
-            attention.k_proj.weight[keys:] *= 0.3
-            attention.q_proj.weight[first * dim :] *= 0.3
-            for k in range(min(6, dim // 2)):
-                attention.k_proj.bias[keys + k] = 2.0
-                for head, back in ((first, 0), (first + 1, distance)):
-                    angle = float(angles[k]) * back
-                    attention.q_proj.bias[head * dim + k] = 2.0 * math.cos(angle)
-                    attention.q_proj.bias[head * dim + k + dim // 2] = -2.0 * math.sin(angle)
-            out, half = attention.o_proj.weight, mlp.gate_proj.out_features // 2
-            basis = torch.linalg.qr(torch.randn(out.shape[0], dim, generator=generator))[0]
-            out[:, first * dim : (first + 1) * dim] = 0.7 * basis
-            out[:, (first + 1) * dim : (first + 2) * dim] = -0.7 * basis
-            directions = torch.randn(half, dim, generator=generator) @ basis.T
-            mlp.gate_proj.weight[:half] = 2 * directions / math.sqrt(dim)
-            mlp.up_proj.weight[:half] = mlp.gate_proj.weight[:half]
+            look_back(attention, first, (0, distance), range(min(6, dim // 2)), 2.0, config)
+            compare_heads(layer, first, dim, generator)
 
 
 def init_scores(model: Any, tokenizer: Any) -> None:

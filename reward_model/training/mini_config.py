@@ -156,7 +156,7 @@ def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
     * In every layer the first query head equals its keys, so that it looks for the token it stands on. (A second one
       that looked for the mark of the next frame kept the first from being learned.)
     * In the first layer the heads of the last key group look :data:`LOOK_BACK` tokens back: a mark gathers its picture.
-    * In the second layer they take the difference of a mark and the mark before (:func:`_compare`).
+    * In the second layer they take the difference of a mark and the mark before (:func:`compare_heads`).
 
     ``benchmarks/frame_lookup.py`` compares it with a plain start. Biases that rotary positions turn make the distance
     (as in ``mini_warmup.init_vision``); scores are 1.4 * 1.4 times as sharp as usual.
@@ -172,10 +172,10 @@ def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
             attention.k_norm.weight.fill_(1.4)
             attention.q_proj.weight[:dim] = attention.k_proj.weight[:dim]
             if number == 0:
-                _look_back(attention, last, LOOK_BACK, range(1, min(5, dim // 2)), 1.5, config)
+                look_back(attention, last, LOOK_BACK, range(1, min(5, dim // 2)), 1.5, config)
             elif number == 1:
-                _look_back(attention, last, (0, FRAME_TOKENS), range(min(4, dim // 2)), 3.0, config)
-                _compare(layer, last, dim, generator)
+                look_back(attention, last, (0, FRAME_TOKENS), range(min(4, dim // 2)), 3.0, config)
+                compare_heads(layer, last, dim, generator)
 
 
 #: Positions the two looking-back heads start at: the picture before a mark (its tokens share a position), the token
@@ -185,7 +185,7 @@ LOOK_BACK = (3, 1)
 FRAME_TOKENS = 5
 
 
-def _look_back(attention: Any, first: int, distances: tuple[int, int], rates: range, loud: float, config: Any) -> None:
+def look_back(attention: Any, first: int, distances: tuple[int, int], rates: range, loud: float, config: Any) -> None:
     """Turns query heads from ``first`` on, and their keys, to the tokens ``distances`` back."""
     dim = config.head_dim
     angles = config.rope_parameters["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
@@ -200,7 +200,7 @@ def _look_back(attention: Any, first: int, distances: tuple[int, int], rates: ra
             attention.q_proj.bias[head * dim + k + dim // 2] = -loud * math.sin(angle)
 
 
-def _compare(layer: Any, first: int, dim: int, generator: torch.Generator) -> None:
+def compare_heads(layer: Any, first: int, dim: int, generator: torch.Generator) -> None:
     """Heads ``first`` and ``first + 1`` write the same values with opposite signs, which makes a difference, and half
     of the gated units start as its square along random directions: how much has changed.
     """

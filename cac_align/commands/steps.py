@@ -1,0 +1,24 @@
+"""Commands with steps of their own, such as ``cac-align data validate``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+#: Name, help, what adds its arguments, what runs it.
+Step = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+
+def add_steps(parser: argparse.ArgumentParser, known: Sequence[Step]) -> None:
+    """A subcommand for each step; one has to be chosen."""
+    steps = parser.add_subparsers(metavar="STEP", required=True)
+    for name, text, add, run in known:
+        sub = steps.add_parser(name, help=text, description=text)
+        add(sub)
+        sub.set_defaults(step=run)
+
+
+def run_step(args: argparse.Namespace) -> int:
+    """Runs the step that was chosen; its exit code."""
+    code: int = args.step(args)
+    return code
