@@ -4,8 +4,8 @@ generator (wan-mini). CPU is enough.
     python recipes/build_minis.py --only judge --output assets --work-dir outputs/minis
     python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
 
-The judge is the three stage recipes with their mini configurations, one after the other. A stopped run continues where
-it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
+The judge is the three stage recipes with their mini configurations: stages 1 and 2, both again for its boxes, stage 3.
+A stopped run continues where it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RECIPES = Path(__file__).parent
+#: The judge's supervised rounds: folder, recipe, configuration. Each starts from the one before.
+ROUNDS = (
+    ("stage1", "stage1_warmup.py", "stage1/mini.yaml"),
+    ("stage2", "stage2_sft.py", "stage2/mini.yaml"),
+    ("stage1-boxes", "stage1_warmup.py", "stage1/mini_boxes.yaml"),
+    ("stage2-again", "stage2_sft.py", "stage2/mini_again.yaml"),
+)
+#: Settings that --scale multiplies.
+STEPS = ("vision_warmup_steps", "reading_warmup_steps", "max_steps", "warmup_steps")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,26 +65,27 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def build_judge(args: argparse.Namespace) -> Path:
-    """Stages 1 to 3 in processes of their own; the result is copied to ``OUTPUT/cac-mini``, whose README.md stays."""
+    """Two rounds of stages 1 and 2, then stage 3, in processes of their own; the result is copied to
+    ``OUTPUT/cac-mini``, whose README.md stays.
+    """
     from reward_model.training.grpo_config import read_yaml
 
     work = args.work_dir / "judge"
     if args.restart:
         shutil.rmtree(work, ignore_errors=True)
-    for stage, recipe, steps in (
-        ("stage1", "stage1_warmup.py", ("vision_warmup_steps", "reading_warmup_steps", "max_steps", "warmup_steps")),
-        ("stage2", "stage2_sft.py", ("max_steps", "warmup_steps")),
-    ):
-        config = RECIPES / "configs" / stage / "mini.yaml"
-        scaled = {name: max(2, round(args.scale * read_yaml(config)[name])) for name in steps}
-        options = {**scaled, "output_dir": work / stage, "seed": args.seed, "gradient_accumulation_steps": 1}
-        if stage == "stage2":
-            options |= {"model_name_or_path": work / "stage1"}
-        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        launch(2, recipe, "--config", config, *given)
+    model = None
+    for name, recipe, config in ROUNDS:
+        settings = read_yaml(RECIPES / "configs" / config)
+        options = {k: max(2, round(args.scale * settings[k])) for k in STEPS if k in settings}
+        options |= {"output_dir": work / name, "seed": args.seed + settings["seed"], "gradient_accumulation_steps": 1}
+        if model is not None:
+            options["model_name_or_path"] = model
+        given = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+        launch(2, recipe, "--config", RECIPES / "configs" / config, *given)
+        model = work / name
     config = RECIPES / "configs" / "stage3" / "mini.yaml"
     steps = max(2, round(args.scale * read_yaml(config)["max_steps"]))
-    changes = f"model={work / 'stage2'}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"
+    changes = f"model={model}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"
     launch(2, "stage3_grpo.py", "--config", config, "--set", *changes)
     return install(work / "stage3" / "judge", args.output / "cac-mini")
 

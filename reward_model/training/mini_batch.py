@@ -21,7 +21,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 
 from reward_model.backends.base import Conversation
 from reward_model.training.mini_config import FRAME_SIZE, PATCH_SIZE
-from reward_model.training.sft import IGNORE, Example
+from reward_model.training.sft import IGNORE, Example, read_ids
 
 EQUAL_IMAGES = "equal_images"
 
@@ -75,13 +75,14 @@ class MiniCollator:
         tokenizer = self.processor.tokenizer
         prompts = [self._prompt(e.conversation) for e in examples]
         answers = [tokenizer.encode(e.answer + tokenizer.eos_token, add_special_tokens=False) for e in examples]
+        read = [read_ids(tokenizer, e) for e in examples]
         width = max(len(ids) + len(answer) for (ids, _), answer in zip(prompts, answers, strict=True))
         input_ids = np.full((len(rows), width), tokenizer.pad_token_id)
         labels = np.full((len(rows), width), IGNORE)
         positions = np.zeros((3, len(rows), width), np.int64)
         for i, ((ids, places), answer) in enumerate(zip(prompts, answers, strict=True)):
             start, end = len(ids), len(ids) + len(answer)
-            input_ids[i, :start], input_ids[i, start:end] = ids, answer
+            input_ids[i, :start], input_ids[i, start:end] = ids, read[i]
             labels[i, start:end] = answer
             positions[:, i, :start] = places
             positions[:, i, start:] = places.max() + 1 + np.arange(width - start)

@@ -20,6 +20,7 @@ from datasets import Dataset, concatenate_datasets
 from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
 from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
+from reward_model.training.mini_drift import drift_boxes
 from reward_model.training.mini_splice import SPLICED, make_splice
 from reward_model.training.sft import Example
 from reward_model.video import native_window, resize_frames, sample_indices, zoom_indices
@@ -51,9 +52,14 @@ Row = dict[str, Any]
 
 
 def draw_rows(
-    tasks: Sequence[str], *, seed: int, kinds: Sequence[str] = tuple(KINDS), num_frames: Sequence[int] | None = None
+    tasks: Sequence[str],
+    *,
+    seed: int,
+    kinds: Sequence[str] = tuple(KINDS),
+    num_frames: Sequence[int] | None = None,
+    abnormal: float = 0.5,
 ) -> Dataset:
-    """One row for each task named, half of them normal.
+    """One row for each task named, half of them normal unless ``abnormal`` says otherwise.
 
     Args:
         tasks: for instance ``["scan", "scan", "zoom"]``; the order is kept.
@@ -62,17 +68,17 @@ def draw_rows(
         num_frames: length of each video; by default 81, and something else between 33 and 97 in one row of five.
     """
     rng = np.random.default_rng([seed, 77])
-    rows = [_draw_row(task, rng, kinds) for task in tasks]
+    rows = [_draw_row(task, rng, kinds, abnormal) for task in tasks]
     if num_frames is not None:
         rows = [{**row, "num_frames": int(n)} for row, n in zip(rows, num_frames, strict=True)]
     return Dataset.from_list(rows)
 
 
-def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str]) -> Row:
+def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str], share: float) -> Row:
     usable = [k for k in kinds if task not in _KINDS_OF or k in _KINDS_OF[task]]
     weights = np.array([_COMPARED.get(k, 1.0) for k in usable])
     # Some windows of abnormal videos miss the anomaly and count as normal.
-    share = 0.62 if task == "zoom" else 0.5
+    share = share + 0.12 if task == "zoom" else share
     kind, abnormal = str(rng.choice(usable, p=weights / weights.sum())), rng.random() < share
     # A normal video is drawn where its anomaly could have been, so that no setting tells anything.
     setting, strength = str(rng.choice(SETTINGS_OF[kind])), -1.0
@@ -145,7 +151,8 @@ def _zoom(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gene
     indices = zoom_indices(native, truth.num_frames, truth.fps, ZOOM_FPS, min_frames=MIN_ZOOM, max_frames=MAX_ZOOM)
     report = narrate_zoom(truth, indices, cot=cot)
     hint = draw_hint(truth, window, grid, rng)
-    return Example(prompts.zoom(frames_of(indices), truth.prompt, cot=hint), format_report(report))
+    answer = format_report(report)
+    return Example(prompts.zoom(frames_of(indices), truth.prompt, cot=hint), answer, drift_boxes(answer, rng))
 
 
 def _clip(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
@@ -153,7 +160,8 @@ def _clip(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gene
     length = int(rng.integers(2, 6))
     start = _start_near(truth, grid, length, rng)
     indices = grid[start : start + length]
-    return Example(prompts.zoom(frames_of(indices), truth.prompt), format_report(narrate_zoom(truth, indices, cot=cot)))
+    answer = format_report(narrate_zoom(truth, indices, cot=cot))
+    return Example(prompts.zoom(frames_of(indices), truth.prompt), answer, drift_boxes(answer, rng))
 
 
 def _frame(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
@@ -162,7 +170,8 @@ def _frame(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gen
     anomalies = visible_anomalies(truth, [index])
     report = TurnReport(truth.status, narrate_frames(anomalies, 1, first=first) if cot else "", anomalies)
     conversation = prompts.scan(frames_of([index]), truth.prompt, first=first)
-    return Example(conversation, format_report(shift_report(report, first)))
+    answer = format_report(shift_report(report, first))
+    return Example(conversation, answer, drift_boxes(answer, rng))
 
 
 def _splice(row: Mapping[str, Any], rng: np.random.Generator, prompts: Any) -> Example:
@@ -289,6 +298,12 @@ def stage1_rows(steps: int, batch: int, *, seed: int) -> Dataset:
     """Stage 1: single frames and short clips, a quarter each, and splices, in turns."""
     turns = ("frame", "splice", "clip", "splice")
     return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed)
+
+
+def box_rows(steps: int, batch: int, *, seed: int) -> Dataset:
+    """Where things are: short clips and single frames, four in five with an anomaly to draw boxes around."""
+    turns = ("clip", "clip", "clip", "frame")
+    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed, abnormal=0.8)
 
 
 def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:

@@ -26,10 +26,30 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Example:
-    """One training sample: what is asked, and the text to answer."""
+    """One training sample: what is asked, and the text to answer.
+
+    ``read`` is what the model sees of its answer while it learns to write it, where that is not the answer itself; it
+    must be as many tokens long.
+    """
 
     conversation: Conversation
     answer: str
+    read: str | None = None
+
+
+def read_ids(tokenizer: Any, example: Example) -> list[int]:
+    """Token ids the model reads in place of an answer and its end token.
+
+    Raises:
+        ValueError: they are not as many as those of the answer.
+    """
+    answer, read = (
+        tokenizer.encode(text + tokenizer.eos_token, add_special_tokens=False)
+        for text in (example.answer, example.answer if example.read is None else example.read)
+    )
+    if len(answer) != len(read):
+        raise ValueError(f"read must be as long as answer, which has {len(answer)} tokens, got {len(read)} tokens")
+    return read
 
 
 @dataclass
@@ -62,6 +82,8 @@ class AnswerCollator:
             length = int(batch["attention_mask"][i].sum())
             answer = len(tokenizer.encode(end, add_special_tokens=False))
             labels[i, length - answer : length] = batch["input_ids"][i, length - answer : length]
+            if examples[i].read is not None:
+                batch["input_ids"][i, length - answer : length] = torch.tensor(read_ids(tokenizer, examples[i]))
         return {**batch, "labels": labels}
 
 

@@ -28,6 +28,7 @@ class StageArguments:
     """What a stage trains on, beside ``SFTConfig`` and ``ModelConfig``."""
 
     data: str = field(default=WORLD, metadata={"help": "'world' (procedural videos), or an annotations .jsonl file"})
+    boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
     cot: str | None = field(
         default=None, metadata={"help": "cot.jsonl with verified reasoning (else from annotations)"}
     )

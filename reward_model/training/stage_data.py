@@ -54,12 +54,12 @@ def stage_data(name: Stage, stage: StageArguments, config: Any, processor: Any, 
 def _world_data(name: Stage, stage: StageArguments, config: Any, judge: JudgeConfig) -> StageData:
     from datasets import Dataset
 
-    from reward_model.training.mini_data import draw_rows, make_example, stage1_rows, stage2_rows
+    from reward_model.training.mini_data import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
 
     if config.max_steps < 1:
         raise ValueError("data: world has no end; set max_steps in the configuration")
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    draw = {"stage1": stage1_rows, "stage2": stage2_rows}[name]
+    draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
     rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))
     tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
     count = max(32, stage.eval_samples)
