@@ -17,10 +17,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Prompt:
-    """One text to draw a video from, and the family of anomalies it provokes, where that is known."""
+    """One text to draw a video from.
+
+    ``family``: of the anomalies it provokes, where that is known; ``image``: file of the first frame, image-to-video.
+    """
 
     text: str
     family: AnomalyType | None = None
+    image: Path | None = None
 
 
 def read_prompts(path: str | os.PathLike[str], *, max_words: int = MAX_WORDS) -> list[Prompt]:
@@ -28,13 +32,14 @@ def read_prompts(path: str | os.PathLike[str], *, max_words: int = MAX_WORDS) ->
 
     Args:
         path: ``.txt`` with one prompt per line, or ``.jsonl`` with one object per line: ``prompt``, and if you like
-            ``family`` (any spelling that :meth:`reward_model.schema.AnomalyType.parse` knows). Other fields are
-            ignored.
+            ``family`` (any spelling that :meth:`reward_model.schema.AnomalyType.parse` knows) and ``image`` (a file,
+            relative to this one). Other fields are ignored.
         max_words: more are an error.
 
     Raises:
-        ValueError: the file is missing, empty or of another kind, or has lines that are empty, broken, too long or
-            repeated (letter case and spaces do not make a difference). The message lists the first five.
+        ValueError: the file is missing, empty or of another kind, or has lines that are empty, broken, too long,
+            repeated (letter case and spaces do not make a difference) or name an image that is not there. The message
+            lists the first five.
 
     Example:
         >>> len(read_prompts("assets/prompts/train.jsonl"))                                       # doctest: +SKIP
@@ -56,7 +61,7 @@ def read_prompts(path: str | os.PathLike[str], *, max_words: int = MAX_WORDS) ->
     first_seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         try:
-            prompt = _read_line(line.strip(), path.suffix, max_words)
+            prompt = _read_line(line.strip(), path, max_words)
             earlier = first_seen.setdefault(_key(prompt.text), number)
             if earlier != number:
                 raise ValueError(f"the same prompt as line {earlier}; keep one")
@@ -79,17 +84,17 @@ def _key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _read_line(line: str, suffix: str, max_words: int) -> Prompt:
+def _read_line(line: str, path: Path, max_words: int) -> Prompt:
     if not line:
         raise ValueError("empty; delete it")
-    prompt = Prompt(line) if suffix == ".txt" else _read_object(line)
+    prompt = Prompt(line) if path.suffix == ".txt" else _read_object(line, path.parent)
     words = len(prompt.text.split())
     if words > max_words:
         raise ValueError(f"{words} words, more than max_words={max_words}; text encoders cut long prompts silently")
     return prompt
 
 
-def _read_object(line: str) -> Prompt:
+def _read_object(line: str, folder: Path) -> Prompt:
     try:
         data = json.loads(line)
     except ValueError as error:
@@ -100,4 +105,11 @@ def _read_object(line: str) -> Prompt:
     family = data.get("family")
     if family is not None and not isinstance(family, str):
         raise ValueError(f"family={family!r} must be text, such as 'human'")
-    return Prompt(text.strip(), None if family is None else AnomalyType.parse(family))
+    image = data.get("image")
+    if image is not None and not (isinstance(image, str) and (folder / image).is_file()):
+        raise ValueError(f"image={image!r} is no file in {str(folder)!r}; name one relative to the prompt file")
+    return Prompt(
+        text.strip(),
+        None if family is None else AnomalyType.parse(family),
+        None if image is None else folder / image,
+    )

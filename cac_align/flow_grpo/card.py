@@ -8,7 +8,7 @@ from pathlib import Path
 from cac_align.files import write_text
 from cac_align.flow_grpo.config import FlowGRPOConfig
 
-TAGS = ["text-to-video", "diffusers", "lora", "flow-grpo", "cac-align"]
+TAGS = ["diffusers", "lora", "flow-grpo", "cac-align"]
 
 BODY = """# Flow-GRPO LoRA of {model}
 
@@ -17,9 +17,9 @@ x {generations} videos of {frames} frames, {height}x{width}; kernel `{kernel}`, 
 {rewards}.
 
 ```python
-from diffusers import WanPipeline
+from diffusers import {pipeline}
 
-pipe = WanPipeline.from_pretrained("{model}")
+pipe = {pipeline}.from_pretrained("{model}")
 pipe.load_lora_weights("{folder}")
 ```
 
@@ -31,13 +31,20 @@ every setting of the run.
 
 
 def write_card(
-    folder: Path, config: FlowGRPOConfig, *, steps: int, history: Sequence[Mapping[str, float]], num_prompts: int
+    folder: Path,
+    config: FlowGRPOConfig,
+    *,
+    pipeline: str,
+    steps: int,
+    history: Sequence[Mapping[str, float]],
+    num_prompts: int,
 ) -> Path:
     """``README.md`` with the hub's metadata, and ``settings.yaml``.
 
     Args:
         folder: of the LoRA.
         config: of the run.
+        pipeline: class of the pipeline.
         steps: rounds trained.
         history: evaluations, that of the base model first.
         num_prompts: evaluation prompts.
@@ -46,15 +53,17 @@ def write_card(
     from diffusers.utils.hub_utils import populate_model_card
     from huggingface_hub import ModelCard, ModelCardData
 
+    task = "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
     on_hub = not Path(config.model).exists()
     data = ModelCardData(
         license="apache-2.0",
         library_name="diffusers",
-        pipeline_tag="text-to-video",
+        pipeline_tag=task,
         base_model=config.model if on_hub else None,
     )
     body = BODY.format(
         model=config.model,
+        pipeline=pipeline,
         rank=config.lora_r,
         steps=steps,
         groups=config.groups_per_step,
@@ -68,7 +77,7 @@ def write_card(
         folder=folder,
         measured=_measured(history, num_prompts),
     )
-    card = populate_model_card(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"), tags=TAGS)
+    card = populate_model_card(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"), tags=[task, *TAGS])
     write_text(folder / "settings.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     write_text(folder / "README.md", str(card))
     return folder / "README.md"

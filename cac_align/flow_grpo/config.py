@@ -44,7 +44,7 @@ class FlowGRPOConfig:
     seed: int = _setting(0, "Of prompt order, noise and LoRA. A run is a function of it on one device.")
 
     # --- model --------------------------------------------------------------------------------------------------------
-    model: str = _setting("assets/wan-mini", "Folder or hub id of a Wan 2.1 text-to-video pipeline.")
+    model: str = _setting("assets/wan-mini", "Folder or hub id of a Wan 2.1 text-to-video or image-to-video pipeline.")
     revision: str | None = _setting(None, "Revision of a hub id.")
     mixed_precision: str = _setting(
         "no", "no, bf16 or fp16: frozen weights in it and autocast, in sampling and training alike. LoRA stays fp32."
@@ -57,7 +57,10 @@ class FlowGRPOConfig:
     flow_shift: float | None = _setting(None, "Shift of the sigma schedule; null: as the checkpoint has it.")
 
     # --- prompts ------------------------------------------------------------------------------------------------------
-    prompts: str | None = _setting("assets/prompts/train.jsonl", "Training prompts, .txt or .jsonl. Paper: 240.")
+    prompts: str | None = _setting(
+        "assets/prompts/train.jsonl",
+        "Training prompts, .txt or .jsonl; for image-to-video with an image each. Paper: 240.",
+    )
     eval_prompts: str | None = _setting(None, "Evaluation prompts; null: no evaluation.", free=True)
     negative_prompt: str = _setting("", "Of guidance, in sampling and training.")
     max_sequence_length: int = _setting(512, "Text tokens; the rest of a prompt is cut by the pipeline.")

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from cac_align.candidates import split_frames
-from cac_align.flow_grpo.canaries import canaries
+from cac_align.flow_grpo.canaries import WATCHED, canaries, collapsed
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.embeddings import TextEmbeddings
 from cac_align.flow_grpo.policy import batched_calls
 from cac_align.flow_grpo.reward_bus import RewardBus
-from cac_align.flow_grpo.rollout import guidance_texts
+from cac_align.flow_grpo.rollout import guidance_texts, image_argument
 from cac_align.flow_grpo.seeds import derive_seed
 from cac_align.rewards.base import Evaluation
 
@@ -55,6 +55,7 @@ def evaluate_prompts(
     indices: Sequence[int],
     bus: RewardBus,
     config: FlowGRPOConfig,
+    images: Mapping[str, Any] | None = None,
 ) -> list[EvaluatedVideo]:
     """Draws and judges one video for each index, with the pipeline's own deterministic scheduler.
 
@@ -66,6 +67,7 @@ def evaluate_prompts(
         generator = torch.Generator("cpu").manual_seed(derive_seed(config.eval_seed, "evaluation", index))
         with batched_calls(pipe.transformer, negative, config.batched_guidance):
             output = pipe(
+                **image_argument(images or {}, prompts[index]),
                 prompt_embeds=positive,
                 negative_prompt_embeds=negative,
                 height=config.height,
@@ -95,3 +97,21 @@ def summarise(rows: Mapping[int, Mapping[str, float | None]]) -> dict[str, float
             found[name] = math.fsum(known) / len(known)
     failed = sum(row.get("reward") is None for row in rows.values())
     return {**found, "judge_failure_rate": failed / max(len(rows), 1)}
+
+
+def collapsed_canaries(history: Sequence[Mapping[str, float]], config: FlowGRPOConfig) -> tuple[str, ...]:
+    """The canaries that fell while the reward rose, by the limits of the settings; empty while all is well.
+
+    Args:
+        history: :func:`summarise` of every evaluation so far, the base model's first. Those in which nothing could be
+            judged are passed over.
+        config: ``canary_min_ratio``, ``canary_max_failure_rate``, ``canary_patience``.
+    """
+    watched = ("reward", "judge_failure_rate", *WATCHED)
+    past = [{k: v for k, v in entry.items() if k in watched} for entry in history if "reward" in entry]
+    return collapsed(
+        past,
+        min_ratio=config.canary_min_ratio,
+        max_failure_rate=config.canary_max_failure_rate,
+        patience=config.canary_patience,
+    )

@@ -29,13 +29,17 @@ class Row:
 
 @dataclass
 class Experience:
-    """Rollouts of this process with their answers; rows and advantages of all processes, in the order of samples."""
+    """Rollouts of this process with their answers; rows and advantages of all processes, in the order of samples.
+
+    ``first_row`` is the place of this process's first video among all rows; ``step`` counts the steps done before.
+    """
 
     rollouts: list[Rollout]
     answers: list[Evaluation]
     rows: list[Row]
     advantages: Advantages
     first_row: int
+    step: int = 0
 
     def of(self, rollout: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Advantages (R,) float32 and validity (R,) bool of a rollout's videos."""

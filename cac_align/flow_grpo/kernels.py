@@ -7,16 +7,16 @@ predicted noise, plus fresh noise:
 
 which is mu = (1 - sigma') x0_hat + a x1_hat with a = sigma' - pull. Kernels differ in ``std`` and ``pull`` alone:
 
-=============  ==========================================================  ==============================
-kernel         std                                                         pull
-=============  ==========================================================  ==============================
-``wan_linear`` s sqrt(h), s = sigmas[1] * sigma                            s^2 h / (2 sigma)
-``flow``       s sqrt(h), s = noise_level * sqrt(sigma / (1 - sigma*))     s^2 h / (2 sigma)
-``dance``      s sqrt(h), s = noise_level                                  s^2 h / (2 sigma)
-``cps``        sigma' sin(noise_level pi / 2)                              sigma' - sqrt(sigma'^2 - std^2)
-``precise``    sigma' sqrt(1 - rho^(noise_level^2))                        sigma' - sqrt(sigma'^2 - std^2)
-``ode``        0                                                           0
-=============  ==========================================================  ==============================
+==============  ==========================================================  ==============================
+kernel          std                                                         pull
+==============  ==========================================================  ==============================
+``wan_linear``  s sqrt(h), s = sigmas[1] * sigma                            s^2 h / (2 sigma)
+``flow``        s sqrt(h), s = noise_level * sqrt(sigma / (1 - sigma*))     s^2 h / (2 sigma)
+``dance``       s sqrt(h), s = noise_level                                  s^2 h / (2 sigma)
+``cps``         sigma' sin(noise_level pi / 2)                              sigma' - sqrt(sigma'^2 - std^2)
+``precise``     sigma' sqrt(1 - rho^(noise_level^2))                        sigma' - sqrt(sigma'^2 - std^2)
+``ode``         0                                                           0
+==============  ==========================================================  ==============================
 
 with h = sigma - sigma', rho = sigma' (1 - sigma) / (sigma (1 - sigma')), and sigma* = min(sigma, sigmas[1]): only the
 first sigma of a schedule lies above ``sigmas[1]``, so this is the clamp "on step 0", and it fires whether sigma_0 is 1

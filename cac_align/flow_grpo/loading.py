@@ -1,17 +1,25 @@
-"""From settings to what a trainer starts with: prompts, processes, and a pipeline with its adapter."""
+"""From settings to what a trainer starts with: prompts and their embeddings, processes, a pipeline with its adapter.
+
+Its stochastic scheduler is made here too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.lora import add_lora
 from cac_align.flow_grpo.pipeline import check_pipeline
-from cac_align.flow_grpo.schedule import num_stochastic_steps, read_schedule
+from cac_align.flow_grpo.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
+
+if TYPE_CHECKING:
+    from cac_align.flow_grpo.scheduler import FlowSDEScheduler
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: How a missing attention backend is had.
@@ -33,13 +41,17 @@ def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:
     Raises:
         ValueError: there is no such pipeline, or it is of a kind that cannot be trained.
     """
-    from diffusers import AutoencoderKLWan, WanPipeline
+    from diffusers import AutoencoderKLWan, DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
 
     parts: dict[str, Any] = {} if text_encoder else {"text_encoder": None}
     dtype, where = DTYPES[config.mixed_precision], {"revision": config.revision}
+    kinds = {kind.__name__: kind for kind in (WanPipeline, WanImageToVideoPipeline)}
     try:
+        name = DiffusionPipeline.load_config(config.model, **where)["_class_name"]
+        if name not in kinds:
+            raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
         vae = AutoencoderKLWan.from_pretrained(config.model, subfolder="vae", torch_dtype=torch.float32, **where)
-        pipe = WanPipeline.from_pretrained(config.model, vae=vae, torch_dtype=dtype, **parts, **where)
+        pipe = kinds[name].from_pretrained(config.model, vae=vae, torch_dtype=dtype, **parts, **where)
     except OSError as error:
         raise ValueError(f"model={config.model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     return pipe
@@ -53,7 +65,7 @@ def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:
     """
     check_trainable(pipe, config)
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.vae, pipe.transformer, pipe.text_encoder):
+    for part in (pipe.vae, pipe.transformer, pipe.text_encoder, getattr(pipe, "image_encoder", None)):
         if part is not None:
             part.requires_grad_(False).eval()
     if config.vae_tiling:
@@ -69,13 +81,18 @@ def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:
 
 
 def check_trainable(pipe: Any, config: FlowGRPOConfig) -> None:
-    """Raises ValueError unless a pipeline is Wan 2.1 text-to-video and its schedule has the steps the window needs."""
+    """Raises ValueError unless a pipeline is Wan 2.1 text-to-video or image-to-video and its schedule has the steps the
+    window needs.
+    """
+    from diffusers import WanImageToVideoPipeline, WanPipeline
+
     check_pipeline(pipe)
     kind = type(pipe.transformer).__name__
-    if "WanTransformer3DModel" not in kind or "ImageToVideo" in type(pipe).__name__:
+    if "WanTransformer3DModel" not in kind or not isinstance(pipe, WanPipeline | WanImageToVideoPipeline):
         raise ValueError(
-            f"{type(pipe).__name__} with {kind} cannot be trained: the trainer recomputes Wan text-to-video steps. "
-            "The scheduler (cac_align.flow_grpo.sde_sampling) works with any flow-matching pipeline"
+            f"{type(pipe).__name__} with {kind} cannot be trained: the trainer recomputes the steps of WanPipeline and "
+            "WanImageToVideoPipeline. The scheduler (cac_align.flow_grpo.sde_sampling) works with any flow-matching "
+            "pipeline"
         )
     if config.flow_shift is not None:
         change = "flow_shift" if "flow_shift" in pipe.scheduler.config else "shift"
@@ -83,6 +100,46 @@ def check_trainable(pipe: Any, config: FlowGRPOConfig) -> None:
     schedule = read_schedule(pipe.scheduler, config.num_inference_steps)
     if config.objective != "nft":
         config.window.check(num_stochastic_steps(schedule, **config.noise))
+
+
+def encode_texts(pipe: Any, prompts: Sequence[str], config: FlowGRPOConfig, accelerator: Any) -> TextEmbeddings:
+    """Embeddings of all texts on disk, by the main process; then the encoder is unloaded. Called by all processes."""
+    from accelerate.utils import broadcast_object_list
+
+    main = accelerator.is_main_process
+    names = [encoder_id(pipe) if main else ""]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(names)
+    folder = config.text_cache or str(Path(config.output_dir) / "text")
+    texts = TextEmbeddings(folder, names[0], config.max_sequence_length)
+    if main and texts.missing(prompts):
+        pipe.text_encoder.to(accelerator.device)
+        texts.fill(pipe, prompts, accelerator.device)
+    unload_text_encoder(pipe)
+    accelerator.wait_for_everyone()
+    return texts
+
+
+def stochastic_scheduler(
+    base: Any, config: FlowGRPOConfig, device: torch.device | str
+) -> tuple[FlowSDEScheduler, list[float]]:
+    """The scheduler of all rollouts, with its schedule set, and the weight of each of its steps in the loss.
+
+    Raises:
+        ValueError: the window does not fit the schedule.
+    """
+    from cac_align.flow_grpo.scheduler import FlowSDEScheduler
+
+    scheduler = FlowSDEScheduler.from_scheduler(
+        base, integer_timesteps=config.integer_timesteps, ode_solver=config.ode_solver, **config.noise
+    )
+    scheduler.set_timesteps(config.num_inference_steps, device=device)
+    schedule = read_schedule(scheduler)
+    if config.objective == "nft":
+        return scheduler, [1.0] * schedule.num_steps
+    candidates = config.window.check(scheduler.num_stochastic_steps)
+    weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates)  # type: ignore[arg-type]
+    return scheduler, weights.tolist()
 
 
 def set_attention(transformer: Any, backend: str) -> None:
@@ -134,3 +191,12 @@ def prompt_lists(
     if both:
         raise ValueError(f"{len(both)} prompts are in both lists, such as {both[0][:60]!r}; evaluate on others")
     return list(prompts), list(eval_prompts)
+
+
+def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:
+    """The first frames (PIL images, RGB) that the prompt files of the settings name, by prompt."""
+    from PIL import Image
+
+    paths = [path for path in (config.prompts, config.eval_prompts) if path]
+    listed = [prompt for path in paths for prompt in read_prompts(path)]
+    return {p.text: Image.open(p.image).convert("RGB") for p in listed if p.image is not None}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from cac_align.flow_grpo.conditioning import ImageCondition
 from cac_align.flow_grpo.divergence import velocity_divergence
 from cac_align.flow_grpo.lora import weights_of
 from cac_align.flow_grpo.nft import nft_loss, noised, optimality
@@ -38,6 +39,7 @@ def nft_step_loss(
     *,
     parameters: Sequence[torch.nn.Parameter],
     old: Sequence[torch.Tensor],
+    image: ImageCondition | None = None,
     cells: torch.Tensor | None = None,
 ) -> StepLoss:
     """The NFT loss of R videos at one noise level each. Guidance takes no part: the policy is the conditional model.
@@ -51,6 +53,7 @@ def nft_step_loss(
         positive: (R, L, D).
         parameters: the adapter's.
         old: the sampling policy's values of them.
+        image: of image-to-video.
         cells: weights of localised credit.
     """
     config = replay.config
@@ -58,8 +61,8 @@ def nft_step_loss(
     x = noised(clean, forward_noise(seeds, number, clean), sigma)
     timestep = sigma * replay.scheduler.config.num_train_timesteps
     with torch.no_grad(), weights_of(parameters, old):
-        before = replay.bare(x, timestep, positive, None)
-    velocity = replay.policy(x, timestep, positive, None)
+        before = replay.bare(x, timestep, positive, None, image)
+    velocity = replay.policy(x, timestep, positive, None, image)
     clip = config.advantage_clip or 5.0
     loss = nft_loss(
         velocity,
@@ -74,7 +77,8 @@ def nft_step_loss(
     )
     kl = torch.zeros(len(clean), device=clean.device)
     if config.beta:
-        divergence = velocity_divergence(velocity, replay.reference_velocity(x, timestep, positive, None))
+        other = replay.reference_velocity(x, timestep, positive, None, image)
+        divergence = velocity_divergence(velocity, other)
         loss, kl = loss + config.beta * divergence, divergence.detach()
     nothing = torch.zeros(len(clean), device=clean.device)
     return StepLoss(loss, nothing, kl, nothing.bool())

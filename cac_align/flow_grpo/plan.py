@@ -144,13 +144,13 @@ def describe(config: FlowGRPOConfig, plan: Plan, *, world_size: int, num_prompts
 def _latent_elements(config: FlowGRPOConfig, transformer: Any) -> int:
     """Numbers of one latent video."""
     frames = (config.num_frames - 1) // 4 + 1
-    return int(transformer.config.in_channels) * frames * (config.height // 8) * (config.width // 8)
+    return int(transformer.config.out_channels) * frames * (config.height // 8) * (config.width // 8)
 
 
 def _activations(config: FlowGRPOConfig, transformer: Any, latents: int) -> float:
     """Bytes of one training forward without guidance, roughly."""
     model = transformer.config
-    per_token = model.in_channels * model.patch_size[0] * model.patch_size[1] * model.patch_size[2]
+    per_token = model.out_channels * model.patch_size[0] * model.patch_size[1] * model.patch_size[2]
     tokens = config.rows_per_forward * latents / per_token
     width = model.num_attention_heads * model.attention_head_dim
     block = tokens * (BLOCK_WIDTHS * width + BLOCK_FFN * model.ffn_dim) * BYTES[config.mixed_precision]

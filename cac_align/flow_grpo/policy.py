@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cac_align.flow_grpo.conditioning import ImageCondition
+
 
 class GuidedVelocity(nn.Module):
     """v = v_uncond + g (v_cond - v_uncond), computed as the pipeline does.
@@ -34,7 +36,12 @@ class GuidedVelocity(nn.Module):
         self._no_split_modules = getattr(transformer, "_no_split_modules", None)  # what FSDP wraps
 
     def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor | None
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        positive: torch.Tensor,
+        negative: torch.Tensor | None,
+        image: ImageCondition | None = None,
     ) -> torch.Tensor:
         """(B, ...) velocity.
 
@@ -42,20 +49,27 @@ class GuidedVelocity(nn.Module):
             latents: (B, C, T, H, W).
             timestep: 0-dim, or (B,).
             positive, negative: (B, L, D) text embeddings.
+            image: of image-to-video, shared by the batch.
         """
         dtype = self.transformer.dtype
         x, times, text = latents.to(dtype), timestep.to(latents.device).expand(len(latents)), positive.to(dtype)
+        if image is not None:
+            x = image.join(x)
+
+        def call(x: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+            more = {} if image is None else image.embeds_for(x)
+            return self.transformer(
+                hidden_states=x, timestep=times, encoder_hidden_states=text, return_dict=False, **more
+            )[0]
+
         if self.guidance_scale <= 1 or negative is None:
-            return self._call(x, times, text)
+            return call(x, times, text)
         other = negative.to(dtype)
         if self.batched:
-            cond, uncond = _both(self._call, x, times, text, other)
+            cond, uncond = _both(call, x, times, text, other)
         else:
-            cond, uncond = self._call(x, times, text), self._call(x, times, other)
+            cond, uncond = call(x, times, text), call(x, times, other)
         return uncond + self.guidance_scale * (cond - uncond)
-
-    def _call(self, x: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        return self.transformer(hidden_states=x, timestep=times, encoder_hidden_states=text, return_dict=False)[0]
 
 
 @contextmanager
@@ -78,6 +92,8 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
     def paired(hidden_states: Any, timestep: Any, encoder_hidden_states: Any, **kwargs: Any) -> Any:
         if waiting and waiting[0][0] is hidden_states:
             return (waiting.pop()[1],)
+        if (embeds := kwargs.get("encoder_hidden_states_image")) is not None:
+            kwargs["encoder_hidden_states_image"] = torch.cat([embeds, embeds])
 
         def call(x: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
             return forward(hidden_states=x, timestep=times, encoder_hidden_states=text, **kwargs)[0]

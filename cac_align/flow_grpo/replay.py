@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cac_align.flow_grpo.conditioning import ImageCondition
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.divergence import mean_divergence, velocity_divergence
 from cac_align.flow_grpo.kernels import guard_log_ratio, log_prob, log_ratio
@@ -49,6 +50,7 @@ class Replay:
         positive: torch.Tensor,
         negative: torch.Tensor | None,
         *,
+        image: ImageCondition | None = None,
         weight: float = 1.0,
         cells: torch.Tensor | None = None,
     ) -> StepLoss:
@@ -58,12 +60,13 @@ class Replay:
             record: on the policy's device, with its mean.
             advantages: (R,).
             positive, negative: (R, L, D) text embeddings.
+            image: of image-to-video.
             weight: of this step among the steps (not applied to the KL).
             cells: (R, 1, T, H, W) weights of localised credit.
         """
         config, device = self.config, record.latents.device
         assert record.mean is not None
-        velocity = self.policy(record.latents, record.timestep, positive, negative)
+        velocity = self.policy(record.latents, record.timestep, positive, negative, image)
         drawn = self.scheduler.transition_at(record.step, record.latents, velocity)
         found = policy_objective(
             config.objective,  # type: ignore[arg-type]
@@ -79,7 +82,7 @@ class Replay:
         )
         loss, kl = weight * found.loss, torch.zeros(len(advantages), device=device)
         if config.beta:
-            divergence = self.divergence(record, velocity, drawn.mean, drawn.std, positive, negative)
+            divergence = self.divergence(record, velocity, drawn.mean, drawn.std, positive, negative, image)
             loss, kl = loss + config.beta * divergence, divergence.detach()
         return StepLoss(loss, found.log_ratio, kl, found.stopped)
 
@@ -91,24 +94,34 @@ class Replay:
         std: torch.Tensor,
         positive: torch.Tensor,
         negative: torch.Tensor | None,
+        image: ImageCondition | None = None,
     ) -> torch.Tensor:
         """KL of the step to the model without adapter, (R,); gradients pass through ``velocity`` and ``mean``."""
-        other = self.reference_velocity(record.latents, record.timestep, positive, negative)
+        other = self.reference_velocity(record.latents, record.timestep, positive, negative, image)
         if self.config.kl_space == "velocity":
             return velocity_divergence(velocity, other)
         return mean_divergence(mean, self.scheduler.transition_at(record.step, record.latents, other).mean, std)
 
     @torch.no_grad()
     def reference_velocity(
-        self, latents: torch.Tensor, timestep: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor | None
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        positive: torch.Tensor,
+        negative: torch.Tensor | None,
+        image: ImageCondition | None = None,
     ) -> torch.Tensor:
         """The velocity of the model without adapter."""
         with adapter_off(self.bare.transformer):
-            return self.bare(latents, timestep, positive, negative)
+            return self.bare(latents, timestep, positive, negative, image)
 
     @torch.no_grad()
     def noise_floor(
-        self, records: list[StepRecord], positive: torch.Tensor, negative: torch.Tensor | None
+        self,
+        records: list[StepRecord],
+        positive: torch.Tensor,
+        negative: torch.Tensor | None,
+        image: ImageCondition | None = None,
     ) -> dict[str, float]:
         """How far a replay at unchanged weights is from the rollout, in the unit of the objective's limit.
 
@@ -121,7 +134,7 @@ class Replay:
         floor = change = 0.0
         for record in (r.to(device) for r in records):
             assert record.mean is not None
-            velocity = self.bare(record.latents, record.timestep, positive, negative)
+            velocity = self.bare(record.latents, record.timestep, positive, negative, image)
             drawn = self.scheduler.transition_at(record.step, record.latents, velocity)
             tensors = (record.next_latents, drawn.mean, record.mean, drawn.std)
             if config.objective == "dppo":

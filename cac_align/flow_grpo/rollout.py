@@ -7,7 +7,7 @@ rounding of batched arithmetic).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from cac_align.candidates import split_frames
+from cac_align.flow_grpo.conditioning import ImageCondition, noted_condition
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.embeddings import TextEmbeddings
 from cac_align.flow_grpo.policy import batched_calls
@@ -29,7 +30,8 @@ class Rollout:
     """Videos of one call.
 
     ``records`` are the stochastic steps (their row k is video k), on the CPU; ``clean`` the final latents (R, ...),
-    kept for objective nft only; ``frames`` (T, H, W, 3) uint8 each, empty where they were not decoded.
+    kept for objective nft only; ``frames`` (T, H, W, 3) uint8 each, empty where they were not decoded; ``image`` the
+    condition of an image-to-video pipeline, on the CPU.
     """
 
     specs: tuple[SampleSpec, ...]
@@ -37,6 +39,7 @@ class Rollout:
     records: list[StepRecord]
     frames: list[np.ndarray]
     clean: torch.Tensor | None = None
+    image: ImageCondition | None = None
 
     @property
     def group(self) -> int:
@@ -56,14 +59,23 @@ class RolloutSampler:
     """Draws calls of a step.
 
     Args:
-        pipe: a Wan text-to-video pipeline, whose scheduler is the ``scheduler`` given here while it is drawn from.
+        pipe: a Wan pipeline, whose scheduler is the ``scheduler`` given here while it is drawn from.
         scheduler: of :func:`~cac_align.flow_grpo.pipeline.sde_sampling`.
         texts: embeddings of all prompts and of the negative prompt.
         config: sizes, guidance, windows, seed.
+        images: first frame by prompt, for image-to-video pipelines.
     """
 
-    def __init__(self, pipe: Any, scheduler: FlowSDEScheduler, texts: TextEmbeddings, config: FlowGRPOConfig) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        scheduler: FlowSDEScheduler,
+        texts: TextEmbeddings,
+        config: FlowGRPOConfig,
+        images: Mapping[str, Any] | None = None,
+    ) -> None:
         self.pipe, self.scheduler, self.texts, self.config = pipe, scheduler, texts, config
+        self.images = images or {}
 
     def window(self, spec: SampleSpec, epoch: int, step: int) -> tuple[int, ...]:
         """The stochastic steps of a group; empty for objective nft."""
@@ -102,8 +114,10 @@ class RolloutSampler:
             with (
                 self.scheduler.rollout([s.seed for s in specs], window) as trajectory,
                 batched_calls(pipe.transformer, negative, config.batched_guidance),
+                noted_condition(pipe.transformer) as condition,
             ):
                 output = pipe(
+                    **image_argument(self.images, prompt),
                     prompt_embeds=positive,
                     negative_prompt_embeds=negative,
                     height=config.height,
@@ -119,7 +133,8 @@ class RolloutSampler:
             pipe.scheduler = before
         frames = split_frames(output, len(specs)) if decode else []
         records = [record.to("cpu") for record in trajectory]
-        return Rollout(specs, prompt, records, frames, last[0].cpu() if last else None)
+        image = condition[0].to("cpu") if condition else None
+        return Rollout(specs, prompt, records, frames, last[0].cpu() if last else None, image)
 
 
 def guidance_texts(
@@ -128,6 +143,11 @@ def guidance_texts(
     """Embeddings (B, L, D) of prompts and, with guidance, of the negative prompt."""
     positive = texts.batch(prompts, device)
     return positive, texts.batch([config.negative_prompt] * len(prompts), device) if config.guided else None
+
+
+def image_argument(images: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """``image`` of a pipeline call; nothing for text-to-video."""
+    return {"image": images[prompt]} if images else {}
 
 
 def _keep(last: list[torch.Tensor]) -> Any:

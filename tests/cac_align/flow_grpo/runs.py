@@ -58,7 +58,7 @@ def build(folder: Any, *, pipe: Any = None, reward: Any = None, eval_prompts: An
 
 
 def weights(trainer: Any) -> dict[str, Any]:
-    return {k: v.detach().clone() for k, v in trainer.parameters.items()}
+    return {k: v.detach().clone() for k, v in trainer.learner.parameters.items()}
 
 
 def equal(a: Any, b: Any) -> bool:

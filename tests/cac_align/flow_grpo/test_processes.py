@@ -1,4 +1,4 @@
-"""Real processes: a killed run, and two ranks (gloo) that must do what one does with the whole batch."""
+"""Real processes: a killed run, and two or four ranks (gloo) that must do what one does with the whole batch."""
 
 import os
 import signal
@@ -55,6 +55,7 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
+from cac_align.flow_grpo.processes import gather
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build
 out, count = sys.argv[1], int(sys.argv[2])
 trainer = build(out, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2, save_every=1, eval_every=1,
@@ -64,17 +65,17 @@ assert trainer.accelerator.num_processes == count
 trainer.run_step()
 experience = trainer.collect()
 found = {{}}
-def note(loss):
-    found.update({{k: p.grad.clone() for k, p in trainer.parameters.items()}})
-    trainer.optimizer.zero_grad()
-trainer._apply, real = note, trainer._apply
-trainer.learn_numbers = trainer._policy_numbers
-trainer._policy_numbers = lambda updates: {{}}
-trainer.learn(experience)
-trainer._apply, trainer._policy_numbers = real, trainer.learn_numbers
+def note(loss, step):
+    found.update({{k: p.grad.clone() for k, p in trainer.learner.parameters.items()}})
+    learner.optimizer.zero_grad()
+learner = trainer.learner
+kept = learner.apply, learner.numbers
+learner.apply, learner.numbers = note, lambda updates: {{}}
+learner.learn(experience)
+learner.apply, learner.numbers = kept
 windows = {{r.group: [x.step for x in r.records] for r in experience.rollouts}}
-windows = dict(trainer._gather(list(windows.items())))
-groups = trainer._gather([sorted({{r.group for r in experience.rollouts}})])
+windows = dict(gather(trainer.accelerator, list(windows.items())))
+groups = gather(trainer.accelerator, [sorted({{r.group for r in experience.rollouts}})])
 assert sorted(g for part in groups for g in part) == [0, 1, 2, 3], groups  # no group on two ranks
 trainer.step = 1
 folder = trainer.save()
@@ -109,20 +110,24 @@ def launch(script, count, port, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("objective", "kernel", "noise"), [("grpo", "flow", 0.7), ("nft", "ode", None)], ids=["grpo", "nft"]
+    ("objective", "kernel", "noise", "counts"),
+    [("grpo", "flow", 0.7, (2, 4)), ("nft", "ode", None, (2,))],
+    ids=["grpo", "nft"],
 )
-def test_two_processes_are_one_with_the_whole_batch(tmp_path, objective, kernel, noise):
-    """Gradients, rewards, advantages, windows and evaluation; groups stay whole; a checkpoint of two ranks resumes."""
+def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, kernel, noise, counts):
+    """Gradients, rewards, advantages, windows and evaluation; groups stay whole; a checkpoint of many ranks resumes."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(root=str(ROOT), objective=objective, kernel=kernel, noise=noise))
     found = {}
-    for count in (1, 2):
+    for count in (1, *counts):
         launch(script, count, 29400 + os.getpid() % 400 + count, tmp_path / str(count), count)
         found[count] = load_file(tmp_path / f"{count}.st")
-    one, two = found[1], found[2]
-    assert torch.equal(one.pop("windows"), two.pop("windows"))
-    for name in ("rewards", "advantages", "history"):
-        assert torch.allclose(one.pop(name), two.pop(name), atol=1e-6)
-    scale = max(float(v.abs().max()) for v in one.values())
-    assert scale > 0 and one.keys() == two.keys()
-    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-6 * max(1.0, scale)
+    one = found.pop(1)
+    scale = max(float(v.abs().max()) for k, v in one.items() if "lora_" in k)
+    assert scale > 0
+    for many in found.values():
+        assert one.keys() == many.keys() and torch.equal(one["windows"], many["windows"])
+        for name, value in one.items():
+            # Gradients are small (1.8e-3 at most, off by 2e-9 on two ranks), so they are held to their own size too.
+            limit = min(1e-6 * max(1.0, scale), 1e-4 * scale) if "lora_" in name else 1e-6
+            assert float((value - many[name]).abs().max()) < limit, name

@@ -1,0 +1,318 @@
+"""How fast a Flow-GRPO step is, phase by phase, each figure beside its alternatives in the same run.
+
+    python benchmarks/flow_grpo.py
+    python benchmarks/flow_grpo.py --output benchmarks/results/flow_grpo.md
+
+Three ways to do a step on the same number of videos, with wan-mini and the embedded judge, in alternating rounds:
+
+1. ``fast``: our trainer with the preset for 80 GB (``wan21_1p3b_80gb.yaml``), brought to mini size;
+2. ``plain``: the same maths (kernel, window, samples, objective), written as a first version would be
+   (``flow_grpo_plain.py``): the texts encoded at every call, all latents kept, two calls for guidance, and no drawing
+   while the judge works;
+3. ``strict``: our trainer with the public Flow-GRPO formula for Wan (``strict_official.yaml``), brought to mini size.
+
+Before anything is timed, ``fast`` and ``plain`` take a step from the same weights, and the largest differences of their
+latents, log-probs and updated adapters are printed. Seconds are given twice: on the clock, which overlapped judging
+shortens, and of the processor, which hardly depends on what else the machine does. Memory is that of a process of its
+own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Before torch loads: small models on a CPU lose time to threads that wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import psutil
+import torch
+from flow_grpo_plain import PlainLoop, bytes_of
+
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.reward_specs import build_reward
+from cac_align.flow_grpo.trainer import FlowGRPOTrainer
+from reward_model.training.grpo_config import read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "recipes" / "configs" / "flow_grpo"
+PRESETS = {"fast": "wan21_1p3b_80gb.yaml", "plain": "wan21_1p3b_80gb.yaml", "strict": "strict_official.yaml"}
+PHASES = ("text", "sampling", "decoding", "judge", "update", "rest")
+MIB = 2**20
+
+#: What makes a preset a run of the minis; the same for all, so that they draw the same videos' worth.
+MINI = {
+    "model": str(ROOT / "assets" / "wan-mini"),
+    "prompts": str(CONFIGS / "mini_prompts.txt"),
+    "eval_prompts": None,
+    "max_sequence_length": 64,
+    # Graded, so that no group is without variance: the trainer would skip it, and the comparison would be unfair.
+    "rewards": [{"reward": "cac", "options": {"readout": "log_odds"}}],
+    "height": 32,
+    "width": 32,
+    "mixed_precision": "no",
+    "lora_r": 8,
+    "lora_alpha": 16,
+}
+
+
+class Clock:
+    """Seconds per phase. A phase inside another one stops the outer one's watch."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._open: list[str] = ["rest"]
+        self._since = time.perf_counter()
+
+    def start(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._since = time.perf_counter()
+
+    def stop(self) -> dict[str, float]:
+        self._switch()
+        return dict(self.seconds)
+
+    def _switch(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self._switch()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._switch()
+            self._open.pop()
+
+    def watch(self, owner: Any, method: str, name: str) -> None:
+        """Counts every call of a method as a phase."""
+        inner = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.phase(name):
+                return inner(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+
+class Ours:
+    """A step of :class:`FlowGRPOTrainer`, watched from outside."""
+
+    def __init__(self, config: FlowGRPOConfig, reward: Any, clock: Clock) -> None:
+        self.trainer = trainer = FlowGRPOTrainer(config, reward=reward)
+        self.transformer, self.parameters = trainer.transformer, list(trainer.learner.parameters.values())
+        self.step = trainer.run_step
+        clock.watch(trainer.texts, "batch", "text")
+        clock.watch(trainer.rollouts, "draw_one", "sampling")
+        clock.watch(trainer.pipe.vae, "decode", "decoding")
+        clock.watch(trainer.bus, "submit", "judge")
+        clock.watch(trainer.bus, "collect", "judge")
+        clock.watch(trainer.learner, "learn", "update")
+        collect = trainer.collect
+
+        def kept() -> Any:
+            self.experience = collect()
+            return self.experience
+
+        trainer.collect = kept  # type: ignore[method-assign]
+
+    def records(self) -> list[list[Any]]:
+        return [rollout.records for rollout in self.experience.rollouts]
+
+    def record_bytes(self) -> int:
+        records = [record for call in self.records() for record in call]
+        return bytes_of(t for r in records for t in (r.latents, r.next_latents, r.mean, r.log_prob))
+
+
+def watched_plain(config: FlowGRPOConfig, reward: Any, clock: Clock) -> PlainLoop:
+    """The plain loop with the same phases."""
+    loop = PlainLoop(config, reward)
+    clock.watch(loop.pipe, "encode_prompt", "text")
+    clock.watch(loop, "draw", "sampling")
+    clock.watch(loop.pipe.vae, "decode", "decoding")
+    clock.watch(loop, "judge", "judge")
+    clock.watch(loop, "update", "update")
+    return loop
+
+
+class Contestant:
+    """One way of doing a step: :meth:`measure` does one and says what it took."""
+
+    def __init__(self, name: str, args: argparse.Namespace, reward: Any) -> None:
+        self.name, self.clock = name, Clock()
+        settings = {**read_yaml(CONFIGS / PRESETS[name]), **MINI, "batch": args.batch, "sample_batch_size": args.call}
+        self._folder = tempfile.TemporaryDirectory()
+        self.config = FlowGRPOConfig.from_dict({**settings, "output_dir": self._folder.name})
+        self.run: Any = (watched_plain if name == "plain" else Ours)(self.config, reward, self.clock)
+        self.rows = 0
+        self.run.transformer.blocks[0].register_forward_pre_hook(self._count)
+
+    def _count(self, module: Any, args: tuple[Any, ...]) -> None:
+        self.rows += len(args[0])
+
+    def measure(self) -> dict[str, float]:
+        """Seconds of each phase and of all of one step, and ``forwards``: one video, one side of guidance each."""
+        self.rows = 0
+        began = time.process_time()
+        self.clock.start()
+        self.run.step()
+        seconds, busy = self.clock.stop(), time.process_time() - began
+        return {**seconds, "all": sum(seconds.values()), "processor": busy, "forwards": float(self.rows)}
+
+
+def differences(fast: Contestant, plain: Contestant) -> dict[str, float]:
+    """The largest differences between two contestants that have taken the same step from the same weights."""
+    found = {"latents": 0.0, "next latents": 0.0, "log-prob": 0.0, "adapter after the update": 0.0}
+    for ours, theirs in zip(fast.run.records(), plain.run.records(), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            if a.step != b.step or len(a.latents) != len(b.latents):
+                raise RuntimeError(f"step {a.step} of {len(a.latents)} videos meets step {b.step} of {len(b.latents)}")
+            for name, one, other in (
+                ("latents", a.latents, b.latents),
+                ("next latents", a.next_latents, b.next_latents),
+                ("log-prob", a.log_prob, b.log_prob),
+            ):
+                found[name] = max(found[name], float((one.cpu() - other.cpu()).abs().max()))
+    for one, other in zip(fast.run.parameters, plain.run.parameters, strict=True):
+        found["adapter after the update"] = max(
+            found["adapter after the update"], float((one.detach().cpu() - other.detach().cpu()).abs().max())
+        )
+    return found
+
+
+def peak_memory(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """MiB of a process that takes a step: ``ready`` before it, ``peak`` at most, ``records`` what the step keeps."""
+    command = [sys.executable, __file__, "--batch", args.batch, "--call", str(args.call), "--memory-of", name]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def measure_memory(name: str, args: argparse.Namespace) -> None:
+    """What :func:`peak_memory` starts: prints its figures as JSON."""
+    contestant = Contestant(name, args, build_reward(MINI["rewards"]))
+    process, over = psutil.Process(), threading.Event()
+    ready = peak = process.memory_info().rss / MIB
+
+    def look() -> None:
+        nonlocal peak
+        while not over.wait(0.005):
+            peak = max(peak, process.memory_info().rss / MIB)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    contestant.run.step()
+    over.set()
+    watcher.join()
+    if torch.cuda.is_available():
+        ready, peak = 0.0, torch.cuda.max_memory_allocated() / MIB
+    print(json.dumps({"ready": ready, "peak": peak, "records": contestant.run.record_bytes() / MIB}))
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """``min / median / max``."""
+    return " / ".join(f"{v:.{digits}f}" for v in (min(values), statistics.median(values), max(values)))
+
+
+def report(runs: dict[str, Contestant], rows: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> str:
+    """The tables as Markdown."""
+    first = runs["fast"].config
+    lines = [
+        f"{first.samples_per_step} videos a step, {first.num_frames} frames of {first.height}x{first.width}, "
+        f"{first.sample_batch_size} a call; {args.repeats} rounds in turn after one that does not count. Seconds of a "
+        "step: min / median / max.",
+        "",
+        "| | steps, trained | forwards | on the clock | of the processor | clock: " + " | ".join(PHASES) + " |",
+        "|---" * (5 + len(PHASES)) + "|",
+    ]
+    for name, run in runs.items():
+        phases = " | ".join(f"{statistics.median(r[p] for r in rows[name]):.2f}" for p in PHASES)
+        lines.append(
+            f"| {name} | {run.config.num_inference_steps}, {run.config.num_trained_steps} "
+            f"| {rows[name][-1]['forwards']:.0f} | {spread([r['all'] for r in rows[name]])} "
+            f"| {spread([r['processor'] for r in rows[name]])} | {phases} |"
+        )
+    lines += [
+        "",
+        "Forwards: of the transformer, for one video and one side of guidance, with and without gradient. Phases:",
+        "median seconds of the thread that draws; `judge` is its wait; `text` of `fast` and `strict` reads the cache.",
+        "",
+        "| ratio of seconds | clock, round by round: min / median / max | clock, fastest | processor, fastest |",
+        "|---|---|---|---|",
+    ]
+    for name in ("plain", "strict"):
+        pairs = [b["all"] / a["all"] for a, b in zip(rows["fast"], rows[name], strict=True)]
+        lows = [min(r[kind] for r in rows[name]) / min(r[kind] for r in rows["fast"]) for kind in ("all", "processor")]
+        lines.append(f"| {name} / fast | {spread(pairs, 2)} | {lows[0]:.2f} | {lows[1]:.2f} |")
+    return "\n".join(lines)
+
+
+def memory_table(names: list[str], args: argparse.Namespace) -> str:
+    """Peak memory of each in a process of its own."""
+    lines = [
+        "| | process before the steps (MiB) | at most (MiB) | added | records of a step |",
+        "|---|---|---|---|---|",
+    ]
+    for name in names:
+        found = peak_memory(name, args)
+        added = found["peak"] - found["ready"]
+        lines.append(f"| {name} | {found['ready']:.0f} | {found['peak']:.0f} | {added:.0f} | {found['records']:.3f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="measured rounds; every way takes one step in each")
+    parser.add_argument("--batch", default="2x2", help="prompts x videos of each in a step")
+    parser.add_argument("--call", type=int, default=1, help="videos of one pipeline call")
+    parser.add_argument("--output", type=Path, default=None, help="write the tables as Markdown")
+    parser.add_argument("--memory-of", choices=PRESETS, default=None, help="print the memory of one way as JSON")
+    args = parser.parse_args()
+    if args.repeats < 1:
+        parser.error(f"--repeats {args.repeats} must be at least 1")
+    warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
+    if args.memory_of:
+        measure_memory(args.memory_of, args)
+        return
+    reward = build_reward(MINI["rewards"])  # one judge for all
+    runs = {name: Contestant(name, args, reward) for name in PRESETS}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    found: dict[str, float] = {}
+    for number in range(args.repeats + 1):
+        for name, run in runs.items():
+            measured = run.measure()
+            print(f"round {number}, {name}: {measured['all']:.1f} s", file=sys.stderr, flush=True)
+            if number:  # the first round warms up, and is the one whose weights are equal
+                rows[name].append(measured)
+        found = found or differences(runs["fast"], runs["plain"])
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
+    same = "".join(f"- {name}: {value:.2g}\n" for name, value in found.items())
+    text = (
+        f"# Flow-GRPO, a step with the minis\n\n    {' '.join(['python benchmarks/flow_grpo.py', *sys.argv[1:]])}\n\n"
+        f"{device} of {os.cpu_count()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end\n\n"
+        f"{report(runs, rows, args)}\n\nLargest differences of `fast` and `plain` in the first step:\n\n{same}\n"
+        f"{memory_table(list(runs), args)}\n"
+    )
+    print(text)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
