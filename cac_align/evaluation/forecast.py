@@ -1,0 +1,135 @@
+"""What a table will need: every weight and whether it is there, the plan, and an estimate of time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cac_align.evaluation.draws import Source, sources
+from cac_align.evaluation.settings import TableSettings, located, model_of
+from cac_align.evaluation.training import Training, trainings
+from cac_align.metrics.dimensions import check_dimension
+from cac_align.metrics.weights import WeightsError
+
+
+def forecast(settings: TableSettings) -> tuple[str, bool]:
+    """The text of ``--dry-run``, and whether all weights are there."""
+    made = trainings(settings)
+    drawn = sources(settings, {(t.row.slug, t.seed): t for t in made})
+    weights = weight_lines(settings)
+    lines = ["Weights", *(f"  {'found  ' if there else 'missing'} {text}" for there, text in weights)]
+    lines += ["", "Plan", *(f"  {line}" for line in plan_lines(settings, made, drawn))]
+    lines += ["", "Estimate (not measured on this machine)", *(f"  {t}" for t in time_lines(settings, made, drawn))]
+    lines += [f"  {line}" for line in memory_lines(settings, made)]
+    return "\n".join(lines), all(there for there, _ in weights)
+
+
+def weight_lines(settings: TableSettings) -> list[tuple[bool, str]]:
+    """Pipeline, judges and VBench's files, each with whether it is there."""
+    found = [_model("pipeline", settings.video.model)]
+    for spec in [*settings.reward_specs.values(), *settings.watched]:
+        model = model_of(spec)
+        if model is None:
+            continue
+        backend = spec.options.get("backend", "local")
+        if backend == "local":
+            found.append(_model(f"reward {spec.name}", model))
+        else:
+            where = spec.options.get("base_url", "its recording")
+            found.append((True, f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
+    dimensions = [c.key.removeprefix("vbench/") for c in settings.table_columns if c.key.startswith("vbench/")]
+    for file in dict.fromkeys(w for d in dimensions for w in check_dimension(d, "package").weights):
+        try:
+            found.append((True, f"VBench {file.find(settings.vbench_cache)}"))
+        except WeightsError as error:
+            found.append((False, f"VBench {error}"))
+    return list(dict.fromkeys(found))
+
+
+def plan_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequence[Source]) -> list[str]:
+    """What will be done, and what is there already."""
+    items = len(settings.prompts) * len(settings.eval_seeds)
+    videos = sum(s.count for s in drawn) * items
+    folder = Path(settings.output_dir) / "videos"
+    there = sum(1 for _ in folder.rglob("candidates/[0-9]*.npz")) if folder.is_dir() else 0
+    lines = [f"{t.name}: {t.config.max_steps} steps of {t.config.samples_per_step} videos{_state(t)}" for t in made]
+    lines.append(
+        f"{videos} videos: {len(settings.prompts)} prompts x {len(settings.eval_seeds)} first latents x "
+        f"({drawn[0].count} candidates + {len(drawn) - 1} LoRAs); {there} are drawn"
+    )
+    names = [*settings.reward_specs, *(c.name for c in settings.table_columns)]
+    return [*lines, f"each scored once by: {', '.join(names)}", f"everything in {settings.output_dir}"]
+
+
+def time_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequence[Source]) -> list[str]:
+    """Hours from the seconds of the settings; without them, the transformer's arithmetic at a rate one can scale."""
+    items = len(settings.prompts) * len(settings.eval_seeds)
+    videos = sum(s.count for s in drawn) * items
+    trained = sum(t.config.max_steps * t.config.samples_per_step for t in made)
+    seconds = settings.seconds
+    lines = []
+    counts = {"train_video": trained, "draw": videos, **dict.fromkeys(settings.reward_specs, videos)}
+    total = 0.0
+    for name, count in counts.items():
+        if name in seconds:
+            total += count * seconds[name]
+            lines.append(f"{name}: {count} x {seconds[name]:g} s = {count * seconds[name] / 3600:.2f} h")
+        else:
+            lines.append(f"{name}: {count} videos; seconds.{name} is not set")
+    lines.append(f"together {total / 3600:.2f} h of one process; trainings and videos are shared between processes")
+    lines.append(
+        f"transformer: {_flops(settings, trained, videos):.2e} FLOP by 2 x parameters x tokens, attention left out"
+    )
+    return lines
+
+
+def memory_lines(settings: TableSettings, made: Sequence[Training]) -> list[str]:
+    """Of one training process, by the plan of Flow-GRPO, and of the videos on disk."""
+    from cac_align.flow_grpo.plan import make_plan
+
+    lines = []
+    if made:
+        plan = make_plan(made[0].config)
+        lines.append(f"training: {plan.memory:.1f} GiB a process, without VAE, judges and libraries")
+    config = settings.video
+    raw = config.num_frames * config.height * config.width * 3 / 2**20
+    return [*lines, f"a video: {raw:.1f} MiB of frames before compression, in memory and at most on disk"]
+
+
+def _flops(settings: TableSettings, trained: int, videos: int) -> float:
+    """Forward passes of all draws and trainings; a backward pass counts as two."""
+    from cac_align.flow_grpo.plan import make_plan
+
+    config = settings.video
+    plan = make_plan(config)
+    tokens = ((config.num_frames - 1) // 4 + 1) * (config.height // 16) * (config.width // 16)
+    guidance = 2 if config.guided else 1
+    steps = settings.num_inference_steps or config.eval_num_inference_steps or config.num_inference_steps
+    passes = videos * steps * guidance + trained * guidance * (
+        config.num_inference_steps + 3 * config.num_trained_steps
+    )
+    return 2.0 * plan.transformer_parameters * tokens * passes
+
+
+def _model(what: str, model: str) -> tuple[bool, str]:
+    path = Path(located(model))
+    if path.is_dir():
+        return True, f"{what}: {path}"
+    if model.startswith((".", "/", "assets/")):
+        return False, f"{what}: {model} (no such folder)"
+    return _cached(model), f"{what}: {model} (of the hub's cache)"
+
+
+def _cached(model: str) -> bool:
+    """Whether the hub's cache has a repository; nothing is downloaded."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return any(repo.repo_id == model for repo in scan_cache_dir().repos)
+    except CacheNotFound:
+        return False
+
+
+def _state(training: Training) -> str:
+    return " (done)" if training.done() else " (begun)" if any(training.folder.glob("checkpoint-*")) else ""

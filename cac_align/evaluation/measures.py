@@ -1,0 +1,80 @@
+"""What can be said of a small video without any network: motion, drift, sharpness, and the independent rule's verdict.
+
+They serve where VBench's networks have nothing to look at (32 x 32 pixels) and its weights are absent; they are other
+measures and bear other names. The rule is :mod:`reward_model.world.tracking`: it knows no judge, prompt or truth, and
+is made for one object on a plain ground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from reward_model.world.tracking import find_faults, track_object
+
+#: Raised when the meaning of a value changes: stored rows are then computed anew.
+REVISION = 1
+FAULTS = ("missing", "vanishes", "grows", "deforms", "splits", "jumps")
+
+
+def tracked_motion(frames: np.ndarray, fps: float) -> float:
+    """Median speed of the tracked object's middle in pixels per second; 0 where no two neighbouring frames show it.
+
+    The median, because the mean would count a jump or a sudden change of shape as motion, and a generator that learned
+    to avoid them as one that moves less.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        fps: frames per second.
+    """
+    height, width = frames.shape[1:3]
+    steps = np.diff(track_object(frames).centre * (width, height), axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    known = lengths[~np.isnan(lengths)]
+    return float(np.median(known) * fps) if len(known) else 0.0
+
+
+def appearance_drift(frames: np.ndarray, bins: int = 8) -> float:
+    """How much the colours present change over the video, 0 (never) to 1.
+
+    One minus the Bhattacharyya coefficient of colour histograms, averaged over each frame with the first and with the
+    one before, as VBench averages its similarities. Where things are does not matter, so motion alone does not count.
+    """
+    levels = (frames.astype(np.int64) * bins // 256) @ np.array([bins * bins, bins, 1])
+    flat = levels.reshape(len(frames), -1)
+    roots = np.stack([np.sqrt(np.bincount(f, minlength=bins**3) / f.size) for f in flat])
+    to_first, to_last = roots[1:] @ roots[0], (roots[1:] * roots[:-1]).sum(1)
+    return float(np.clip(1 - (to_first + to_last).mean() / 2, 0, 1))
+
+
+def edge_sharpness(frames: np.ndarray) -> float:
+    """How steep edges are: the mean brightness gradient, each pixel weighed by its own gradient, as a share of full
+    brightness per pixel; mean over frames, 0 for a frame of one colour. A blurred video has less; how much of the
+    picture has edges does not matter.
+    """
+    grey = frames.astype(np.float64).mean(-1) / 255
+    across, down = grey[:, :-1, 1:] - grey[:, :-1, :-1], grey[:, 1:, :-1] - grey[:, :-1, :-1]
+    slope = np.hypot(across, down).reshape(len(frames), -1)
+    total = slope.sum(1)
+    return float(np.divide((slope**2).sum(1), total, out=np.zeros_like(total), where=total > 0).mean())
+
+
+def world_values(frames: np.ndarray, fps: float) -> dict[str, float]:
+    """All measures of this file; ``anomaly`` is 1 where the rule finds a fault, and each fault has its own entry."""
+    faults = find_faults(frames)
+    return {
+        "motion": tracked_motion(frames, fps),
+        "appearance_drift": appearance_drift(frames),
+        "sharpness": edge_sharpness(frames),
+        "anomaly": float(bool(faults)),
+        **{f"fault {name}": float(name in faults) for name in FAULTS},
+    }
+
+
+def rule(videos: Sequence[np.ndarray], prompts: Any = None, *, fps: float, **kwargs: Any) -> list[float]:
+    """The rule as a reward: 1 where it objects to nothing, else 0. To watch a training with; do not train on it what it
+    shall referee.
+    """
+    return [float(not find_faults(frames)) for frames in videos]

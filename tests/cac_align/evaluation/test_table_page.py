@@ -1,0 +1,122 @@
+"""The page shows evidence and escapes what others wrote; people's ratings and curves are read as they were written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cac_align.evaluation.curves import plot_curves, read_steps, running_mean, series
+from cac_align.evaluation.matrix import Matrix
+from cac_align.evaluation.output import write_outputs
+from cac_align.evaluation.page import example_places
+from cac_align.evaluation.ratings import Ratings, video_name
+from reward_model.data.annotations import write_annotations
+from reward_model.data.records import Record
+from reward_model.schema import VideoAnnotation
+from reward_model.world import make_video
+from tests.cac_align.evaluation import tables
+
+HOSTILE = "a <script>alert(1)</script> ball & \u202egnp"
+
+
+@pytest.fixture(scope="module")
+def judged(table_inputs, judge_folder, tmp_path_factory):
+    """A base row judged by a real tiny judge, with a prompt nobody should trust."""
+    folder = tmp_path_factory.mktemp("judged")
+    prompts = folder / "eval.txt"
+    prompts.write_text(f"{HOSTILE}\na blue ball moves left\n")
+    changes = {
+        "eval_prompts": str(prompts),
+        "eval_seeds": [0],
+        "rewards": [{"reward": "cac", "options": {"model": str(judge_folder), "device": "cpu"}}],
+        "judge": "cac",
+        "rows": [{"name": "base"}, {"name": "BoN cac", "kind": "best_of_n", "rewards": ["cac"]}],
+        "columns": ["motion_energy", "anomaly_judge", "anomaly_rule"],
+        "n": 2,
+    }
+    job = tables.make_job(table_inputs, folder / "out", **changes)
+    job.work(["draw", "score"])
+    return job
+
+
+def test_verdicts_are_kept_with_their_readouts(judged):
+    item, base = judged.draws.items[0], judged.sources["base"]
+    answer = judged.scores.answer(base, item, 1, "cac")
+    assert answer["verdict"]["status"] in ("normal", "abnormal")
+    assert answer["parts"]["direct"] == pytest.approx(answer["score"])
+    assert 0 <= answer["parts"]["paper"] <= 1
+    matrix = Matrix(judged)
+    rate = next(c for c in matrix.columns if c.name == "anomaly_judge")
+    assert set(np.unique(matrix.array(judged.settings.row("base"), rate))) <= {0.0, 1.0}
+
+
+def test_the_page_escapes_what_others_wrote(judged):
+    write_outputs(judged)
+    html = (judged.folder / "table2.html").read_text()
+    assert "<script" not in html and "alert(1)" in html and "\u202e" not in html
+    assert "default-src" in html and 'src="http' not in html
+    assert '<span class="status' in html and html.count("<article>") == 2
+
+
+def test_examples_show_losses_beside_gains(judged):
+    matrix = Matrix(judged)
+    assert sorted(example_places(matrix)) == [0, 1]
+    few = Matrix(judged)
+    few.settings = replace(judged.settings, examples=1)
+    assert len(example_places(few)) == 1
+
+
+def test_people_rate_the_videos_of_the_table(judged, tmp_path):
+    write_outputs(judged)
+    matrix = Matrix(judged)
+    [chosen] = matrix.chosen(judged.settings.row("base"))
+    listed = sorted((judged.folder / "videos-mp4").glob("*.mp4"))
+    assert {v.name for v in chosen} <= {p.stem for p in listed}
+    truth = make_video(3, "split")[1]
+    records = [
+        Record(f"../{chosen[0].name}.mp4", replace(truth, video_id="one")),
+        Record(f"../{chosen[1].name}.mp4", VideoAnnotation("two", 81, 16.0, 48, 48, "", ())),
+    ]
+    path = write_annotations(tmp_path / "ratings" / "consensus.jsonl", records)
+    rated = Matrix(judged)
+    rated.settings = replace(judged.settings, ratings=str(path), columns=["anomaly_people"], motion=None)
+    rated.ratings = Ratings(path)
+    values = rated.array(judged.settings.row("base"), rated.columns[0])
+    assert values.ravel().tolist() == [1.0, 0.0]
+    assert rated.ratings.value("nobody") is None
+    with pytest.raises(ValueError, match=r"no ratings at .*; rate the videos \(cac-align rate OUTPUT/videos-mp4\)"):
+        Ratings(tmp_path / "none.jsonl")
+
+
+def test_names_for_people_tell_nothing_of_the_row():
+    names = {video_name(s, "0000-0", k) for s in ("base", "grpo/seed-0") for k in range(2)}
+    assert len(names) == 4 and all(set(n) <= set("0123456789abcdef") for n in names)
+
+
+def test_curves_read_what_a_run_logged(table_inputs, tmp_path):
+    job = tables.make_job(table_inputs, tmp_path)
+    [training] = job.trainings.values()
+    assert plot_curves([training], tmp_path / "curves.png") == []
+    lines = [{"step": 0, "eval/reward": 0.5}, *({"step": k, "reward/mean": k / 10} for k in range(1, 13))]
+    training.folder.mkdir(parents=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (training.folder / "metrics.jsonl").write_text(text + '{"step": 13, "rew')
+    steps = read_steps(training.folder)
+    assert len(steps) == 13, "the line that broke off does not count"
+    assert series(steps, "eval/reward") == ([0.0], [0.5])
+    assert plot_curves([training], tmp_path / "curves.png")[0].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_running_mean():
+    assert running_mean([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_templates_ship_with_the_package():
+    import cac_align.evaluation
+
+    folder = Path(cac_align.evaluation.__file__).parent / "templates"
+    assert {p.name for p in folder.iterdir()} == {"table2.css", "table2.html.j2"}

@@ -1,0 +1,164 @@
+"""A table from settings to page, on tiny real models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cac_align import best_of_n
+from cac_align.evaluation.columns import find_column
+from cac_align.evaluation.draws import open_pipeline
+from cac_align.evaluation.matrix import Matrix
+from cac_align.evaluation.output import write_outputs
+from cac_align.evaluation.tables import TableMaker
+from cac_align.run_folder import ResumeError
+from tests.cac_align.evaluation import tables
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_every_video_is_scored_once(made_table):
+    job, asked = made_table
+    items = 3 * 2
+    assert asked.count("bright") == asked.count("red") == items * (3 + 1), (
+        "three candidates of the base, one of the LoRA"
+    )
+    assert len(list(job.folder.glob("videos/base/*/candidates/*.npz"))) == items * 3
+    assert len(list(job.folder.glob("videos/grpo-bright/seed-0/*/candidates/*.npz"))) == items
+
+
+def test_nothing_is_left_to_do(made_table, monkeypatch, tmp_path):
+    job, _ = made_table
+    monkeypatch.setenv("TABLE_TEST_COUNT", str(tmp_path / "count"))
+    again = tables.make_job(Path(job.settings.flow_grpo).parent, job.folder)
+    assert not [u for u in again.units(["train", "draw", "score"]) if not u.done()]
+    again.work(["train", "draw", "score"])
+    assert not (tmp_path / "count").exists()
+
+
+def test_candidates_are_those_of_best_of_n(made_table):
+    job, _ = made_table
+    item, base = job.draws.items[3], job.sources["base"]
+    with open_pipeline(job.draws.config, base, "cpu") as pipe:
+        out = best_of_n(
+            pipe, item.prompt, reward=tables.brightness, n=3, seed=item.seed, progress_bar=False, **job.draws.arguments
+        )
+    for k in range(3):
+        assert np.array_equal(out.candidates[k], job.draws.load(base, item, k))
+    matrix = Matrix(job)
+    [chosen] = matrix.chosen(job.settings.row("BoN bright"))
+    assert chosen[3].index == out.best
+
+
+def test_a_lora_starts_from_the_latents_of_candidate_0_and_changes_the_video(made_table):
+    job, _ = made_table
+    item, lora = job.draws.items[0], job.sources["grpo-bright/seed-0"]
+    drawn = job.draws.load(lora, item, 0)
+    with open_pipeline(job.draws.config, lora, "cpu") as pipe:
+        generator = torch.Generator("cpu").manual_seed(job.draws.made_by(lora, item, 0)["candidate_seed"])
+        frames = pipe(item.prompt, generator=generator, output_type="np", **job.draws.arguments).frames[0]
+    assert np.array_equal(np.round(frames * 255).astype(np.uint8), drawn)
+    base = job.draws.load(job.sources["base"], item, 0)
+    assert not np.array_equal(base, drawn)
+    seeds = [job.draws.made_by(s, item, 0)["candidate_seed"] for s in job.sources.values()]
+    assert len(set(seeds)) == 1
+
+
+def test_arrays_hold_the_chosen_videos_values(made_table):
+    job, _ = made_table
+    matrix = Matrix(job)
+    bright = next(c for c in matrix.columns if c.name == "reward_bright")
+    base, best = (matrix.array(job.settings.row(name), bright) for name in ("base", "BoN bright"))
+    assert base.shape == best.shape == (1, 3, 2)
+    item = job.draws.items[2]  # the second prompt, first seed
+    videos = [job.draws.load(job.sources["base"], item, k) for k in range(3)]
+    scores = tables.brightness(videos, fps=16)
+    assert base[0, 1, 0] == scores[0] and best[0, 1, 0] == max(scores)
+    assert (best >= base).all()
+
+
+def test_a_candidate_that_one_reward_could_not_judge_is_not_chosen(made_table):
+    job, _ = made_table
+    [chosen] = Matrix(job).chosen(job.settings.row("BoN both"))
+    assert all(video.index != 1 for video in chosen), "redness has no score for the second video"
+
+
+def test_outputs(made_table):
+    job, _ = made_table
+    written = write_outputs(job)
+    assert {p.name for p in written} >= {"table2.md", "table2.tex", "table2.json", "correlations.md", "table2.html"}
+    text = (job.folder / "table2.md").read_text()
+    for expected in (
+        "GRPO bright",
+        "Ratio to the base",
+        "motion\\_energy of at least 0.95 of base",
+        "The paper's Table 2",
+    ):
+        assert expected in text
+    data = json.loads((job.folder / "table2.json").read_text())
+    assert np.shape(data["values"]["grpo-bright"]["motion_energy"]) == (1, 3, 2)
+    html = (job.folder / "table2.html").read_text()
+    assert html.count("<video") >= 6 and "http" not in html.replace("http-equiv", "")
+    assert (job.folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    prompts = json.loads((job.folder / "videos-mp4" / "prompts.json").read_text())
+    assert len(prompts) == len(list((job.folder / "videos-mp4").glob("*.mp4"))) >= 12
+
+
+def test_means_and_differences_are_those_of_the_values(made_table):
+    job, _ = made_table
+    maker = TableMaker(Matrix(job))
+    column = find_column("motion_energy")
+    line = next(r for r in maker.differences().rows if r[0] == "GRPO bright")
+    row, base = (maker.of(job.settings.row(n), column) for n in ("GRPO bright", "base"))
+    assert line[1].value == pytest.approx((row - base).mean())
+    ratio = next(r for r in maker.ratios().rows if r[0] == "GRPO bright")
+    assert ratio[2].value == pytest.approx(row.mean() / base.mean())
+    low, high = ratio[2].interval
+    assert ratio[1] == ("yes" if low >= 0.95 else "no" if high < 0.95 else ratio[1])
+
+
+def test_a_row_that_is_not_there_yet_is_named(table_inputs, tmp_path):
+    job = tables.make_job(table_inputs, tmp_path)
+    job.work(["draw", "score"], row="base")
+    notes = TableMaker(Matrix(job)).means().notes
+    assert any(n.startswith("GRPO bright: 6 of 6 videos without motion energy") for n in notes)
+
+
+def test_videos_of_other_settings_are_refused(table_inputs, tmp_path):
+    short = {"rows": [{"name": "base"}], "num_eval_prompts": 2, "eval_seeds": [0]}
+    tables.make_job(table_inputs, tmp_path, **short).work(["draw"])
+    other = tables.make_job(table_inputs, tmp_path, num_inference_steps=4, **short)
+    with pytest.raises(ResumeError, match=r"arguments\.num_inference_steps was 3, now 4"):
+        other.work(["score"])
+
+
+def test_scores_of_a_changed_reward_are_made_anew(table_inputs, tmp_path):
+    short = {"rows": [{"name": "base"}], "num_eval_prompts": 2, "eval_seeds": [0]}
+    tables.make_job(table_inputs, tmp_path, **short).work(["draw", "score"])
+    rewards = [{"reward": f"{tables.TOYS}:redness", "name": "bright"}]
+    other = tables.make_job(table_inputs, tmp_path, rewards=rewards, **short)
+    item, base = other.draws.items[0], other.sources["base"]
+    assert [s.name for s in other.scores.missing(base, item)] == ["bright"], "canaries stay"
+    assert other.scores.values(base, item)[0].keys() >= {"canaries/motion_energy"}
+    assert "bright" not in other.scores.values(base, item)[0]
+
+
+def test_a_training_of_other_settings_is_refused(made_table):
+    job, _ = made_table
+    [training] = job.trainings.values()
+    assert training.done()
+    changed = replace(training, config=replace(training.config, learning_rate=0.5))
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.01, now 0\.5"):
+        changed.done()
+
+
+def test_parts_that_nobody_prepares_are_named(table_inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    job = tables.make_job(table_inputs, tmp_path)
+    with pytest.raises(ValueError, match=r"units wait for results .* run the earlier parts \(train, draw\) first"):
+        job.work(["score"])

@@ -1,0 +1,189 @@
+"""Bad input costs nothing: settings are refused with the value, the rule and the remedy; the configs are whole."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cac_align.evaluation.settings import TableSettings, check_model, read_settings
+from cac_align.evaluation.training import make_training, trainings
+from tests.cac_align.evaluation.tables import TOYS, settings
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = sorted((ROOT / "recipes" / "configs" / "table2").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("table2_recipe", ROOT / "recipes" / "table2.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Settings without weights: enough for every check."""
+    from tests.cac_align.evaluation.tables import FLOW
+
+    (tmp_path / "flow.yaml").write_text(FLOW.format(model="assets/wan-mini", prompts=tmp_path / "train.txt"))
+    (tmp_path / "train.txt").write_text("a red ball moves right\na blue square bounces\n")
+    (tmp_path / "eval.txt").write_text("a red square bounces\na blue ball moves left\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n": 0}, "n=0 must be a whole number of at least 1"),
+        ({"eval_seeds": [0, 0]}, "eval_seeds=.* must be a list of different whole numbers"),
+        ({"train_seeds": 3}, "train_seeds=3 must be a list"),
+        ({"motion_share": 1.5}, r"motion_share=1\.5 must lie in \(0, 1\]"),
+        ({"columns": ["fid"]}, "column 'fid' is unknown; there are motion"),
+        ({"columns": ["anomaly_judge"], "motion": None}, "column 'anomaly_judge' needs judge"),
+        ({"columns": ["anomaly_people"], "motion": None}, "needs ratings=..., an export of cac-align rate"),
+        ({"motion": "motion"}, "motion='motion' is none of the columns motion_energy, edge_density"),
+        ({"judge": "cac"}, "judge='cac' is none of the rewards bright, red"),
+        ({"rewards": ["nobody"]}, "reward 'nobody' is unknown"),
+        ({"rows": []}, "rows must begin with one of kind 'base'"),
+        ({"rows": [{"name": "base"}, {"name": "Base!"}]}, "rows must begin with one of kind 'base'"),
+        (
+            {"rows": [{"name": "base"}, {"name": "x", "kind": "sft"}]},
+            "row 'x': kind='sft' must be one of base, best_of_n",
+        ),
+        (
+            {"rows": [{"name": "base"}, {"name": "x", "kind": "best_of_n"}]},
+            "row 'x' of kind best_of_n must have rewards",
+        ),
+        (
+            {"rows": [{"name": "base"}, {"name": "x", "kind": "best_of_n", "rewards": ["cac"]}]},
+            "row 'x': reward 'cac' must be one of bright, red",
+        ),
+        (
+            {
+                "rows": [
+                    {"name": "base"},
+                    {"name": "x", "kind": "best_of_n", "rewards": [{"reward": "red", "weight": 0}]},
+                ]
+            },
+            "no reward has a weight above 0",
+        ),
+        (
+            {
+                "rows": [
+                    {"name": "base"},
+                    {"name": "a+b", "kind": "best_of_n", "rewards": ["red"]},
+                    {"name": "A + B", "kind": "best_of_n", "rewards": ["red"]},
+                ]
+            },
+            "every name needs letters of its own",
+        ),
+        (
+            {
+                "rows": [
+                    {"name": "base"},
+                    {"name": "x", "kind": "best_of_n", "rewards": ["red"], "overrides": {"seed": 1}},
+                ]
+            },
+            "overrides must be a mapping, of rows of kind flow_grpo only",
+        ),
+    ],
+)
+def test_settings_are_refused(inputs, changes, said):
+    with pytest.raises(ValueError, match=said):
+        TableSettings(**settings(inputs, inputs / "out", **changes))
+
+
+def test_prompts_are_refused(inputs):
+    with pytest.raises(ValueError, match=r"num_eval_prompts=9, but .*eval\.txt holds 2"):
+        _ = TableSettings(**settings(inputs, inputs, num_eval_prompts=9)).prompts
+    (inputs / "eval.txt").write_text("A red  ball moves right\na blue ball moves left\n")
+    with pytest.raises(ValueError, match="1 evaluation prompts are trained on, such as 'A red  ball"):
+        _ = TableSettings(**settings(inputs, inputs)).prompts
+
+
+def test_an_unknown_setting_names_its_neighbour(inputs):
+    path = inputs / "table.yaml"
+    path.write_text(yaml.safe_dump({**settings(inputs, inputs), "colums": []}))
+    with pytest.raises(ValueError, match="unknown setting 'colums'; did you mean columns"):
+        read_settings(path)
+    path.write_text("output_dir: x\n")
+    with pytest.raises(ValueError, match="columns, eval_prompts, flow_grpo, rewards, rows must be set"):
+        read_settings(path)
+
+
+def test_a_missing_mini_names_the_command_that_builds_it():
+    with pytest.raises(ValueError, match=r"build_minis\.py --only generator --output nowhere"):
+        check_model("./nowhere/wan-mini", "model")
+    with pytest.raises(ValueError, match="there is no folder '/no/such/judge'; mend the path"):
+        check_model("/no/such/judge", "reward 'cac'")
+    check_model("some-org/some-model", "a name of the hub")
+
+
+def test_a_training_is_what_its_row_says(inputs):
+    rows = [
+        {"name": "base"},
+        {
+            "name": "GRPO",
+            "kind": "flow_grpo",
+            "rewards": ["bright", {"reward": "red", "weight": 3}],
+            "combination": "advantages",
+            "overrides": {"max_steps": 7, "localised_credit": True},
+        },
+    ]
+    watch = [{"reward": f"{TOYS}:redness", "name": "red"}, {"reward": f"{TOYS}:redness", "name": "seen"}]
+    found = TableSettings(
+        **settings(inputs, inputs, rows=rows, watch=watch, train_seeds=[4, 5], overrides={"max_steps": 3})
+    )
+    made = trainings(found)
+    assert [t.seed for t in made] == [4, 5] and made[0].folder != made[1].folder
+    config = make_training(found, found.row("grpo"), 5).config
+    assert (config.seed, config.max_steps, config.reward_combination) == (5, 7, "advantages")
+    assert config.localised_credit and config.output_dir == str(inputs / "runs" / "grpo" / "seed-5")
+    assert [(r["name"], r["weight"]) for r in config.rewards] == [("bright", 1.0), ("red", 3.0), ("seen", 0.0)]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_is_planned(path, recipe, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    code = recipe.main(["--config", str(path), "--dry-run", "--output", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "Estimate" in said and "together" in said
+    assert code == int("missing" in said)
+    names = [row.name for row in read_settings(path).table_rows]
+    assert names == ["base", "Best-of-N UR", "Best-of-N UR+CaC", "Flow-GRPO UR", "Flow-GRPO UR+CaC"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_is_the_paper():
+    found = read_settings(ROOT / "recipes/configs/table2/full.yaml")
+    assert [c.label for c in found.table_columns[:3]] == ["Dynamic Degree", "Subject Consistency", "Imaging Quality"]
+    [training, _] = trainings(found)
+    assert (training.config.max_steps, training.config.num_generations, training.config.lora_r) == (120, 16, 32)
+    assert found.n == 5 and len(found.prompts) == 60 and found.video.num_frames == 81
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only-row", "Flow-GRPO XY"], "no row 'Flow-GRPO XY'; there are 'base'"),
+        (["--seed", "9"], r"seed=9 is none of train_seeds=\[0\]"),
+        (["--set", "n"], "must be name=value"),
+        (["--config", "none.yaml"], "cannot read the settings"),
+        (["--set", "overrides.kernel=sde"], "kernel='sde' is unknown"),
+    ],
+)
+def test_a_wrong_command_line(recipe, arguments, said, tmp_path):
+    rewards = f"rewards=[{{reward: '{TOYS}:redness', name: cac}}, {{reward: '{TOYS}:brightness', name: unified}}]"
+    plain = ["--output", str(tmp_path), "--parts", "tables", "--set", rewards, "train_seeds=[0]", "watch=[]"]
+    both = [*plain, *(a for a in arguments if a != "--set")] if "--set" in arguments else [*plain, *arguments]
+    with pytest.raises(ValueError, match=said):
+        recipe.main(both)
