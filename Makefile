@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-all style format clean
+.PHONY: help demo test test-all docs style format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ test: $(READY)  ## everything that runs in under five minutes, offline, on the C
 
 test-all: $(READY)  ## the slow tests too: trainings, a browser, the published numbers
 	$(BIN)/python -m pytest -m ""
+
+docs: $(READY)  ## the documentation as a site: outputs/docs/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d outputs/docs-trees docs outputs/docs
 
 style: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
