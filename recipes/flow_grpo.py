@@ -63,14 +63,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def settings(args: Any) -> dict[str, Any]:
-    """The file's settings with those of the command line over them; the demo takes every mini judge that is shipped."""
+    """The file's settings with those of the command line over them; the demo runs from any folder."""
     from reward_model.training.grpo_config import read_yaml
     from reward_model.training.grpo_setup import changed
 
     found = read_yaml(args.config)
     if args.config == MINI:
-        if (ROOT / "assets" / "unified-mini").is_dir():
-            found["rewards"] = ["cac", "unified"]
+        for reward in found["rewards"]:
+            reward["options"]["model"] = str(ROOT / reward["options"]["model"])
         for name in ("model", "prompts", "eval_prompts"):
             found[name] = str(ROOT / found[name])
     return changed(found, args.set)
