@@ -209,9 +209,9 @@ def test_the_fast_forward_and_gradients_equal_the_stock_ones(rows):
 def test_only_the_answer_and_its_end_are_learned(processor, rows):
     batch = AnswerCollator(processor, make_example)(rows)
     for row, ids, labels in zip(rows, batch["input_ids"], batch["labels"], strict=True):
-        kept = labels != IGNORE
-        assert processor.tokenizer.decode(ids[kept]) == make_example(row).answer + "<|im_end|>"
-        assert torch.equal(ids[kept], labels[kept])
+        kept, example = labels != IGNORE, make_example(row)
+        assert processor.tokenizer.decode(labels[kept]) == example.answer + "<|im_end|>"
+        assert processor.tokenizer.decode(ids[kept]) == (example.read or example.answer) + "<|im_end|>"
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
