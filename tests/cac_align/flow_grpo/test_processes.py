@@ -128,6 +128,9 @@ def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, ker
     for many in found.values():
         assert one.keys() == many.keys() and torch.equal(one["windows"], many["windows"])
         for name, value in one.items():
+            assert value.shape == many[name].shape, name
+            if not value.numel():
+                continue  # the nft run has no windows
             # Gradients are small (1.8e-3 at most, off by 2e-9 on two ranks), so they are held to their own size too.
             limit = min(1e-6 * max(1.0, scale), 1e-4 * scale) if "lora_" in name else 1e-6
             assert float((value - many[name]).abs().max()) < limit, name
