@@ -75,7 +75,7 @@ class MiniCollator:
         tokenizer = self.processor.tokenizer
         prompts = [self._prompt(e.conversation) for e in examples]
         answers = [tokenizer.encode(e.answer + tokenizer.eos_token, add_special_tokens=False) for e in examples]
-        read = [read_ids(tokenizer, e) for e in examples]
+        read = [read_ids(tokenizer, e, a) for e, a in zip(examples, answers, strict=True)]
         width = max(len(ids) + len(answer) for (ids, _), answer in zip(prompts, answers, strict=True))
         input_ids = np.full((len(rows), width), tokenizer.pad_token_id)
         labels = np.full((len(rows), width), IGNORE)

@@ -37,16 +37,15 @@ class Example:
     read: str | None = None
 
 
-def read_ids(tokenizer: Any, example: Example) -> list[int]:
-    """Token ids the model reads in place of an answer and its end token.
+def read_ids(tokenizer: Any, example: Example, answer: list[int]) -> list[int]:
+    """Token ids the model reads in place of ``answer``, the ids of the answer and its end token.
 
     Raises:
         ValueError: they are not as many as those of the answer.
     """
-    answer, read = (
-        tokenizer.encode(text + tokenizer.eos_token, add_special_tokens=False)
-        for text in (example.answer, example.answer if example.read is None else example.read)
-    )
+    if example.read is None:
+        return answer
+    read = tokenizer.encode(example.read + tokenizer.eos_token, add_special_tokens=False)
     if len(answer) != len(read):
         raise ValueError(f"read must be as long as answer, which has {len(answer)} tokens, got {len(read)} tokens")
     return read
@@ -80,10 +79,11 @@ class AnswerCollator:
         labels = torch.full_like(batch["input_ids"], IGNORE)
         for i, end in enumerate(ends):
             length = int(batch["attention_mask"][i].sum())
-            answer = len(tokenizer.encode(end, add_special_tokens=False))
-            labels[i, length - answer : length] = batch["input_ids"][i, length - answer : length]
+            answer = tokenizer.encode(end, add_special_tokens=False)
+            place = slice(length - len(answer), length)
+            labels[i, place] = batch["input_ids"][i, place]
             if examples[i].read is not None:
-                batch["input_ids"][i, length - answer : length] = torch.tensor(read_ids(tokenizer, examples[i]))
+                batch["input_ids"][i, place] = torch.tensor(read_ids(tokenizer, examples[i], answer))
         return {**batch, "labels": labels}
 
 
