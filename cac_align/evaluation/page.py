@@ -4,11 +4,7 @@ with the judge's window, boxes and reasons. Prompts and the judge's words are da
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ from cac_align.evaluation.matrix import Chosen, Matrix
 from cac_align.files import write_text
 from cac_align.report.media import data_uri, write_mp4
 from cac_align.report.overlay import draw_overlay
-from cac_align.report.page import visible
+from cac_align.report.page import content_policy, page_file, page_template
 from reward_model.evaluation.table import Table, show
 from reward_model.schema import Verdict
 
@@ -32,15 +28,15 @@ def write_page(job: TableJob, matrix: Matrix, tables: Sequence[Table], path: Pat
         tables: shown as they are.
         path: of the HTML file; ``curves.png`` beside it is built in where it is there.
     """
-    curves, style = path.with_name("curves.png"), _asset("table2.css")
-    text = _template().render(
+    curves, style = path.with_name("curves.png"), page_file(__package__, "table2.css")
+    text = page_template(__package__, "table2.html.j2").render(
         title=f"Alignment of {job.settings.video.model}",
         tables=[_table(t) for t in tables],
         curves=data_uri(curves.read_bytes(), "image/png") if curves.is_file() else None,
         examples=[_example(job, matrix, place) for place in example_places(matrix)],
         rows=[r.name for r in job.settings.table_rows],
         style=style,
-        policy=_policy(style),
+        policy=content_policy(style),
         version=cac_align.__version__,
     )
     write_text(path, text)
@@ -153,26 +149,3 @@ def _table(table: Table) -> dict[str, Any]:
         "rows": [[show(cell) for cell in row] for row in table.rows],
         "notes": table.notes,
     }
-
-
-def _policy(style: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'; base-uri 'none'; "
-        "form-action 'none'"
-    )
-
-
-@cache
-def _asset(name: str) -> str:
-    return (files("cac_align.evaluation") / "templates" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible
-    )
-    return environment.from_string(_asset("table2.html.j2"))

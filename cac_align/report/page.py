@@ -49,8 +49,8 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
             "\u2013" if card["score"] is None else f"{card['score']:.{score_digits(scores)}f}".replace("-", "\u2212")
         )
     readout = cards[0]["verdict"].readout if cards[0]["verdict"] else ""
-    style, script = _asset("report.css"), _asset("report.js")
-    return _template().render(
+    style, script = page_file(__package__, "report.css"), page_file(__package__, "report.js")
+    return page_template(__package__, "report.html.j2").render(
         result=result,
         cards=cards,
         axis=[f"{v:.3g}".replace("-", "\u2212") for v in (low, (low + high) / 2, high)],
@@ -71,7 +71,7 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         settings=flatten(result["settings"]),
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy=content_policy(style, script),
         wide=result["width"] > 1.2 * result["height"],
         pixelated=any(c["scale"] > 1 for c in cards),
     )
@@ -97,30 +97,35 @@ def score_axis(scores: Sequence[float | None]) -> tuple[float, float]:
     return min([0.0, *known]), max([1.0, *known])
 
 
-def _policy(style: str, script: str) -> str:
+def content_policy(style: str, script: str | None = None) -> str:
+    """The content security policy of a page in one file: this style, this script or none, nothing from elsewhere."""
+
     def digest(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
+    scripts = "" if script is None else f"script-src {digest(script)}; "
     return (
-        f"default-src 'none'; img-src data:; media-src data:; style-src {digest(style)}; script-src {digest(script)}; "
+        f"default-src 'none'; img-src data:; media-src data:; style-src {digest(style)}; {scripts}"
         "base-uri 'none'; form-action 'none'"
     )
 
 
 @cache
-def _asset(name: str) -> str:
-    return (files("cac_align.report") / "templates" / name).read_text(encoding="utf-8")
+def page_file(package: str, name: str) -> str:
+    """The text of a file in the ``templates`` folder of a package."""
+    return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> Any:
+def page_template(package: str, name: str) -> Any:
+    """A template of a package: what it shows is escaped, made :func:`visible`, and must be given."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible
     )
     environment.filters.update(probability=probability, signed=signed)
-    return environment.from_string(_asset("report.html.j2"))
+    return environment.from_string(page_file(package, name))
 
 
 def visible(value: Any) -> Any:
