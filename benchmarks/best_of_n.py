@@ -24,6 +24,7 @@ from scipy import stats
 
 from cac_align import BestOfNOutput, CaCReward, best_of_n
 from reward_model.evaluation import auroc, bootstrap
+from reward_model.files import write_text
 from reward_model.readout import READOUTS, turn_value
 from reward_model.schema import Verdict
 from reward_model.world import make_scene
@@ -138,8 +139,7 @@ def main() -> None:
             "readouts": {r: compare(faulty, v, v.argmax(axis=-1)) for r, v in values.items()},
         }
     record["faults"] = [{"prompt": p, "by_seed": row} for p, row in zip(prompts, faults, strict=True)]
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "anomaly_rate.json").write_text(json.dumps(record, indent=2, default=float) + "\n")
+    write_text(args.output / "anomaly_rate.json", json.dumps(record, indent=2, default=float) + "\n")
 
     print(f"{len(prompts)} prompts x {len(args.seeds)} seeds x {args.n} candidates")
     for rule, found in record["rules"].items():

@@ -44,6 +44,7 @@ from flow_grpo_plain import PlainLoop, bytes_of
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.reward_specs import build_reward
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
+from reward_model.files import write_text
 from reward_model.training.grpo_config import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -310,8 +311,7 @@ def main() -> None:
     )
     print(text)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(text, encoding="utf-8")
+        write_text(args.output, text)
 
 
 if __name__ == "__main__":

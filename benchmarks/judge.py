@@ -27,6 +27,7 @@ from PIL import Image
 
 from reward_model.backends import Completion, Conversation, Sampling
 from reward_model.backends.local import WORDS, LocalBackend
+from reward_model.files import write_text
 from reward_model.judge import TwoTurnJudge
 from reward_model.schema import VerdictScore
 from reward_model.world import make_video
@@ -139,9 +140,9 @@ def main() -> None:
         print(f"{name:24}{rate:10.2f}{f'{low:.2f}-{high:.2f}':>18}{figures[name]['time_ratio']:12.2f}")
     print(f"same status batched and one by one: {same}/{args.videos}; peak memory {peak:.0f} MiB")
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         record = {"args": {k: str(v) for k, v in vars(args).items()}, "model": backend.describe(), "figures": figures}
-        args.output.write_text(json.dumps({**record, "same_status": same, "peak_memory_mib": peak}, indent=2) + "\n")
+        data = {**record, "same_status": same, "peak_memory_mib": peak}
+        write_text(args.output, json.dumps(data, indent=2) + "\n")
 
 
 if __name__ == "__main__":

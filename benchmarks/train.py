@@ -35,6 +35,7 @@ from PIL import Image
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
+from reward_model.files import write_text
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_config import build_judge
 from reward_model.training.mini_data import draw_rows, make_example
@@ -310,8 +311,7 @@ def main() -> None:
     text += f"\n{estimates()}"
     print(text)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(text, encoding="utf-8")
+        write_text(args.output, text)
 
 
 if __name__ == "__main__":

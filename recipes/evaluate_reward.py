@@ -4,6 +4,7 @@
     python recipes/evaluate_reward.py --models ours=outputs/stage3 base=Qwen/Qwen3-VL-8B-Instruct --bench main \\
         --baseline single-turn no-reasoning normal random unified-aps=openai:UnifiedReward@http://judge:8000/v1
     python recipes/evaluate_reward.py --bench data/test.jsonl --model my-org/cac-8b --batch-size 4
+    python recipes/evaluate_reward.py --bench main --models rl=outputs/stage3 sft=outputs/stage2 --temperature 0.8
     python recipes/evaluate_reward.py --bench main --ablation base=runs/base no-grpo=runs/c,runs/d full=runs/a,runs/b
 
 Writes tables.md, tables.tex and tables.json with the paper's rows, marked as such, beside ours; reliability.png; and
@@ -76,6 +77,13 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--no-reasoning", action="store_true", help="verdicts without chain of thought")
     parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="of the answers; 0 (default): the likeliest, else drawn, as RL does",
+    )
+    parser.add_argument("--sampling-seed", type=int, default=0, help="of drawn answers")
+    parser.add_argument(
         "--videos", type=int, default=None, help="of each bench (world: 400); even, half of them normal"
     )
     parser.add_argument(
@@ -99,7 +107,8 @@ def _benches(args: argparse.Namespace) -> dict[str, Any]:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     reasoning = {"reasoning": False, "all_readouts": False} if args.no_reasoning else {}
-    return {"readout": args.readout, "batch_size": args.batch_size, **reasoning}
+    drawn = {"temperature": args.temperature, "seed": args.sampling_seed} if args.temperature else {}
+    return {"readout": args.readout, "batch_size": args.batch_size, **reasoning, **drawn}
 
 
 def _contestants(args: argparse.Namespace) -> list[Any]:
@@ -114,6 +123,8 @@ def _contestants(args: argparse.Namespace) -> list[Any]:
     sources = dict(parse_source(text, args.backend, options) for text in asked or [str(mini)])
     if len(sources) < len(asked):
         raise ValueError("two models have the same name; write NAME=MODEL")
+    if args.temperature:
+        sources = {f"{name}, temperature {args.temperature:g}": source for name, source in sources.items()}
     settings = _settings(args)
     found = [judge_contestant(name, source, settings) for name, source in sources.items()]
     local = {"device": args.device} if args.device else {}

@@ -23,7 +23,6 @@ from typing import Any
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = Path(__file__).resolve().parent / "configs" / "flow_grpo"
 MINI = CONFIGS / "mini.yaml"
 
@@ -63,17 +62,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def settings(args: Any) -> dict[str, Any]:
-    """The file's settings with those of the command line over them; the demo runs from any folder."""
+    """The file's settings with those of the command line over them; presets work from any folder."""
+    from cac_align.flow_grpo.loading import located_settings
     from reward_model.training.grpo_config import read_yaml
     from reward_model.training.grpo_setup import changed
 
-    found = read_yaml(args.config)
-    if args.config == MINI:
-        for reward in found["rewards"]:
-            reward["options"]["model"] = str(ROOT / reward["options"]["model"])
-        for name in ("model", "prompts", "eval_prompts"):
-            found[name] = str(ROOT / found[name])
-    return changed(found, args.set)
+    return located_settings(changed(read_yaml(args.config), args.set))
 
 
 def dry_run(config: Any) -> None:

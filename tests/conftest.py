@@ -1,10 +1,13 @@
-"""Tiny real diffusers pipelines, built offline from configs with random weights, and verdicts made from known truth."""
+"""Tiny real pipelines with random weights, verdicts made from known truth, recipes as modules, and a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
 from reward_model.video import native_window, sample_indices, zoom_indices
 
+ROOT = Path(__file__).resolve().parents[1]
 TEXT = "a red green blue ball square moves right left bounces on black gray background dog catches nothing"
 WORDS = TEXT.split()
 
@@ -183,3 +187,30 @@ def verdict_of() -> Callable[..., Verdict]:
         return Verdict(status="abnormal", turns=turns, window=window, anomalies=(native,), **common)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def load_recipe() -> Callable[[str], ModuleType]:
+    """Gives a file of ``recipes/`` as a module of its own, by its name without ``.py``."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"{name}_recipe", ROOT / "recipes" / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium, driven by playwright; tests are skipped where either is missing."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on PATH")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()

@@ -10,9 +10,10 @@ from typing import Any
 
 from cac_align.evaluation.columns import Column, find_column
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.loading import located_settings
 from cac_align.flow_grpo.reward_specs import RewardSpec, read_specs
 from cac_align.prompts import read_prompts, shared_prompts
-from cac_align.rewards.source import shipped_folder
+from cac_align.rewards.source import located, shipped_folder
 
 KINDS = ("base", "best_of_n", "flow_grpo")
 COMBINATIONS = ("scores", "advantages")
@@ -177,8 +178,7 @@ class TableSettings:
         """What all trainings share, as Flow-GRPO reads it."""
         from reward_model.training.grpo_config import read_yaml
 
-        found = {**read_yaml(located(self.flow_grpo)), **self.overrides}
-        return {k: located(v) if k in ("model", "prompts", "eval_prompts") and v else v for k, v in found.items()}
+        return {**read_yaml(located(self.flow_grpo)), **self.overrides}
 
     @property
     def video(self) -> FlowGRPOConfig:
@@ -187,7 +187,7 @@ class TableSettings:
         Raises:
             ValueError: a setting is unknown or wrong.
         """
-        return FlowGRPOConfig.from_dict(self.training_settings)
+        return FlowGRPOConfig.from_dict(located_settings(self.training_settings))
 
     @property
     def prompts(self) -> list[str]:
@@ -233,14 +233,6 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} must be set; see recipes/configs/table2/mini.yaml")
     return TableSettings(**found)
-
-
-def located(path: str) -> str:
-    """A path as it stands, or inside the checkout where it is only found there, for calls from another folder."""
-    root = Path(__file__).resolve().parents[2]
-    if not Path(path).exists() and (root / path).exists():
-        return str(root / path)
-    return str(path)
 
 
 def check_model(model: str, what: str) -> None:

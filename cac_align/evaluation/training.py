@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cac_align.evaluation.settings import TableRow, TableSettings, located
+from cac_align.evaluation.settings import TableRow, TableSettings
 from cac_align.evaluation.work import held_claims
 from cac_align.files import write_json, write_text
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.loading import located_settings
 from cac_align.flow_grpo.reward_specs import RewardSpec
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -126,7 +127,7 @@ def make_training(settings: TableSettings, row: TableRow, seed: int) -> Training
         "seed": seed,
         "output_dir": str(folder),
     }
-    return Training(row, seed, folder, FlowGRPOConfig.from_dict(found))
+    return Training(row, seed, folder, FlowGRPOConfig.from_dict(located_settings(found)))
 
 
 def _watched(settings: TableSettings, row: TableRow) -> list[RewardSpec]:
@@ -134,12 +135,9 @@ def _watched(settings: TableSettings, row: TableRow) -> list[RewardSpec]:
 
 
 def _entry(spec: RewardSpec, weight: float | None = None) -> dict[str, Any]:
-    """A reward as settings of Flow-GRPO name it; models that are only found in the checkout get their whole path."""
-    options = dict(spec.options)
-    if "model" in options:
-        options["model"] = located(str(options["model"]))
+    """A reward as settings of Flow-GRPO name it."""
     weight = spec.weight if weight is None else weight
-    return {"reward": spec.target, "name": spec.name, "weight": weight, "options": options}
+    return {"reward": spec.target, "name": spec.name, "weight": weight, "options": dict(spec.options)}
 
 
 def _identity(config: FlowGRPOConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Its stochastic scheduler is made here too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from cac_align.flow_grpo.lora import add_lora
 from cac_align.flow_grpo.pipeline import check_pipeline
 from cac_align.flow_grpo.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
+from cac_align.rewards.source import located
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.scheduler import FlowSDEScheduler
@@ -29,6 +30,23 @@ PIP = {
     "sage": "pip install sageattention",
     "hub": "pip install kernels",
 }
+
+
+def located_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in which models and prompts that are only found in the checkout have their whole path."""
+    found: dict[str, Any] = {
+        name: located(settings[name]) for name in ("model", "prompts", "eval_prompts") if settings.get(name)
+    }
+    if isinstance(settings.get("rewards"), list):
+        found["rewards"] = [_located_reward(entry) for entry in settings["rewards"]]
+    return {**settings, **found}
+
+
+def _located_reward(entry: Any) -> Any:
+    options = entry.get("options") if isinstance(entry, Mapping) else None
+    if not isinstance(options, Mapping) or "model" not in options:
+        return entry
+    return {**entry, "options": {**options, "model": located(str(options["model"]))}}
 
 
 def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:

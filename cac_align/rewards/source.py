@@ -109,6 +109,14 @@ def shipped_folder(name: str) -> Path | None:
     return next((f for f in (package / "assets" / name, package.parent / "assets" / name) if f.is_dir()), None)
 
 
+def located(path: str) -> str:
+    """A path as it stands, or inside the checkout where it is only found there: commands work from any folder."""
+    root = Path(__file__).resolve().parents[2]
+    if not Path(path).exists() and (root / path).exists():
+        return str(root / path)
+    return str(path)
+
+
 def announce_demo(model: str, folder: Path | None, knows: str) -> None:
     """Warns that ``model`` is the demo-scale one in ``folder``, if it is; ``knows`` says what it can do and what to
     pass instead. Each reward calls it through a cached function of its own, and thus once per process.

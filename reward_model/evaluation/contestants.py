@@ -121,8 +121,9 @@ def judge_contestant(name: str, source: ModelSource, settings: Mapping[str, Any]
         backend = source.open()
         return TwoTurnJudge(backend, getattr(backend, "config", None), **chosen)
 
-    # How many are judged at once decides nothing.
-    return Contestant(name, build, _mark(source, {k: v for k, v in chosen.items() if k != "batch_size"}))
+    # How many are judged at once decides nothing, unless answers are drawn: then it decides which draw a video gets.
+    dropped = () if chosen.get("temperature") else ("batch_size",)
+    return Contestant(name, build, _mark(source, {k: v for k, v in chosen.items() if k not in dropped}))
 
 
 def variant(name: str, of: str, source: ModelSource, settings: Mapping[str, Any] | None = None) -> Contestant:

@@ -64,7 +64,7 @@ def gain_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resamples: 
         lines.append(cells)
     notes = (
         "Same videos for both; brackets: paired bootstrap. Overlaps: abnormal videos, a missed one is 0. Reward: all "
-        "videos, answers at temperature 0.",
+        "videos.",
     )
     return Table(f"Paired gains, {bench}", ("difference", *_GAINS), [lines], notes)
 

@@ -5,7 +5,6 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from reward_model.schema import Box, Verdict
 from reward_model.video import read_file
 from reward_model.world import make_video
 
-CHROMIUM = Path("/usr/bin/chromium")
 NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""
 COT = "</script><img src=x onerror=alert(1)> {{ 7 * 7 }} the outline changes"
 SETTINGS = {
@@ -246,17 +244,6 @@ def iou(a, b):
     inner = max(0, x1 - x0) * max(0, y1 - y0)
     areas = [(r[2] - r[0]) * (r[3] - r[1]) for r in (a, b)]
     return inner / (sum(areas) - inner)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 def open_page(browser, path, width=1280, scheme="light"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -106,10 +105,8 @@ def test_a_judge_is_probed_with_its_verdicts(judge_folder):
     assert all(s is not None and a is not None for f in found for s, a in zip(f.scores, f.abnormal, strict=True))
 
 
-def test_the_recipe(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("probes_recipe", ROOT / "recipes" / "reward_probes.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+def test_the_recipe(load_recipe, tmp_path, capsys):
+    recipe = load_recipe("reward_probes")
     toy = "[{reward: 'tests.cac_align.flow_grpo.toy_rewards:brightness', name: bright}]"
     recipe.main(["--rewards", toy, "--num", "3", "--output", str(tmp_path)])
     assert "| bright" in capsys.readouterr().out

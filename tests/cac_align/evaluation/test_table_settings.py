@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,8 @@ CONFIGS = sorted((ROOT / "recipes" / "configs" / "table2").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    spec = importlib.util.spec_from_file_location("table2_recipe", ROOT / "recipes" / "table2.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe(load_recipe):
+    return load_recipe("table2")
 
 
 @pytest.fixture(autouse=True)

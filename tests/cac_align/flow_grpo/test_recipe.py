@@ -1,6 +1,5 @@
 """The recipe and its presets: each is read, planned without weights, and says what the paper says."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,8 @@ WAN = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    spec = importlib.util.spec_from_file_location("flow_grpo_recipe", ROOT / "recipes" / "flow_grpo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe(load_recipe):
+    return load_recipe("flow_grpo")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,20 +14,8 @@ from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.video import read_file
 
-CHROMIUM = Path("/usr/bin/chromium")
 NASTY = "a ball </script><script>alert(1)</script><img src=x onerror=alert(2)> \u202egnp {{ 7 * 7 }}"
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 @contextmanager

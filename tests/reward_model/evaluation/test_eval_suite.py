@@ -121,6 +121,8 @@ def test_settings_change_the_fingerprint_of_a_judge():
     marks = [judge_contestant("a", source, s).fingerprint for s in ({}, {"num_turns": 1}, {"readout": "paper"})]
     assert len(set(marks)) == 3
     assert judge_contestant("b", source, {"batch_size": 4}).fingerprint == marks[0]  # how many at once decides nothing
+    drawn = [{"temperature": 0.8, "seed": s, "batch_size": b} for s, b in ((0, 4), (1, 4), (0, 8))]
+    assert len({judge_contestant("a", source, s).fingerprint for s in drawn} - {marks[0]}) == 3  # of a draw it does
     assert [c.name for c in distinct([judge_contestant("a", source)] * 2)] == ["a", "a (2)"]
     assert file_name("../my model: 7B/x") == "my_model_7B_x"
 
