@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(error: Exception, code: int) -> int:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    print(f"cac-align: error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
+    print("\n  ".join([f"cac-align: error: {lines[0]}", *map(str.strip, lines[1:])]), file=sys.stderr)
     return code
 
 

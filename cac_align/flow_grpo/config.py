@@ -360,6 +360,11 @@ class FlowGRPOConfig:
             raise ValueError("noise_level=0.0 leaves no stochastic step to train; raise it, or use objective nft")
         if self.objective == "nft" and self.advantage_clip is None:
             raise ValueError("advantage_clip=null does not fit objective 'nft', which scales by it; 5 is usual")
+        if self.objective == "nft" and self.same_initial_noise:
+            raise ValueError(
+                "same_initial_noise=True does not fit objective 'nft': without noise on the way, all videos of a group "
+                "would be the same one; set it to false"
+            )
         if (self.num_frames - 1) % 4 or self.height % 16 or self.width % 16:
             raise ValueError(
                 f"{self.num_frames} frames of {self.height}x{self.width} do not fit Wan: num_frames must be 1 + a "

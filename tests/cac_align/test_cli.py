@@ -78,6 +78,14 @@ def test_mistakes_exit_2_with_one_line(capsys, clip, judge_folder, tmp_path, arg
     assert words in message[0]
 
 
+def test_every_problem_of_a_file_has_a_line(capsys, clip, tmp_path):
+    bad = tmp_path / "annotations.jsonl"
+    bad.write_text("{}\n[]\n")
+    code, _, err = run(capsys, "rate", clip.parent, "--review", bad)
+    assert code == 2 and err.startswith("cac-align: error:")
+    assert {line.split(":")[0].strip() for line in err.splitlines()[1:]} == {"line 1", "line 2"}
+
+
 @pytest.mark.parametrize("argv", [[], ["judge"], ["score"], ["score", "a.mp4", "--readout", "loud"]])
 def test_wrong_usage_exits_2(capsys, argv):
     with pytest.raises(SystemExit) as stop:

@@ -24,6 +24,10 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
         ({"window_mode": "some"}, "window mode 'some'"),
         ({"objective": "ppo"}, "objective='ppo' must be one of 'grpo', 'guard', 'dppo', 'nft'"),
         ({"objective": "nft"}, "objective='nft' and kernel='flow' do not fit"),
+        (
+            {"objective": "nft", "kernel": "ode", "noise_level": None, "same_initial_noise": True},
+            "same_initial_noise=True does not fit objective 'nft'",
+        ),
         ({"kernel": "ode", "noise_level": None}, "kernel='ode' do not fit"),
         ({"num_frames": 80}, "num_frames must be 1 \\+ a multiple of 4"),
         ({"height": 100}, "multiples of 16"),
