@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cac_align.evaluation.job import TableJob
 from cac_align.evaluation.matrix import Chosen, Matrix
@@ -48,11 +49,14 @@ def write_tables(stem: Path, tables: Sequence[Table]) -> list[Path]:
 
 def _correlations(job: TableJob, matrix: Matrix) -> list[Path]:
     from cac_align.evaluation.correlations import correlate, correlation_tables
+    from cac_align.evaluation.spread import spread_table, spreads
 
-    found = correlate(matrix)
+    pairs, within = correlate(matrix), spreads(matrix)
+    contents: dict[str, Sequence[Any]] = {"within_prompts": within, "correlations": pairs}
     path = job.folder / "correlations"
-    write_text(path.with_suffix(".md"), "\n".join(t.to_markdown() for t in correlation_tables(found)))
-    write_json(path.with_suffix(".json"), [entry.to_dict() for entry in found])
+    tables = [spread_table(within), *correlation_tables(pairs)]
+    write_text(path.with_suffix(".md"), "\n".join(t.to_markdown() for t in tables))
+    write_json(path.with_suffix(".json"), {key: [e.to_dict() for e in found] for key, found in contents.items()})
     return [path.with_suffix(".md"), path.with_suffix(".json")]
 
 

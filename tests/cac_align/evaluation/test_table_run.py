@@ -100,6 +100,9 @@ def test_outputs(made_table):
         "The paper's Table 2",
     ):
         assert expected in text
+    agreement = json.loads((job.folder / "correlations.json").read_text())
+    assert {entry["name"] for entry in agreement["within_prompts"]} >= set(job.settings.reward_specs)
+    assert agreement["correlations"] and "Rewards within a prompt" in (job.folder / "correlations.md").read_text()
     data = json.loads((job.folder / "table2.json").read_text())
     assert np.shape(data["values"]["grpo-bright"]["motion_energy"]) == (1, 3, 2)
     html = (job.folder / "table2.html").read_text()
