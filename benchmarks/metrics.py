@@ -18,11 +18,13 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from cac_align.metrics.dimensions import NATIVE, check_dimension
 from cac_align.metrics.environment import find_python
+from cac_align.metrics.package import VBenchPackage
 from cac_align.metrics.videos import find_videos
 from cac_align.metrics.weights import WeightsError, cache_root
 from reward_model.files import write_text
@@ -103,10 +105,12 @@ def main() -> None:
         kinds[f"package, {name}"] = (python, _PACKAGE, [name])
     kinds["ours, together"] = (Path(sys.executable), _OURS, names)
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    for _ in range(args.rounds):
-        for kind, (interpreter, code, wanted) in kinds.items():
-            question = json.dumps([wanted, cache, args.device, args.batch_size, paths])
-            runs[kind].append(_run(interpreter, code, question))
+    with tempfile.TemporaryDirectory() as folder:
+        home = VBenchPackage(python, cache_dir=cache, device=args.device).make_torch_home(Path(folder))
+        for _ in range(args.rounds):
+            for kind, (interpreter, code, wanted) in kinds.items():
+                question = json.dumps([wanted, cache, args.device, args.batch_size, paths])
+                runs[kind].append(_run(interpreter, code, question, home))
     figures = {kind: _summary(found, len(paths)) for kind, found in runs.items()}
     print(f"{len(paths)} videos, {args.device}, {args.rounds} rounds")
     print(f"{'':<36}{'s/video':>10}{'range':>18}{'CPU s/video':>13}{'peak MiB':>10}{'GPU MiB':>9}")
@@ -135,10 +139,10 @@ def _has_weights(name: str, cache: str) -> bool:
     return True
 
 
-def _run(interpreter: Path, code: str, question: str) -> dict[str, Any]:
+def _run(interpreter: Path, code: str, question: str, torch_home: Path) -> dict[str, Any]:
     home = Path(__file__).resolve().parents[1]
     ours = interpreter == Path(sys.executable)
-    environment = {**os.environ, "PYTHONPATH": str(home) if ours else ""}
+    environment = {**os.environ, "PYTHONPATH": str(home) if ours else "", "TORCH_HOME": str(torch_home)}
     command = [str(interpreter), "-c", code, question, str(home / "cac_align" / "metrics")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

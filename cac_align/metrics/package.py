@@ -116,7 +116,7 @@ class VBenchPackage:
         question.write_text(json.dumps(job), encoding="utf-8")
         environment = {
             **os.environ,
-            "TORCH_HOME": str(self._torch_home(folder)),
+            "TORCH_HOME": str(self.make_torch_home(folder)),
             "VBENCH_CACHE_DIR": str(self.cache_dir),
         }
         # A virtual environment or a launcher's ranks of ours mean nothing over there.
@@ -143,7 +143,7 @@ class VBenchPackage:
         }
         return found
 
-    def _torch_home(self, folder: Path) -> Path:
+    def make_torch_home(self, folder: Path) -> Path:
         """Where the package finds DINO: it looks in torch's folder alone, also when its own cache has the file."""
         home, own = torch_home(), self.cache_dir / DINO_B16.path
         if not own.is_file() or DINO_B16.places(self.cache_dir)[0].is_file():
