@@ -56,7 +56,7 @@ def mean_of(values: np.ndarray, draws: Redraw, *, rate: bool = False) -> Found:
         rate: values are 0 or 1. A share of exactly 0 or 1 then gets Wilson's interval over prompts, for the bootstrap
             would call it certain.
     """
-    found = _ratio(_sums(values), _counts(values), draws)
+    found = sum_ratio(_sums(values), _counts(values), draws)
     if rate and found.value in (0.0, 1.0):
         prompts = int((~np.isnan(values)).any(axis=(0, 2)).sum())
         return found._replace(interval=wilson(prompts if found.value else 0, prompts))
@@ -72,13 +72,13 @@ def difference_of(values: np.ndarray, base: np.ndarray, draws: Redraw) -> Found:
             latents.
     """
     gaps = values - base
-    return _ratio(_sums(gaps), _counts(gaps), draws)
+    return sum_ratio(_sums(gaps), _counts(gaps), draws)
 
 
 def ratio_of(values: np.ndarray, base: np.ndarray, draws: Redraw) -> Found:
     """The row's mean over the base's, on the videos that both have a value of; None where the base's is 0."""
     both = ~np.isnan(values) & ~np.isnan(base)
-    return _ratio(_sums(np.where(both, values, np.nan)), _sums(np.where(both, base, np.nan)), draws, _counts(both))
+    return sum_ratio(_sums(np.where(both, values, np.nan)), _sums(np.where(both, base, np.nan)), draws, _counts(both))
 
 
 def p_value(values: np.ndarray, base: np.ndarray, *, seed: int = 0) -> float | None:
@@ -113,7 +113,7 @@ def _counts(values: np.ndarray) -> np.ndarray:
     return there.sum(axis=2).astype(float)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray, draws: Redraw, counts: np.ndarray | None = None) -> Found:
+def sum_ratio(above: np.ndarray, below: np.ndarray, draws: Redraw, counts: np.ndarray | None = None) -> Found:
     """Sum over sum, (R, P) each, with the percentile interval of its resamples."""
     counts = below if counts is None else counts
     num, bottom = int(counts.sum()), float(below.sum())

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from cac_align.evaluation.correlations import MAX_RESAMPLES
-from cac_align.evaluation.maths import redraw
+from cac_align.evaluation.maths import redraw, sum_ratio
 from cac_align.evaluation.matrix import Matrix
-from reward_model.evaluation.intervals import Interval
 from reward_model.evaluation.table import Estimate, Table
 
 #: A group whose standard deviation is below this, on a scale of 0 to 1, is called flat.
@@ -88,7 +87,9 @@ def group_spread(
     if not stds:
         return Spread(name, 0, None, None, 0, Estimate(None))
     flat = float(np.mean(np.array(stds) < FLAT))
-    ordered = _share(np.array(won), np.array(pairs), num_resamples, seed)
+    draws = redraw(1, len(pairs), num_resamples=num_resamples, seed=seed)
+    found = sum_ratio(np.array([won]), np.array([pairs]), draws)
+    ordered = Estimate(found.value, found.interval)
     return Spread(name, len(stds), float(np.mean(stds)), flat, int(sum(pairs)), ordered)
 
 
@@ -129,18 +130,3 @@ def _is_reward(key: str, rewards: Sequence[str]) -> bool:
     """Whether a value is a reward's, or one of its readouts or axes; a verdict's 0 or 1 is none."""
     whole, _, part = key.partition("/")
     return whole in rewards and part != "abnormal"
-
-
-def _share(won: np.ndarray, pairs: np.ndarray, num_resamples: int, seed: int) -> Estimate:
-    if not pairs.sum():
-        return Estimate(None)
-    value = float(won.sum() / pairs.sum())
-    if len(pairs) < 2:
-        return Estimate(value)
-    weights = redraw(1, len(pairs), num_resamples=num_resamples, seed=seed).prompts
-    bottoms = weights @ pairs
-    if (bottoms == 0).mean() > 0.05:
-        return Estimate(value)
-    known = bottoms > 0
-    low, high = np.quantile((weights @ won)[known] / bottoms[known], [0.025, 0.975])
-    return Estimate(value, Interval(float(low), float(high)))
