@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from cac_align.evaluation.maths import redraw
-from cac_align.evaluation.matrix import Matrix
+from cac_align.evaluation.matrix import Matrix, Values, column_of
 from reward_model.evaluation.intervals import Interval
 from reward_model.evaluation.table import Estimate, Table
 
@@ -124,7 +124,7 @@ def correlate(matrix: Matrix) -> list[Correlation]:
     found = []
     for label, values, groups in _sets(matrix):
         names = _names(values)
-        arrays = {n: np.array([np.nan if (v := row.get(n)) is None else v for row in values], float) for n in names}
+        arrays = {n: column_of(values, n) for n in names}
         for first, second in combinations(_different(arrays), 2):
             if _both_pixels(first, second):
                 continue
@@ -155,19 +155,17 @@ def correlation_tables(found: Sequence[Correlation]) -> list[Table]:
     return tables
 
 
-def _sets(matrix: Matrix) -> list[tuple[str, list[dict[str, float | None]], np.ndarray]]:
+def _sets(matrix: Matrix) -> list[tuple[str, list[Values], np.ndarray]]:
     """Values and prompts of the base's candidates, and of all videos where there are more."""
-    sets: list[tuple[str, list[dict[str, float | None]], np.ndarray]] = []
+    sets: list[tuple[str, list[Values], np.ndarray]] = []
     for label, only in (("candidates of the base", "base"), ("all videos", None)):
-        entries = [(i, v) for (s, i), v in sorted(matrix.stored.items()) if only in (None, s)]
-        values = [v for _, candidates in entries for v in candidates]
-        groups = np.array([item.partition("-")[0] for item, candidates in entries for _ in candidates])
+        values, groups = matrix.videos(only)
         if values and not (sets and len(values) == len(sets[0][1])):
             sets.append((label, values, groups))
     return sets
 
 
-def _names(values: Sequence[dict[str, float | None]]) -> list[str]:
+def _names(values: Sequence[Values]) -> list[str]:
     """Keys with a value, single faults left out: the rule's verdict stands for them."""
     names = dict.fromkeys(k for row in values for k, v in row.items() if v is not None)
     return [n for n in names if not n.startswith("world/fault")]

@@ -61,6 +61,13 @@ class Matrix:
                     found[source.name, item.name] = self.job.scores.values(source, item)
         return found
 
+    def videos(self, source: str | None = None) -> tuple[list[Values], np.ndarray]:
+        """The values of every candidate of a source, or of all, and the label of each one's prompt."""
+        entries = [(item, found) for (name, item), found in sorted(self.stored.items()) if source in (None, name)]
+        rows: list[Values] = [values for _, candidates in entries for values in candidates]
+        prompts = np.array([item.partition("-")[0] for item, candidates in entries for _ in candidates])
+        return rows, prompts
+
     def chosen(self, row: TableRow) -> list[list[Chosen | None]]:
         """The video of each training seed (a single list for rows that are not trained) and item; None where it is not
         there, or nothing could be judged.
@@ -101,6 +108,11 @@ class Matrix:
     def _best(self, row: TableRow, item: Item) -> int | None:
         found = self.stored.get(("base", item.name))
         return None if found is None else best_candidate(found[: self.settings.n], row.rewards, row.combination)
+
+
+def column_of(rows: Sequence[Values], name: str) -> np.ndarray:
+    """(N,) values of a name, NaN where there is none."""
+    return np.array([np.nan if (value := row.get(name)) is None else value for row in rows], float)
 
 
 def best_candidate(

@@ -15,7 +15,7 @@ import numpy as np
 
 from cac_align.evaluation.correlations import MAX_RESAMPLES
 from cac_align.evaluation.maths import redraw, sum_ratio
-from cac_align.evaluation.matrix import Matrix
+from cac_align.evaluation.matrix import Matrix, column_of
 from reward_model.evaluation.table import Estimate, Table
 
 #: A group whose standard deviation is below this, on a scale of 0 to 1, is called flat.
@@ -97,21 +97,17 @@ def spreads(matrix: Matrix) -> list[Spread]:
     """All rewards, their parts and readouts over the base's candidates, a group for each prompt; a readout that is the
     reward itself is left out.
     """
-    entries = [(i, v) for (s, i), v in sorted(matrix.stored.items()) if s == "base"]
-    rows = [row for _, candidates in entries for row in candidates]
-    groups = np.array([item.partition("-")[0] for item, candidates in entries for _ in candidates])
+    rows, groups = matrix.videos("base")
     rewards = tuple(matrix.settings.reward_specs)
     names = dict.fromkeys(k for row in rows for k, v in row.items() if v is not None and _is_reward(k, rewards))
-
-    def column(name: str) -> np.ndarray:
-        return np.array([np.nan if (v := row.get(name)) is None else v for row in rows], float)
+    columns, faults = {name: column_of(rows, name) for name in names}, column_of(rows, FAULT)
 
     def repeats(name: str) -> bool:
         whole = name.partition("/")[0]
-        return whole != name and np.array_equal(column(name), column(whole), equal_nan=True)
+        return whole != name and whole in columns and np.array_equal(columns[name], columns[whole], equal_nan=True)
 
     options = {"num_resamples": min(matrix.settings.num_resamples, MAX_RESAMPLES), "seed": matrix.settings.seed}
-    return [group_spread(n, column(n), column(FAULT), groups, **options) for n in names if not repeats(n)]
+    return [group_spread(n, columns[n], faults, groups, **options) for n in names if not repeats(n)]
 
 
 def spread_table(found: Sequence[Spread]) -> Table:
