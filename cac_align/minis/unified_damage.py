@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-TIME_KINDS = ("jitter", "stutter", "cuts", "flicker")
+TIME_KINDS = ("jitter", "stutter", "cuts", "flicker", "slow")
 PICTURE_KINDS = ("blur", "noise", "blocks")
 #: Steps of a video that count as one step of its own pace; the aps protocol shows as many frames.
 NUM_STEPS = 16
@@ -51,11 +51,19 @@ def draw_timing(kind: str, strength: float, num_frames: int, rng: np.random.Gene
         frames[start : start + length] = start + np.arange(length) // held * held
     elif kind == "cuts":  # pieces of the video in a random order of places
         frames = _cut(num_frames, 1 + round(5 * strength), rng)
+    elif kind == "slow":  # slow motion down to a picture that stands still: some of what should happen never does
+        pace = pace_of(strength)
+        frames = np.rint(rng.uniform(0, (1 - pace) * (num_frames - 1)) + pace * frames).astype(int)
     elif kind == "flicker":
         gain = 1 + (0.1 + 0.5 * strength) * rng.uniform(-1, 1, num_frames)
     elif kind:
         raise ValueError(f"kind={kind!r} must be '' or one of {', '.join(TIME_KINDS)}")
     return Timing(np.clip(frames, 0, num_frames - 1), gain)
+
+
+def pace_of(strength: float) -> float:
+    """Speed of a slow video, 1 being its own: from 0.9 down; the upper quarter of strengths stands still."""
+    return max(0.0, 0.9 - 1.2 * strength)
 
 
 def _cut(num_frames: int, num_cuts: int, rng: np.random.Generator) -> np.ndarray:

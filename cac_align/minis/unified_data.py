@@ -3,7 +3,8 @@
 A row is a few numbers; frames are drawn when they are asked for, so a data set of any size costs no disk and the same
 row always gives the same sample. The truth is exact:
 
-* alignment: 1 + the slots of the prompt (colour, thing, action, background) that the video agrees with;
+* alignment: 1 + the slots of the prompt (colour, thing, action, background) that the video agrees with; in slow
+  motion the action counts for the part that happens;
 * physics: 5 - 4 x roughness, the smoothness in time of the frames that are shown (:mod:`.unified_damage`);
 * style: 5 - 4 x the strength of blur, noise or blocks.
 
@@ -28,11 +29,11 @@ from torchvision.transforms.v2 import functional
 from cac_align.minis.unified_captions import agreement, change_slots, read_caption
 from cac_align.minis.unified_damage import (
     PICTURE_KINDS,
-    TIME_KINDS,
     Timing,
     brighten,
     damage_pictures,
     draw_timing,
+    pace_of,
     roughness,
 )
 from cac_align.minis.unified_tokenizer import DESCRIBE, Scores, write_answer
@@ -56,6 +57,9 @@ SINGLE = 0.7
 WRONG = (0.4, 0.25, 0.2, 0.15)
 ELSEWHERE = 0.1
 NUM_FRAMES = 81
+#: Of videos with a damaged time, how many have each kind. A generator finds slowness by itself: few things that hardly
+#: move go wrong. So it must cost something.
+TIME_SHARES = {"jitter": 0.15, "stutter": 0.15, "cuts": 0.15, "flicker": 0.15, "slow": 0.4}
 #: Share of rows that ask for the prompt: at first, and the share of training after which there are none.
 DESCRIBED, DESCRIBED_UNTIL = 0.8, 0.6
 
@@ -103,7 +107,8 @@ def _draw_row(rng: np.random.Generator, seeds: range, single: float) -> Row:
     if row["num_wrong"] and rng.random() < ELSEWHERE:
         row["elsewhere"] = int(rng.integers(seeds.start, seeds.stop))
     if rng.random() < 0.5:
-        row["time"] = str(rng.choice(TIME_KINDS)) if _moves(scene_of(row)) else "flicker"
+        kind = str(rng.choice(list(TIME_SHARES), p=list(TIME_SHARES.values())))
+        row["time"] = kind if _moves(scene_of(row)) else "flicker"
     return row
 
 
@@ -146,9 +151,12 @@ def video_of(row: Mapping[str, Any], shown: Sequence[int] | None = None) -> np.n
 
 def truth_of(row: Mapping[str, Any]) -> Scores:
     """The scores a row deserves."""
-    agreed = agreement(read_caption(scene_of(row).prompt), read_caption(prompt_of(row)))
+    shown, asked = read_caption(scene_of(row).prompt), read_caption(prompt_of(row))
+    agreed = float(agreement(shown, asked))
+    if row["time"] == "slow" and shown.action == asked.action:
+        agreed -= 1 - pace_of(row["time_strength"])
     rough = roughness(timing_of(row), np.asarray(APS.pick(row["num_frames"])))
-    return Scores(1.0 + agreed, 5 - 4 * rough, 5 - 4 * row["picture_strength"] if row["picture"] else 5.0)
+    return Scores(1 + agreed, 5 - 4 * rough, 5 - 4 * row["picture_strength"] if row["picture"] else 5.0)
 
 
 def make_example(row: Mapping[str, Any], side: int = SIZE) -> Example:

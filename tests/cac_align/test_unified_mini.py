@@ -168,6 +168,16 @@ def test_cuts_are_runs_of_the_scene():
     assert (np.diff(timing.order) != 1).sum() in range(1, 7)
 
 
+def test_slow_motion_shows_a_smaller_part_of_the_scene_evenly():
+    """Fails where a slow video still gets to its end: then nothing in it would be slow."""
+    for strength, pace in ((0.0, 0.9), (0.25, 0.6), (0.75, 0.0), (1.0, 0.0)):
+        order = draw_timing("slow", strength, 81, np.random.default_rng(1)).order
+        assert order[-1] - order[0] == pytest.approx(80 * pace, abs=1)
+        assert np.abs(np.diff(order) - pace).max() < 1
+        shown = np.asarray(APS.pick(81))
+        assert roughness(Timing(order, np.ones(81)), shown) == pytest.approx((1 - pace) / 1.6, abs=0.02)
+
+
 @pytest.mark.parametrize("kind", PICTURE_KINDS)
 def test_stronger_damage_of_pictures_is_further_from_the_truth(kind):
     clean = video_of(plain(draw_rows(1, seed=0)[0], setting="single"), range(8))
@@ -223,6 +233,10 @@ def test_truth_of_right_and_wrong_rows(rows):
             assert truth_of(plain(row, num_wrong=num_wrong)).alignment == 5 - num_wrong
         assert truth_of(plain(row, picture="blur", picture_strength=0.25)) == Scores(5, 5, 4)
         assert truth_of(plain(row, time="flicker", time_strength=1.0)).physics < 4
+        slow = plain(row, time="slow", time_strength=0.5)  # at 0.3 of its pace
+        assert truth_of(slow).alignment == pytest.approx(4.3) and truth_of(slow).physics == pytest.approx(3.25, abs=0.1)
+        asked = read_caption(prompt_of({**slow, "num_wrong": 4}))
+        assert truth_of({**slow, "num_wrong": 4}).alignment == 1 and asked.action not in scene_of(row).prompt
     elsewhere = [truth_of(row).alignment for row in rows if row["elsewhere"] >= 0]
     assert min(elsewhere) == 1 and np.mean(elsewhere) < 3
 
@@ -232,7 +246,9 @@ def test_time_is_never_damaged_where_one_cannot_see_it(rows):
     assert still and {r["time"] for r in still} <= {"", "flicker"}
 
 
-@pytest.mark.parametrize(("time_kind", "picture"), zip(("", *TIME_KINDS), ("", *PICTURE_KINDS, "noise"), strict=True))
+@pytest.mark.parametrize(
+    ("time_kind", "picture"), zip(("", *TIME_KINDS), ("", *PICTURE_KINDS, "noise", "blur"), strict=True)
+)
 def test_a_frame_is_the_same_in_any_selection(rows, time_kind, picture):
     """Fails where training draws other frames than the whole video shows that is measured later."""
     row = {**rows[0], "time": time_kind, "picture": picture, "setting": "single"}
