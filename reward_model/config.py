@@ -64,6 +64,8 @@ class JudgeConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be above zero")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature={self.temperature!r} must be zero (the likeliest answer) or above")
         if self.min_zoom_frames > self.max_zoom_frames:
             raise ValueError(f"min_zoom_frames={self.min_zoom_frames} exceeds max_zoom_frames={self.max_zoom_frames}")
         if not self.reasoning and self.readout == "paper":

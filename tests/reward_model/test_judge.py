@@ -230,7 +230,15 @@ def test_settings_of_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"readout": "mean"}, {"num_turns": 3}, {"scan_fps": 0}, {"min_zoom_frames": 99}, {"speed": 1}]
+    "bad",
+    [
+        {"readout": "mean"},
+        {"num_turns": 3},
+        {"scan_fps": 0},
+        {"min_zoom_frames": 99},
+        {"temperature": -0.1},
+        {"speed": 1},
+    ],
 )
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
