@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_suffix(".md")
 
 
-def write_card(
-    folder: Path, found: Measurement, config: UnifiedMiniConfig, *, judge: str, steps: int, seed: int
-) -> None:
+def write_card(folder: Path, found: Measurement, config: UnifiedMiniConfig, *, judge: str, seed: int) -> None:
     """Writes ``README.md`` and ``measured.json`` beside the weights of ``folder``."""
     write_text(folder / "measured.json", json.dumps(asdict(found), indent=2) + "\n")
     write_text(
@@ -28,14 +26,16 @@ def write_card(
         TEMPLATE.read_text(encoding="utf-8").format(
             parameters=count_parameters(folder) / 1e6,
             example=TEST_SEEDS.start,
-            samples=steps * config.batch_size,
+            samples=(config.max_steps + config.second_steps) * config.batch_size,
             judge="an untrained one" if judge in ("mini", "tiny") else f"`{judge}`'s",
             num=f"{found.num_asked:,}",
             unscored=found.num_unscored,
             first=TEST_SEEDS.start,
             low=TRAIN_SEEDS.start,
             high=TRAIN_SEEDS.stop - 1,
-            steps=f"{steps:,}",
+            steps=f"{config.max_steps:,}",
+            second_steps=f"{config.second_steps:,}",
+            second_rate=config.second_rate,
             seed=seed,
             batch_size=config.batch_size,
             matrix_lr=config.matrix_lr,

@@ -29,6 +29,7 @@ from torchvision.transforms.v2 import functional
 from cac_align.minis.unified_captions import agreement, change_slots, read_caption
 from cac_align.minis.unified_damage import (
     PICTURE_KINDS,
+    TIME_KINDS,
     Timing,
     brighten,
     damage_pictures,
@@ -57,9 +58,9 @@ SINGLE = 0.7
 WRONG = (0.4, 0.25, 0.2, 0.15)
 ELSEWHERE = 0.1
 NUM_FRAMES = 81
-#: Of videos with a damaged time, how many have each kind. A generator finds slowness by itself: few things that hardly
-#: move go wrong. So it must cost something.
-TIME_SHARES = {"jitter": 0.15, "stutter": 0.15, "cuts": 0.15, "flicker": 0.15, "slow": 0.4}
+#: Share of slow motion among damages of time. The first round of training has none. A generator finds slowness by
+#: itself, as little goes wrong with things that hardly move, so it must cost something.
+SLOW = 0.4
 #: Share of rows that ask for the prompt: at first, and the share of training after which there are none.
 DESCRIBED, DESCRIBED_UNTIL = 0.8, 0.6
 
@@ -76,19 +77,25 @@ def draw_rows(count: int, *, seed: int, seeds: range = TEST_SEEDS, single: float
         single: share of videos of the mini generator's setting.
     """
     rng = np.random.default_rng([seed, 41])
-    return Dataset.from_list([_draw_row(rng, seeds, single) for _ in range(count)])
+    return Dataset.from_list([_draw_row(rng, seeds, single, SLOW) for _ in range(count)])
 
 
-def training_rows(count: int, *, seed: int) -> Dataset:
-    """Rows in the order of training: fewer and fewer of them ask for the prompt."""
+def first_rows(count: int, *, seed: int) -> Dataset:
+    """Rows of the first round in the order of training: fewer and fewer of them ask for the prompt, none is slow."""
     rng = np.random.default_rng([seed, 42])
     shares = DESCRIBED * np.maximum(0, 1 - np.arange(count) / max(DESCRIBED_UNTIL * count, 1))
     asked = np.where(rng.random(count) < shares, "describe", "rate")
-    rows = [{**_draw_row(rng, TRAIN_SEEDS, SINGLE), "task": str(task)} for task in asked]
+    rows = [{**_draw_row(rng, TRAIN_SEEDS, SINGLE, slow=0), "task": str(task)} for task in asked]
     return Dataset.from_list(rows)
 
 
-def _draw_row(rng: np.random.Generator, seeds: range, single: float) -> Row:
+def second_rows(count: int, *, seed: int) -> Dataset:
+    """Rows of the second round: all ask for scores, and slow motion is among the damages."""
+    rng = np.random.default_rng([seed, 44])
+    return Dataset.from_list([_draw_row(rng, TRAIN_SEEDS, SINGLE, SLOW) for _ in range(count)])
+
+
+def _draw_row(rng: np.random.Generator, seeds: range, single: float, slow: float) -> Row:
     setting = "single" if rng.random() < single else str(rng.choice(SETTINGS[1:]))
     row = {
         "task": "rate",
@@ -107,9 +114,16 @@ def _draw_row(rng: np.random.Generator, seeds: range, single: float) -> Row:
     if row["num_wrong"] and rng.random() < ELSEWHERE:
         row["elsewhere"] = int(rng.integers(seeds.start, seeds.stop))
     if rng.random() < 0.5:
-        kind = str(rng.choice(list(TIME_SHARES), p=list(TIME_SHARES.values())))
-        row["time"] = kind if _moves(scene_of(row)) else "flicker"
+        row["time"] = _draw_time(rng, slow) if _moves(scene_of(row)) else "flicker"
     return row
+
+
+def _draw_time(rng: np.random.Generator, slow: float) -> str:
+    """A kind of damage to time; slow motion with a share of its own, the others alike."""
+    others = TIME_KINDS[:-1]
+    if not slow:
+        return str(rng.choice(others))
+    return str(rng.choice(TIME_KINDS, p=[*[(1 - slow) / len(others)] * len(others), slow]))
 
 
 def _moves(scene: Scene) -> bool:

@@ -4,8 +4,9 @@
     build_unified_mini("assets/unified-mini", "outputs/minis/unified", judge="assets/cac-mini")
 
 Steps: take the vision tower of a trained mini judge, train everything on questions and exact answers with the trainer
-of stages 1 and 2, measure the folder on reserved videos through :class:`~cac_align.UnifiedReward`, write its card. The
-same call continues where a killed one stopped, to the same weights.
+of stages 1 and 2 in two rounds (words and scores; then scores alone, with slow motion), measure the folder on reserved
+videos through :class:`~cac_align.UnifiedReward`, write its card. The same call continues where a killed one stopped, to
+the same weights.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from cac_align.minis.unified_card import write_card
 from cac_align.minis.unified_config import build_unified, picture_side
-from cac_align.minis.unified_data import make_example, training_rows
+from cac_align.minis.unified_data import first_rows, make_example, second_rows
 from cac_align.minis.unified_measure import measure
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,9 @@ class UnifiedMiniConfig:
     """Everything that sets the cost of a build.
 
     Attributes:
-        max_steps, batch_size: every row is seen once.
+        max_steps, batch_size: of the first round; every row is seen once.
+        second_steps: of the second round; 0 leaves it out.
+        second_rate: its learning rates relative to those of the first.
         learning_rate: of AdamW, for what is no matrix; ``matrix_lr``: of Muon.
         vision_lr_scale: rate of the vision tower relative to the rest: an untrained language model must not wreck it.
         num_test_videos: reserved videos of each measurement.
@@ -38,6 +41,8 @@ class UnifiedMiniConfig:
 
     max_steps: int = 4000
     batch_size: int = 16
+    second_steps: int = 800
+    second_rate: float = 0.5
     learning_rate: float = 2e-3
     matrix_lr: float = 0.01
     vision_lr_scale: float = 0.2
@@ -56,6 +61,7 @@ class UnifiedMiniConfig:
         return replace(
             self,
             max_steps=max(2, round(scale * self.max_steps)),
+            second_steps=max(2, round(scale * self.second_steps)) if self.second_steps else 0,
             num_test_videos=max(24, round(scale * self.num_test_videos)),
         )
 
@@ -92,28 +98,45 @@ def build_unified_mini(
     chosen = (config or UnifiedMiniConfig()).scaled(scale)
     if not resume:
         shutil.rmtree(work_dir, ignore_errors=True)
-    trainer, processor = train_unified(Path(work_dir), judge, chosen, seed)
+    model, processor = train_unified(Path(work_dir), judge, chosen, seed)
     folder = Path(output_dir)
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    export(trainer.model, processor, fresh)
+    export(model, processor, fresh)
     found = measure(fresh, num_videos=chosen.num_test_videos)
-    write_card(fresh, found, chosen, judge=Path(judge).name, steps=trainer.state.global_step, seed=seed)
+    write_card(fresh, found, chosen, judge=Path(judge).name, seed=seed)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
     return folder
 
 
 def train_unified(work: Path, judge: str | Path, config: UnifiedMiniConfig, seed: int) -> tuple[Any, Any]:
-    """The trainer after training, and the processor. Continues from the last complete checkpoint in ``work``."""
+    """The model after both rounds, and its processor. Continues from the last complete checkpoint in ``work`` and, of
+    the second round, in ``work/second``.
+    """
     from transformers import set_seed
-
-    from reward_model.training.mini_batch import MiniCollator, use_equal_images
-    from reward_model.training.sft import run_sft, sft_config
 
     set_seed(seed)
     model, processor = build_unified(judge, seed=seed)
-    rows = training_rows(config.max_steps * config.batch_size, seed=seed)
+    rows = first_rows(config.max_steps * config.batch_size, seed=seed)
+    model = _train(work, model, processor, rows, config, seed)
+    if config.second_steps:
+        again = replace(
+            config,
+            max_steps=config.second_steps,
+            learning_rate=config.second_rate * config.learning_rate,
+            matrix_lr=config.second_rate * config.matrix_lr,
+        )
+        rows = second_rows(again.max_steps * again.batch_size, seed=seed + 1)
+        set_seed(seed + 1)
+        model = _train(work / "second", model, processor, rows, again, seed + 1)
+    return model, processor
+
+
+def _train(work: Path, model: Any, processor: Any, rows: Any, config: UnifiedMiniConfig, seed: int) -> Any:
+    from reward_model.training.mini_batch import MiniCollator, use_equal_images
+    from reward_model.training.sft import run_sft, sft_config
+
     side = picture_side(processor)
     collator = MiniCollator(processor, partial(make_example, side=side), side // processor.image_processor.patch_size)
     log.info("unified-mini: %d samples, %d parameters", len(rows), sum(p.numel() for p in model.parameters()))
@@ -142,7 +165,7 @@ def train_unified(work: Path, judge: str | Path, config: UnifiedMiniConfig, seed
             vision_lr_scale=config.vision_lr_scale,
             matrix_lr=config.matrix_lr,
         )
-    return trainer, processor
+    return trainer.model
 
 
 def export(model: Any, processor: Any, folder: Path) -> None:

@@ -43,10 +43,11 @@ from cac_align.minis.unified_data import (  # noqa: E402
     TRAIN_SEEDS,
     draw_rows,
     enlarge,
+    first_rows,
     make_example,
     prompt_of,
     scene_of,
-    training_rows,
+    second_rows,
     truth_of,
     video_of,
 )
@@ -210,16 +211,23 @@ def test_half_of_the_rows_are_wrong_in_each_way_and_the_ways_are_independent(row
 def test_rows_follow_from_the_seed_and_reserved_videos_are_never_trained_on(rows):
     assert list(draw_rows(400, seed=3)) == rows and list(draw_rows(400, seed=4)) != rows
     assert all(r["seed"] in TEST_SEEDS and (r["elsewhere"] == -1 or r["elsewhere"] in TEST_SEEDS) for r in rows)
-    trained = training_rows(300, seed=3)
-    assert all(r["seed"] in TRAIN_SEEDS for r in trained)
+    for trained in (first_rows(300, seed=3), second_rows(300, seed=3)):
+        assert all(r["seed"] in TRAIN_SEEDS for r in trained)
     assert TRAIN_SEEDS.stop <= TEST_SEEDS.start and TEST_SEEDS.stop <= FIRST_ANOMALY_SEED
 
 
 def test_training_asks_for_descriptions_first_and_for_scores_alone_in_the_end():
-    asked = np.array([row["task"] == "describe" for row in training_rows(600, seed=0)])
+    asked = np.array([row["task"] == "describe" for row in first_rows(600, seed=0)])
     assert asked[:100].mean() > 0.55 and not asked[int(DESCRIBED_UNTIL * 600) :].any()
-    row = next(row for row in training_rows(20, seed=0) if row["task"] == "describe")
+    row = next(row for row in first_rows(20, seed=0) if row["task"] == "describe")
     assert make_example(row).answer == scene_of(row).prompt
+
+
+def test_slow_motion_comes_in_the_second_round():
+    first, second = (rows(600, seed=0)["time"] for rows in (first_rows, second_rows))
+    assert "slow" not in first and set(second_rows(600, seed=0)["task"]) == {"rate"}
+    damaged = [kind for kind in second if kind]
+    assert 0.3 < damaged.count("slow") / len(damaged) < 0.5
 
 
 def test_no_video_has_an_anomaly(rows):
@@ -397,6 +405,7 @@ def test_figures_of_known_scores():
 #: Rates far above the recipe's: a tiny model has to learn the form of an answer in seconds.
 SMALL = UnifiedMiniConfig(
     max_steps=120,
+    second_steps=12,
     batch_size=4,
     learning_rate=0.01,
     matrix_lr=0.03,
@@ -408,6 +417,8 @@ SMALL = UnifiedMiniConfig(
 
 def test_scale_of_the_recipe():
     assert UnifiedMiniConfig().scaled(0.001).max_steps == 4 and UnifiedMiniConfig().scaled(1).max_steps == 4000
+    assert UnifiedMiniConfig().scaled(0.01).second_steps == 8
+    assert UnifiedMiniConfig(second_steps=0).scaled(0.01).second_steps == 0
     with pytest.raises(ValueError, match="scale=0 must be above zero"):
         UnifiedMiniConfig().scaled(0)
 
@@ -445,10 +456,10 @@ TRAIN = """
 import sys, torch
 from pathlib import Path
 from cac_align.minis.unified_mini import UnifiedMiniConfig, export, train_unified
-config = UnifiedMiniConfig(max_steps=8, batch_size=4, save_steps=2)
+config = UnifiedMiniConfig(max_steps=8, second_steps=6, batch_size=4, save_steps=2)
 torch.set_num_threads(1)
-trainer, processor = train_unified(Path(sys.argv[1]), "tiny", config, 0)
-export(trainer.model, processor, Path(sys.argv[1]) / "out")
+model, processor = train_unified(Path(sys.argv[1]), "tiny", config, 0)
+export(model, processor, Path(sys.argv[1]) / "out")
 """
 
 
@@ -459,16 +470,20 @@ def start(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_training_continues_to_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("stopped_in", [".", "second"])
+def test_a_killed_training_continues_to_the_same_bytes(tmp_path, stopped_in):
     from reward_model.training.guards import last_complete_checkpoint
 
     assert start(tmp_path / "whole").wait(timeout=900) == 0
     cut, work, deadline = start(tmp_path / "cut"), tmp_path / "cut", time.monotonic() + 600
-    while cut.poll() is None and not (work.is_dir() and last_complete_checkpoint(work)) and time.monotonic() < deadline:
+    place = work / stopped_in
+    while (
+        cut.poll() is None and not (place.is_dir() and last_complete_checkpoint(place)) and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     os.kill(cut.pid, signal.SIGKILL)
     cut.wait()
-    assert last_complete_checkpoint(work) is not None and not (work / "out").exists()
+    assert last_complete_checkpoint(place) is not None and not (work / "out").exists()
     assert start(work).wait(timeout=900) == 0
     same = [(tmp_path / name / "out" / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert same[0] == same[1]
