@@ -19,14 +19,24 @@ NUM_STEPS = 16
 WORST_STEP, WORST_CHANGE = 1.6, 0.4
 #: A single jump counts as at most so many steps.
 LARGEST_STEP = 4.0
+#: Part of its own pace that a video has lost when it is as bad as can be.
+WORST_LOSS = 0.5
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What is shown when: ``order`` (T,) the scene's frame in each frame of the video, ``gain`` (T,) its brightness."""
+    """What is shown when: ``order`` (T,) the scene's frame in each frame of the video, ``gain`` (T,) its brightness;
+    ``pace`` is the speed of a video in slow motion, 1 for others.
+    """
 
     order: np.ndarray
     gain: np.ndarray
+    pace: float = 1.0
+
+    @property
+    def loss(self) -> float:
+        """How much of what should happen is lost to slowness: 0 nothing, 1 as good as all."""
+        return min(1.0, (1 - self.pace) / WORST_LOSS)
 
 
 def draw_timing(kind: str, strength: float, num_frames: int, rng: np.random.Generator) -> Timing:
@@ -40,7 +50,7 @@ def draw_timing(kind: str, strength: float, num_frames: int, rng: np.random.Gene
     Raises:
         ValueError: the kind is unknown.
     """
-    frames, gain = np.arange(num_frames), np.ones(num_frames)
+    frames, gain, pace = np.arange(num_frames), np.ones(num_frames), 1.0
     if kind == "jitter":  # frames are shown too early or too late
         reach = (0.4 + 2.6 * strength) * num_frames / NUM_STEPS
         frames = frames + np.rint(rng.uniform(-reach, reach, num_frames)).astype(int)
@@ -52,18 +62,13 @@ def draw_timing(kind: str, strength: float, num_frames: int, rng: np.random.Gene
     elif kind == "cuts":  # pieces of the video in a random order of places
         frames = _cut(num_frames, 1 + round(5 * strength), rng)
     elif kind == "slow":  # slow motion down to a picture that stands still: some of what should happen never does
-        pace = pace_of(strength)
+        pace = 0.95 - 0.7 * strength if strength < 0.9 else 0.0
         frames = np.rint(rng.uniform(0, (1 - pace) * (num_frames - 1)) + pace * frames).astype(int)
     elif kind == "flicker":
         gain = 1 + (0.1 + 0.5 * strength) * rng.uniform(-1, 1, num_frames)
     elif kind:
         raise ValueError(f"kind={kind!r} must be '' or one of {', '.join(TIME_KINDS)}")
-    return Timing(np.clip(frames, 0, num_frames - 1), gain)
-
-
-def pace_of(strength: float) -> float:
-    """Speed of a slow video, 1 being its own: from 0.9 down; the upper quarter of strengths stands still."""
-    return max(0.0, 0.9 - 1.2 * strength)
+    return Timing(np.clip(frames, 0, num_frames - 1), gain, pace)
 
 
 def _cut(num_frames: int, num_cuts: int, rng: np.random.Generator) -> np.ndarray:
@@ -80,17 +85,17 @@ def _cut(num_frames: int, num_cuts: int, rng: np.random.Generator) -> np.ndarray
 def roughness(timing: Timing, shown: np.ndarray) -> float:
     """How far from smooth the shown frames are: 0 is smooth, 1 the worst.
 
-    The mean error of a step (its length against the true one, in steps of the video's own pace, the largest jump
-    counting 4) over 1.6, plus the mean change of brightness over 0.4; at most 1.
+    The mean error of a step (its length against the one at this pace, in steps of the scene's own, the largest jump
+    counting 4) over 1.6, plus the mean change of brightness over 0.4, plus the loss of slow motion; at most 1.
 
     Args:
         timing: of the video.
         shown: (N,) frames of the video that are looked at, in order.
     """
-    pace = len(timing.order) / NUM_STEPS
-    error = np.abs(np.diff(timing.order[shown]) - np.diff(shown)) / pace
+    step = len(timing.order) / NUM_STEPS
+    error = np.minimum(np.abs(np.diff(timing.order[shown]) - timing.pace * np.diff(shown)) / step, LARGEST_STEP)
     change = np.abs(np.diff(timing.gain[shown]))
-    return float(min(1.0, np.minimum(error, LARGEST_STEP).mean() / WORST_STEP + change.mean() / WORST_CHANGE))
+    return float(min(1.0, error.mean() / WORST_STEP + change.mean() / WORST_CHANGE + timing.loss))
 
 
 def damage_pictures(frames: np.ndarray, kind: str, strength: float, *, seed: int, index: np.ndarray) -> np.ndarray:

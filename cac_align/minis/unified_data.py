@@ -3,8 +3,8 @@
 A row is a few numbers; frames are drawn when they are asked for, so a data set of any size costs no disk and the same
 row always gives the same sample. The truth is exact:
 
-* alignment: 1 + the slots of the prompt (colour, thing, action, background) that the video agrees with; in slow
-  motion the action counts for the part that happens;
+* alignment: 1 + the slots of the prompt (colour, thing, action, background) that the video agrees with; of an
+  action in slow motion a part counts, and at half its pace nothing;
 * physics: 5 - 4 x roughness, the smoothness in time of the frames that are shown (:mod:`.unified_damage`);
 * style: 5 - 4 x the strength of blur, noise or blocks.
 
@@ -34,7 +34,6 @@ from cac_align.minis.unified_damage import (
     brighten,
     damage_pictures,
     draw_timing,
-    pace_of,
     roughness,
 )
 from cac_align.minis.unified_tokenizer import DESCRIBE, Scores, write_answer
@@ -167,9 +166,10 @@ def truth_of(row: Mapping[str, Any]) -> Scores:
     """The scores a row deserves."""
     shown, asked = read_caption(scene_of(row).prompt), read_caption(prompt_of(row))
     agreed = float(agreement(shown, asked))
-    if row["time"] == "slow" and shown.action == asked.action:
-        agreed -= 1 - pace_of(row["time_strength"])
-    rough = roughness(timing_of(row), np.asarray(APS.pick(row["num_frames"])))
+    timing = timing_of(row)
+    if shown.action == asked.action:
+        agreed -= timing.loss
+    rough = roughness(timing, np.asarray(APS.pick(row["num_frames"])))
     return Scores(1 + agreed, 5 - 4 * rough, 5 - 4 * row["picture_strength"] if row["picture"] else 5.0)
 
 
