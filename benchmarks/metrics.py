@@ -1,13 +1,15 @@
 """Seconds per video of each hook against the real ``vbench`` package: same videos, same weights, one run.
 
     cac-align vbench install
-    python benchmarks/metrics.py --videos outputs/videos --rounds 3 --output outputs/benchmarks/metrics.json
+    python benchmarks/metrics.py --videos outputs/videos --rounds 3 --output outputs/benchmarks/metrics.md
+    python benchmarks/metrics.py --random-weights outputs/random-vbench --output benchmarks/results/metrics.md
 
 Each measurement is a process of its own that loads the networks first and then scores every video, ours and the
 package's in turns; what is printed is the median over the rounds of the scoring time, without imports and loading, and
 the peak memory of the process. On a busy machine read the CPU seconds. ``ours, together`` decodes each video once for
 all dimensions. The scores of both are compared, so that a faster wrong answer would show. A dimension whose weights are
-missing is left out and said so.
+missing is left out and said so. ``--random-weights`` makes weights of the real sizes, and two videos if there are none;
+the package then still wants DINO's source code in FOLDER/dino_model/facebookresearch_dino_main.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +88,21 @@ print(json.dumps({
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, required=True, help="folder of mp4 files")
+    parser.add_argument("--videos", type=Path, default=None, help="folder of mp4 files")
     parser.add_argument("--dimensions", nargs="+", default=list(NATIVE), metavar="NAME")
     parser.add_argument("--python", type=Path, default=None, help="of the package's environment")
     parser.add_argument("--cache-dir", type=Path, default=None, help="VBench's weights")
+    parser.add_argument("--random-weights", type=Path, default=None, metavar="FOLDER", help="make weights here")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=16, help="frames at once, ours; the package decides itself")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=None, help="write the figures as JSON")
+    parser.add_argument("--output", type=Path, default=None, help="write the tables as Markdown")
     args = parser.parse_args()
+    if args.random_weights is not None:
+        args.cache_dir = args.random_weights
+        args.videos = make_material(args.random_weights, args.videos)
+    if args.videos is None:
+        parser.error("--videos FOLDER is missing; only --random-weights makes its own")
 
     paths = [str(entry.path.absolute()) for entry in find_videos(args.videos)]
     cache = str(cache_root(args.cache_dir).absolute())
@@ -111,22 +120,71 @@ def main() -> None:
             for kind, (interpreter, code, wanted) in kinds.items():
                 question = json.dumps([wanted, cache, args.device, args.batch_size, paths])
                 runs[kind].append(_run(interpreter, code, question, home))
-    figures = {kind: _summary(found, len(paths)) for kind, found in runs.items()}
-    print(f"{len(paths)} videos, {args.device}, {args.rounds} rounds")
-    print(f"{'':<36}{'s/video':>10}{'range':>18}{'CPU s/video':>13}{'peak MiB':>10}{'GPU MiB':>9}")
+    text = report(args, len(paths), {kind: _summary(found, len(paths)) for kind, found in runs.items()}, runs)
+    print(text)
+    if args.output:
+        write_text(args.output, text)
+
+
+def report(args: argparse.Namespace, count: int, figures: dict[str, Any], runs: dict[str, list[dict[str, Any]]]) -> str:
+    """All figures as Markdown."""
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    weights = "random weights of the real sizes" if args.random_weights else f"weights of {args.cache_dir}"
+    lines = [
+        "# VBench's metrics, here and in the package",
+        "",
+        f"    {' '.join(['python', 'benchmarks/metrics.py', *sys.argv[1:]])}",
+        "",
+        f"{args.device}, {threads} thread(s) of {os.cpu_count()}, torch {version('torch')}, load "
+        f"{os.getloadavg()[0]:.1f} at the end; {count} videos, {weights}, {args.rounds} round(s) in turn.",
+        "",
+        "| | s/video | range | processor s/video | peak MiB | GPU MiB |",
+        "|---|---|---|---|---|---|",
+    ]
     for kind, f in figures.items():
         gpu = "-" if f["gpu_mib"] is None else f"{f['gpu_mib']:.0f}"
-        spread = f"{f['low']:.3f}-{f['high']:.3f}"
-        print(
-            f"{kind:<36}{f['seconds_per_video']:>10.3f}{spread:>18}{f['cpu_seconds_per_video']:>13.3f}{f['peak_mib']:>10.0f}{gpu:>9}"
+        lines.append(
+            f"| {kind} | {f['seconds_per_video']:.2f} | {f['low']:.2f} to {f['high']:.2f} "
+            f"| {f['cpu_seconds_per_video']:.2f} | {f['peak_mib']:.0f} | {gpu} |"
         )
-    gaps = {name: _gap(name, runs) for name in names}
-    for name, gap in gaps.items():
-        faster = figures[f"package, {name}"]["seconds_per_video"] / figures[f"ours, {name}"]["seconds_per_video"]
-        print(f"{name:<36}{faster:.2f} times as fast, largest difference {gap:.1e}")
-    if args.output:
-        data = {"args": {k: str(v) for k, v in vars(args).items()}, "figures": figures, "largest_difference": gaps}
-        write_text(args.output, json.dumps(data, indent=1) + "\n")
+    lines += [
+        "",
+        "| package / ours | seconds | processor | largest difference of a score |",
+        "|---|---|---|---|",
+    ]
+    names = [kind.removeprefix("package, ") for kind in figures if kind.startswith("package, ")]
+    for name in names:
+        ratios = (_ratio(figures, key, [name], f"ours, {name}") for key in ("seconds", "cpu_seconds"))
+        lines.append("| {} | {:.2f} | {:.2f} | {:.1e} |".format(name, *ratios, _gap(name, runs)))
+    ratios = (_ratio(figures, key, names, "ours, together") for key in ("seconds", "cpu_seconds"))
+    return "\n".join([*lines, "| all, ours together | {:.2f} | {:.2f} | |".format(*ratios), ""])
+
+
+def _ratio(figures: dict[str, Any], key: str, names: list[str], ours: str) -> float:
+    """How many times as long the package takes for these dimensions, one after another."""
+    package = sum(figures[f"package, {name}"][f"{key}_per_video"] for name in names)
+    return float(package / figures[ours][f"{key}_per_video"])
+
+
+def make_material(folder: Path, videos: Path | None) -> Path:
+    """Random weights of the real sizes in ``folder``, unless they are there, and two videos if none are given: 9 frames
+    of 240 x 416 at 8 fps. Returns the folder of the videos.
+    """
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cac_align" / "metrics"))
+    from vbench_standins import moving_texture, write_weights
+
+    from cac_align.metrics.lossless import write_lossless
+
+    done = folder / "complete"
+    if not done.is_file():
+        write_weights(folder, full_clip=True)
+        write_text(done, "random weights of the real sizes\n")
+    if videos is None:
+        videos = folder / "videos"
+        videos.mkdir(exist_ok=True)
+        for seed, speed in ((1, 2), (2, 9)):
+            write_lossless(videos / f"texture-{seed}.mp4", moving_texture(9, 240, 416, speed, seed=seed), 8.0)
+    return videos
 
 
 def _has_weights(name: str, cache: str) -> bool:

@@ -33,9 +33,14 @@ DIMENSIONS = (
 
 
 def make_frames(name: str) -> np.ndarray:
-    """(T, H, W, 3) uint8: a smooth texture that moves over a still one, with a little noise."""
+    """(T, H, W, 3) uint8: the video of that name."""
     num, height, width, _, speed = VIDEOS[name]
-    random = np.random.RandomState(sum(map(ord, name)))
+    return moving_texture(num, height, width, speed, seed=sum(map(ord, name)))
+
+
+def moving_texture(num: int, height: int, width: int, speed: int, *, seed: int) -> np.ndarray:
+    """(T, H, W, 3) uint8: a smooth texture that moves over a still one, with a little noise."""
+    random = np.random.RandomState(seed)
     coarse = random.randint(0, 256, (height // 8 + 2, width // 8 + 2, 3)).astype(np.float64)
     ground = coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
     ground = sum(np.roll(ground, k, (0, 1)) for k in range(8)) / 8
@@ -85,16 +90,20 @@ def randomise(state: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
     return found
 
 
-def write_weights(root: Path, *, width: int = 768, depth: int = 12, musiq_depth: int = 14) -> Path:
+def write_weights(
+    root: Path, *, width: int = 768, depth: int = 12, musiq_depth: int = 14, full_clip: bool = False
+) -> Path:
     """A cache folder with weights for every native dimension.
 
-    The package fixes the sizes of DINO and MUSIQ (the defaults here); smaller ones are for us alone.
+    The package fixes the sizes of DINO and MUSIQ (the defaults here); smaller ones are for us alone. CLIP's are small
+    unless asked for at full size (1.3 GB): that is for measuring time.
     """
     _save(root / weights.DINO_B16.path, dino(width, depth))
     _save(root / weights.MUSIQ_SPAQ.path, musiq(musiq_depth))
     _save(root / weights.RAFT_THINGS.path, {f"module.{k}": v for k, v in raft().items()})
-    _save_archive(root / weights.CLIP_B32.path, clip_tower(128, 2, 32, 64, seed=4))
-    _save_archive(root / weights.CLIP_L14.path, clip_tower(64, 2, 14, 768, seed=5))
+    b32, l14 = ((768, 12, 32, 512), (1024, 24, 14, 768)) if full_clip else ((128, 2, 32, 64), (64, 2, 14, 768))
+    _save_archive(root / weights.CLIP_B32.path, clip_tower(*b32, seed=4))
+    _save_archive(root / weights.CLIP_L14.path, clip_tower(*l14, seed=5))
     _save(root / weights.AESTHETIC_HEAD.path, {"weight": Noise(6)((1, 768), 10.0), "bias": torch.tensor([5.0])})
     return root
 
