@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import cac_align
 from cac_align.commands import best_of_n, data, doctor, rate, report, score, vbench
@@ -34,6 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake is one line on stderr, never a traceback."""
     args = build_parser().parse_args(argv)
+    if argv is None:
+        warnings.formatwarning = _warning_line
     from cac_align.rewards.base import RewardError
     from reward_model.backends.base import BackendError
 
@@ -46,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cac-align: interrupted", file=sys.stderr)
         return 130
+
+
+def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as people at a terminal want it: without the line of code it comes from."""
+    return f"cac-align: warning: {message}\n"
 
 
 def _fail(error: Exception, code: int) -> int:

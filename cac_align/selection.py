@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from cac_align import candidates as draw
 from cac_align import run_folder
+from cac_align.readout_note import readout_note
 from cac_align.rewards.base import RewardError, check_callable, evaluate, reward_name
 from cac_align.rewards.composite import CompositeReward
 from reward_model.video import check_fps
@@ -59,9 +60,11 @@ class BestOfNOutput:
     def _line(self, k: int) -> str:
         score, verdict = self.scores[k], self.verdicts[k]
         if score is None:
-            return f"candidate {k + 1}    -     could not judge: {self.reasons[k]}"
+            return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
         found = ", ".join(t.value for t in verdict.types) if verdict else ""
-        return f"candidate {k + 1}  {score:.4f}  {verdict.status if verdict else ''}  {found}".rstrip()
+        note = readout_note(verdict, score)
+        said = "  ".join(part for part in (found, f"({note})" if note else "") if part)
+        return f"candidate {k:02d}  {score:.4f}  {verdict.status if verdict else ''}  {said}".rstrip()
 
     def save(self, directory: str | Path) -> Path:
         """Writes ``best.mp4``, ``candidates/*.mp4``, ``result.json`` and ``report.html``; each file is written whole or

@@ -53,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
         from PIL import Image
 
         pipe_kwargs["image"] = Image.open(args.image).convert("RGB")
+    pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload)
+    pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
     output = best_of_n(
-        load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload),
+        pipe,
         args.prompt,
         reward=reward,
         n=args.n,
@@ -76,7 +78,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str | None = Non
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = getattr(torch, dtype) if dtype else torch.bfloat16 if device.startswith("cuda") else torch.float32
-    pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=precision)
+    pipe = DiffusionPipeline.from_pretrained(model, dtype=precision)
     if cpu_offload:
         pipe.enable_model_cpu_offload(device=device)
         return pipe

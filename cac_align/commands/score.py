@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_reward
+from cac_align.readout_note import readout_note
 
 if TYPE_CHECKING:
     from reward_model.schema import Verdict
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     videos = [_decoded(path, args.fps) for path in args.videos] if args.overlay else args.videos
     verdicts = build_reward(args).judge_batch(videos, prompts, fps=args.fps)
     if args.overlay:
-        _write_overlays(args.overlay, args.videos, videos, verdicts)
+        for path in _write_overlays(args.overlay, args.videos, videos, verdicts):
+            print(path, file=sys.stderr)
     if args.json:
         print(json.dumps([_record(v, path) for v, path in zip(verdicts, args.videos, strict=True)], indent=1))
     for verdict, path in zip(verdicts, args.videos, strict=True):
@@ -63,7 +65,9 @@ def _line(verdict: Verdict, path: str) -> str:
         f"{a.type.value} {start:.2f}-{end:.2f} s" + (f": {a.reason}" if a.reason else "")
         for a, (start, end) in zip(verdict.anomalies, times, strict=True)
     )
-    return f"{verdict.score:.4f}  {verdict.status or '-':<8}  {path}" + (f"  {found}" if found else "")
+    note = readout_note(verdict, verdict.score)
+    said = [path, found, f"({note})" if note else ""]
+    return f"{verdict.score:.4f}  {verdict.status or '-':<8}  " + "  ".join(part for part in said if part)
 
 
 def _record(verdict: Verdict, path: str) -> dict[str, Any]:
@@ -88,14 +92,16 @@ def _decoded(path: str, fps: float | None) -> Any:
         return path
 
 
-def _write_overlays(folder: Path, paths: list[str], videos: list[Any], verdicts: list[Verdict]) -> None:
+def _write_overlays(folder: Path, paths: list[str], videos: list[Any], verdicts: list[Verdict]) -> list[Path]:
     from cac_align.report.overlay import write_overlay
 
     taken: set[str] = set()
+    written = []
     for path, video, verdict in zip(paths, videos, verdicts, strict=True):
         if verdict.status is None:
             continue
         stem = Path(path).stem
         name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(paths) + 2))) if n not in taken)
         taken.add(name)
-        write_overlay(folder / f"{name}.mp4", video.frames, verdict, verdict.fps)
+        written.append(write_overlay(folder / f"{name}.mp4", video.frames, verdict, verdict.fps))
+    return written

@@ -68,8 +68,8 @@ def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:
         name = DiffusionPipeline.load_config(config.model, **where)["_class_name"]
         if name not in kinds:
             raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
-        vae = AutoencoderKLWan.from_pretrained(config.model, subfolder="vae", torch_dtype=torch.float32, **where)
-        pipe = kinds[name].from_pretrained(config.model, vae=vae, torch_dtype=dtype, **parts, **where)
+        vae = AutoencoderKLWan.from_pretrained(config.model, subfolder="vae", dtype=torch.float32, **where)
+        pipe = kinds[name].from_pretrained(config.model, vae=vae, dtype=dtype, **parts, **where)
     except OSError as error:
         raise ValueError(f"model={config.model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     return pipe

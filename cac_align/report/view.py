@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cac_align.readout_note import readout_note
 from cac_align.report.media import thumbnail_uri
 from reward_model.schema import Anomaly, Verdict
 
@@ -35,7 +36,7 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
     return {
         **entry,
         "rank": rank,
-        "number": entry["index"] + 1,
+        "number": f"{entry['index']:02d}",
         "status": status or ("none" if entry["score"] is None else "scored"),
         "status_label": STATUS_LABELS[status] if verdict or entry["score"] is None else "Scored",
         "summary": _summary(verdict, entry),
@@ -172,11 +173,8 @@ def _summary(verdict: Verdict | None, entry: Mapping[str, Any]) -> str:
     if verdict.forced:
         return f"The judge's answer could not be read in full; it finds \u201c{verdict.status}\u201d the likelier word."
     text = _clean(verdict) if verdict.status == "normal" else _faulty(verdict)
-    if verdict.readout != "paper" and (entry["score"] or 0.0) < 0.5 and verdict.status == "normal":
-        text += " Before reasoning, where the score is read, it leaned towards an anomaly."
-    elif verdict.readout != "paper" and (entry["score"] or 0.0) > 0.5 and verdict.status == "abnormal":
-        text += " Before reasoning, where the score is read, it leaned towards normal."
-    return text
+    note = readout_note(verdict, entry["score"])
+    return f"{text} {note[0].upper()}{note[1:]}." if note else text
 
 
 def _clean(verdict: Verdict) -> str:
@@ -211,8 +209,8 @@ def signed(value: float | None) -> str:
 
 
 def score_digits(scores: Sequence[float | None]) -> int:
-    """Decimals that keep different scores apart, 3 to 6."""
-    known = {s for s in scores if s is not None}
+    """Decimals that keep different scores apart from each other, and from 0 and 1: 3 to 6."""
+    known = {s for s in scores if s is not None} | {0.0, 1.0}
     return next((d for d in range(3, 6) if len({f"{s:.{d}f}" for s in known}) == len(known)), 6)
 
 

@@ -51,7 +51,7 @@ def test_score_names_the_broken_file_and_scores_the_other(capsys, clip, judge_fo
     assert len(problems) == 2
     assert "broken.mp4" in problems[0]
     assert "no video file" in problems[1]
-    assert [p.name for p in overlays.iterdir()] == ["clip.mp4"]
+    assert [p.name for p in overlays.iterdir()] == ["clip.mp4"] and str(overlays / "clip.mp4") in err.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,16 @@ def test_help_and_version_need_no_torch():
     assert done.stdout.startswith("cac-align 0.")
 
 
+def test_warnings_of_the_program_are_one_line_without_code():
+    """Run as a program: in process the way warnings look is the caller's."""
+    code = (
+        "import sys, warnings\nfrom cac_align.cli import main\nsys.argv = ['cac-align', 'report', 'nowhere']\n"
+        "code = main()\nwarnings.warn('the judge is small')\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == "cac-align: warning: the judge is small"
+
+
 def test_best_of_n_and_report(capsys, judge_folder, wan_pipe, tmp_path):
     wan_pipe.save_pretrained(tmp_path / "pipe")
     out = tmp_path / "out"
@@ -115,6 +125,8 @@ def test_best_of_n_and_report(capsys, judge_folder, wan_pipe, tmp_path):
     lines = text.splitlines()
     assert lines[-1] == str(out / "report.html")
     assert [line[:2] for line in lines[-3:-1]] == ["1.", "2."]
+    named = {line.split()[2] for line in lines[-3:-1]}
+    assert named == {path.stem for path in (out / "candidates").glob("*.mp4")} == {"00", "01"}
     page = (out / "report.html").read_text()
     (out / "report.html").unlink()
     assert run(capsys, "report", out)[0] == 0

@@ -110,7 +110,7 @@ def test_page_fetches_nothing(saved):
 
 def test_page_says_what_was_found(saved):
     words = " ".join(" ".join(Page(saved.read_text()).words).split())
-    for expected in ("Chosen: candidate 2", "Object Distortion", "Could not judge", "log-odds +3.90", "splits in two"):
+    for expected in ("Chosen: candidate 01", "Object Distortion", "Could not judge", "log-odds +3.90", "splits in two"):
         assert expected in words
 
 
@@ -214,6 +214,7 @@ def test_small_texts():
     assert signed(-1.5) == "\u22121.50"
     assert signed(None) == ""
     assert (score_digits([0.5, 0.25]), score_digits([0.99991, 0.99992, None])) == (3, 5)
+    assert (score_digits([0.0002, 0.3]), score_digits([0.0, 1.0, 0.5])) == (4, 3)
     assert visible("a\x07b\u2066c\nd") == "a\u2407b\ufffdc\nd"
     assert flatten({"a_b": {"c": 1, "d": None}, "e": [1, 2]}) == [
         ("a b \u203a c", "1"),
