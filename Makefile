@@ -41,5 +41,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("cac-align needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo 'Installing the packages into $(VENV), about 6 GB, once ...'
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --quiet -c constraints.txt -e '.[all,dev]'
 	@touch $(READY)
