@@ -100,7 +100,14 @@ def parse(arguments: list[str] | None) -> Any:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/flow_grpo")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the file")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings that win over the file; may be given several times",
+    )
     parser.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
     parser.add_argument("--dry-run", action="store_true", help="print the plan without loading a weight, and stop")
     parser.add_argument("--list-settings", action="store_true", help="print every setting and its meaning")

@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
+    from reward_model.training.grpo_card import grpo_card
     from reward_model.training.grpo_config import GrpoConfig, read_yaml
     from reward_model.training.grpo_setup import changed, describe, open_trainer, plan_config
     from reward_model.training.plan import print_plan
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
         if main_process:
             print(describe(trainer, settings), flush=True)
         trainer.train(resume=not args.restart)
-        folder = trainer.export(Path(trainer.config.output_dir) / "judge")
+        card = grpo_card(trainer, settings)
+        folder = trainer.export(Path(trainer.config.output_dir) / "judge", card)
         if main_process:
             print("judge:", folder)
 
@@ -57,7 +59,14 @@ def parse(arguments: list[str] | None) -> Any:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/stage3")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the file")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings that win over the file; may be given several times",
+    )
     parser.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
     parser.add_argument(
         "--dry-run",
@@ -71,5 +80,5 @@ def parse(arguments: list[str] | None) -> Any:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")

@@ -62,7 +62,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/table2")
     parser.add_argument("--output", type=Path, default=None, help="folder, in place of the config's output_dir")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings that win over the file")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings that win over the file; may be given several times",
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     parser.add_argument("--only-row", default=None, metavar="NAME", help="work for this row only")
     parser.add_argument("--seed", type=int, default=None, help="work for this training seed only")

@@ -93,12 +93,16 @@ def model_card(
     metrics: Mapping[str, float],
     trainable: str,
     demo_scale: bool,
+    method: str = "supervised fine-tuning",
+    measured: str = "",
 ) -> str:
     """The README.md: what was trained on what, how, and what was measured while it trained (nothing else).
 
     Args:
         metrics: measured values, such as the held-out loss; empty leaves the section out.
         trainable: lines of :func:`reward_model.training.lora.describe_trainable`.
+        method: how the stage trains.
+        measured: what the metrics are of, where their names do not say it.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -112,14 +116,15 @@ def model_card(
     rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
     parts = [
         f"---\n{header.to_yaml()}\n---\n\n# {title}",
-        f"A two-turn judge of generated video after {stage} (supervised fine-tuning), started from `{base_model}`.",
+        f"A two-turn judge of generated video after {stage} ({method}), started from `{base_model}`.",
         'Load it with `CaCReward("<this folder>")`; `judge.json` holds how it has to be asked.',
         f"## Data\n\n{data}.",
         f"## Training\n\n| setting | value |\n|---|---|\n{rows}\n\n```\n{trainable}\n```",
     ]
     if metrics:
         lines = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())
-        parts.append(f"## Measured during training\n\n| metric | value |\n|---|---|\n{lines}")
+        of_what = f"Of {measured}.\n\n" if measured else ""
+        parts.append(f"## Measured during training\n\n{of_what}| metric | value |\n|---|---|\n{lines}")
     else:
         parts.append("## Measured\n\nNothing was measured on held-out data during this training.")
     if demo_scale:

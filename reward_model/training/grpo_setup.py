@@ -68,7 +68,7 @@ def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
 
 def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     """What ``--dry-run`` plans for; ``plan`` in the settings may name ``model``, ``num_gpus``, ``peak_tflops`` and
-    other fields of :class:`~reward_model.training.plan.PlanConfig`.
+    other fields of :class:`~reward_model.training.plan.PlanConfig`; no GPU (0) is a CPU.
 
     A step is counted as the training passes of its rollouts, each as long as a scan; drawing them and the reference
     pass come on top.
@@ -86,7 +86,7 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
         "model": settings.get("model"),
         "lora_r": config.lora_r if config.use_lora else None,
         "steps": config.max_steps,
-        "accumulation": max(1, math.ceil(rollouts / gpus)),
+        "accumulation": max(1, math.ceil(rollouts / max(1, gpus))),
         "num_gpus": gpus,
         "gradient_checkpointing": config.gradient_checkpointing,
     }

@@ -418,8 +418,12 @@ class GrpoTrainer:
         folder, keep = Path(self.config.output_dir), self.config.save_total_limit
         return save_checkpoint(self.accelerator, folder, self.step, state, self.random, keep)
 
-    def export(self, folder: str | Path) -> Path:
-        """Writes the trained judge as a folder any backend loads; LoRA is merged, so this ends the training."""
+    def export(self, folder: str | Path, card: str | None = None) -> Path:
+        """Writes the trained judge as a folder any backend loads; LoRA is merged, so this ends the training.
+
+        Args:
+            card: text of its README.md; None keeps the one that is there.
+        """
         bare = self.accelerator.unwrap_model(self.policy).model
         state = None
         if self._sharded:
@@ -428,7 +432,7 @@ class GrpoTrainer:
         elif self.config.use_lora:
             bare = bare.merge_and_unload()
         if self.accelerator.is_main_process:
-            write_judge(bare, self.processor, folder, self.judge_file, state)
+            write_judge(bare, self.processor, folder, self.judge_file, state, card)
         self.accelerator.wait_for_everyone()
         return Path(folder)
 

@@ -9,14 +9,16 @@ from typing import Any
 from reward_model.config import JUDGE_FILE
 
 
-def write_judge(model: Any, processor: Any, folder: str | Path, judge_file: str, state: Any = None) -> Path:
-    """Writes a loadable judge: weights, processor and ``judge.json``; an older one is replaced at the end, its
-    README.md kept.
+def write_judge(
+    model: Any, processor: Any, folder: str | Path, judge_file: str, state: Any = None, card: str | None = None
+) -> Path:
+    """Writes a loadable judge: weights, processor and ``judge.json``; an older one is replaced at the end.
 
     Args:
         model: the bare model; LoRA must be merged before.
         judge_file: text of ``judge.json``.
         state: gathered state dict where weights are sharded.
+        card: text of the README.md; None keeps that of the older judge.
     """
     folder = Path(folder)
     fresh = folder.with_name(folder.name + ".new")
@@ -27,8 +29,10 @@ def write_judge(model: Any, processor: Any, folder: str | Path, judge_file: str,
     for weights in fresh.glob("*.safetensors"):
         weights.chmod(0o644)
     (fresh / JUDGE_FILE).write_text(judge_file, encoding="utf-8")
-    if (card := folder / "README.md").is_file():
-        shutil.copy2(card, fresh / "README.md")
+    if card is not None:
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+    elif (kept := folder / "README.md").is_file():
+        shutil.copy2(kept, fresh / "README.md")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

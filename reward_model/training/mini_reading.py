@@ -10,6 +10,7 @@ answer tells the model of an event in one word of sixty. This is not part of the
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,16 @@ import torch
 from torch import distributed, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from reward_model.training.gradients import average_gradients
+from reward_model.training.grpo_state import fingerprint
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_data import draw_rows, make_example
 from reward_model.training.muon import MuonAdamW, divide_parameters
 from reward_model.training.sft import IGNORE, Example
+from reward_model.training.warmup_state import WarmupState
 from reward_model.world.kinds import KINDS
 from reward_model.world.narration import NORMAL_STATE, read_states
 
@@ -56,7 +61,15 @@ def mark_labels(answer: str) -> list[int]:
 
 
 def warm_up_reading(
-    model: Any, collator: MiniCollator, *, steps: int, batch: int = 16, seed: int = 0, num_workers: int = 0
+    model: Any,
+    collator: MiniCollator,
+    *,
+    steps: int,
+    batch: int = 16,
+    seed: int = 0,
+    num_workers: int = 0,
+    state_file: Path | None = None,
+    progress: bool = False,
 ) -> float:
     """Trains the whole model in place; returns the share of anomalous frames that are found again at the end.
 
@@ -69,8 +82,11 @@ def warm_up_reading(
             40 %.
         seed: of the videos and the heads.
         num_workers: processes that draw videos ahead (0: this one); the result does not depend on it.
+        state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
+        progress: show a bar with the time left.
     """
     rank = distributed.get_rank() if distributed.is_initialized() else 0
+    run = {"steps": steps, "batch": batch, "seed": seed, "start": fingerprint(model)}
     torch.manual_seed(seed)
     width, depth = model.config.text_config.hidden_size, model.config.text_config.num_hidden_layers
     # Marks behind pictures from where frames have been compared, marks that are asked for at the end.
@@ -81,11 +97,14 @@ def warm_up_reading(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / (0.03 * steps), max(0.02, (1 - step / steps) / 0.4))
     )
-    drawn = DataLoader(MarkedPrompts(collator, steps, batch, seed, rank), batch_size=None, num_workers=num_workers)
-    right = 0.0
+    state = WarmupState(state_file, {"model": model, "heads": heads}, [optimizer], [schedule], run)
+    first, right = state.load()
+    prompts = MarkedPrompts(collator, steps, batch, seed, rank)
+    drawn = DataLoader(prompts, batch_size=None, sampler=range(first, steps), num_workers=num_workers)
+    bar = tqdm(drawn, "reading warm-up", total=steps, initial=first, disable=not progress or rank != 0)
     model.train()
-    with use_equal_images(model):
-        for step, (inputs, shown, asked) in enumerate(drawn):
+    with use_equal_images(model), logging_redirect_tqdm():
+        for step, (inputs, shown, asked) in enumerate(bar, first):
             states = model.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
             guesses = [head(states[k][shown.places]) for head, k in zip(heads[:-1], layers, strict=False)]
             found = heads[-1](states[depth][asked.places])
@@ -102,6 +121,7 @@ def warm_up_reading(
             right += 0.05 * (share - right)
             if rank == 0 and (step % 25 == 0 or step == steps - 1):
                 log.info("reading warm-up step %d/%d: loss %.3f, found right %.3f", step, steps, loss.item(), right)
+            state.keep(step + 1, right)
     model.eval()
     return right
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,15 @@ import torch
 from torch import distributed, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from reward_model.training.gradients import average_gradients
+from reward_model.training.grpo_state import fingerprint
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_config import fourier
 from reward_model.training.mini_frames import HEADS, NONE, Frames, draw_frames
+from reward_model.training.warmup_state import WarmupState
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,8 @@ def warm_up_vision(
     learning_rate: float = 2e-3,
     seed: int = 0,
     num_workers: int = 0,
+    state_file: Path | None = None,
+    progress: bool = False,
 ) -> float:
     """Trains ``model.model.visual`` in place; returns the share of frames whose state the heads get right at the end.
 
@@ -57,17 +64,23 @@ def warm_up_vision(
             from 40 % on.
         seed: of the frames and the heads.
         num_workers: processes that draw frames ahead (0: this one); the result does not depend on it.
+        state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
+        progress: show a bar with the time left.
     """
     tower, rank = model.model.visual, distributed.get_rank() if distributed.is_initialized() else 0
+    run = {"steps": steps, "batch": batch, "seed": seed, "rate": learning_rate, "start": fingerprint(tower)}
     torch.manual_seed(seed)
     init_vision(model, collator, draw_frames(512, np_rng(seed, 13)).pictures)
     heads = WarmupHeads(tower, model.config.text_config.hidden_size)
     optimizers, schedules = _optimizers(tower, heads, learning_rate, steps)
-    drawn = DataLoader(_Draws(steps, batch, seed, rank), batch_size=None, num_workers=num_workers)
-    right = 0.0
+    state = WarmupState(state_file, {"tower": tower, "heads": heads}, optimizers, schedules, run)
+    first, right = state.load()
+    draws = _Draws(steps, batch, seed, rank)
+    drawn = DataLoader(draws, batch_size=None, sampler=range(first, steps), num_workers=num_workers)
+    bar = tqdm(drawn, "vision warm-up", total=steps, initial=first, disable=not progress or rank != 0)
     tower.train()
-    with use_equal_images(model):
-        for step, frames in enumerate(drawn):
+    with use_equal_images(model), logging_redirect_tqdm():
+        for step, frames in enumerate(bar, first):
             inputs = collator.vision_inputs(frames.pictures)
             loss, share = heads.loss(model.model.get_image_features(**inputs, return_dict=True), frames)
             for optimizer in optimizers:
@@ -80,6 +93,7 @@ def warm_up_vision(
             right += 0.05 * (share - right)
             if rank == 0 and (step % 50 == 0 or step == steps - 1):
                 log.info("vision warm-up step %d/%d: loss %.3f, state right %.3f", step, steps, loss.item(), right)
+            state.keep(step + 1, right)
     heads.remove()
     tower.eval()
     return right

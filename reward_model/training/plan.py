@@ -31,7 +31,8 @@ class PlanConfig:
         model: ``"Qwen/Qwen3-VL-8B-Instruct"``, ``"mini"``, or a local folder with a config.json.
         stage: printed only.
         lora_r: rank of LoRA; None trains all parameters.
-        steps, per_device_batch, accumulation, num_gpus: their product with the seconds of a sample is the time.
+        steps, per_device_batch, accumulation, num_gpus: their product with the seconds of a sample is the time. No GPU
+            (0) is a process on a CPU: nothing is said of time, because a CPU has no peak rate to go by.
         num_frames, height, width: frames of a sample and their size in pixels as the processor receives them.
         max_pixels: the processor's limit for one frame; larger frames are shrunk to it.
         prompt_tokens, answer_tokens: text around the frames, and the answer.
@@ -92,6 +93,13 @@ class Plan:
             f"  a sample: {c.num_frames} frames x {self.frame_tokens} visual tokens + {c.prompt_tokens} of prompt "
             f"+ {c.answer_tokens} of answer = {self.tokens:,} tokens",
             "",
+            *(self._on_gpus() if c.num_gpus else self._on_cpu()),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _on_gpus(self) -> list[str]:
+        c = self.config
+        lines = [
             f"Memory per GPU, ESTIMATE in GiB ({c.num_gpus} GPUs, {c.per_device_batch} sample(s) each, "
             f"gradient checkpointing {'on' if c.gradient_checkpointing else 'off'}):",
             f"  {'':16}" + "".join(f"{name:>14}" for name in next(iter(self.memory.values()))) + f"{'fits':>8}",
@@ -106,8 +114,18 @@ class Plan:
             f"Time, ESTIMATE: {samples} samples a step, {self.flops_per_step:.3g} FLOPs a step, {c.steps:,} steps, "
             f"{c.num_gpus} x {c.peak_tflops:g} TFLOP/s",
         ]
-        lines += [f"  at {share:.0%} of peak: {hours:10.2f} h" for share, hours in self.hours.items()]
-        return "\n".join(lines) + "\n"
+        return lines + [f"  at {share:.0%} of peak: {hours:10.2f} h" for share, hours in self.hours.items()]
+
+    def _on_cpu(self) -> list[str]:
+        c = self.config
+        samples = c.per_device_batch * c.accumulation
+        [row] = self.memory.values()
+        return [
+            "Memory of a process on the CPU, ESTIMATE in GiB: "
+            + ", ".join(f"{name} {value:.2f}" for name, value in row.items()),
+            f"Work of a process: {samples} samples a step x {c.steps:,} steps = {samples * c.steps:,} samples. The bar "
+            "tells the time left once it runs.",
+        ]
 
 
 def qwen3_vl_8b_config() -> Any:
@@ -203,8 +221,9 @@ def make_plan(config: PlanConfig) -> Plan:
     )
     tokens = config.num_frames * frame_tokens + config.prompt_tokens + config.answer_tokens
     sample = sample_flops(shape, config, frame_tokens, tokens)
-    step = sample * config.per_device_batch * config.accumulation * config.num_gpus
+    step = sample * config.per_device_batch * config.accumulation * max(1, config.num_gpus)
     peak = config.num_gpus * config.peak_tflops * 1e12
+    shares = config.utilisations if peak else ()
     return Plan(
         config=config,
         parts=parts,
@@ -213,7 +232,7 @@ def make_plan(config: PlanConfig) -> Plan:
         tokens=tokens,
         memory=memory_plan(shape, config, parts, frame_tokens, tokens),
         flops_per_step=step,
-        hours={share: step * config.steps / (peak * share) / 3600 for share in config.utilisations},
+        hours={share: step * config.steps / (peak * share) / 3600 for share in shares},
     )
 
 
@@ -265,20 +284,23 @@ def sample_flops(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int)
 
 
 def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
-    """What one micro-batch keeps for the backward pass, bf16 with fused attention.
+    """What one micro-batch keeps for the backward pass, with fused attention; in bf16, on a CPU in float32.
 
     Saved per token of a layer: both norms' inputs and outputs, queries, keys, values, attention output (LLM: gate, up
     and their product). With checkpointing only each layer's input stays, plus one layer at work. The head's float32
     logits exist at answer tokens only, once forward and once backward.
     """
     vision, text = shape.vision_config, shape.text_config
+    value = HALF if config.num_gpus else WEIGHT
     patches = config.num_frames * frame_tokens * vision.spatial_merge_size**2
     keys = 2 * text.num_key_value_heads * text.head_dim
     queries = 2 * text.num_attention_heads * text.head_dim
-    llm_layer = HALF * tokens * (4 * text.hidden_size + queries + keys + 4 * text.intermediate_size)
-    vit_layer = HALF * patches * (8 * vision.hidden_size + 2 * vision.intermediate_size)
+    llm_layer = value * tokens * (4 * text.hidden_size + queries + keys + 4 * text.intermediate_size)
+    vit_layer = value * patches * (8 * vision.hidden_size + 2 * vision.intermediate_size)
     if config.gradient_checkpointing:
-        kept = HALF * (tokens * text.hidden_size * text.num_hidden_layers + patches * vision.hidden_size * vision.depth)
+        kept = value * (
+            tokens * text.hidden_size * text.num_hidden_layers + patches * vision.hidden_size * vision.depth
+        )
         body = kept + max(llm_layer, vit_layer)
     else:
         body = llm_layer * text.num_hidden_layers + vit_layer * vision.depth
@@ -291,7 +313,8 @@ def memory_plan(
     """GiB per GPU of weights, gradients, optimiser and activations under the three usual layouts.
 
     Full-parameter training holds float32 weights and computes in bf16 (bf16 copies of all weights under DDP and
-    ZeRO-2, of two layers under FSDP or ZeRO-3); LoRA holds the frozen base in bf16 and float32 adapters.
+    ZeRO-2, of two layers under FSDP or ZeRO-3); LoRA holds the frozen base in bf16 and float32 adapters. On a CPU there
+    is one layout and everything is float32.
     """
     total, trainable = (sum(column) for column in zip(*parts.values(), strict=True))
     frozen = (total - trainable) * HALF
@@ -299,11 +322,13 @@ def memory_plan(
     copies = trainable * HALF
     gathered = 2 * HALF * max_layer_parameters(shape)
     n, activations = config.num_gpus, activation_bytes(shape, config, frame_tokens, tokens)
-    layouts = {
-        "DDP": (weights + copies, trainable * GRADIENT, trainable * ADAM),
-        "ZeRO-2": (weights + copies, trainable * GRADIENT / n, trainable * ADAM / n),
-        "FSDP / ZeRO-3": (weights / n + gathered, trainable * GRADIENT / n, trainable * ADAM / n),
-    }
+    layouts: dict[str, tuple[float, float, float]] = {"CPU": (total * WEIGHT, trainable * GRADIENT, trainable * ADAM)}
+    if n:
+        layouts = {
+            "DDP": (weights + copies, trainable * GRADIENT, trainable * ADAM),
+            "ZeRO-2": (weights + copies, trainable * GRADIENT / n, trainable * ADAM / n),
+            "FSDP / ZeRO-3": (weights / n + gathered, trainable * GRADIENT / n, trainable * ADAM / n),
+        }
     names = ("weights", "gradients", "optimiser", "activations", "sum")
     rows = {name: (*row, activations, sum(row) + activations) for name, row in layouts.items()}
     return {name: {column: value / GIB for column, value in zip(names, row, strict=True)} for name, row in rows.items()}

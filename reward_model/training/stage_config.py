@@ -6,6 +6,7 @@ TRL's ``ModelConfig`` (model, precision, LoRA). A YAML file holds them; the comm
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.prompts import load_prompts
+from reward_model.training.grpo_config import read_yaml
 from reward_model.training.plan import PlanConfig
 
 WORLD = "world"
@@ -58,7 +60,7 @@ class StageArguments:
     plan_model: str | None = field(
         default=None, metadata={"help": "dry run: plan for this model (folder not there yet)"}
     )
-    num_gpus: int = field(default=8, metadata={"help": "dry run: GPUs to plan for"})
+    num_gpus: int | None = field(default=None, metadata={"help": "dry run: GPUs to plan for (8; 0 with use_cpu)"})
     peak_tflops: float = field(default=989.0, metadata={"help": "dry run: dense bf16 peak of one GPU"})
     gpu_memory_gib: float = field(default=141.0, metadata={"help": "dry run: memory of one GPU"})
 
@@ -74,11 +76,27 @@ def parse_stage(arguments: Sequence[str] | None = None) -> tuple[StageArguments,
     from reward_model.training.sft import SHARED
 
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"--dry-run", "--dry_run"} & set(given):
+    dry, on_cpu = bool({"--dry-run", "--dry_run"} & set(given)), _names_cpu(given)
+    if dry:
         given += ["--use_cpu", "true"]  # planning must not ask for the GPU that it plans for
     parser = TrlParser((StageArguments, SFTConfig, ModelConfig))
     parser.set_defaults_with_config(**SHARED)
-    return parser.parse_args_and_config(given)
+    stage, config, model = parser.parse_args_and_config(given)
+    if dry and on_cpu and stage.num_gpus is None:
+        stage.num_gpus = 0
+    return stage, config, model
+
+
+def _names_cpu(given: Sequence[str]) -> bool:
+    """Whether the command line, or else its YAML file, says ``use_cpu``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--use_cpu", "--use-cpu", nargs="?", const="true")
+    known, _ = parser.parse_known_args(given)
+    said = known.use_cpu
+    if said is None and known.config:
+        said = read_yaml(known.config).get("use_cpu")
+    return str(said).lower() in ("true", "1", "yes", "t", "y")
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -156,7 +174,7 @@ def plan_config(name: str, stage: StageArguments, config: Any, model: Any) -> Pl
         steps=config.max_steps,
         per_device_batch=config.per_device_train_batch_size,
         accumulation=config.gradient_accumulation_steps,
-        num_gpus=stage.num_gpus,
+        num_gpus=8 if stage.num_gpus is None else stage.num_gpus,
         gradient_checkpointing=bool(config.gradient_checkpointing),
         num_frames=1 if name == "stage1" else 21,
         max_pixels=stage.max_pixels,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward_model.config import JudgeConfig
 from reward_model.training.guards import check_lengths, check_rows, check_videos
+from reward_model.training.left_out import unused_in_stage1
 from reward_model.training.plan import tokens_per_frame
 from reward_model.training.stage_config import HELD_OUT_SEEDS, WORLD, StageArguments
 
@@ -100,7 +101,14 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
     # One set of views serves both parts, so that a row's number of its record has one meaning.
     views = StageViews([*train, *held], stage.data, judge, cache, cot, options)
     part = partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)
-    rows = part(train).rows(name, seed=config.seed, count=stage.samples)
+    try:
+        rows = part(train).rows(name, seed=config.seed, count=stage.samples)
+    except ValueError as error:
+        raise ValueError(_as_typed(str(error))) from error
+    told = {s.video_id for s in cot if s.turn == "zoom"} if cot and not stage.without_cot else None
+    unused = unused_in_stage1(train, set(rows["record"]), told) if name == "stage1" else ""
+    if unused:
+        log.warning("%s", unused)
     counts = check_rows(rows)
     held_rows = None
     if {r.truth.status for r in held} == {"normal", "abnormal"}:
@@ -108,7 +116,7 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
             held_rows = part(held).rows(name, seed=config.seed)
             held_rows = held_rows.map(lambda row: {"record": row["record"] + len(train)})
         except ValueError as error:
-            log.warning("nothing is held out: %s", error)
+            log.warning("nothing is held out: %s", _as_typed(str(error)))
     lengths = TokenCount(processor, views)
     rows, long = check_lengths(rows, lengths.total, stage.max_tokens)
     judge = lengths.longer_answers(rows, judge)
@@ -116,9 +124,17 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
         f"{len(rows)} samples of {len(train)} videos in {stage.data} ({counts['normal']} normal, "
         f"{counts['abnormal']} abnormal; {len(long)} left out as too long), reasoning "
         f"{'from ' + stage.cot if stage.cot else 'written from the annotations'}; "
-        f"{len(held_rows) if held_rows is not None else 0} held-out samples"
+        f"{len(held_rows) if held_rows is not None else 0} held-out samples{'; ' + unused if unused else ''}"
     )
     return StageData(rows, held_rows, views.load, judge, summary)
+
+
+def _as_typed(message: str) -> str:
+    """A message of the data views with their options as a user of the recipes gives them."""
+    return message.replace(
+        "untrimmed_windows=True",
+        "--untrimmed_windows True on the command line, untrimmed_windows: true in the YAML file,",
+    )
 
 
 class TokenCount:

@@ -22,17 +22,21 @@ log = logging.getLogger(__name__)
 
 #: Longest answer that is generated to be looked at; a full one would hold up an evaluation for minutes.
 SHOWN_TOKENS = 1024
+#: What ``accelerate launch`` sets in the processes it starts; it adds a traceback of its own to whatever ends one.
+LAUNCHER_SETS = "ACCELERATE_DYNAMO_BACKEND"
+_LAUNCHED = "\n\n(The traceback that follows is accelerate's and says only that this process has ended.)\n"
 
 
 def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
-    """:func:`run_stage` from a command line: exit code 0, or 1 after one line that says what is wrong."""
+    """:func:`run_stage` from a command line: exit code 0, or 1 after a line of its own that says what is wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "datasets", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         folder = run_stage(name, *parse_stage(arguments))
-    except (ValueError, TrainingStopped) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, TrainingStopped) as error:
+        launched = _LAUNCHED if LAUNCHER_SETS in os.environ else ""
+        print(f"\nerror: {error}{launched}", file=sys.stderr, flush=True)
         return 1
     if folder is not None and os.environ.get("RANK", "0") == "0":
         print(f'{name} is done: CaCReward("{folder}")')
@@ -51,6 +55,7 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
     """
     if stage.dry_run:
         print_plan(plan_config(name, stage, config, model_args))
+        _print_warm_ups(stage, model_args)
         return None
     from transformers import set_seed
 
@@ -76,7 +81,7 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
         # The rows of the world are laid out batch by batch; see mini_data.stage2_rows.
         config.train_sampling_strategy = "sequential"
     if model_args.model_name_or_path in ("mini", "tiny"):
-        _warm_up(model, processor, work, stage, config.seed)
+        _warm_up(model, processor, work, stage, config)
     held = data.held_out
     if held is None or not len(held):
         held = None
@@ -139,9 +144,9 @@ def _Announce(kept: list[str], describe: Any) -> Any:  # noqa: N802  (a class ma
     return Announce()
 
 
-def _warm_up(model: Any, processor: Any, work: Path, stage: StageArguments, seed: int) -> None:
-    """The mini's warm-ups, vision and then reading, each kept in the work folder; not needed where a checkpoint already
-    holds their result.
+def _warm_up(model: Any, processor: Any, work: Path, stage: StageArguments, config: Any) -> None:
+    """The mini's warm-ups, vision and then reading, each kept in the work folder, also while it runs; not needed where
+    a checkpoint already holds their result.
     """
     from safetensors.torch import load_model as load_weights
 
@@ -149,6 +154,7 @@ def _warm_up(model: Any, processor: Any, work: Path, stage: StageArguments, seed
     from reward_model.training.mini_data import make_example
     from reward_model.training.mini_reading import warm_up_reading
     from reward_model.training.mini_warmup import warm_up_vision
+    from reward_model.training.warmup_state import forget_state
 
     if stage.resume and last_complete_checkpoint(work):
         return
@@ -159,16 +165,29 @@ def _warm_up(model: Any, processor: Any, work: Path, stage: StageArguments, seed
     )
     done = [name for name, steps, _, _ in phases if steps and (work / f"{name}.safetensors").exists()]
     for name, steps, part, warm_up in phases:
-        kept = work / f"{name}.safetensors"
+        kept, state = work / f"{name}.safetensors", work / f"{name}-state.safetensors"
+        if not stage.resume or name in done:
+            forget_state(state)
         if not steps or (stage.resume and "reading" in done and name == "warmup"):
             continue
         if stage.resume and name in done:
             load_weights(part, str(kept))
             continue
-        share = warm_up(model, collator, steps=steps, seed=seed)
+        share = warm_up(
+            model, collator, steps=steps, seed=config.seed, state_file=state, progress=not config.disable_tqdm
+        )
         log.info("%s: %.1f %% of states named right", warm_up.__name__, 100 * share)
         if os.environ.get("RANK", "0") == "0":
             _keep(part, kept)
+            forget_state(state)
+
+
+def _print_warm_ups(stage: StageArguments, model_args: Any) -> None:
+    """What a model from nothing does before the steps of the plan."""
+    counts = {"vision": stage.vision_warmup_steps, "reading": stage.reading_warmup_steps}
+    told = [f"{steps:,} steps of the {name} warm-up" for name, steps in counts.items() if steps]
+    if told and model_args.model_name_or_path in ("mini", "tiny"):
+        print(f"Before them: {' and '.join(told)}.")
 
 
 def _keep(part: Any, path: Path) -> None:

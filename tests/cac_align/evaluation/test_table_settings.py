@@ -173,6 +173,12 @@ def test_full_is_the_paper():
     assert found.n == 5 and len(found.prompts) == 60 and found.video.num_frames == 81
 
 
+def test_a_second_set_adds_to_the_first(recipe):
+    args = recipe.parse(["--set", "n=2", "train_seeds=[3]", "--set", "overrides.max_steps=9"])
+    found = read_settings(args.config, args.set)
+    assert found.n == 2 and list(found.train_seeds) == [3] and found.overrides["max_steps"] == 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -88,6 +88,12 @@ def test_list_settings(recipe, capsys):
     assert "noise_level = 0.3" in capsys.readouterr().out
 
 
+def test_a_second_set_adds_to_the_first(recipe):
+    given = recipe.settings(recipe.parse(["--set", "output_dir=o", "lora_r=4", "--set", "seed=7", "--set", "lora_r=8"]))
+    assert (given["output_dir"], given["seed"], given["lora_r"]) == ("o", 7, 8)
+    assert recipe.parse([]).set == [], "what one command line names is not remembered for the next"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -163,6 +163,17 @@ def test_the_page_says_estimate_and_counts(capsys):
     assert f"{plan.parameters:,}" in text
 
 
+def test_the_page_of_a_cpu_says_nothing_of_gpus_and_hours():
+    plan = make_plan(PlanConfig(model="tiny", height=48, width=48, steps=10, per_device_batch=4, num_gpus=0))
+    text = plan.to_text()
+    assert plan.hours == {} and "4 samples a step x 10 steps = 40 samples" in text
+    assert "GPU" not in text and "TFLOP" not in text and "of peak" not in text and " h\n" not in text
+    one = make_plan(replace(plan.config, num_gpus=1)).memory["DDP"]
+    [row] = plan.memory.values()
+    assert row["weights"] == pytest.approx(plan.parameters * 4 / 2**30), "float32, no copy in bf16"
+    assert row["optimiser"] == one["optimiser"] and one["activations"] < row["activations"] < 2 * one["activations"]
+
+
 def test_an_unknown_model_is_named():
     with pytest.raises(ValueError, match="cannot plan 'gpt-nothing' offline"):
         model_config("gpt-nothing")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,18 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from reward_model.backends.local import LocalBackend
-from reward_model.data.annotations import Record, write_annotations
+from reward_model.data.annotations import Record, read_annotations, write_annotations
 from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.judge import TwoTurnJudge
+from reward_model.schema import Box, FrameRange
 from reward_model.training.export import merge_adapter, model_card
 from reward_model.training.guards import last_complete_checkpoint
+from reward_model.training.left_out import unused_in_stage1
 from reward_model.training.mini_config import build_judge
 from reward_model.training.plan import QWEN3_VL_8B_PARAMETERS
-from reward_model.training.stage_config import parse_stage
-from reward_model.training.stage_run import run_stage
+from reward_model.training.stage_config import load_model, parse_stage
+from reward_model.training.stage_data import stage_data
+from reward_model.training.stage_run import LAUNCHER_SETS, run_stage
 from reward_model.world import make_video
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,12 +70,27 @@ def test_an_unknown_setting_is_refused(tmp_path):
 
 
 def test_the_dry_run_prints_the_plan_and_touches_nothing(tmp_path, capsys):
-    arguments = parsed("stage1", "full", "--dry-run", "--output_dir", str(tmp_path / "o"))
-    assert run_stage("stage1", *arguments) is None
+    assert run_stage("stage1", *planned("stage1", "full", "--output_dir", str(tmp_path / "o"))) is None
     text = capsys.readouterr().out
     assert "LoRA r=32 on 252 linear layers" in text and "ESTIMATE" in text and not (tmp_path / "o").exists()
-    run_stage("stage2", *parsed("stage2", "full", "--dry-run"))
-    assert f"{QWEN3_VL_8B_PARAMETERS:,} parameters" in capsys.readouterr().out
+    assert "8 GPUs" in text and "8 x 989 TFLOP/s" in text and "141 GiB" in text and text.count(" of peak") == 3
+    run_stage("stage2", *planned("stage2", "full", "--num_gpus", "16"))
+    text = capsys.readouterr().out
+    assert f"{QWEN3_VL_8B_PARAMETERS:,} parameters" in text and "16 GPUs" in text
+
+
+def planned(stage, size, *more):
+    return parse_stage(["--config", str(CONFIGS / stage / f"{size}.yaml"), "--dry-run", *more])
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_dry_run_of_a_cpu_configuration_speaks_of_the_cpu(stage, capsys):
+    run_stage(stage, *planned(stage, "mini"))
+    text = capsys.readouterr().out
+    assert "on the CPU" in text and ("8,000 steps of the vision warm-up" in text) == (stage == "stage1")
+    assert "GPU" not in text and "TFLOP" not in text and "of peak" not in text and "0.00 h" not in text
+    run_stage(stage, *planned(stage, "mini", "--use_cpu", "false"))
+    assert "8 GPUs" in capsys.readouterr().out
 
 
 # --- own data ---------------------------------------------------------------------------------------------------------
@@ -196,12 +215,83 @@ def test_samples_that_are_too_long_are_refused_before_training(footage, tmp_path
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_the_recipe_says_what_is_wrong_in_one_line(stage, tmp_path, capsys):
+def test_the_recipe_says_what_is_wrong_in_a_line_of_its_own(stage, tmp_path, capsys, monkeypatch):
     recipe = runpy.run_path(str(RECIPES[stage]))
     missing = tmp_path / "none.jsonl"
     arguments = ["--model_name_or_path", "tiny", "--data", str(missing), "--output_dir", str(tmp_path), *ON_CPU]
+    monkeypatch.delenv(LAUNCHER_SETS, raising=False)
     assert recipe["STAGE"] == stage and recipe["main"](arguments) == 1
-    assert str(missing) in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "\nerror: " in said and str(missing) in said and "accelerate" not in said
+    monkeypatch.setenv(LAUNCHER_SETS, "NO")
+    assert recipe["main"](["--config", str(tmp_path / "none.yaml"), *ON_CPU]) == 1
+    said = capsys.readouterr().err
+    assert "\n\n(The traceback that follows is accelerate's" in said and "none.yaml" in said
+
+
+def prepared(stage, *arguments):
+    """The data of a stage for the tiny judge, as run_stage makes it."""
+    stage_args, config, model = parse_stage(["--model_name_or_path", "tiny", *ON_CPU, *arguments])
+    _, processor, judge = load_model(model, stage_args, 0)
+    return stage_data(stage, stage_args, config, processor, judge)
+
+
+@pytest.fixture(scope="module")
+def long_anomalies(tmp_path_factory):
+    """Own videos whose anomalies all last a second and more, some of types that one frame cannot show."""
+    folder = tmp_path_factory.mktemp("long")
+    records = []
+    for k, kind in enumerate([None, "squash", None, "teleport", None, "float"]):
+        frames, truth = make_video(k, kind, num_frames=49)
+        window = FrameRange(8, 40)
+        long = [replace(a, frames=window, boxes=dict.fromkeys(range(8, 41), BOXES)) for a in truth.anomalies]
+        write_mp4(folder / f"{k}.mp4", frames, truth.fps)
+        records.append(Record(f"{k}.mp4", replace(truth, anomalies=tuple(long)), "train"))
+    return write_annotations(folder / "own.jsonl", records)
+
+
+BOXES = (Box(100, 100, 400, 400),)
+
+
+def test_the_minis_stage_2_takes_own_videos_with_long_anomalies(long_anomalies, tmp_path):
+    own = ["--data", str(long_anomalies), "--output_dir", str(tmp_path)]
+    for name in ("mini", "mini_again", "full"):
+        config = ["--config", str(CONFIGS / "stage2" / f"{name}.yaml"), "--max_tokens", "100000", "--disjoint", "false"]
+        data = prepared("stage2", *config, *own, "--samples", "8")
+        assert {r["task"] for r in data.rows if r["status"] == "abnormal"} == {"scan", "zoom"}
+    with pytest.raises(ValueError, match=r"--untrimmed_windows True .*untrimmed_windows: true in the YAML"):
+        prepared("stage2", *own)
+
+
+def test_the_world_does_not_look_at_untrimmed_windows(tmp_path):
+    rows = [
+        prepared("stage2", "--max_steps", "3", "--output_dir", str(tmp_path), "--untrimmed_windows", flag).rows
+        for flag in ("False", "True")
+    ]
+    assert rows[0].to_list() == rows[1].to_list()
+
+
+def test_stage_1_says_which_abnormal_videos_it_does_not_use(long_anomalies, tmp_path, caplog):
+    data = prepared("stage1", "--data", str(long_anomalies), "--output_dir", str(tmp_path))
+    said = "2 of 3 abnormal videos not used: "
+    for text in (data.summary, caplog.text):
+        assert said in text and "1 of types that one frame cannot show (Motion Anomalies" in text
+        assert "(Physical Violations; stage 2 trains on them)" in text
+    assert "not used" not in prepared("stage2", "--data", str(long_anomalies), "--untrimmed_windows", "True").summary
+
+
+def test_other_reasons_not_to_use_a_video(long_anomalies):
+    records = read_annotations(long_anomalies)
+    squashed = next(k for k, r in enumerate(records) if any(a.type.single_frame for a in r.truth.anomalies))
+    truth = records[squashed].truth
+    everything = range(len(records))
+    assert unused_in_stage1(records, everything) == ""
+    others = set(everything) - {squashed}
+    assert "1 not drawn" in unused_in_stage1(records, others)
+    assert "1 without verified reasoning" in unused_in_stage1(records, others, told=set())
+    bare = replace(records[squashed], truth=replace(truth, anomalies=(replace(truth.anomalies[0], boxes={}),)))
+    records[squashed] = bare
+    assert "1 of 3 abnormal videos not used: 1 without a box" in unused_in_stage1(records, others)
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -232,3 +322,24 @@ def test_a_killed_recipe_continues_to_the_same_bytes(tmp_path):
     assert start(tmp_path / "cut").wait(timeout=900) == 0
     same = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert same[0] == same[1]
+
+
+FEW = ["--vision_warmup_steps", "10", "--reading_warmup_steps", "8", "--max_steps", "2", "--eval_strategy", "no"]
+
+
+@pytest.mark.slow
+def test_a_recipe_killed_in_its_warm_ups_continues_to_the_same_bytes(tmp_path):
+    assert start(tmp_path / "whole", *FEW).wait(timeout=900) == 0
+    work = tmp_path / "cut" / "training"
+    for name in ("warmup", "reading"):
+        cut, deadline = start(tmp_path / "cut", *FEW), time.monotonic() + 600
+        state = work / f"{name}-state.safetensors"
+        while cut.poll() is None and not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(cut.pid, signal.SIGKILL)
+        cut.wait()
+        assert state.exists() and not (work / f"{name}.safetensors").exists(), "killed in the middle"
+    assert start(tmp_path / "cut", *FEW).wait(timeout=900) == 0
+    same = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert same[0] == same[1]
+    assert not list(work.glob("*-state.safetensors"))
