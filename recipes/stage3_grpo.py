@@ -29,7 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, builds the trainer, says what it is about to do, and trains."""
     args = parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "accelerate"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("accelerate.utils").setLevel(logging.ERROR)  # tied weights, at every checkpoint
 
     from reward_model.training.grpo_card import grpo_card
     from reward_model.training.grpo_config import GrpoConfig, read_yaml

@@ -1,6 +1,7 @@
 """The way of a new user: own videos, made into annotated data, two stages of training, a reward that gives numbers."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from reward_model.schema import AnomalyType
 from reward_model.training.stage_config import parse_stage
 from reward_model.training.stage_run import run_stage
 
+ROOT = Path(__file__).resolve().parents[1]
 NUM_VIDEOS, LENGTH, SIZE = 10, 40, 96
 
 
@@ -45,14 +47,13 @@ def test_from_ten_videos_to_a_reward(tmp_path):
     statuses = [r.truth.status for r in read_annotations(annotations)]
     assert statuses.count("normal") == statuses.count("abnormal") >= 3
 
-    common = [
-        *("--data", str(annotations), "--max_steps", "3", "--per_device_train_batch_size", "2", "--save_steps", "3"),
-        *("--learning_rate", "1e-3", "--gradient_checkpointing", "false", "--use_cpu", "true", "--bf16", "false"),
-        *("--untrimmed_windows", "true", "--disable_tqdm", "true"),
-    ]
+    common = ["--data", str(annotations), "--max_steps", "3", "--save_steps", "3", "--disable_tqdm", "true"]
     first, second = tmp_path / "stage1", tmp_path / "stage2"
-    run_stage("stage1", *parse_stage(["--model_name_or_path", "tiny", "--output_dir", str(first), *common]))
-    run_stage("stage2", *parse_stage(["--model_name_or_path", str(first), "--output_dir", str(second), *common]))
+    for name, start, output in (("stage1", ROOT / "assets" / "cac-mini", first), ("stage2", first, second)):
+        config = ["--config", str(ROOT / "recipes" / "configs" / name / "mini_own.yaml")]
+        run_stage(
+            name, *parse_stage([*config, "--model_name_or_path", str(start), "--output_dir", str(output), *common])
+        )
 
     reward = CaCReward(second, device="cpu")
     (score,) = reward([footage / "0.mp4"], ["a textured disc drifts"])
