@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.commands import data_formats
+from cac_align.commands import data_formats, data_show
 from cac_align.commands.steps import add_steps, run_step
 
 if TYPE_CHECKING:
     from reward_model.data.validation import Problem
 
-NAME, HELP = "data", "Validate, split, count, review, import, export and make annotated videos (JSONL)."
+NAME, HELP = "data", "Validate, split, count, show, review, import, export and make annotated videos (JSONL)."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +79,13 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=WEIGHT",
         help="splits and their weights (default: stage1=20 stage2=35 stage3=7.5)",
     )
+    parser.add_argument(
+        "--test",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the footage for a split 'test' that no stage trains on, such as 0.1 (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
         "--balance",
@@ -93,7 +100,7 @@ def _split(args: argparse.Namespace) -> int:
     from reward_model.data.splits import STAGE_PROPORTIONS, split_records
 
     proportions = _proportions(args.proportions) if args.proportions else STAGE_PROPORTIONS
-    outcome = split_records(read_source(args), proportions, seed=args.seed, balance=args.balance)
+    outcome = split_records(read_source(args), proportions, seed=args.seed, balance=args.balance, test=args.test)
     if args.output.suffix == ".jsonl":
         files = {args.output: outcome.records}
     else:
@@ -142,7 +149,7 @@ def _stats(args: argparse.Namespace) -> int:
         if not records:
             raise ValueError(f"--split {args.split!r} is empty; the file has {', '.join(map(repr, splits))}")
     counted = dataset_statistics(records)
-    print(counted.to_markdown(), end="")
+    print(counted.to_text(), end="")
     if args.json:
         write_text(args.json, json.dumps(counted.to_dict(), indent=1, allow_nan=False) + "\n")
     if args.markdown:
@@ -270,6 +277,7 @@ STEPS = [
         _agreement,
     ),
     ("corrupt", "Put exactly annotated anomalies into real videos, with normal twins.", _add_corrupt, _corrupt),
+    ("show", "Put a random sample of annotated videos on one page.", data_show.add_show, data_show.run_show),
     ("views", "Show what a training stage makes of annotated videos.", _add_views, _views),
     ("import", "Make an annotation file from another format.", data_formats.add_import, data_formats.run_import),
     ("export", "Write pre-annotated tasks for an annotation tool.", data_formats.add_export, data_formats.run_export),

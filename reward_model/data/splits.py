@@ -1,7 +1,8 @@
 """Splits that do not leak: by source footage, the same on every machine, hardly moved by new videos (F-33, G-4).
 
 A group (the extra key ``group``, else the video itself) goes to the split that a hash of its name and the seed points
-at. So a corrupted twin lands beside its original, and adding videos never moves the others.
+at. So a corrupted twin lands beside its original, and adding videos never moves the others. Whether a group is held out
+is a draw of its own: were it the same number, what is held out would all be missing from the same stage.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ Balance = Literal["drop", "error", "keep"]
 
 #: The paper's stages: 20K frames, 20K + 15K videos and clips, 7.5K instances (C.2).
 STAGE_PROPORTIONS: Mapping[str, float] = {"stage1": 20.0, "stage2": 35.0, "stage3": 7.5}
+#: The split that no stage trains on.
+TEST = "test"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ def split_records(
     *,
     seed: int = 0,
     balance: Balance = "keep",
+    test: float = 0.0,
 ) -> SplitRecords:
     """Gives every record a split.
 
@@ -52,15 +56,53 @@ def split_records(
         balance: ``"drop"`` leaves out surplus videos of the larger class of each split until both are equal,
             ``"error"`` demands that they are, ``"keep"`` takes them as they come. Dropping starts with groups of one
             class, so that twins stay together.
+        test: share of the footage that goes to the split ``test`` before the rest is dealt; which split the rest goes
+            to does not depend on it.
 
     Raises:
-        ValueError: weights that are not positive, or classes that differ under ``balance="error"``.
+        ValueError: weights that are not positive, a test share outside [0, 1) or that leaves the test set or the other
+            splits without a video, or classes that differ under ``balance="error"``.
     """
     names = _check_proportions(proportions)
-    drawn = [replace(r, split=_draw(r.group, names, proportions, seed)) for r in records]
+    if not 0 <= test < 1:
+        raise ValueError(f"test={test:g} must be a share of the footage from 0 to below 1, for instance 0.1")
+    if test and TEST in proportions:
+        raise ValueError(f"both test={test:g} and a weight for the split {TEST!r} are given; use one of the two")
+    drawn = []
+    for record in records:
+        held = held_out(record.group, test, seed, TEST)
+        drawn.append(replace(record, split=TEST if held else _draw(record.group, names, proportions, seed)))
     kept = drawn if balance == "keep" else _balanced(drawn, balance, seed)
+    if test:
+        _check_test(drawn, kept, test, seed)
     ids = {id(r) for r in kept}
     return SplitRecords(kept, [r for r in drawn if id(r) not in ids])
+
+
+def held_out(group: str, share: float, seed: int, purpose: str) -> bool:
+    """Whether a group belongs to the ``share`` that is held out: a draw for each purpose, the same each time."""
+    return share > 0 and position(f"{purpose}\0{group}", seed) < share
+
+
+def _check_test(drawn: Sequence[Record], kept: Sequence[Record], test: float, seed: int) -> None:
+    """Both the test set and the other splits must hold a video."""
+    groups = {r.group for r in drawn}
+    for part, inside in (("test set", lambda r: r.split == TEST), ("other splits", lambda r: r.split != TEST)):
+        if any(map(inside, kept)):
+            continue
+        number = sum(map(inside, drawn))
+        if number:
+            raise ValueError(
+                f"test={test:g} gives the {part} {number} videos of one class only, and balancing leaves out all of "
+                "them; use another seed, add videos of the other class, or keep all (balance='keep')"
+            )
+        fits = (k for k in range(1000) if 0 < sum(held_out(g, test, k, TEST) for g in groups) < len(groups))
+        other = next(fits, None)
+        seeds = "" if other is None else f", or use another share or seed (seed {other} gives both some)"
+        raise ValueError(
+            f"test={test:g} of {len(groups)} groups of footage leaves no video for the {part} with seed {seed}: a "
+            f"group is never divided, and each is drawn by chance. Add footage{seeds}"
+        )
 
 
 def _check_proportions(proportions: Mapping[str, float]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from reward_model.data.records import Record
 from reward_model.data.splits import STAGE_PROPORTIONS, split_records
+from reward_model.data.splits import held_out as is_held_out
 
 Stage = Literal["stage1", "stage2", "stage3"]
 HELD_OUT = ("val", "validation", "test")
@@ -34,10 +35,8 @@ def stage_records(
     rest = [r for r in records if r.split not in HELD_OUT]
     if rest and not held and held_out:
         # Balancing is left to the views, which know what each stage can use of a video.
-        shares = {"train": 1 - held_out, "val": held_out}
-        dealt = split_records(rest, shares, balance="keep", seed=seed).records
-        held = [r for r, d in zip(rest, dealt, strict=True) if d.split == "val"]
-        rest = [r for r, d in zip(rest, dealt, strict=True) if d.split == "train"]
+        held = [r for r in rest if is_held_out(r.group, held_out, seed, "val")]
+        rest = [r for r in rest if not is_held_out(r.group, held_out, seed, "val")]
     if any(r.split in STAGE_PROPORTIONS for r in rest):
         return [r for r in rest if r.split == stage], held
     if not disjoint or not rest:

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.data.records import Record
 from reward_model.schema import BOX_SCALE, AnomalyType, Box
+
+if TYPE_CHECKING:
+    from reward_model.evaluation.table import Table
 
 #: Upper ends of the histogram bins; the last bin is open. Fig. 4 cuts at 1 s and at 20 % (F-66).
 SPAN_EDGES_S = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -78,6 +81,20 @@ class DatasetStatistics:
 
     def to_markdown(self, max_items: int = 20) -> str:
         """Tables for a data card."""
+        return "\n".join(table.to_markdown() for table in self.tables(max_items))
+
+    def to_text(self, max_items: int = 20) -> str:
+        """The same tables for a terminal: nothing is escaped."""
+        from reward_model.evaluation.table import markdown_table, show
+
+        parts = [
+            (t.title, markdown_table(t.columns, [[show(c) for c in row] for row in t.rows]), *t.notes)
+            for t in self.tables(max_items)
+        ]
+        return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+    def tables(self, max_items: int = 20) -> list[Table]:
+        """Everything counted, as tables; of the items only the most common."""
         from reward_model.evaluation.table import Table
 
         spans = ("mean s", "median s")
@@ -100,7 +117,7 @@ class DatasetStatistics:
         ]
         if self.items:
             tables.append(Table("Items", ("item", "named"), [list(self.items.items())[:max_items]]))
-        return "\n".join(table.to_markdown() for table in tables)
+        return tables
 
 
 def dataset_statistics(records: Iterable[Record]) -> DatasetStatistics:

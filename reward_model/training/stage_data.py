@@ -101,10 +101,7 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
     # One set of views serves both parts, so that a row's number of its record has one meaning.
     views = StageViews([*train, *held], stage.data, judge, cache, cot, options)
     part = partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)
-    try:
-        rows = part(train).rows(name, seed=config.seed, count=stage.samples)
-    except ValueError as error:
-        raise ValueError(_as_typed(str(error))) from error
+    rows = part(train).rows(name, seed=config.seed, count=stage.samples)
     told = {s.video_id for s in cot if s.turn == "zoom"} if cot and not stage.without_cot else None
     unused = unused_in_stage1(train, set(rows["record"]), told) if name == "stage1" else ""
     if unused:
@@ -116,7 +113,7 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
             held_rows = part(held).rows(name, seed=config.seed)
             held_rows = held_rows.map(lambda row: {"record": row["record"] + len(train)})
         except ValueError as error:
-            log.warning("nothing is held out: %s", _as_typed(str(error)))
+            log.warning("nothing is held out: %s", error)
     lengths = TokenCount(processor, views)
     rows, long = check_lengths(rows, lengths.total, stage.max_tokens)
     judge = lengths.longer_answers(rows, judge)
@@ -127,14 +124,6 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
         f"{len(held_rows) if held_rows is not None else 0} held-out samples{'; ' + unused if unused else ''}"
     )
     return StageData(rows, held_rows, views.load, judge, summary)
-
-
-def _as_typed(message: str) -> str:
-    """A message of the data views with their options as a user of the recipes gives them."""
-    return message.replace(
-        "untrimmed_windows=True",
-        "--untrimmed_windows True on the command line, untrimmed_windows: true in the YAML file,",
-    )
 
 
 class TokenCount:

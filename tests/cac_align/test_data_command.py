@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from cac_align.commands import data
 from reward_model.data.annotations import AnnotationError, Record, read_annotations, write_annotations
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
+from reward_model.video import VideoError
 from reward_model.world import make_video
 
 
@@ -81,11 +84,78 @@ def test_split_writes_files_that_still_find_their_videos(clips, tmp_path, capsys
         run("split", clips / "all.jsonl", "--output", tmp_path / "x", "--proportions", "../train=1")
 
 
+def test_split_sets_a_test_file_aside(clips, tmp_path, capsys):
+    out = tmp_path / "s"
+    with pytest.raises(ValueError, match="no video for the test set"):
+        run("split", clips / "all.jsonl", "--output", out, "--test", "0.001")
+    assert not out.exists()
+    assert run("split", clips / "all.jsonl", "--output", out, "--test", "0.5", "--seed", 0) == 0
+    assert "test" in capsys.readouterr().out
+    parts = {p.stem: {r.group for r in read_annotations(p)} for p in out.iterdir()}
+    assert parts["test"] and len(parts) > 1
+    assert not parts["test"] & set().union(*(g for name, g in parts.items() if name != "test"))
+    assert run("split", clips / "all.jsonl", "--output", tmp_path / "t") == 0
+    assert not (tmp_path / "t" / "test.jsonl").exists()
+
+
+def test_show_puts_a_sample_on_one_page_that_needs_nothing_else(clips, tmp_path, capsys):
+    """Fails if text of the file becomes markup, a picture is fetched, or boxes stand on other frames than theirs."""
+    records = read_annotations(clips / "all.jsonl")
+    evil = "<script>alert(1)</script>"
+    bad = [replace(r, truth=replace(r.truth, prompt=evil, anomalies=_told(r.truth.anomalies, evil))) for r in records]
+    write_annotations(clips / "evil.jsonl", bad)
+    assert run("show", clips / "evil.jsonl", "--output", tmp_path / "a", "--num", 2) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "a" / "index.html")
+    page = (tmp_path / "a" / "index.html").read_text()
+    assert evil not in page and page.count("&lt;script&gt;alert(1)") >= 4 and "<script" not in page
+    assert "default-src 'none'" in page and "Content-Security-Policy" in page
+    assert all(a.startswith("data:") for a in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert page.count("<article") == 2 and page.count("<video") == 2 and "Human Distortion" in page
+    # Frames 2 to 4 hold one box each; frames 1, 5 and 7 are normal.
+    strip = page[page.index("<article") : page.index("</article>")]
+    figures = re.findall(r'<figure( class="inside")?>(.*?)</figure>', strip, re.DOTALL)
+    shown = {int(re.search(r"frame (\d+)", f)[1]): (bool(mark), f.count("<rect")) for mark, f in figures}
+    assert shown == {k: (2 <= k <= 4, int(2 <= k <= 4)) for k in (1, 2, 3, 4, 5, 7)}
+    assert '<rect x="1" y="2" width="31" height="38">' in strip
+
+
+def test_show_draws_by_seed(clips, tmp_path):
+    def drawn(*words: Any) -> list[str]:
+        assert run("show", clips / "all.jsonl", "--output", tmp_path, *words) == 0
+        return re.findall(r'<h3 id="video-\d+">(\w+) ', (tmp_path / "index.html").read_text())
+
+    assert drawn() == ["v1", "v3", "v5"]  # the abnormal ones, as many as there are
+    assert drawn("--num", 1) == drawn("--num", 1) and len({*(drawn("--num", 1, "--seed", k)[0] for k in range(6))}) > 1
+    assert drawn("--normal") == [f"v{k}" for k in range(6)]
+
+
+def test_show_says_what_it_cannot_show(clips, tmp_path):
+    lines = (clips / "all.jsonl").read_text().splitlines()
+    (clips / "calm.jsonl").write_text(lines[0])
+    with pytest.raises(ValueError, match=r"calm.jsonl has an anomaly; --normal"):
+        run("show", clips / "calm.jsonl", "--output", tmp_path)
+    with pytest.raises(ValueError, match="--num 0 must be at least 1"):
+        run("show", clips / "all.jsonl", "--output", tmp_path, "--num", 0)
+    (clips / "long.jsonl").write_text(lines[1].replace('"num_frames": 12', '"num_frames": 99'))
+    with pytest.raises(ValueError, match="12 frames and its annotation 99"):
+        run("show", clips / "long.jsonl", "--output", tmp_path)
+    (tmp_path / "far.jsonl").write_text(lines[1])
+    with pytest.raises(VideoError, match=r"v1\.mp4"):
+        run("show", tmp_path / "far.jsonl", "--output", tmp_path)
+
+
+def _told(anomalies: tuple[Anomaly, ...], words: str) -> tuple[Anomaly, ...]:
+    return tuple(replace(a, reason=words, region=words) for a in anomalies)
+
+
 def test_stats_go_to_the_screen_and_to_files(clips, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     files = ["--json", tmp_path / "s.json", "--markdown", tmp_path / "s.md", "--plot", tmp_path / "s.svg"]
     assert run("stats", clips / "all.jsonl", "--no-videos", *files) == 0
-    assert capsys.readouterr().out == (tmp_path / "s.md").read_text()
+    shown, written = capsys.readouterr().out, (tmp_path / "s.md").read_text()
+    # A terminal shows Markdown's escapes as they stand; a page needs them.
+    assert "| < 0.25 s" in shown and "| >= 4 s" in shown and "\\" not in shown and "#" not in shown
+    assert r"| \< 0.25 s" in written and "### Temporal span" in written
     assert json.loads((tmp_path / "s.json").read_text())["types"]["Human Distortion"]["videos"] == 3
     assert (tmp_path / "s.svg").is_file()
     with pytest.raises(ValueError, match="'train' is empty"):

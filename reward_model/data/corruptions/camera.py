@@ -21,7 +21,7 @@ def fit_motion(a: np.ndarray, b: np.ndarray, start: np.ndarray | None = None) ->
     Returns:
         (3, 3): the point ``(x, y)`` of ``a`` is at ``M @ (x, y, 1)`` in ``b``. The identity where nothing moved.
     """
-    if _still(a, b):
+    if standing(a, b):
         return np.eye(3)
     motion = np.eye(3) if start is None else start.copy()
     if start is None:
@@ -55,8 +55,10 @@ def warp_grey(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
     return ndimage.affine_transform(picture, matrix, motion[:2, 2][::-1], order=1, mode="nearest")
 
 
-def _still(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether most of the picture is the same, its grain smoothed away: then no fit can improve on standing still."""
+def standing(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether the camera stands still: most of the picture is the same, its grain smoothed away. No fit improves on
+    that.
+    """
     return float(np.median(np.abs(ndimage.gaussian_filter(a - b, 1.5)))) < 0.6
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from reward_model.data.corruptions import duplicate, gravity, patch_time, text, warp
 from reward_model.data.corruptions.base import About, CorruptionError
+from reward_model.data.corruptions.durations import MIN_FRAMES, draw_both, num_frames
 from reward_model.data.corruptions.footage import Footage
+from reward_model.data.corruptions.own_motion import check_own_motion
 from reward_model.data.corruptions.region import Track, find_region, given_region
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 
@@ -65,7 +67,8 @@ NEED_MOTION = frozenset({"vanish", "freeze", "stutter", "teleport", "hover", "du
 #: Regions and windows that are tried before a kind is given up.
 TRIES = 3
 ON_TEXT = frozenset({"scramble", "mirror"})
-MIN_SECONDS, MAX_SECONDS, MIN_FRAMES = 0.4, 1.6, 3
+#: Kinds that make no sense on what only seems to move in their window; the others may choose a still moment.
+MOVE_IN_WINDOW = frozenset({"hover", "duplicate"})
 
 Region = Box | tuple[int, Box]
 
@@ -97,7 +100,7 @@ def corrupt(
         seed: the result is a function of the video, the options and the seed.
         num_anomalies: how many, one after another in separate parts of the video.
         region: where: a box on frame 0, or ``(frame, box)``; by default something that moves, else something textured.
-        duration_s: how long each lasts; by default drawn from 0.4 to 1.6 s.
+        duration_s: how long each lasts; by default drawn from 0.4 to 1.6 s, below a second as often as above.
         style_noise: give resampled pixels the grain of their surroundings.
         people: what moves in this footage are people: deformations of it are annotated as Human Distortion.
         name: what the affected thing is called in the annotation.
@@ -162,18 +165,25 @@ def _one(
     duration_s: float | None,
     about: About,
 ) -> tuple[np.ndarray, Anomaly]:
-    """The first of the kinds, in a drawn order, that the video is fit for."""
-    reasons = []
-    for kind in map(str, rng.permutation(kinds)):
-        failed = ""
-        for _ in range(TRIES):
-            try:
-                track = _track(footage, kind, span, rng, region)
-                window = _window(track, kind, span, rng, duration_s)
-                return OPERATORS[kind](track, window, rng, about)
-            except CorruptionError as error:
-                failed = f"{kind}: {error}"
-        reasons.append(failed)
+    """The first of the kinds, in a drawn order, that the video is fit for: at one duration for all of them, and only
+    where none fits it at another.
+    """
+    order = [str(kind) for kind in rng.permutation(kinds)]
+    reasons: list[str] = []
+    for seconds in draw_both(rng, footage.fps) if duration_s is None else (duration_s,):
+        reasons.clear()
+        for kind in order:
+            failed = ""
+            for _ in range(TRIES):
+                try:
+                    track = _track(footage, kind, span, rng, region)
+                    window = _window(track, kind, span, rng, seconds)
+                    if kind in MOVE_IN_WINDOW and region is None:
+                        check_own_motion(track, window)
+                    return OPERATORS[kind](track, window, rng, about)
+                except CorruptionError as error:
+                    failed = f"{kind}: {error}"
+            reasons.append(failed)
     raise CorruptionError("the video is unfit. " + "; ".join(reasons))
 
 
@@ -185,11 +195,8 @@ def _track(footage: Footage, kind: str, span: FrameRange, rng: np.random.Generat
     return find_region(footage, rng, span=span, need_motion=kind in NEED_MOTION)
 
 
-def _window(
-    track: Track, kind: str, span: FrameRange, rng: np.random.Generator, duration_s: float | None
-) -> FrameRange:
-    seconds = float(rng.uniform(MIN_SECONDS, MAX_SECONDS)) if duration_s is None else duration_s
-    length = max(MIN_FRAMES, round(seconds * track.footage.fps))
+def _window(track: Track, kind: str, span: FrameRange, rng: np.random.Generator, seconds: float) -> FrameRange:
+    length = num_frames(seconds, track.footage.fps)
     trusted = track.trusted()
     low, high = max(span.start, trusted.start), min(span.end, trusted.end)
     if high - low + 1 < MIN_FRAMES:

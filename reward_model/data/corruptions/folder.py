@@ -17,6 +17,7 @@ from reward_model.data.annotations import Record, write_annotations
 from reward_model.data.corruptions.base import CorruptionError
 from reward_model.data.corruptions.compose import KINDS, candidates, corrupt
 from reward_model.data.corruptions.decoys import DECOYS, reblend
+from reward_model.data.corruptions.durations import draw_both
 from reward_model.data.corruptions.footage import Footage
 from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.files import write_text
@@ -24,6 +25,9 @@ from reward_model.schema import AnomalyType, VideoAnnotation
 from reward_model.video import VideoError, load_video
 
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif"})
+
+#: Source, output folder, pairs, settings, whether to resume, and whether the first pair is short (None: by chance).
+Job = tuple[Path, Path, int, "Settings", bool, bool | None]
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,17 @@ def corrupt_folder(
 
     The k-th abnormal video of a source has a normal twin: the same footage under the same harmless change (the first
     pair has none), re-encoded the same way; the normal one carries a harmless local reblend instead of the anomaly.
-    ``skipped.json`` beside the annotations says which videos could not be used, and why.
+    The anomalies of a source last by turns less than a second and a second or more. ``skipped.json`` beside the
+    annotations says which pairs could not be made, and why; an entry with a ``kind`` names one that the video is unfit
+    for, in a pair that was made with another.
 
     Args:
         videos: a folder (searched through all its sub-folders) or a list of files.
         output: the folder to fill: ``videos/``, ``parts/``, ``annotations.jsonl``, ``skipped.json``.
         per_video: pairs (with ``normal=False``: abnormal videos) from each source.
         kinds: the kinds or types to draw from, by default all.
-        seed: every choice follows from it and the contents of the source file.
+        seed: every choice follows from it and the contents of the source file (with one pair from each source, whether
+            its anomaly is short also from the place in the list).
         normal: also make the normal twins.
         people: what moves in the footage are people: see :func:`corrupt`.
         max_frames: use a stretch of at most this many frames of each source, drawn anew for each pair.
@@ -84,9 +91,11 @@ def corrupt_folder(
             f"per_video={per_video} and workers={workers} must be at least 1, max_frames={max_frames} at least 8"
         )
     settings = Settings(_kind_names(kinds, people), seed, normal, people, max_frames)
-    jobs = [(source, output, per_video, settings, resume) for source in sources]
+    # A single pair from each source is short or long by turns through the list; more are, within each source.
+    first = [bool(k % 2) if per_video == 1 else None for k in range(len(sources))]
+    jobs = [(source, output, per_video, settings, resume, f) for source, f in zip(sources, first, strict=True)]
     parts = [part for found in _run(jobs, workers) for part in found]
-    skipped = [{"video": p["video"], "pair": p["pair"], "reason": p["reason"]} for p in parts if "reason" in p]
+    skipped = [entry for part in parts for entry in _skips(part)]
     write_text(output / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")
     records = {r["video"]: Record.from_dict(r) for p in parts for r in p.get("records", ())}
     if not records:
@@ -95,7 +104,15 @@ def corrupt_folder(
     return write_annotations(output / "annotations.jsonl", records.values())
 
 
-def _run(jobs: list[tuple[Path, Path, int, Settings, bool]], workers: int) -> Iterator[list[dict[str, Any]]]:
+def _skips(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """What ``skipped.json`` says of a part: why there is no pair, or which kinds were passed over before one fitted."""
+    place = {"video": part["video"], "pair": part["pair"]}
+    if "reason" in part:
+        return [{**place, "reason": part["reason"]}]
+    return [{**place, "kind": kind, "reason": reason} for kind, reason in part["skipped_kinds"].items()]
+
+
+def _run(jobs: list[Job], workers: int) -> Iterator[list[dict[str, Any]]]:
     from tqdm import tqdm
 
     if workers == 1:
@@ -106,48 +123,54 @@ def _run(jobs: list[tuple[Path, Path, int, Settings, bool]], workers: int) -> It
         yield from tqdm(pool.map(_source_parts, jobs), total=len(jobs), desc="videos", disable=None)
 
 
-def _source_parts(job: tuple[Path, Path, int, Settings, bool]) -> list[dict[str, Any]]:
+def _source_parts(job: Job) -> list[dict[str, Any]]:
     """All pairs of one source, each made unless its part file says that it is finished."""
-    source, output, per_video, settings, resume = job
+    source, output, per_video, settings, resume, first_short = job
     try:
         digest = _file_digest(source)
     except CorruptionError as error:
         return [{"video": source.name, "pair": pair, "reason": str(error)} for pair in range(per_video)]
     group, parts, video = f"{source.stem}-{digest}", [], None
+    if first_short is None:
+        first_short = bool(np.random.default_rng([settings.seed, int(digest, 16)]).integers(2))
     for pair in range(per_video):
+        short = first_short != bool(pair % 2)
+        key = f"{settings.digest}-{'short' if short else 'long'}"
         path = output / "parts" / f"{group}-{pair}.json"
-        part = _finished(path, output, settings) if resume else None
+        part = _finished(path, output, key) if resume else None
         if part is None:
             try:
                 video = video or load_video(source)
-                made = _make_pair(video.frames, video.fps, group, pair, output, settings)
-                part = {"video": source.name, "pair": pair, "settings": settings.digest, "records": made}
+                made, unfit = _make_pair(video.frames, video.fps, group, pair, output, settings, short)
+                part = {"video": source.name, "pair": pair, "settings": key, "records": made}
+                part["skipped_kinds"] = unfit
             except (CorruptionError, VideoError) as error:
-                part = {"video": source.name, "pair": pair, "settings": settings.digest, "reason": str(error)}
+                part = {"video": source.name, "pair": pair, "settings": key, "reason": str(error)}
             write_text(path, json.dumps(part, ensure_ascii=False) + "\n")
         parts.append(part)
     return parts
 
 
-def _finished(path: Path, output: Path, settings: Settings) -> dict[str, Any] | None:
+def _finished(path: Path, output: Path, key: str) -> dict[str, Any] | None:
     """The content of a part file if it was made with these settings and its videos are there."""
     try:
         part = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     whole = all((output / r["video"]).is_file() for r in part.get("records", ()))
-    return part if part.get("settings") == settings.digest and whole else None
+    told = "reason" in part or "skipped_kinds" in part
+    return part if part.get("settings") == key and whole and told else None
 
 
 def _make_pair(
-    frames: np.ndarray, fps: float, group: str, pair: int, output: Path, settings: Settings
-) -> list[dict[str, Any]]:
-    """Writes one abnormal video and its normal twin; their records as JSON objects."""
+    frames: np.ndarray, fps: float, group: str, pair: int, output: Path, settings: Settings, short: bool
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Writes one abnormal video and its normal twin. Their records as JSON objects, and the kinds that did not fit."""
     digest = int(group.rpartition("-")[2], 16)
     rng = np.random.default_rng([settings.seed, digest, pair])
     base, style = _base(frames, rng, pair, settings)
     footage, seed = Footage(base, fps), int(rng.integers(2**31))
-    edited, truth, kind = _first_fit(footage, rng, seed, settings)
+    edited, truth, kind, unfit = _first_fit(footage, rng, seed, settings, short)
     common = {"group": group, "style": style, "seed": seed}
     made = [(f"{group}-{pair}-{kind}", edited, truth, {**common, "operator": kind})]
     if settings.normal:
@@ -157,7 +180,7 @@ def _make_pair(
     for name, picture, annotation, extra in made:
         write_mp4(output / "videos" / f"{name}.mp4", picture, fps)
         records.append(Record(f"videos/{name}.mp4", replace(annotation, video_id=name), extra=extra).to_dict())
-    return records
+    return records, unfit
 
 
 def _base(frames: np.ndarray, rng: np.random.Generator, pair: int, settings: Settings) -> tuple[np.ndarray, str]:
@@ -175,18 +198,30 @@ def _base(frames: np.ndarray, rng: np.random.Generator, pair: int, settings: Set
 
 
 def _first_fit(
-    footage: Footage, rng: np.random.Generator, seed: int, settings: Settings
-) -> tuple[np.ndarray, VideoAnnotation, str]:
-    """The first kind, in a drawn order that gives each type the same chance, that the footage is fit for."""
-    reasons = []
-    for kind in _drawn(settings.kinds or tuple(KINDS), rng):
-        try:
-            return *corrupt(
-                footage.frames, footage.fps, kind=kind, seed=seed, people=settings.people, footage=footage
-            ), kind
-        except CorruptionError as error:
-            reasons.append(str(error).removeprefix("the video is unfit. "))
-    raise CorruptionError("; ".join(dict.fromkeys(reasons)))
+    footage: Footage, rng: np.random.Generator, seed: int, settings: Settings, short: bool
+) -> tuple[np.ndarray, VideoAnnotation, str, dict[str, str]]:
+    """The first kind, in a drawn order that gives each type the same chance, that the footage is fit for at a drawn
+    length; one of the other half is tried where no kind is. Also the kinds that were passed over, and why.
+    """
+    kinds, unfit = _drawn(settings.kinds or tuple(KINDS), rng), dict[str, str]()
+    for seconds in draw_both(rng, footage.fps, short=short):
+        for kind in kinds:
+            try:
+                edited, truth = corrupt(
+                    footage.frames,
+                    footage.fps,
+                    kind=kind,
+                    seed=seed,
+                    duration_s=seconds,
+                    people=settings.people,
+                    footage=footage,
+                )
+            except CorruptionError as error:
+                unfit[kind] = str(error).removeprefix("the video is unfit. ").removeprefix(f"{kind}: ")
+            else:
+                unfit.pop(kind, None)
+                return edited, truth, kind, unfit
+    raise CorruptionError("; ".join(f"{kind}: {reason}" for kind, reason in unfit.items()))
 
 
 def _drawn(kinds: Sequence[str], rng: np.random.Generator) -> list[str]:

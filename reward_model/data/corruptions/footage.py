@@ -39,6 +39,8 @@ class Footage:
         self.frames, self.fps = frames, check_fps(fps)
         self._fits: dict[tuple[int, int], np.ndarray] = {}
         self._motions: dict[int, np.ndarray] = {}
+        #: What :func:`reward_model.data.corruptions.own_motion.own_motion` has measured.
+        self.own_motions: dict[tuple[int, tuple[float, ...]], tuple[float, float, float, int]] = {}
 
     @cached_property
     def small(self) -> np.ndarray:

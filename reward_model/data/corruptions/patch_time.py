@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from reward_model.data.corruptions.base import About, CorruptionError, Edit, Rect, annotate, clip_rect, settle
 from reward_model.data.corruptions.blend import FEATHER, blend_edit, rim_error, soft_mask
+from reward_model.data.corruptions.camera import warp_grey
 from reward_model.data.corruptions.plate import GROWS, USABLE_RIM, Plate, make_plate
 from reward_model.data.corruptions.region import Track
 from reward_model.schema import Anomaly, AnomalyType, FrameRange
@@ -20,6 +21,9 @@ from reward_model.schema import Anomaly, AnomalyType, FrameRange
 Result = tuple[np.ndarray, Anomaly]
 #: A region that sweeps over more than this share of the picture is the picture.
 MAX_SHARE = 0.6
+#: What is held or shifted in time must look different by this many levels on this share of the region, in the quarter
+#: of the frames that show it best and seen from afar: shimmering detail is no motion.
+TIME_CHANGE, MIN_TIME_SHARE = 16.0, 0.2
 #: Levels by which a pixel must differ from what is behind it to belong to the thing that is removed.
 OBJECT_CHANGE = 14
 
@@ -104,16 +108,39 @@ def replay(
     much larger as its rim needs to lie on the background.
 
     Raises:
-        CorruptionError: that rectangle would cover most of the picture, or its rim cuts through things that move.
+        CorruptionError: the region looks the same in those frames, the rectangle would cover most of the picture, or
+            its rim cuts through things that move.
     """
     footage, edits = track.footage, []
     pairs = [(n, s) for n, s in zip(window.frames(), sources, strict=True) if n != s]
+    _check_difference(track, pairs)
     grow = _best_grow(track, pairs)
     for index, source in pairs:
         rect, mask = _swept(track, index, source, grow)
         content = footage.view(source, index, rect)
         edits.append(blend_edit(footage.frames, index, rect, content, mask, rng, grain=grain))
     return edits
+
+
+def _check_difference(track: Track, pairs: Sequence[tuple[int, int]]) -> None:
+    samples = [pairs[round(float(k))] for k in np.linspace(0, len(pairs) - 1, min(8, len(pairs)))]
+    share = float(np.percentile([_different_share(track, index, source) for index, source in samples], 75))
+    if share < MIN_TIME_SHARE:
+        raise CorruptionError(
+            f"the region looks much the same at another time of the window ({share:.0%} of it differs, "
+            f"{MIN_TIME_SHARE:.0%} needed): nobody would see it held or shifted. Use a longer duration_s, footage with "
+            "more motion, or another kind"
+        )
+
+
+def _different_share(track: Track, index: int, source: int) -> float:
+    """Share of the region of a frame that visibly differs from what the source shows in its place."""
+    footage = track.footage
+    (sx, sy), rect, small = footage.scale, track.rect(index), footage.small
+    part = clip_rect(rect.left * sx, rect.top * sy, rect.right * sx, rect.bottom * sy, (0, *small.shape[1:], 1))
+    change = warp_grey(small[source], footage.camera(index, source)) - small[index]
+    afar = ndimage.gaussian_filter(change, max(0.5, max(small.shape[1:]) / 128))
+    return float((np.abs(afar[part.slices]) >= TIME_CHANGE).mean())
 
 
 def _best_grow(track: Track, pairs: Sequence[tuple[int, int]]) -> float:

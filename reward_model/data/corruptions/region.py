@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from reward_model.data.corruptions.base import CorruptionError, Rect, clip_rect
 from reward_model.data.corruptions.footage import Footage
+from reward_model.data.corruptions.matching import bell, match
+from reward_model.data.corruptions.own_motion import own_motion
 from reward_model.schema import Box, FrameRange
 
 #: Correlation from which on a position is believed.
@@ -54,17 +55,17 @@ def find_region(footage: Footage, rng: np.random.Generator, *, span: FrameRange,
     textured part near the middle.
 
     Raises:
-        CorruptionError: nothing moves although ``need_motion``, or the picture is even everywhere.
+        CorruptionError: nothing moves enough by itself although ``need_motion``, or the picture is even everywhere.
     """
-    found = _moving_regions(footage, span)
+    found, problem = _own_movers(footage, _moving_regions(footage, span), need_motion)
     if need_motion and not found:
         raise CorruptionError(
-            "nothing in this video moves by itself (apart from the camera); use footage with a moving person or "
-            "object, a kind that needs no motion (bulge, swirl, melt, flicker), or name a region"
+            f"{problem}; use footage with a moving person or object and a steadier camera, a kind that needs no motion "
+            "(bulge, swirl, melt, flicker), or name a region"
         )
     moving = bool(found)
     found = found or _textured_regions(footage, span)
-    weights = np.array([score for score, _, _ in found[:6]])
+    weights = np.array([score for score, _, _ in found[:MAX_KEPT]])
     order = rng.choice(len(weights), len(weights), replace=False, p=weights / weights.sum())
     tracks = [follow(footage, found[k][1], found[k][2], moving=moving) for k in order[:3]]
     for track in tracks:
@@ -114,12 +115,12 @@ def _follow(
     small: np.ndarray, patch: np.ndarray, anchor: int, step: int, corners: np.ndarray, found: np.ndarray
 ) -> None:
     """Fills ``corners`` and ``found`` from the anchor on, forwards (step 1) or backwards (-1)."""
-    template, weight = patch.copy(), _weights(patch.shape)
+    template, weight = patch.copy(), bell(patch.shape)
     position, velocity = corners[anchor].copy(), np.zeros(2)
     reach = max(4, round(0.05 * max(small.shape[1:])))
     stop = len(small) if step > 0 else -1
     for k in range(anchor + step, stop, step):
-        where, score, seen = _match(small[k], template, weight, position + velocity, reach)
+        where, score, seen = match(small[k], template, weight, position + velocity, reach)
         if score >= TRUSTED:
             velocity = 0.5 * velocity + 0.5 * np.clip(where - position, -reach, reach)
             position = where
@@ -131,46 +132,29 @@ def _follow(
         corners[k], found[k] = position, max(score, 0.0)
 
 
-def _match(
-    picture: np.ndarray, template: np.ndarray, weight: np.ndarray, guess: np.ndarray, reach: int
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Best position of the template near ``guess`` as (x, y) to a fraction of a pixel, its weighted correlation, and
-    the pixels there.
-    """
-    height, width = template.shape
-    limit = np.array([picture.shape[1] - width, picture.shape[0] - height])
-    low = np.clip(np.round(guess).astype(int) - reach, 0, limit)
-    high = np.clip(np.round(guess).astype(int) + reach, 0, limit)
-    area = picture[low[1] : high[1] + height, low[0] : high[0] + width]
-    windows = sliding_window_view(area, (height, width)).reshape(-1, height * width)
-    flat = weight.ravel()
-    centred = template.ravel() - flat @ template.ravel()
-    mean, power = windows @ flat, (windows**2) @ flat
-    spread = np.sqrt(np.maximum(power - mean**2, 0.25) * max(float(flat @ centred**2), 0.25))
-    scores = ((windows @ (flat * centred)) / spread).reshape(high[1] - low[1] + 1, high[0] - low[0] + 1)
-    y, x = (int(v) for v in np.unravel_index(int(scores.argmax()), scores.shape))
-    fine = np.array([_peak(scores[y], x), _peak(scores[:, x], y)])
-    seen = area[y : y + height, x : x + width]
-    return low + fine, float(scores[y, x]), seen
-
-
-def _peak(line: np.ndarray, k: int) -> float:
-    """The top of the parabola through the best value and its neighbours."""
-    if not 0 < k < len(line) - 1:
-        return float(k)
-    a, b, c = (float(v) for v in line[k - 1 : k + 2])
-    bend = a - 2 * b + c
-    return k + (0.5 * (a - c) / bend if bend < 0 else 0.0)
-
-
-def _weights(shape: tuple[int, ...]) -> np.ndarray:
-    """The middle of a region is likelier to be the thing than its corners: a broad bell, summing to one."""
-    y, x = (np.linspace(-1, 1, n) for n in shape)
-    bell = np.exp(-(x[None] ** 2 + y[:, None] ** 2))
-    return (bell / bell.sum()).astype(np.float32)
-
-
 Candidate = tuple[float, int, tuple[float, float, float, float]]
+#: Moving areas that are looked at more closely, and those of them that are kept to choose from.
+MAX_LOOKED_AT, MAX_KEPT = 16, 6
+#: Share of the motion looked at that may be a passing camera's: above it, the rest is hardly a thing's own either.
+MAX_PASSED = 0.5
+
+
+def _own_movers(footage: Footage, found: list[Candidate], sure: bool) -> tuple[list[Candidate], str]:
+    """The areas that move apart from their surroundings, and what is wrong with the others.
+
+    Args:
+        sure: keep only what moves far enough to be seen to, and nothing where most of what moves does so because the
+            camera passes it.
+    """
+    looked = [(area, own_motion(footage, area[1], area[2])) for area in found[:MAX_LOOKED_AT]]
+    passed = sum(area[0] for area, motion in looked if motion.passed)
+    bad = [m for _, m in looked if m.passed or (sure and not m.enough)]
+    if sure and passed > MAX_PASSED * sum(area[0] for area, _ in looked):
+        kept = []
+    else:
+        kept = [area for area, motion in looked if motion not in bad]
+    what = f": what seems to, {bad[0].problem}" if bad else " (apart from the camera)"
+    return kept[:MAX_KEPT], f"nothing in this video moves by itself{what}"
 
 
 def _moving_regions(footage: Footage, span: FrameRange) -> list[Candidate]:

@@ -203,8 +203,15 @@ def test_unfit_videos_are_refused_with_a_reason(frames, options, message):
 def test_hover_needs_vertical_motion():
     """Fails if any motion counts as a fall."""
     sideways, _ = make_video(8, size=48)  # a white square moves left
-    with pytest.raises(CorruptionError, match="up or down"):
+    with pytest.raises(CorruptionError, match="0 pixels down"):
         corrupt(sideways, 16, kind="hover", seed=0)
+
+
+def test_hover_needs_a_fall():
+    """Fails if what rises counts: a balloon that stops rising is no violation."""
+    rising = moving_video()[::-1]
+    with pytest.raises(CorruptionError, match=r"-[0-9]+ pixels down"):
+        corrupt(np.ascontiguousarray(rising), FPS, kind="hover", seed=5, duration_s=0.7)
 
 
 def test_hover_holds_the_disc_where_the_window_starts(clip, made):

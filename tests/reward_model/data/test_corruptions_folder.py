@@ -51,7 +51,11 @@ def test_a_folder_gives_as_many_normal_as_abnormal_videos_that_pass_the_validato
         assert (record.extra["operator"] == "normal") == (record.truth.status == "normal")
         if record.truth.anomalies:
             assert record.truth.anomalies[0].type is KINDS[record.extra["operator"]]
-    assert json.loads((tmp_path / "out" / "skipped.json").read_text()) == []
+    # Every pair is made; what is told are kinds that did not fit, and why, none of them the one that was made.
+    made = {(r.extra["group"].rpartition("-")[0], r.truth.video_id.split("-")[2]): r.extra["operator"] for r in records}
+    for entry in json.loads((tmp_path / "out" / "skipped.json").read_text()):
+        place = entry["video"].removesuffix(".mp4"), str(entry["pair"])
+        assert entry["kind"] in KINDS and entry["reason"] and made[place] != entry["kind"]
     # The anomaly survives the codec: inside its boxes the twins differ clearly, outside the window hardly.
     abnormal = next(r for r in records if r.truth.anomalies and r.extra["style"] == "plain")
     normal = next(
@@ -62,6 +66,29 @@ def test_a_folder_gives_as_many_normal_as_abnormal_videos_that_pass_the_validato
     difference = np.abs(a - b).max((1, 2, 3))
     inside = difference[window.start : window.end + 1]
     assert a.shape == b.shape == (LENGTH, 64, 80, 3) and np.median(inside) > 20
+
+
+@pytest.mark.parametrize(("per_video", "seed"), [(1, 0), (1, 1), (1, 2), (2, 0)])
+def test_a_small_set_has_anomalies_below_a_second_and_above(source: Path, tmp_path: Path, per_video: int, seed: int):
+    """Fails if lengths are left to chance: stage 2 finds nothing to cut clips from in a set of long ones."""
+    path = corrupt_folder(source, tmp_path / "out", per_video=per_video, kinds=["swirl"], normal=False, seed=seed)
+    spans: dict[str, list[bool]] = {}
+    for record in read_annotations(path):
+        short = len(record.truth.anomalies[0].frames) / record.truth.fps < 1
+        spans.setdefault(record.group if per_video == 2 else "all", []).append(short)
+    assert len(spans) == (2 if per_video == 2 else 1)
+    assert all(sorted(found) == [False, True] for found in spans.values())
+
+
+def test_a_kind_that_does_not_fit_is_told_with_its_reason_and_another_is_made(source: Path, tmp_path: Path):
+    """Fails if nobody learns why a kind is missing from the set: here nothing is written in the footage."""
+    kinds = ["mirror", "swirl"]
+    path = corrupt_folder(source, tmp_path / "out", per_video=4, kinds=kinds, normal=False)
+    assert {r.extra["operator"] for r in read_annotations(path)} == {"swirl"}
+    skipped = json.loads((tmp_path / "out" / "skipped.json").read_text())
+    assert skipped and {s["kind"] for s in skipped} == {"mirror"} and all("writing" in s["reason"] for s in skipped)
+    corrupt_folder(source, tmp_path / "out", per_video=4, kinds=kinds, normal=False)  # resumed: nothing is forgotten
+    assert json.loads((tmp_path / "out" / "skipped.json").read_text()) == skipped
 
 
 def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Path, tmp_path: Path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from reward_model.data.records import Record
 from reward_model.data.splits import STAGE_PROPORTIONS, position, split_records
+from reward_model.data.stage_split import stage_records
 from reward_model.schema import Anomaly, AnomalyType, FrameRange, VideoAnnotation
 
 
@@ -86,3 +87,49 @@ def test_a_split_of_one_class_is_emptied_by_drop_and_refused_by_error():
 def test_weights_must_make_sense(weights):
     with pytest.raises(ValueError, match="weight"):
         split_records(twins(1), weights)
+
+
+def test_a_test_share_is_disjoint_by_footage_and_moves_nothing_else():
+    """Fails if a twin of a test video stays in training, or if asking for a test set reshuffles the stages."""
+    without = {r.truth.video_id: r.split for r in split_records(twins(400)).records}
+    outcome = split_records(twins(400), test=0.2)
+    assert abs(sum(outcome.counts()["test"].values()) / 800 - 0.2) < 0.05
+    tested = {r.group for r in outcome.records if r.split == "test"}
+    assert not tested & {r.group for r in outcome.records if r.split != "test"}
+    assert all(r.split == without[r.truth.video_id] for r in outcome.records if r.split != "test")
+    # Drawn apart from the stages: each of them gives up its share.
+    lost = [r.truth.video_id for r in outcome.records if r.split == "test"]
+    assert {without[name] for name in lost} == set(STAGE_PROPORTIONS)
+
+
+@pytest.mark.parametrize(
+    ("test", "records", "options", "message"),
+    [
+        (1.0, twins(4), {}, "from 0 to below 1"),
+        (-0.1, twins(4), {}, "from 0 to below 1"),
+        (float("nan"), twins(4), {}, "from 0 to below 1"),
+        (0.01, twins(4), {}, "no video for the test set with seed 0.*seed [0-9]+ gives both"),
+        (0.99, twins(4), {}, "no video for the other splits with seed 0"),
+        (0.5, twins(1), {}, r"Add footage$"),
+        (0.5, [record(str(k), True) for k in range(20)], {"balance": "drop"}, "of one class only"),
+        (0.1, twins(4), {"proportions": {"train": 9, "test": 1}}, "use one of the two"),
+    ],
+)
+def test_a_test_share_that_leaves_nothing_is_refused_with_a_remedy(test, records, options, message):
+    with pytest.raises(ValueError, match=message):
+        split_records(records, test=test, **options)
+
+
+def test_the_seed_that_the_message_names_works():
+    with pytest.raises(ValueError, match="no video for the test set") as caught:
+        split_records(twins(4), test=0.01)
+    seed = int(str(caught.value).rpartition("seed ")[2].split()[0])
+    assert "test" in split_records(twins(4), test=0.01, seed=seed).counts()
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage3"])
+def test_a_stage_holds_out_its_share_of_the_file_that_split_wrote_for_it(stage):
+    """Fails if both draws use the same number: stage 1 then holds out nothing, and stage 3 nearly half."""
+    own = [r for r in split_records(twins(600), test=0.1).records if r.split == stage]
+    train, held = stage_records(own, stage, held_out=0.2)
+    assert abs(len(held) / len(own) - 0.2) < 0.08 and not {r.group for r in train} & {r.group for r in held}

@@ -247,7 +247,7 @@ def test_rows_follow_from_the_seed(views):
 def test_one_sided_data_is_refused_by_name(records, folder):
     with pytest.raises(ValueError, match=r"data\.jsonl holds no normal video"):
         StageViews(records[:3], folder / "data.jsonl", JUDGE).rows("stage1")
-    with pytest.raises(ValueError, match="untrimmed_windows=True"):
+    with pytest.raises(ValueError, match="--untrimmed_windows True on the command line"):
         StageViews(records[2:], folder / "data.jsonl", JUDGE).rows("stage2")
     with pytest.raises(ValueError, match="gives no video to train on"):
         StageViews([], folder / "data.jsonl", JUDGE)
