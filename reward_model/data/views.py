@@ -146,8 +146,8 @@ class StageViews:
         _need(
             clips["abnormal"],
             f"abnormal video with boxes whose anomaly is shorter than {self.options.max_clip_s:g} s "
-            "(--untrimmed_windows True on the command line, untrimmed_windows: true in the YAML file, also takes longer "
-            "ones)",
+            "(--untrimmed_windows True on the command line, untrimmed_windows: true in the YAML file, also takes "
+            "longer ones)",
             self.jsonl,
         )
         videos = min(map(len, scans.values())) if count is None else max(1, round(count / (1 + CLIPS_PER_VIDEO) / 2))
