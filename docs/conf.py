@@ -63,6 +63,7 @@ repository_pages = {
     "assets/wan-mini/README.md": "cards/wan_mini.md",
     "benchmarks/results/train.md": "cards/train.md",
     "benchmarks/results/flow_grpo.md": "cards/flow_grpo.md",
+    "benchmarks/results/metrics.md": "cards/metrics.md",
     "assets/unified-mini/README.md": "cards/unified_mini.md",
 }
 

@@ -15,7 +15,7 @@ from documents import DOCS, PAGES, ROOT, RUN, blocks, name
 
 #: Files a page must leave behind, for pages whose commands promise some.
 LEFT_BEHIND = {
-    "README.md": ["outputs/triangle/report.html", "outputs/overlay/best.mp4"],
+    "README.md": ["outputs/triangle/report.html", "outputs/overlay/01.mp4"],
     "docs/quick_start.md": ["outputs/demo/report.html"],
     "docs/how_to/best_of_n.md": ["outputs/square/report.html", "outputs/second/best.mp4"],
     "docs/how_to/align_a_generator.md": ["outputs/flow-grpo-try/lora/pytorch_lora_weights.safetensors"],

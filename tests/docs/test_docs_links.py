@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,6 +44,15 @@ def test_every_page_stands_in_a_table_of_contents():
                 listed.add((page.parent / line).resolve())
     pages = {p.with_suffix("") for suffix in ("md", "ipynb") for p in DOCS.rglob(f"*.{suffix}")}
     assert pages - listed == {DOCS / "index"} and listed <= pages
+
+
+def test_files_outside_docs_that_a_page_links_to_have_a_page_of_the_site():
+    """Else the site does not build, which only a slow test would see."""
+    pages = runpy.run_path(str(DOCS / "conf.py"))["repository_pages"]
+    linked = [(p, (p.parent / t.partition("#")[0]).resolve()) for p in DOCS.rglob("*.md") for t in links(p)]
+    outside = {q for p, q in linked if q.suffix == ".md" and DOCS not in q.parents}
+    assert {q.relative_to(ROOT).as_posix() for q in outside} <= set(pages)
+    assert all((ROOT / file).is_file() and (DOCS / page).is_file() for file, page in pages.items())
 
 
 def test_pictures_have_words_and_load_nothing():
