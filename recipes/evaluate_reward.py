@@ -45,7 +45,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     tables, written = _report(args, results, rows)
-    print("\n" + "\n".join(t.to_markdown() for t in tables))
+    print("\n" + "\n".join(t.to_text() for t in tables))
     print("written: " + ", ".join(map(str, written)))
     return 0
 

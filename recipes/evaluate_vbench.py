@@ -130,12 +130,11 @@ def _write(output: Path, results: dict[str, Any], settings: dict[str, Any]) -> N
 
     options = {name: settings[name] for name in ("num_resamples", "seed") if settings[name] is not None}
     tables = vbench_tables(results, **options)
-    markdown = "\n".join(table.to_markdown() for table in tables)
-    write_text(output / "tables.md", markdown)
+    write_text(output / "tables.md", "\n".join(table.to_markdown() for table in tables))
     write_text(output / "tables.tex", "\n".join(table.to_latex() for table in tables))
     data = {"settings": settings, **to_dict(results, tables)}
     write_text(output / "tables.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
-    print(markdown + f"\nwritten: {output}/tables.md, .tex, .json")
+    print("\n".join(table.to_text() for table in tables) + f"\nwritten: {output}/tables.md, .tex, .json")
 
 
 def _speaker(name: str) -> Any:

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     write_text(args.output / "probes.md", table.to_markdown())
     data = {"title": title, "table": table.to_dict(), "answers": [f.to_dict() for f in found]}
     write_json(args.output / "probes.json", data)
-    print(table.to_markdown() + f"\nwritten: {args.output}/probes.md, .json")
+    print(table.to_text() + f"\nwritten: {args.output}/probes.md, .json")
     return 0
 
 

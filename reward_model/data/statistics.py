@@ -85,13 +85,7 @@ class DatasetStatistics:
 
     def to_text(self, max_items: int = 20) -> str:
         """The same tables for a terminal: nothing is escaped."""
-        from reward_model.evaluation.table import markdown_table, show
-
-        parts = [
-            (t.title, markdown_table(t.columns, [[show(c) for c in row] for row in t.rows]), *t.notes)
-            for t in self.tables(max_items)
-        ]
-        return "\n\n".join("\n".join(part) for part in parts) + "\n"
+        return "\n".join(table.to_text() for table in self.tables(max_items))
 
     def tables(self, max_items: int = 20) -> list[Table]:
         """Everything counted, as tables; of the items only the most common."""

@@ -89,6 +89,11 @@ class Table:
         ]
         return "\n\n".join(parts) + "\n"
 
+    def to_text(self) -> str:
+        """The same for a terminal, where nothing is escaped."""
+        rows = [[" ".join(show(cell).split()) for cell in row] for row in self.rows]
+        return "\n".join([self.title, markdown_table(self.columns, rows), *self.notes]) + "\n"
+
     def to_latex(self) -> str:
         """A ``table`` with ``booktabs`` rules; a rule between groups."""
         lines = [

@@ -62,6 +62,11 @@ def test_line_breaks_cannot_leave_a_cell():
     assert escape_markdown("a\n| b") == r"a \| b" and escape_latex("a\n\\input{x}") == r"a \textbackslash{}input\{x\}"
 
 
+def test_a_terminal_is_shown_text_without_escapes():
+    text = Table("a_b", ("c",), ([("< d_e\nf",)],), ("[low, high]",)).to_text()
+    assert text.splitlines() == ["a_b", "| c       |", "|---------|", "| < d_e f |", "[low, high]"]
+
+
 def test_rows_have_a_cell_for_every_column():
     with pytest.raises(ValueError, match="2 cells for 3 columns"):
         Table("t", ("a", "b", "c"), [[("x", 1.0)]])
