@@ -1,13 +1,21 @@
 """What comes of ratings: numbers computed by hand, files the trainer accepts, and the judge beside people."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cac_align.cli import main
+from cac_align.evaluation.ratings import Ratings
 from cac_align.rating.study import open_rating
 from reward_model.data.annotations import read_annotations
 from reward_model.schema import Anomaly
+from reward_model.training.stage_config import parse_stage
+from reward_model.training.stage_run import run_stage
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -63,6 +71,35 @@ def test_exported_ratings_are_valid_annotations(page, folder, rate_everything, c
     assert one.truth.anomalies[0].boxes[4][0].as_list() == [100, 200, 500, 700]
     assert len(read_annotations(folder / "ratings/consensus.jsonl")) == 3
     assert "60.0" in (folder / "ratings/summary.md").read_text() or "0.6" in (folder / "ratings/summary.md").read_text()
+
+
+@pytest.mark.slow
+def test_exported_ratings_train_a_judge_and_fill_the_column_of_people(page, folder, rate_everything, tmp_path):
+    """The whole way of an answer: clicked, exported, a step of stage 1 from the shipped mini, a cell of the table."""
+    rate_everything(page, "Ann", {"one", "three", "five"})
+    rate_everything(page, "Bob", {"one", "three", "five"})
+    consensus = folder / page.post("export", {}).json["files"][2]
+
+    config = ["--config", str(ROOT / "recipes" / "configs" / "stage1" / "mini_own.yaml"), "--data", str(consensus)]
+    start = ["--model_name_or_path", str(ROOT / "assets" / "cac-mini"), "--output_dir", str(tmp_path / "stage1")]
+    steps = [
+        "--max_steps",
+        "1",
+        "--warmup_steps",
+        "0",
+        "--save_steps",
+        "1",
+        "--disable_tqdm",
+        "true",
+        "--dataloader_num_workers",
+        "0",
+    ]
+    run_stage("stage1", *parse_stage([*config, *start, *steps]))
+    before, after = (load_file(f / "model.safetensors") for f in (ROOT / "assets" / "cac-mini", tmp_path / "stage1"))
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+
+    people = Ratings(consensus)
+    assert [people.value(name) for name in ("one", "two", "three", "four", "five")] == [1, 0, 1, 0, 1]
 
 
 def test_nothing_to_export_is_said(page):
