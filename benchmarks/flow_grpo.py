@@ -45,7 +45,7 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.reward_specs import build_reward
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from reward_model.files import write_text
-from reward_model.training.grpo_config import read_yaml
+from reward_model.training.settings_file import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "recipes" / "configs" / "flow_grpo"

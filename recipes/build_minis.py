@@ -68,7 +68,7 @@ def build_judge(args: argparse.Namespace) -> Path:
     """Two rounds of stages 1 and 2, then stage 3, in processes of their own; the result is copied to
     ``OUTPUT/cac-mini``, whose README.md stays.
     """
-    from reward_model.training.grpo_config import read_yaml
+    from reward_model.training.settings_file import read_yaml
 
     work = args.work_dir / "judge"
     if args.restart:

@@ -20,6 +20,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from reward_model.training.settings_file import add_set_option, changed, read_yaml
+
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -64,8 +66,6 @@ def main(arguments: list[str] | None = None) -> None:
 def settings(args: Any) -> dict[str, Any]:
     """The file's settings with those of the command line over them; presets work from any folder."""
     from cac_align.flow_grpo.loading import located_settings
-    from reward_model.training.grpo_config import read_yaml
-    from reward_model.training.grpo_setup import changed
 
     return located_settings(changed(read_yaml(args.config), args.set))
 
@@ -100,14 +100,7 @@ def parse(arguments: list[str] | None) -> Any:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/flow_grpo")
-    parser.add_argument(
-        "--set",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings that win over the file; may be given several times",
-    )
+    add_set_option(parser)
     parser.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
     parser.add_argument("--dry-run", action="store_true", help="print the plan without loading a weight, and stop")
     parser.add_argument("--list-settings", action="store_true", help="print every setting and its meaning")

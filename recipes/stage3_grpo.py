@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from reward_model.training.settings_file import add_set_option, changed, read_yaml
+
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -34,8 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("accelerate.utils").setLevel(logging.ERROR)  # tied weights, at every checkpoint
 
     from reward_model.training.grpo_card import grpo_card
-    from reward_model.training.grpo_config import GrpoConfig, read_yaml
-    from reward_model.training.grpo_setup import changed, describe, open_trainer, plan_config
+    from reward_model.training.grpo_config import GrpoConfig
+    from reward_model.training.grpo_setup import describe, open_trainer, plan_config
     from reward_model.training.plan import print_plan
 
     if args.list_settings:
@@ -61,14 +63,7 @@ def parse(arguments: list[str] | None) -> Any:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/stage3")
-    parser.add_argument(
-        "--set",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings that win over the file; may be given several times",
-    )
+    add_set_option(parser)
     parser.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
     parser.add_argument(
         "--dry-run",

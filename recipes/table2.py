@@ -23,6 +23,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from reward_model.training.settings_file import add_set_option
+
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -62,14 +64,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/table2")
     parser.add_argument("--output", type=Path, default=None, help="folder, in place of the config's output_dir")
-    parser.add_argument(
-        "--set",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings that win over the file; may be given several times",
-    )
+    add_set_option(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     parser.add_argument("--only-row", default=None, metavar="NAME", help="work for this row only")
     parser.add_argument("--seed", type=int, default=None, help="work for this training seed only")

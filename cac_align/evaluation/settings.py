@@ -176,7 +176,7 @@ class TableSettings:
     @property
     def training_settings(self) -> dict[str, Any]:
         """What all trainings share, as Flow-GRPO reads it."""
-        from reward_model.training.grpo_config import read_yaml
+        from reward_model.training.settings_file import read_yaml
 
         return {**read_yaml(located(self.flow_grpo)), **self.overrides}
 
@@ -217,8 +217,7 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     Raises:
         ValueError: the file cannot be read, or a setting is unknown, missing or wrong.
     """
-    from reward_model.training.grpo_config import read_yaml
-    from reward_model.training.grpo_setup import changed
+    from reward_model.training.settings_file import changed, read_yaml
 
     found = changed(read_yaml(path), changes)
     known = {f.name for f in fields(TableSettings)}

@@ -267,7 +267,7 @@ class FlowGRPOConfig:
     @classmethod
     def from_yaml(cls, path: str | Path, **changes: Any) -> FlowGRPOConfig:
         """Settings from a YAML file, with changes put over them."""
-        from reward_model.training.grpo_config import read_yaml
+        from reward_model.training.settings_file import read_yaml
 
         return cls.from_dict({**read_yaml(path), **changes})
 

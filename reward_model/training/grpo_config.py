@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from reward_model.rewards import RewardConfig, RewardWeights
@@ -171,20 +170,3 @@ class GrpoConfig:
     def help_text(cls) -> str:
         """One line for each setting: name, default, meaning."""
         return "\n".join(f"{f.name} = {f.default!r}\n    {f.metadata['help']}" for f in fields(cls))
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a mapping.
-
-    Raises:
-        ValueError: the file is missing, is not YAML, or holds no mapping.
-    """
-    import yaml
-
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read the settings in {str(path)!r}: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{str(path)!r} must hold 'name: value' lines, got {type(data).__name__}")
-    return data

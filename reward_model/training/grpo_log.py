@@ -155,14 +155,16 @@ class StepLog:
             self.board.add_scalar(key, value, step)
         self._append(METRICS, {"step": step, **{k: round(float(v), 6) for k, v in values.items()}})
 
-    def samples(self, step: int, shown: Sequence[tuple[RolloutRecord, VideoAnnotation, float, float]]) -> None:
-        """A table of rollouts (record, truth, reward, advantage), and their clips with boxes: predicted red, true
-        green.
-        """
+    def samples(self, step: int, experience: Experience, wanted: int) -> None:
+        """A table of ``wanted`` rollouts, spread evenly, and their clips with boxes: predicted red, true green."""
         if not self.active:
             return
+        truths = [s.truth for s, group in zip(experience.samples, experience.groups, strict=True) for _ in group]
+        values = experience.rewards.flatten().tolist(), experience.advantages.flatten().tolist()
+        flat = list(zip(experience.records, truths, *values, strict=True))
+        places = np.linspace(0, len(flat) - 1, min(wanted, len(flat))).round().astype(int)
         rows = []
-        for number, (record, truth, reward, advantage) in enumerate(shown):
+        for number, (record, truth, reward, advantage) in enumerate(flat[k] for k in places):
             if record.scan is None:
                 continue
             row = {

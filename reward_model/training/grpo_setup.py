@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,27 +21,6 @@ if TYPE_CHECKING:
 GIB = 2**30
 #: What a settings file may hold beside the settings of :class:`GrpoConfig`.
 OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan")
-
-
-def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Settings with ``name=value`` texts put over them; values are read as YAML, ``data.rows=8`` reaches inside.
-
-    Raises:
-        ValueError: an entry is not ``name=value``.
-    """
-    import yaml
-
-    result = {k: dict(v) if isinstance(v, dict) else v for k, v in settings.items()}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ValueError(f"{text!r} must be name=value, for instance max_steps=10")
-        outer, _, inner = name.partition(".")
-        if inner:
-            result.setdefault(outer, {})[inner] = yaml.safe_load(value)
-        else:
-            result[name] = yaml.safe_load(value)
-    return result
 
 
 @contextmanager

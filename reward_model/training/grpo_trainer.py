@@ -18,7 +18,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from reward_model.config import JudgeConfig
@@ -395,11 +394,7 @@ class GrpoTrainer:
         if self.step % config.logging_steps == 0:
             writer.numbers(self.step, numbers)
         if config.log_samples_every and self.step % config.log_samples_every == 0:
-            values = experience.rewards.flatten().tolist(), experience.advantages.flatten().tolist()
-            flat = list(zip(experience.records, *values, strict=True))
-            places = np.linspace(0, len(flat) - 1, min(config.num_logged_samples, len(flat))).round().astype(int)
-            truths = [s.truth for s in experience.samples for _ in range(config.num_generations)]
-            writer.samples(self.step, [(flat[k][0], truths[k], flat[k][1], flat[k][2]) for k in places])
+            writer.samples(self.step, experience, config.num_logged_samples)
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""

@@ -17,8 +17,8 @@ from typing import Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.prompts import load_prompts
-from reward_model.training.grpo_config import read_yaml
 from reward_model.training.plan import PlanConfig
+from reward_model.training.settings_file import read_yaml
 
 WORLD = "world"
 #: Scenes of evaluation samples start here; training uses seeds below 100,000.

@@ -132,8 +132,9 @@ def _check_settings(name: str, args: argparse.Namespace) -> None:
     """Reads the settings file and what ``--set`` puts over it as the recipe does; a wrong name or value raises."""
     if name not in ("flow_grpo", "stage3_grpo") or not hasattr(args, "set"):
         return
-    from reward_model.training.grpo_config import GrpoConfig, read_yaml
-    from reward_model.training.grpo_setup import OWN, changed
+    from reward_model.training.grpo_config import GrpoConfig
+    from reward_model.training.grpo_setup import OWN
+    from reward_model.training.settings_file import changed, read_yaml
 
     settings = changed(read_yaml(args.config), args.set)
     if name == "stage3_grpo":

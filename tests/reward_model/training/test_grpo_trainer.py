@@ -17,16 +17,17 @@ from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.parsing import format_report
 from reward_model.rewards import total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
-from reward_model.training.grpo_config import GrpoConfig, read_yaml
+from reward_model.training.grpo_config import GrpoConfig
 from reward_model.training.grpo_log import clip_pictures
 from reward_model.training.grpo_math import group_advantages
 from reward_model.training.grpo_prepare import check_no_dropout
 from reward_model.training.grpo_sampler import Sampled
-from reward_model.training.grpo_setup import OWN, changed, describe, open_trainer, plan_config
+from reward_model.training.grpo_setup import OWN, describe, open_trainer, plan_config
 from reward_model.training.grpo_state import CheckpointError, last_checkpoint
 from reward_model.training.grpo_trainer import DivergenceError, GrpoTrainer
 from reward_model.training.mini_config import build_judge
 from reward_model.training.rollout_rows import masked_log_probs, stock_vision_inputs
+from reward_model.training.settings_file import read_yaml
 from reward_model.training.two_turn import GrpoSample
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -575,13 +576,6 @@ def test_shipped_settings_are_valid(name):
 
 def test_every_setting_is_explained():
     assert all(f"\n{n} = " in "\n" + GrpoConfig.help_text() for n in GrpoConfig().to_dict())
-
-
-def test_command_line_changes():
-    found = changed({"max_steps": 5, "data": {"rows": 3}}, ["max_steps=7", "data.rows=9", "beta=0.0"])
-    assert found == {"max_steps": 7, "data": {"rows": 9}, "beta": 0.0}
-    with pytest.raises(ValueError, match="name=value"):
-        changed({}, ["max_steps"])
 
 
 def test_a_settings_file_becomes_a_run(tmp_path):
