@@ -26,6 +26,7 @@ from cac_align.flow_grpo.processes import gather
 from cac_align.flow_grpo.replay import Replay, StepLoss, columns_of, policy_numbers
 from cac_align.flow_grpo.rollout import guidance_texts
 from cac_align.flow_grpo.scheduler import FlowSDEScheduler
+from reward_model.training.grpo_prepare import is_sharded, settle_sharding
 
 
 class DivergenceError(RuntimeError):
@@ -75,9 +76,16 @@ class Learner:
             num_warmup_steps=config.warmup_steps,
             num_training_steps=config.max_steps * config.num_iterations * config.num_minibatches,
         )
-        self.policy, self.optimizer = accelerator.prepare(policy, optimizer)
-        self.bare = accelerator.unwrap_model(self.policy)
-        self.parameters = lora_parameters(self.bare.transformer)
+        self.bare = policy
+        settle_sharding(accelerator, config.max_grad_norm)
+        if is_sharded(accelerator):
+            # The pipeline calls the transformer without the policy around it: the one that gathers its weights.
+            self.wrapped, self.optimizer = accelerator.prepare(transformer, optimizer)
+            self.policy = policy
+        else:
+            self.wrapped, self.optimizer = accelerator.prepare(policy, optimizer)
+            self.policy = self.wrapped
+        self.parameters = lora_parameters(transformer)
         self.ema = EMAModel(self.parameters.values(), decay=config.ema_decay) if config.ema_decay else None
         self.old = [p.detach().clone() for p in self.parameters.values()] if config.objective == "nft" else None
         self.replay = Replay(self.policy, self.bare, scheduler, config)
@@ -140,7 +148,7 @@ class Learner:
         for number, (chunk, k) in enumerate(work):
             last = number == len(work) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
-            with nullcontext() if last else self.accelerator.no_sync(self.policy):
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 result = self.step_loss(experience, chunk, k)
                 counted = chunk.counted.to(result.loss.device)
                 loss = (result.loss * counted).sum() * scale
@@ -198,7 +206,7 @@ class Learner:
             step: steps done before this one, for the message.
         """
         limit = self.config.max_grad_norm or math.inf
-        norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), limit)
+        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), limit)
         self.grad_norm = 0.0 if norm is None else float(norm)
         total = sum(gather(self.accelerator, [loss])) / self.accelerator.num_processes
         scaled = self.accelerator.scaler is not None  # fp16: the scaler passes over a step that overflowed

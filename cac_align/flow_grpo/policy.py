@@ -16,12 +16,14 @@ import torch
 from torch import nn
 
 from cac_align.flow_grpo.conditioning import ImageCondition
+from reward_model.replaced_forward import replaced_forward
 
 
 class GuidedVelocity(nn.Module):
     """v = v_uncond + g (v_cond - v_uncond), computed as the pipeline does.
 
-    A module of its own, so that a wrapper (DDP, FSDP) sees one forward per backward.
+    A module of its own, so that DDP sees one forward per backward. FSDP goes around the transformer instead, which the
+    pipeline calls without this module.
 
     Args:
         transformer: with its adapter.
@@ -33,7 +35,6 @@ class GuidedVelocity(nn.Module):
         super().__init__()
         self.transformer: Any
         self.transformer, self.guidance_scale, self.batched = transformer, guidance_scale, batched
-        self._no_split_modules = getattr(transformer, "_no_split_modules", None)  # what FSDP wraps
 
     def forward(
         self,
@@ -86,7 +87,6 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
         yield
         return
     forward = transformer.forward
-    own = "forward" in vars(transformer)
     waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def paired(hidden_states: Any, timestep: Any, encoder_hidden_states: Any, **kwargs: Any) -> Any:
@@ -103,14 +103,8 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
         waiting[:] = [(hidden_states, uncond)]
         return (cond,)
 
-    transformer.forward = paired
-    try:
+    with replaced_forward(transformer, paired):
         yield
-    finally:
-        if own:
-            transformer.forward = forward
-        else:
-            del transformer.forward
 
 
 def run_autocast(transformer: Any, accelerator: Any) -> None:

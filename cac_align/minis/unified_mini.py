@@ -41,7 +41,7 @@ class UnifiedMiniConfig:
 
     max_steps: int = 4000
     batch_size: int = 16
-    second_steps: int = 800
+    second_steps: int = 1600
     second_rate: float = 0.5
     learning_rate: float = 2e-3
     matrix_lr: float = 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,11 +100,23 @@ def default_accelerator() -> Any:
     from accelerate.utils import DistributedDataParallelKwargs
 
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    accelerator = Accelerator(cpu=several_on_cpu(), kwargs_handlers=handlers)
-    if accelerator.state.deepspeed_plugin is not None:
-        # No data loader is handed to DeepSpeed, and it asks for a number; batches are made by the trainer.
-        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
-    return accelerator
+    return Accelerator(cpu=several_on_cpu(), kwargs_handlers=handlers)
+
+
+def settle_sharding(accelerator: Any, max_grad_norm: float) -> None:
+    """Tells DeepSpeed and FSDP2 what accelerate does not; before anything is prepared.
+
+    DeepSpeed clips by itself and asks for the size of batches, which the trainers make. FSDP2 would round what leaves
+    the model, log-probabilities too, to the precision of its products.
+    """
+    deepspeed = accelerator.state.deepspeed_plugin
+    if deepspeed is not None:
+        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
+        deepspeed.deepspeed_config["gradient_clipping"] = float(max_grad_norm)
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None)
+    policy = getattr(fsdp, "mixed_precision_policy", None)
+    if getattr(policy, "output_dtype", None) is not None:
+        fsdp.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
 def is_sharded(accelerator: Any) -> bool:

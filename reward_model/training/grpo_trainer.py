@@ -37,6 +37,7 @@ from reward_model.training.grpo_prepare import (
     make_optimizer,
     prepare_model,
     prepare_reference,
+    settle_sharding,
 )
 from reward_model.training.grpo_sampler import Generator, ModelSampler, stop_tokens
 from reward_model.training.grpo_samples import Load
@@ -47,7 +48,7 @@ from reward_model.training.grpo_state import (
     load_checkpoint,
     save_checkpoint,
 )
-from reward_model.training.judge_folder import write_judge
+from reward_model.training.judge_folder import export_policy
 from reward_model.training.rollout_rows import (
     PromptBuilder,
     Row,
@@ -96,6 +97,7 @@ class GrpoTrainer:
             max_scan_tokens=config.max_scan_tokens, max_zoom_tokens=config.max_zoom_tokens
         )
         self.accelerator = accelerator or default_accelerator()
+        settle_sharding(self.accelerator, config.max_grad_norm)
         self._sharded = is_sharded(self.accelerator)
         self._check_sizes()
         vision_inputs = vision_inputs or stock_vision_inputs(processor)
@@ -419,17 +421,7 @@ class GrpoTrainer:
         Args:
             card: text of its README.md; None keeps the one that is there.
         """
-        bare = self.accelerator.unwrap_model(self.policy).model
-        state = None
-        if self._sharded:
-            whole = self.accelerator.get_state_dict(self.policy)
-            state = {k.removeprefix("model."): v for k, v in whole.items()}
-        elif self.config.use_lora:
-            bare = bare.merge_and_unload()
-        if self.accelerator.is_main_process:
-            write_judge(bare, self.processor, folder, self.judge_file, state, card)
-        self.accelerator.wait_for_everyone()
-        return Path(folder)
+        return export_policy(self.accelerator, self.policy, self.processor, folder, self.judge_file, card)
 
     def resume(self, folder: Path) -> None:
         """Continues from a checkpoint, bit for bit on a CPU.

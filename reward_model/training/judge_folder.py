@@ -7,6 +7,39 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE
+from reward_model.training.export import merge_adapter
+from reward_model.training.grpo_prepare import is_sharded
+
+
+def export_policy(
+    accelerator: Any, policy: Any, processor: Any, folder: str | Path, judge_file: str, card: str | None = None
+) -> Path:
+    """Writes the judge inside a trained policy. Called by all processes; the first writes. LoRA is merged, so this ends
+    the training.
+
+    Args:
+        policy: the prepared :class:`~reward_model.training.rollout_rows.RowModel`.
+        judge_file, card: as :func:`write_judge` takes them.
+    """
+    bare = accelerator.unwrap_model(policy).model
+    state = None
+    if is_sharded(accelerator):
+        whole = accelerator.get_state_dict(policy)  # gathered in the first process; the others may get None
+        state = {k.removeprefix("model."): v for k, v in (whole or {}).items()}
+        for name in tied_names(bare):
+            state.pop(name, None)
+    elif hasattr(bare, "peft_config"):
+        bare = bare.merge_and_unload()
+    if accelerator.is_main_process:
+        write_judge(bare, processor, folder, judge_file, state, card)
+    accelerator.wait_for_everyone()
+    return Path(folder)
+
+
+def tied_names(model: Any) -> list[str]:
+    """Names in the state dict that are second names of other weights, which a folder of weights leaves out."""
+    tied = model.config.get_text_config().tie_word_embeddings
+    return [name for name in (getattr(model, "_tied_weights_keys", None) or ()) if tied]
 
 
 def write_judge(
@@ -15,9 +48,9 @@ def write_judge(
     """Writes a loadable judge: weights, processor and ``judge.json``; an older one is replaced at the end.
 
     Args:
-        model: the bare model; LoRA must be merged before.
+        model: the bare model; LoRA must be merged before, unless weights are sharded.
         judge_file: text of ``judge.json``.
-        state: gathered state dict where weights are sharded.
+        state: gathered state dict where weights are sharded; an adapter in it is merged into its base on the CPU.
         card: text of the README.md; None keeps that of the older judge.
     """
     folder = Path(folder)
@@ -25,6 +58,8 @@ def write_judge(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.parent.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(fresh, **({"state_dict": state} if state is not None else {}))
+    if state is not None and hasattr(model, "peft_config"):
+        merge_adapter(fresh)
     processor.save_pretrained(fresh)
     for weights in fresh.glob("*.safetensors"):
         weights.chmod(0o644)

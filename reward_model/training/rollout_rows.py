@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from reward_model.backends.base import Conversation
-
-#: Positions projected to the vocabulary at once: 1024 x 151,936 logits are 0.6 GB in fp32.
-HEAD_CHUNK = 1024
+from reward_model.training.head_scores import HEAD_CHUNK, token_scores
 
 #: Frames (N, H, W, 3) uint8 -> keyword arguments of ``get_image_features``, ``image_grid_thw`` (N, 3) among them.
 VisionInputs = Callable[[Sequence[np.ndarray]], Mapping[str, torch.Tensor]]
@@ -204,7 +201,7 @@ def masked_log_probs(
         model: a Qwen3-VL for conditional generation, or a peft model around one.
         rows: in any order; the result does not depend on which rows share a batch (beyond rounding).
         temperature: the one the tokens were sampled at; logits are divided by it.
-        chunk: positions projected to the vocabulary at once; under gradient each chunk is recomputed, not stored.
+        chunk: positions projected to the vocabulary at once (``head_scores``).
         share_prompts: read rows of one prompt as branches of one sequence. Same values and gradients (beyond rounding)
             for a fraction of the work; needs an attention that takes a mask (sdpa or eager).
     """
@@ -213,18 +210,7 @@ def masked_log_probs(
     hidden = core.model(**inputs, use_cache=False).last_hidden_state
     states = hidden.reshape(-1, hidden.shape[-1])[where]
     head = core.get_output_embeddings()
-
-    def score(part: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = head(part).float() / temperature
-        log_all = torch.log_softmax(logits, dim=-1)
-        entropy = -(log_all.detach().exp() * log_all.detach()).sum(-1)
-        return log_all.gather(1, wanted[:, None])[:, 0], entropy
-
-    found = []
-    for part, wanted in zip(states.split(chunk), targets.split(chunk), strict=True):
-        again = torch.is_grad_enabled() and len(states) > chunk
-        found.append(checkpoint(score, part, wanted, use_reentrant=False) if again else score(part, wanted))
-    values, entropy = (torch.cat(parts) for parts in zip(*found, strict=True))
+    values, entropy = token_scores(head, states, targets, temperature=temperature, chunk=chunk)
     return LogProbs(values, entropy, [r.num_tokens for r in rows])
 
 

@@ -418,7 +418,7 @@ SMALL = UnifiedMiniConfig(
 
 def test_scale_of_the_recipe():
     assert UnifiedMiniConfig().scaled(0.001).max_steps == 4 and UnifiedMiniConfig().scaled(1).max_steps == 4000
-    assert UnifiedMiniConfig().scaled(0.01).second_steps == 8
+    assert UnifiedMiniConfig().scaled(0.01).second_steps == 16
     assert UnifiedMiniConfig(second_steps=0).scaled(0.01).second_steps == 0
     with pytest.raises(ValueError, match="scale=0 must be above zero"):
         UnifiedMiniConfig().scaled(0)

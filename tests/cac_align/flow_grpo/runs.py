@@ -47,13 +47,22 @@ def settings(folder: Any, **changes: Any) -> FlowGRPOConfig:
     return FlowGRPOConfig.from_dict({**base, **changes})
 
 
-def build(folder: Any, *, pipe: Any = None, reward: Any = None, eval_prompts: Any = (), **changes: Any) -> Any:
+def build(
+    folder: Any,
+    *,
+    pipe: Any = None,
+    reward: Any = None,
+    eval_prompts: Any = (),
+    accelerator: Any = None,
+    **changes: Any,
+) -> Any:
     return FlowGRPOTrainer(
         settings(folder, **changes),
         pipe=pipe or tiny_pipe(),
         reward=reward,
         prompts=PROMPTS,
         eval_prompts=list(eval_prompts),
+        accelerator=accelerator,
     )
 
 
