@@ -6,8 +6,8 @@ The loss is a sum over videos with weights fixed beforehand, so it is the same f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,22 @@ class Learner:
 
     def sampling_weights(self) -> Any:
         """A block in which the adapter holds what videos are drawn with: the trained weights, or nft's slow copy."""
-        return nullcontext() if self.old is None else weights_of(list(self.parameters.values()), self.old)
+        return nullcontext() if self.old is None else self._with(self.old)
 
     def averaged_weights(self) -> Any:
         """A block in which the adapter holds the averaged weights, where the run keeps them."""
-        if self.ema is None:
-            return nullcontext()
-        return weights_of(list(self.parameters.values()), self.ema.shadow_params)
+        return nullcontext() if self.ema is None else self._with(self.ema.shadow_params)
+
+    @contextmanager
+    def _with(self, values: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Other values in the adapter. FSDP2 leaves the outermost weights gathered after a forward pass: they are
+        released on both sides, so that what is gathered next is what is there.
+        """
+        release = getattr(self.wrapped, "reshard", lambda: None)
+        release()
+        with weights_of(list(self.parameters.values()), values):
+            yield
+            release()
 
     @torch.no_grad()
     def follow(self, step: int) -> None:

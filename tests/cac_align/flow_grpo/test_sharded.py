@@ -1,0 +1,112 @@
+"""Flow-GRPO with weights spread over two processes (FSDP2; gloo on the CPU) against one process."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cac_align.flow_grpo.test_processes import launch
+
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.slow
+
+WORKER = """
+import json, sys
+sys.path.insert(0, {root!r})
+import torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from cac_align.flow_grpo.lora import adapter_off
+from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build, tiny_pipe
+from tests.sharded import sharded_accelerator
+out, kind, changes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+base = changes.pop("base", None)
+pipe = tiny_pipe()
+if base:
+    pipe.transformer.to(getattr(torch, base))
+accelerator = sharded_accelerator(kind, changes.get("mixed_precision", "no"))
+trainer = build(out, pipe=pipe, accelerator=accelerator, batch="4x2", max_steps=3, save_every=2, eval_every=1,
+                eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5, learning_rate=1e-2, **changes)
+trainer.train()
+weights = trainer.learner.exported(averaged=False)
+trainer.export(out + "/lora")
+# Weights put in for a while are those that are used, whatever was gathered before.
+model, learner = trainer.transformer, trainer.learner
+dtype = next(model.parameters()).dtype
+given = dict(hidden_states=torch.ones(1, model.config.in_channels, 2, 4, 4).to(dtype), timestep=torch.tensor([500.0]),
+             encoder_hidden_states=torch.ones(1, 16, model.config.text_dim).to(dtype), return_dict=False)
+with torch.no_grad():
+    trained = model(**given)[0]
+    for value in learner.ema.shadow_params:
+        value.zero_()
+    with learner.averaged_weights():
+        averaged = model(**given)[0]
+    with adapter_off(model):
+        plain = model(**given)[0]
+    assert torch.equal(averaged, plain) and not torch.equal(trained, plain)
+    assert torch.equal(model(**given)[0], trained)
+if trainer.accelerator.is_main_process:
+    save_file({{k: v.contiguous() for k, v in weights.items()}}, out + "/weights.safetensors")
+"""
+
+
+def run(tmp_path, name, kind, count, changes):
+    """A run of three steps; returns its folder."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(root=str(ROOT)))
+    port = 28700 + (os.getpid() * 7 + len(list(tmp_path.iterdir()))) % 300
+    launch(script, count, port, tmp_path / name, kind, json.dumps(changes))
+    return tmp_path / name
+
+
+def weights(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+def history(folder):
+    """Rewards of the evaluations: base, then the averaged weights after each step."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["eval/reward"] for line in lines if "eval/reward" in line]
+
+
+CASES = {
+    "grpo": {"beta": 0.1},
+    "adapters outside of the blocks": {"lora_targets": ["to_q", "proj_out"]},
+    "guidance in two calls": {"batched_guidance": False, "gradient_checkpointing": True},
+    "nft": {"objective": "nft", "kernel": "ode", "noise_level": None},
+}
+
+
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
+def test_a_sharded_run_is_one_process_with_the_whole_batch(tmp_path, changes):
+    """Sampling, evaluation with averaged weights, updates and export all gather what they need."""
+    one, many = run(tmp_path, "one", "plain", 1, changes), run(tmp_path, "many", "fsdp2", 2, changes)
+    assert history(many) == pytest.approx(history(one), abs=1e-5) and len(set(history(one))) > 1
+    a, b = weights(one), weights(many)
+    assert a.keys() == b.keys()
+    moved = max(float(v.abs().max()) for k, v in a.items() if "lora_B" in k)
+    assert moved > 1e-2  # B starts at zero
+    for name, value in a.items():  # Adam makes much of tiny gradients, so single weights may differ
+        assert float((b[name] - value).norm()) < 1e-2 * max(float(value.norm()), moved), name
+    exported = [load_file(folder / "lora" / "pytorch_lora_weights.safetensors") for folder in (one, many)]
+    assert exported[0].keys() == exported[1].keys()
+
+
+def test_a_sharded_run_goes_on_bit_for_bit(tmp_path):
+    folder = run(tmp_path, "run", "fsdp2", 2, {"beta": 0.1})
+    straight = weights(folder)
+    shutil.rmtree(folder / "checkpoint-3")
+    again = weights(run(tmp_path, "run", "fsdp2", 2, {"beta": 0.1}))
+    assert straight.keys() == again.keys() and all(torch.equal(straight[k], again[k]) for k in straight)
+
+
+def test_half_precision_with_fp32_adapters(tmp_path):
+    """A frozen base in bf16, adapters in fp32, products in bf16: the first ratio is one, and it learns."""
+    folder = run(tmp_path, "run", "fsdp2", 2, {"mixed_precision": "bf16", "base": "bfloat16", "noise_floor": "refuse"})
+    found = weights(folder)
+    assert {v.dtype for v in found.values()} == {torch.float32}
+    assert max(float(v.abs().max()) for k, v in found.items() if "lora_B" in k) > 1e-2
