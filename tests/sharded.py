@@ -1,7 +1,7 @@
-"""Accelerators of FSDP2 and DeepSpeed on the CPU, which accelerate itself offers for GPUs only.
+"""FSDP2 and DeepSpeed on the CPU, which accelerate itself offers for GPUs only.
 
-All that is told untruly is the kind of device when the accelerator is made; the wrappers, collectives (gloo) and
-optimisers are the real ones. To be used in processes of a launched script.
+All that is told untruly is the kind of device when processes meet; wrappers, collectives (gloo) and optimisers are the
+real ones. To be used in the processes of a launched script, before anything makes an accelerator.
 """
 
 from __future__ import annotations
@@ -9,30 +9,43 @@ from __future__ import annotations
 import os
 from typing import Any
 
+KINDS = ("fsdp2", "zero2", "zero3")
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+DEEPSPEED = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
+    "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+    "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+}
+
+
+def shard_on_cpu(kind: str) -> None:
+    """Sets what ``accelerate launch`` sets for the files of ``recipes/configs/accelerate``; other kinds change nothing.
+
+    Args:
+        kind: ``fsdp2``, ``zero2`` or ``zero3``.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    if kind not in KINDS:
+        return
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_XPU)
+    os.environ.pop("ACCELERATE_USE_CPU", None)
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    os.environ |= FSDP2 if kind == "fsdp2" else {**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": kind[-1]}
+
 
 def sharded_accelerator(kind: str, mixed_precision: str = "no") -> Any:
-    """``fsdp2``, ``zero2`` or ``zero3``; anything else is None, the trainer's own."""
-    from accelerate import Accelerator, PartialState
-    from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
+    """An accelerator of that kind; None of other kinds, which is the trainer's own."""
+    from accelerate import Accelerator
 
-    if kind not in ("fsdp2", "zero2", "zero3"):
-        return None
-    PartialState(cpu=True)
-    del os.environ["ACCELERATE_USE_CPU"]
-    if kind == "fsdp2":
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            reshard_after_forward=True,
-            state_dict_type="SHARDED_STATE_DICT",
-        )
-        return Accelerator(mixed_precision=mixed_precision, fsdp_plugin=plugin)
-    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
-    plugin = DeepSpeedPlugin(
-        zero_stage=int(kind[-1]),
-        gradient_accumulation_steps=1,
-        zero3_init_flag=False,
-        zero3_save_16bit_model=kind == "zero3",
-    )
-    return Accelerator(mixed_precision=mixed_precision, deepspeed_plugin=plugin)
+    shard_on_cpu(kind)
+    return Accelerator(mixed_precision=mixed_precision) if kind in KINDS else None

@@ -54,7 +54,7 @@ def _save_weights(trainer: Any, folder: Path, merge_lora: bool) -> None:
         # SHARDED_STATE_DICT); the first one writes, and merges an adapter on the CPU.
         gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if trainer.is_world_process_zero():
-            model.save_pretrained(folder, state_dict=gathered)
+            save_gathered(model, gathered, folder)
             if adapted and merge_lora:
                 merge_adapter(folder)
         return
@@ -65,6 +65,19 @@ def _save_weights(trainer: Any, folder: Path, merge_lora: bool) -> None:
     model.save_pretrained(folder)
 
 
+def save_gathered(model: Any, state: Mapping[str, Any], folder: Path) -> None:
+    """``save_pretrained`` of weights that were spread over processes: the same names as of a model in one piece.
+
+    Tied weights come twice when they are gathered; and a model that DeepSpeed loaded would be written under names of
+    older releases.
+    """
+    tied = model.config.get_text_config().tie_word_embeddings
+    second = set(getattr(model, "_tied_weights_keys", None) or ()) if tied else set()
+    kept = {name: value for name, value in state.items() if name not in second}
+    plain = {} if hasattr(model, "peft_config") else {"save_original_format": False}
+    model.save_pretrained(folder, state_dict=kept, **plain)
+
+
 def merge_adapter(folder: str | Path) -> None:
     """Replaces the adapter in ``folder`` by its base model with the adapter merged in, on the CPU.
 
@@ -73,8 +86,10 @@ def merge_adapter(folder: str | Path) -> None:
     import torch
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForImageTextToText
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     folder = Path(folder)
+    unset_hf_deepspeed_config()  # a run under ZeRO-3 would spread this model over processes that do not load it
     base = PeftConfig.from_pretrained(folder).base_model_name_or_path
     with torch.device("cpu"):
         model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base, dtype="auto"), folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE
-from reward_model.training.export import merge_adapter
+from reward_model.training.export import merge_adapter, save_gathered
 from reward_model.training.grpo_prepare import is_sharded
 
 
@@ -26,20 +26,12 @@ def export_policy(
     if is_sharded(accelerator):
         whole = accelerator.get_state_dict(policy)  # gathered in the first process; the others may get None
         state = {k.removeprefix("model."): v for k, v in (whole or {}).items()}
-        for name in tied_names(bare):
-            state.pop(name, None)
     elif hasattr(bare, "peft_config"):
         bare = bare.merge_and_unload()
     if accelerator.is_main_process:
         write_judge(bare, processor, folder, judge_file, state, card)
     accelerator.wait_for_everyone()
     return Path(folder)
-
-
-def tied_names(model: Any) -> list[str]:
-    """Names in the state dict that are second names of other weights, which a folder of weights leaves out."""
-    tied = model.config.get_text_config().tie_word_embeddings
-    return [name for name in (getattr(model, "_tied_weights_keys", None) or ()) if tied]
 
 
 def write_judge(
@@ -57,9 +49,12 @@ def write_judge(
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.parent.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(fresh, **({"state_dict": state} if state is not None else {}))
-    if state is not None and hasattr(model, "peft_config"):
-        merge_adapter(fresh)
+    if state is None:
+        model.save_pretrained(fresh)
+    else:
+        save_gathered(model, state, fresh)
+        if hasattr(model, "peft_config"):
+            merge_adapter(fresh)
     processor.save_pretrained(fresh)
     for weights in fresh.glob("*.safetensors"):
         weights.chmod(0o644)

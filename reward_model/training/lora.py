@@ -80,8 +80,9 @@ def parameters_by_part(model: Any) -> dict[str, tuple[int, int]]:
     counts = {part: [0, 0] for part in PARTS}
     for name, parameter in model.named_parameters():
         part = counts[part_of(name)]
-        part[0] += parameter.numel()
-        part[1] += parameter.numel() * parameter.requires_grad
+        size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 keeps none of it here
+        part[0] += size
+        part[1] += size * parameter.requires_grad
     return {part: (total, trainable) for part, (total, trainable) in counts.items()}
 
 
