@@ -1,9 +1,9 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped, in safetensors and JSON, whole or absent.
 
 A folder ``checkpoint-N`` holds ``lora``, ``optimizer``, ``ema`` (and ``old`` for nft) by parameter name, the random
-states of every process, and ``grpo_state.json`` with counters, schedule, settings, the fingerprint of the sigma
-schedule and the evaluations. It is written beside its place and renamed at the end. Nothing in it is pickled, so a
-folder from elsewhere can hold wrong numbers but no code.
+states of every process (under DeepSpeed also its share of the optimiser), and ``grpo_state.json`` with counters,
+schedule, settings, the fingerprint of the sigma schedule and the evaluations. It is written beside its place and
+renamed at the end. Nothing in it is pickled, so a folder from elsewhere can hold wrong numbers but no code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ Tensors = dict[str, torch.Tensor]
 
 
 def save_checkpoint(
-    accelerator: Any, output_dir: Path, step: int, parts: Mapping[str, Tensors], state: Mapping[str, Any], keep: int
+    accelerator: Any,
+    output_dir: Path,
+    step: int,
+    parts: Mapping[str, Tensors],
+    state: Mapping[str, Any],
+    keep: int,
+    *,
+    own: Mapping[str, Tensors] | None = None,
 ) -> Path:
     """Writes ``checkpoint-<step>`` and deletes all but the last ``keep``. Called by all processes.
 
@@ -43,6 +50,7 @@ def save_checkpoint(
         parts: tensors by file and name, whole, equal on all processes.
         state: what goes into JSON.
         keep: checkpoints kept.
+        own: tensors by file and name, of this process alone; the names of files are equal on all processes.
 
     Raises:
         CheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints are as they were.
@@ -58,7 +66,7 @@ def save_checkpoint(
         fault = f"{error}"
     accelerator.wait_for_everyone()
     if not fault:
-        fault = _write(accelerator, partial, parts, {**state, "step": step}) or ""
+        fault = _write(accelerator, partial, parts, own or {}, {**state, "step": step}) or ""
     faults = [f for f in _gather(accelerator, fault) if f]
     if not faults and main:
         try:
@@ -80,7 +88,9 @@ def save_checkpoint(
     return final
 
 
-def read_checkpoint(folder: Path, expected: Mapping[str, Any], process: int) -> tuple[dict[str, Tensors], dict]:
+def read_checkpoint(
+    folder: Path, expected: Mapping[str, Any], process: int, processes: int = 1
+) -> tuple[dict[str, Tensors], dict]:
     """The parts and the state of a checkpoint, once it is seen to belong to this run; random states are restored.
 
     Args:
@@ -88,6 +98,7 @@ def read_checkpoint(folder: Path, expected: Mapping[str, Any], process: int) -> 
         expected: entries of the state that must be equal, or the run would not be the same.
         process: whose random state is restored. With another number of processes than before there may be none: the
             samples of a run depend on seeds alone, so that is logged and nothing more.
+        processes: there are. State that each process keeps for itself can only be read by as many.
 
     Raises:
         CheckpointError: it belongs to another run, or a file is damaged.
@@ -101,8 +112,14 @@ def read_checkpoint(folder: Path, expected: Mapping[str, Any], process: int) -> 
             f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
         )
     parts: dict[str, Tensors] = {}
-    for name in state["parts"]:
-        path = folder / f"{name}.safetensors"
+    own = state.get("own_parts", [])
+    if own and state["num_processes"] != processes:
+        raise CheckpointError(
+            f"{str(folder)!r} was written by {state['num_processes']} processes under DeepSpeed, which divides "
+            f"its state among them; go on with as many, not {processes}"
+        )
+    for name, file in [*((n, n) for n in state["parts"]), *((n, f"{n}_{process}") for n in own)]:
+        path = folder / f"{file}.safetensors"
         fault = "it is missing" if not path.is_file() else safetensors_fault(path)
         if fault:
             raise CheckpointError(
@@ -138,6 +155,30 @@ def restore_optimizer(
             }
 
 
+def shard_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """Master weights and AdamW's state of the flat shares DeepSpeed (ZeRO-1, -2) gives a process."""
+    found: Tensors = {}
+    for number, share in enumerate(_shares(optimizer)):
+        found[f"{number}/weights"] = share.detach().cpu().clone()
+        for key, value in optimizer.state.get(share, {}).items():
+            found[f"{number}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
+    return found
+
+
+@torch.no_grad()
+def restore_shard(optimizer: torch.optim.Optimizer, saved: Tensors) -> None:
+    """Puts :func:`shard_tensors` back."""
+    for number, share in enumerate(_shares(optimizer)):
+        share.copy_(saved[f"{number}/weights"])
+        entries = {key: saved[f"{number}/{key}"] for key in MOMENTS if f"{number}/{key}" in saved}
+        if entries:
+            optimizer.state[share] = {k: v.clone() if k == "step" else v.to(share.device) for k, v in entries.items()}
+
+
+def _shares(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [share for group in optimizer.param_groups for share in group["params"]]
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A copy on the CPU, gathered if it is spread over processes (FSDP2: called by all of them)."""
     tensor = tensor.detach()
@@ -156,7 +197,9 @@ def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
-def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], state: Mapping[str, Any]) -> str | None:
+def _write(
+    accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors], state: Mapping[str, Any]
+) -> str | None:
     """This process's files; the reason if they cannot be written."""
     from safetensors.torch import save_file
 
@@ -165,10 +208,13 @@ def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], state: 
         tensors, plain = _random_state()
         save_file(tensors, folder / f"random_{process}.safetensors")
         (folder / f"random_{process}.json").write_text(json.dumps(plain), encoding="utf-8")
+        for name, content in own.items():
+            save_file(content, folder / f"{name}_{process}.safetensors")
         if accelerator.is_main_process:
             for name, content in parts.items():
                 save_file(content, folder / f"{name}.safetensors")
-            text = json.dumps({**_plain(state), "parts": sorted(parts)}, indent=2, allow_nan=False)
+            names = {"parts": sorted(parts), "own_parts": sorted(own)}
+            text = json.dumps({**_plain(state), **names}, indent=2, allow_nan=False)
             (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
     except Exception as error:
         # What safetensors and the file system raise on a full disk differs by version; all end the same way.

@@ -26,7 +26,7 @@ from cac_align.flow_grpo.processes import gather
 from cac_align.flow_grpo.replay import Replay, StepLoss, columns_of, policy_numbers
 from cac_align.flow_grpo.rollout import guidance_texts
 from cac_align.flow_grpo.scheduler import FlowSDEScheduler
-from reward_model.training.grpo_prepare import is_sharded, settle_sharding
+from reward_model.training.grpo_prepare import is_sharded, settle_sharding, uses_deepspeed
 
 
 class DivergenceError(RuntimeError):
@@ -78,7 +78,8 @@ class Learner:
         )
         self.bare = policy
         settle_sharding(accelerator, config.max_grad_norm)
-        if is_sharded(accelerator):
+        self._deepspeed = uses_deepspeed(accelerator)
+        if is_sharded(accelerator) and not self._deepspeed:
             # The pipeline calls the transformer without the policy around it: the one that gathers its weights.
             self.wrapped, self.optimizer = accelerator.prepare(transformer, optimizer)
             self.policy = policy
@@ -252,13 +253,18 @@ class Learner:
         """What a checkpoint keeps: adapter, optimiser and averages, each by name, whole and on the CPU."""
         parts = {
             "lora": {name: files.whole(p) for name, p in self.parameters.items()},
-            "optimizer": files.optimizer_tensors(self._inner, self.parameters),
         }
+        if not self._deepspeed:
+            parts["optimizer"] = files.optimizer_tensors(self._inner, self.parameters)
         averages = {"ema": self.ema.shadow_params if self.ema is not None else None, "old": self.old}
         for name, values in averages.items():
             if values is not None:
                 parts[name] = {k: files.whole(v) for k, v in zip(self.parameters, values, strict=True)}
         return parts
+
+    def own_tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What a checkpoint keeps for each process: DeepSpeed's share of the optimiser."""
+        return {"optimizer": files.shard_tensors(self._inner)} if self._deepspeed else {}
 
     def counters(self) -> dict[str, Any]:
         """What a checkpoint keeps as JSON."""
@@ -275,7 +281,10 @@ class Learner:
         """Puts :meth:`tensors` and :meth:`counters` back."""
         for name, parameter in self.parameters.items():
             parameter.copy_(files.like(parts["lora"][name], parameter))
-        files.restore_optimizer(self._inner, self.parameters, dict(parts["optimizer"]))
+        if self._deepspeed:
+            files.restore_shard(self._inner, dict(parts["optimizer"]))
+        else:
+            files.restore_optimizer(self._inner, self.parameters, dict(parts["optimizer"]))
         for name, kept in (("ema", self.ema.shadow_params if self.ema is not None else None), ("old", self.old)):
             for target, key in zip(kept or [], self.parameters, strict=False):
                 target.copy_(files.like(parts[name][key], target))
@@ -295,5 +304,6 @@ class Learner:
 
     @property
     def _inner(self) -> Any:
-        """The optimiser without accelerate's wrapper."""
-        return getattr(self.optimizer, "optimizer", self.optimizer)
+        """The optimiser without the wrappers of accelerate and DeepSpeed."""
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner.optimizer if self._deepspeed else inner

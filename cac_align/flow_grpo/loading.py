@@ -5,6 +5,7 @@ Its stochastic scheduler is made here too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +179,7 @@ def default_accelerator(mixed_precision: str) -> Any:
     """What ``accelerate launch`` set up; on its own, one process. The settings decide the precision.
 
     Raises:
-        ValueError: under DeepSpeed.
+        ValueError: DeepSpeed is asked for what it cannot do here.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
@@ -186,12 +187,26 @@ def default_accelerator(mixed_precision: str) -> Any:
     from reward_model.training.grpo_prepare import several_on_cpu
 
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    accelerator = Accelerator(cpu=several_on_cpu(), mixed_precision=mixed_precision, kwargs_handlers=handlers)
-    if accelerator.state.deepspeed_plugin is not None:
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return Accelerator(cpu=several_on_cpu(), mixed_precision=mixed_precision, kwargs_handlers=handlers)
+    # DeepSpeed would make adapters bf16 too; autocast leaves them fp32 (policy.run_autocast).
+    return check_deepspeed(Accelerator(mixed_precision="no", kwargs_handlers=handlers), mixed_precision)
+
+
+def check_deepspeed(accelerator: Any, mixed_precision: str) -> Any:
+    """The accelerator, if it can train here.
+
+    Raises:
+        ValueError: ZeRO-3, or fp16.
+    """
+    stage = accelerator.state.deepspeed_plugin.zero_stage
+    if stage > 2:
         raise ValueError(
-            "DeepSpeed is not supported here: its optimiser cannot be saved without pickle or resumed exactly. Use "
-            "recipes/configs/accelerate/ddp.yaml (a LoRA's optimiser is small), or fsdp2.yaml to spread the weights"
+            f"zero_stage={stage} spreads weights that the pipeline needs whole when it draws; use "
+            "recipes/configs/accelerate/fsdp2.yaml to spread them, or deepspeed_zero2.yaml"
         )
+    if mixed_precision == "fp16":
+        raise ValueError('mixed_precision="fp16" needs a loss scaler, which DeepSpeed keeps to itself; use "bf16"')
     return accelerator
 
 

@@ -107,15 +107,16 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
         yield
 
 
-def run_autocast(transformer: Any, accelerator: Any) -> None:
-    """Makes every call of the transformer, the pipeline's too, run under the accelerator's autocast."""
-    if accelerator.mixed_precision == "no":
+def run_autocast(transformer: Any, device: torch.device, mixed_precision: str) -> None:
+    """Makes every call of the transformer, the pipeline's too, run under autocast: ``bf16``, ``fp16`` or ``no``."""
+    if mixed_precision == "no":
         return
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
     forward = transformer.forward
 
     @functools.wraps(forward)
     def cast(*args: Any, **kwargs: Any) -> Any:
-        with accelerator.autocast():
+        with torch.autocast(device.type, dtype):
             return forward(*args, **kwargs)
 
     transformer.forward = cast

@@ -105,7 +105,7 @@ class FlowGRPOTrainer:
         for part in (self.pipe.vae, getattr(self.pipe, "image_encoder", None)):
             if part is not None:
                 part.to(self.accelerator.device)
-        run_autocast(self.pipe.transformer, self.accelerator)
+        run_autocast(self.pipe.transformer, self.accelerator.device, config.mixed_precision)
         self.learner = Learner(self.pipe.transformer, self.scheduler, weights, self.texts, config, self.accelerator)
         self.transformer = self.learner.bare.transformer
         self.rollouts = RolloutSampler(self.pipe, self.scheduler, self.texts, config, self.images)
@@ -303,7 +303,8 @@ class FlowGRPOTrainer:
             "num_processes": self.accelerator.num_processes,
         }
         folder, keep = Path(self.config.output_dir), self.config.keep_checkpoints
-        return files.save_checkpoint(self.accelerator, folder, self.step, self.learner.tensors(), state, keep)
+        parts, own = self.learner.tensors(), self.learner.own_tensors()
+        return files.save_checkpoint(self.accelerator, folder, self.step, parts, state, keep, own=own)
 
     def resume(self, folder: Path) -> None:
         """Continues from a checkpoint, bit for bit on a CPU.
@@ -311,7 +312,8 @@ class FlowGRPOTrainer:
         Raises:
             CheckpointError: it belongs to another run, or is damaged.
         """
-        parts, state = files.read_checkpoint(folder, self._identity(), self.accelerator.process_index)
+        here = self.accelerator
+        parts, state = files.read_checkpoint(folder, self._identity(), here.process_index, here.num_processes)
         self.learner.restore(parts, state)
         self.step, self.history = state["step"], state["history"]
 

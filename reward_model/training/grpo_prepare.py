@@ -114,14 +114,19 @@ def settle_sharding(accelerator: Any, max_grad_norm: float) -> None:
         deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
         deepspeed.deepspeed_config["gradient_clipping"] = float(max_grad_norm)
     fsdp = getattr(accelerator.state, "fsdp_plugin", None)
-    policy = getattr(fsdp, "mixed_precision_policy", None)
-    if getattr(policy, "output_dtype", None) is not None:
+    policy: Any = getattr(fsdp, "mixed_precision_policy", None)
+    if fsdp is not None and getattr(policy, "output_dtype", None) is not None:
         fsdp.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
 def is_sharded(accelerator: Any) -> bool:
     """Whether weights are spread over processes, so that all must take part in every forward pass."""
     return str(accelerator.distributed_type).rpartition(".")[2] in ("FSDP", "DEEPSPEED")
+
+
+def uses_deepspeed(accelerator: Any) -> bool:
+    """Whether DeepSpeed steps and clips; it keeps the optimiser's state in parts of its own."""
+    return accelerator.state.deepspeed_plugin is not None
 
 
 def prepare_reference(reference: Any, accelerator: Any) -> Any:

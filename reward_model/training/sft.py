@@ -114,8 +114,8 @@ class AnswerTrainer(SFTTrainer):
         if self.matrix_lr is not None:
             if self.is_deepspeed_enabled:
                 raise ValueError(
-                    f"matrix_lr={self.matrix_lr} needs whole matrices, which DeepSpeed does not keep: leave it out, or use "
-                    "recipes/configs/accelerate/fsdp2.yaml"
+                    f"matrix_lr={self.matrix_lr} needs whole matrices, which DeepSpeed does not keep: leave it out, or "
+                    "use recipes/configs/accelerate/fsdp2.yaml"
                 )
             self.optimizer = self._muon(self.matrix_lr)
         optimizer = super().create_optimizer(*args, **kwargs)

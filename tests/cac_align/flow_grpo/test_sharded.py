@@ -1,18 +1,23 @@
-"""Flow-GRPO with weights spread over two processes (FSDP2; gloo on the CPU) against one process."""
+"""Flow-GRPO with weights (FSDP2) or optimiser (ZeRO-2) spread over two CPU processes (gloo), against one process."""
 
+import importlib.util
 import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from cac_align.flow_grpo.checkpoint import CheckpointError, read_checkpoint
+from cac_align.flow_grpo.loading import check_deepspeed
 from tests.cac_align.flow_grpo.test_processes import launch
 
 ROOT = Path(__file__).resolve().parents[3]
-pytestmark = pytest.mark.slow
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")
+KINDS = ["fsdp2", pytest.param("zero2", marks=needs_deepspeed)]
 
 WORKER = """
 import json, sys
@@ -22,15 +27,17 @@ torch.set_num_threads(1)
 from safetensors.torch import save_file
 from cac_align.flow_grpo.lora import adapter_off
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build, tiny_pipe
-from tests.sharded import sharded_accelerator
+from tests.sharded import shard_on_cpu, sharded_accelerator
 out, kind, changes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 base = changes.pop("base", None)
 pipe = tiny_pipe()
 if base:
     pipe.transformer.to(getattr(torch, base))
-accelerator = sharded_accelerator(kind, changes.get("mixed_precision", "no"))
+shard_on_cpu(kind)
+accelerator = sharded_accelerator(kind, changes.get("mixed_precision", "no")) if kind == "fsdp2" else None
 trainer = build(out, pipe=pipe, accelerator=accelerator, batch="4x2", max_steps=3, save_every=2, eval_every=1,
-                eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5, learning_rate=1e-2, **changes)
+                eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5, learning_rate=1e-2,
+                **changes)
 trainer.train()
 weights = trainer.learner.exported(averaged=False)
 trainer.export(out + "/lora")
@@ -81,10 +88,12 @@ CASES = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
-def test_a_sharded_run_is_one_process_with_the_whole_batch(tmp_path, changes):
+def test_a_sharded_run_is_one_process_with_the_whole_batch(tmp_path, kind, changes):
     """Sampling, evaluation with averaged weights, updates and export all gather what they need."""
-    one, many = run(tmp_path, "one", "plain", 1, changes), run(tmp_path, "many", "fsdp2", 2, changes)
+    one, many = run(tmp_path, "one", "plain", 1, changes), run(tmp_path, "many", kind, 2, changes)
     assert history(many) == pytest.approx(history(one), abs=1e-5) and len(set(history(one))) > 1
     a, b = weights(one), weights(many)
     assert a.keys() == b.keys()
@@ -96,17 +105,33 @@ def test_a_sharded_run_is_one_process_with_the_whole_batch(tmp_path, changes):
     assert exported[0].keys() == exported[1].keys()
 
 
-def test_a_sharded_run_goes_on_bit_for_bit(tmp_path):
-    folder = run(tmp_path, "run", "fsdp2", 2, {"beta": 0.1})
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sharded_run_goes_on_bit_for_bit(tmp_path, kind):
+    folder = run(tmp_path, "run", kind, 2, {"beta": 0.1})
     straight = weights(folder)
     shutil.rmtree(folder / "checkpoint-3")
-    again = weights(run(tmp_path, "run", "fsdp2", 2, {"beta": 0.1}))
+    again = weights(run(tmp_path, "run", kind, 2, {"beta": 0.1}))
     assert straight.keys() == again.keys() and all(torch.equal(straight[k], again[k]) for k in straight)
+    if kind == "zero2":
+        with pytest.raises(CheckpointError, match="by 2 processes under DeepSpeed"):
+            read_checkpoint(folder / "checkpoint-2", {}, 0, 1)
 
 
-def test_half_precision_with_fp32_adapters(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_with_fp32_adapters(tmp_path, kind):
     """A frozen base in bf16, adapters in fp32, products in bf16: the first ratio is one, and it learns."""
-    folder = run(tmp_path, "run", "fsdp2", 2, {"mixed_precision": "bf16", "base": "bfloat16", "noise_floor": "refuse"})
+    folder = run(tmp_path, "run", kind, 2, {"mixed_precision": "bf16", "base": "bfloat16", "noise_floor": "refuse"})
     found = weights(folder)
     assert {v.dtype for v in found.values()} == {torch.float32}
     assert max(float(v.abs().max()) for k, v in found.items() if "lora_B" in k) > 1e-2
+
+
+@pytest.mark.parametrize(("stage", "precision", "said"), [(3, "bf16", "fsdp2.yaml"), (2, "fp16", 'use "bf16"')])
+def test_what_deepspeed_cannot_do_here_is_refused_with_a_way_out(stage, precision, said):
+    accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage)))
+    with pytest.raises(ValueError, match=said):
+        check_deepspeed(accelerator, precision)
+    accelerator.state.deepspeed_plugin.zero_stage = 2
+    assert check_deepspeed(accelerator, "bf16") is accelerator
