@@ -147,7 +147,7 @@ class Learner:
         """One optimiser update.
 
         Raises:
-            DivergenceError: loss or gradient norm is NaN or infinite; weights are as they were.
+            DivergenceError: loss or gradient norm is NaN or infinite; weights are as they were (DeepSpeed has stepped).
         """
         count = sum(gather(self.accelerator, [float(sum(c.counted.sum() for c in chunks))]))
         passes = self.config.num_trained_steps
@@ -224,7 +224,7 @@ class Learner:
             self.optimizer.zero_grad()
             last = files.last_checkpoint(Path(self.config.output_dir))
             raise DivergenceError(
-                f"step {step + 1}: loss {total:.4g}, gradient norm {self.grad_norm:.4g}. Weights were kept. "
+                f"step {step + 1}: loss {total:.4g}, gradient norm {self.grad_norm:.4g}. The step is not kept. "
                 f"Last good checkpoint: {last or 'none'}. Try a lower learning_rate, a larger beta or bf16"
             )
         self.loss = total

@@ -304,7 +304,7 @@ class GrpoTrainer:
         """One optimiser update on all micro-batches. Returns sums over the tokens of this process.
 
         Raises:
-            DivergenceError: loss or gradient norm is NaN or infinite; weights are as they were.
+            DivergenceError: loss or gradient norm is NaN or infinite; weights are as they were (DeepSpeed has stepped).
         """
         self.policy.train()
         sums: dict[str, float] = {}
@@ -320,7 +320,7 @@ class GrpoTrainer:
             self.optimizer.zero_grad()
             last_good = last_checkpoint(Path(self.config.output_dir))
             raise DivergenceError(
-                f"step {self.step + 1}: loss {float(total):.4g}, gradient norm {norm:.4g}. Weights were not updated. "
+                f"step {self.step + 1}: loss {float(total):.4g}, gradient norm {norm:.4g}. The step is not kept. "
                 f"Last good checkpoint: {last_good or 'none'}. Try a lower learning_rate, or a larger beta"
             )
         self.optimizer.step()

@@ -66,6 +66,8 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
 
     output = Path(config.output_dir)
     work = output / "training"
+    if config.deepspeed_plugin is not None:  # the settings decide; accelerate launch says 1 unless it is told more
+        config.deepspeed_plugin.deepspeed_config["gradient_accumulation_steps"] = "auto"
     set_seed(config.seed)
     model, processor, judge = load_model(model_args, stage, config.seed)
     data = stage_data(name, stage, config, processor, judge)
