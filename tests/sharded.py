@@ -6,9 +6,13 @@ real ones. To be used in the processes of a launched script, before anything mak
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Any
 
+import pytest
+
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")
 KINDS = ("fsdp2", "zero2", "zero3")
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",

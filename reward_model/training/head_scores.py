@@ -45,7 +45,6 @@ class _Scores(torch.autograd.Function):
         ctx: Any, states: torch.Tensor, weight: torch.Tensor, tokens: torch.Tensor, temperature: float, chunk: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         values, entropies = [], []
-        ctx.dtype = states.dtype
         for part, wanted in zip(states.split(chunk), tokens.split(chunk), strict=True):
             logits = linear(part, weight)
             ctx.dtype = logits.dtype  # autocast's, where it is on: the backward pass runs outside of it

@@ -1,6 +1,5 @@
 """Flow-GRPO with weights (FSDP2) or optimiser (ZeRO-2) spread over two CPU processes (gloo), against one process."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -14,9 +13,9 @@ from safetensors.torch import load_file
 from cac_align.flow_grpo.checkpoint import CheckpointError, read_checkpoint
 from cac_align.flow_grpo.loading import check_deepspeed
 from tests.cac_align.flow_grpo.test_processes import launch
+from tests.sharded import needs_deepspeed
 
 ROOT = Path(__file__).resolve().parents[3]
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")
 KINDS = ["fsdp2", pytest.param("zero2", marks=needs_deepspeed)]
 
 WORKER = """

@@ -1,6 +1,5 @@
 """Stage 3 with weights spread over two processes (FSDP2, ZeRO-2 and -3; gloo on the CPU) against one process."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,9 +14,9 @@ from safetensors.torch import load_file
 from reward_model.training.grpo_prepare import settle_sharding
 from reward_model.training.mini_config import build_judge
 from tests.reward_model.training.test_grpo_trainer import launch
+from tests.sharded import needs_deepspeed
 
 ROOT = Path(__file__).resolve().parents[3]
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")
 
 WORKER = """
 import sys

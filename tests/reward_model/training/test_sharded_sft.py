@@ -2,7 +2,6 @@
 that accumulates.
 """
 
-import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -15,10 +14,10 @@ from safetensors.torch import load_file
 from reward_model.training.mini_config import build_judge
 from reward_model.training.settings_file import read_yaml
 from tests.reward_model.training.test_grpo_trainer import launch
+from tests.sharded import needs_deepspeed
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="pip install deepspeed")
 DEEPSPEED = [pytest.param(kind, marks=needs_deepspeed) for kind in ("zero2", "zero3")]
 
 WORKER = """
