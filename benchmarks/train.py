@@ -9,7 +9,8 @@ Compared, in alternating rounds with the same weights and the same pre-drawn sam
 1. ``plain TRL``: SFTTrainer with its stock vision-language collator;
 2. ``AnswerTrainer``: our trainer with the stock processor (``AnswerCollator``), what full-size judges use;
 3. ``AnswerTrainer, equal images``: with ``MiniCollator``, what the minis use;
-4. with ``--grpo``: two-turn rollouts drawn as a batch against one ``generate`` call per rollout.
+4. with ``--grpo``: two-turn rollouts drawn as a batch against one ``generate`` call per rollout, and, where vLLM is
+   installed, by its engine in the same process, weights handed over each time.
 
 The estimates for the 8B model at the end are arithmetic (FLOPs over peak), not measurements.
 """
@@ -18,11 +19,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -220,9 +223,12 @@ def grpo_table(args: argparse.Namespace) -> str:
     def one_by_one() -> int:
         return sum(plain_rollout(backend, frames, truth) for frames, truth in videos for _ in range(args.generations))
 
-    rates: dict[str, list[float]] = {"batched": [], "one by one": []}
+    jobs = {"batched": batched, "one by one": one_by_one}
+    if importlib.util.find_spec("vllm"):
+        jobs["vLLM"] = vllm_rollouts(backend, rollouts, generator, batched)
+    rates: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(args.rounds + 1):
-        for name, job in (("batched", batched), ("one by one", one_by_one)):
+        for name, job in jobs.items():
             started = time.perf_counter()
             tokens = job()
             if number:  # the first round warms up
@@ -237,6 +243,33 @@ def grpo_table(args: argparse.Namespace) -> str:
         )
         + ("" if fast > slow else "\nBatching did not pay here.\n")
     )
+
+
+def vllm_rollouts(backend: Any, rollouts: Any, generator: torch.Generator, draw: Callable[[], int]) -> Any:
+    """The same draw by vLLM in this process, with a transfer of all weights each time, as every step has one."""
+    from reward_model.training.grpo_prepare import default_accelerator
+    from reward_model.training.grpo_sampler import stop_tokens
+    from reward_model.training.vllm_sampler import VllmSampler, engine_weights, make_engine
+
+    step, own = 0, rollouts.generator
+    sampler = VllmSampler(
+        make_engine(backend.model, default_accelerator()),
+        lambda: engine_weights(backend.model),
+        lambda: step,
+        generator,
+        backend.model.config.image_token_id,
+        stop_tokens(backend.model, backend.processor.tokenizer),
+    )
+
+    def drawn() -> int:
+        nonlocal step
+        step += 1
+        rollouts.generator = sampler
+        tokens = draw()
+        rollouts.generator = own
+        return tokens
+
+    return drawn
 
 
 def plain_rollout(backend: Any, frames: np.ndarray, truth: Any) -> int:

@@ -9,20 +9,33 @@ import numpy as np
 import torch
 
 from reward_model.rewards import RewardParts
-from reward_model.training.grpo_math import rollout_weights
+from reward_model.training.grpo_math import rollout_weights, sampling_correction
 from reward_model.training.rollout_rows import Row
 from reward_model.training.two_turn import GrpoSample, RolloutRecord
 
 
 @dataclass
 class MicroBatch:
-    """Rows of one forward pass; ``advantages`` and ``weights`` are per token, flat in row order, (T,)."""
+    """Rows of one forward pass; ``advantages`` and ``weights`` are per token, flat in row order, (T,).
+
+    ``drawn``, ``old`` and ``reference`` are log-probabilities, (T,): of the engine that drew the tokens where that is
+    not the policy, of the policy that is updated from, and of the reference.
+    """
 
     rows: list[Row]
     advantages: torch.Tensor
     weights: torch.Tensor
+    drawn: torch.Tensor | None = None
     old: torch.Tensor | None = None
     reference: torch.Tensor | None = None
+
+    def corrected_advantages(self, old: torch.Tensor, clip_max: float | None) -> torch.Tensor:
+        """Advantages, weighed by :func:`~reward_model.training.grpo_math.sampling_correction` where another engine drew
+        the tokens and ``clip_max`` is given.
+        """
+        if self.drawn is None or clip_max is None:
+            return self.advantages
+        return self.advantages * sampling_correction(old, self.drawn, clip_max)
 
 
 @dataclass
@@ -72,8 +85,10 @@ def micro_batches(experience: Experience, size: int, device: torch.device | str)
     for part in row_batches(rows, size):
         counts = torch.tensor([row.num_tokens for row, _ in part])
         owners = torch.tensor([k for _, k in part])
-        spread = [v[owners].repeat_interleave(counts).float().to(device) for v in (advantages, weights)]
-        batches.append(MicroBatch([row for row, _ in part], *spread))
+        advantage, weight = (v[owners].repeat_interleave(counts).float().to(device) for v in (advantages, weights))
+        drawn = [row.drawn for row, _ in part if row.drawn is not None]
+        known = torch.from_numpy(np.concatenate(drawn)).to(device) if len(drawn) == len(part) else None
+        batches.append(MicroBatch([row for row, _ in part], advantage, weight, drawn=known))
     return batches
 
 

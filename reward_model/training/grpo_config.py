@@ -77,6 +77,21 @@ class GrpoConfig:
     crop: Literal["hull", "per_window"] = _setting("hull", "Clip of several windows: their hull, or one each (G-26).")
     num_turns: Literal[1, 2] = _setting(2, "1 is the control without turn two.")
 
+    # --- vLLM ---------------------------------------------------------------------------------------------------------
+    use_vllm: bool = _setting(
+        False, "Draw answers with vLLM, an engine in each training process that takes over the weights of every step."
+    )
+    vllm_gpu_memory_utilization: float = _setting(
+        0.3, "Share of the GPU's memory vLLM may hold for its copy of the weights and its cache."
+    )
+    vllm_max_model_length: int | None = _setting(
+        None, "Longest prompt with its answer; None: what the model can read, at most 32768."
+    )
+    vllm_importance_sampling_correction: bool = _setting(
+        True, "Weigh each token by the ratio of the policy's probability to vLLM's, whose arithmetic differs."
+    )
+    vllm_importance_sampling_clip_max: float = _setting(3.0, "Largest such ratio of a token (TRL: token_truncate).")
+
     # --- reward -------------------------------------------------------------------------------------------------------
     weight_format: float = _setting(1.0, "w1 of Equation 6. Paper: 1.")
     weight_status: float = _setting(2.0, "w2. Paper: 2.")
@@ -119,14 +134,20 @@ class GrpoConfig:
         for name in (*counts, "generation_batch_size", "save_total_limit", "logging_steps", "lora_r", "lora_alpha"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be a whole number of at least 1")
-        for name in ("max_scan_tokens", "max_zoom_tokens"):
+        for name in ("max_scan_tokens", "max_zoom_tokens", "vllm_max_model_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} must be at least 1, or null for the judge's own limit"
                 )
+        if not 0 < self.vllm_gpu_memory_utilization < 1:
+            raise ValueError(
+                f"vllm_gpu_memory_utilization={self.vllm_gpu_memory_utilization!r} must lie between 0 and 1: the "
+                "training needs the rest"
+            )
         if self.num_generations < 2:
             raise ValueError(f"num_generations={self.num_generations} must be at least 2: a group of one has no std")
-        for name in ("learning_rate", "temperature", "epsilon", "advantage_eps"):
+        positive = ("learning_rate", "temperature", "epsilon", "advantage_eps", "vllm_importance_sampling_clip_max")
+        for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be above zero")
         zero_or_more = ("beta", "weight_decay", "max_grad_norm", "warmup_steps", "log_samples_every")
@@ -137,6 +158,11 @@ class GrpoConfig:
             raise ValueError(f"epsilon={self.epsilon!r} must be below 1: the ratio is clipped to 1 - epsilon")
         if self.epsilon_high is not None and not self.epsilon_high > 0:
             raise ValueError(f"epsilon_high={self.epsilon_high!r} must be above zero, or null")
+
+    @property
+    def sampling_clip_max(self) -> float | None:
+        """Largest correction of a token that vLLM drew; None corrects nothing."""
+        return self.vllm_importance_sampling_clip_max if self.vllm_importance_sampling_correction else None
 
     def reward_config(self) -> RewardConfig:
         """The reward these settings describe."""

@@ -155,6 +155,19 @@ def token_terms(
     return TokenTerms(objective, kl.detach(), low, high)
 
 
+def sampling_correction(old: torch.Tensor, drawn: torch.Tensor, clip_max: float) -> torch.Tensor:
+    """``min(pi / mu, clip_max)`` of each token, (T,): how much the advantage of a token counts that another engine drew
+    (truncated importance sampling: Yao et al. 2025, On the Rollout-Training Mismatch in Modern RL Systems). The ratio
+    of Equation 10 stays that of two policies.
+
+    Args:
+        old, drawn: (T,) log-probabilities of the sampled tokens under the policy that is updated from and as they were
+            drawn; equal ones give exactly 1.
+        clip_max: largest weight of a token.
+    """
+    return (old - drawn).exp().clamp(max=clip_max)
+
+
 def grpo_loss(objective: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """``- sum_t w_t objective_t``: exact for any split of the tokens into micro-batches, which only adds up."""
     return -(objective * weights).sum()

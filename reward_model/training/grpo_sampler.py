@@ -21,14 +21,18 @@ from reward_model.training.rollout_rows import Prompt, as_read, core_model, mrop
 
 @dataclass(frozen=True)
 class Sampled:
-    """An answer as drawn: ``ids`` end with the end token if ``finished``, else the token limit cut them."""
+    """An answer as drawn: ``ids`` end with the end token if ``finished``, else the token limit cut them.
+
+    ``log_probs`` are what whoever drew it gives to each id, where that is not the trained model itself.
+    """
 
     ids: tuple[int, ...]
     finished: bool
+    log_probs: tuple[float, ...] | None = None
 
 
 class Generator(Protocol):
-    """Whoever draws answers: the trained model itself, or a server that follows its weights."""
+    """Whoever draws answers: the trained model itself, or an engine that follows its weights."""
 
     def __call__(self, prompts: Sequence[Prompt], repeats: Sequence[int], max_new_tokens: int) -> list[list[Sampled]]:
         """``repeats[k]`` independent answers to each prompt, in order."""

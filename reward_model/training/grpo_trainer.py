@@ -148,6 +148,10 @@ class GrpoTrainer:
         return policy, reference
 
     def _sampler(self) -> Generator:
+        if self.config.use_vllm:
+            from reward_model.training.vllm_sampler import vllm_sampler
+
+            return vllm_sampler(self)
         policy = self.policy if self._sharded else self.accelerator.unwrap_model(self.policy)
         bare = self.accelerator.unwrap_model(self.policy).model
         return ModelSampler(
@@ -331,11 +335,12 @@ class GrpoTrainer:
     def _backward(self, batch: MicroBatch) -> dict[str, float]:
         config = self.config
         values, entropy = self.policy(batch.rows)
+        old = values.detach() if batch.old is None else batch.old
         terms = token_terms(
             values,
-            values.detach() if batch.old is None else batch.old,
+            old,
             batch.reference,
-            batch.advantages,
+            batch.corrected_advantages(old, config.sampling_clip_max),
             epsilon=config.epsilon,
             epsilon_high=config.epsilon_high,
             beta=config.beta,
@@ -345,6 +350,7 @@ class GrpoTrainer:
         # Gradients are averaged over processes, while the weights of all of them together make the sum.
         self.accelerator.backward(loss * self.accelerator.num_processes)
         counted = batch.weights > 0
+        drawn = old if batch.drawn is None else batch.drawn
         return {
             "loss": float(loss.detach()),
             "tokens": float(counted.sum()),
@@ -352,6 +358,7 @@ class GrpoTrainer:
             "entropy": float((entropy * counted).sum()),
             "clip_low": float((terms.clipped_low & counted).sum()),
             "clip_high": float((terms.clipped_high & counted).sum()),
+            "sampling_gap": float(((old - drawn).abs() * counted).sum()),
         }
 
     def _clip(self) -> float:
@@ -376,11 +383,11 @@ class GrpoTrainer:
         rows = experience_numbers(experience, self.reward_config)
         if self.accelerator.num_processes > 1:
             rows = gather_object(rows)
-        keys = ("loss", "tokens", "kl", "entropy", "clip_low", "clip_high")
+        keys = ("loss", "tokens", "kl", "entropy", "clip_low", "clip_high", "sampling_gap")
         summed = dict(zip(keys, self._sum(torch.tensor([sums[k] for k in keys], dtype=torch.float64)), strict=True))
         tokens = max(float(summed["tokens"]), 1.0)
         numbers = mean_numbers(rows)
-        numbers |= {f"policy/{k}": float(summed[k]) / tokens for k in keys[2:]}
+        numbers |= {f"policy/{k}": float(summed[k]) / tokens for k in keys[2 : None if self.config.use_vllm else -1]}
         numbers |= {
             "policy/loss": float(summed["loss"]),
             "policy/tokens": tokens,

@@ -49,7 +49,8 @@ class Prompt:
 class Row:
     """One training sequence: ``ids`` (L,), ``mask`` (L,) True where the token was sampled by the policy.
 
-    ``prompt`` is what it begins with; rows of one prompt (by identity) can be read together.
+    ``prompt`` is what it begins with; rows of one prompt (by identity) can be read together. ``drawn`` (num_tokens,)
+    are the log-probabilities the tokens were drawn at, where another engine drew them.
     """
 
     ids: np.ndarray
@@ -57,10 +58,13 @@ class Row:
     pictures: tuple[Pictures, ...]
     rollout: int = 0
     prompt: Prompt | None = None
+    drawn: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.ids.shape != self.mask.shape or self.mask.dtype != bool:
             raise ValueError(f"ids {self.ids.shape} and boolean mask {self.mask.shape} of a row must have one shape")
+        if self.drawn is not None and self.drawn.shape != (self.num_tokens,):
+            raise ValueError(f"{self.drawn.shape} log-probabilities for {self.num_tokens} sampled tokens of a row")
         if len(self.mask) and self.mask[0]:
             raise ValueError("the first token of a row has no context and cannot be a sampled one")
 
@@ -70,20 +74,35 @@ class Row:
         return int(self.mask.sum())
 
     @classmethod
-    def answer(cls, prompt: Prompt, completion: Sequence[int], rollout: int = 0) -> Row:
+    def answer(
+        cls, prompt: Prompt, completion: Sequence[int], rollout: int = 0, drawn: Sequence[float] | None = None
+    ) -> Row:
         """A prompt and its sampled answer, end token included."""
         mask = np.zeros(len(prompt.ids) + len(completion), bool)
         mask[len(prompt.ids) :] = True
         ids = np.concatenate([prompt.ids, np.asarray(completion, np.int64)])
-        return cls(ids, mask, prompt.pictures, rollout, prompt)
+        return cls(ids, mask, prompt.pictures, rollout, prompt, _drawn(None, drawn))
 
-    def then(self, continuation: np.ndarray, pictures: Pictures, completion: Sequence[int]) -> Row:
+    def then(
+        self,
+        continuation: np.ndarray,
+        pictures: Pictures,
+        completion: Sequence[int],
+        drawn: Sequence[float] | None = None,
+    ) -> Row:
         """The same chat continued: template and frames of the next turn (not trained), then its sampled answer."""
         ids = np.concatenate([self.ids, continuation, np.asarray(completion, np.int64)])
         mask = np.zeros(len(ids), bool)
         mask[: len(self.mask)] = self.mask
         mask[len(ids) - len(completion) :] = True
-        return Row(ids, mask, (*self.pictures, pictures), self.rollout, self.prompt)
+        return Row(ids, mask, (*self.pictures, pictures), self.rollout, self.prompt, _drawn(self.drawn, drawn))
+
+
+def _drawn(before: np.ndarray | None, values: Sequence[float] | None) -> np.ndarray | None:
+    """Log-probabilities so far and those of the next answer."""
+    if values is None:
+        return None
+    return np.concatenate([() if before is None else before, np.asarray(values, np.float32)]).astype(np.float32)
 
 
 def stock_vision_inputs(processor: Any) -> VisionInputs:

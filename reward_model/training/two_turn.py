@@ -137,7 +137,8 @@ class TwoTurnRollouts:
         for (number, case), drawn in zip(cases.items(), answers, strict=True):
             for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
                 record.scan = self._read(answer, 1, case.indices)
-                record.rows = [Row.answer(case.prompt, answer.ids, number * num_generations + k)]
+                rollout = number * num_generations + k
+                record.rows = [Row.answer(case.prompt, answer.ids, rollout, answer.log_probs)]
         self.seconds["turn_one"] = clock.lap()
         asked = [ask for number, case in cases.items() for record in groups[number] for ask in self._crop(case, record)]
         self.seconds["crop"] = clock.lap()
@@ -227,15 +228,15 @@ class TwoTurnRollouts:
     def _add_row(ask: _Ask, answer: Sampled) -> None:
         record = ask.record
         if ask.continued is None:
-            record.rows.append(Row.answer(ask.prompt, answer.ids, record.rows[0].rollout))
+            record.rows.append(Row.answer(ask.prompt, answer.ids, record.rows[0].rollout, answer.log_probs))
             return
         first, (between, pictures) = record.rows[0], ask.continued
         if len(record.zooms) == 1:  # turn one is trained once, in the row that continues it
-            record.rows = [first.then(between, pictures, answer.ids)]
+            record.rows = [first.then(between, pictures, answer.ids, answer.log_probs)]
             return
         length = len(ask.prompt.ids) - len(between)
         silent = Row(first.ids[:length], np.zeros(length, bool), first.pictures[:1], first.rollout)
-        record.rows.append(silent.then(between, pictures, answer.ids))
+        record.rows.append(silent.then(between, pictures, answer.ids, answer.log_probs))
 
     # --- both turns ---------------------------------------------------------------------------------------------------
 

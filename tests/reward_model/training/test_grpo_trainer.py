@@ -210,6 +210,53 @@ def test_equal_policies_have_no_kl_and_beta_pulls_back(collected):
             trainer.reference.model.lm_head.weight.div_(1.5)
 
 
+@pytest.mark.parametrize(
+    ("gap", "changes", "factor"),
+    [
+        (0.0, {}, 1.0),
+        (0.3, {}, math.exp(0.3)),
+        (-0.4, {}, math.exp(-0.4)),
+        (5.0, {}, 3.0),
+        (5.0, {"vllm_importance_sampling_clip_max": 2.0}, 2.0),
+        (0.3, {"vllm_importance_sampling_correction": False}, 1.0),
+    ],
+)
+def test_tokens_another_engine_drew_weigh_as_much_as_the_policy_would_draw_them(tmp_path, gap, changes, factor):
+    trainer = build(tmp_path, beta=0.0, **changes)
+    batches = trainer.micro_batches(trainer.collect())
+    plain = gradients(trainer, batches)
+    for batch in batches:
+        batch.drawn = trainer.policy(batch.rows)[0].detach() - gap
+        expected = pytest.approx(abs(gap) * len(batch.drawn), rel=1e-5, abs=1e-6)
+        assert trainer._backward(batch)["sampling_gap"] == expected
+    found = gradients(trainer, batches)
+    assert distance(found, {k: factor * v for k, v in plain.items()}) < 1e-5
+
+
+class Told(Draws):
+    """Draws that say at what log-probability: minus the number of the token in the answer."""
+
+    def one(self, prompt, limit):
+        drawn = super().one(prompt, limit)
+        return Sampled(drawn.ids, drawn.finished, tuple(-float(k) for k in range(len(drawn.ids))))
+
+
+@pytest.mark.parametrize("context", ["fresh", "chat"])
+def test_log_probabilities_of_the_engine_stay_with_their_tokens(tmp_path, context):
+    trainer = build(tmp_path, generator=Told, context=context, per_device_train_batch_size=3)
+    batches = trainer.micro_batches(trainer.collect())
+    for batch in batches:
+        expected = []
+        for row in batch.rows:
+            sampled = np.flatnonzero(row.mask)
+            breaks = np.flatnonzero(np.diff(sampled) > 1) + 1  # a chat holds two answers
+            expected += [-k for part in np.split(sampled, breaks) for k in range(len(part))]
+        assert batch.drawn.tolist() == expected
+    assert any(len(np.flatnonzero(np.diff(row.mask.astype(int)) > 0)) > 1 for b in batches for row in b.rows) == (
+        context == "chat"
+    )
+
+
 def test_several_updates_move_the_ratio(tmp_path):
     trainer = build(tmp_path, num_iterations=3, learning_rate=1e-2, warmup_steps=0)
     _, numbers = trainer.run_step()

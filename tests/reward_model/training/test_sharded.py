@@ -25,6 +25,8 @@ import torch
 torch.set_num_threads(1)
 from reward_model.training.grpo_trainer import GrpoTrainer
 from reward_model.training.mini_config import build_judge
+from reward_model.training.policy_weights import policy_weights
+from safetensors.torch import save_file
 from tests.reward_model.training.test_grpo_trainer import JUDGE, Draws, TurnByTurn, load, settings
 from tests.sharded import sharded_accelerator
 out, kind, precision, draws, lora = sys.argv[1:]
@@ -44,6 +46,9 @@ with torch.no_grad():
 assert values.dtype == torch.float32
 if precision == "bf16":  # log-probabilities are not rounded to the precision of the products
     assert not torch.equal(values, values.bfloat16().float())
+followed = dict(policy_weights(trainer.accelerator.unwrap_model(trainer.policy).model))
+if trainer.accelerator.is_main_process:
+    save_file({{k: v.contiguous().clone() for k, v in followed.items()}}, out + "/followed.safetensors")
 trainer.export(out + "/judge")
 """
 
@@ -62,7 +67,11 @@ def metrics(folder):
 
 
 def exported(folder):
-    return load_file(folder / "judge" / "model.safetensors")
+    """The judge of a run, which is also what an engine would have been given."""
+    judge, followed = (load_file(folder / name) for name in ("judge/model.safetensors", "followed.safetensors"))
+    assert followed.keys() == judge.keys()
+    assert max(float((followed[k] - judge[k]).abs().max()) for k in judge) < 1e-6
+    return judge
 
 
 KINDS = ["fsdp2", pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed)]
