@@ -146,7 +146,8 @@ def describe(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
             f"stage 3, two-turn GRPO of {settings['model']}",
             f"  data        {len(trainer.dataset)} rows ({settings['data'].get('source')})",
             f"  rollouts    {config.prompts_per_step} prompts x {config.num_generations} = {rollouts} a step over "
-            f"{world} process(es), at most {judge.max_scan_tokens} and {judge.max_zoom_tokens} new tokens",
+            f"{world} process(es), at most {judge.max_scan_tokens} and {judge.max_zoom_tokens} new tokens"
+            + (f", by vLLM on {config.vllm_gpu_memory_utilization:.0%} of each GPU" if config.use_vllm else ""),
             f"  steps       {config.max_steps}, {config.num_iterations} update(s) each, learning rate "
             f"{config.learning_rate:g}; {epochs:.2f} epochs",
             f"  trained     {trained:,} of {total:,} parameters" + (" (LoRA)" if config.use_lora else ""),

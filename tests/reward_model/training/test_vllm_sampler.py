@@ -1,24 +1,20 @@
 """Rollouts by vLLM: the same answers, weights that follow, a run that can be resumed. Needs vLLM for the slow ones."""
 
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 
 from reward_model.training.mini_config import build_judge
 from reward_model.training.rollout_rows import Prompt, PromptBuilder, stock_vision_inputs
 from reward_model.training.vllm_sampler import make_engine, request
+from tests.vllm_judge import ENVIRONMENT, HAS_VLLM, judge_for_vllm, needs_vllm
 
 ROOT = Path(__file__).resolve().parents[3]
-HAS_VLLM = importlib.util.find_spec("vllm") is not None
-needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="pip install vllm")
 
 WORKER = """
 import json, sys
@@ -91,14 +87,7 @@ print("FOUND " + json.dumps(found))
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    """The shipped judge without the output biases of attention, which vLLM leaves out."""
-    folder = tmp_path_factory.mktemp("judge") / "judge"
-    shutil.copytree(ROOT / "assets" / "cac-mini", folder)
-    weights = load_file(folder / "model.safetensors")
-    biases = [k for k in weights if k.endswith("o_proj.bias")]
-    assert biases
-    save_file(weights | {k: 0 * weights[k] for k in biases}, folder / "model.safetensors", {"format": "pt"})
-    return folder
+    return judge_for_vllm(tmp_path_factory.mktemp("judge") / "judge")
 
 
 def run(tmp_path, judge, name, steps, lora="full", kind="plain"):
@@ -108,8 +97,7 @@ def run(tmp_path, judge, name, steps, lora="full", kind="plain"):
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29400 + os.getpid() % 300]
     launcher = [sys.executable, *(torchrun if kind != "plain" else ())]
     command = [*launcher, script, judge, tmp_path / name, steps, lora, kind]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
     return json.loads(line.removeprefix("FOUND "))
