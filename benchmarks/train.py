@@ -2,6 +2,7 @@
 
     python benchmarks/train.py                                   # stages 1 and 2, the mini judge, procedural videos
     python benchmarks/train.py --grpo                            # rollouts of stage 3 too
+    python benchmarks/train.py --grpo --skip-sft                 # rollouts alone
     python benchmarks/train.py --output benchmarks/results/train.md
 
 Compared, in alternating rounds with the same weights and the same pre-drawn samples, warm-up steps left out:
@@ -332,6 +333,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--grpo", action="store_true", help="measure rollouts of stage 3 too")
+    parser.add_argument("--skip-sft", action="store_true", help="with --grpo: measure rollouts alone")
     parser.add_argument("--model", default="assets/cac-mini", help="judge that draws the rollouts")
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--generations", type=int, default=8)
@@ -339,9 +341,10 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
     command = f"python benchmarks/train.py {' '.join(sys.argv[1:])}"
-    text = f"# Training speed, mini judge\n\n    {command}\n\n{device}, torch {torch.__version__}\n\n{sft_table(args)}"
+    text = f"# Training speed, mini judge\n\n    {command}\n\n{device}, torch {torch.__version__}\n"
+    text += "" if args.skip_sft else f"\n{sft_table(args)}"
     text += f"\n{grpo_table(args)}" if args.grpo else ""
-    text += f"\n{estimates()}"
+    text += "" if args.skip_sft else f"\n{estimates()}"
     print(text)
     if args.output:
         write_text(args.output, text)

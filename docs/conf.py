@@ -62,6 +62,7 @@ repository_pages = {
     "assets/cac-mini/README.md": "cards/cac_mini.md",
     "assets/wan-mini/README.md": "cards/wan_mini.md",
     "benchmarks/results/train.md": "cards/train.md",
+    "benchmarks/results/train_vllm.md": "cards/train_vllm.md",
     "benchmarks/results/flow_grpo.md": "cards/flow_grpo.md",
     "benchmarks/results/metrics.md": "cards/metrics.md",
     "assets/unified-mini/README.md": "cards/unified_mini.md",

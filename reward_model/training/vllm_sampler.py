@@ -103,7 +103,7 @@ def vllm_sampler(trainer: GrpoTrainer) -> VllmSampler:
     """The engine of a training process, on its device.
 
     Raises:
-        ImportError: vLLM is not installed.
+        ValueError: vLLM is not installed.
     """
     config, accelerator = trainer.config, trainer.accelerator
     model = accelerator.unwrap_model(trainer.policy).model
@@ -127,12 +127,12 @@ def make_engine(model: Any, accelerator: Any, max_length: int | None = None, mem
         memory: share of the GPU's memory for weights and cache.
 
     Raises:
-        ImportError: vLLM is not installed.
+        ValueError: vLLM is not installed.
     """
     try:
         from vllm import LLM
-    except ImportError as error:
-        raise ImportError("use_vllm needs vLLM, which brings its own torch: pip install vllm") from error
+    except ImportError:
+        raise ValueError("use_vllm=true needs vLLM, which brings its own torch: pip install vllm") from None
     from trl.trainer.utils import ensure_master_addr_port
 
     core = core_model(model)

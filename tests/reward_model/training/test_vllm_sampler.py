@@ -149,5 +149,5 @@ def test_vllm_gets_one_placeholder_for_each_frame():
 
 @pytest.mark.skipif(HAS_VLLM, reason="vLLM is installed")
 def test_missing_vllm_is_named_with_the_remedy():
-    with pytest.raises(ImportError, match="pip install vllm"):
+    with pytest.raises(ValueError, match="pip install vllm"):
         make_engine(build_judge("tiny")[0], None)
