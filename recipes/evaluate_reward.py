@@ -55,20 +55,29 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--model", default=None, help="folder, hub id or served name (default: the embedded mini judge)"
     )
-    parser.add_argument("--models", nargs="+", default=[], metavar="NAME=MODEL", help="several, in place of --model")
+    parser.add_argument(
+        "--models", nargs="+", action="extend", default=[], metavar="NAME=MODEL", help="several, in place of --model"
+    )
     parser.add_argument("--backend", choices=("local", "openai", "replay"), default="local")
     parser.add_argument("--base-url", default=None, help="of the server, for --backend openai")
     parser.add_argument("--device", default=None, help="of local models (default: CUDA if there is any)")
     parser.add_argument(
         "--baseline",
         nargs="+",
+        action="extend",
         default=[],
         help="single-turn, no-reasoning, normal, abnormal, random, zero-shot=MODEL, unified-aps=MODEL, "
         "unified-video5=MODEL",
     )
-    parser.add_argument("--ablation", nargs="+", default=[], metavar="ROW=FOLDER[,FOLDER]", help="Table 3, by rows")
     parser.add_argument(
-        "--bench", nargs="+", default=["world"], help="main, hard, ood, world, vif=FILE.json, FILE.jsonl"
+        "--ablation", nargs="+", action="extend", default=[], metavar="ROW=FOLDER[,FOLDER]", help="Table 3, by rows"
+    )
+    parser.add_argument(
+        "--bench",
+        nargs="+",
+        action="extend",
+        default=None,
+        help="main, hard, ood, world (the default), vif=FILE.json, FILE.jsonl",
     )
     parser.add_argument("--video-root", default=None, help="folder of the videos of an annotation file")
     parser.add_argument("--video-pattern", default=None, help="of vif, such as {source}/{label}/*{video_id}*.mp4")
@@ -102,7 +111,7 @@ def _benches(args: argparse.Namespace) -> dict[str, Any]:
 
     options = {name: getattr(args, name) for name in ("videos", "seed", "kinds", "size", "setting")}
     options |= {"video_root": args.video_root, "video_pattern": args.video_pattern}
-    return dict(open_bench(name, **options) for name in args.bench)
+    return dict(open_bench(name, **options) for name in args.bench or ["world"])
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

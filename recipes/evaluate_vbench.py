@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", nargs="+", default=[], metavar="NAME=DIR", help="folders, the base first")
+    parser.add_argument(
+        "--videos", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="folders, the base first"
+    )
     parser.add_argument("--config", type=Path, default=FULL, help="YAML file; see recipes/configs/evaluate_vbench")
     parser.add_argument("--dimensions", nargs="+", default=None, metavar="NAME", help="in place of the config's")
     parser.add_argument("--backend", choices=("native", "package"), default=None)

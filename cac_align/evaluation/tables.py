@@ -136,8 +136,9 @@ class TableMaker:
         redrawn = "prompts (with all videos of a prompt)"
         if any(r.kind == "flow_grpo" for r in self.rows) and len(settings.train_seeds) > 1:
             redrawn += f" and, for trained rows, {len(settings.train_seeds)} training seeds"
+        latents = "1 first latent" if seeds == 1 else f"{seeds} first latents"
         notes = [
-            f"{prompts} prompts that no training saw, {seeds} first latents each, the same for all rows; deterministic "
+            f"{prompts} prompts that no training saw, {latents} each, the same for all rows; deterministic "
             f"sampler. Best-of-N chooses from {settings.n} candidates, of which the base is the first.",
             f"[low, high] are 95% bootstrap intervals over {redrawn}; few training seeds make them too narrow. Shares "
             "of exactly 0 or 1 have Wilson's interval over prompts.",
