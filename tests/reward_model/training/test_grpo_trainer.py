@@ -580,6 +580,9 @@ def test_clips_show_both_boxes(tmp_path):
         {"rescued_normal": 0.5},
         {"spatial_norm": "all"},
         {"max_scan_tokens": 0},
+        {"vllm_gpu_memory_utilization": 1.0},
+        {"vllm_max_model_length": 0},
+        {"vllm_importance_sampling_clip_max": 0.0},
         {"nonsense": 1},
     ],
 )
