@@ -387,7 +387,8 @@ class GrpoTrainer:
         summed = dict(zip(keys, self._sum(torch.tensor([sums[k] for k in keys], dtype=torch.float64)), strict=True))
         tokens = max(float(summed["tokens"]), 1.0)
         numbers = mean_numbers(rows)
-        numbers |= {f"policy/{k}": float(summed[k]) / tokens for k in keys[2 : None if self.config.use_vllm else -1]}
+        per_token = keys[2:] if self.config.use_vllm else keys[2:-1]
+        numbers |= {f"policy/{k}": float(summed[k]) / tokens for k in per_token}
         numbers |= {
             "policy/loss": float(summed["loss"]),
             "policy/tokens": tokens,

@@ -13,7 +13,7 @@ import torch
 def policy_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and value of every weight, adapters added to what they adapt; the policy stays as it is.
 
-    Sharded weights are gathered one module at a time, so all processes have to read to the end.
+    Sharded weights are gathered one after the other, so all processes have to read to the end.
 
     Args:
         model: the bare judge or a peft model around it; its parameters may be shards of FSDP2 or DeepSpeed.
