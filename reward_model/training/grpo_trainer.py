@@ -350,7 +350,7 @@ class GrpoTrainer:
         # Gradients are averaged over processes, while the weights of all of them together make the sum.
         self.accelerator.backward(loss * self.accelerator.num_processes)
         counted = batch.weights > 0
-        drawn = old if batch.drawn is None else batch.drawn
+        gap = 0.0 if batch.drawn is None else float(((old - batch.drawn).abs() * counted).sum())
         return {
             "loss": float(loss.detach()),
             "tokens": float(counted.sum()),
@@ -358,7 +358,7 @@ class GrpoTrainer:
             "entropy": float((entropy * counted).sum()),
             "clip_low": float((terms.clipped_low & counted).sum()),
             "clip_high": float((terms.clipped_high & counted).sum()),
-            "sampling_gap": float(((old - drawn).abs() * counted).sum()),
+            "sampling_gap": gap,
         }
 
     def _clip(self) -> float:
