@@ -1,4 +1,4 @@
-"""Gradients of processes that each train on batches of their own."""
+"""Batches that processes share, and the mean of their gradients."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     *parts, touched = flat.split([*(g.numel() for g in grads), len(grads)])
     for parameter, grad, part, times in zip(trained, grads, parts, touched.tolist(), strict=True):
         parameter.grad = grad.copy_(part.view_as(grad)).div_(distributed.get_world_size()) if times else None
+
+
+def share_of(batch: int) -> tuple[int, int]:
+    """This process's rank and its part of a batch that all processes draw together; parts are equal, rounded up."""
+    if not distributed.is_initialized():
+        return 0, batch
+    return distributed.get_rank(), -(-batch // distributed.get_world_size())

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from reward_model.training.gradients import average_gradients
+from reward_model.training.gradients import average_gradients, share_of
 from reward_model.training.grpo_state import fingerprint
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_data import draw_rows, make_example
@@ -65,7 +65,7 @@ def warm_up_reading(
     collator: MiniCollator,
     *,
     steps: int,
-    batch: int = 16,
+    batch: int = 32,
     seed: int = 0,
     num_workers: int = 0,
     state_file: Path | None = None,
@@ -73,19 +73,19 @@ def warm_up_reading(
 ) -> float:
     """Trains the whole model in place; returns the share of anomalous frames that are found again at the end.
 
-    Where ``torch.distributed`` is set up, every process draws videos of its own and gradients are averaged.
+    Where ``torch.distributed`` is set up, processes share the batch, each draws its own, and gradients are averaged.
 
     Args:
         model: the mini judge, its vision tower warmed up.
         collator: lays out prompts as the model takes them.
-        steps: optimiser steps of ``batch`` videos on each process; rates rise for 3 % of them and fall over the last
-            40 %.
+        steps: optimiser steps; rates rise for 3 % of them and fall over the last 40 %.
+        batch: videos of a step, of all processes together.
         seed: of the videos and the heads.
         num_workers: processes that draw videos ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
         progress: show a bar with the time left.
     """
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    rank, batch = share_of(batch)
     run = {"steps": steps, "batch": batch, "seed": seed, "start": fingerprint(model)}
     torch.manual_seed(seed)
     width, depth = model.config.text_config.hidden_size, model.config.text_config.num_hidden_layers

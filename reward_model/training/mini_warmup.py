@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from reward_model.training.gradients import average_gradients
+from reward_model.training.gradients import average_gradients, share_of
 from reward_model.training.grpo_state import fingerprint
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_config import fourier
@@ -55,19 +55,19 @@ def warm_up_vision(
 ) -> float:
     """Trains ``model.model.visual`` in place; returns the share of frames whose state the heads get right at the end.
 
-    Where ``torch.distributed`` is set up, every process draws frames of its own and gradients are averaged.
+    Where ``torch.distributed`` is set up, processes share the batch, each draws its own, and gradients are averaged.
 
     Args:
         model: the mini judge.
         collator: lays out the frames as the tower takes them.
-        steps: optimiser steps of ``batch`` frames on each process; rates rise for 3 % of them, stay, and fall to zero
-            from 40 % on.
+        steps: optimiser steps; rates rise for 3 % of them, stay, and fall to zero from 40 % on.
+        batch: frames of a step, of all processes together.
         seed: of the frames and the heads.
         num_workers: processes that draw frames ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
         progress: show a bar with the time left.
     """
-    tower, rank = model.model.visual, distributed.get_rank() if distributed.is_initialized() else 0
+    tower, (rank, batch) = model.model.visual, share_of(batch)
     run = {"steps": steps, "batch": batch, "seed": seed, "rate": learning_rate, "start": fingerprint(tower)}
     torch.manual_seed(seed)
     init_vision(model, collator, draw_frames(512, np_rng(seed, 13)).pictures)

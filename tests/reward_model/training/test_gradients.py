@@ -1,9 +1,9 @@
-"""Gradients averaged over two real processes."""
+"""Batches shared and gradients averaged by two real processes."""
 
 import torch
 from torch import distributed, multiprocessing, nn
 
-from reward_model.training.gradients import average_gradients
+from reward_model.training.gradients import average_gradients, share_of
 
 
 def net():
@@ -30,6 +30,7 @@ def process(rank, folder):
     loss(model, rank).backward()
     average_gradients(parameters)
     torch.save({name: p.grad for name, p in model.named_parameters()}, folder / f"{rank}.pt")
+    assert (share_of(64), share_of(5)) == ((rank, 32), (rank, 3))
     distributed.destroy_process_group()
 
 
@@ -46,3 +47,4 @@ def test_heads_that_only_one_process_asks_are_averaged_and_untouched_ones_stay_w
             else:
                 torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-12, atol=1e-12)
     assert {n.split(".")[0] for n, p in model.named_parameters() if p.grad is None} == {"idle", "frozen"}
+    assert share_of(5) == (0, 5)
