@@ -27,6 +27,7 @@ from reward_model.training.grpo_state import fingerprint
 from reward_model.training.mini_batch import MiniCollator, use_equal_images
 from reward_model.training.mini_config import fourier
 from reward_model.training.mini_frames import HEADS, NONE, Frames, draw_frames
+from reward_model.training.muon import MuonAdamW
 from reward_model.training.warmup_state import WarmupState
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ def warm_up_vision(
     torch.manual_seed(seed)
     init_vision(model, collator, draw_frames(512, np_rng(seed, 13)).pictures)
     heads = WarmupHeads(tower, model.config.text_config.hidden_size)
-    optimizers, schedules = _optimizers(tower, heads, learning_rate, steps)
-    state = WarmupState(state_file, {"tower": tower, "heads": heads}, optimizers, schedules, run)
+    optimizer, schedule = _optimizer(tower, heads, learning_rate, steps)
+    state = WarmupState(state_file, {"tower": tower, "heads": heads}, [optimizer], [schedule], run)
     first, right = state.load()
     draws = _Draws(steps, batch, seed, rank)
     drawn = DataLoader(draws, batch_size=None, sampler=range(first, steps), num_workers=num_workers)
@@ -83,13 +84,12 @@ def warm_up_vision(
         for step, frames in enumerate(bar, first):
             inputs = collator.vision_inputs(frames.pictures)
             loss, share = heads.loss(model.model.get_image_features(**inputs, return_dict=True), frames)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             average_gradients([*tower.parameters(), *heads.parameters()])
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-            for part in (*optimizers, *schedules):
-                part.step()
+            optimizer.step()
+            schedule.step()
             right += 0.05 * (share - right)
             if rank == 0 and (step % 50 == 0 or step == steps - 1):
                 log.info("vision warm-up step %d/%d: loss %.3f, state right %.3f", step, steps, loss.item(), right)
@@ -104,21 +104,23 @@ def np_rng(*seeds: int) -> np.random.Generator:
     return np.random.default_rng(list(seeds))
 
 
-def _optimizers(tower: Any, heads: nn.Module, rate: float, steps: int) -> tuple[list[Any], list[Any]]:
+def _optimizer(tower: Any, heads: nn.Module, rate: float, steps: int) -> tuple[MuonAdamW, Any]:
     """Muon for the matrices of the blocks, AdamW for the rest: half the steps to the same loss."""
     matrices = [p for name, p in tower.named_parameters() if p.ndim == 2 and "blocks" in name]
     chosen = {id(p) for p in matrices}
     rest = [p for p in [*tower.parameters(), *heads.parameters()] if id(p) not in chosen]
-    optimizers: list[Any] = [
-        torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=rate, weight_decay=0.01),
-    ]
+    optimizer = MuonAdamW(
+        [
+            {"params": matrices, "lr": MATRIX_RATE, "weight_decay": 0.01, "matrix": True},
+            {"params": rest, "lr": rate, "weight_decay": 0.01, "matrix": False},
+        ]
+    )
 
     def factor(step: int) -> float:
         done = (step + 1) / max(steps, 1)
         return min(1.0, done / 0.03) * min(1.0, max(0.0, 1 - done) / 0.6)
 
-    return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 class _Draws(Dataset):
