@@ -186,13 +186,14 @@ def mrope_positions(ids: np.ndarray, image_token: int, grids: Sequence[tuple[int
     return np.cumsum(steps) - steps + offsets
 
 
-def as_read(sampled: Any, config: Any) -> Any:
+def as_read(sampled: Any, names: Any) -> Any:
     """Sampled tokens (an array or a tensor) as the model reads them: a placeholder of an image or video that the policy
-    happened to draw holds no picture and is read as the end of one. What was drawn is scored as it is.
+    happened to draw holds no picture and is read as the end of one. What was drawn is scored as it is. ``names`` knows
+    the ids of the three: the configuration of a model, or its processor.
     """
     where = torch.where if isinstance(sampled, torch.Tensor) else np.where
-    drawn = (sampled == config.image_token_id) | (sampled == config.video_token_id)
-    return where(drawn, config.vision_end_token_id, sampled)
+    drawn = (sampled == names.image_token_id) | (sampled == names.video_token_id)
+    return where(drawn, names.vision_end_token_id, sampled)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from reward_model.prompts import load_prompts
 from reward_model.rewards import Rollout
 from reward_model.schema import FrameRange, TurnReport, VideoAnnotation
 from reward_model.training.grpo_sampler import Generator, Sampled
-from reward_model.training.rollout_rows import Pictures, Prompt, PromptBuilder, Row
+from reward_model.training.rollout_rows import Pictures, Prompt, PromptBuilder, Row, as_read
 from reward_model.video import native_window, resize_frames, sample_indices, zoom_indices
 
 Context = Literal["fresh", "chat", "clip_only"]
@@ -199,10 +199,11 @@ class TwoTurnRollouts:
         return _Ask(record, case.prompts[cot, clip], clip)
 
     def _ask_on(self, case: _Case, record: RolloutRecord, pictures: Pictures, clip: tuple[int, ...]) -> _Ask:
-        """Turn two as the next message of the chat. Turn one stands there as it was sampled, id by id."""
+        """Turn two as the next message of the chat. Turn one stands there as the model read it, id by id."""
         between = self.builder.encode(self._between(case, pictures), [pictures])
         first = record.rows[0]
-        prompt = Prompt(np.concatenate([first.ids, between]), (*first.pictures, pictures))
+        read = np.where(first.mask, as_read(first.ids, self.builder.processor), first.ids)
+        prompt = Prompt(np.concatenate([read, between]), (*first.pictures, pictures))
         return _Ask(record, prompt, clip, (between, pictures))
 
     def _between(self, case: _Case, pictures: Pictures) -> str:
@@ -235,7 +236,7 @@ class TwoTurnRollouts:
             record.rows = [first.then(between, pictures, answer.ids, answer.log_probs)]
             return
         length = len(ask.prompt.ids) - len(between)
-        silent = Row(first.ids[:length], np.zeros(length, bool), first.pictures[:1], first.rollout)
+        silent = Row(ask.prompt.ids[:length], np.zeros(length, bool), first.pictures[:1], first.rollout)
         record.rows.append(silent.then(between, pictures, answer.ids, answer.log_probs))
 
     # --- both turns ---------------------------------------------------------------------------------------------------

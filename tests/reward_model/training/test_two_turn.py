@@ -130,6 +130,22 @@ def test_chat_trains_turn_one_once(judge):
     assert row.ids[: len(prompt.ids)].tolist() == prompt.ids.tolist()
 
 
+def test_a_placeholder_drawn_in_turn_one_of_a_chat_is_no_picture(judge):
+    """A policy at temperature 1 draws one sooner or later; the next turn must be asked all the same."""
+    model, processor = judge
+    answers = [processor.image_token + scan_answer((3, 5), (15, 19)), NORMAL, NORMAL]
+    options = {"config": CONFIG.override(max_zoom_frames=20), "crop": "per_window", "context": "chat"}
+    ((record,),), script = draw(judge, answers, 1, **options)
+    assert record.error is None and len(record.zooms) == 2 and len(record.rows) == 2
+    assert record.scan.ids[0] == processor.image_token_id, "kept as it was drawn"
+    for prompt in script.asked[1][0]:
+        shown = sum(p.num_tokens for p in prompt.pictures)
+        assert (prompt.ids == processor.image_token_id).sum() == shown
+    with torch.no_grad():
+        values, _ = RowModel(model, stock_vision_inputs(processor))(record.rows)
+    assert len(values) == record.num_tokens and torch.isfinite(values).all()
+
+
 def test_a_chat_is_the_conversation_inference_has(judge, tmp_path):
     """Prompt of turn two, id by id, against the judge with its own backend."""
     backend = saved(judge, tmp_path)
