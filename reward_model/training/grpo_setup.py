@@ -60,14 +60,18 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
     known = dict(settings.get("plan") or {})
     gpus = int(known.get("num_gpus", 8))
-    rollouts = config.prompts_per_step * config.num_generations * config.num_iterations
+    rollouts = config.prompts_per_step * config.num_generations
+    drawn = min(config.generation_batch_size, math.ceil(rollouts / max(1, gpus)))
     defaults = {
         "model": settings.get("model"),
         "lora_r": config.lora_r if config.use_lora else None,
         "steps": config.max_steps,
-        "accumulation": max(1, math.ceil(rollouts / max(1, gpus))),
+        "accumulation": max(1, math.ceil(rollouts * config.num_iterations / max(1, gpus))),
         "num_gpus": gpus,
         "gradient_checkpointing": config.gradient_checkpointing,
+        "reference": bool(config.beta) and not config.use_lora,
+        "drawn_at_once": 0 if config.use_vllm else drawn,
+        "vllm_share": config.vllm_gpu_memory_utilization if config.use_vllm and gpus else 0.0,
     }
     try:
         return PlanConfig(stage="stage3", **{**defaults, **known})

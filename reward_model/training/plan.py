@@ -39,6 +39,9 @@ class PlanConfig:
         peak_tflops: dense bf16 peak of one GPU (989 for an H100 or H200 SXM by its data sheet).
         utilisations: shares of that peak to tabulate; well-tuned training of such models reaches 0.3 to 0.5.
         gpu_memory_gib: of one GPU.
+        reference: stage 3 keeps the weights it began with, for the KL term (LoRA needs no copy).
+        drawn_at_once: answers of stage 3 that are drawn together, with a cache each; not at work while it trains.
+        vllm_share: of a GPU's memory, for engines of vLLM.
     """
 
     model: str = "Qwen/Qwen3-VL-8B-Instruct"
@@ -58,6 +61,9 @@ class PlanConfig:
     peak_tflops: float = 989.0
     utilisations: tuple[float, ...] = (0.2, 0.35, 0.5)
     gpu_memory_gib: float = 141.0
+    reference: bool = False
+    drawn_at_once: int = 0
+    vllm_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class Plan:
             lines.append(f"  {layout:16}" + "".join(f"{value:14.1f}" for value in row.values()) + f"{fits:>8}")
         samples = c.per_device_batch * c.accumulation * c.num_gpus
         lines += [
+            *(["  (sum: with the larger of activations and drawing, which take turns)"] if c.drawn_at_once else []),
             f"  (fits: below 90 % of {c.gpu_memory_gib:g} GiB; buffers of CUDA, NCCL and the allocator come on top)",
             "",
             f"Time, ESTIMATE: {samples} samples a step, {self.flops_per_step:.3g} FLOPs a step, {c.steps:,} steps, "
@@ -307,31 +314,45 @@ def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: 
     return config.per_device_batch * (body + 2 * 4 * config.answer_tokens * text.vocab_size)
 
 
+def cache_bytes(shape: Any, config: PlanConfig, tokens: int) -> float:
+    """Keys and values of the answers that are drawn together, at their longest."""
+    text, value = shape.text_config, HALF if config.num_gpus else WEIGHT
+    token = 2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers
+    return float(value * config.drawn_at_once * tokens * token)
+
+
 def memory_plan(
     shape: Any, config: PlanConfig, parts: dict[str, tuple[int, int]], frame_tokens: int, tokens: int
 ) -> dict[str, dict[str, float]]:
-    """GiB per GPU of weights, gradients, optimiser and activations under the three usual layouts.
+    """GiB per GPU under the three usual layouts: weights, gradients, optimiser, activations; where there are any, also
+    the reference, caches of drawing and vLLM's part. Caches and activations take turns: the sum has the larger.
 
     Full-parameter training holds float32 weights and computes in bf16 (bf16 copies of all weights under DDP and
     ZeRO-2, of two layers under FSDP or ZeRO-3); LoRA holds the frozen base in bf16 and float32 adapters. On a CPU there
     is one layout and everything is float32.
     """
     total, trainable = (sum(column) for column in zip(*parts.values(), strict=True))
-    frozen = (total - trainable) * HALF
-    weights = frozen + trainable * WEIGHT
+    weights = (total - trainable) * HALF + trainable * WEIGHT
     copies = trainable * HALF
     gathered = 2 * HALF * max_layer_parameters(shape)
-    n, activations = config.num_gpus, activation_bytes(shape, config, frame_tokens, tokens)
-    layouts: dict[str, tuple[float, float, float]] = {"CPU": (total * WEIGHT, trainable * GRADIENT, trainable * ADAM)}
+    kept = total * WEIGHT if config.reference else 0
+    n = config.num_gpus
+    layouts: dict[str, tuple[float, ...]] = {"CPU": (total * WEIGHT, trainable * GRADIENT, trainable * ADAM, kept)}
     if n:
         layouts = {
-            "DDP": (weights + copies, trainable * GRADIENT, trainable * ADAM),
-            "ZeRO-2": (weights + copies, trainable * GRADIENT / n, trainable * ADAM / n),
-            "FSDP / ZeRO-3": (weights / n + gathered, trainable * GRADIENT / n, trainable * ADAM / n),
+            "DDP": (weights + copies, trainable * GRADIENT, trainable * ADAM, kept),
+            "ZeRO-2": (weights + copies, trainable * GRADIENT / n, trainable * ADAM / n, kept),
+            "FSDP / ZeRO-3": (weights / n + gathered, trainable * GRADIENT / n, trainable * ADAM / n, kept / n),
         }
-    names = ("weights", "gradients", "optimiser", "activations", "sum")
-    rows = {name: (*row, activations, sum(row) + activations) for name, row in layouts.items()}
-    return {name: {column: value / GIB for column, value in zip(names, row, strict=True)} for name, row in rows.items()}
+    activations, drawing = activation_bytes(shape, config, frame_tokens, tokens), cache_bytes(shape, config, tokens)
+    engine = config.vllm_share * config.gpu_memory_gib * GIB
+    found = {}
+    for layout, (held, gradients, optimiser, reference) in layouts.items():
+        columns = {"weights": held, "gradients": gradients, "optimiser": optimiser, "activations": activations}
+        columns |= {k: v for k, v in (("reference", reference), ("drawing", drawing), ("vLLM", engine)) if v}
+        columns["sum"] = sum(columns.values()) - min(activations, drawing)
+        found[layout] = {name: value / GIB for name, value in columns.items()}
+    return found
 
 
 def max_layer_parameters(shape: Any) -> int:

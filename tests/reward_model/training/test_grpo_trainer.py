@@ -618,6 +618,10 @@ def test_shipped_settings_are_valid(name):
     assert planned.stage == "stage3" and planned.steps == config.max_steps
     if name == "full":
         assert planned.num_gpus * planned.accumulation == 64 * 8
+        assert planned.reference and planned.drawn_at_once == 64 * 8 // planned.num_gpus and not planned.vllm_share
+        engine = plan_config({**config.to_dict(), "use_vllm": True, "vllm_gpu_memory_utilization": 0.4})
+        assert (engine.vllm_share, engine.drawn_at_once) == (0.4, 0)
+        assert not plan_config({**config.to_dict(), "beta": 0.0}).reference
         assert (config.max_steps, config.prompts_per_step, config.num_generations, config.learning_rate) == (
             *(250, 64, 8),
             1e-6,

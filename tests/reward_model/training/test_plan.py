@@ -149,6 +149,24 @@ def test_memory_follows_the_layout(full, lora):
     assert bare.flops_per_step == pytest.approx(full.flops_per_step * 3 / 4)
 
 
+def test_what_stage_three_holds_besides(full):
+    """The reference is whole unless weights are sharded; caches of drawing and activations are not there at once."""
+    stage = make_plan(replace(full.config, reference=True, drawn_at_once=32))
+    for layout, row in stage.memory.items():
+        before = full.memory[layout]
+        whole = QWEN3_VL_8B_PARAMETERS * 4 / 2**30
+        assert row["reference"] == pytest.approx(whole / 8 if layout == "FSDP / ZeRO-3" else whole)
+        # Keys and values of 8 heads of 128 in 36 layers, in bf16.
+        assert row["drawing"] == pytest.approx(32 * full.tokens * 36 * 2 * 8 * 128 * 2 / 2**30)
+        assert row["drawing"] > row["activations"] == before["activations"]
+        assert row["sum"] == pytest.approx(before["sum"] - row["activations"] + row["drawing"] + row["reference"])
+    few = make_plan(replace(full.config, drawn_at_once=1)).memory["DDP"]
+    assert few["sum"] == full.memory["DDP"]["sum"], "the backward pass needs more"
+    engine = make_plan(replace(full.config, vllm_share=0.35)).memory["DDP"]
+    assert engine["sum"] - full.memory["DDP"]["sum"] == pytest.approx(engine["vLLM"]) == pytest.approx(0.35 * 141)
+    assert "take turns" in stage.to_text() and "take turns" not in full.to_text()
+
+
 def test_hours_scale_with_steps_and_gpus_share_the_work(full):
     double = make_plan(replace(full.config, steps=14_000, num_gpus=16))
     assert double.hours[0.5] == pytest.approx(2 * full.hours[0.5])
