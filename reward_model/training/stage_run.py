@@ -176,7 +176,13 @@ def _warm_up(model: Any, processor: Any, work: Path, stage: StageArguments, conf
             load_weights(part, str(kept))
             continue
         share = warm_up(
-            model, collator, steps=steps, seed=config.seed, state_file=state, progress=not config.disable_tqdm
+            model,
+            collator,
+            steps=steps,
+            seed=config.seed,
+            num_workers=config.dataloader_num_workers,
+            state_file=state,
+            progress=not config.disable_tqdm,
         )
         log.info("%s: %.1f %% of states named right", warm_up.__name__, 100 * share)
         if os.environ.get("RANK", "0") == "0":

@@ -12,7 +12,7 @@ def net():
 
 
 def loss(model, rank):
-    """Of half of the work: the head ``left`` is asked in process 0 only, ``right`` in process 1 only, ``idle`` never."""
+    """Half of the work: the head ``left`` is asked in process 0 only, ``right`` in process 1 only, ``idle`` never."""
     x = torch.arange(12, dtype=torch.float64).view(4, 3) + rank
     head = model["left" if rank == 0 else "right"]
     return model["trunk"](x).square().mean() + head(x).square().mean() + model["frozen"](x).sum()
