@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ from safetensors.torch import load_file
 
 from cac_align.flow_grpo.checkpoint import last_checkpoint
 from tests.cac_align.flow_grpo.runs import build, equal, weights
+from tests.launched import ROOT, launch
 
-ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 
 CHILD = """
@@ -93,22 +92,6 @@ if trainer.accelerator.is_main_process:
 """
 
 
-def launch(script, count, port, *arguments):
-    """``count`` processes of a script on the CPU with the environment ``accelerate launch`` gives them."""
-    world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
-    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    env = {**os.environ, **world, **quiet, "MASTER_PORT": str(port)}
-    command = [sys.executable, str(script), *map(str, arguments)]
-    children = [
-        subprocess.Popen(command, env={**env, "RANK": str(k), "LOCAL_RANK": str(k)}, cwd=ROOT) for k in range(count)
-    ]
-    try:
-        assert [child.wait(timeout=900) for child in children] == [0] * count
-    finally:
-        for child in children:
-            child.kill()
-
-
 @pytest.mark.parametrize(
     ("objective", "kernel", "noise", "counts"),
     [("grpo", "flow", 0.7, (2, 4)), ("nft", "ode", None, (2,))],
@@ -120,7 +103,7 @@ def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, ker
     script.write_text(WORKER.format(root=str(ROOT), objective=objective, kernel=kernel, noise=noise))
     found = {}
     for count in (1, *counts):
-        launch(script, count, 29400 + os.getpid() % 400 + count, tmp_path / str(count), count)
+        launch(script, count, tmp_path / str(count), count)
         found[count] = load_file(tmp_path / f"{count}.st")
     one = found.pop(1)
     scale = max(float(v.abs().max()) for k, v in one.items() if "lora_" in k)

@@ -1,9 +1,7 @@
 """Flow-GRPO with weights (FSDP2) or optimiser (ZeRO-2) spread over two CPU processes (gloo), against one process."""
 
 import json
-import os
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +10,9 @@ from safetensors.torch import load_file
 
 from cac_align.flow_grpo.checkpoint import CheckpointError, read_checkpoint
 from cac_align.flow_grpo.loading import check_deepspeed
-from tests.cac_align.flow_grpo.test_processes import launch
+from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
 
-ROOT = Path(__file__).resolve().parents[3]
 KINDS = ["fsdp2", pytest.param("zero2", marks=needs_deepspeed)]
 
 WORKER = """
@@ -64,8 +61,7 @@ def run(tmp_path, name, kind, count, changes):
     """A run of three steps; returns its folder."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(root=str(ROOT)))
-    port = 28700 + (os.getpid() * 7 + len(list(tmp_path.iterdir()))) % 300
-    launch(script, count, port, tmp_path / name, kind, json.dumps(changes))
+    launch(script, count, tmp_path / name, kind, json.dumps(changes))
     return tmp_path / name
 
 

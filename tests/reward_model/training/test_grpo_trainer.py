@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,8 +28,8 @@ from reward_model.training.mini_config import build_judge
 from reward_model.training.rollout_rows import masked_log_probs, stock_vision_inputs
 from reward_model.training.settings_file import read_yaml
 from reward_model.training.two_turn import GrpoSample
+from tests.launched import ROOT, launch
 
-ROOT = Path(__file__).resolve().parents[3]
 SIZE = 48
 JUDGE = JudgeConfig(
     prompts="compact", frame_size=SIZE, max_scan_tokens=160, max_zoom_tokens=160, min_zoom_frames=2, max_zoom_frames=6
@@ -689,22 +688,6 @@ class TurnByTurn(Draws):
         return Sampled(tuple(ids[:limit]), len(ids) <= limit)
 
 
-def launch(script, count, port, *arguments, **more):
-    """``count`` processes of a script on the CPU with the environment ``accelerate launch`` gives them."""
-    world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
-    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    env = {**os.environ, **world, **quiet, **more, "MASTER_PORT": str(port)}
-    command = [sys.executable, str(script), *map(str, arguments)]
-    children = [
-        subprocess.Popen(command, env={**env, "RANK": str(k), "LOCAL_RANK": str(k)}, cwd=ROOT) for k in range(count)
-    ]
-    try:
-        assert [child.wait(timeout=600) for child in children] == [0] * count
-    finally:
-        for child in children:
-            child.kill()
-
-
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(tmp_path):
     from safetensors.torch import load_file
@@ -712,7 +695,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(root=str(ROOT)))
     for count in (1, 2):
-        launch(script, count, 29500 + os.getpid() % 400 + count, tmp_path / str(count), tmp_path / f"{count}.st", count)
+        launch(script, count, tmp_path / str(count), tmp_path / f"{count}.st", count)
     one, two = (load_file(tmp_path / f"{n}.st") for n in (1, 2))
     assert distance(two, one) < 1e-6
 
@@ -763,4 +746,4 @@ def test_sharded_weights_give_the_same_values_and_answers(tmp_path):
     """
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED.format(root=str(ROOT)))
-    launch(script, 2, 29900 + os.getpid() % 90, tmp_path / "out")
+    launch(script, 2, tmp_path / "out")

@@ -1,9 +1,7 @@
 """Stage 3 with weights spread over two processes (FSDP2, ZeRO-2 and -3; gloo on the CPU) against one process."""
 
 import json
-import os
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +11,8 @@ from safetensors.torch import load_file
 
 from reward_model.training.grpo_prepare import settle_sharding
 from reward_model.training.mini_config import build_judge
-from tests.reward_model.training.test_grpo_trainer import launch
+from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
-
-ROOT = Path(__file__).resolve().parents[3]
 
 WORKER = """
 import sys
@@ -57,8 +53,7 @@ def run(tmp_path, name, kind, *, count=2, precision="no", draws="same", lora="no
     """A run of two steps; returns its folder."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(root=str(ROOT)))
-    port = 29100 + (os.getpid() * 7 + len(list(tmp_path.iterdir()))) % 300
-    launch(script, count, port, tmp_path / name, kind, precision, draws, lora)
+    launch(script, count, tmp_path / name, kind, precision, draws, lora)
     return tmp_path / name
 
 

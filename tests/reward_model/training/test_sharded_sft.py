@@ -2,9 +2,7 @@
 that accumulates.
 """
 
-import os
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +11,9 @@ from safetensors.torch import load_file
 
 from reward_model.training.mini_config import build_judge
 from reward_model.training.settings_file import read_yaml
-from tests.reward_model.training.test_grpo_trainer import launch
+from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
 
-ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 DEEPSPEED = [pytest.param(kind, marks=needs_deepspeed) for kind in ("zero2", "zero3")]
 
@@ -64,8 +61,7 @@ def run(tmp_path, name, base, kind, stage, **changes):
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(root=str(ROOT)))
-    port = 28300 + (os.getpid() * 7 + len(list(tmp_path.iterdir()))) % 300
-    launch(script, count, port, kind, stage, "--config", tmp_path / "settings.yaml")
+    launch(script, count, kind, stage, "--config", tmp_path / "settings.yaml")
     return tmp_path / name
 
 
