@@ -1,6 +1,6 @@
 """How fast the two-turn judge is, each figure beside its alternative in the same run.
 
-    python benchmarks/judge.py --model assets/cac-mini --videos 64 --output outputs/benchmarks/judge.json
+    python benchmarks/judge.py --model assets/cac-mini --videos 60 --output benchmarks/results/judge.md
 
 Compared, in alternating rounds on the same videos and weights (the ratio of medians is printed, then the spread):
 
@@ -13,9 +13,9 @@ Compared, in alternating rounds on the same videos and weights (the ratio of med
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +31,7 @@ from reward_model.files import write_text
 from reward_model.judge import TwoTurnJudge
 from reward_model.schema import VerdictScore
 from reward_model.world import make_video
+from reward_model.world.kinds import KINDS
 
 
 class OneByOne:
@@ -91,18 +92,18 @@ def timed(job: Callable[[], Any], cuda: bool) -> tuple[float, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="assets/cac-mini")
-    parser.add_argument("--videos", type=int, default=64, help="world videos, half of them abnormal")
+    parser.add_argument("--videos", type=int, default=60, help="world videos of all kinds, half of them abnormal")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default=None)
     parser.add_argument("--dtype", default=None)
-    parser.add_argument("--output", type=Path, default=None, help="write the figures as JSON")
+    parser.add_argument("--output", type=Path, default=None, help="write the table as Markdown")
     args = parser.parse_args()
 
     backend = LocalBackend(args.model, device=args.device, dtype=args.dtype)
-    kinds = ("squash", "split", "vanish")
+    kinds = list(KINDS)
     wanted = [None if k % 2 else kinds[k // 2 % len(kinds)] for k in range(args.videos)]
-    videos = [make_video(700_000 + k, kind, setting="single", size=32)[0] for k, kind in enumerate(wanted)]
+    videos = [make_video(700_000 + k, kind)[0] for k, kind in enumerate(wanted)]
 
     def judge(model: Any, batch_size: int, **options: Any) -> Callable[[], Any]:
         return lambda: TwoTurnJudge(model, backend.config, batch_size=batch_size, **options).judge(videos, fps=16)
@@ -130,19 +131,26 @@ def main() -> None:
     )
 
     base = statistics.median(seconds["batched, two turns"])
-    print(f"{args.videos} videos of 81 frames, batch {args.batch_size}", end=", ")
-    print(f"{backend.device}, {torch.get_num_threads()} thread(s)")
-    print(f"{'':24}{'videos/s':>10}{'range':>18}{'time ratio':>12}")
-    figures = {}
+    device = torch.cuda.get_device_name() if cuda else "CPU"
+    lines = [
+        "# Speed of the judge",
+        "",
+        f"    python benchmarks/judge.py {' '.join(sys.argv[1:])}",
+        "",
+        f"{device}, {torch.get_num_threads()} thread(s), torch {torch.__version__}; {args.videos} videos of "
+        f"{len(videos[0])} frames, {videos[0].shape[1]} x {videos[0].shape[2]} pixels",
+        "",
+        "| judging | videos/s | range | time, of the batched two turns |",
+        "|---|---|---|---|",
+    ]
     for name, times in seconds.items():
         rate, low, high = (args.videos / t for t in (statistics.median(times), max(times), min(times)))
-        figures[name] = {"videos_per_s": rate, "low": low, "high": high, "time_ratio": statistics.median(times) / base}
-        print(f"{name:24}{rate:10.2f}{f'{low:.2f}-{high:.2f}':>18}{figures[name]['time_ratio']:12.2f}")
-    print(f"same status batched and one by one: {same}/{args.videos}; peak memory {peak:.0f} MiB")
+        lines.append(f"| {name} | {rate:.2f} | {low:.2f}-{high:.2f} | {statistics.median(times) / base:.2f} |")
+    lines += ["", f"Same status batched and one by one: {same} of {args.videos}. Peak memory {peak:.0f} MiB."]
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
     if args.output:
-        record = {"args": {k: str(v) for k, v in vars(args).items()}, "model": backend.describe(), "figures": figures}
-        data = {**record, "same_status": same, "peak_memory_mib": peak}
-        write_text(args.output, json.dumps(data, indent=2) + "\n")
+        write_text(args.output, text)
 
 
 if __name__ == "__main__":
