@@ -6,14 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cac_align.minis.unified_data import TEST_SEEDS, TRAIN_SEEDS
 from cac_align.minis.unified_measure import Figure, Measurement
+from cac_align.minis.unified_settings import UnifiedMiniConfig
 from reward_model.files import write_text
-
-if TYPE_CHECKING:
-    from cac_align.minis.unified_mini import UnifiedMiniConfig
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 

@@ -54,6 +54,7 @@ from reward_model.training.rollout_rows import (
     Row,
     RowModel,
     VisionInputs,
+    core_model,
     stock_vision_inputs,
 )
 from reward_model.training.two_turn import GrpoSample, RolloutRecord, TwoTurnRollouts
@@ -148,18 +149,27 @@ class GrpoTrainer:
         return policy, reference
 
     def _sampler(self) -> Generator:
-        if self.config.use_vllm:
-            from reward_model.training.vllm_sampler import vllm_sampler
+        config, bare = self.config, self.accelerator.unwrap_model(self.policy).model
+        ends = stop_tokens(bare, self.processor.tokenizer)
+        if config.use_vllm:
+            from reward_model.training.vllm_sampler import VllmSampler, engine_weights, make_engine
 
-            return vllm_sampler(self)
+            return VllmSampler(
+                make_engine(bare, self.accelerator, config.vllm_max_model_length, config.vllm_gpu_memory_utilization),
+                lambda: engine_weights(bare),
+                lambda: self.step,
+                self.random,
+                core_model(bare).config.image_token_id,
+                ends,
+                config.temperature,
+            )
         policy = self.policy if self._sharded else self.accelerator.unwrap_model(self.policy)
-        bare = self.accelerator.unwrap_model(self.policy).model
         return ModelSampler(
             policy,
             self.random,
-            stop_tokens(bare, self.processor.tokenizer),
-            temperature=self.config.temperature,
-            batch_size=self.config.generation_batch_size,
+            ends,
+            temperature=config.temperature,
+            batch_size=config.generation_batch_size,
             most=self._most if self._sharded else int,
         )
 

@@ -12,17 +12,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from reward_model.training.grpo_sampler import Sampled, stop_tokens
+from reward_model.training.grpo_sampler import Sampled
 from reward_model.training.policy_weights import policy_weights
 from reward_model.training.rollout_rows import Prompt, core_model
-
-if TYPE_CHECKING:
-    from reward_model.training.grpo_trainer import GrpoTrainer
 
 log = logging.getLogger(__name__)
 
@@ -97,25 +94,6 @@ class VllmSampler:
         self.engine.reset_mm_cache()
         self.engine.llm_engine.reset_encoder_cache()
         self._loaded = version
-
-
-def vllm_sampler(trainer: GrpoTrainer) -> VllmSampler:
-    """The engine of a training process, on its device.
-
-    Raises:
-        ValueError: vLLM is not installed.
-    """
-    config, accelerator = trainer.config, trainer.accelerator
-    model = accelerator.unwrap_model(trainer.policy).model
-    return VllmSampler(
-        make_engine(model, accelerator, config.vllm_max_model_length, config.vllm_gpu_memory_utilization),
-        lambda: engine_weights(model),
-        lambda: trainer.step,
-        trainer.random,
-        core_model(model).config.image_token_id,
-        stop_tokens(model, trainer.processor.tokenizer),
-        config.temperature,
-    )
 
 
 def make_engine(model: Any, accelerator: Any, max_length: int | None = None, memory: float = 0.3) -> Any:

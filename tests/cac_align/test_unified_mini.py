@@ -51,7 +51,8 @@ from cac_align.minis.unified_data import (  # noqa: E402
     truth_of,
     video_of,
 )
-from cac_align.minis.unified_mini import UnifiedMiniConfig, build_unified_mini, export  # noqa: E402
+from cac_align.minis.unified_mini import build_unified_mini, export  # noqa: E402
+from cac_align.minis.unified_settings import UnifiedMiniConfig  # noqa: E402
 from cac_align.minis.unified_tokenizer import (  # noqa: E402
     Scores,
     answer_labels,
@@ -456,7 +457,8 @@ def test_the_recipe_builds_it_from_the_shipped_judge(tmp_path):
 TRAIN = """
 import sys, torch
 from pathlib import Path
-from cac_align.minis.unified_mini import UnifiedMiniConfig, export, train_unified
+from cac_align.minis.unified_mini import export, train_unified
+from cac_align.minis.unified_settings import UnifiedMiniConfig
 config = UnifiedMiniConfig(max_steps=8, second_steps=6, batch_size=4, save_steps=2)
 torch.set_num_threads(1)
 model, processor = train_unified(Path(sys.argv[1]), "tiny", config, 0)

@@ -14,7 +14,8 @@ from reward_model.data.corruptions.base import About, CorruptionError
 from reward_model.data.corruptions.durations import MIN_FRAMES, draw_both, num_frames
 from reward_model.data.corruptions.footage import Footage
 from reward_model.data.corruptions.own_motion import check_own_motion
-from reward_model.data.corruptions.region import Track, find_region, given_region
+from reward_model.data.corruptions.region import find_region, given_region
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 
 

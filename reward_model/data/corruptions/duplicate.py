@@ -9,7 +9,7 @@ from reward_model.data.corruptions.blend import soft_mask
 from reward_model.data.corruptions.footage import sample_rect
 from reward_model.data.corruptions.matte import thing_matte
 from reward_model.data.corruptions.patch_time import Result
-from reward_model.data.corruptions.region import Track
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import AnomalyType, FrameRange
 
 #: The copied part, as shares of the region: more than half its width, nearly its height.

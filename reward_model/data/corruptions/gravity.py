@@ -6,7 +6,7 @@ import numpy as np
 
 from reward_model.data.corruptions.base import About, CorruptionError, annotate, settle
 from reward_model.data.corruptions.patch_time import Result, replay
-from reward_model.data.corruptions.region import Track
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import AnomalyType, FrameRange
 
 #: Least fall in the window, as a share of the picture's height and of the region's own height.

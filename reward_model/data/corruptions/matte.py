@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from reward_model.data.corruptions.base import Rect, clip_rect
 from reward_model.data.corruptions.blend import enlarge, soft_mask
-from reward_model.data.corruptions.region import Track
+from reward_model.data.corruptions.track import Track
 
 BINS = 12
 COARSE_SIDE = 112

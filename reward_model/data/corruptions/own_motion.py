@@ -6,7 +6,7 @@ piece of wall moves like it, while what lies around a thing that moves by itself
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,8 @@ from reward_model.data.corruptions.base import CorruptionError
 from reward_model.data.corruptions.camera import standing, warp_grey
 from reward_model.data.corruptions.footage import Footage
 from reward_model.data.corruptions.matching import bell, match
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import FrameRange
-
-if TYPE_CHECKING:
-    from reward_model.data.corruptions.region import Track
 
 Area = tuple[float, float, float, float]
 #: Motion is measured against an earlier and a later frame at these distances.

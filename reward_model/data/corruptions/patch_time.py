@@ -15,7 +15,7 @@ from reward_model.data.corruptions.base import About, CorruptionError, Edit, Rec
 from reward_model.data.corruptions.blend import FEATHER, blend_edit, rim_error, soft_mask
 from reward_model.data.corruptions.camera import warp_grey
 from reward_model.data.corruptions.plate import GROWS, USABLE_RIM, Plate, make_plate
-from reward_model.data.corruptions.region import Track
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import Anomaly, AnomalyType, FrameRange
 
 Result = tuple[np.ndarray, Anomaly]

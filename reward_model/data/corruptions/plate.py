@@ -13,7 +13,7 @@ import numpy as np
 from reward_model.data.corruptions.base import CorruptionError, Rect, clip_rect
 from reward_model.data.corruptions.blend import rim_error, soft_mask
 from reward_model.data.corruptions.footage import Footage, sample_rect
-from reward_model.data.corruptions.region import Track
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import FrameRange
 
 #: Difference at the rim (root mean square) up to which a fill is believed to be the same place, grey levels.

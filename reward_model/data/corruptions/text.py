@@ -11,7 +11,8 @@ from reward_model.data.corruptions.base import About, CorruptionError, annotate,
 from reward_model.data.corruptions.blend import blend_edit, smooth_step
 from reward_model.data.corruptions.footage import Footage
 from reward_model.data.corruptions.patch_time import Result
-from reward_model.data.corruptions.region import Track, follow
+from reward_model.data.corruptions.region import follow
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import AnomalyType, FrameRange
 
 #: Longer side of the copy in which writing is looked for: strokes must still be there.

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from reward_model.data.corruptions.base import About, Edit, Rect, annotate, settle
 from reward_model.data.corruptions.blend import missing_grain, smooth_step
-from reward_model.data.corruptions.region import Track
+from reward_model.data.corruptions.track import Track
 from reward_model.schema import Anomaly, AnomalyType, FrameRange
 
 #: A displacement: coordinates (u, v) in radii of the region, the fade (1 inside, 0 at the rim), strength in [0, 1].
