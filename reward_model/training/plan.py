@@ -337,7 +337,9 @@ def memory_plan(
     gathered = 2 * HALF * max_layer_parameters(shape)
     kept = total * WEIGHT if config.reference else 0
     n = config.num_gpus
-    layouts: dict[str, tuple[float, ...]] = {"CPU": (total * WEIGHT, trainable * GRADIENT, trainable * ADAM, kept)}
+    layouts: dict[str, tuple[float, float, float, float]] = {
+        "CPU": (total * WEIGHT, trainable * GRADIENT, trainable * ADAM, kept)
+    }
     if n:
         layouts = {
             "DDP": (weights + copies, trainable * GRADIENT, trainable * ADAM, kept),
