@@ -61,6 +61,7 @@ repository_pages = {
     "CONTRIBUTING.md": "contributing.md",
     "assets/cac-mini/README.md": "cards/cac_mini.md",
     "assets/wan-mini/README.md": "cards/wan_mini.md",
+    "benchmarks/results/judge.md": "cards/judge.md",
     "benchmarks/results/train.md": "cards/train.md",
     "benchmarks/results/train_vllm.md": "cards/train_vllm.md",
     "benchmarks/results/flow_grpo.md": "cards/flow_grpo.md",
