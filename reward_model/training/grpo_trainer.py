@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,12 @@ from reward_model.training.grpo_state import (
     save_checkpoint,
 )
 from reward_model.training.judge_folder import export_policy
+from reward_model.training.processes import gathered, largest, summed
 from reward_model.training.rollout_rows import (
     PromptBuilder,
     Row,
     RowModel,
     VisionInputs,
-    core_model,
     stock_vision_inputs,
 )
 from reward_model.training.two_turn import GrpoSample, RolloutRecord, TwoTurnRollouts
@@ -152,17 +153,9 @@ class GrpoTrainer:
         config, bare = self.config, self.accelerator.unwrap_model(self.policy).model
         ends = stop_tokens(bare, self.processor.tokenizer)
         if config.use_vllm:
-            from reward_model.training.vllm_sampler import VllmSampler, engine_weights, make_engine
+            from reward_model.training.vllm_sampler import vllm_sampler
 
-            return VllmSampler(
-                make_engine(bare, self.accelerator, config.vllm_max_model_length, config.vllm_gpu_memory_utilization),
-                lambda: engine_weights(bare),
-                lambda: self.step,
-                self.random,
-                core_model(bare).config.image_token_id,
-                ends,
-                config.temperature,
-            )
+            return vllm_sampler(bare, self.accelerator, config, lambda: self.step, self.random, ends)
         policy = self.policy if self._sharded else self.accelerator.unwrap_model(self.policy)
         return ModelSampler(
             policy,
@@ -170,15 +163,8 @@ class GrpoTrainer:
             ends,
             temperature=config.temperature,
             batch_size=config.generation_batch_size,
-            most=self._most if self._sharded else int,
+            most=partial(largest, self.accelerator) if self._sharded else int,
         )
-
-    def _most(self, value: int) -> int:
-        """The largest of a number over all processes."""
-        if self.accelerator.num_processes == 1:
-            return value
-        mine = torch.tensor([value], device=self.accelerator.device)
-        return int(self.accelerator.gather(mine).max())
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
@@ -251,7 +237,7 @@ class GrpoTrainer:
         totals = [[math.nan if p is None else p.total for p in row] for row in parts]
         rewards = torch.tensor(totals, dtype=torch.float64)
         saliency = torch.tensor([mean_saliency(s.truth) for s in samples], dtype=torch.float64)
-        everyone, saliency = self._gather(rewards), self._gather(saliency)
+        everyone, saliency = gathered(self.accelerator, rewards), gathered(self.accelerator, saliency)
         advantages = group_advantages(
             everyone,
             scale_rewards=self.config.scale_rewards,
@@ -270,11 +256,6 @@ class GrpoTrainer:
             return None
         return total_reward(record.outcome(), sample.truth, self.reward_config)
 
-    def _gather(self, value: torch.Tensor) -> torch.Tensor:
-        if self.accelerator.num_processes == 1:
-            return value
-        return self.accelerator.gather(value.to(self.accelerator.device)).cpu()
-
     # --- micro-batches ------------------------------------------------------------------------------------------------
 
     def micro_batches(self, experience: Experience) -> list[MicroBatch]:
@@ -285,7 +266,7 @@ class GrpoTrainer:
         device = self.accelerator.device
         batches = micro_batches(experience, self.config.per_device_train_batch_size, device)
         self._spare = batches[0].rows[0] if batches else self._spare
-        wanted = max(1, self._most(len(batches)))
+        wanted = max(1, largest(self.accelerator, len(batches)))
         while len(batches) < wanted:
             if self._spare is None:
                 raise RuntimeError("no video of the first step could be read; check the paths of the data set")
@@ -329,7 +310,7 @@ class GrpoTrainer:
                 for key, value in self._backward(batch).items():
                     sums[key] = sums.get(key, 0.0) + value
         norm = self._clip()
-        total = self._sum(torch.tensor([sums["loss"]], dtype=torch.float64))[0]
+        total = summed(self.accelerator, torch.tensor([sums["loss"]], dtype=torch.float64))[0]
         if not (math.isfinite(float(total)) and math.isfinite(norm)):
             self.optimizer.zero_grad()
             last_good = last_checkpoint(Path(self.config.output_dir))
@@ -376,12 +357,6 @@ class GrpoTrainer:
         norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), limit)
         return 0.0 if norm is None else float(norm)
 
-    def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over all processes."""
-        if self.accelerator.num_processes == 1:
-            return values
-        return self.accelerator.reduce(values.to(self.accelerator.device), "sum").cpu()
-
     # --- numbers, checkpoints -----------------------------------------------------------------------------------------
 
     def _numbers(
@@ -394,13 +369,14 @@ class GrpoTrainer:
         if self.accelerator.num_processes > 1:
             rows = gather_object(rows)
         keys = ("loss", "tokens", "kl", "entropy", "clip_low", "clip_high", "sampling_gap")
-        summed = dict(zip(keys, self._sum(torch.tensor([sums[k] for k in keys], dtype=torch.float64)), strict=True))
-        tokens = max(float(summed["tokens"]), 1.0)
+        values = summed(self.accelerator, torch.tensor([sums[k] for k in keys], dtype=torch.float64))
+        totals = dict(zip(keys, values, strict=True))
+        tokens = max(float(totals["tokens"]), 1.0)
         numbers = mean_numbers(rows)
         per_token = keys[2:] if self.config.use_vllm else keys[2:-1]
-        numbers |= {f"policy/{k}": float(summed[k]) / tokens for k in per_token}
+        numbers |= {f"policy/{k}": float(totals[k]) / tokens for k in per_token}
         numbers |= {
-            "policy/loss": float(summed["loss"]),
+            "policy/loss": float(totals["loss"]),
             "policy/tokens": tokens,
             "policy/grad_norm": sums["grad_norm"],
             "policy/learning_rate": float(self.schedule.get_last_lr()[0]),

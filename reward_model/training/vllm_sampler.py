@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reward_model.training.grpo_config import GrpoConfig
 from reward_model.training.grpo_sampler import Sampled
 from reward_model.training.policy_weights import policy_weights
 from reward_model.training.rollout_rows import Prompt, core_model
@@ -94,6 +95,24 @@ class VllmSampler:
         self.engine.reset_mm_cache()
         self.engine.llm_engine.reset_encoder_cache()
         self._loaded = version
+
+
+def vllm_sampler(
+    model: Any,
+    accelerator: Any,
+    config: GrpoConfig,
+    version: Callable[[], int],
+    generator: torch.Generator,
+    stop_ids: Sequence[int],
+) -> VllmSampler:
+    """A sampler on an engine of its own, which follows ``model``; arguments as of :class:`VllmSampler`.
+
+    Raises:
+        ValueError: vLLM is not installed.
+    """
+    engine = make_engine(model, accelerator, config.vllm_max_model_length, config.vllm_gpu_memory_utilization)
+    image = core_model(model).config.image_token_id
+    return VllmSampler(engine, lambda: engine_weights(model), version, generator, image, stop_ids, config.temperature)
 
 
 def make_engine(model: Any, accelerator: Any, max_length: int | None = None, memory: float = 0.3) -> Any:
