@@ -126,7 +126,7 @@ class TwoTurnJudge:
     # --- turn one -----------------------------------------------------------------------------------------------------
 
     def _scan(self, cases: list[_Case]) -> None:
-        indices = [sample_indices(len(c.video.frames), c.video.fps, self.config.scan_fps) for c in cases if c.video]
+        indices = [sample_indices(c.video.num_frames, c.video.fps, self.config.scan_fps) for c in cases if c.video]
         for case, index in zip(cases, indices, strict=True):
             case.conversation = self.prompts.scan(self._frames(case, index), case.prompt)
         turns = self._ask(1, [c.conversation for c in cases], indices, self.config.max_scan_tokens)
@@ -139,7 +139,7 @@ class TwoTurnJudge:
         report = case.scan.report if case.scan else None
         if report is None or report.window is None or case.scan is None or case.video is None:
             return False
-        case.window = native_window(report.window, case.scan.frame_indices, len(case.video.frames))
+        case.window = native_window(report.window, case.scan.frame_indices, case.video.num_frames)
         return self.config.num_turns == 2
 
     # --- turn two -----------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class TwoTurnJudge:
                 and case.scan.report is not None
             )
             limits = {"min_frames": self.config.min_zoom_frames, "max_frames": self.config.max_zoom_frames}
-            index = zoom_indices(case.window, len(case.video.frames), case.video.fps, self.config.zoom_fps, **limits)
+            index = zoom_indices(case.window, case.video.num_frames, case.video.fps, self.config.zoom_fps, **limits)
             frames = self._frames(case, index)
             if self.config.context == "chat":
                 conversation = self.prompts.zoom_continued(case.conversation, case.scan.text, frames, case.prompt)
@@ -227,7 +227,7 @@ class TwoTurnJudge:
 
     def _frames(self, case: _Case, index: Sequence[int]) -> np.ndarray:
         assert case.video is not None
-        frames = case.video.frames[list(index)]
+        frames = case.video.take(index)
         size = self.config.frame_size
         return frames if size is None else resize_frames(frames, (size, size))
 
@@ -235,7 +235,7 @@ class TwoTurnJudge:
 
     def _verdict(self, case: _Case) -> Verdict:
         turns = tuple(t for t in (case.scan, case.zoom) if t is not None)
-        length, rate = (len(case.video.frames), case.video.fps) if case.video else (0, 0.0)
+        length, rate = (case.video.num_frames, case.video.fps) if case.video else (0, 0.0)
         common: dict[str, Any] = {
             "turns": turns,
             "window": case.window,

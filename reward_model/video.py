@@ -28,6 +28,14 @@ class Video:
     frames: np.ndarray
     fps: float
 
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    def take(self, indices: Sequence[int]) -> np.ndarray:
+        """The frames at ``indices``, (N, H, W, 3) uint8."""
+        return self.frames[list(indices)]
+
 
 def check_fps(fps: Any) -> float:
     """``fps`` as a float above zero.
