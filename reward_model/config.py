@@ -5,7 +5,9 @@ trained.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,28 +16,66 @@ from reward_model.readout import READOUTS
 JUDGE_FILE = "judge.json"
 
 
+#: Tokens of an answer that describes its frames one by one as the paper's prompt asks: those of a frame with a person
+#: in view (262 counted with Qwen3-VL's vocabulary, and a fifth more), and those of steps two and three with the JSON.
+TOKENS_PER_FRAME, TOKENS_OF_THE_REST = 320, 1024
+
+#: Settings of old checkpoints, whose ``judge.json`` was written before there was a choice.
+BEFORE_THE_SETTING = {"window_margin": "half"}
+
+
+def answer_limit(num_frames: int) -> int:
+    """New tokens that an answer about ``num_frames`` frames may have where no limit is set: room for a paragraph about
+    each frame (step one of the prompt), coherence, assessment and boxes. An answer that is cut counts as unreadable.
+
+    >>> answer_limit(21)
+    7744
+    """
+    return TOKENS_PER_FRAME * num_frames + TOKENS_OF_THE_REST
+
+
 @dataclass(frozen=True)
 class JudgeConfig:
     """How a video is shown and how the verdict is read.
 
     Rates are frames per second; ``frame_size`` is the side of the square every frame is resized to (None: left to the
-    processor, which keeps the aspect ratio). ``demo_scale`` marks checkpoints that know the procedural world only.
+    processor, which keeps the aspect ratio). ``max_scan_frames`` and ``max_zoom_frames`` bound what one turn is shown
+    (None: no bound). ``demo_scale`` marks checkpoints that know the procedural world only.
+
+    ``max_scan_tokens`` and ``max_zoom_tokens`` bound the answers; None is :func:`answer_limit` of their frames.
+
+    ``readouts`` are the places where this checkpoint was trained to give its verdict, the best first: ``"paper"``
+    after the reasoning (Equation 7), ``"direct"`` and ``"log_odds"`` before it. ``readout`` is where it is read.
+
+    ``window_margin``: the clip of turn two is the window of turn one as it was named (``"none"``, the paper), or
+    reaches half a stride of the scan beyond both its ends (``"half"``), where what was seen may have begun and ended.
+    ``crop``: several windows give one clip, their hull, or one each where the hull exceeds ``max_zoom_frames``
+    (``"per_window"``). ``context``: turn two sees the clip and turn one's reasoning (``"fresh"``), turn one's whole
+    chat (``"chat"``), or the clip alone (``"clip_only"``). ``require_all_frames``: an anomaly of turn two needs a box
+    on every frame of its range, or the answer is invalid. ``lenient_invalid``: of an answer outside the schema the
+    status is read where it is legible, and nothing else. Both are as strict in training as in judging.
     """
 
     prompts: str = "paper"
     prompt_version: str | None = None
     scan_fps: float = 4.0
     zoom_fps: float = 8.0
+    max_scan_frames: int | None = None
     min_zoom_frames: int = 4
     max_zoom_frames: int = 48
     frame_size: int | None = None
-    max_scan_tokens: int = 6144
-    max_zoom_tokens: int = 6144
+    max_scan_tokens: int | None = None
+    max_zoom_tokens: int | None = None
     readout: Literal["paper", "direct", "log_odds"] = "paper"
+    readouts: tuple[str, ...] = ("paper",)
     all_readouts: bool = False
     reasoning: bool = True
     num_turns: int = 2
-    context: Literal["fresh", "chat"] = "fresh"
+    window_margin: Literal["half", "none"] = "none"
+    crop: Literal["hull", "per_window"] = "hull"
+    context: Literal["fresh", "chat", "clip_only"] = "fresh"
+    require_all_frames: bool = False
+    lenient_invalid: bool = False
     aggregate: Literal["final", "joint"] = "final"
     log_odds_temperature: float = 4.0
     temperature: float = 0.0
@@ -44,26 +84,16 @@ class JudgeConfig:
     demo_scale: bool = False
 
     def __post_init__(self) -> None:
-        choices = {
-            "readout": READOUTS,
-            "context": ("fresh", "chat"),
-            "aggregate": ("final", "joint"),
-            "num_turns": (1, 2),
-        }
-        for name, allowed in choices.items():
+        if isinstance(self.readouts, list):
+            object.__setattr__(self, "readouts", tuple(self.readouts))
+        self._check_types()
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}")
-        for name in (
-            "scan_fps",
-            "zoom_fps",
-            "min_zoom_frames",
-            "max_scan_tokens",
-            "max_zoom_tokens",
-            "log_odds_temperature",
-            "batch_size",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be above zero")
+        if not self.readouts or not set(self.readouts) <= set(READOUTS) or len(set(self.readouts)) < len(self.readouts):
+            raise ValueError(
+                f"readouts={list(self.readouts)!r} must list some of {', '.join(map(repr, READOUTS))}, the best first"
+            )
         if not self.temperature >= 0:
             raise ValueError(f"temperature={self.temperature!r} must be zero (the likeliest answer) or above")
         if self.min_zoom_frames > self.max_zoom_frames:
@@ -73,6 +103,25 @@ class JudgeConfig:
                 "readout='paper' reads the verdict after the reasoning; "
                 "with reasoning=False use readout='direct' or 'log_odds'"
             )
+
+    def _check_types(self) -> None:
+        """Every setting is of its kind and within its bounds: a ``judge.json`` comes from anywhere."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and "None" in str(field.type):
+                continue
+            kind = next((k for k in _KINDS if str(field.type).startswith(k)), "")
+            if kind and (not isinstance(value, _KINDS[kind][0]) or (isinstance(value, bool) and kind != "bool")):
+                raise ValueError(f"{field.name}={value!r} must be {_KINDS[kind][1]}")
+        for name, most in LARGEST.items():
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= most:
+                raise ValueError(f"{name}={value!r} must be above zero and at most {most:,}")
+
+    def answer_limit(self, turn: int, num_frames: int) -> int:
+        """New tokens of an answer of turn 1 or 2 about ``num_frames`` frames."""
+        limit = self.max_scan_tokens if turn == 1 else self.max_zoom_tokens
+        return answer_limit(num_frames) if limit is None else limit
 
     def override(self, **changes: Any) -> JudgeConfig:
         """A copy with some settings changed; None means "as it was".
@@ -90,19 +139,58 @@ class JudgeConfig:
         return replace(self, **changes)
 
 
+#: Settings with a few allowed values.
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "readout": READOUTS,
+    "window_margin": ("half", "none"),
+    "crop": ("hull", "per_window"),
+    "context": ("fresh", "chat", "clip_only"),
+    "aggregate": ("final", "joint"),
+    "num_turns": (1, 2),
+}
+#: The largest sensible values: a mistake in a settings file must not take the machine's memory.
+LARGEST: Mapping[str, float] = {
+    "scan_fps": 1000,
+    "zoom_fps": 1000,
+    "max_scan_frames": 100_000,
+    "min_zoom_frames": 10_000,
+    "max_zoom_frames": 10_000,
+    "frame_size": 4096,
+    "max_scan_tokens": 1_000_000,
+    "max_zoom_tokens": 1_000_000,
+    "log_odds_temperature": 1e6,
+    "batch_size": 10_000,
+}
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "str": (str, "a text"),
+    "bool": (bool, "true or false"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "tuple": (tuple, "a list of names"),
+}
+
+
 def load_judge_config(folder: str | Path) -> JudgeConfig:
     """The ``judge.json`` of a checkpoint folder, or the full-size defaults where there is none.
 
+    A file that lacks a setting was written before there was a choice (:data:`BEFORE_THE_SETTING`).
+
     Raises:
-        ValueError: the file is not JSON or names unknown settings.
+        ValueError: the file is not JSON, names unknown settings or holds a value the rules refuse; the message names
+            the file.
     """
     path = Path(folder) / JUDGE_FILE
     if not path.is_file():
         return JudgeConfig()
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
-    tokens = data.pop("max_new_tokens", {})
+    tokens = data.pop("max_new_tokens", {}) if isinstance(data, dict) else None
+    if not isinstance(tokens, dict):
+        raise ValueError(f'{path} must hold a JSON object of judge settings, such as {{"prompts": "paper"}}')
     data.update({f"max_{turn}_tokens": count for turn, count in tokens.items()})
-    return JudgeConfig().override(**data)
+    try:
+        return JudgeConfig().override(**{**BEFORE_THE_SETTING, **data})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -129,7 +129,7 @@ class TwoTurnJudge:
         indices = [sample_indices(c.video.num_frames, c.video.fps, self.config.scan_fps) for c in cases if c.video]
         for case, index in zip(cases, indices, strict=True):
             case.conversation = self.prompts.scan(self._frames(case, index), case.prompt)
-        turns = self._ask(1, [c.conversation for c in cases], indices, self.config.max_scan_tokens)
+        turns = self._ask(1, [c.conversation for c in cases], indices)
         for case, turn in zip(cases, turns, strict=True):
             case.scan = turn
             case.error = turn.error if turn.status is None else None
@@ -162,22 +162,21 @@ class TwoTurnJudge:
                 conversation = self.prompts.zoom(frames, case.prompt, cot=case.scan.report.cot)
             indices.append(index)
             conversations.append(conversation)
-        turns = self._ask(2, conversations, indices, self.config.max_zoom_tokens)
+        turns = self._ask(2, conversations, indices)
         for case, turn in zip(cases, turns, strict=True):
             case.zoom = turn
             case.error = f"turn two: {turn.error}" if turn.status is None else None
 
     # --- both turns ---------------------------------------------------------------------------------------------------
 
-    def _ask(
-        self, number: int, conversations: list[Conversation], indices: list[list[int]], max_new_tokens: int
-    ) -> list[Turn]:
+    def _ask(self, number: int, conversations: list[Conversation], indices: list[list[int]]) -> list[Turn]:
         """Asks one turn of all videos at once and reads the verdict where the readout wants it."""
         if not conversations:
             return []
         config, started = self.config, time.perf_counter()
         if config.reasoning:
-            sampling = Sampling(max_new_tokens, config.temperature, seed=config.seed)
+            limit = max(config.answer_limit(number, len(index)) for index in indices)
+            sampling = Sampling(limit, config.temperature, seed=config.seed)
             answers = self.backend.generate(conversations, sampling)
         else:
             answers = [Completion(forced_prefix()) for _ in conversations]

@@ -260,6 +260,8 @@ def judge_settings(prompt_version: str, **changes: object) -> str:
         "min_zoom_frames": 4,
         "max_zoom_frames": 24,
         "max_new_tokens": {"scan": 128, "zoom": 480},
+        "window_margin": "half",
+        "readouts": ["log_odds", "direct", "paper"],
         "demo_scale": True,
     }
     return json.dumps({**settings, **changes}, indent=2) + "\n"

@@ -150,9 +150,16 @@ def judge_json(judge: JudgeConfig) -> str:
         "frame_size",
         "max_scan_tokens",
         "max_zoom_tokens",
+        "max_scan_frames",
+        "window_margin",
+        "crop",
+        "context",
+        "require_all_frames",
+        "lenient_invalid",
         "demo_scale",
     )
     settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
+    settings["readouts"] = list(judge.readouts)
     settings["prompt_version"] = load_prompts(judge.prompts).version
     assert set(settings) <= {f.name for f in fields(JudgeConfig)}
     return json.dumps(settings, indent=2) + "\n"

@@ -157,14 +157,14 @@ class TokenCount:
         """The judge with room for the longest answers of the data plus a quarter: an answer that is cut off counts as
         unreadable.
         """
-        longest = {"scan": 0, "zoom": 0}
-        for row in rows:
-            turn = "scan" if row["task"] == "scan" else "zoom"
-            longest[turn] = max(longest[turn], self.answer(row))
-        changes = {}
-        for turn, tokens in longest.items():
-            needed, name = 64 * math.ceil(1.25 * tokens / 64), f"max_{turn}_tokens"
-            if needed > getattr(judge, name):
-                log.info("answers of the data are up to %d tokens long: %s becomes %d", tokens, name, needed)
-                changes[name] = needed
+        changes: dict[str, int] = {}
+        for number, turn in ((1, "scan"), (2, "zoom")):
+            asked = [row for row in rows if (row["task"] == "scan") == (number == 1)]
+            lengths = [(64 * math.ceil(1.25 * self.answer(row) / 64), len(row["indices"])) for row in asked]
+            if any(needed > judge.answer_limit(number, frames) for needed, frames in lengths):
+                name = f"max_{turn}_tokens"
+                # Where the limit followed the frames, a number takes its place that cuts none of the data.
+                limits = [max(needed, judge.answer_limit(number, frames)) for needed, frames in lengths]
+                changes[name] = max(limits)
+                log.info("answers of the data need up to %d tokens: %s becomes %d", max(lengths)[0], name, max(limits))
         return judge.override(**changes)

@@ -91,7 +91,8 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
     callbacks = []
     if held is not None and stage.eval_samples:
         rows = [held[k] for k in range(min(stage.eval_samples, len(held)))]
-        longest = min(max(data.judge.max_scan_tokens, data.judge.max_zoom_tokens), SHOWN_TOKENS)
+        limits = (data.judge.max_scan_tokens, data.judge.max_zoom_tokens)
+        longest = min(SHOWN_TOKENS, max(SHOWN_TOKENS if n is None else n for n in limits))
         callbacks.append(SampleCallback(processor, data.load, rows, work / "samples", max_new_tokens=longest))
     peft_config = None
     if model_args.use_peft:

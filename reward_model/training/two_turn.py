@@ -131,9 +131,8 @@ class TwoTurnRollouts:
             except (ValueError, OSError, RuntimeError) as error:
                 for record in groups[number]:
                     record.error = f"turn one: {error}"
-        answers = self.generator(
-            [c.prompt for c in cases.values()], [num_generations] * len(cases), self.config.max_scan_tokens
-        )
+        limit = max((self.config.answer_limit(1, len(c.indices)) for c in cases.values()), default=1)
+        answers = self.generator([c.prompt for c in cases.values()], [num_generations] * len(cases), limit)
         for (number, case), drawn in zip(cases.items(), answers, strict=True):
             for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
                 record.scan = self._read(answer, 1, case.indices)
@@ -219,7 +218,8 @@ class TwoTurnRollouts:
     def _zoom(self, asked: list[_Ask]) -> None:
         unique = list({id(a.prompt): a.prompt for a in asked}.values())
         users = {id(p): [a for a in asked if a.prompt is p] for p in unique}
-        drawn = self.generator(unique, [len(users[id(p)]) for p in unique], self.config.max_zoom_tokens)
+        limit = max((self.config.answer_limit(2, len(a.clip)) for a in asked), default=1)
+        drawn = self.generator(unique, [len(users[id(p)]) for p in unique], limit)
         for prompt, answers in zip(unique, drawn, strict=True):
             for ask, answer in zip(users[id(prompt)], answers, strict=True):
                 ask.record.zooms.append(self._read(answer, 2, ask.clip))

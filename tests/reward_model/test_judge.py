@@ -2,17 +2,19 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reward_model.backends import Completion
-from reward_model.config import JudgeConfig, load_judge_config
+from reward_model.config import JudgeConfig, answer_limit, load_judge_config
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
 from reward_model.video import VideoError
 
+CAC_MINI = Path(__file__).parents[2] / "assets" / "cac-mini"
 FRAMES = np.zeros((81, 16, 16, 3), np.uint8)
 NORMAL = format_report(TurnReport("normal", "all well"))
 
@@ -224,9 +226,39 @@ def test_settings_of_a_checkpoint(tmp_path):
     (tmp_path / "judge.json").write_text('{"promts": "compact"}')
     with pytest.raises(ValueError, match="promts"):
         load_judge_config(tmp_path)
-    (tmp_path / "judge.json").write_text("{")
-    with pytest.raises(ValueError, match="not valid JSON"):
-        load_judge_config(tmp_path)
+    for broken, said in (("{", "not valid JSON"), ("[1]", "must hold a JSON object"), ("[" * 99_999, "not valid JSON")):
+        (tmp_path / "judge.json").write_text(broken)
+        with pytest.raises(ValueError, match=rf"judge\.json.*{said}"):
+            load_judge_config(tmp_path)
+
+
+def test_a_checkpoint_is_asked_as_it_was_trained_also_where_its_file_is_older_than_a_setting(tmp_path):
+    assert (JudgeConfig().window_margin, JudgeConfig().readouts) == ("none", ("paper",))
+    (tmp_path / "judge.json").write_text('{"prompts": "paper"}')
+    old = load_judge_config(tmp_path)
+    assert (old.window_margin, old.readouts, old.crop, old.context) == ("half", ("paper",), "hull", "fresh")
+    (tmp_path / "judge.json").write_text('{"window_margin": "none", "readouts": ["log_odds", "paper"]}')
+    new = load_judge_config(tmp_path)
+    assert (new.window_margin, new.readouts) == ("none", ("log_odds", "paper"))
+    shipped = load_judge_config(CAC_MINI)
+    assert (shipped.window_margin, shipped.readouts) == ("half", ("log_odds", "direct", "paper"))
+    assert (shipped.max_scan_tokens, shipped.max_zoom_tokens) == (128, 480)
+
+
+def test_limits_of_answers_follow_the_frames_unless_they_are_set():
+    # An answer that follows the paper's prompt has 262 tokens a frame with a person in view: 5,875 for 21 frames,
+    # 7,301 for 24 and 12,316 for 41, counted with Qwen3-VL's vocabulary.
+    config = JudgeConfig()
+    for frames, counted in ((21, 5875), (24, 7301), (41, 12316)):
+        assert config.answer_limit(1, frames) == config.answer_limit(2, frames) == answer_limit(frames) > 1.1 * counted
+    fixed = JudgeConfig(max_scan_tokens=128, max_zoom_tokens=480)
+    assert (fixed.answer_limit(1, 21), fixed.answer_limit(2, 24)) == (128, 480)
+    asked = []
+    backend = Scripted([SUSPECT], [CONFIRM], SCORES)
+    generate = backend.generate
+    backend.generate = lambda chats, sampling: asked.append(sampling.max_new_tokens) or generate(chats, sampling)
+    verdict = judge_one(backend)
+    assert asked == [answer_limit(len(turn.frame_indices)) for turn in verdict.turns] and len(asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -238,6 +270,18 @@ def test_settings_of_a_checkpoint(tmp_path):
         {"min_zoom_frames": 99},
         {"temperature": -0.1},
         {"speed": 1},
+        {"readouts": ()},
+        {"readouts": ["paper", "mean"]},
+        {"window_margin": "all"},
+        {"crop": "all"},
+        {"context": "clip"},
+        {"frame_size": 20_000},
+        {"frame_size": "48"},
+        {"max_zoom_frames": 10**9},
+        {"max_scan_frames": 0},
+        {"batch_size": 2.5},
+        {"all_readouts": "yes"},
+        {"prompts": 3},
     ],
 )
 def test_bad_settings_are_refused(bad):
