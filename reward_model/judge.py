@@ -197,9 +197,8 @@ class TwoTurnJudge:
         for k, turn in enumerate(turns):
             score = paper[k] if paper else None
             score = replace(score, forced=forced[k]) if score else None
-            done.append(
-                _decided(replace(turn, score=score, direct_score=direct[k] if direct else None, seconds=seconds))
-            )
+            scored = replace(turn, score=score, direct_score=direct[k] if direct else None, seconds=seconds)
+            done.append(_decided(_sound(scored, config.readout)))
         return done
 
     def _read(self, turn: Turn) -> Turn:
@@ -292,6 +291,18 @@ def _after_reasoning(turn: Turn) -> str:
     """Where Equation 7 is read: the answer's own status if it parsed, else forced after what it wrote."""
     prefix = verdict_prefix(turn.text) if turn.report is not None else None
     return prefix or completed_prefix(turn.text)
+
+
+def _sound(turn: Turn, readout: str) -> Turn:
+    """A turn without scores that nothing can be read from; the turn has failed where its verdict depends on one."""
+    lost = {name: s.fault for name in ("score", "direct_score") if (s := getattr(turn, name)) is not None and s.fault}
+    if not lost:
+        return turn
+    needed = "score" if readout == "paper" else "direct_score"
+    rest = replace(turn, **dict.fromkeys(lost))
+    decides = needed in lost or (turn.status is None and rest.score is None and rest.direct_score is None)
+    reason = turn.error or lost.get(needed) or next(iter(lost.values()))
+    return replace(rest, status=None, error=reason) if decides else rest
 
 
 def _decided(turn: Turn) -> Turn:

@@ -291,12 +291,26 @@ class VerdictScore:
     forced.
 
     ``bounded``: at least one of the two is an upper bound, because a server lists only its likeliest tokens.
+    ``error``: why there are no probabilities for this one (both are NaN then).
     """
 
     log_p_normal: float
     log_p_abnormal: float
     forced: bool = False
     bounded: bool = False
+    error: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing may be read from this score; None for a sound one."""
+        if self.error is not None:
+            return self.error
+        if math.isfinite(self.log_p_normal) and math.isfinite(self.log_p_abnormal):
+            return None
+        return (
+            f"the model gave log-probabilities of {self.log_p_normal} (normal) and {self.log_p_abnormal} (abnormal): "
+            "its weights are damaged, or its precision overflows (use dtype='bfloat16' or 'float32')"
+        )
 
     @property
     def log_odds(self) -> float:

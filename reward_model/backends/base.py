@@ -17,6 +17,10 @@ class BackendError(RuntimeError):
     """The model could not be asked: server down, deadline passed, out of memory. Carries no secret."""
 
 
+class CheckpointError(BackendError, ValueError):
+    """A checkpoint is absent, of another kind, or broken. The message names it, the rule and the remedy."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One chat message. ``content`` alternates freely between text and frames, each frame (H, W, 3) uint8."""

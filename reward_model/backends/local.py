@@ -2,24 +2,36 @@
 
 Frames are encoded once for a batch of conversations; generation and both verdict readouts of the same turn share the
 features (``mm_encoder_outputs`` of transformers). A verdict costs one prefill: both words continue from its cache.
+
+A batch that does not fit into memory is halved, and later ones are made as small; a conversation that cannot be
+answered alone has an error of its own and spoils no other.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
+import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from reward_model.backends.base import BackendError, Completion, Conversation, Sampling
+from reward_model.backends.checkpoint import load_checkpoint
 from reward_model.config import JudgeConfig, load_judge_config
+from reward_model.devices import ran_out_of_memory, torch_device, torch_dtype
 from reward_model.parsing import STATUS_PREFIX
 from reward_model.schema import VerdictScore
 
 WORDS = ("normal", "abnormal")
+
+logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 
 
 class LocalBackend:
@@ -28,13 +40,16 @@ class LocalBackend:
     Args:
         model: folder or hub id with model and processor files.
         revision: hub revision; pin it, checkpoints have been replaced silently before.
-        device: ``"cuda"``, ``"cpu"``, ...; by default CUDA if there is any.
-        dtype: torch dtype or its name; by default bfloat16 on CUDA and float32 on CPU.
+        device: ``"cuda"``, ``"cuda:1"``, ``"cpu"``, ...; by default CUDA if there is any.
+        dtype: torch dtype or its name (``"bf16"`` and the like are understood), ``"auto"`` as it was saved; by default
+            bfloat16 on CUDA and float32 on CPU.
         device_map: handed to ``from_pretrained`` for models that span devices (then ``device`` is ignored).
         attn_implementation: handed to ``from_pretrained`` (``"sdpa"``, ``"flash_attention_2"``).
+        quantization_config: handed to ``from_pretrained`` (needs the package that quantises, such as bitsandbytes).
 
     Raises:
-        BackendError: the folder lacks a model or processor, or is no vision-language model.
+        CheckpointError: the folder or hub entry does not exist, lacks weights or a processor, or is no Qwen3-VL.
+        ValueError: there is no such device or precision.
     """
 
     name = "local"
@@ -44,51 +59,81 @@ class LocalBackend:
         model: str | Path,
         *,
         revision: str | None = None,
-        device: str | None = None,
+        device: Any = None,
         dtype: Any = None,
         device_map: Any = None,
         attn_implementation: str | None = None,
+        quantization_config: Any = None,
     ) -> None:
         import torch
 
         self.model_id, self.revision = str(model), revision
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        default = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or default
-        self.model, self.processor = _load(self.model_id, revision, self.dtype, device_map, attn_implementation)
+        self.device = torch_device(device)
+        chosen = torch_dtype(dtype) or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        if quantization_config is not None and device_map is None:
+            device_map = {"": str(self.device)}  # a quantised model cannot be moved
+        self.model, self.processor = load_checkpoint(
+            self.model_id,
+            revision=revision,
+            dtype=chosen,
+            device_map=device_map,
+            attn_implementation=attn_implementation,
+            quantization_config=quantization_config,
+        )
         if device_map is None:
-            self.model.to(self.device)
-        self.device = self.model.device
+            self._place()
+        self.device, self.dtype = self.model.device, self.model.dtype
         self.model.eval()
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
         self.word_ids = verdict_tokens(tokenizer)
-        self._cached: tuple[tuple[int, ...], list[np.ndarray], Any] | None = None
+        self._cached: tuple[tuple[Any, ...], list[np.ndarray], Any] | None = None
+        #: Largest batch, in units of :func:`_weight` times its length, that may be tried; grows never.
+        self._limit = math.inf
+
+    def _place(self) -> None:
+        try:
+            self.model.to(self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            raise BackendError(
+                f"out of memory while moving {self.model_id!r} to {self.device}; use dtype='bfloat16', "
+                "device_map='auto', quantization_config=..., device='cpu', or a smaller checkpoint"
+            ) from error
 
     @property
     def config(self) -> JudgeConfig:
         """The settings this checkpoint was trained with (``judge.json``)."""
-        return load_judge_config(self.model_id)
+        return load_judge_config(Path(self.model_id).expanduser())
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
-        """One answer per conversation, generated as one batch."""
+        """One answer per conversation, generated as one batch where memory allows. ``sampling`` alone says how: the
+        ``generation_config.json`` of a checkpoint lends nothing but its stop tokens.
+        """
         import torch
 
-        if not conversations:
-            return []
+        if sampling.temperature > 0 and sampling.seed is not None:
+            torch.manual_seed(sampling.seed)
+        return self._each(
+            conversations,
+            lambda part: self._answer([conversations[k] for k in part], sampling),
+            lambda reason: Completion("", finished=False, error=reason),
+        )
+
+    def _answer(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+        import torch
+        from transformers import GenerationConfig
+
         started = time.perf_counter()
         inputs = self._inputs(conversations, [""] * len(conversations))
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            if sampling.seed is not None:
-                torch.manual_seed(sampling.seed)
-        else:
-            options |= {"temperature": None, "top_p": None, "top_k": None}
-        with torch.inference_mode(), _named_out_of_memory(len(conversations)):
-            output = self.model.generate(**inputs, **options, pad_token_id=self.processor.tokenizer.pad_token_id)
+        stops = self.model.generation_config.eos_token_id
+        plain = GenerationConfig(**options, eos_token_id=stops, pad_token_id=self.processor.tokenizer.pad_token_id)
+        with torch.inference_mode():
+            output = self.model.generate(**inputs, generation_config=plain)
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
         seconds = (time.perf_counter() - started) / len(conversations)
         return [self._completion(ids, seconds) for ids in answers]
@@ -103,26 +148,37 @@ class LocalBackend:
 
     def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
         """Both words as whole continuations of each prefix; one prefill for the batch, then a few cached tokens."""
-        import torch
-
-        if not conversations:
-            return []
         for prefix in prefixes:
             if not prefix.endswith(STATUS_PREFIX):
                 raise ValueError(f"a verdict prefix must end in {STATUS_PREFIX!r}, got ...{prefix[-20:]!r}")
+        found: list[VerdictScore | None] = []
+        found += self._each(
+            conversations,
+            lambda part: self._words([conversations[k] for k in part], [prefixes[k] for k in part]),
+            lambda reason: VerdictScore(math.nan, math.nan, error=reason),
+        )
+        return found
+
+    def _words(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore]:
+        import torch
+
         inputs = self._inputs(conversations, prefixes)
-        with torch.inference_mode(), _named_out_of_memory(len(conversations)):
+        mask = inputs["attention_mask"]
+        shows = "image_grid_thw" in inputs
+        if not shows:
+            # Left out, the model would count padding, and take the offsets of the pictures it saw last.
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
+        with torch.inference_mode():
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
-            totals = [
-                self._continue(ids, first, inputs["attention_mask"], output.past_key_values) for ids in self.word_ids
-            ]
+            deltas = self.model.model.rope_deltas.to(mask.device) if shows else 0
+            totals = [self._continue(ids, first, mask, deltas, output.past_key_values) for ids in self.word_ids]
         normal, abnormal = (t.tolist() for t in totals)
         return [VerdictScore(a, b) for a, b in zip(normal, abnormal, strict=True)]
 
-    def _continue(self, ids: Sequence[int], first: Any, mask: Any, cache: Any) -> Any:
+    def _continue(self, ids: Sequence[int], first: Any, mask: Any, deltas: Any, cache: Any) -> Any:
         """Sum of log-probabilities of the tokens ``ids`` after the cached prefix, (B,). Leaves the cache as it found
-        it.
+        it. ``deltas``: how far the positions of text stand behind its count of tokens, (B, 1).
         """
         import torch
 
@@ -132,8 +188,7 @@ class LocalBackend:
         batch, steps = mask.shape[0], len(ids) - 1
         tokens = torch.tensor(ids[:-1], device=mask.device).expand(batch, steps)
         grown = torch.cat([mask, mask.new_ones(batch, steps)], dim=1)
-        text = grown.cumsum(-1)[:, -steps:] - 1
-        positions = (text + self.model.model.rope_deltas.to(mask.device)).expand(3, batch, steps)
+        positions = (grown.cumsum(-1)[:, -steps:] - 1 + deltas).expand(3, batch, steps)
         output = self.model(
             input_ids=tokens, attention_mask=grown, position_ids=positions, past_key_values=cache, use_cache=True
         )
@@ -191,8 +246,10 @@ class LocalBackend:
         import torch
 
         frames = [p for c in conversations for m in c for p in m.content if isinstance(p, np.ndarray)]
-        key = tuple(map(id, frames))
+        # By content too: frames may be edited in place between two calls.
+        key = tuple((id(f), f.shape, zlib.crc32(np.ascontiguousarray(f))) for f in frames)
         if self._cached is None or self._cached[0] != key:
+            self._cached = None
             pixels = self.processor.image_processor(
                 images=frames, return_tensors="pt", input_data_format="channels_last"
             )
@@ -205,17 +262,79 @@ class LocalBackend:
             self._cached = (key, frames, (grid, features))
         return self._cached[2]
 
+    # --- batches that fit ---------------------------------------------------------------------------------------------
 
-@contextmanager
-def _named_out_of_memory(batch: int) -> Iterator[None]:
-    import torch
+    def _each(
+        self,
+        conversations: Sequence[Conversation],
+        ask: Callable[[Sequence[int]], list[_Answer]],
+        failed: Callable[[str], _Answer],
+    ) -> list[_Answer]:
+        """What ``ask`` says to all conversations, given by position, in batches as large as memory and the
+        conversations themselves allow; ``failed`` of the reason for one that cannot be answered even alone.
+        """
+        answers: dict[int, _Answer] = {}
+        weights = [_weight(c) for c in conversations]
+        waiting = deque(self._parts(weights))
+        while waiting:
+            part = waiting.popleft()
+            reason, short = "", False
+            try:
+                answers |= dict(zip(part, ask(part), strict=True))
+            except Exception as error:  # whatever it is, it is the fault of one of these or of their number
+                short = ran_out_of_memory(error)
+                reason = _reason(error, conversations[part[0]], short)
+            if not reason:
+                continue
+            # Outside the handler, whose traceback keeps the memory that was short.
+            self._release()
+            if len(part) == 1:
+                answers[part[0]] = failed(reason)
+                continue
+            if short:
+                self._limit = min(self._limit, len(part) * max(weights[k] for k in part) / 2)
+                logger.warning("out of memory with %d videos at once; going on with half as many", len(part))
+            middle = len(part) // 2
+            waiting.extendleft([part[middle:], part[:middle]])
+        return [answers[k] for k in range(len(conversations))]
 
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise BackendError(
-            f"out of memory while judging {batch} video(s) at once; lower batch_size, max_scan_tokens or frame_size"
-        ) from error
+    def _parts(self, weights: Sequence[float]) -> Iterator[list[int]]:
+        """Neighbours, as many at a time as have fitted so far."""
+        part: list[int] = []
+        for k in range(len(weights)):
+            if part and (len(part) + 1) * max(weights[j] for j in [*part, k]) > self._limit:
+                yield part
+                part = []
+            part.append(k)
+        if part:
+            yield part
+
+    def _release(self) -> None:
+        import torch
+
+        self._cached = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _weight(conversation: Conversation) -> float:
+    """What a conversation takes of a batch, roughly: its pixels and letters (a token is some 1,000 pixels or four
+    letters)."""
+    parts = [p for message in conversation for p in message.content]
+    return 1.0 + sum(len(p) * 250 if isinstance(p, str) else p.shape[0] * p.shape[1] for p in parts)
+
+
+def _reason(error: Exception, conversation: Conversation, short: bool) -> str:
+    shapes = [p.shape for message in conversation for p in message.content if isinstance(p, np.ndarray)]
+    shown = f"{len(shapes)} frames of {shapes[0][0]}x{shapes[0][1]}" if shapes else "a question without frames"
+    if short:
+        return (
+            f"out of memory on this video alone ({shown}); lower max_scan_frames, scan_fps or frame_size, or use a "
+            "device with more memory"
+        )
+    lines = str(error).strip().splitlines()
+    return f"the model could not be asked about {shown}: {lines[0][:300] if lines else type(error).__name__}"
 
 
 def verdict_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -236,35 +355,3 @@ def verdict_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
             )
         found.append(joined[len(prefix) :])
     return found[0], found[1]
-
-
-def _load(model_id: str, revision: str | None, dtype: Any, device_map: Any, attention: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    folder = Path(model_id)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise BackendError(f"{model_id!r} holds no config.json; point to the folder that holds the model itself")
-    extra = {"attn_implementation": attention} if attention else {}
-    try:
-        processor = AutoProcessor.from_pretrained(model_id, revision=revision)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BackendError(
-            f"no processor in {model_id!r}: a judge needs preprocessor_config.json, tokenizer.json and a chat template "
-            f"beside the weights. Save them with processor.save_pretrained(...). ({_first_line(error)})"
-        ) from error
-    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
-        raise BackendError(
-            f"{model_id!r} has no image processor (got {type(processor).__name__}); "
-            "a judge needs a vision-language model"
-        )
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            model_id, revision=revision, dtype=dtype, device_map=device_map, **extra
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f"cannot load the model in {model_id!r}: {_first_line(error)}") from error
-    return model, processor
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,341 @@
+"""From the name of a checkpoint to a model one can ask, or to one line that says what is wrong and what to do.
+
+Whatever is cheap is looked at first: whether the folder or hub entry exists, what kind of model it is, whether its
+weight files are whole. Code that a checkpoint brings along is never run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reward_model.backends.base import CheckpointError
+from reward_model.devices import ran_out_of_memory
+
+#: Architectures that run in this process; others are asked behind a server.
+ARCHITECTURES = ("qwen3_vl", "qwen3_vl_moe")
+#: Fewest bytes a stored parameter takes (4 bits, and the scales beside them are more).
+_BYTES_PER_PARAMETER = 0.5
+_MAX_CONFIG_BYTES = 10_000_000
+_TIMEOUT_S = 10.0
+
+
+def locate(model: str, *, holds: str = "config.json", kind: str = "model", revision: str | None = None) -> bool:
+    """Whether ``model`` must be read from what was downloaded before (the hub is out of reach); False for a folder and
+    for a hub id that answers.
+
+    At most one request is made, of ten seconds.
+
+    Args:
+        model: a folder or a hub id.
+        holds: the file that makes a folder a model: ``config.json``, ``model_index.json``.
+        kind: what it is, for messages.
+        revision: of the hub.
+
+    Raises:
+        CheckpointError: there is no such folder, it holds no model, or the hub has no such model, refuses it, or cannot
+            be reached.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / holds).is_file():
+            inside = [f.parent.name for f in sorted(folder.glob(f"*/{holds}"))]
+            hint = f" (there is one in {', '.join(map(repr, inside[:3]))})" if inside else ""
+            if (folder / "adapter_config.json").is_file():
+                hint = " (it holds a LoRA adapter: merge it into its base model and save that)"
+            raise CheckpointError(
+                f"{model!r} holds no {holds}; point to the folder that holds the {kind} itself{hint}"
+            )
+        return False
+    if folder.exists():
+        raise CheckpointError(f"{model!r} is a file; pass the folder that holds the {kind}, or a hub id")
+    if _is_path(model):
+        near = _neighbours(folder)
+        raise CheckpointError(
+            f"there is no folder {model!r} (looked in {Path.cwd() if not folder.is_absolute() else folder.parent}"
+            f"{near}); pass the folder of a {kind}, or a hub id of the form owner/name"
+        )
+    return _ask_hub(model, holds, kind, revision)
+
+
+def _is_path(model: str) -> bool:
+    """Whether a name that is no folder cannot be meant as a hub id, which is ``owner/name``."""
+    owner, slash, name = model.partition("/")
+    if not slash or "/" in name or "\\" in model or not name or model[:1] in (".", "/", "~"):
+        return True
+    return Path(owner).is_dir()
+
+
+def _neighbours(folder: Path) -> str:
+    try:
+        names = sorted(p.name for p in folder.parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:
+        return ""
+    return f", which has {', '.join(map(repr, names[:5]))}" if names and folder.parent.name else ""
+
+
+def _ask_hub(model: str, holds: str, kind: str, revision: str | None) -> bool:
+    import httpx
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        cached = isinstance(try_to_load_from_cache(model, holds, revision=revision), str)
+    except HFValidationError as error:
+        raise CheckpointError(
+            f"there is no folder {model!r}, and it is not a hub id of the form owner/name either ({_line(error)})"
+        ) from None
+    fetch = f"`hf download {model}{f' --revision {revision}' if revision else ''}`"
+    if constants.HF_HUB_OFFLINE:
+        if cached:
+            return True
+        raise CheckpointError(
+            f"there is no folder {model!r}, and as a hub id it is not downloaded yet while HF_HUB_OFFLINE=1 forbids "
+            f"downloads; unset HF_HUB_OFFLINE, run {fetch} where there is a network, or pass a folder"
+        )
+    of = f" at revision {revision!r}" if revision else ""
+    try:
+        get_hf_file_metadata(hf_hub_url(model, holds, revision=revision), timeout=_TIMEOUT_S)
+    except GatedRepoError:
+        raise CheckpointError(
+            f"{model!r} is gated on the hub: accept its terms at https://huggingface.co/{model}, then `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise CheckpointError(
+            f"there is no folder {model!r}, and the hub has no such {kind} either (or it is private: `hf auth login`)"
+        ) from None
+    except RevisionNotFoundError:
+        raise CheckpointError(f"{model!r} has no revision {revision!r} on the hub; see its history there") from None
+    except EntryNotFoundError:
+        raise CheckpointError(f"{model!r} on the hub holds no {holds}{of}: it is no {kind} that can be loaded") from None
+    except (OSError, httpx.HTTPError) as error:
+        if cached:
+            return True
+        raise CheckpointError(
+            f"there is no folder {model!r}, and the hub cannot be reached ({_line(error)}); check the network or "
+            f"$HF_ENDPOINT, run {fetch} elsewhere, or pass a folder"
+        ) from None
+    return False
+
+
+def check_folder(folder: Path) -> None:
+    """Looks at a judge's folder without loading it: its kind, its size against its weights, whether files are whole.
+
+    Raises:
+        CheckpointError: it cannot work.
+    """
+    config = _read_config(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{str(folder)!r} is a model of type {kind!r}; a judge in this process needs a Qwen3-VL. Serve other "
+            "vision-language models (vLLM) and pass backend='openai', base_url=..."
+        )
+    lacking = _lacks_processor(folder)
+    if lacking:
+        raise CheckpointError(
+            f"no processor in {str(folder)!r} ({' and '.join(lacking)} missing): a judge needs "
+            "preprocessor_config.json, tokenizer.json and a chat template beside the weights. Save them with "
+            "processor.save_pretrained(...)"
+        )
+    parameters, stored = _fewest_parameters(config), _check_weights(folder)
+    if parameters > stored / _BYTES_PER_PARAMETER:
+        raise CheckpointError(
+            f"cannot load the model in {str(folder)!r}: config.json describes at least {parameters:,} parameters, its "
+            f"weight files have {stored:,} bytes; they do not belong together. Copy both from the same checkpoint"
+        )
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes are too many")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no JSON object")
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not the configuration of a model: {_line(error)}") from error
+    return config
+
+
+def _lacks_processor(folder: Path) -> list[str]:
+    names = {f.name for f in folder.iterdir()}
+    lacking = []
+    if not names & {"preprocessor_config.json", "processor_config.json"}:
+        lacking.append("preprocessor_config.json")
+    if not names & {"tokenizer.json", "vocab.json", "tokenizer.model"}:
+        lacking.append("tokenizer.json")
+    return lacking
+
+
+def _fewest_parameters(config: Mapping[str, Any]) -> int:
+    """A lower bound of what the configuration describes, in whole numbers of any size."""
+
+    def numbers(part: Any, *names: str) -> list[int]:
+        part = part if isinstance(part, Mapping) else {}
+        found = []
+        for name in names:
+            value = part.get(name, 0)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise CheckpointError(f"config.json: {name}={value!r} must be a whole number of zero or more")
+            found.append(value)
+        return found
+
+    layers, hidden, wide, words = numbers(
+        config.get("text_config"), "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"
+    )
+    depth, across, broad, places = numbers(
+        config.get("vision_config"), "depth", "hidden_size", "intermediate_size", "num_position_embeddings"
+    )
+    if config.get("model_type") == "qwen3_vl_moe":
+        wide = 0  # its layers are made of experts
+    return layers * hidden * (3 * wide + hidden) + words * hidden + depth * across * (2 * broad + across) + places * across
+
+
+def _check_weights(folder: Path) -> int:
+    """Bytes of all weight files, after the header of each has been read."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        listed = _read_config(index).get("weight_map")
+        names = set(listed.values()) if isinstance(listed, dict) else set()
+        absent = sorted(str(n) for n in names if not (folder / str(n)).is_file())
+        if absent or not names:
+            raise CheckpointError(
+                f"cannot load the model in {str(folder)!r}: {len(absent)} of the {len(names)} weight files that "
+                f"{index.name} lists are missing ({', '.join(absent[:3])}); the download is not complete, repeat it"
+            )
+    files = sorted(folder.glob("*.safetensors"))
+    for path in files:
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"cannot load the model in {str(folder)!r}: {path.name} is damaged or was cut ({_line(error)}); "
+                "download or copy it again"
+            ) from error
+    files = files or sorted(folder.glob("*.bin"))
+    if not files:
+        raise CheckpointError(
+            f"cannot load the model in {str(folder)!r}: it holds no weights (model.safetensors); copy the whole folder"
+        )
+    return sum(f.stat().st_size for f in files)
+
+
+def load_checkpoint(
+    model: str,
+    *,
+    revision: str | None = None,
+    dtype: Any = None,
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    quantization_config: Any = None,
+) -> tuple[Any, Any]:
+    """Model and processor of a Qwen3-VL checkpoint, whole: every weight of the model comes from the files.
+
+    Args:
+        model: folder or hub id.
+        dtype: a torch dtype or ``"auto"``.
+        revision, device_map, attn_implementation, quantization_config: as of ``from_pretrained``.
+
+    Raises:
+        CheckpointError: it cannot be found or loaded, or lacks weights or a processor.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    local_only = locate(model, kind="judge", revision=revision)
+    if Path(model).expanduser().is_dir():
+        model = str(Path(model).expanduser())
+        check_folder(Path(model))
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local_only}
+    try:
+        processor = AutoProcessor.from_pretrained(model, **source)
+    except Exception as error:
+        raise CheckpointError(f"cannot load the processor of {model!r}: {_line(error)}{_HINT}") from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise CheckpointError(
+            f"{model!r} has no image processor (got {type(processor).__name__}); a judge needs a vision-language model"
+        )
+    if not getattr(processor, "chat_template", None) and not getattr(processor.tokenizer, "chat_template", None):
+        raise CheckpointError(
+            f"no chat template in {model!r}: a judge needs chat_template.jinja beside the weights; copy it from the "
+            "base model"
+        )
+    more = {"attn_implementation": attn_implementation, "quantization_config": quantization_config}
+    options = {k: v for k, v in more.items() if v is not None}
+    net = load_weights(AutoModelForImageTextToText, model, dtype=dtype, device_map=device_map, **source, **options)
+    if net.config.model_type not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{model!r} is a model of type {net.config.model_type!r}; a judge in this process needs a Qwen3-VL. Serve "
+            "other vision-language models (vLLM) and pass backend='openai', base_url=..."
+        )
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    net.generation_config = _plain_generation(net, tokenizer)
+    return net, processor
+
+
+def _plain_generation(net: Any, tokenizer: Any) -> Any:
+    """Generation settings with nothing in them but where an answer ends. What a checkpoint ships beyond that (a
+    penalty for repetitions, sampling) would change answers that are asked for greedily: boxes and frame numbers are
+    repetitions.
+    """
+    from transformers import GenerationConfig
+
+    found = net.generation_config
+    stops = getattr(found, "eos_token_id", None) or tokenizer.eos_token_id
+    return GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, do_sample=False)
+
+
+_HINT = ". A judge needs preprocessor_config.json, tokenizer.json and a chat template that belong to its weights"
+
+
+def load_weights(cls: Any, model: str, **options: Any) -> Any:
+    """``cls.from_pretrained`` for models that must be whole: it fills what a checkpoint lacks with random numbers.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or some of the model's are missing or of another shape.
+    """
+    try:
+        net, info = cls.from_pretrained(model, output_loading_info=True, **options)
+    except Exception as error:
+        if ran_out_of_memory(error):
+            raise CheckpointError(
+                f"out of memory while loading {model!r} ({_line(error)}); use dtype='bfloat16', device_map='auto', "
+                "quantization_config=..., or a smaller checkpoint"
+            ) from error
+        if isinstance(error, ImportError):
+            raise CheckpointError(f"loading {model!r} needs a package that is not installed: {_line(error)}") from error
+        raise CheckpointError(f"cannot load the model in {model!r}: {_line(error)}") from error
+    missing = sorted(map(str, info.get("missing_keys") or ()))
+    other = sorted(str(k[0]) if isinstance(k, tuple) else str(k) for k in info.get("mismatched_keys") or ())
+    broken = [str(m) for m in info.get("error_msgs") or ()]
+    if missing or other or broken:
+        unknown = sorted(map(str, info.get("unexpected_keys") or ()))
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
+            for keys, what in ((missing, "missing"), (other, "of another shape"), (unknown, "unknown"))
+            if keys
+        ]
+        raise CheckpointError(
+            f"the weights in {model!r} are not those of the model its config.json describes: "
+            f"{'; '.join([*parts, *broken[:1]])}. The file is damaged or belongs to another model: copy or download it "
+            "again"
+        )
+    return net
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,104 @@
+"""Devices and precisions as people write them, checked before anything is loaded for them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+#: Common short names of precisions, and torch's own.
+PRECISIONS = {
+    "bf16": "bfloat16",
+    "bfloat16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+    "half": "float16",
+    "float16": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "float32": "float32",
+    "full": "float32",
+    "fp64": "float64",
+    "double": "float64",
+    "float64": "float64",
+}
+
+
+def check_precision(dtype: Any) -> str | None:
+    """The name torch has for a precision, ``"auto"`` (as the weights were saved), or None where none is given.
+
+    Args:
+        dtype: a torch dtype, its name, or a common short name such as ``"bf16"``.
+
+    Raises:
+        ValueError: it names no precision that a model can be loaded in.
+
+    >>> check_precision("bf16"), check_precision("torch.float16"), check_precision(None)
+    ('bfloat16', 'float16', None)
+    """
+    if dtype is None or dtype == "auto":
+        return dtype
+    name = str(dtype).removeprefix("torch.").lower().strip()
+    if name in PRECISIONS:
+        return PRECISIONS[name]
+    near = get_close_matches(name, PRECISIONS, 1)
+    raise ValueError(
+        f"dtype={dtype!r} is not a precision for weights{f' (did you mean {near[0]!r}?)' if near else ''}; use "
+        "'bfloat16' (or 'bf16'), 'float16' ('fp16'), 'float32' ('fp32'), 'auto', or torch.bfloat16 and the like"
+    )
+
+
+def torch_dtype(dtype: Any) -> Any:
+    """:func:`check_precision` as torch knows it: a ``torch.dtype``, ``"auto"``, or None."""
+    import torch
+
+    name = check_precision(dtype)
+    return name if name in (None, "auto") else getattr(torch, name)
+
+
+def torch_device(device: Any = None) -> Any:
+    """A ``torch.device`` that exists here; None is CUDA where there is any, else the CPU.
+
+    Args:
+        device: a name such as ``"cuda"``, ``"cuda:1"``, ``"cpu"``, ``"mps"``, the number of a CUDA device, or a
+            ``torch.device``.
+
+    Raises:
+        ValueError: there is no such device, in torch or on this machine.
+    """
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = f"cuda:{device}" if isinstance(device, int) and not isinstance(device, bool) else device
+    try:
+        found = torch.device(name)
+    except (RuntimeError, TypeError):
+        remedy = "'cuda'" if str(device).lower().startswith(("gpu", "nvidia", "cuda")) else "'cuda', 'cpu' or 'mps'"
+        raise ValueError(f"device={device!r} is not a device of torch; use {remedy}, or leave it out") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "there is no GPU that torch can use"
+        raise ValueError(
+            f"device={device!r}, but {why}; use device='cpu', or look at nvidia-smi, $CUDA_VISIBLE_DEVICES and the "
+            "driver"
+        )
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise ValueError(f"device={device!r}, but the last CUDA device here is 'cuda:{last}'; use one of 0 to {last}")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r}, but this machine has no Apple GPU that torch can use; use device='cpu'")
+    return found
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory was short: torch has an exception of its own for accelerators only, the CPU
+    raises RuntimeError and numpy MemoryError."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        words in said
+        for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "cannot allocate")
+    )
