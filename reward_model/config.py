@@ -39,8 +39,9 @@ class JudgeConfig:
     """How a video is shown and how the verdict is read.
 
     Rates are frames per second; ``frame_size`` is the side of the square every frame is resized to (None: left to the
-    processor, which keeps the aspect ratio). ``max_scan_frames`` and ``max_zoom_frames`` bound what one turn is shown
-    (None: no bound). ``demo_scale`` marks checkpoints that know the procedural world only.
+    processor, which keeps the aspect ratio). ``max_scan_frames`` and ``max_zoom_frames`` bound what one turn is shown:
+    longer ones are thinned evenly (128 frames are 32 s at 4 fps, longer than today's generators draw; at 480p they are
+    50,000 tokens and 7 GB of an 8B model's cache). ``demo_scale`` marks checkpoints that know the procedural world only.
 
     ``max_scan_tokens`` and ``max_zoom_tokens`` bound the answers; None is :func:`answer_limit` of their frames.
 
@@ -60,7 +61,7 @@ class JudgeConfig:
     prompt_version: str | None = None
     scan_fps: float = 4.0
     zoom_fps: float = 8.0
-    max_scan_frames: int | None = None
+    max_scan_frames: int | None = 128
     min_zoom_frames: int = 4
     max_zoom_frames: int = 48
     frame_size: int | None = None

@@ -77,7 +77,9 @@ def torch_device(device: Any = None) -> Any:
         remedy = "'cuda'" if str(device).lower().startswith(("gpu", "nvidia", "cuda")) else "'cuda', 'cpu' or 'mps'"
         raise ValueError(f"device={device!r} is not a device of torch; use {remedy}, or leave it out") from None
     if found.type == "cuda" and not torch.cuda.is_available():
-        why = "this torch was built without CUDA" if torch.version.cuda is None else "there is no GPU that torch can use"
+        why = (
+            "this torch was built without CUDA" if torch.version.cuda is None else "there is no GPU that torch can use"
+        )
         raise ValueError(
             f"device={device!r}, but {why}; use device='cpu', or look at nvidia-smi, $CUDA_VISIBLE_DEVICES and the "
             "driver"

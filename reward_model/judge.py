@@ -12,6 +12,7 @@ A video that cannot be read, or a backend that cannot answer, gives a verdict wi
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -34,8 +35,11 @@ from reward_model.video import (
     native_window,
     resize_frames,
     sample_indices,
+    thinned,
     zoom_indices,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,6 +53,7 @@ class _Case:
     zoom: Turn | None = None
     conversation: Conversation = ()
     window: FrameRange | None = None
+    strict: bool = False
 
     @property
     def open(self) -> bool:
@@ -71,6 +76,7 @@ class TwoTurnJudge:
         self.backend = backend
         self.config = (config or JudgeConfig()).override(**overrides)
         self.prompts: PromptSet = load_prompts(self.config.prompts)
+        self._said_thinned = False
 
     def judge(
         self,
@@ -117,7 +123,9 @@ class TwoTurnJudge:
 
     def _open(self, video: Any, prompt: str | None, fps: float | None, on_error: str) -> _Case:
         try:
-            return _Case(load_video(video, fps), prompt or "")
+            return _Case(load_video(video, fps), prompt or "", strict=on_error == "raise")
+        except MemoryError:
+            return _Case(error="not enough memory to read this video; cut it, or scale it down")
         except VideoError as error:
             if on_error == "raise" or (fps is None and "fps is required" in str(error)):
                 raise
@@ -126,13 +134,34 @@ class TwoTurnJudge:
     # --- turn one -----------------------------------------------------------------------------------------------------
 
     def _scan(self, cases: list[_Case]) -> None:
-        indices = [sample_indices(c.video.num_frames, c.video.fps, self.config.scan_fps) for c in cases if c.video]
-        for case, index in zip(cases, indices, strict=True):
-            case.conversation = self.prompts.scan(self._frames(case, index), case.prompt)
-        turns = self._ask(1, [c.conversation for c in cases], indices)
-        for case, turn in zip(cases, turns, strict=True):
-            case.scan = turn
+        shown, indices = [], []
+        for case in cases:
+            assert case.video is not None
+            grid = sample_indices(case.video.num_frames, case.video.fps, self.config.scan_fps)
+            index = thinned(grid, self.config.max_scan_frames)
+            frames = self._frames(case, index)
+            if frames is not None:
+                case.conversation = self.prompts.scan(frames, case.prompt)
+                shown.append(case)
+                indices.append(index)
+        turns = self._ask(1, [c.conversation for c in shown], indices)
+        for case, turn in zip(shown, turns, strict=True):
+            case.scan = _at_true_rate(turn, case)
             case.error = turn.error if turn.status is None else None
+            if case.scan.fps < turn.fps:
+                self._say_thinned(case)
+
+    def _say_thinned(self, case: _Case) -> None:
+        """Says once what a long video loses; every verdict carries it in its turn and its provenance."""
+        if self._said_thinned or case.scan is None or case.video is None:
+            return
+        self._said_thinned = True
+        seconds, rate = case.video.num_frames / case.video.fps, case.scan.fps
+        logger.warning(
+            "a video of %.0f s is scanned at %.2g frames per second instead of %g (max_scan_frames=%s): anomalies "
+            "shorter than %.1f s can be missed. Cut long videos into pieces, or raise max_scan_frames",
+            seconds, rate, self.config.scan_fps, self.config.max_scan_frames, 1 / rate,
+        )  # fmt: skip
 
     def _find_window(self, case: _Case) -> bool:
         """Whether turn two is due; sets the suspicious window in native frames."""
@@ -145,7 +174,7 @@ class TwoTurnJudge:
     # --- turn two -----------------------------------------------------------------------------------------------------
 
     def _zoom(self, cases: list[_Case]) -> None:
-        indices, conversations = [], []
+        shown, indices, conversations = [], [], []
         for case in cases:
             assert (
                 case.video is not None
@@ -156,15 +185,18 @@ class TwoTurnJudge:
             limits = {"min_frames": self.config.min_zoom_frames, "max_frames": self.config.max_zoom_frames}
             index = zoom_indices(case.window, case.video.num_frames, case.video.fps, self.config.zoom_fps, **limits)
             frames = self._frames(case, index)
+            if frames is None:
+                continue
             if self.config.context == "chat":
                 conversation = self.prompts.zoom_continued(case.conversation, case.scan.text, frames, case.prompt)
             else:
                 conversation = self.prompts.zoom(frames, case.prompt, cot=case.scan.report.cot)
+            shown.append(case)
             indices.append(index)
             conversations.append(conversation)
         turns = self._ask(2, conversations, indices)
-        for case, turn in zip(cases, turns, strict=True):
-            case.zoom = turn
+        for case, turn in zip(shown, turns, strict=True):
+            case.zoom = _at_true_rate(turn, case)
             case.error = f"turn two: {turn.error}" if turn.status is None else None
 
     # --- both turns ---------------------------------------------------------------------------------------------------
@@ -223,11 +255,18 @@ class TwoTurnJudge:
             scores[k] = score
         return scores
 
-    def _frames(self, case: _Case, index: Sequence[int]) -> np.ndarray:
+    def _frames(self, case: _Case, index: Sequence[int]) -> np.ndarray | None:
+        """The frames a turn is shown, (N, H, W, 3) uint8; None where they cannot be had, and the case says why."""
         assert case.video is not None
-        frames = case.video.take(index)
         size = self.config.frame_size
-        return frames if size is None else resize_frames(frames, (size, size))
+        try:
+            frames = case.video.take(index)
+            return frames if size is None else resize_frames(frames, (size, size))
+        except (VideoError, MemoryError) as error:
+            if case.strict and isinstance(error, VideoError):
+                raise
+            case.error = str(error) or f"not enough memory for {len(index)} frames; lower max_scan_frames"
+            return None
 
     # --- the verdict --------------------------------------------------------------------------------------------------
 
@@ -271,6 +310,8 @@ class TwoTurnJudge:
 
     def _provenance(self, turns: Sequence[Turn]) -> dict[str, Any]:
         config = self.config
+        asked = {1: config.scan_fps, 2: config.zoom_fps}
+        slower = {str(t.number): round(t.fps, 4) for t in turns if t.fps < asked.get(t.number, t.fps)}
         return {
             "model": self.backend.describe(),
             "backend": self.backend.name,
@@ -278,10 +319,22 @@ class TwoTurnJudge:
             "readout": config.readout,
             "scan_fps": config.scan_fps,
             "zoom_fps": config.zoom_fps,
+            "max_scan_frames": config.max_scan_frames,
+            "min_zoom_frames": config.min_zoom_frames,
+            "max_zoom_frames": config.max_zoom_frames,
+            **({"thinned_to_fps": slower} if slower else {}),
+            "frame_size": config.frame_size,
+            "window_margin": config.window_margin,
+            "crop": config.crop,
             "context": config.context,
+            "num_turns": config.num_turns,
+            "max_scan_tokens": config.max_scan_tokens,
+            "max_zoom_tokens": config.max_zoom_tokens,
             "aggregate": config.aggregate,
             "reasoning": config.reasoning,
             "temperature": config.temperature,
+            "log_odds_temperature": config.log_odds_temperature,
+            "seed": config.seed,
             "seconds": round(sum(t.seconds for t in turns), 4),
             "cac_align": _package_version(),
         }
@@ -291,6 +344,16 @@ def _after_reasoning(turn: Turn) -> str:
     """Where Equation 7 is read: the answer's own status if it parsed, else forced after what it wrote."""
     prefix = verdict_prefix(turn.text) if turn.report is not None else None
     return prefix or completed_prefix(turn.text)
+
+
+def _at_true_rate(turn: Turn, case: _Case) -> Turn:
+    """The turn with the rate its frames really have where they were thinned."""
+    index, steps = turn.frame_indices, len(turn.frame_indices) - 1
+    if steps < 1 or case.video is None:
+        return turn
+    stride, full = (index[-1] - index[0]) / steps, max(case.video.fps / turn.fps, 1.0)
+    # Indices are rounded to whole frames, which moves the mean by less than one frame over all steps.
+    return replace(turn, fps=case.video.fps / stride) if stride > full + 1 / steps + 1e-9 else turn
 
 
 def _sound(turn: Turn, readout: str) -> Turn:

@@ -258,7 +258,15 @@ def zoom_indices(
             last += 1
         if last - first + 1 < min_frames and first > 0:
             first -= 1
-    picked = grid[first : last + 1]
-    if len(picked) > max_frames:
-        picked = [picked[round(i)] for i in np.linspace(0, len(picked) - 1, max_frames)]
-    return picked
+    return thinned(grid[first : last + 1], max_frames)
+
+
+def thinned(indices: Sequence[int], max_frames: int | None) -> list[int]:
+    """At most ``max_frames`` of ``indices``, evenly spread, first and last kept; None: all.
+
+    >>> thinned(range(0, 101, 10), 3)
+    [0, 50, 100]
+    """
+    if max_frames is None or len(indices) <= max_frames:
+        return list(indices)
+    return [indices[round(i)] for i in np.linspace(0, len(indices) - 1, max_frames)]

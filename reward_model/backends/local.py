@@ -287,7 +287,9 @@ class LocalBackend:
             if not reason:
                 continue
             # Outside the handler, whose traceback keeps the memory that was short.
-            self._release()
+            self._cached = None
+            if short:
+                self._release()
             if len(part) == 1:
                 answers[part[0]] = failed(reason)
                 continue
@@ -312,7 +314,6 @@ class LocalBackend:
     def _release(self) -> None:
         import torch
 
-        self._cached = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

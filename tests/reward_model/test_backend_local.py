@@ -40,7 +40,7 @@ def stock_inputs(backend, conversation, suffix=""):
     chat = [m.to_chat() for m in conversation]
     text = backend.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + suffix
     images = [Image.fromarray(p) for m in conversation for p in m.content if isinstance(p, np.ndarray)]
-    return backend.processor(text=[text], images=images, return_tensors="pt")
+    return backend.processor(text=[text], images=images or None, return_tensors="pt")
 
 
 def test_inputs_equal_the_stock_processor(backend, conversations):
@@ -144,3 +144,104 @@ def test_a_question_without_pictures_is_answered(backend):
     both = backend.generate(asked, Sampling(max_new_tokens=4))
     assert [c.error for c in both] == [None, None]
     assert both[0].text == backend.generate(asked[:1], Sampling(max_new_tokens=4))[0].text
+
+
+def test_questions_of_text_alone_are_scored_as_one_by_one(folder, conversations):
+    """Neither the padding of a batch nor the pictures that were seen before may move their positions."""
+    asked = [(Message("user", ("Is this consistent, from the first to the last word?",)),), (Message("user", ("Y?",)),)]
+    prefixes = [forced_prefix(""), forced_prefix("Frame 0: a word")]
+    fresh = LocalBackend(folder, device="cpu")
+    first = fresh.score(asked, prefixes)
+    for conversation, prefix, score in zip(asked, prefixes, first, strict=True):
+        start = stock_inputs(fresh, conversation, prefix)["input_ids"].shape[1]
+        for word, value in (("normal", score.log_p_normal), ("abnormal", score.log_p_abnormal)):
+            inputs = stock_inputs(fresh, conversation, prefix + word)
+            with torch.no_grad():
+                log_p = fresh.model(**inputs).logits.double().log_softmax(-1)[0]
+            ids = inputs["input_ids"][0]
+            expected = sum(log_p[k - 1, ids[k]].item() for k in range(start, len(ids)))
+            assert value == pytest.approx(expected, abs=1e-5)
+    fresh.score(conversations[:2], prefixes)
+    assert [s.log_p_abnormal for s in fresh.score(asked, prefixes)] == pytest.approx(
+        [s.log_p_abnormal for s in first], abs=1e-9
+    )
+
+
+def test_frames_edited_in_place_are_seen_anew(backend):
+    frames = make_video(3)[0][:4].copy()
+    question = load_prompts("compact").scan(frames)
+    before = backend.score([question], [forced_prefix("")])
+    for part in question[-1].content:
+        if isinstance(part, np.ndarray):
+            part[:] = 255 - part
+    assert backend.score([question], [forced_prefix("")]) != before
+
+
+class Short:
+    """Memory that holds so many videos at once: the vision tower or the language model fails beyond, as torch does."""
+
+    def __init__(self, backend, module, most, error):
+        self.seen, self.most, self.error, self.backend = [], most, error, backend
+        self.handle = module.register_forward_pre_hook(self.check, with_kwargs=True)
+
+    def check(self, module, args, kwargs):
+        ids = kwargs.get("input_ids")
+        size = len(ids) if ids is not None else len(kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]) // 4
+        self.seen.append(size)
+        if size > self.most:
+            raise self.error
+
+
+CPU_ERROR = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [("vision", CPU_ERROR), ("language", torch.OutOfMemoryError("CUDA out of memory.")), ("vision", MemoryError())],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_answers_stay(folder, part, error):
+    prompts = load_prompts("compact")
+    asked = [prompts.scan(make_video(seed)[0][:4]) for seed in range(3)]
+    prefixes = [forced_prefix("")] * 3
+    backend = LocalBackend(folder, device="cpu")
+    alone = [backend.generate([c], Sampling(4))[0].text for c in asked]
+    scores = [backend.score([c], prefixes[:1])[0].log_odds for c in asked]
+    module = backend.model.model.visual if part == "vision" else backend.model
+    memory = Short(backend, module, 1, error)
+    assert [a.text for a in backend.generate(asked, Sampling(4))] == alone
+    assert [s.log_odds for s in backend.score(asked, prefixes)] == pytest.approx(scores, abs=1e-5)
+    assert memory.seen.count(3) == 1, "what was too much once is not tried again"
+    memory.most = 0
+    assert all(
+        "out of memory on this video alone (4 frames of" in a.error for a in backend.generate(asked, Sampling(4))
+    )
+    assert all("out of memory" in s.fault for s in backend.score(asked, prefixes))
+    memory.handle.remove()
+    assert [a.text for a in backend.generate(asked, Sampling(4))] == alone, "it recovers"
+
+
+def test_an_item_that_the_processor_refuses_spoils_no_other(backend, conversations):
+    prompts = load_prompts("compact")
+    thin = prompts.scan(np.zeros((4, 2, 900, 3), np.uint8))
+    asked = [conversations[0], thin, conversations[1]]
+    expected = [backend.generate([c], Sampling(4))[0].text for c in (conversations[0], conversations[1])]
+    answers = backend.generate(asked, Sampling(4))
+    assert [a.text for a in answers if not a.error] == expected
+    assert "4 frames of 2x900" in answers[1].error and "aspect ratio" in answers[1].error
+    scores = backend.score(asked, [forced_prefix("")] * 3)
+    assert [s.fault is None for s in scores] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"repetition_penalty": 1.4}, {"no_repeat_ngram_size": 2}, {"do_sample": True, "temperature": 0.7, "top_k": 20}],
+)
+def test_greedy_is_greedy_whatever_the_checkpoint_asks_for(folder, tmp_path, backend, conversations, extra):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps({**settings, **extra}))
+    other = LocalBackend(tmp_path, device="cpu")
+    ask = [a.text for a in backend.generate(conversations, Sampling(24))]
+    assert [a.text for a in other.generate(conversations, Sampling(24))] == ask
+    assert other.model.generation_config.eos_token_id == settings["eos_token_id"]

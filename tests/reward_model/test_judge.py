@@ -9,7 +9,7 @@ import pytest
 
 from reward_model.backends import Completion
 from reward_model.config import JudgeConfig, answer_limit, load_judge_config
-from reward_model.judge import TwoTurnJudge
+from reward_model.judge import TwoTurnJudge, _Case
 from reward_model.parsing import forced_prefix, format_report
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
 from reward_model.video import VideoError
@@ -287,3 +287,67 @@ def test_limits_of_answers_follow_the_frames_unless_they_are_set():
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         JudgeConfig().override(**bad)
+
+
+NAN = VerdictScore(float("nan"), float("nan"))
+
+
+@pytest.mark.parametrize("readout", ["paper", "direct", "log_odds"])
+@pytest.mark.parametrize("bad", [NAN, VerdictScore(-0.1, float("-inf")), VerdictScore(0, 0, error="out of memory")])
+def test_a_score_that_is_no_number_is_no_verdict(readout, bad):
+    kind = "paper" if readout == "paper" else "direct"
+    for answer in (NORMAL, "<garbage>"):
+        scores = {**SCORES, (1, kind): bad, **({(1, "paper"): bad} if answer != NORMAL else {})}
+        verdict = judge_one(Scripted([answer], scores=scores), readout=readout)
+        assert (verdict.status, verdict.score) == (None, None)
+        assert "log-probabilities of" in verdict.error or "out of memory" in verdict.error
+        json.dumps(verdict.to_dict(), allow_nan=False)
+
+
+def test_a_lost_score_that_nothing_depends_on_costs_nothing():
+    verdict = judge_one(Scripted([NORMAL], scores={**SCORES, (1, "paper"): NAN}), readout="direct", all_readouts=True)
+    assert verdict.status == "normal" and verdict.score == pytest.approx(0.7311, abs=1e-4)
+    assert verdict.turns[0].score is None
+
+
+def test_a_long_video_is_scanned_at_a_lower_rate_and_says_so(caplog):
+    backend = Scripted([NORMAL] * 3, scores=SCORES, turn_by_count=True)
+    judge = TwoTurnJudge(backend, prompts="compact", max_scan_frames=20)
+    long, whole = judge.judge([np.zeros((81, 8, 8, 3), np.uint8), np.zeros((77, 8, 8, 3), np.uint8)], fps=16)
+    turn = long.turns[0]
+    assert len(turn.frame_indices) == 20 and turn.frame_indices[0] == 0 and turn.frame_indices[-1] == 80
+    assert turn.fps == pytest.approx(16 / (80 / 19))
+    assert long.provenance["thinned_to_fps"] == {"1": 3.8} and long.provenance["max_scan_frames"] == 20
+    assert whole.turns[0].fps == 4 and "thinned_to_fps" not in whole.provenance
+    assert len([r for r in caplog.records if "max_scan_frames=20" in r.getMessage()]) == 1
+
+
+def test_half_a_minute_is_scanned_whole_by_default():
+    judge = TwoTurnJudge(Scripted([NORMAL] * 2, scores=SCORES, turn_by_count=True), prompts="compact")
+    videos = [np.zeros((n, 4, 4, 3), np.uint8) for n in (31 * 4, 600 * 4)]
+    seen = [len(v.turns[0].frame_indices) for v in judge.judge(videos, fps=4)]
+    assert seen == [124, 128]
+
+
+def test_provenance_tells_all_that_a_score_depends_on():
+    settings = {"max_scan_tokens": 9, "max_zoom_tokens": 8, "frame_size": 16, "seed": 3, "max_zoom_frames": 12}
+    verdict = judge_one(Scripted([NORMAL], scores=SCORES), **settings)
+    for name, value in settings.items():
+        assert verdict.provenance[name] == value, name
+    for name in ("max_scan_frames", "min_zoom_frames", "window_margin", "crop", "num_turns", "log_odds_temperature"):
+        assert name in verdict.provenance, name
+
+
+def test_frames_that_cannot_be_had_spoil_no_other():
+    """A file may break off behind its header: that shows when the frames of a turn are read."""
+    from reward_model.video import Video
+
+    class Torn(Video):
+        def take(self, indices):
+            raise VideoError("breaks off at frame 12")
+
+    judge = TwoTurnJudge(Scripted([NORMAL, NORMAL], scores=SCORES), prompts="compact")
+    judge._open = lambda video, prompt, fps, on_error: _Case(Video(FRAMES, 16) if video is FRAMES else video, "")
+    first, torn, last = judge.judge([FRAMES, Torn(FRAMES, 16), FRAMES], fps=16)
+    assert (first.status, torn.status, last.status) == ("normal", None, "normal")
+    assert torn.error == "breaks off at frame 12"
