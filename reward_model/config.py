@@ -14,6 +14,8 @@ from typing import Any, Literal
 from reward_model.readout import READOUTS
 
 JUDGE_FILE = "judge.json"
+#: A checkpoint with this file rates videos by a protocol of UnifiedReward and gives no verdicts.
+UNIFIED_FILE = "unified.json"
 
 
 #: Tokens of an answer that describes its frames one by one as the paper's prompt asks: those of a frame with a person
@@ -41,7 +43,8 @@ class JudgeConfig:
     Rates are frames per second; ``frame_size`` is the side of the square every frame is resized to (None: left to the
     processor, which keeps the aspect ratio). ``max_scan_frames`` and ``max_zoom_frames`` bound what one turn is shown:
     longer ones are thinned evenly (128 frames are 32 s at 4 fps, longer than today's generators draw; at 480p they are
-    50,000 tokens and 7 GB of an 8B model's cache). ``demo_scale`` marks checkpoints that know the procedural world only.
+    50,000 tokens and 7 GB of an 8B model's cache). ``demo_scale`` marks checkpoints that know the procedural world
+    only.
 
     ``max_scan_tokens`` and ``max_zoom_tokens`` bound the answers; None is :func:`answer_limit` of their frames.
 
@@ -182,6 +185,11 @@ def load_judge_config(folder: str | Path) -> JudgeConfig:
     """
     path = Path(folder) / JUDGE_FILE
     if not path.is_file():
+        if (Path(folder) / UNIFIED_FILE).is_file():
+            raise ValueError(
+                f"{str(folder)!r} holds {UNIFIED_FILE}: it rates videos and was never taught to give a verdict; ask it "
+                "with UnifiedReward(...), or pass a CaC judge (a folder with judge.json)"
+            )
         return JudgeConfig()
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

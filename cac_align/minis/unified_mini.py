@@ -23,6 +23,7 @@ from cac_align.minis.unified_config import build_unified, picture_side
 from cac_align.minis.unified_data import first_rows, make_example, second_rows
 from cac_align.minis.unified_measure import measure
 from cac_align.minis.unified_settings import UnifiedMiniConfig
+from reward_model.config import UNIFIED_FILE
 
 log = logging.getLogger(__name__)
 
@@ -133,5 +134,6 @@ def export(model: Any, processor: Any, folder: Path) -> None:
     """Writes what ``UnifiedReward`` and stock transformers load."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    (folder / UNIFIED_FILE).write_text('{"protocol": "aps", "demo_scale": true}\n', encoding="utf-8")
     for weights in folder.glob("*.safetensors"):
         weights.chmod(0o644)

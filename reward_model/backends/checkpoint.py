@@ -115,9 +115,7 @@ def _ask_hub(model: str, holds: str, kind: str, revision: str | None) -> bool:
     except RevisionNotFoundError:
         raise CheckpointError(f"{model!r} has no revision {revision!r} on the hub; see its history there") from None
     except EntryNotFoundError:
-        raise CheckpointError(
-            f"{model!r} on the hub holds no {holds}{of}: it is no {kind} that can be loaded"
-        ) from None
+        raise CheckpointError(f"{model!r} on the hub holds no {holds}{of}: it is not a {kind}") from None
     except Exception as error:  # of whatever client library the hub's package uses
         if cached:
             return True
@@ -199,9 +197,8 @@ def _fewest_parameters(config: Mapping[str, Any]) -> int:
     )
     if config.get("model_type") == "qwen3_vl_moe":
         wide = 0  # its layers are made of experts
-    return (
-        layers * hidden * (3 * wide + hidden) + words * hidden + depth * across * (2 * broad + across) + places * across
-    )
+    language = layers * hidden * (3 * wide + hidden) + words * hidden
+    return language + depth * across * (2 * broad + across) + places * across
 
 
 def _check_weights(folder: Path) -> int:

@@ -33,7 +33,7 @@ def rewrite(folder, change):
         (lambda d: {f"x.{k}": t for k, t in d.items()}, r"missing.*unknown"),
         (lambda d: {k: t for k, t in d.items() if ".layers.1." not in k}, r"missing \(.*layers\.1\."),
         (
-            lambda d: {k: np.concatenate([t, t]) if k.endswith("norm.weight") else t for k, t in d.items()},
+            lambda d: {k: np.tile(t, 2) if k.endswith("norm.weight") else t for k, t in d.items()},
             "of another shape",
         ),
     ],
