@@ -115,8 +115,8 @@ def whole_characters(text: str) -> str:
 
 @dataclass(frozen=True)
 class StatusPlace:
-    """Where an answer states its verdict: ``key`` is the index of the opening quote of its status key, ``value`` what it
-    wrote between the quotes of the value, such as ``"Normal "``.
+    """Where an answer states its verdict: ``key`` is the index of the opening quote of its status key, ``value`` what
+    it wrote between the quotes of the value, such as ``"Normal "``.
     """
 
     key: int
@@ -139,9 +139,12 @@ def find_status(text: str) -> StatusPlace | None:
     for token in _TOKEN.finditer(found.text, found.start, found.end):
         if token[0][0] != '"':
             depth += 1 if token[0] in "{[" else -1
-        elif depth == 1 and (value := _VALUE.match(found.text, token.end())):
-            if _canonical(json.loads(token[0], strict=False)) == STATUS:
-                return StatusPlace(token.start(), value[1])
+        elif (
+            depth == 1
+            and (value := _VALUE.match(found.text, token.end()))
+            and _canonical(json.loads(token[0], strict=False)) == STATUS
+        ):
+            return StatusPlace(token.start(), value[1])
     return None
 
 

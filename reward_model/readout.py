@@ -91,12 +91,11 @@ def spelling(written: str) -> tuple[str, str]:
     return space + (word if is_normal else case(WORDS[0])), space + (case(WORDS[1]) if is_normal else word)
 
 
-def direct_prefix(text: str = "") -> VerdictPrefix:
-    """The beginning of an answer with its verdict before any reasoning, with the words as the answer ``text`` spells
-    them.
+def direct_prefix(stated: VerdictPrefix | None = None) -> VerdictPrefix:
+    """The beginning of an answer with its verdict before any reasoning, for a judge that spells the words as at the
+    place ``stated``.
     """
-    prefix = verdict_prefix(text)
-    return VerdictPrefix(forced_prefix(), prefix.words if prefix else WORDS)
+    return VerdictPrefix(forced_prefix(), words_after(stated) if stated else WORDS)
 
 
 def completed_prefix(text: str) -> VerdictPrefix:
