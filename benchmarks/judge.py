@@ -26,9 +26,10 @@ import torch
 from PIL import Image
 
 from reward_model.backends import Completion, Conversation, Sampling
-from reward_model.backends.local import WORDS, LocalBackend
+from reward_model.backends.local import LocalBackend
 from reward_model.files import write_text
 from reward_model.judge import TwoTurnJudge
+from reward_model.readout import WORDS
 from reward_model.schema import VerdictScore
 from reward_model.world import make_video
 from reward_model.world.kinds import KINDS

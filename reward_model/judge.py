@@ -25,7 +25,7 @@ from reward_model.backends.base import Backend, Completion, Conversation, Sampli
 from reward_model.config import JudgeConfig
 from reward_model.parsing import ParseError, forced_prefix, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
-from reward_model.readout import completed_prefix, turn_score, turn_value, verdict_prefix
+from reward_model.readout import completed_prefix, direct_prefix, turn_score, turn_value, verdict_prefix
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
 from reward_model.video import (
     Video,
@@ -219,11 +219,12 @@ class TwoTurnJudge:
         ]
         after = config.reasoning and (config.readout == "paper" or config.all_readouts)
         before = config.readout != "paper" or config.all_readouts or not config.reasoning
-        forced = [not t.error and t.report is None and config.reasoning for t in turns]
-        paper = (
-            self._score(conversations, turns, [_after_reasoning(t) for t in turns]) if after or any(forced) else None
-        )
-        direct = self._score(conversations, turns, [forced_prefix() for _ in turns]) if before else None
+        stated = [verdict_prefix(t.text) for t in turns]  # where an answer states its own status
+        forced = [config.reasoning and place is None for place in stated]
+        after = after or any(config.reasoning and not t.error and t.report is None for t in turns)
+        ends = [place or completed_prefix(t.text) for place, t in zip(stated, turns, strict=True)]
+        paper = self._score(conversations, turns, ends) if after else None
+        direct = self._score(conversations, turns, [direct_prefix(place) for place in stated]) if before else None
         seconds = (time.perf_counter() - started) / len(turns)
         done = []
         for k, turn in enumerate(turns):
@@ -243,7 +244,7 @@ class TwoTurnJudge:
         return replace(turn, report=report, status=report.status)
 
     def _score(
-        self, conversations: list[Conversation], turns: list[Turn], prefixes: list[str]
+        self, conversations: list[Conversation], turns: list[Turn], prefixes: Sequence[str]
     ) -> list[VerdictScore | None]:
         """Scores of all answered turns in one batch; the same conversations again, so the backend can reuse their
         vision features.
@@ -338,12 +339,6 @@ class TwoTurnJudge:
             "seconds": round(sum(t.seconds for t in turns), 4),
             "cac_align": _package_version(),
         }
-
-
-def _after_reasoning(turn: Turn) -> str:
-    """Where Equation 7 is read: the answer's own status if it parsed, else forced after what it wrote."""
-    prefix = verdict_prefix(turn.text) if turn.report is not None else None
-    return prefix or completed_prefix(turn.text)
 
 
 def _at_true_rate(turn: Turn, case: _Case) -> Turn:

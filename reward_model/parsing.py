@@ -1,16 +1,22 @@
 """Model text -> TurnReport, or a ParseError that carries the text; and the canonical text of a report.
 
 The schema is the paper's (Fig. S5): one JSON object with ``COT``, ``status`` and ``anomalies``. Reading is tolerant of
-form (code fences, prose around the object, typographic dashes and quotes, trailing commas, lists of ranges, one box or
-several) and strict of substance: an unknown label, a status that contradicts the list, a range outside the clip or a
-broken box is an error, never a guess.
+form (code fences, prose or a thought around the object, typographic dashes and quotes, trailing commas, lists of
+ranges, one box or several) and strict of substance: an unknown label, a status that contradicts the list, a range
+outside the clip or a broken box is an error, never a guess.
+
+An answer is whatever a model or a server sent, so every step here takes time in proportion to its length: repeats in
+the expressions are possessive or stand between different characters, and broken objects are tried a limited number of
+times.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, FrameRange, TurnReport
@@ -26,6 +32,9 @@ REGION_T, LABEL, REASON, REGION, BBOX = (
 
 #: The verdict word follows this text in canonical answers; both words are scored from here (G-23).
 STATUS_PREFIX = '"status": "'
+
+#: Characters of the longest answer that is read: some 100,000 tokens of ordinary text, where judges are given 6,144.
+MAX_ANSWER_LENGTH = 500_000
 
 
 class ParseError(ValueError):
@@ -78,7 +87,8 @@ def parse_turn(text: str, *, turn: int, num_frames: int) -> TurnReport:
         num_frames: frames the judge was shown in that turn; ranges and box keys must lie inside.
 
     Raises:
-        ParseError: the answer holds no such object, more than one, or one that breaks the schema.
+        ParseError: the answer holds no such object, more than one, or one that breaks the schema; or it is longer than
+            ``MAX_ANSWER_LENGTH``.
 
     Example:
         >>> parse_turn('{"COT": "all well", "status": "normal", "anomalies": []}', turn=1, num_frames=21).status
@@ -89,11 +99,53 @@ def parse_turn(text: str, *, turn: int, num_frames: int) -> TurnReport:
     if num_frames < 1:
         raise ValueError(f"num_frames={num_frames} must be at least 1")
     try:
-        return _report(_find_object(text), turn, num_frames)
+        return _report(_find_object(text).data, turn, num_frames)
     except _BadAnswerError as error:
         raise ParseError(_shorten(str(error)), text) from None
     except RecursionError:
         raise ParseError("the answer is nested too deeply", text) from None
+
+
+def whole_characters(text: str) -> str:
+    """The text with a replacement character for each half of a surrogate pair: JSON can spell one, which no file, page
+    or tokenizer can hold.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@dataclass(frozen=True)
+class StatusPlace:
+    """Where an answer states its verdict: ``key`` is the index of the opening quote of its status key, ``value`` what
+    it wrote between the quotes of the value, such as ``"Normal "``.
+    """
+
+    key: int
+    value: str
+
+
+def find_status(text: str) -> StatusPlace | None:
+    """The place of the status that :func:`parse_turn` reads: the key of the answer's one object itself, not one that
+    stands inside its reasoning or its anomalies. None where there is no such object.
+
+    Example:
+        >>> find_status('{"COT": "x", "Status": "NORMAL", "anomalies": []}')
+        StatusPlace(key=13, value='NORMAL')
+    """
+    try:
+        found = _find_object(text)
+    except (_BadAnswerError, RecursionError):
+        return None
+    depth = 0
+    for token in _TOKEN.finditer(found.text, found.start, found.end):
+        if token[0][0] != '"':
+            depth += 1 if token[0] in "{[" else -1
+        elif (
+            depth == 1
+            and (value := _VALUE.match(found.text, token.end()))
+            and _canonical(json.loads(token[0], strict=False)) == STATUS
+        ):
+            return StatusPlace(token.start(), value[1])
+    return None
 
 
 class _BadAnswerError(Exception):
@@ -102,50 +154,88 @@ class _BadAnswerError(Exception):
 
 # --- finding the object -----------------------------------------------------------------------------------------------
 
-# An unfinished string runs to the end: every character is looked at once, whatever the answer.
-_STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|,(?=\s*[}\]])', re.DOTALL)
+_INSIDE = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
+#: An unfinished string runs to the end: every character is looked at once, whatever the answer.
+_STRING_OR_COMMA = re.compile(rf'"{_INSIDE}(?:"|\\?\Z)|,(?=\s*+[}}\]])', re.DOTALL)
+_TOKEN = re.compile(rf'"{_INSIDE}"|[{{}}\[\]]', re.DOTALL)
+_VALUE = re.compile(rf'\s*+:\s*+"({_INSIDE})"', re.DOTALL)
 _SMART_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u2033": '"'})
-_OBJECT_START = re.compile(r'\{(?=\s*")')
-_OWN_KEY = re.compile(rf'"\s*(?:{COT}|{STATUS}|{ANOMALIES})\s*"\s*:', re.IGNORECASE)
+_OBJECT_START = re.compile(r'\{(?=\s*+")')
+_OWN_KEY = re.compile(rf'"\s*+(?:{COT}|{STATUS}|{ANOMALIES})\s*+"\s*+:', re.IGNORECASE)
+_AFTER_THOUGHT = re.compile(r"</think(?:ing)?>(?=\s*+(?:\{|```))", re.IGNORECASE)
+
+#: Objects that begin and break off again: how many are tried, and how many characters that may take in all, as a
+#: multiple of the answer's length. An honest answer that was cut has one, and a few inside it.
+_MAX_BROKEN = 1000
+_MAX_BROKEN_LENGTH = 4
 
 
-def _find_object(text: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Found:
+    """The object of an answer. ``text`` is the answer, repaired if need be and as long as before, ``text[start:end]``
+    the object in it.
+    """
+
+    data: dict[str, Any]
+    text: str
+    start: int
+    end: int
+
+
+def _find_object(text: str) -> _Found:
     """The one JSON object with a status in the text, wherever it stands. The text is repaired only if it cannot be read
     as it is.
     """
     if not isinstance(text, str):
         raise _BadAnswerError(f"the answer is {type(text).__name__}, not text")
+    if len(text) > MAX_ANSWER_LENGTH:
+        raise _BadAnswerError(f"the answer has {len(text):,} characters, more than {MAX_ANSWER_LENGTH:,}")
+    begin = max((thought.end() for thought in _AFTER_THOUGHT.finditer(text)), default=0)
+    # A thought is no answer, but what looks like the end of one may be a word of the reasoning.
+    for first in dict.fromkeys((begin, 0)):
+        if found := _only_object(text, first):
+            return found
+    raise _BadAnswerError("the answer holds no complete JSON object with a status")
+
+
+def _only_object(text: str, begin: int) -> _Found | None:
     straight = text.translate(_SMART_QUOTES)
-    for candidate in dict.fromkeys((text, _drop_trailing_commas(text), straight, _drop_trailing_commas(straight))):
-        found, outside = _objects(candidate)
+    repairs = (text, _drop_trailing_commas(text, begin), straight, _drop_trailing_commas(straight, begin))
+    for candidate in dict.fromkeys(repairs):
+        found, outside = _objects(candidate, begin)
         if len(found) > 1:
             raise _BadAnswerError(f"the answer holds {len(found)} objects with a status")
         if found and _OWN_KEY.search(outside.translate(_SMART_QUOTES)):
             raise _BadAnswerError("the answer holds a second, broken object beside the complete one")
         if found:
             return found[0]
-    raise _BadAnswerError("the answer holds no complete JSON object with a status")
+    return None
 
 
-def _drop_trailing_commas(text: str) -> str:
-    start = _OBJECT_START.search(text)
+def _drop_trailing_commas(text: str, begin: int) -> str:
+    """The text with a space for each trailing comma, so that every other character keeps its place."""
+    start = _OBJECT_START.search(text, begin)
     at = start.start() if start else len(text)  # a lone quote in the prose before must not turn strings inside out
-    return text[:at] + _STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text[at:])
+    return text[:at] + _STRING_OR_COMMA.sub(lambda m: " " if m[0] == "," else m[0], text[at:])
 
 
-def _objects(text: str) -> tuple[list[dict[str, Any]], str]:
+def _objects(text: str, begin: int) -> tuple[list[_Found], str]:
     """All outermost objects of the text that have a status key, and the text around them."""
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    found, outside, after = [], [], 0
-    start = _OBJECT_START.search(text)
+    found, outside, after = [], [], begin
+    broken, length = 0, 0
+    start = _OBJECT_START.search(text, begin)
     while start:
         try:
             value, end = decoder.raw_decode(text, start.start())
-        except ValueError:
+        except ValueError as error:
+            broken, length = broken + 1, length + max(getattr(error, "pos", len(text)) - start.start(), 0)
+            if broken > _MAX_BROKEN or length > _MAX_BROKEN_LENGTH * len(text):
+                raise _BadAnswerError("the answer holds too many broken objects") from None
             start = _OBJECT_START.search(text, start.end())
             continue
         if STATUS in value:
-            found.append(value)
+            found.append(_Found(value, text, start.start(), end))
             outside.append(text[after : start.start()])
             after = end
         start = _OBJECT_START.search(text, end)
@@ -156,11 +246,15 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object with its keys in canonical spelling; a key given twice makes the object ambiguous."""
     result: dict[str, Any] = {}
     for key, value in pairs:
-        name = _KEYS.get(" ".join(key.replace("_", " ").lower().split()), key)
+        name = _canonical(key)
         if name in result:
             raise _BadAnswerError(f"key {name!r} is given twice")
         result[name] = value
     return result
+
+
+def _canonical(key: str) -> str:
+    return _KEYS.get(" ".join(key.replace("_", " ").lower().split()), key)
 
 
 def _no_constant(name: str) -> float:
@@ -198,8 +292,10 @@ def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
     reason, region = (_text(item, key) for key in (REASON, REGION))
     boxes = _boxes(item.get(BBOX), num_frames) if turn == 2 else {}
     parts: dict[FrameRange, dict[int, tuple[Box, ...]]] = {r: {} for r in ranges}
+    ends = [r.end for r in ranges]
     for frame, found in boxes.items():
-        home = min(ranges, key=lambda r: max(r.start - frame, frame - r.end, 0))
+        near = bisect_left(ends, frame)  # the first range that ends at the frame or after it
+        home = min(ranges[max(near - 1, 0) : near + 1], key=lambda r: max(r.start - frame, frame - r.end, 0))
         parts[home][frame] = found
     return [Anomaly(kind, r, b, reason=reason, region=region) for r, b in parts.items()]
 
@@ -219,23 +315,22 @@ def _text(item: Mapping[str, Any], key: str) -> str:
     value = item.get(key, "")
     if not isinstance(value, str):
         raise _BadAnswerError(f"{key} must be a string, got {type(value).__name__}")
-    # JSON can spell half a surrogate pair, which no file or page can hold.
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole_characters(value)
 
 
 def _shorten(text: str, limit: int = 300) -> str:
     return text if len(text) <= limit else f"{text[: limit - 60]} ... {text[-50:]}"
 
 
-_NUMBER = r"(?:frames?\s*)?#?(\d{1,6})"
-_RANGE = re.compile(rf"\s*{_NUMBER}(?:\s*(?:-|to|through)\s*{_NUMBER})?\s*", re.IGNORECASE)
+_NUMBER = r"(?:frames?\s*+)?#?(\d{1,6})"
+_RANGE = re.compile(rf"{_NUMBER}(?:\s*+(?:-|to|through)\s*+{_NUMBER})?", re.IGNORECASE)
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d~\u301c"), "-")
-_WHOLE = re.compile(r"\s*(?:the\s+)?(?:entire|whole|full)\s+(?:clip|snippet|video|segment)\s*\.?\s*", re.IGNORECASE)
+_WHOLE = re.compile(r"(?:the\s++)?(?:entire|whole|full)\s++(?:clip|snippet|video|segment)(?:\s*+\.)?", re.IGNORECASE)
 
 
 def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
     """Frame ranges of a time region in order, overlapping ones joined (G-29)."""
-    if turn == 2 and isinstance(value, str) and _WHOLE.fullmatch(value):
+    if turn == 2 and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return [FrameRange(0, num_frames - 1)]
     pairs = [p for part in (value if isinstance(value, list) else [value]) for p in _pairs(part)]
     if isinstance(value, list) and len(value) == 2 and all(_is_int(v) for v in value):
@@ -256,7 +351,7 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
 
 
 # "[3, 7]" in quotes means what the list means: a start and an end.
-_BRACKETED = re.compile(r"\s*\[\s*(\d{1,6})\s*,\s*(\d{1,6})\s*\]\s*")
+_BRACKETED = re.compile(r"\[\s*+(\d{1,6})\s*+,\s*+(\d{1,6})\s*+\]")
 
 
 def _pairs(value: Any) -> list[tuple[int, int]]:
@@ -266,18 +361,18 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
         return [(value[0], value[1])]
     if not isinstance(value, str):
         raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
-    if bounds := _BRACKETED.fullmatch(value):
+    if bounds := _BRACKETED.fullmatch(value.strip()):
         return [(int(bounds[1]), int(bounds[2]))]
     pairs = []
     for piece in re.split(r",|;|\band\b|&", value.translate(_DASHES).strip().rstrip(".")):
-        match = _RANGE.fullmatch(piece)
+        match = _RANGE.fullmatch(piece.strip())
         if not match:
             raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
         pairs.append((int(match[1]), int(match[2] or match[1])))
     return pairs
 
 
-_FRAME_KEY = re.compile(r"\s*(?:frame\s*)?#?(\d{1,6})\s*:?\s*", re.IGNORECASE)
+_FRAME_KEY = re.compile(r"(?:frame\s*+)?#?(\d{1,6})(?:\s*+:)?", re.IGNORECASE)
 
 
 def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
@@ -287,7 +382,7 @@ def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
         )
     boxes: dict[int, tuple[Box, ...]] = {}
     for key, found in value.items():
-        match = _FRAME_KEY.fullmatch(key)
+        match = _FRAME_KEY.fullmatch(key.strip())
         if not match or int(match[1]) >= num_frames:
             raise _BadAnswerError(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
         if int(match[1]) in boxes:

@@ -16,46 +16,106 @@ import json
 import math
 import re
 
-from reward_model.parsing import COT, STATUS_PREFIX, forced_prefix
+from reward_model.parsing import ANOMALIES, COT, STATUS, STATUS_PREFIX, find_status, forced_prefix, whole_characters
 from reward_model.schema import Turn, VerdictScore
 
 READOUTS = ("paper", "direct", "log_odds")
 
-_STATUS = re.compile(r'"status"\s*:\s*"\s*(?=(?:ab)?normal\b)', re.IGNORECASE)
-_OPEN_COT = f'{{"{COT}": "'
+#: The two verdict words as canonical answers spell them: normal first, as in :class:`VerdictScore`.
+WORDS = ("normal", "abnormal")
+
+_SPACE = r"(?:\s|\\[nrtbf])*+"
+_WRITTEN = re.compile(rf"({_SPACE})((?:ab)?normal){_SPACE}", re.IGNORECASE)
+_STRAIGHT = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"'))
+# In an answer that is no JSON: a status key that follows another value, or begins the object.
+_LOOSE_STATUS = re.compile(rf'(?<=[,{{])\s*+("\s*+{STATUS}\s*+"\s*+:\s*+"({_SPACE}(?:ab)?normal)\b)', re.IGNORECASE)
+_OPEN_COT = re.compile(rf'\{{\s*+"\s*+{COT}\s*+"\s*+:\s*+"', re.IGNORECASE)
+_ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|[\\"]')
+_QUOTE_OR_ESCAPE = re.compile(r'\\.|"', re.DOTALL)
+# What follows the quote that ends the reasoning: the end of the answer, or the next key, perhaps cut.
+_AFTER_COT = re.compile(
+    rf'\s*+(?:\Z|\}}[\s}}`]*+\Z|,\s*+(?:\Z|"[^"\\]{{0,20}}+\Z|"\s*+(?:{STATUS}|{ANOMALIES})\s*+"))', re.IGNORECASE
+)
 
 
-def verdict_prefix(text: str) -> str | None:
-    """The answer up to its verdict word, ending in the canonical ``"status": "``; None when the answer states no
-    status.
+class VerdictPrefix(str):
+    """The beginning of an answer up to its verdict word, and how the answer spells the two ``words``: the pair to be
+    scored after it. A plain string as a prefix means :data:`WORDS`.
     """
-    found = list(_STATUS.finditer(text))
-    if not found:
+
+    words: tuple[str, str]
+
+    def __new__(cls, text: str, words: tuple[str, str] = WORDS) -> VerdictPrefix:
+        prefix = super().__new__(cls, text)
+        prefix.words = words
+        return prefix
+
+
+def words_after(prefix: str) -> tuple[str, str]:
+    """The two words that a prefix asks for, normal first."""
+    return prefix.words if isinstance(prefix, VerdictPrefix) else WORDS
+
+
+def verdict_prefix(text: str) -> VerdictPrefix | None:
+    """The answer up to its verdict word, with the words as it spells them; None when it states no status.
+
+    The key is brought to its canonical spelling, so that the prefix ends in ``"status": "``; spaces between the quote
+    and the word belong to the words. An answer that cannot be read as JSON (quotes in the reasoning that are not
+    escaped) is read at a status key of its own, unless several contradict each other.
+
+    Example:
+        >>> verdict_prefix('{"COT": "x", "Status":"NORMAL", "anomalies": []}').words
+        ('NORMAL', 'ABNORMAL')
+    """
+    if place := find_status(text):
+        return VerdictPrefix(text[: place.key] + STATUS_PREFIX, spelling(place.value))
+    found = list(_LOOSE_STATUS.finditer(text.translate(_STRAIGHT)))
+    if not found or len({match[2].strip().lower() for match in found}) > 1:
         return None
-    return text[: found[-1].start()] + STATUS_PREFIX
+    return VerdictPrefix(text[: found[0].start(1)] + STATUS_PREFIX, spelling(found[0][2]))
 
 
-def completed_prefix(text: str) -> str:
+def spelling(written: str) -> tuple[str, str]:
+    """Both words in the spelling of the one that was written, spaces before it included.
+
+    Example:
+        >>> spelling(" Abnormal ")
+        (' Normal', ' Abnormal')
+    """
+    match = _WRITTEN.fullmatch(written)
+    if not match:
+        return WORDS
+    space, word = match[1], match[2]
+    case = str.upper if word.isupper() else str.capitalize if word[0].isupper() else str.lower
+    is_normal = word.lower() == WORDS[0]
+    return space + (word if is_normal else case(WORDS[0])), space + (case(WORDS[1]) if is_normal else word)
+
+
+def direct_prefix(stated: VerdictPrefix | None = None) -> VerdictPrefix:
+    """The beginning of an answer with its verdict before any reasoning, for a judge that spells the words as at the
+    place ``stated``.
+    """
+    return VerdictPrefix(forced_prefix(), words_after(stated) if stated else WORDS)
+
+
+def completed_prefix(text: str) -> VerdictPrefix:
     """A truncated or broken answer brought to its verdict: the reasoning so far is closed and the status key forced
-    after it.
+    after it. What stands before the answer's object is kept.
     """
     text = text.strip()
-    if text.startswith(_OPEN_COT):
-        body = text[len(_OPEN_COT) :]
-        cot = _read_open_string(body)
-    else:
-        cot = text
-    return forced_prefix(cot)
+    start = _OPEN_COT.search(text.translate(_STRAIGHT))
+    if not start:
+        return VerdictPrefix(forced_prefix(text))
+    return VerdictPrefix(text[: start.start()] + forced_prefix(_read_open_string(text[start.end() :])))
 
 
 def _read_open_string(body: str) -> str:
-    """The value of a JSON string that may never have been closed."""
-    end = re.match(r'(?:[^"\\]|\\.)*', body, re.DOTALL)
-    raw = end[0] if end else ""
-    try:
-        return json.loads(f'"{raw}"', strict=False)
-    except ValueError:
-        return raw.encode("utf-8", "replace").decode("utf-8").replace("\\", "")
+    """The value of a JSON string that may never have been closed, or holds quotes that should have been escaped."""
+    straight = body.translate(_STRAIGHT)
+    ends = (m.start() for m in _QUOTE_OR_ESCAPE.finditer(straight) if m[0] == '"')
+    end = next((at for at in ends if _AFTER_COT.match(straight, at + 1)), len(body))
+    raw = _ESCAPE.sub(lambda m: m[0] if len(m[0]) > 1 else '\\"' if m[0] == '"' else "", body[:end])
+    return whole_characters(json.loads(f'"{raw}"', strict=False))
 
 
 def reward_value(score: VerdictScore, readout: str, temperature: float = 4.0) -> float:

@@ -23,12 +23,12 @@ import numpy as np
 
 from reward_model.backends.base import BackendError, Completion, Conversation, Sampling
 from reward_model.backends.checkpoint import load_checkpoint
+from reward_model.backends.thoughts import begin_answer
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.devices import ran_out_of_memory, torch_device, torch_dtype
 from reward_model.parsing import STATUS_PREFIX
+from reward_model.readout import WORDS, words_after
 from reward_model.schema import VerdictScore
-
-WORDS = ("normal", "abnormal")
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -172,9 +172,19 @@ class LocalBackend:
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
             deltas = self.model.model.rope_deltas.to(mask.device) if shows else 0
-            totals = [self._continue(ids, first, mask, deltas, output.past_key_values) for ids in self.word_ids]
-        normal, abnormal = (t.tolist() for t in totals)
-        return [VerdictScore(a, b) for a, b in zip(normal, abnormal, strict=True)]
+            spellings = [words_after(prefix) for prefix in prefixes]
+            totals = {}
+            for words in dict.fromkeys(spellings):  # one pair, but for answers that spell the words in another way
+                ids = self._word_ids(words)
+                pair = [self._continue(i, first, mask, deltas, output.past_key_values).tolist() for i in ids]
+                totals[words] = list(zip(*pair, strict=True))
+        return [VerdictScore(*totals[words][k]) for k, words in enumerate(spellings)]
+
+    def _word_ids(self, words: tuple[str, str]) -> tuple[list[int], list[int]]:
+        try:
+            return verdict_tokens(self.processor.tokenizer, words)
+        except BackendError:  # a spelling that the tokenizer joins with the quote before it
+            return self.word_ids
 
     def _continue(self, ids: Sequence[int], first: Any, mask: Any, deltas: Any, cache: Any) -> Any:
         """Sum of log-probabilities of the tokens ``ids`` after the cached prefix, (B,). Leaves the cache as it found
@@ -226,8 +236,9 @@ class LocalBackend:
         texts = []
         for conversation, suffix in zip(conversations, suffixes, strict=True):
             chat = [m.to_chat() for m in conversation]
-            pieces = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False).split(image)
-            texts.append("".join(p + image * next(counts) for p in pieces[:-1]) + pieces[-1] + suffix)
+            prompt = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            *pieces, last = prompt.split(image)
+            texts.append("".join(p + image * next(counts) for p in pieces) + begin_answer(last, suffix))
         tokens = self.processor.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(
             self.device
         )
@@ -338,8 +349,8 @@ def _reason(error: Exception, conversation: Conversation, short: bool) -> str:
     return f"the model could not be asked about {shown}: {lines[0][:300] if lines else type(error).__name__}"
 
 
-def verdict_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Token ids of ``normal`` and ``abnormal`` right after ``"status": "``.
+def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list[int], list[int]]:
+    """Token ids of ``normal`` and ``abnormal``, in the spelling of ``words``, right after ``"status": "``.
 
     Raises:
         BackendError: the tokenizer joins the quote with the word, so that the two words share no common prefix to be
@@ -347,7 +358,7 @@ def verdict_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """
     prefix = tokenizer(STATUS_PREFIX, add_special_tokens=False)["input_ids"]
     found = []
-    for word in WORDS:
+    for word in words:
         joined = tokenizer(STATUS_PREFIX + word, add_special_tokens=False)["input_ids"]
         if joined[: len(prefix)] != prefix or len(joined) == len(prefix):
             raise BackendError(

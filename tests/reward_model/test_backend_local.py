@@ -11,6 +11,7 @@ from reward_model.backends import BackendError, Message, Sampling
 from reward_model.backends.local import LocalBackend, verdict_tokens
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import load_prompts
+from reward_model.readout import VerdictPrefix
 from reward_model.training.mini_config import build_judge
 from reward_model.world import make_video
 
@@ -65,6 +66,35 @@ def test_scores_equal_teacher_forcing_one_by_one(backend, conversations):
             assert len(ids) - start == (1 if word == "normal" else 2)
             expected = sum(log_p[k - 1, ids[k]].item() for k in range(start, len(ids)))
             assert value == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_prefix_is_scored_with_its_own_spelling_of_the_words(backend, conversations):
+    pairs = [("NORMAL", "ABNORMAL"), ("normal", "abnormal"), (" Normal", " Abnormal")]
+    prefixes = [VerdictPrefix(forced_prefix("x"), words) for words in pairs]
+    for conversation, prefix, score in zip(
+        conversations, prefixes, backend.score(conversations, prefixes), strict=True
+    ):
+        start = stock_inputs(backend, conversation, prefix)["input_ids"].shape[1]
+        for word, value in zip(prefix.words, (score.log_p_normal, score.log_p_abnormal), strict=True):
+            inputs = stock_inputs(backend, conversation, prefix + word)
+            with torch.no_grad():
+                log_p = backend.model(**inputs).logits.double().log_softmax(-1)[0]
+            ids = inputs["input_ids"][0]
+            assert value == pytest.approx(sum(log_p[k - 1, ids[k]].item() for k in range(start, len(ids))), abs=1e-5)
+
+
+def test_a_thought_that_the_template_opens_is_closed_before_a_forced_beginning(backend, conversations, monkeypatch):
+    monkeypatch.setattr(
+        backend.processor, "chat_template", backend.processor.chat_template.rstrip() + "{{ '<think>\n' }}"
+    )
+
+    def asked(suffix):
+        return backend.processor.tokenizer.decode(backend._inputs(conversations[:1], [suffix])["input_ids"][0])
+
+    assert asked("").rstrip().endswith("<think>")  # the model thinks as its template wants
+    assert asked(forced_prefix()).endswith("<think>\n\n</think>\n\n" + forced_prefix())
+    own = 'a cup</think>{"COT": "", "status": "'
+    assert asked(own).endswith("<think>\n" + own)
 
 
 def test_batched_answers_equal_stock_answers_one_by_one(backend, conversations):

@@ -105,13 +105,42 @@ def test_invalid_window_ends_after_turn_one_forced(window):
     backend = Scripted([SUSPECT.replace("Frame 3-5", window)], scores={(1, "paper"): VerdictScore(-5, -0.1)})
     verdict = judge_one(backend)
     assert (verdict.status, len(verdict.turns), verdict.window, verdict.forced) == ("abnormal", 1, None, True)
-    assert verdict.turns[0].parse_error and verdict.turns[0].score.forced
-    assert backend.calls[-1][3][0].startswith('{"COT": "a cup bends", "status": "')
+    # The answer states its own status, if nothing else: the verdict is read there, and nothing was put into its mouth.
+    assert verdict.turns[0].parse_error and not verdict.turns[0].score.forced
+    assert backend.calls[-1][3] == ['{"COT": "a cup bends", "status": "']
 
 
 def test_garbage_is_judged_by_the_forced_verdict():
     verdict = judge_one(Scripted(["<garbage>"], scores={(1, "paper"): VerdictScore(-0.2, -2)}))
     assert (verdict.status, verdict.forced) == ("normal", True)
+
+
+@pytest.mark.parametrize("answer", [SUSPECT.upper(), SUSPECT.replace('"abnormal"', '"Abnormal"'), SUSPECT])
+def test_both_readouts_score_the_words_as_the_answer_spells_them(answer):
+    answer = answer.replace("FRAME 3-5", "Frame 3-5")
+    backend = Scripted([answer], scores=SCORES)
+    verdict = judge_one(backend, num_turns=1, readout="direct", all_readouts=True)
+    assert verdict.status == "abnormal" and not verdict.turns[0].score.forced
+    prefixes = [p for call in backend.calls if call[0] == "score" for p in call[3]]
+    word = "ABNORMAL" if "ABNORMAL" in answer else "Abnormal" if "Abnormal" in answer else "abnormal"
+    assert [p.words[1] for p in prefixes] == [word, word]
+
+
+def test_broken_quotes_keep_the_reasoning_and_the_place():
+    answer = '{"COT": "the "sign" is bad", "status": "abnormal", "anomalies": [{"Attrib'
+    backend = Scripted([answer], scores={(1, "paper"): VerdictScore(-5, -0.1)})
+    verdict = judge_one(backend)
+    assert (verdict.status, verdict.forced, verdict.turns[0].score.forced) == ("abnormal", True, False)
+    assert backend.calls[-1][3] == ['{"COT": "the "sign" is bad", "status": "']
+
+
+@pytest.mark.parametrize("readout", ["paper", "direct"])
+@pytest.mark.parametrize("answer", [NORMAL, "<garbage>"])
+def test_two_tails_are_no_verdict(readout, answer):
+    """Both words far below what a blind guess has: the judge would write something else, and the ratio is noise."""
+    tails = VerdictScore(-27.0, -59.7)
+    verdict = judge_one(Scripted([answer], scores={(1, "paper"): tails, (1, "direct"): tails}), readout=readout)
+    assert verdict.status is None and verdict.score is None and "2e-12 together" in verdict.error
 
 
 def test_garbage_without_probabilities_is_no_verdict():

@@ -2,11 +2,21 @@
 
 import json
 import math
+import pickle
 
 import pytest
 
-from reward_model.parsing import STATUS_PREFIX, forced_prefix, format_report
-from reward_model.readout import READOUTS, completed_prefix, reward_value, verdict_prefix
+from reward_model.parsing import STATUS_PREFIX, forced_prefix, format_report, parse_turn
+from reward_model.readout import (
+    READOUTS,
+    WORDS,
+    VerdictPrefix,
+    completed_prefix,
+    direct_prefix,
+    reward_value,
+    verdict_prefix,
+    words_after,
+)
 from reward_model.schema import TurnReport, VerdictScore
 
 
@@ -64,12 +74,103 @@ def test_no_status_no_prefix():
         ('{"COT": "done.", "sta', "done."),
         ("I think it looks fine", "I think it looks fine"),
         ("", ""),
+        # other spacings, and a key in another case
+        ('{"COT":"Frame 0: a', "Frame 0: a"),
+        ('{\n  "cot" : "Frame 0: a', "Frame 0: a"),
+        # quotes that should have been escaped do not end the reasoning
+        ('{"COT": "the "sign" is bad and th', 'the "sign" is bad and th'),
+        ('{"COT": "the signs "A", "B" and', 'the signs "A", "B" and'),
+        ('{"COT": "the "sign" is bad", "stat', 'the "sign" is bad'),
+        ('{"COT": "the "sign" is bad", "anomalies": [{"Attri', 'the "sign" is bad'),
+        ('{"COT": "the sign says "OPEN""}', 'the sign says "OPEN"'),
+        ("{\u201cCOT\u201d: \u201cit says \u201chi\u201d to", "it says \u201chi\u201d to"),
+        # escapes that are none, a cut one, half a surrogate pair
+        ('{"COT": "it\\\'s\\nfine \\ud83d', "it's\nfine \ufffd"),
     ],
 )
 def test_a_broken_answer_is_closed_and_forced(text, cot):
     prefix = completed_prefix(text)
     assert prefix == forced_prefix(cot)
     assert json.loads(prefix + 'normal"}')["COT"] == cot
+
+
+def test_what_stands_before_a_broken_answer_is_kept():
+    assert completed_prefix('Here it is:\n```json\n{"COT": "a') == "Here it is:\n```json\n" + forced_prefix("a")
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("normal", WORDS),
+        ("abnormal ", WORDS),
+        ("NORMAL", ("NORMAL", "ABNORMAL")),
+        ("ABNORMAL", ("NORMAL", "ABNORMAL")),
+        ("Abnormal", ("Normal", "Abnormal")),
+        ("Normal", ("Normal", "Abnormal")),
+        (" normal", (" normal", " abnormal")),
+        ("\\n ABNORMAL", ("\\n NORMAL", "\\n ABNORMAL")),
+        ("abNormal", ("normal", "abNormal")),
+    ],
+)
+@pytest.mark.parametrize("key", ['"status": ', '"Status":', '" STATUS "\n: '])
+def test_the_pair_is_scored_as_the_answer_spells_it(written, words, key):
+    kind = '[{"Attributed Time Region": "1-2", "Attributed Label": "object"}]' if "AB" in written.upper() else "[]"
+    text = f'{{"COT": "x", {key}"{written}", "anomalies": {kind}}}'
+    assert parse_turn(text, turn=1, num_frames=5).status == written.replace("\\n", "").strip().lower()
+    prefix = verdict_prefix(text)
+    assert (prefix, prefix.words) == ('{"COT": "x", ' + STATUS_PREFIX, words)
+    assert (direct_prefix(prefix), direct_prefix(prefix).words) == (forced_prefix(), words)
+    assert direct_prefix().words == words_after(forced_prefix()) == WORDS
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ('{"COT": "x", "status": "abnormal", "anomalies": [{"status": "normal"}]}', '{"COT": "x", '),
+        ('{"COT":"x","status":"normal","anomalies":[],"meta":{"status":"abnormal"}}', '{"COT":"x",'),
+        ('{"meta": {"status": "normal"}, "COT": "\\"status\\": \\"", "status": "abnormal", "anomalies": [1]}', None),
+        ('{"COT": "so { \\" }, ", "st\\u0061tus": "normal", "anomalies": []}', '{"COT": "so { \\" }, ", '),
+        ('<think>or {"status": "normal"}?</think>\n{"COT": "", "status": "normal", "anomalies": []}', None),
+        (
+            "{\u201cCOT\u201d: \u201cx\u201d, \u201cstatus\u201d: \u201cnormal\u201d}",
+            "{\u201cCOT\u201d: \u201cx\u201d, ",
+        ),
+        ('{"COT": ["a",], "status": "normal",}', '{"COT": ["a",], '),
+    ],
+)
+def test_the_place_is_that_of_the_answers_own_key(text, before):
+    """Not the last one in the text: a key of an anomaly, of the reasoning or of a thought is another one."""
+    before = text[: text.rindex('"status"')] if before is None else before
+    assert verdict_prefix(text) == before + STATUS_PREFIX
+
+
+def test_an_answer_whose_quotes_are_broken_is_read_at_its_own_status():
+    before = '{"COT": "the "sign" is bad", '
+    assert verdict_prefix(before + '"status": "Abnormal", "anomalies": [{"At') == before + STATUS_PREFIX
+    assert verdict_prefix(before + '"status": "Abnormal", "anomalies": [{"At').words == ("Normal", "Abnormal")
+    # A word of the reasoning is not a key, and two that contradict each other are no answer.
+    assert verdict_prefix('{"COT": "the "sign" says "status": "normal" and') is None
+    assert verdict_prefix(before + '"status": "normal", {"COT": "or "so"", "status": "abnormal"') is None
+
+
+def test_a_prefix_with_its_words_is_a_string_that_travels():
+    prefix = VerdictPrefix("a", ("A", "B"))
+    twin = pickle.loads(pickle.dumps(prefix))
+    assert prefix == "a" and (twin, twin.words) == ("a", ("A", "B"))
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        (VerdictScore(-27.0, -59.7), "2e-12 together"),
+        (VerdictScore(-14.0, -20.0), "8e-07 together"),
+        (VerdictScore(-13.0, -20.0), None),
+        (VerdictScore(-60.0, -0.01), None),
+        (VerdictScore(0.0, -900.0), None),
+    ],
+)
+def test_a_ratio_of_two_tails_is_no_verdict(score, told):
+    assert (told is None and score.fault is None) or (told in score.fault and "\n" not in score.fault)
 
 
 def test_readouts_are_the_documented_three():
