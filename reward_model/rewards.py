@@ -1,8 +1,8 @@
 """What a judge's two turns are worth in training: equations 2 to 6, as pure functions of parsed reports (section 3.3).
 
-An invalid turn (unparsable, outside the schema, cut by the token limit) is ``None`` and nothing is read from it. The
-paper leaves open what a missing turn two is worth; the readings chosen here are the rows of the table in
-``tests/reward_model/test_rewards.py``.
+An invalid turn (unparsable, outside the schema, cut by the token limit) is ``None`` and nothing is read from it, but
+its status where that is asked for. The paper leaves open what a missing turn two is worth; the readings chosen here
+are the rows of the table in ``tests/reward_model/test_rewards.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reward_model.grounding import mean_box_iou, temporal_iou, type_iou
-from reward_model.schema import Anomaly, Box, TurnReport, VideoAnnotation
+from reward_model.schema import Anomaly, Box, Status, TurnReport, VideoAnnotation
 
 SALIENCY = {True: 1.0, None: 1.0, False: 0.5}
 
@@ -35,8 +35,12 @@ class RewardConfig:
     ``gate``: overlaps count only where both statuses are right (``"both"``, the paper's sentence), or turn by turn.
     ``gate_outside``: a failed gate takes the whole anomalous term, not the overlaps inside the saliency discount.
     ``rescued_normal``: status reward of a normal video that turn one suspected and turn two cleared, -1 to 0.
-    ``spatial_norm``: Equation 5 averages over the true boxes of the frames both sides name (``"pred"``, the paper),
-    which pays for naming the easiest frame only (F-56); ``"gt"`` averages over all true boxes, missed ones counting 0.
+    ``spatial_norm``: the true boxes that Equation 5 averages over. ``"pred"`` (the paper): those on the frames of the
+    clip that lie in turn one's window, the F_pred of Equation 4. ``"named"``: those on the frames that turn two itself
+    names, which pays for leaving hard frames out of its answer. ``"gt"``: all true boxes, missed ones counting 0; the
+    only reading under which no narrower window pays (F-56).
+    ``clip_restricted``: turn two's types are compared with those of the anomalies that its clip shows, not with those
+    of the whole video, as Equation 3 is printed (G-27).
     ``num_turns``: 1 is the control without turn two, where the scan is the whole answer and no box is ever drawn.
     """
 
@@ -44,14 +48,15 @@ class RewardConfig:
     gate: Literal["both", "turnwise"] = "both"
     gate_outside: bool = False
     rescued_normal: float = -0.5
-    spatial_norm: Literal["pred", "gt"] = "pred"
+    spatial_norm: Literal["pred", "named", "gt"] = "pred"
     num_turns: Literal[1, 2] = 2
+    clip_restricted: bool = False
 
     def __post_init__(self) -> None:
         if self.gate not in ("both", "turnwise"):
             raise ValueError(f"gate={self.gate!r} must be 'both' or 'turnwise'")
-        if self.spatial_norm not in ("pred", "gt"):
-            raise ValueError(f"spatial_norm={self.spatial_norm!r} must be 'pred' or 'gt'")
+        if self.spatial_norm not in ("pred", "named", "gt"):
+            raise ValueError(f"spatial_norm={self.spatial_norm!r} must be 'pred', 'named' or 'gt'")
         if self.num_turns not in (1, 2):
             raise ValueError(f"num_turns={self.num_turns!r} must be 1 or 2")
         if not -1 <= self.rescued_normal <= 0:
@@ -64,7 +69,8 @@ class Rollout:
 
     ``scan`` and ``zoom`` are the parsed reports, None where the turn was invalid. ``zoomed`` says whether turn two took
     place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown; ``unseen_indices`` are the
-    frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` alone.
+    frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` alone. ``legible`` holds the
+    statuses that count although their turn is invalid (``lenient_invalid``); None where none does.
     """
 
     scan: TurnReport | None
@@ -73,12 +79,37 @@ class Rollout:
     scan_indices: Sequence[int]
     clip_indices: Sequence[int] = ()
     unseen_indices: Sequence[int] = ()
+    legible: tuple[Status | None, Status | None] = (None, None)
+
+    @property
+    def statuses(self) -> tuple[Status | None, Status | None]:
+        """What each turn said; None where nothing was, or nothing legible."""
+        scan, zoom = (r.status if r is not None else None for r in (self.scan, self.zoom))
+        return scan or self.legible[0], zoom or self.legible[1]
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether turn two was not due, because turn one said "normal"."""
+        return not self.zoomed and self.statuses[0] == "normal"
 
     @property
     def valid(self) -> tuple[bool, bool]:
         """Valid_1 and Valid_2 (F-42): a turn two that never was is valid only after a valid "normal"."""
-        vacuous = not self.zoomed and self.scan is not None and self.scan.status == "normal"
-        return self.scan is not None, self.zoom is not None or vacuous
+        return self.scan is not None, self.zoom is not None or self.vacuous
+
+    def predicted_frames(self) -> set[int]:
+        """F_pred of Equations 4 and 5 on the grid of turn two: the frames of the clip that lie in a range turn one
+        named, not those that were added around it. A range between two frames of the clip is its nearest frame.
+        """
+        if self.scan is None or not self.clip_indices:
+            return set()
+        found: set[int] = set()
+        for anomaly in self.scan.anomalies:
+            first, last = self.scan_indices[anomaly.frames.start], self.scan_indices[anomaly.frames.end]
+            inside = {k for k, n in enumerate(self.clip_indices) if first <= n <= last}
+            middle = (first + last) / 2
+            found |= inside or {min(range(len(self.clip_indices)), key=lambda k: abs(self.clip_indices[k] - middle))}
+        return found
 
 
 @dataclass(frozen=True)
@@ -112,10 +143,16 @@ def status_reward(rollout: Rollout, truth: VideoAnnotation, *, rescued_normal: f
     return 0.0 if statuses[0] == "normal" else -1.0
 
 
-def turn_type_ious(rollout: Rollout, truth: VideoAnnotation) -> tuple[float, float]:
-    """Overlap of the type sets of each turn; 0 for a turn that is missing or invalid. Their mean is Equation 3."""
-    reports = (rollout.scan, rollout.zoom if rollout.zoomed else None)
-    first, second = (type_iou(r.types, truth.types) if r is not None and r.anomalies else 0.0 for r in reports)
+def turn_type_ious(rollout: Rollout, truth: VideoAnnotation, *, clip_restricted: bool = False) -> tuple[float, float]:
+    """Overlap of the type sets of each turn; 0 for a turn that is missing or invalid. Their mean is Equation 3.
+
+    ``clip_restricted`` compares turn two with the types of the anomalies that the clip shows.
+    """
+    shown = truth.types
+    if clip_restricted and rollout.clip_indices:
+        shown = tuple({a.type for a in truth.anomalies if a.on_grid(rollout.clip_indices) is not None})
+    reports = ((rollout.scan, truth.types), (rollout.zoom if rollout.zoomed else None, shown))
+    first, second = (type_iou(r.types, true) if r is not None and r.anomalies else 0.0 for r, true in reports)
     return first, second
 
 
@@ -128,26 +165,29 @@ def temporal_reward(rollout: Rollout, truth: VideoAnnotation) -> float:
 
 
 def spatial_reward(rollout: Rollout, truth: VideoAnnotation, *, norm: str = "pred") -> float:
-    """Equation 5: mean overlap of the true boxes on the clip's frames that both sides call anomalous; 0 if there is
+    """Equation 5: mean overlap of the true boxes on the matched frames, F_pred and F_gt, of the clip; 0 if there is
     none.
 
-    ``norm="gt"`` divides by the true boxes of the whole anomaly instead, on the clip and on the frames turn two was not
-    shown: naming fewer frames then never pays.
+    F_pred is what it is in Equation 4, the window of turn one: a true box that turn two leaves out counts 0 there.
+    ``norm="named"`` takes the frames that turn two names in its place. ``norm="gt"`` divides by the true boxes of the
+    whole anomaly, on the clip and on the frames turn two was not shown: naming fewer frames then never pays.
     """
     if rollout.zoom is None or not rollout.clip_indices:
         return 0.0
     placed = [p for a in truth.anomalies if (p := a.on_grid(rollout.clip_indices)) is not None]
-    named, true = _boxes(rollout.zoom.anomalies), _boxes(placed)
-    common = _frames(rollout.zoom.anomalies) & _frames(placed)
+    drawn, true = _boxes(rollout.zoom.anomalies), _boxes(placed)
     if norm == "pred":
-        return mean_box_iou(named, true, common)
+        return mean_box_iou(drawn, true, rollout.predicted_frames() & _frames(placed))
+    common = _frames(rollout.zoom.anomalies) & _frames(placed)
+    if norm == "named":
+        return mean_box_iou(drawn, true, common)
     everywhere = sorted({*rollout.clip_indices, *rollout.unseen_indices})
     whole = [p for a in truth.anomalies if (p := a.on_grid(everywhere)) is not None]
     shown = set(rollout.clip_indices)
     missed = sum(len(v) for k, v in _boxes(whole).items() if everywhere[k] not in shown)
     total = sum(len(v) for v in true.values()) + missed
     found = sum(len(true[k]) for k in true.keys() & common)
-    return mean_box_iou(named, true, common) * found / total if total else 0.0
+    return mean_box_iou(drawn, true, common) * found / total if total else 0.0
 
 
 def mean_saliency(truth: VideoAnnotation) -> float:
@@ -171,7 +211,7 @@ def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig 
     if truth.status == "normal":
         return RewardParts(form, status, 0.0, 0.0, 0.0, total)
     scan_passes, zoom_passes = _gates(rollout, config.gate)
-    types = turn_type_ious(rollout, truth)
+    types = turn_type_ious(rollout, truth, clip_restricted=config.clip_restricted)
     kind = (types[0] * scan_passes + types[1] * zoom_passes) / 2
     when = temporal_reward(rollout, truth) * scan_passes
     where = spatial_reward(rollout, truth, norm=config.spatial_norm) * zoom_passes
@@ -182,16 +222,14 @@ def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig 
 
 def _one_turn(rollout: Rollout) -> Rollout:
     """The scan in the place of both turns: the halves of Equations 2 and 3 become one whole, and no box is had."""
-    return Rollout(rollout.scan, rollout.scan, rollout.scan is not None, rollout.scan_indices)
+    scan, legible = rollout.scan, rollout.legible[0]
+    return Rollout(scan, scan, True, rollout.scan_indices, legible=(legible, legible))
 
 
-def _statuses(rollout: Rollout) -> tuple[str | None, str | None]:
+def _statuses(rollout: Rollout) -> tuple[Status | None, Status | None]:
     """Status of each turn; None where it is invalid. A turn two that was not due repeats turn one's "normal"."""
-    valid = rollout.valid
-    first = rollout.scan.status if rollout.scan is not None else None
-    if not valid[1]:
-        return first, None
-    return first, rollout.zoom.status if rollout.zoom is not None else "normal"
+    first, second = rollout.statuses
+    return first, second or ("normal" if rollout.vacuous else None)
 
 
 def _gates(rollout: Rollout, gate: str) -> tuple[bool, bool]:

@@ -101,8 +101,14 @@ class GrpoConfig:
     gate: Literal["both", "turnwise"] = _setting("both", "Overlaps need both statuses right (paper), or turn by turn.")
     gate_outside: bool = _setting(False, "A failed gate takes the whole anomalous term (G-7).")
     rescued_normal: float = _setting(-0.5, "Status reward of a normal video that turn two cleared, -1 to 0 (G-8).")
-    spatial_norm: Literal["pred", "gt"] = _setting(
-        "pred", "Boxes Equation 5 averages over: frames both sides name (paper), or all true ones (F-56)."
+    spatial_norm: Literal["pred", "named", "gt"] = _setting(
+        "pred",
+        "True boxes Equation 5 averages over: those in turn one's window (pred, paper), on the frames that turn two "
+        "names (named), or all (gt; F-56).",
+    )
+    clip_restricted: bool = _setting(
+        False,
+        "Compare turn two's types with those its clip shows, not with the whole video's as Equation 3 does (G-27).",
     )
 
     # --- keeping and showing ------------------------------------------------------------------------------------------
@@ -169,7 +175,13 @@ class GrpoConfig:
         names = [f.name for f in fields(RewardWeights)]
         weights = RewardWeights(**{n: getattr(self, f"weight_{n}") for n in names})
         return RewardConfig(
-            weights, self.gate, self.gate_outside, self.rescued_normal, self.spatial_norm, self.num_turns
+            weights,
+            self.gate,
+            self.gate_outside,
+            self.rescued_normal,
+            self.spatial_norm,
+            self.num_turns,
+            self.clip_restricted,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -103,19 +103,26 @@ def _said(draws: Sequence[TurnDraw]) -> str | None:
 
 
 def _overlaps(record: RolloutRecord, truth: VideoAnnotation) -> dict[str, float]:
-    """J1, J2, tau and sigma before the gate, and the length of the predicted window against the true one."""
+    """J1, J2, tau and sigma before the gate, as the paper reads them; and the frames that each turn names against the
+    true ones it was shown, where a policy would shrink its answer to the easiest: turn one's window, and turn two on
+    its clip.
+    """
     assert record.scan is not None
     outcome = record.outcome()
     first, second = turn_type_ious(outcome, truth)
     numbers = {"overlap/type_scan": first, "overlap/temporal": temporal_reward(outcome, truth)}
     if record.zooms:
         numbers |= {"overlap/type_zoom": second, "overlap/spatial": spatial_reward(outcome, truth)}
-    if outcome.scan is not None and outcome.scan.anomalies:
-        placed = [p for a in truth.anomalies if (p := a.on_grid(outcome.scan_indices)) is not None]
-        true = {k for a in placed for k in a.frames.frames()}
-        named = {k for a in outcome.scan.anomalies for k in a.frames.frames()}
-        if true:
-            numbers["window/pred_to_true"] = len(named) / len(true)
+    shown = {
+        "window/pred_to_true": (outcome.scan, outcome.scan_indices),
+        "window/named_to_true": (outcome.zoom, outcome.clip_indices),
+    }
+    for key, (report, indices) in shown.items():
+        if report is None or not report.anomalies:
+            continue
+        placed = [p for a in truth.anomalies if (p := a.on_grid(indices)) is not None]
+        if true := {k for a in placed for k in a.frames.frames()}:
+            numbers[key] = len({k for a in report.anomalies for k in a.frames.frames()}) / len(true)
     return numbers
 
 

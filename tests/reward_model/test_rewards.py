@@ -1,6 +1,8 @@
 """Equations 2 to 6: golden numbers, and the truth table of every way two turns can end."""
 
 from dataclasses import replace
+from fractions import Fraction
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -133,6 +135,171 @@ def test_single_terms():
         RewardConfig(gate="half")
 
 
+# --- Equation 5: which frames it averages over ------------------------------------------------------------------------
+
+
+def shrunk_in_turn_two(last):
+    """Turn one names the whole of a true window of nine clip frames. Turn two overlaps the true box by .75 on the
+    first and by .30 on the others, and names the first ``last + 1`` frames only.
+    """
+    scan = scan_report()
+    heights = [0.75, *[0.3] * 8][: last + 1]
+    boxes = {2 + k: (Box(100, 100, 300, round(100 + 200 * h)),) for k, h in enumerate(heights)}
+    zoom = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(2, 2 + last), boxes),))
+    return rollout(scan, zoom, True)
+
+
+@pytest.mark.parametrize(
+    ("last", "norm", "spatial", "total"),
+    [
+        (8, "pred", 0.35, 5.75),
+        (8, "named", 0.35, 5.75),
+        (8, "gt", 0.35, 5.75),
+        (0, "named", 0.75, 7.75),
+        (0, "pred", 0.75 / 9, 4.4167),
+        (0, "gt", 0.75 / 9, 4.4167),
+    ],
+)
+def test_naming_the_easiest_frame_in_turn_two_alone_pays_under_one_reading_only(last, norm, spatial, total):
+    parts = total_reward(shrunk_in_turn_two(last), truth(), RewardConfig(spatial_norm=norm))
+    assert (parts.type, parts.temporal) == (1, 1)
+    assert parts.spatial == pytest.approx(spatial, abs=1e-9)
+    assert parts.total == pytest.approx(total, abs=1e-4)
+
+
+def test_the_frames_of_equation_5_are_those_of_equation_4():
+    # Turn one names native frames 12-20; half a stride more on both sides is shown, and true boxes are there as well.
+    clip = range(10, 23, 2)
+    boxes = dict.fromkeys(range(1, 4), (BOX,))
+    zoom = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(1, 3), boxes),))
+    found = Rollout(scan_report(start=3, end=5), zoom, True, SCAN, clip)
+    assert found.predicted_frames() == {1, 2, 3, 4, 5}
+    # True frames 12-28 are 1-6 of the clip: five of them in the window, three drawn.
+    assert spatial_reward(found, truth()) == 3 / 5
+    assert spatial_reward(found, truth(), norm="named") == 1
+    # Two windows are two ranges, not what lies between; one that falls between two frames is the nearest.
+    two = TurnReport(
+        "abnormal",
+        "",
+        (Anomaly(AnomalyType.OBJECT, FrameRange(3, 3)), Anomaly(AnomalyType.MOTION, FrameRange(5, 6))),
+    )
+    assert Rollout(two, zoom, True, SCAN, range(8, 33, 2)).predicted_frames() == {2, 6, 7, 8}
+    assert Rollout(two, zoom, True, SCAN, (9, 14, 19, 24)).predicted_frames() == {1, 3}
+    assert Rollout(NORMAL, None, False, SCAN).predicted_frames() == set()
+
+
+def overlap(a, b):
+    """IoU by counting squares."""
+    pixels_a = {(x, y) for x in range(a.xmin, a.xmax) for y in range(a.ymin, a.ymax)}
+    pixels_b = {(x, y) for x in range(b.xmin, b.xmax) for y in range(b.ymin, b.ymax)}
+    return Fraction(len(pixels_a & pixels_b), len(pixels_a | pixels_b))
+
+
+def equation_5(found, video, norm):
+    """Equation 5 from the definitions: native frames, counted squares, every pairing, exact fractions."""
+    window = {
+        n
+        for a in found.scan.anomalies
+        for n in range(found.scan_indices[a.frames.start], found.scan_indices[a.frames.end] + 1)
+    }
+    said = {found.clip_indices[k] for a in found.zoom.anomalies for k in range(a.frames.start, a.frames.end + 1)}
+    where = {"pred": window, "named": said, "gt": said}[norm]
+    values = []
+    for n in video.anomalies[0].boxes if norm == "gt" else found.clip_indices:
+        true = [b for a in video.anomalies for b in a.boxes.get(n, ())]
+        matched = n in found.clip_indices and n in where
+        if norm != "gt" and not matched:
+            continue
+        drawn = []
+        if matched:
+            place = list(found.clip_indices).index(n)
+            drawn = [b for a in found.zoom.anomalies for b in a.boxes.get(place, ())]
+        padded = [*drawn, *[None] * len(true)]
+        pairings = permutations(range(len(padded)), len(true))
+        tables = (
+            [overlap(t, padded[k]) if padded[k] else Fraction(0) for t, k in zip(true, p, strict=True)]
+            for p in pairings
+        )
+        values += max(tables, key=sum, default=[])
+    return sum(values) / len(values) if values else Fraction(0)
+
+
+def random_rollout(rng):
+    """A video of 33 frames with boxes on every frame of the 8-fps grid, and a rollout that reached turn two."""
+
+    def box():
+        x, y = rng.integers(0, 6, 2)
+        width, height = rng.integers(1, 5, 2)
+        return Box(int(x), int(y), int(x + width), int(y + height))
+
+    scan_grid, zoom_grid = list(range(0, 33, 4)), list(range(0, 33, 2))
+    first, last = sorted(2 * rng.integers(0, 17, 2))
+    boxes = {n: tuple(box() for _ in range(rng.integers(1, 3))) for n in range(first, last + 1, 2)}
+    video = VideoAnnotation(
+        "v", 33, 16, 64, 64, anomalies=(Anomaly(AnomalyType.OBJECT, FrameRange(int(first), int(last)), boxes),)
+    )
+    start, end = sorted(rng.integers(0, 9, 2))
+    scan = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(int(start), int(end))),))
+    margin = int(rng.integers(0, 2))
+    clip = [n for n in zoom_grid if scan_grid[start] - 2 * margin <= n <= scan_grid[end] + 2 * margin]
+    low, high = sorted(rng.integers(0, len(clip), 2))
+    drawn = {
+        int(k): tuple(box() for _ in range(rng.integers(1, 3))) for k in range(low, high + 1) if rng.random() < 0.8
+    }
+    zoom = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(int(low), int(high)), drawn),))
+    return Rollout(scan, zoom, True, scan_grid, clip, [n for n in zoom_grid if n not in clip]), video
+
+
+@pytest.mark.parametrize("norm", ["pred", "named", "gt"])
+def test_equation_5_agrees_with_a_count_of_squares(norm):
+    rng = np.random.default_rng(5)
+    values = []
+    for _ in range(150):
+        found, video = random_rollout(rng)
+        expected = equation_5(found, video, norm)
+        assert spatial_reward(found, video, norm=norm) == pytest.approx(float(expected), abs=1e-12)
+        values.append(float(expected))
+    assert sum(0 < v < 1 for v in values) > 20
+
+
+def test_turn_two_may_be_measured_by_what_its_clip_shows():
+    first = truth().anomalies[0]
+    late = Anomaly(AnomalyType.MOTION, FrameRange(60, 70))
+    video = replace(truth(), anomalies=(first, late))
+    whole = total_reward(ENDINGS["abnormal, confirmed"], video)
+    clip = total_reward(ENDINGS["abnormal, confirmed"], video, RewardConfig(clip_restricted=True))
+    assert (whole.type, clip.type) == (0.5, 0.75)
+    assert clip.total - whole.total == pytest.approx(2 * 0.25)
+
+
+# --- answers that break the schema, whose status is legible -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("legible", "zoomed", "normal", "anomalous"),
+    [
+        (("normal", None), False, (-0.5, 0, -0.5), (-0.5, -1, -2.5)),
+        (("abnormal", None), False, (-1, -1, -3), (-1, -1, -3)),
+        ((None, None), False, (-1, -1, -3), (-1, -1, -3)),
+    ],
+)
+def test_a_legible_status_counts_where_it_is_asked_for(legible, zoomed, normal, anomalous):
+    found = Rollout(None, None, zoomed, SCAN, legible=legible)
+    for video, expected in ((NORMAL_TRUTH, normal), (truth(), anomalous)):
+        parts = total_reward(found, video)
+        assert (parts.format, parts.status, parts.total) == expected
+
+
+def test_a_legible_status_of_turn_two_opens_the_gate():
+    found = replace(ENDINGS["abnormal, then invalid"], legible=(None, "abnormal"))
+    parts = total_reward(found, truth())
+    assert (parts.format, parts.status, parts.type, parts.temporal, parts.spatial) == (-0.5, 0, 0.5, 1, 0)
+    cleared = replace(ENDINGS["abnormal, then invalid"], legible=(None, "normal"))
+    assert total_reward(cleared, NORMAL_TRUTH).total == -0.5 - 1
+    alone = Rollout(None, None, False, SCAN, legible=("normal", None))
+    assert total_reward(alone, NORMAL_TRUTH, RewardConfig(num_turns=1)).total == -1
+
+
 # --- finding F-56: what shrinking the window pays ---------------------------------------------------------------------
 
 WHOLE = Box(0, 0, 100, 1000)
@@ -167,7 +334,7 @@ def window_value(ious, first, last, norm):
         ([0.5, 0.18], 3.5, 3.7, 2.25),
     ],
 )
-def test_naming_the_easiest_frame_pays_under_equation_5_alone(ious, shrunk, honest, shrunk_gt):
+def test_naming_the_easiest_frame_in_turn_one_pays_under_equation_5(ious, shrunk, honest, shrunk_gt):
     last = len(ious) - 1
     assert window_value(ious, 0, 0, "pred") == pytest.approx(shrunk, abs=2e-3)
     assert window_value(ious, 0, last, "pred") == pytest.approx(honest, abs=2e-3)

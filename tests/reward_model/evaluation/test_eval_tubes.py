@@ -54,7 +54,8 @@ def test_a_wrong_window_hides_from_equation_five_but_not_from_the_tube():
     truth = VideoAnnotation("v", 81, 16, 48, 48, anomalies=(anomaly(20, 59, box),))
     clip = tuple(range(40, 72, 2))
     seen = anomaly(0, 15, box)  # everywhere in a clip that reaches too far
-    rollout = Rollout(None, TurnReport("abnormal", "", (seen,)), True, (), clip)
+    scan = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(10, 17)),))
+    rollout = Rollout(scan, TurnReport("abnormal", "", (seen,)), True, range(0, 81, 4), clip)
     assert spatial_reward(rollout, truth) == 1.0
     # On the 8-fps grid the truth holds 20-58 (20 frames), the clip 40-70 (16 frames), 10 of them common.
     assert rollout_tube_iou(rollout, truth) == pytest.approx(10 / 26)

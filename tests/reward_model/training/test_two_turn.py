@@ -8,11 +8,21 @@ from reward_model.backends.local import LocalBackend
 from reward_model.config import JudgeConfig
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import ParseError, format_report, parse_turn
+from reward_model.rewards import RewardConfig, total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
+from reward_model.training.grpo_log import rollout_numbers
 from reward_model.training.grpo_sampler import ModelSampler, Sampled, stop_tokens
 from reward_model.training.mini_config import build_judge
 from reward_model.training.rollout_rows import PromptBuilder, RowModel, stock_vision_inputs
-from reward_model.training.two_turn import GrpoSample, TwoTurnRollouts, invalid_kind, joined, merge_clips
+from reward_model.training.two_turn import (
+    GrpoSample,
+    RolloutRecord,
+    TurnDraw,
+    TwoTurnRollouts,
+    invalid_kind,
+    joined,
+    merge_clips,
+)
 
 SIZE = 48
 CONFIG = JudgeConfig(prompts="compact", frame_size=SIZE, max_scan_tokens=300, max_zoom_tokens=400, max_zoom_frames=24)
@@ -336,3 +346,21 @@ def test_shares_are_those_of_the_model(judge):
     expected = float(shares[top].detach())
     assert abs(seen - expected) < 4 * np.sqrt(expected * (1 - expected) / 400) + 1e-9
     assert len({a.ids[0] for a in answers}) > 5
+
+
+def test_the_log_watches_what_each_turn_names():
+    """Turn two of a true window of nine clip frames names one: its own monitor falls, that of turn one does not."""
+    boxes = dict.fromkeys(range(12, 29), (BOX,))
+    truth = VideoAnnotation(
+        "v", 81, 16, SIZE, SIZE, anomalies=(Anomaly(AnomalyType.OBJECT, FrameRange(12, 28), boxes),)
+    )
+    scan = parse_turn(scan_answer((3, 7)), turn=1, num_frames=21)
+    zoom = parse_turn(zoom_answer(2, 2), turn=2, num_frames=13)
+    record = RolloutRecord(
+        0,
+        TurnDraw((), "", tuple(range(0, 81, 4)), scan),
+        [TurnDraw((), "", tuple(range(8, 33, 2)), zoom)],
+    )
+    numbers = rollout_numbers(record, truth, total_reward(record.outcome(), truth), RewardConfig())
+    assert (numbers["window/pred_to_true"], numbers["window/named_to_true"]) == (1, pytest.approx(1 / 9))
+    assert numbers["overlap/spatial"] == numbers["raw/spatial"] == pytest.approx(1 / 9)
