@@ -66,8 +66,16 @@ def _parse() -> argparse.Namespace:
         nargs="+",
         action="extend",
         default=[],
-        help="single-turn, no-reasoning, normal, abnormal, random, zero-shot=MODEL, unified-aps=MODEL, "
-        "unified-video5=MODEL",
+        help="single-turn, no-reasoning, normal, abnormal, random, or KIND=MODEL with KIND zero-shot, common (the "
+        "judge's question, asked once), unified-aps, unified-video5, unified-think, vr-thinker, skyra, videoveritas",
+    )
+    parser.add_argument(
+        "--wording",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PROTOCOL=FILE",
+        help="the question of aps or video5 as a text file, {prompt} where the prompt stands (default: ours)",
     )
     parser.add_argument(
         "--ablation", nargs="+", action="extend", default=[], metavar="ROW=FOLDER[,FOLDER]", help="Table 3, by rows"
@@ -137,8 +145,11 @@ def _contestants(args: argparse.Namespace) -> list[Any]:
     settings = _settings(args)
     found = [judge_contestant(name, source, settings) for name, source in sources.items()]
     local = {"device": args.device} if args.device else {}
+    wordings = dict(text.partition("=")[::2] for text in args.wording)
     for text in args.baseline:
-        found += parse_baseline(text, sources, settings=settings, options=local, batch_size=args.batch_size)
+        found += parse_baseline(
+            text, sources, settings=settings, options=local, batch_size=args.batch_size, wordings=wordings
+        )
     return distinct(found)
 
 

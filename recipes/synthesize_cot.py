@@ -33,7 +33,7 @@ def main() -> int:
         annotations = args.annotations or write_world_records(args.output / "world", args.world)
         records = read_annotations(annotations, video_root=args.video_root)
         ask = AskConfig(crop=args.crop, max_crops=args.crops, temperature=args.temperature, seed=args.seed)
-        rules = RuleConfig(verify=args.verify, boundary=args.boundary)
+        rules = RuleConfig(verify=args.verify, boundary=args.boundary, zoom_window=args.zoom_window)
         most = estimate(tasks := plan(records, ask), rules)
         print(
             f"{most.videos} videos, {most.samples} samples, {most.frames_once} frames shown per round of all.\n"
@@ -99,8 +99,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--base-url", default=None, help="of the server; the key is read from $OPENAI_API_KEY")
     parser.add_argument("--verify", choices=("rule", "judge", "both"), default="both")
     parser.add_argument("--boundary", action="store_true", help="add the reviewer's limits in time to the rule")
+    parser.add_argument(
+        "--zoom-window",
+        choices=("annotated", "either"),
+        default="annotated",
+        help="what a clip's time region may be: the annotated range, or the whole clip as well",
+    )
     parser.add_argument("--crop", choices=("hull", "per_window"), default="hull", help="clips of several anomalies")
-    parser.add_argument("--crops", type=int, default=0, help="enlarged parts shown with abnormal clips")
+    parser.add_argument("--crops", type=int, default=8, help="enlarged parts shown with abnormal clips, 0: none")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=8, help="samples under way against a server")

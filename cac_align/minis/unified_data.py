@@ -174,7 +174,7 @@ def truth_of(row: Mapping[str, Any]) -> Scores:
 
 
 def make_example(row: Mapping[str, Any], side: int = SIZE) -> Example:
-    """The official question about a row's video and the answer it deserves, or :data:`DESCRIBE` and the right prompt.
+    """The question about a row's video and the answer it deserves, or :data:`DESCRIBE` and the right prompt.
 
     Args:
         side: of the pictures the model gets, in pixels; smaller frames are enlarged as its processor does.

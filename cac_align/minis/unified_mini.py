@@ -1,4 +1,4 @@
-"""Builds unified-mini: a small UnifiedReward judge, trained on the procedural world by the official aps protocol.
+"""Builds unified-mini: a small UnifiedReward judge, trained on the procedural world by the aps protocol, in our words.
 
     from cac_align.minis.unified_mini import build_unified_mini
     build_unified_mini("assets/unified-mini", "outputs/minis/unified", judge="assets/cac-mini")

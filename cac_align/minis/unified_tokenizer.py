@@ -1,4 +1,4 @@
-"""The tokenizer of unified-mini: any text encodes, the official question, captions and scores are a token a piece.
+"""The tokenizer of unified-mini: any text encodes, the question, captions and scores are a token a piece.
 
 The question is about 800 characters that never change, so it is one token; with its wording changed it would be spelt
 out in bytes, which the model has not been trained to read.
@@ -15,7 +15,7 @@ from cac_align.minis.unified_captions import caption_words
 from reward_model.evaluation.unified_protocols import APS
 from reward_model.training.mini_tokenizer import escape, piece_tokenizer
 
-#: What training asks beside the official question.
+#: What training asks beside that question.
 DESCRIBE = "Describe the video."
 #: Scores are told in steps of a fifth.
 STEPS_PER_POINT = 5
@@ -41,7 +41,7 @@ def answer_labels() -> list[str]:
 
 
 def write_answer(scores: Scores) -> str:
-    """The three official lines, scores rounded to the nearest step.
+    """The three lines of an answer, scores rounded to the nearest step.
 
     Raises:
         ValueError: a score is out of range.

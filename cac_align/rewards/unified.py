@@ -28,7 +28,11 @@ LOCAL_BATCH_SIZE = 8
 
 
 class UnifiedReward:
-    """Scores videos with a UnifiedReward checkpoint, by its official protocols, greedily.
+    """Scores videos with a UnifiedReward checkpoint, greedily, asked as its public scripts ask.
+
+    Frames, scales and form of the answer are the scripts'; the sentences of the question are ours unless ``wording``
+    names a file with others. The checkpoints were tuned on the scripts' sentences;
+    :mod:`reward_model.evaluation.protocols.wording` says where these stand. The embedded mini knows ours alone.
 
     Checkpoints on Qwen3-VL run in this process, those on Qwen2.5-VL, Qwen3.5 and LLaVA behind a server. The score is
     the mean of the protocol's axes, each brought from its range to [0, 1] by (x - low) / (high - low); the overall
@@ -43,6 +47,7 @@ class UnifiedReward:
         protocol: ``"aps"`` (2.0 checkpoints: alignment, physics, style), ``"video5"`` (first generation: five axes), or
             one that compares only: ``"pair"``, ``"pair_score"``, ``"think_pair"`` (Think checkpoints), ``"flex_pair"``
             (Flex checkpoints).
+        wording: a text file with the question of ``protocol``, ``{prompt}`` where the prompt stands; None: ours.
         base_url, api_key: of the server.
         revision, device, dtype: of the local model. Pin the revision: checkpoints have been replaced silently.
         batch_size: videos asked about at once; None: 8 locally, all elsewhere.
@@ -51,7 +56,8 @@ class UnifiedReward:
         backend_options: more for the backend, such as ``{"deadline_s": 60}``.
 
     Raises:
-        ValueError: an unknown option, no model at hand, or a checkpoint and a protocol that do not fit.
+        ValueError: an unknown option, no model at hand, a wording that cannot be used, or a checkpoint and a protocol
+            that do not fit.
         RewardError: with ``on_error="raise"``, a video that cannot be scored.
 
     Example:
@@ -68,6 +74,7 @@ class UnifiedReward:
         *,
         backend: Literal["local", "openai", "replay"] | Any = "local",
         protocol: str = "aps",
+        wording: str | os.PathLike[str] | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
         revision: str | None = None,
@@ -92,6 +99,9 @@ class UnifiedReward:
         check_fit(self.model, protocol)
         self.batch_size = LOCAL_BATCH_SIZE if batch_size is None and backend == "local" else batch_size
         self.max_new_tokens = max_new_tokens
+        self.wording = None if wording is None else os.fspath(wording)
+        if self.wording is not None:
+            self._check_wording()
         self._source = BackendSource(
             self.model,
             backend,
@@ -208,14 +218,23 @@ class UnifiedReward:
     def _point_protocol(self) -> Protocol:
         from reward_model.evaluation.unified_protocols import PROTOCOLS
 
-        chosen = PROTOCOLS[self.protocol]
-        return chosen if self.max_new_tokens is None else replace(chosen, max_new_tokens=self.max_new_tokens)
+        return self._adapted(PROTOCOLS[self.protocol])
 
     def _pair_protocol(self) -> PairProtocol:
         from reward_model.evaluation.unified_pairs import PAIR_PROTOCOLS as KNOWN
 
-        chosen = KNOWN[PARTNERS.get(self.protocol, self.protocol)]
-        return chosen if self.max_new_tokens is None else replace(chosen, max_new_tokens=self.max_new_tokens)
+        return self._adapted(KNOWN[PARTNERS.get(self.protocol, self.protocol)])
+
+    def _adapted(self, protocol: Any) -> Any:
+        """The protocol with this reward's answer limit and, where it is the one that was named, its wording."""
+        if self.wording is not None and protocol.name == self.protocol:
+            from reward_model.evaluation.protocols.wording import with_wording
+
+            protocol = with_wording(protocol, self.wording)
+        return protocol if self.max_new_tokens is None else replace(protocol, max_new_tokens=self.max_new_tokens)
+
+    def _check_wording(self) -> None:
+        _ = self._point_protocol() if self.protocol in POINT_PROTOCOLS else self._pair_protocol()
 
     def _raise_for(self, failed: list[str], deed: str) -> None:
         if failed and self.on_error == "raise":

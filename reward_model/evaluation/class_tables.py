@@ -52,8 +52,8 @@ def main_table(bench: str, judges: Judges, *, paper: str | None = None) -> Table
     return Table(f"Judges on {bench}", columns, [ours, theirs], (RATES_NOTE, INTERVAL_NOTE, *_origin(paper)))
 
 
-def hard_table(bench: str, judges: Judges, *, paper: bool = True) -> Table:
-    """Figure 4 as a table: recall per cell of duration and area."""
+def hard_table(bench: str, judges: Judges, *, paper: bool = True, note: str | None = None) -> Table:
+    """Figure 4 as a table: recall per cell of duration and area; ``note`` is added below."""
     names = [", ".join(cell) for cell in CELLS]
     ours = [
         (name, *(_estimate(r.recall_by_cell.get(cell)) for cell in names), r.metrics["recall, abnormal"].estimate)
@@ -61,7 +61,7 @@ def hard_table(bench: str, judges: Judges, *, paper: bool = True) -> Table:
         if "recall, abnormal" in r.metrics
     ]
     theirs = [(f"{row} (paper)", *values, None) for row, values in _rows("Figure 4" if paper else None).items()]
-    notes = (INTERVAL_NOTE, *_origin("Figure 4" if paper else None))
+    notes = (INTERVAL_NOTE, *((note,) if note else ()), *_origin("Figure 4" if paper else None))
     return Table(f"Recall by duration and area, {bench}", ("judge", *names, "all"), [ours, theirs], notes)
 
 

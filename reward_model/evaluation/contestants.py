@@ -10,6 +10,10 @@ from typing import Any
 
 from reward_model.evaluation.baselines import ConstantJudge, RandomJudge, calibrate
 from reward_model.evaluation.bench import CalibrationBench
+from reward_model.evaluation.protocols.choice import COMMON
+from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
+from reward_model.evaluation.protocols.thinker import ThinkerJudge
+from reward_model.evaluation.protocols.wording import with_wording
 from reward_model.evaluation.store import bench_fingerprint, fingerprint, model_fingerprint
 from reward_model.evaluation.unified_protocols import PROTOCOLS
 from reward_model.evaluation.unified_reward import UnifiedReward
@@ -26,8 +30,10 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "abnormal": lambda: ConstantJudge("abnormal"),
     "random": RandomJudge,
 }
-#: Baselines of a model of their own, written ``NAME=MODEL``.
-WITH_MODEL = ("zero-shot", "unified-aps", "unified-video5")
+#: Ways of asking a model of another maker as its makers do, as far as the public tells.
+OFFICIAL = ("unified-aps", "unified-video5", *STATUS_PROTOCOLS, ThinkerJudge.name)
+#: Baselines of a model of their own, written ``NAME=MODEL``. ``common`` is the judge's question, asked once.
+WITH_MODEL = ("zero-shot", COMMON, *OFFICIAL)
 BASELINES = (*VARIANTS, *CONSTANTS, *WITH_MODEL)
 
 
@@ -132,16 +138,39 @@ def variant(name: str, of: str, source: ModelSource, settings: Mapping[str, Any]
 
 
 def unified_contestant(
-    name: str, source: ModelSource, protocol: str, calibration: CalibrationBench, batch_size: int = 16
+    name: str,
+    source: ModelSource,
+    protocol: str,
+    calibration: CalibrationBench,
+    batch_size: int = 16,
+    wording: str | Path | None = None,
 ) -> Contestant:
-    """UnifiedReward by one of its protocols, its threshold set on ``calibration``."""
+    """UnifiedReward by one of its protocols, its threshold set on ``calibration``.
+
+    ``wording``: a file with the question (:func:`~reward_model.evaluation.protocols.wording.with_wording`); None: ours.
+
+    Raises:
+        ValueError: the wording cannot be used.
+    """
+    chosen = PROTOCOLS[protocol] if wording is None else with_wording(PROTOCOLS[protocol], wording)
 
     def build() -> Any:
-        return calibrate(UnifiedReward(source.open(), protocol), calibration, batch_size=batch_size, name=protocol)
+        return calibrate(UnifiedReward(source.open(), chosen), calibration, batch_size=batch_size, name=protocol)
 
-    asked = {"protocol": protocol, "question": PROTOCOLS[protocol].question}
+    asked = {"protocol": protocol, "question": chosen.question}
     mark = fingerprint(_mark(source, asked), bench_fingerprint(calibration))
     return Contestant(name, build, mark)
+
+
+def status_contestant(name: str, source: ModelSource, kind: str, batch_size: int = 16) -> Contestant:
+    """A model that answers with a word, by one of :data:`STATUS_PROTOCOLS` or as ``"vr-thinker"``."""
+
+    def build() -> Any:
+        if kind == ThinkerJudge.name:
+            return ThinkerJudge(source.open(), batch_size=batch_size)
+        return StatusJudge(source.open(), kind, batch_size=batch_size)
+
+    return Contestant(name, build, _mark(source, {"protocol": kind}))
 
 
 def parse_baseline(
@@ -152,20 +181,22 @@ def parse_baseline(
     options: Mapping[str, Any] | None = None,
     calibration: CalibrationBench | None = None,
     batch_size: int = 16,
+    wordings: Mapping[str, str] | None = None,
 ) -> list[Contestant]:
     """The contestants of one baseline.
 
     Args:
-        text: ``single-turn``, ``no-reasoning`` (of every judge given), ``normal``, ``abnormal``, ``random``, or
-            ``zero-shot=MODEL``, ``unified-aps=MODEL``, ``unified-video5=MODEL``.
+        text: ``single-turn``, ``no-reasoning`` (of every judge given), ``normal``, ``abnormal``, ``random``, or one of
+            :data:`WITH_MODEL` as ``NAME=MODEL``.
         judges: the judges given, by name.
         settings: of the judges.
         options: of local backends.
         calibration: where thresholds are set.
-        batch_size: of calibration.
+        batch_size: of calibration, and of the models that answer with a word.
+        wordings: files with the question of a UnifiedReward protocol, by the protocol's name.
 
     Raises:
-        ValueError: there is no such baseline, or its model is missing.
+        ValueError: there is no such baseline, its model is missing, or a wording cannot be used.
     """
     kind, _, model = text.partition("=")
     if kind in VARIANTS and not model:
@@ -176,10 +207,14 @@ def parse_baseline(
     if kind in WITH_MODEL and model:
         _, source = parse_source(f"x={model}", options=options)
         name = f"{source.short_name}, {kind}"
-        if kind == "zero-shot":
-            return [judge_contestant(name, source, settings)]
+        if kind in ("zero-shot", COMMON):
+            once = {"num_turns": 1} if kind == COMMON else {}
+            return [judge_contestant(name, source, {**(settings or {}), **once})]
         protocol = kind.removeprefix("unified-")
-        return [unified_contestant(name, source, protocol, calibration or CalibrationBench(), batch_size)]
+        if protocol in PROTOCOLS:
+            bench = calibration or CalibrationBench()
+            return [unified_contestant(name, source, protocol, bench, batch_size, (wordings or {}).get(protocol))]
+        return [status_contestant(name, source, kind, batch_size)]
     raise ValueError(
         f"no baseline {text!r}; there are {', '.join((*VARIANTS, *CONSTANTS))}, "
         f"{', '.join(f'{name}=MODEL' for name in WITH_MODEL)}"

@@ -41,7 +41,7 @@ def measure(
     }
     for name, values in readout_values(rows).items():
         metrics |= _score_metrics(name, values, rows, num_resamples)
-    metrics["not judged"] = share([r.score is None for r in rows])
+    metrics["not judged"] = share([r.score is None and r.status is None for r in rows])
     cells = [c for c in CELLS if any(r.cell == c for r in abnormal)]
     return EvaluationResult(
         bench=dict(bench),

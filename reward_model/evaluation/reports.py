@@ -16,7 +16,9 @@ from reward_model.evaluation.class_tables import (
     time_table,
     type_table,
 )
+from reward_model.evaluation.contestants import OFFICIAL
 from reward_model.evaluation.paired_tables import gain_table, readout_table, significance_table
+from reward_model.evaluation.protocols.choice import LEAST_RECALL, balanced, stronger_of_both
 from reward_model.evaluation.reliability_plot import plot_reliability
 from reward_model.evaluation.result import EvaluationResult
 from reward_model.evaluation.row import Row
@@ -31,22 +33,32 @@ def make_tables(results: Results, *, num_resamples: int = 1000) -> list[Table]:
     """Every table the results have something for, bench after bench.
 
     The paper's rows stand beside the main bench (Tables 1, S2, S3, S4), the hard bench (Figure 4) and benches whose
-    name begins with "vif" (Table S1).
+    name begins with "vif" (Table S1). A model asked in both ways has one more row, of the stronger; judges that lean to
+    one answer on the main bench are left out of the hard bench's table of recalls.
     """
     tables: list[Table] = []
     for bench, judges in results.items():
         if judges:
-            tables += _bench_tables(bench, judges, num_resamples)
+            tables += _bench_tables(bench, judges, results.get("main", {}), num_resamples)
     return [table for table in tables if table.groups[0]]
 
 
-def _bench_tables(bench: str, judges: dict[str, EvaluationResult], num_resamples: int) -> list[Table]:
+def _bench_tables(
+    bench: str, judges: dict[str, EvaluationResult], on_main: dict[str, EvaluationResult], num_resamples: int
+) -> list[Table]:
     rows = {name: rows_of(result) for name, result in judges.items()}
     tables, main = [], bench == "main"
     if bench != "hard":
-        tables.append(main_table(bench, judges, paper="Table 1" if main else "Table S1" if _is_vif(bench) else None))
+        both = {
+            f"{model}, stronger of both ({kind})": found
+            for model, (kind, found) in stronger_of_both(judges, OFFICIAL).items()
+        }
+        paper = "Table 1" if main else "Table S1" if _is_vif(bench) else None
+        tables.append(main_table(bench, {**judges, **both}, paper=paper))
     if any(len(r.recall_by_cell) > 1 for r in judges.values()):
-        tables.append(hard_table(bench, judges, paper=bench == "hard"))
+        kept, left_out = balanced(judges, on_main) if bench == "hard" else (judges, [])
+        note = f"Left out, one recall on main below {LEAST_RECALL:g}: {', '.join(left_out)}." if left_out else None
+        tables.append(hard_table(bench, kept, paper=bench == "hard", note=note))
     tables += [
         type_table(bench, judges, paper=main),
         kind_table(bench, judges),

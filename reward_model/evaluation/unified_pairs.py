@@ -2,8 +2,9 @@
 
 ``pair_score`` belongs to the 2.0 checkpoints, ``pair`` to the first generation, ``think_pair`` and ``flex_pair`` to the
 checkpoints of those names, which know nothing else. Number and order of the frames (eight of Video 1, then eight of
-Video 2, then one text), dimensions, scales and the form of the answer are the official protocols'; the sentences are
-ours. Models of every generation lean towards one position, so ask both orders and average.
+Video 2, then one text), dimensions, scales and the form of the answer are those of the public scripts; the sentences
+are ours, as in :mod:`reward_model.evaluation.unified_protocols`. Models of every generation lean towards one position,
+so ask both orders and average. No reader takes longer than a few passes over the answer.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ from typing import Any
 import numpy as np
 
 from reward_model.backends.base import Conversation, Message
-from reward_model.evaluation.unified_protocols import ScoreError, even_indices, stride_indices
+from reward_model.evaluation.unified_protocols import (
+    ScoreError,
+    even_indices,
+    last_answer,
+    repeated_indices,
+    squares,
+    stride_indices,
+)
 from reward_model.prompts import clean_line
-from reward_model.video import resize_frames
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+|nan|inf)"
-_BETTER = re.compile(r"\bvideo\s*([12])\s+is\s+better\b", re.IGNORECASE)
-_EQUAL = re.compile(r"\bequally\s+good\b", re.IGNORECASE)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_PREFERRED = re.compile(r"\b(?:video\s{0,3}([12])\s{1,3}is\s{1,3}better|equally\s{1,3}good)\b", re.IGNORECASE)
+_WINNER = re.compile(r"\W{0,4}video\s{0,3}([12])(?:\s{1,3}is\s{1,3}better)?\W{0,4}", re.IGNORECASE)
+_TRAILING_COMMA = re.compile(r",(?=\s{0,80}[}\]])")
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,9 @@ class PairProtocol:
     read: Callable[[str], PairAnswer]
 
     def show(self, frames: np.ndarray) -> np.ndarray:
-        """The frames of one video that are shown: (T, H, W, 3) uint8 -> (8, H', W', 3) uint8."""
+        """The frames of one video that are shown: (T, H, W, 3) uint8 -> (8 or fewer, H', W', 3) uint8."""
         shown = frames[self.pick(len(frames))]
-        return shown if self.frame_size is None else resize_frames(shown, (self.frame_size, self.frame_size))
+        return shown if self.frame_size is None else squares(shown, self.frame_size)
 
     def conversation(self, first: np.ndarray, second: np.ndarray, caption: str) -> Conversation:
         """The request about two videos, each as :meth:`show` returns it; ``first`` is Video 1."""
@@ -70,29 +77,24 @@ class PairProtocol:
 
 
 def read_sentence(text: str) -> PairAnswer:
-    """``pair``: "Video 1 is better", "Video 2 is better" or "equally good".
+    """``pair``: "Video 1 is better", "Video 2 is better" or "equally good"; the last such sentence is the conclusion.
 
     Raises:
-        ScoreError: the text says none of them, or several that disagree.
+        ScoreError: the text says none of them.
     """
-    said = {1.0 if number == "1" else 0.0 for number in _BETTER.findall(text)} | (
-        {0.5} if _EQUAL.search(text) else set()
-    )
-    if len(said) != 1:
-        raise ScoreError("the answer names both videos as better" if said else "the answer names no better video")
-    return PairAnswer(said.pop())
+    said = _PREFERRED.findall(text)
+    if not said:
+        raise ScoreError("the answer names no better video")
+    return PairAnswer({"1": 1.0, "2": 0.0, "": 0.5}[said[-1]])
 
 
 def read_thought(text: str) -> PairAnswer:
     """``think_pair``: the sentence between ``<answer>`` and ``</answer>``; what was thought before it does not count.
 
     Raises:
-        ScoreError: there is not exactly one such block, or it names no better video.
+        ScoreError: there is no such block, or it names no better video.
     """
-    found = _ANSWER.findall(text)
-    if len(found) != 1:
-        raise ScoreError(f"the answer holds {len(found)} complete <answer> blocks, expected one")
-    return read_sentence(found[0])
+    return read_sentence(last_answer(text))
 
 
 SHARE_AXES = ("Alignment Score", "Coherence Score", "Style Score")
@@ -109,7 +111,8 @@ def read_shares(text: str) -> PairAnswer:
 
 
 def _shares(axis: str, text: str) -> float:
-    line = rf"{re.escape(axis)}\s*(?:\([^)\n]*\))?\W*Video 1\W*?({_NUMBER})[\s.,;*]*Video 2\W*?({_NUMBER})"
+    pair = "".join(rf"\W{{0,24}}?Video {number}\W{{0,12}}?({_NUMBER})" for number in (1, 2))
+    line = rf"{re.escape(axis)}(?:\s{{0,8}}\([^)\n]{{0,40}}\))?{pair}"
     found = set(re.findall(line, text, re.IGNORECASE))
     if len(found) != 1:
         raise ScoreError(f"the answer states {axis!r} {'twice, differently' if found else 'for no pair of videos'}")
@@ -126,19 +129,27 @@ def read_flex(text: str) -> PairAnswer:
     Raises:
         ScoreError: there is no such object, or its winner is neither video.
     """
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        data = json.loads(text[start : end + 1], strict=False) if start >= 0 else None
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
+    start = text.find("{")
+    data = _first_object(text[start:]) if start >= 0 else None
+    if data is None:
         raise ScoreError("the answer is no complete JSON object")
-    winner = re.fullmatch(r"video\s*([12])", str(data.get("winner")).strip(), re.IGNORECASE)
+    winner = _WINNER.fullmatch(str(data.get("winner")))
     if winner is None:
         raise ScoreError(f"the winner is {data.get('winner')!r}, neither 'Video 1' nor 'Video 2'")
     categories = data.get("categories")
     axes = dict(filter(None, map(_category, categories if isinstance(categories, list) else [])))
     return PairAnswer(1.0 if winner[1] == "1" else 0.0, axes)
+
+
+def _first_object(text: str) -> dict[str, Any] | None:
+    """The JSON object a text begins with, whatever follows it; commas before a closing bracket are forgiven."""
+    for candidate in (text, _TRAILING_COMMA.sub("", text)):
+        try:
+            data, _ = json.JSONDecoder(strict=False).raw_decode(candidate)
+        except (ValueError, RecursionError):
+            continue
+        return data if isinstance(data, dict) else None
+    return None
 
 
 def _category(item: Any) -> tuple[str, float] | None:
@@ -189,13 +200,13 @@ PAIR_SCORE = PairProtocol(
         "Style Score:\n Video 1: X\n Video 2: Y\n\n"
         "Text Caption: [{caption}]"
     ),
-    max_new_tokens=1024,
+    max_new_tokens=4096,
     read=read_shares,
 )
 
 THINK_PAIR = PairProtocol(
     name="think_pair",
-    pick=even_indices,
+    pick=repeated_indices,
     frame_size=None,
     question=_SHOWN
     + (
@@ -212,7 +223,7 @@ THINK_PAIR = PairProtocol(
 
 FLEX_PAIR = PairProtocol(
     name="flex_pair",
-    pick=even_indices,
+    pick=repeated_indices,
     frame_size=None,
     question=_SHOWN
     + (

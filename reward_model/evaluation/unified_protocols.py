@@ -1,9 +1,11 @@
 """How UnifiedReward models (arXiv 2503.05236) are asked about one video, and how their answers become a number.
 
 ``aps`` belongs to the 2.0 checkpoints, ``video5`` to the first generation; neither is for the Think and Flex
-checkpoints, which compare pairs only (:mod:`reward_model.evaluation.unified_pairs`). Number and order of frames, the
-axes, their ranges, the labels of the caption and of the answer lines are the official protocol; the sentences around
-them are our own wording, so scores can differ a little from the official scripts'.
+checkpoints, which compare pairs only (:mod:`reward_model.evaluation.unified_pairs`). Number, order and size of the
+frames, the axes, their ranges, the labels of the caption and of the answer lines are those of the public scripts. The
+sentences around them are ours. The checkpoints were tuned on the scripts' sentences, so scores differ from those of the
+scripts by an amount that nobody has measured; :mod:`reward_model.evaluation.protocols.wording` puts the public
+sentences in their place.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import numpy as np
 
 from reward_model.backends.base import Conversation, Message
 from reward_model.prompts import clean_line
-from reward_model.video import resize_frames
+
+_TAG = re.compile(r"<(/?)(answer|think)>", re.IGNORECASE)
 
 
 class ScoreError(ValueError):
@@ -57,7 +60,7 @@ class Protocol:
         """
         shown = frames[self.pick(len(frames))]
         if self.frame_size is not None:
-            shown = resize_frames(shown, (self.frame_size, self.frame_size))
+            shown = squares(shown, self.frame_size)
         return (Message("user", (*shown, self.question.replace("{caption}", clean_line(caption)))),)
 
     def read(self, text: str) -> dict[str, float]:
@@ -91,22 +94,61 @@ def _line(axis: str) -> re.Pattern[str]:
 
 
 def stride_indices(num_frames: int, count: int = 16) -> list[int]:
-    """``int(i N / count)``: the official sampler of the 2.0 scripts; the last frame is never shown and short videos
-    repeat frames.
+    """``int(i N / count)``, as the public 2.0 scripts sample: the last frame is never shown, and a video shorter than
+    ``count`` is shown once through.
 
-    >>> stride_indices(81)[:3], stride_indices(81)[-1]
-    ([0, 5, 10], 75)
+    >>> stride_indices(81)[:3], stride_indices(81)[-1], stride_indices(3)
+    ([0, 5, 10], 75, [0, 1, 2])
     """
-    return [int(i * num_frames / count) for i in range(count)]
+    return list(dict.fromkeys(int(i * num_frames / count) for i in range(count)))
 
 
-def even_indices(num_frames: int) -> list[int]:
-    """Eight frames from the first to the last, evenly (our choice: the first generation's sampler is not documented).
+def even_indices(num_frames: int, count: int = 8) -> list[int]:
+    """From the first frame to the last, evenly, as the first generation's loader samples; a video shorter than
+    ``count`` is shown once through.
 
-    >>> even_indices(81)
-    [0, 11, 22, 34, 45, 57, 68, 80]
+    >>> even_indices(81), even_indices(3)
+    ([0, 11, 22, 34, 45, 57, 68, 80], [0, 1, 2])
     """
-    return [int(k) for k in np.linspace(0, num_frames - 1, 8)]
+    return list(dict.fromkeys(repeated_indices(num_frames, count)))
+
+
+def repeated_indices(num_frames: int, count: int = 8) -> list[int]:
+    """The same, but always ``count``, as the scripts of the Think and Flex checkpoints sample: short videos repeat
+    frames.
+
+    >>> repeated_indices(3)
+    [0, 0, 0, 0, 1, 1, 1, 2]
+    """
+    return [int(k) for k in np.linspace(0, num_frames - 1, count)]
+
+
+def squares(frames: np.ndarray, side: int) -> np.ndarray:
+    """(T, H, W, 3) uint8 -> (T, side, side, 3) uint8, bicubic as PIL's ``resize`` does it for the first generation."""
+    from PIL import Image
+
+    size = (side, side)
+    return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in frames])
+
+
+def last_answer(text: str) -> str:
+    """What the last complete ``<answer>`` block says after the thinking; a block quoted while thinking is none.
+
+    Raises:
+        ScoreError: there is no such block.
+    """
+    begun: int | None = None
+    said: str | None = None
+    for tag in _TAG.finditer(text):
+        if tag[2].lower() == "think":
+            begun = said = None
+        elif not tag[1]:
+            begun = tag.end()
+        elif begun is not None:
+            said, begun = text[begun : tag.start()].strip(), None
+    if said is None:
+        raise ScoreError("the answer holds no complete <answer> block")
+    return said
 
 
 APS = Protocol(
@@ -124,7 +166,7 @@ APS = Protocol(
         "Alignment Score (1-5): X\nPhysics Score (1-5): Y\nStyle Score (1-5): Z\n\n"
         "Text Caption: [{caption}]"
     ),
-    max_new_tokens=1024,
+    max_new_tokens=4096,
     axes=("Alignment Score", "Physics Score", "Style Score"),
     low=1,
     high=5,

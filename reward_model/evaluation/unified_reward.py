@@ -1,4 +1,4 @@
-"""UnifiedReward's official point protocols over any backend, one number per video (F-74)."""
+"""UnifiedReward's point protocols over any backend, one number per video (F-74)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from reward_model.backends.base import Backend, Completion, Conversation, Sampling
+from reward_model.evaluation.protocols.wording import wording_origin
 from reward_model.evaluation.unified_pairs import PairProtocol
 from reward_model.evaluation.unified_protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.video import VideoError, load_video
@@ -33,7 +34,7 @@ class UnifiedScore:
 
 
 class UnifiedReward:
-    """Scores videos with a UnifiedReward checkpoint; greedy, as the official scripts.
+    """Scores videos with a UnifiedReward checkpoint, greedily, asked as the public scripts ask but in our sentences.
 
     Checkpoints on Qwen3-VL run in :class:`~reward_model.backends.local.LocalBackend`, the others behind an
     OpenAI-compatible server. The scalar is the mean of the axes, each brought from its range to [0, 1]; the overall
@@ -41,7 +42,8 @@ class UnifiedReward:
 
     Args:
         backend: who answers.
-        protocol: ``"aps"`` for 2.0 checkpoints, ``"video5"`` for the first generation, or one of your own.
+        protocol: ``"aps"`` for 2.0 checkpoints, ``"video5"`` for the first generation, or one of your own, such as
+            :func:`~reward_model.evaluation.protocols.wording.with_wording` makes.
         batch_size: videos asked about at once; None: all.
 
     Example:
@@ -116,9 +118,10 @@ class UnifiedReward:
 
 
 def describe(backend: Backend, protocol: Protocol | PairProtocol) -> dict[str, Any]:
-    """Provenance of the model, the protocol, and the first eight digits of its wording's SHA-256."""
+    """Provenance of the model, the protocol, the first eight digits of its wording's SHA-256, and whose words."""
     wording = sha256(protocol.question.encode()).hexdigest()[:8]
-    return {**backend.describe(), "protocol": protocol.name, "wording": wording}
+    origin = wording_origin(protocol)
+    return {**backend.describe(), "protocol": protocol.name, "wording": wording, "wording_origin": origin}
 
 
 def ask_in_batches(

@@ -23,9 +23,9 @@ import numpy as np
 
 from reward_model.backends.base import Conversation, Message
 
-WORDINGS = ("paper", "compact")
-#: Raised by hand when the meaning of a wording changes; the hash follows every edit.
-REVISION = 1
+#: Of each wording, raised by hand when its meaning changes; the hash follows every edit.
+REVISIONS = {"paper": 2, "compact": 1}
+WORDINGS = tuple(REVISIONS)
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -144,4 +144,4 @@ def load_prompts(name: str = "paper") -> PromptSet:
     entries = sorted((f for f in folder.iterdir() if f.name.endswith(".txt")), key=lambda f: f.name)
     texts = {f.name.removesuffix(".txt"): f.read_text(encoding="utf-8").removesuffix("\n") for f in entries}
     digest = sha256("\0".join(f"{key}\0{text}" for key, text in texts.items()).encode()).hexdigest()[:8]
-    return PromptSet(name=name, version=f"{name}-{REVISION}+{digest}", texts=texts)
+    return PromptSet(name=name, version=f"{name}-{REVISIONS[name]}+{digest}", texts=texts)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from reward_model.prompts import PromptSet, clean_line, fill
-from reward_model.schema import Anomaly
+from reward_model.schema import Anomaly, FrameRange
 
 
 def scan_hint(prompts: PromptSet, anomalies: Sequence[Anomaly]) -> str:
@@ -27,7 +27,11 @@ def scan_hint(prompts: PromptSet, anomalies: Sequence[Anomaly]) -> str:
 
 
 def zoom_hint(prompts: PromptSet, anomalies: Sequence[Anomaly], num_frames: int) -> str:
-    """The hint of turn two, a clip of ``num_frames`` frames: errors and reference boxes by frame of the clip."""
+    """The hint of turn two, a clip of ``num_frames`` frames: errors and reference boxes by frame of the clip.
+
+    Fig. S4 calls the whole clip the time region, for its clips are cut to the annotated range. Where this one is wider
+    than some range (the least number of frames, several anomalies in one clip), the range of each counts instead.
+    """
     return _hint(prompts, "hint_zoom", anomalies, num_frames=num_frames)
 
 
@@ -55,11 +59,14 @@ def _hint(prompts: PromptSet, branch: str, anomalies: Sequence[Anomaly], num_fra
         raise ValueError(
             f"the wording {prompts.name!r} has no {name}.txt; use load_prompts('paper') to synthesise reasoning"
         )
-    values = {
+    values = {"last_frame": str(num_frames - 1)}
+    if branch == "hint_zoom" and anomalies:
+        whole = all(a.frames == FrameRange(0, num_frames - 1) for a in anomalies)
+        values["region_hint"] = fill(prompts.texts["hint_region_clip" if whole else "hint_region_part"], values)
+    values |= {
         "error_description": describe_errors(anomalies),
         "bbox_hint_str": describe_boxes(anomalies),
         "snippet_length": str(num_frames),
-        "last_frame": str(num_frames - 1),
         "hint_tail": prompts.texts["hint_tail"],
     }
     return fill(prompts.texts[name], values) + "\n"

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Literal
 
 from reward_model.backends.base import Conversation, Message
-from reward_model.prompts import clean_line, clean_text, fill
+from reward_model.prompts import clean_line, clean_text, fill, load_prompts
 from reward_model.prompts.hints import describe_errors
 from reward_model.schema import Anomaly
 
@@ -44,6 +44,7 @@ class VerificationPrompts:
             "segment_id": clean_line(segment_id),
             "video_id": clean_line(video_id),
             "gt_error_str": describe_errors(truth),
+            "types_block": self.texts["types_block"],
             # A fence inside the report would end it early.
             "full_analysis_str": clean_text(analysis).replace(FENCE, "---"),
         }
@@ -56,5 +57,7 @@ def load_verification() -> VerificationPrompts:
     folder = files(__package__) / "verify"
     entries = sorted((f for f in folder.iterdir() if f.name.endswith(".txt")), key=lambda f: f.name)
     texts = {f.name.removesuffix(".txt"): f.read_text(encoding="utf-8").removesuffix("\n") for f in entries}
+    # The teacher and the reviewer are told the same of the five types (B.2).
+    texts["types_block"] = load_prompts("paper").texts["types_block"]
     digest = sha256("\0".join(f"{key}\0{text}" for key, text in texts.items()).encode()).hexdigest()[:8]
     return VerificationPrompts(f"verify+{digest}", texts)

@@ -269,7 +269,7 @@ def test_a_frame_is_the_same_in_any_selection(rows, time_kind, picture):
 # --- question and answer ---------------------------------------------------------------------------------------------
 
 
-def test_answers_are_read_by_the_official_parser_to_the_nearest_step():
+def test_answers_are_read_by_the_parser_of_the_protocol_to_the_nearest_step():
     for alignment, physics, style in ((1, 5, 3.2), (2.0, 1.04, 4.99), (4.25, 3.3, 1)):
         read = APS.read(write_answer(Scores(alignment, physics, style)))
         told = [1 + 4 * read[axis] for axis in APS.axes]
@@ -294,7 +294,7 @@ def test_question_captions_and_scores_are_a_token_a_piece(rows):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_training_asks_as_the_official_protocol_does(rows):
+def test_training_asks_as_the_protocol_does(rows):
     for row in rows[:5]:
         [asked] = make_example(row, side=48).conversation
         [official] = APS.conversation(video_of(row), prompt_of(row))

@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -129,7 +130,7 @@ def test_a_served_model_scores_each_video_by_its_own_frames_and_prompt(server):
     assert scores == pytest.approx([(v / 255 + 0.5 + 0.5) / 3 for v in levels], abs=1e-4)
     assert isinstance(reward, Reward) and len(server.requests) == 3
     for images, text, body in server.requests:
-        assert images.shape == (16, 8, 12, 3) and body["temperature"] == 0 and body["max_tokens"] == 1024
+        assert images.shape == (16, 8, 12, 3) and body["temperature"] == 0 and body["max_tokens"] == 4096
         caption = {1.0: "a sun", 0.0: "a cave", 0.2: "dusk"}[round(float(images.mean()), 3)]
         assert text.endswith(f"Text Caption: [{caption}]")
 
@@ -395,7 +396,17 @@ FLEX = {"categories": [{"name": "A", "dims": [{"score_1": 6, "score_2": 4}, {"sc
         ("pair", "Looking at both, video 2 is better than video 1.", 0.0),
         ("pair_score", SHARES.format(0.4736, 0.5264), (0.4736 + 0.5 + 0.2) / 3),
         ("pair_score", SHARES.format(0.6, 0.41), (0.6 / 1.01 + 0.5 + 0.2) / 3),
+        ("pair", "Video 1 is better in colour. Overall, Video 2 is better.", 0.0),
+        ("pair", "Video 1 is better in colour. Overall, both are equally good.", 0.5),
+        ("pair_score", SHARES.format(0.6, 0.4).replace(" Video", "- Video"), (0.6 + 0.5 + 0.2) / 3),
         ("think_pair", "<think>Video 2 is better at first\n</think>\n<answer>Video 1 is better</answer>", 1.0),
+        (
+            "think_pair",
+            "<think>I may write <answer>Video 1 is better</answer>.</think><answer> Video 2 is better.</answer>",
+            0.0,
+        ),
+        ("flex_pair", json.dumps({**FLEX, "winner": "Video 2"}) + "\n} That is all.", 0.0),
+        ("flex_pair", '{"categories": [], "winner": "Video 1 is better",}', 1.0),
         ("flex_pair", "```json\n" + json.dumps({**FLEX, "winner": "Video 2"}) + "\n```", 0.0),
     ],
 )
@@ -414,14 +425,15 @@ def test_points_of_a_flex_answer_are_axes():
     [
         ("pair", "Hard to say.", "names no better video"),
         ("pair", "Video 1 is not better than Video 2.", "names no better video"),
-        ("pair", "Video 1 is better. No, Video 2 is better.", "names both"),
         ("pair_score", SHARES.format(0.7, 0.7), "0.7 and 0.7; two shares"),
         ("pair_score", SHARES.format(-0.2, 1.2), "-0.2 and 1.2; two shares"),
         ("pair_score", SHARES.format("nan", 0.5), "two shares"),
         ("pair_score", SHARES.format("x", 0.5), "states 'Alignment Score' for no pair"),
         ("pair_score", SHARES.format(0.4, 0.6) + "\n" + SHARES.format(0.3, 0.7), "'Alignment Score' twice"),
-        ("think_pair", "<think>Video 1 is better</think>", "0 complete <answer> blocks"),
-        ("think_pair", "<answer>Video 1 is better</answer><answer>Video 1 is better</answer>", "2 complete"),
+        ("pair_score", SHARES.format(0.4, 0.6).replace("Video 2", "Video 3"), "for no pair"),
+        ("think_pair", "<think>Video 1 is better</think>", "no complete <answer> block"),
+        ("think_pair", "<think><answer>Video 1 is better</answer></think>", "no complete <answer> block"),
+        ("think_pair", "<answer>Neither</answer>", "names no better video"),
         ("flex_pair", '{"winner": "Video 1"', "no complete JSON"),
         ("flex_pair", '{"winner": "both"}', "winner is 'both'"),
         ("flex_pair", '{"a":' * 100_000 + "}", "no complete JSON"),
@@ -432,9 +444,47 @@ def test_unusable_answers_about_pairs_are_errors(protocol, text, words):
         unified_pairs.PAIR_PROTOCOLS[protocol].read(text)
 
 
+@pytest.mark.parametrize("protocol", unified_pairs.PAIR_PROTOCOLS)
+def test_no_answer_takes_long_to_read(protocol):
+    pieces = [
+        "Alignment Score",
+        "Alignment Score:" + " " * 30,
+        "Video 1: ",
+        "<answer>",
+        "equally ",
+        '{"a": ',
+        ", ",
+        "(",
+    ]
+    for piece in pieces:
+        text = piece * (200_000 // len(piece))
+        started = time.perf_counter()
+        with pytest.raises(ScoreError):
+            unified_pairs.PAIR_PROTOCOLS[protocol].read(text)
+        assert time.perf_counter() - started < 1, f"{piece!r} repeated"
+
+
 def test_frames_of_a_pair_are_picked_as_the_protocols_do():
     video = np.arange(81, dtype=np.uint8)[:, None, None, None].repeat(3, -1)
     picked = {name: p.show(video)[:, 0, 0, 0].tolist() for name, p in unified_pairs.PAIR_PROTOCOLS.items()}
     assert picked["pair_score"] == [0, 10, 20, 30, 40, 50, 60, 70]
     assert picked["think_pair"] == picked["flex_pair"] == [0, 11, 22, 34, 45, 57, 68, 80]
     assert unified_pairs.PAIR.show(video).shape == (8, 512, 512, 3)
+
+
+def test_a_short_video_is_shown_once_through_but_for_the_scripts_that_repeat():
+    video = np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(3, -1)
+    picked = {name: p.show(video)[:, 0, 0, 0].tolist() for name, p in unified_pairs.PAIR_PROTOCOLS.items()}
+    assert picked["pair"] == picked["pair_score"] == [0, 1, 2, 3, 4]
+    assert picked["think_pair"] == picked["flex_pair"] == [0, 0, 1, 1, 2, 2, 3, 4]
+    for name, pick in (("aps", 16), ("video5", 8)):
+        protocol = unified_protocols.PROTOCOLS[name]
+        assert protocol.pick(5) == [0, 1, 2, 3, 4]
+        for frames in (pick, pick + 1, 81):
+            assert len(set(protocol.pick(frames))) == pick
+
+
+def test_the_first_generation_is_shown_bicubic_squares():
+    picture = np.random.default_rng(0).integers(0, 256, (1, 30, 40, 3), np.uint8)
+    [shown] = unified_pairs.PAIR.show(picture)
+    np.testing.assert_array_equal(shown, np.asarray(Image.fromarray(picture[0]).resize((512, 512))))

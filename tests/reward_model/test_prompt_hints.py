@@ -28,7 +28,7 @@ def test_each_branch_says_its_own():
     assert "as if you had been told nothing" in abnormal and "told nothing" not in normal
     assert "found it normal" in normal
     clip = zoom_hint(PROMPTS, [ANOMALY], 4)
-    assert "every one of the 4 frames" in clip and "Frame 0 to Frame 3" in clip and "told nothing" in clip
+    assert "every one of the 4 frames" in clip and "told nothing" in clip
     assert '"Frame 2": [[10, 20, 30, 40], [50, 60, 70, 80]]' in clip
     assert "every one of the" not in zoom_hint(PROMPTS, [], 4)
 

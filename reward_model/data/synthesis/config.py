@@ -22,8 +22,8 @@ class RuleConfig:
         temporal_iou, spatial_iou: an anomaly matches strictly above these (F-31).
         one_to_one: an answer must not list anomalies beyond the annotated ones.
         boundary: also ask :func:`~reward_model.data.synthesis.rule_check.boundary_check` of every window.
-        zoom_window: what a clip's time region is compared with: the ``"annotated"`` range, or ``"either"``, which also
-            accepts the whole clip, as Fig. S4 tells the teacher to write (F-20).
+        zoom_window: what a clip's time region is compared with: the ``"annotated"`` range (B.2), or ``"either"``, which
+            also accepts the whole clip where the clip is wider than the range.
         check_frames: every frame has its own paragraph (F-24); off for wordings that ask for less.
         max_rounds: answers a sample may try (F-32).
         salient_rounds: a match up to this round is salient, a later one is not.
@@ -34,7 +34,7 @@ class RuleConfig:
     spatial_iou: float = 0.5
     one_to_one: bool = True
     boundary: bool = False
-    zoom_window: Literal["annotated", "either"] = "either"
+    zoom_window: Literal["annotated", "either"] = "annotated"
     check_frames: bool = True
     max_rounds: int = MAX_ROUNDS
     salient_rounds: int = 3
@@ -62,7 +62,8 @@ class AskConfig:
         crop: one clip over the hull of all windows if it fits ``max_zoom_frames``, or one per window (G-26).
         normal_window_s: shortest and longest random clip of a normal video, in seconds (F-36).
         frame_size: side of the square each frame is resized to; None shows frames as they are.
-        max_crops: enlarged parts shown after the frames of an abnormal clip (G-14); 0 shows none.
+        max_crops: enlarged parts shown after the frames of an abnormal clip, as in 3.1, which gives no number; 0 shows
+            none.
         temperature, top_p, max_new_tokens: how answers are drawn.
         judge_max_tokens: limit of the reviewer's answer; models that think first need room for it.
         call_attempts: how often a call is made that brings no answer; also how many answers of one round the token
@@ -78,7 +79,7 @@ class AskConfig:
     crop: Literal["hull", "per_window"] = "hull"
     normal_window_s: tuple[float, float] = (0.25, 1.0)
     frame_size: int | None = None
-    max_crops: int = 0
+    max_crops: int = 8
     temperature: float = 1.0
     top_p: float = 0.95
     max_new_tokens: int = 16384

@@ -18,7 +18,7 @@ from reward_model.data.cot import TURN_NUMBER
 from reward_model.data.synthesis.config import AskConfig
 from reward_model.data.synthesis.loop import LoadVideo
 from reward_model.data.synthesis.noise import Noise, spoil_report, spoil_text
-from reward_model.data.synthesis.rule_check import boundary_check, covers_clip
+from reward_model.data.synthesis.rule_check import boundary_check
 from reward_model.data.synthesis.tasks import Task, conversation
 from reward_model.parsing import ParseError, format_report, parse_turn
 from reward_model.prompts.verification import FENCE
@@ -125,17 +125,15 @@ def agrees(answer: str, task: Task) -> bool:
         return False
     left = list(task.truth)
     for pred in report.anomalies:
-        partner = next((t for t in left if _same(pred, t, task)), None)
+        partner = next((t for t in left if _same(pred, t, zoom=task.turn == "zoom")), None)
         if partner is None:
             return False
         left.remove(partner)
     return not left
 
 
-def _same(pred: Anomaly, truth: Anomaly, task: Task) -> bool:
-    zoom = task.turn == "zoom"
+def _same(pred: Anomaly, truth: Anomaly, *, zoom: bool) -> bool:
     in_time = boundary_check(pred.frames, truth.frames, min_overlap=None if zoom else 0.85)
-    in_time |= zoom and covers_clip(pred.frames, len(task.indices))
     named = not truth.objects or any(_plain(o) in _plain(f"{pred.reason} {pred.region}") for o in truth.objects)
     return pred.type == truth.type and in_time and named and _plain(pred.reason) == _plain(truth.reason)
 
