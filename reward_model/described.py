@@ -101,8 +101,8 @@ def _literals(hint: Any) -> tuple[Any, ...]:
 def _kind(hint: Any) -> str:
     if hint is type(None):
         return "null"
-    if get_origin(hint) is Literal:
-        return ", ".join(map(str, get_args(hint)))
+    if choices := _literals(hint):
+        return ", ".join("null" if c is None else str(c) for c in choices)
     if get_args(hint) and get_origin(hint) not in (list, tuple, dict):
         return " or ".join(map(_kind, get_args(hint)))
     names = {str: "text", int: "whole number", float: "number", bool: "true or false"}

@@ -41,9 +41,7 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
     Raises:
         CheckpointError: its state file is gone: without this, the run would quietly go on from an older one.
     """
-    numbered = [
-        (int(m[1]), p) for p in output_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(p.name)) and p.is_dir()
-    ]
+    numbered = [(n, p) for p in output_dir.glob("checkpoint-*") if (n := _number(p.name)) >= 0 and p.is_dir()]
     if not numbered:
         return None
     folder = max(numbered)[1]

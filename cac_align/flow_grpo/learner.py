@@ -275,11 +275,8 @@ class Learner:
         if self._deepspeed:
             found["optimizer"] = files.shard_layout(self._inner)
         else:
-            found["optimizer"] = {
-                f"{name}/{key}": () if key == "step" else shape
-                for name, shape in shapes.items()
-                for key in files.MOMENTS
-            }
+            moments = [(n, key, shape) for n, shape in shapes.items() for key in files.MOMENTS]
+            found["optimizer"] = {f"{n}/{key}": () if key == "step" else shape for n, key, shape in moments}
         return found
 
     def own_tensors(self) -> dict[str, dict[str, torch.Tensor]]:

@@ -52,7 +52,7 @@ def drop_first(values):
 
 
 def spoil(values):
-    values[max(values)][0] = float("nan")
+    values[max(values)].fill_(float("nan"))
 
 
 def reshape(values):
@@ -70,9 +70,7 @@ def test_a_part_that_is_missing_or_cut_is_named(copied, name, digests):
     path = folder / f"{name}.safetensors"
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(
-        CheckpointError, match=rf"{name}.safetensors' is damaged: it is missing.*go on from checkpoint-1"
-    ):
+    with pytest.raises(CheckpointError, match=rf"{name}.safetensors' is damaged: it is missing.*from checkpoint-1"):
         trainer.resume(folder)
     for cut in (b"", whole[:7], whole[: len(whole) // 2], whole[:-1], b'\x10\0\0\0\0\0\0\0{"a": [1, 2, 3] }'):
         path.write_bytes(cut)
@@ -126,7 +124,7 @@ def test_a_state_that_does_not_fit_is_named(copied, changes, said):
 def test_a_state_that_is_no_json_is_named(copied, text):
     folder, trainer = copied
     (folder / "grpo_state.json").write_text(text)
-    with pytest.raises(CheckpointError, match="grpo_state.json' is damaged"):
+    with pytest.raises(CheckpointError, match=r"grpo_state\.json' is damaged"):
         trainer.resume(folder)
 
 
