@@ -2,8 +2,9 @@
 
 A folder ``checkpoint-N`` holds ``lora``, ``optimizer``, ``ema`` (and ``old`` for nft) by parameter name, the random
 states of every process (under DeepSpeed also its share of the optimiser), and ``grpo_state.json`` with counters,
-schedule, settings, the fingerprint of the sigma schedule and the evaluations. It is written beside its place and
-renamed at the end. Nothing in it is pickled, so a folder from elsewhere can hold wrong numbers but no code.
+schedule, settings, the fingerprint of the sigma schedule, the evaluations and a digest of every file. It is written
+beside its place and renamed at the end. Nothing in it is pickled, so a folder from elsewhere can hold wrong numbers but
+no code; every part is demanded and looked at before the run goes on (:mod:`~cac_align.flow_grpo.checkpoint_checks`).
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from cac_align.flow_grpo.checkpoint_checks import (
+    MOMENTS,
+    Layout,
+    Tensors,
+    check_counters,
+    check_file,
+    check_tensors,
+    damaged,
+    digest,
+    newest_checkpoint,
+    read_state,
+)
+from cac_align.flow_grpo.older_runs import as_meant
 from reward_model.training.grpo_state import STATE_FILE, CheckpointError, find_checkpoints, last_checkpoint
-from reward_model.training.guards import safetensors_fault
 
 log = logging.getLogger(__name__)
 
-__all__ = ["CheckpointError", "last_checkpoint", "read_checkpoint", "save_checkpoint"]
-
-#: State of AdamW per parameter.
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-Tensors = dict[str, torch.Tensor]
+__all__ = ["CheckpointError", "last_checkpoint", "newest_checkpoint", "read_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(
@@ -65,9 +74,12 @@ def save_checkpoint(
     except OSError as error:
         fault = f"{error}"
     accelerator.wait_for_everyone()
-    if not fault:
-        fault = _write(accelerator, partial, parts, own or {}, {**state, "step": step}) or ""
+    fault = fault or _write(accelerator, partial, parts, own or {}) or ""
     faults = [f for f in _gather(accelerator, fault) if f]
+    if not faults and main:
+        names = {"parts": sorted(parts), "own_parts": sorted(own or {})}
+        fault = _write_state(partial, {**state, "step": step, **names}) or ""
+        faults = [fault] if fault else []
     if not faults and main:
         try:
             shutil.rmtree(final, ignore_errors=True)
@@ -89,9 +101,17 @@ def save_checkpoint(
 
 
 def read_checkpoint(
-    folder: Path, expected: Mapping[str, Any], process: int, processes: int = 1
+    folder: Path,
+    expected: Mapping[str, Any],
+    process: int,
+    processes: int = 1,
+    *,
+    layout: Layout,
+    counters: Mapping[str, Any],
+    ema_every: int = 0,
 ) -> tuple[dict[str, Tensors], dict]:
-    """The parts and the state of a checkpoint, once it is seen to belong to this run; random states are restored.
+    """The parts and the state of a checkpoint, once it is seen to belong to this run and to be whole; random states are
+    restored.
 
     Args:
         folder: ``checkpoint-N``.
@@ -99,39 +119,59 @@ def read_checkpoint(
         process: whose random state is restored. With another number of processes than before there may be none: the
             samples of a run depend on seeds alone, so that is logged and nothing more.
         processes: there are. State that each process keeps for itself can only be read by as many.
+        layout: names and shapes of the tensors of every part that is read (:meth:`.Learner.layout`).
+        counters: those of a fresh run, as :meth:`.Learner.counters` has them: the form of what is read.
+        ema_every: updates between two averagings, 0 without an average.
 
     Raises:
-        CheckpointError: it belongs to another run, or a file is damaged.
+        CheckpointError: it belongs to another run, or a file is damaged; the message says which and what to do.
     """
-    from safetensors.torch import load_file
-
-    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    wrong = [f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in _plain(expected).items() if state.get(k) != v]
+    state = read_state(folder)
+    meant = as_meant(state)
+    wrong = [f"{k} was {meant.get(k)!r} and is now {v!r}" for k, v in _plain(expected).items() if meant.get(k) != v]
     if wrong:
         raise CheckpointError(
             f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
         )
-    parts: dict[str, Tensors] = {}
-    own = state.get("own_parts", [])
+    check_counters(folder, state, _plain(counters), ema_every)
+    own = state.get("own_parts") or []
     if own and state["num_processes"] != processes:
         raise CheckpointError(
             f"{str(folder)!r} was written by {state['num_processes']} processes under DeepSpeed, which divides "
             f"its state among them; go on with as many, not {processes}"
         )
-    for name, file in [*((n, n) for n in state["parts"]), *((n, f"{n}_{process}") for n in own)]:
-        path = folder / f"{file}.safetensors"
-        fault = "it is missing" if not path.is_file() else safetensors_fault(path)
-        if fault:
-            raise CheckpointError(
-                f"{str(path)!r} is damaged: {fault}. Delete {folder.name} to go on from the one before"
-            )
-        parts[name] = load_file(path)
-    mine = folder / f"random_{process}.safetensors"
-    if mine.is_file():
-        _restore_random(load_file(mine), json.loads((folder / f"random_{process}.json").read_text(encoding="utf-8")))
+    if missing := sorted(set(layout) - {*state["parts"], *own}):
+        raise damaged(folder / STATE_FILE, f"'parts' lacks {missing[0]!r}")
+    parts: dict[str, Tensors] = {}
+    for name in layout:
+        path = folder / f"{name}_{process}.safetensors" if name in own else folder / f"{name}.safetensors"
+        parts[name] = _load(path, state)
+        # AdamW has no state before its first update; in fp16 every update so far may have overflowed.
+        none_yet = name == "optimizer" and (not state["updates"] or (state.get("scaler") and not parts[name]))
+        check_tensors(path, parts[name], {} if none_yet and name not in own else layout[name], exact=name not in own)
+    if process < state["num_processes"]:
+        tensors = _load(folder / f"random_{process}.safetensors", state)
+        path = folder / f"random_{process}.json"
+        check_file(path, state)
+        try:
+            _restore_random(tensors, json.loads(path.read_text(encoding="utf-8")))
+        except Exception as error:
+            # torch, numpy and random each refuse a state that is none in a way of their own.
+            raise damaged(path, f"it holds no random state ({type(error).__name__}: {error})") from error
     else:
         log.warning("%s has no random state of process %d; it was written by fewer processes", folder.name, process)
     return parts, state
+
+
+def _load(path: Path, state: Mapping[str, Any]) -> Tensors:
+    from safetensors.torch import load_file
+
+    check_file(path, state)
+    try:
+        return load_file(path)
+    except Exception as error:
+        # A file that is cut, or whose header was changed, is refused by safetensors in a dozen ways.
+        raise damaged(path, f"{error}") from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> Tensors:
@@ -147,12 +187,13 @@ def restore_optimizer(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter], saved: Tensors
 ) -> None:
     """Puts :func:`optimizer_tensors` back, onto the parameters' devices and shards."""
+    if not saved:
+        return  # before the first update
     for name, parameter in parameters.items():
-        entries = {key: saved[f"{name}/{key}"] for key in MOMENTS if f"{name}/{key}" in saved}
-        if entries:
-            optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else like(value, parameter) for key, value in entries.items()
-            }
+        entries = {key: saved[f"{name}/{key}"] for key in MOMENTS}
+        optimizer.state[parameter] = {
+            key: value.clone() if key == "step" else like(value, parameter) for key, value in entries.items()
+        }
 
 
 def shard_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
@@ -173,6 +214,11 @@ def restore_shard(optimizer: torch.optim.Optimizer, saved: Tensors) -> None:
         entries = {key: saved[f"{number}/{key}"] for key in MOMENTS if f"{number}/{key}" in saved}
         if entries:
             optimizer.state[share] = {k: v.clone() if k == "step" else v.to(share.device) for k, v in entries.items()}
+
+
+def shard_layout(optimizer: torch.optim.Optimizer) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of :func:`shard_tensors` that a checkpoint must have at least."""
+    return {k: tuple(v.shape) for k, v in shard_tensors(optimizer).items() if not k.endswith("/step")}
 
 
 def _shares(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -197,9 +243,7 @@ def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
-def _write(
-    accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors], state: Mapping[str, Any]
-) -> str | None:
+def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors]) -> str | None:
     """This process's files; the reason if they cannot be written."""
     from safetensors.torch import save_file
 
@@ -213,11 +257,19 @@ def _write(
         if accelerator.is_main_process:
             for name, content in parts.items():
                 save_file(content, folder / f"{name}.safetensors")
-            names = {"parts": sorted(parts), "own_parts": sorted(own)}
-            text = json.dumps({**_plain(state), **names}, indent=2, allow_nan=False)
-            (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
     except Exception as error:
         # What safetensors and the file system raise on a full disk differs by version; all end the same way.
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _write_state(folder: Path, state: Mapping[str, Any]) -> str | None:
+    """The state, with a digest of every file that is there; the reason if it cannot be written."""
+    try:
+        digests = {path.name: digest(path) for path in sorted(folder.iterdir())}
+        text = json.dumps({**_plain(state), "digests": digests}, indent=2, allow_nan=False)
+        (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
 

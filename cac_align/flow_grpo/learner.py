@@ -114,11 +114,13 @@ class Learner:
             release()
 
     @torch.no_grad()
-    def follow(self, step: int) -> None:
-        """After step ``step`` the sampling policy of nft moves towards the trained one; other objectives have none."""
+    def follow(self) -> None:
+        """After a step the sampling policy of nft moves towards the trained one, by the number of updates done;
+        other objectives have none.
+        """
         if self.old is None:
             return
-        keep = old_policy_decay(step, self.config.nft_decay)
+        keep = old_policy_decay(self.updates, self.config.nft_decay)
         for old, new in zip(self.old, self.parameters.values(), strict=True):
             old.mul_(keep).add_(new.detach(), alpha=1 - keep)
 
@@ -261,6 +263,21 @@ class Learner:
             if values is not None:
                 parts[name] = {k: files.whole(v) for k, v in zip(self.parameters, values, strict=True)}
         return parts
+
+    def layout(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Names and shapes of :meth:`tensors` after the first update, to hold a checkpoint against."""
+        shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        found = {"lora": shapes}
+        if self.ema is not None:
+            found["ema"] = shapes
+        if self.old is not None:
+            found["old"] = shapes
+        if self._deepspeed:
+            found["optimizer"] = files.shard_layout(self._inner)
+        else:
+            moments = [(n, key, shape) for n, shape in shapes.items() for key in files.MOMENTS]
+            found["optimizer"] = {f"{n}/{key}": () if key == "step" else shape for n, key, shape in moments}
+        return found
 
     def own_tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """What a checkpoint keeps for each process: DeepSpeed's share of the optimiser."""

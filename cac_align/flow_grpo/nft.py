@@ -68,7 +68,8 @@ def old_policy_decay(step: int, kind: int = 1) -> float:
     """How much of the old policy stays at an update: old <- decay * old + (1 - decay) * new.
 
     Args:
-        step: updates done.
+        step: gradient updates done, as DiffusionNFT counts; with two updates a round it moves twice as fast as the
+            rounds.
         kind: 0: none; 1: min(step / 1000, 0.5); 2: none until step 75, then up to 0.999.
     """
     if kind == 0:

@@ -11,13 +11,30 @@ from cac_align.flow_grpo.divergence import velocity_divergence
 from cac_align.flow_grpo.lora import weights_of
 from cac_align.flow_grpo.nft import nft_loss, noised, optimality
 from cac_align.flow_grpo.replay import Replay, StepLoss
+from cac_align.flow_grpo.schedule import read_schedule
 from cac_align.flow_grpo.seeds import derive_seed
 
 
-def forward_sigmas(seeds: Sequence[int], number: int) -> torch.Tensor:
-    """The noise level of the number-th training pass of each video, (R,) float32 in (0, 1): a function of its seed."""
-    values = [derive_seed(seed, "nft sigma", number) % 2**24 for seed in seeds]
-    return (torch.tensor(values, dtype=torch.float32) + 0.5) / 2**24
+def forward_sigmas(seeds: Sequence[int], number: int, levels: Sequence[float] | None = None) -> torch.Tensor:
+    """The noise level of the number-th training pass of each video, (R,) float32 in (0, 1]: a function of its seed.
+
+    Args:
+        seeds: of the videos.
+        number: of the pass, from 0.
+        levels: of the sampling schedule, as DiffusionNFT trains them: each video goes through them in an order of its
+            own and meets none twice before it has met all. None: uniform in (0, 1).
+    """
+    if levels is None:
+        values = [derive_seed(seed, "nft sigma", number) % 2**24 for seed in seeds]
+        return (torch.tensor(values, dtype=torch.float32) + 0.5) / 2**24
+    chosen = []
+    for seed in seeds:
+        round_, place = divmod(number, len(levels))
+        order = torch.randperm(
+            len(levels), generator=torch.Generator().manual_seed(derive_seed(seed, "nft levels", round_))
+        )
+        chosen.append(levels[int(order[place])])
+    return torch.tensor(chosen, dtype=torch.float32)
 
 
 def forward_noise(seeds: Sequence[int], number: int, like: torch.Tensor) -> torch.Tensor:
@@ -57,7 +74,8 @@ def nft_step_loss(
         cells: weights of localised credit.
     """
     config = replay.config
-    sigma = forward_sigmas(seeds, number).to(clean.device)
+    levels = read_schedule(replay.scheduler).sigmas[:-1] if config.nft_sigmas == "schedule" else None
+    sigma = forward_sigmas(seeds, number, levels).to(clean.device)
     x = noised(clean, forward_noise(seeds, number, clean), sigma)
     timestep = sigma * replay.scheduler.config.num_train_timesteps
     with torch.no_grad(), weights_of(parameters, old):

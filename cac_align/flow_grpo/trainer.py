@@ -141,7 +141,7 @@ class FlowGRPOTrainer:
         from tqdm.auto import tqdm
 
         config, folder = self.config, Path(self.config.output_dir)
-        if last := files.last_checkpoint(folder):
+        if last := files.newest_checkpoint(folder):
             if not resume:
                 raise files.CheckpointError(
                     f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir"
@@ -189,7 +189,7 @@ class FlowGRPOTrainer:
         found = self.learner.learn(experience)
         done = time.perf_counter()
         self.step += 1
-        self.learner.follow(self.step)
+        self.learner.follow()
         numbers = {**experience_numbers(experience.rows, experience.advantages), **found}
         numbers |= {
             "seconds/sample_and_judge": drawn - started,
@@ -313,7 +313,15 @@ class FlowGRPOTrainer:
             CheckpointError: it belongs to another run, or is damaged.
         """
         here = self.accelerator
-        parts, state = files.read_checkpoint(folder, self._identity(), here.process_index, here.num_processes)
+        parts, state = files.read_checkpoint(
+            folder,
+            self._identity(),
+            here.process_index,
+            here.num_processes,
+            layout=self.learner.layout(),
+            counters=self.learner.counters(),
+            ema_every=self.config.ema_every if self.learner.ema is not None else 0,
+        )
         self.learner.restore(parts, state)
         self.step, self.history = state["step"], state["history"]
 

@@ -1,10 +1,19 @@
 """Settings: what is refused, with which words; what may change in a resumed run; rewards by name."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.kernels import KERNELS
+from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.flow_grpo.reward_specs import build_reward, read_specs
+from reward_model.described import choices_of, settings_of
 from tests.cac_align.flow_grpo.toy_rewards import brightness
+
+ROOT = Path(__file__).resolve().parents[3]
 
 BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
 
@@ -21,7 +30,15 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
         ({"batch": "32"}, "batch='32' must be PROMPTSxVIDEOS"),
         ({"window_start": 18}, "a window of 2 steps does not fit"),
         ({"window_stop": 20}, "window stop=20 lies outside the 19 stochastic steps"),
-        ({"window_mode": "some"}, "window mode 'some'"),
+        ({"window_mode": "some"}, "window_mode='some' must be one of 'all', 'fixed'"),
+        ({"nft_sigmas": "even"}, "nft_sigmas='even' must be one of 'schedule', 'uniform'"),
+        ({"nft_decay": True}, "nft_decay=True must be one of 0, 1, 2"),
+        ({"report_to": "mlflow"}, "report_to=\\['mlflow'\\] must be one or a list of tensorboard, wandb, none"),
+        ({"report_to": ["none", "wandb"]}, "'none' stands alone"),
+        ({"num_generations": 8, "batch": "2x4"}, "num_generations=8 does not fit batch='2x4'.*set batch: 2x8"),
+        ({"save_steps": 5, "save_every": 6}, "are one setting; give one of them"),
+        ({"bf16": True}, "unknown setting 'bf16'; set mixed_precision: bf16"),
+        ({"groups_per_step": 4}, "unknown setting 'groups_per_step'; set batch: PROMPTSxVIDEOS"),
         ({"objective": "ppo"}, "objective='ppo' must be one of 'grpo', 'guard', 'dppo', 'nft'"),
         ({"objective": "nft"}, "objective='nft' and kernel='flow' do not fit"),
         (
@@ -62,6 +79,15 @@ def test_batch_is_one_knob():
     assert (config.groups_per_step, config.num_generations, config.samples_per_step) == (3, 8, 24)
 
 
+def test_names_of_other_trainers_are_understood():
+    config = FlowGRPOConfig.from_dict({"num_generations": 8, "save_steps": 3, "eval_steps": 7, "epsilon": 0.2})
+    assert (config.batch, config.save_every, config.eval_every, config.clip_range) == ("2x8", 3, 7, 0.2)
+    assert FlowGRPOConfig.from_dict({"num_generations": 4, "batch": "6x4"}).batch == "6x4"
+    assert FlowGRPOConfig.from_dict({"report_to": "wandb"}).report_to == ["wandb"]
+    with pytest.raises(ValueError, match="settings must be a mapping of names to values, got list"):
+        FlowGRPOConfig.from_dict(["batch"])
+
+
 def test_yaml_numbers(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("learning_rate: 1e-4\nguidance_scale: 5\nbatch: 4x8\nnoise_level: 1\n")
@@ -92,8 +118,44 @@ def test_what_makes_another_run():
 
 
 def test_every_setting_is_explained():
-    text = "\n" + FlowGRPOConfig.help_text()
-    assert all(f"\n{name} = " in text for name in FlowGRPOConfig().to_dict())
+    text, told = "\n" + FlowGRPOConfig.help_text(), FlowGRPOConfig.__doc__
+    settings = settings_of(FlowGRPOConfig)
+    assert [s.name for s in settings] == list(FlowGRPOConfig().to_dict())
+    for s in settings:
+        assert len(s.text) > 6 and f"\n{s.name} = {s.default!r}" in text and f"    {s.name} = " in told, s.name
+    by_name = {s.name: s for s in settings}
+    assert by_name["kernel"].kind == "wan_linear, flow, dance, cps, precise, ode"
+    assert by_name["kernel"].group == "sampling" and by_name["flow_shift"].kind == "number or null"
+
+
+def test_a_type_checker_knows_the_choices():
+    """Fields with a choice are Literal, so that mypy refuses another word; the kernels are those that exist."""
+    choices = choices_of(FlowGRPOConfig)
+    assert choices["kernel"] == KERNELS and choices["objective"] == ("grpo", "guard", "dppo", "nft")
+    assert {"mixed_precision", "window_mode", "step_weighting", "reward_mode", "noise_floor"} <= set(choices)
+
+
+@pytest.mark.slow
+def test_mypy_refuses_a_wrong_kernel(tmp_path):
+    pytest.importorskip("mypy")
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "from cac_align import FlowGRPOConfig\nFlowGRPOConfig(kernel='sde')\nFlowGRPOConfig(kernel='cps')\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(code)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert 'mine.py:2: error: Argument "kernel"' in said.stdout and "mine.py:3" not in said.stdout
+
+
+def test_older_settings_are_read_as_they_were_meant():
+    """A run that named no readout was judged before the reasoning; nft drew its noise levels uniformly."""
+    cac = {"reward": "cac", "options": {"model": "m"}}
+    old = as_meant({"objective": "nft", "rewards": ["cac", cac, "unified"]})
+    direct = {"reward": "cac", "options": {"readout": "direct"}}
+    assert old["rewards"] == [direct, {"reward": "cac", "options": {"model": "m", "readout": "direct"}}, "unified"]
+    assert old["nft_sigmas"] == "uniform" and as_meant({"objective": "grpo"})["nft_sigmas"] == "schedule"
+    new = FlowGRPOConfig(rewards=["cac"]).to_dict()
+    assert as_meant(new) == new
 
 
 def test_rewards_by_name_and_weight():

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from cac_align.flow_grpo.nft import nft_loss, noised, old_policy_decay, optimality
+from cac_align.flow_grpo.nft_replay import forward_sigmas
+from cac_align.flow_grpo.schedule import read_schedule
 
 
 def f64(*values):
@@ -105,6 +107,22 @@ def test_decay_of_the_old_policy():
     assert old_policy_decay(900, 0) == 0
     with pytest.raises(ValueError, match="decay kind 3 must be 0, 1 or 2"):
         old_policy_decay(1, 3)
+
+
+def test_noise_levels_are_those_of_the_sampling_schedule():
+    """shift 3 and 20 steps, as Wan is drawn: the mean level is 0.70, where uniform levels have 0.5."""
+    from diffusers import UniPCMultistepScheduler
+
+    wan = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    levels = read_schedule(wan, 20).sigmas[:-1]
+    seeds = list(range(200))
+    drawn = torch.stack([forward_sigmas(seeds, number, levels) for number in range(20)], 1)
+    assert all(sorted(row.tolist()) == sorted(torch.tensor(levels).tolist()) for row in drawn), "each level once"
+    assert len({tuple(row.tolist()) for row in drawn}) == 200, "every video has an order of its own"
+    assert float(drawn.mean()) == pytest.approx(0.70, abs=0.005)
+    assert torch.equal(forward_sigmas([7, 9], 21, levels), forward_sigmas([7, 9], 21, levels))
+    uniform = torch.cat([forward_sigmas(seeds, number) for number in range(20)])
+    assert float(uniform.mean()) == pytest.approx(0.5, abs=0.02) and float(uniform.min()) > 0
 
 
 def test_bad_input():

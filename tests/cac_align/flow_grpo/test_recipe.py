@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.lora import add_lora, matching_modules
@@ -47,6 +48,25 @@ def test_paper_preset_is_the_paper():
     assert (config.num_generations, config.lora_r, config.noise_level) == (16, 32, 0.3)
     assert len(read_prompts(config.prompts)) == 240 == config.max_steps * config.groups_per_step
     assert [r["reward"] for r in config.rewards] == ["cac", "unified"]
+
+
+def readouts(path):
+    """The readout that each reward of a preset names, by the reward's name."""
+    entries = yaml.safe_load((ROOT / "recipes" / "configs" / path).read_text(encoding="utf-8"))["rewards"]
+    return {e.get("name", e["reward"]): e["options"].get("readout") for e in entries if e["reward"] == "cac"}
+
+
+@pytest.mark.parametrize(
+    "path", ["flow_grpo/paper_wan21_1p3b.yaml", "flow_grpo/strict_official.yaml", "table2/full.yaml"]
+)
+def test_presets_of_the_paper_read_the_final_judgment(path):
+    """Equation 7 is read after the reasoning; a preset that carries the paper's name says so itself."""
+    assert readouts(path) == {"cac": "paper"}
+
+
+def test_presets_of_the_minis_name_the_readout_they_were_measured_with():
+    assert readouts("flow_grpo/mini.yaml") == readouts("table2/mini.yaml") == {"cac": "direct"}
+    assert readouts("table2/mini_readouts.yaml") == {"cac": "direct", "cac-log-odds": "log_odds", "cac-paper": "paper"}
 
 
 def test_strict_preset_is_the_public_formula():

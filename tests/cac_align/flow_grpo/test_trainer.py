@@ -179,6 +179,17 @@ def test_nft_trains_on_finished_videos(tmp_path):
     )
 
 
+def test_the_sampling_policy_of_nft_follows_by_updates(tmp_path):
+    """Two updates a step: after one step DiffusionNFT keeps 0.002 of the old policy, not 0.001."""
+    more = {"num_minibatches": 2, "learning_rate": 0.1}
+    trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, **more)
+    before = [p.detach().clone() for p in trainer.learner.old]
+    trainer.run_step()
+    assert trainer.learner.updates == 2
+    for old, was, new in zip(trainer.learner.old, before, weights(trainer).values(), strict=True):
+        assert torch.allclose(old, 0.002 * was + 0.998 * new, atol=1e-6, rtol=0)
+
+
 def test_nft_goes_towards_the_better_videos(drawn, tmp_path):
     """At theta = old the gradient is that of sum (2r - 1): opposite advantages, opposite gradients; none, none."""
     trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None)

@@ -1,0 +1,37 @@
+"""Settings that a run wrote down before a setting existed, filled in with what they meant then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: A setting that every file written since then has: a file without it is an older one.
+_MARK = "nft_sigmas"
+_CAC = ("cac", "cac_align:CaCReward")
+
+
+def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a checkpoint or a ``settings.yaml`` as a run of today would name them; newer files are unchanged.
+
+    Older runs read the judge before its reasoning where they named no readout, and drew the noise levels of nft
+    uniformly.
+
+    Example:
+        >>> as_meant({"objective": "grpo", "rewards": ["cac"]})["rewards"]
+        [{'reward': 'cac', 'options': {'readout': 'direct'}}]
+    """
+    if _MARK in settings:
+        return dict(settings)
+    found = {**settings, _MARK: "uniform" if settings.get("objective") == "nft" else "schedule"}
+    if isinstance(settings.get("rewards"), list):
+        found["rewards"] = [_reward(entry) for entry in settings["rewards"]]
+    return found
+
+
+def _reward(entry: Any) -> Any:
+    named = {"reward": entry} if isinstance(entry, str) else entry
+    if not isinstance(named, Mapping) or named.get("reward") not in _CAC:
+        return entry
+    options = named.get("options")
+    options = options if isinstance(options, Mapping) else {}
+    return {**named, "options": {**options, "readout": options.get("readout", "direct")}}
