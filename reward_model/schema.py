@@ -17,6 +17,9 @@ from typing import Any, Literal
 Status = Literal["normal", "abnormal"]
 
 BOX_SCALE = 1000
+#: The longest video an annotation may speak of: an hour at 60 frames a second. What states more is a mistake or an
+#: attack; expanding it to a box per frame would take the memory of the machine.
+MAX_FRAMES = 216_000
 
 #: The least probability that the two verdict words must hold together for their ratio to be a reward. A word picked
 #: blindly from the 151,936 tokens of Qwen's vocabulary has 7e-6; trained judges give them 0.99 and more.
@@ -208,6 +211,10 @@ class VideoAnnotation:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or not self.fps > 0:
             raise ValueError(f"{self.video_id}: num_frames={self.num_frames} and fps={self.fps} must both be positive")
+        if self.num_frames > MAX_FRAMES:
+            raise ValueError(
+                f"{self.video_id}: num_frames={self.num_frames} is above {MAX_FRAMES}, an hour at 60 fps; cut the video"
+            )
         for anomaly in self.anomalies:
             for index in (anomaly.frames.end, *anomaly.boxes):
                 if index >= self.num_frames:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reward_model.data.formats.common import Imported
     from reward_model.data.records import Record
+    from reward_model.data.validation import Problem
 
 FORMATS = ("label-studio", "cvat", "vif-cot", "deeptrace", "table")
 TOOLS = ("label-studio", "cvat")
@@ -19,7 +20,9 @@ TOOLS = ("label-studio", "cvat")
 
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Options of ``import``."""
-    parser.add_argument("source", type=Path, metavar="PATH", help="the file, or for cvat a file or a folder of XML")
+    parser.add_argument(
+        "source", type=Path, metavar="PATH", help="the file; for label-studio and cvat also a ZIP or a folder of them"
+    )
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", type=Path, required=True, metavar="JSONL", help="the annotation file to write")
     parser.add_argument("--base", type=Path, metavar="JSONL", help="label-studio, cvat: the file the tasks came from")
@@ -29,11 +32,17 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--annotator", type=int, metavar="ID", help="label-studio: take this user's annotations")
     parser.add_argument("--skip-open", action="store_true", help="label-studio: leave out tasks nobody has annotated")
+    parser.add_argument(
+        "--frame-rate",
+        type=float,
+        metavar="FPS",
+        help="label-studio: frameRate of the project, where it is not the videos' and no rectangle tells it",
+    )
     parser.add_argument("--video-pattern", metavar="GLOB", help="vif-cot: such as '{source}/{label}/*{video_id}*.mp4'")
     parser.add_argument(
         "--type-map",
         metavar="NAME_OR_FILE",
-        help="vif-cot: paper (default), cac; others and vif-cot: a JSON file, type name to type or null",
+        help="vif-cot: paper (default), cac; all formats: a JSON file, type name to type or null",
     )
     parser.add_argument("--last-frame", metavar="FIELD", help="deeptrace: field of a trace's last frame, or 'end'")
     parser.add_argument("--first-index", type=int, choices=(0, 1), help="deeptrace, table: number of the first frame")
@@ -72,23 +81,46 @@ def run_import(args: argparse.Namespace) -> int:
 
 
 def _label_studio(args: argparse.Namespace, base: list[Record]) -> Imported:
+    from reward_model.data.formats.common import FormatError, Imported
+    from reward_model.data.formats.documents import parse_json, read_documents
     from reward_model.data.formats.label_studio import from_label_studio
+    from reward_model.data.validation import Problem
 
-    tasks = _json(args.source)
-    if not isinstance(tasks, list):
-        raise ValueError(f"{args.source} must hold a JSON list of tasks; export the project as JSON")
-    return from_label_studio(tasks, base=base, annotator=args.annotator, skip_open=args.skip_open)
+    if args.frame_rate is not None and not 0 < args.frame_rate < 1000:
+        raise ValueError(f"--frame-rate {args.frame_rate:g} must be frames per second, such as 24")
+    documents, problems = read_documents(args.source, ".json")
+    tasks: list[Any] = []
+    for name, data in documents.items():
+        try:
+            found = parse_json(data)
+            if not isinstance(found, list):
+                raise FormatError("it must hold a JSON list of tasks; export the project as JSON")
+            tasks += found
+        except FormatError as error:
+            problems.append(Problem(0, "", f"{name}: {error}"))
+    _some(documents if tasks else (), problems)
+    read = from_label_studio(
+        tasks,
+        base=base,
+        annotator=args.annotator,
+        skip_open=args.skip_open,
+        frame_rate=args.frame_rate,
+        type_map=_type_map(args),
+    )
+    return Imported(read.records, [*problems, *read.problems])
 
 
 def _cvat(args: argparse.Namespace, base: list[Record]) -> Imported:
+    from reward_model.data.formats.common import Imported
     from reward_model.data.formats.cvat import from_cvat
+    from reward_model.data.formats.documents import read_documents
 
     if not base:
         raise ValueError("--format cvat needs --base, the annotation file the tasks were made from")
-    paths = sorted(args.source.glob("*.xml")) if args.source.is_dir() else [args.source]
-    if not paths:
-        raise ValueError(f"no .xml file in {args.source}")
-    return from_cvat({path.name: path.read_bytes() for path in paths}, base)
+    documents, problems = read_documents(args.source, ".xml")
+    _some(documents, problems)
+    read = from_cvat(documents, base, type_map=_type_map(args))
+    return Imported(read.records, [*problems, *read.problems])
 
 
 def _vif_cot(args: argparse.Namespace, base: list[Record]) -> Imported:
@@ -144,6 +176,11 @@ READERS = {
 }
 
 
+def _some(documents: Collection[str], problems: Sequence[Problem]) -> None:
+    if problems and not documents:
+        raise ValueError("\n".join(p.message for p in problems))
+
+
 def _need(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(args, name) is None:
@@ -153,17 +190,12 @@ def _need(args: argparse.Namespace, *names: str) -> None:
 def _type_map(args: argparse.Namespace) -> Mapping[str, Any] | None:
     if args.type_map is None:
         return None
-    table = _json(Path(args.type_map))
+    from reward_model.data.formats.documents import read_json
+
+    table = read_json(args.type_map)
     if not isinstance(table, dict) or not all(v is None or isinstance(v, str) for v in table.values()):
         raise ValueError(f"{args.type_map} must hold a JSON object: type name to one of the five types, or null")
     return table
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from reward_model.data.records import GROUP_KEY, REQUIRED_KEYS
-from reward_model.schema import BOX_SCALE, AnomalyType
+from reward_model.schema import BOX_SCALE, MAX_FRAMES, AnomalyType
 
 Severity = Literal["error", "warning"]
 ANOMALY_KEYS = ("type", "frames", "boxes", "objects", "reason", "region", "salient")
@@ -45,6 +45,11 @@ def _object(data: Mapping[str, Any]) -> Iterator[Finding]:
     for key in ("num_frames", "width", "height"):
         if key in data and not (is_int(data[key]) and data[key] >= 1):
             yield Finding(f"{key} is {_shown(data[key])}; it must be an integer of at least 1")
+    if is_int(data.get("num_frames")) and data["num_frames"] > MAX_FRAMES:
+        yield Finding(
+            f"num_frames is {_shown(data['num_frames'])}; at most {MAX_FRAMES} are taken, an hour at 60 fps: "
+            "correct the number, or cut the video"
+        )
     if "fps" in data and not (is_number(data["fps"]) and data["fps"] > 0):
         yield Finding(f"fps is {_shown(data['fps'])}; it must be a number above zero, such as 16 or 23.976")
     yield from _encodable(data)

@@ -27,6 +27,9 @@ RECORD_KEYS = (
 REQUIRED_KEYS = ("video", "video_id", "num_frames", "fps", "width", "height", "status", "anomalies")
 #: The extra key that names the source footage; videos of one group never land in different splits.
 GROUP_KEY = "group"
+#: Extra keys: that no person made an annotation, and what a person did with it afterwards; the model that made it.
+ORIGIN_KEY, MAKER_KEY = "annotation", "made_by"
+GENERATED = "generated annotation"
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,16 @@ def rebase(
             video = Path(place).as_posix()
         moved.append(replace(record, video=video))
     return moved
+
+
+def is_generated(record: Record) -> bool:
+    """Whether a model or a program made this annotation and no person has looked at it since."""
+    return record.extra.get(ORIGIN_KEY) == GENERATED
+
+
+def edited(record: Record, before: Record) -> Record:
+    """A record as it came back from a person: a generated annotation says what became of it, others are unchanged."""
+    if not is_generated(record):
+        return record
+    what = "accepted" if record.truth.anomalies == before.truth.anomalies else "corrected"
+    return replace(record, extra={**record.extra, ORIGIN_KEY: f"{GENERATED}, {what} by a person"})

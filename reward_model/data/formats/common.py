@@ -12,6 +12,9 @@ from reward_model.data.records import Record
 from reward_model.data.validation import Problem
 from reward_model.schema import BOX_SCALE, AnomalyType, Box, FrameRange, VideoAnnotation
 
+#: A foreign type name to one of the five types; None leaves anomalies of that name out.
+TypeMap = Mapping[str, AnomalyType | str | None]
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -49,6 +52,7 @@ def seconds_to_frames(start_s: float, end_s: float, fps: float, num_frames: int)
         raise FormatError(f"the time range {start_s}-{end_s} s must satisfy start <= end")
     if start_s * fps > num_frames or end_s < 0:
         raise FormatError(f"the time range {start_s}-{end_s} s is outside a video of {num_frames / fps:.3f} s")
+    end_s = min(end_s, num_frames / fps)
     first = math.ceil(start_s * fps - 1e-6)
     last = math.floor(end_s * fps + 1e-6)
     if last < first:
@@ -85,6 +89,20 @@ def grid_box(box: Sequence[float], unit: tuple[float, float], *, layout: str = "
     return nearest_box([v * BOX_SCALE for v in corners])
 
 
+def check_corners(corners: Sequence[float], frame: int) -> None:
+    """Whether corners in grid units can be a box: in order, with an area, and at least partly in the picture.
+
+    Raises:
+        FormatError: they cannot; a box that was clipped to a line at the border would be a place nobody drew.
+    """
+    x0, y0, x1, y1 = corners
+    if x1 <= x0 or y1 <= y0:
+        raise FormatError(f"frame {frame}: a shape without an area; draw a rectangle around the region")
+    if x0 >= BOX_SCALE or y0 >= BOX_SCALE or x1 <= 0 or y1 <= 0:
+        shown = ", ".join(f"{v / 10:.1f}" for v in corners)
+        raise FormatError(f"frame {frame}: the shape ({shown} percent) lies outside the picture; draw it inside")
+
+
 def nearest_box(corners: Sequence[float]) -> Box:
     """Corners in grid units rounded to the grid, clipped to it, and widened to one unit where they would be empty."""
     x0, y0, x1, y1 = (min(max(round(v), 0), BOX_SCALE) for v in corners)
@@ -92,12 +110,23 @@ def nearest_box(corners: Sequence[float]) -> Box:
     return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
 
 
+def within(frames: FrameRange, num_frames: int) -> FrameRange:
+    """The same range if the video has its frames; asked before a range is expanded to a box per frame.
+
+    Raises:
+        FormatError: it goes beyond the video.
+    """
+    if frames.end >= num_frames:
+        raise FormatError(f"frame {frames.end} is outside a video of {num_frames} frames (0-{num_frames - 1})")
+    return frames
+
+
 def same_box_on(window: FrameRange, box: Box) -> dict[int, tuple[Box, ...]]:
     """One box for every frame of a window."""
     return dict.fromkeys(window.frames(), (box,))
 
 
-def map_type(name: str, types: Mapping[str, AnomalyType | str | None]) -> AnomalyType | None:
+def map_type(name: str, types: TypeMap) -> AnomalyType | None:
     """The type a foreign name stands for; None: the table leaves it out. Case, spaces and hyphens do not matter.
 
     Raises:

@@ -10,18 +10,17 @@ verified: the caller states all three.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_model.data.formats.common import FormatError, Imported, grid_box, map_type
+from reward_model.data.formats.common import FormatError, Imported, TypeMap, grid_box, map_type, within
+from reward_model.data.formats.documents import read_json
 from reward_model.data.line_checks import check_object, is_int, is_number
 from reward_model.data.records import GROUP_KEY, Record
 from reward_model.data.validation import Problem
-from reward_model.schema import Anomaly, AnomalyType, FrameRange, VideoAnnotation
+from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
 
-TypeMap = Mapping[str, AnomalyType | str | None]
 KINDS = {"fake_video": "abnormal", "real_video": "normal"}
 TO_END = "end of video"
 
@@ -55,10 +54,7 @@ def read_deeptrace(
     """
     if first_index not in (0, 1) or box_on not in ("first", "all"):
         raise FormatError(f"first_index={first_index} must be 0 or 1, box_on={box_on!r} 'first' or 'all'")
-    try:
-        rows = json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise FormatError(f"{str(path)!r} is not JSON: {error}") from error
+    rows = read_json(path)
     if not isinstance(rows, list):
         raise FormatError(f"{str(path)!r} must hold a JSON list of rows")
     reader = _Reader(type_map, last_frame, first_index, box_on, group_field)
@@ -77,7 +73,7 @@ def read_deeptrace(
         except KeyError as error:
             problems.append(Problem(number, name, f"field {error} is missing"))
             continue
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             problems.append(Problem(number, name, str(error)))
             continue
         if isinstance(record, str):
@@ -102,15 +98,21 @@ class _Reader:
         status = KINDS.get(head["video_type"])
         if status is None or any(row["video_type"] != head["video_type"] for row in rows):
             raise FormatError(f"video_type {head['video_type']!r} must be one of {', '.join(KINDS)} in all rows")
+        # Before a trace is expanded to a box per frame.
+        facts = {
+            "num_frames": head["video_frame_count"],
+            "fps": head["video_frame_rate"],
+            "width": head["video_width"],
+            "height": head["video_height"],
+        }
+        for fault in check_object({"video": name, "video_id": name, "status": "normal", "anomalies": [], **facts}):
+            raise FormatError(fault.message)
         anomalies = [] if status == "normal" else [a for row in rows if (a := self.trace(row)) is not None]
         if status == "abnormal" and not anomalies:
             return "a fake video without a single trace of the five types; skipped"
         truth = VideoAnnotation(
             video_id=name,
-            num_frames=head["video_frame_count"],
-            fps=head["video_frame_rate"],
-            width=head["video_width"],
-            height=head["video_height"],
+            **facts,
             prompt=head.get("video_prompt") or "",
             anomalies=tuple(anomalies),
             source=f"DeeptraceReward {head.get('video_source') or ''}".strip(),
@@ -127,7 +129,8 @@ class _Reader:
             return None
         last = row["video_frame_count"] - 1
         start = self.frame(row, "faketrace_first_frame")
-        frames = FrameRange(start, last if self.last_frame == TO_END else self.frame(row, self.last_frame))
+        stop = last if self.last_frame == TO_END else self.frame(row, self.last_frame)
+        frames = within(FrameRange(start, stop), last + 1)
         box = row["faketrace_bbox"]
         values = [box[key] for key in ("left", "top", "width", "height")]
         if not all(is_number(v) for v in values):

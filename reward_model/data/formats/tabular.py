@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,11 +16,14 @@ from typing import Any
 from reward_model.data.formats.common import (
     FormatError,
     Imported,
+    TypeMap,
     empty_annotation,
     grid_box,
     map_type,
     seconds_to_frames,
+    within,
 )
+from reward_model.data.formats.documents import parse_json, read_text
 from reward_model.data.line_checks import check_object
 from reward_model.data.records import GROUP_KEY, Record
 from reward_model.data.validation import Problem
@@ -56,7 +58,7 @@ class TableLayout:
     first_index: int = 0
     box_unit: str = "grid"
     box_layout: str = "xyxy"
-    type_map: Mapping[str, AnomalyType | str | None] | None = None
+    type_map: TypeMap | None = None
     delimiter: str = ","
 
     def __post_init__(self) -> None:
@@ -81,8 +83,8 @@ def read_table(path: str | Path, layout: TableLayout | None = None, *, video_roo
         FormatError: another suffix, not UTF-8, or a needed column is missing.
     """
     path, layout = Path(path), layout or TableLayout()
-    rows = _rows(path, layout)
     problems: list[Problem] = []
+    rows = _rows(path, layout, problems)
     videos: dict[str, list[tuple[int, Mapping[str, str]]]] = {}
     for number, row in rows:
         if row.get("video"):
@@ -113,13 +115,10 @@ class _RowError(ValueError):
         self.number = number
 
 
-def _rows(path: Path, layout: TableLayout) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path, layout: TableLayout, problems: list[Problem]) -> list[tuple[int, dict[str, str]]]:
     """Numbered rows with roles for keys and text for values; the header of a CSV file is line 1."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{str(path)!r} is not UTF-8 (byte {error.start})") from error
-    raw: list[tuple[int, Mapping[str, Any]]]
+    text = read_text(path)
+    raw: list[tuple[int, Mapping[str, Any]]] = []
     if path.suffix.lower() in (".csv", ".tsv"):
         delimiter = "\t" if path.suffix.lower() == ".tsv" else layout.delimiter
         table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -129,7 +128,11 @@ def _rows(path: Path, layout: TableLayout) -> list[tuple[int, dict[str, str]]]:
         except csv.Error as error:
             raise FormatError(f"{str(path)!r}, line {table.line_num}: {error}") from error
     elif path.suffix.lower() == ".jsonl":
-        raw = [(n, _json_row(n, line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+        for n, line in enumerate(text.split("\n"), 1):
+            try:
+                raw += [(n, _json_row(line))] if line.strip() else []
+            except FormatError as error:
+                problems.append(Problem(n, "", str(error)))
     else:
         raise FormatError(f"{str(path)!r} must end in .csv, .tsv or .jsonl")
     return [(n, {role: _cell(row.get(layout.columns.get(role, role))) for role in ROLES}) for n, row in raw]
@@ -142,13 +145,10 @@ def _check_columns(names: Sequence[str], layout: TableLayout) -> None:
             raise FormatError(f"no column {column!r} for {role}; the table has {', '.join(names) or 'none'}")
 
 
-def _json_row(number: int, line: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise FormatError(f"line {number}: not JSON: {error}") from error
+def _json_row(line: str) -> Mapping[str, Any]:
+    row = parse_json(line.encode())
     if not isinstance(row, dict):
-        raise FormatError(f"line {number} must hold a JSON object")
+        raise FormatError("a line must hold a JSON object")
     return row
 
 
@@ -207,7 +207,7 @@ def _window(start: str, end: str, truth: VideoAnnotation, layout: TableLayout) -
         return seconds_to_frames(first, last, truth.fps, truth.num_frames)
     if not (first.is_integer() and last.is_integer()):
         raise FormatError(f"frames {start}-{end} must be whole numbers; or is the time in seconds?")
-    return FrameRange(int(first) - layout.first_index, int(last) - layout.first_index)
+    return within(FrameRange(int(first) - layout.first_index, int(last) - layout.first_index), truth.num_frames)
 
 
 def _number(text: str, what: str) -> float:

@@ -23,17 +23,21 @@ class Keyframe(NamedTuple):
     """A box someone placed. Coordinates are 0-1000 and need not be whole.
 
     ``ends``: this is the last frame that shows it, until the next keyframe. ``visible`` False: the box is only where
-    the thing would be; it is gone from this frame on.
+    the thing would be; it is gone from this frame on. ``placed`` False: the tool wrote it on export, by interpolation
+    or because nobody had ended the track; nobody put it there.
     """
 
     frame: int
     corners: Corners
     ends: bool = False
     visible: bool = True
+    placed: bool = True
 
 
 class Track(NamedTuple):
-    """An expanded track. From ``open_from`` on nobody placed a box: the last keyframe just goes on."""
+    """An expanded track. Nobody ended it if ``open_from`` is a frame: from there on nobody placed a box, the last one
+    just goes on, whether the tool wrote it out or not.
+    """
 
     boxes: dict[int, Box]
     open_from: int | None
@@ -81,7 +85,6 @@ def expand(keys: Iterable[Keyframe], num_frames: int) -> Track:
     for frame in (key.frame for key in ordered if not 0 <= key.frame <= num_frames):
         raise FormatError(f"a keyframe on frame {frame} (from 0) is outside a video of {num_frames} frames")
     boxes: dict[int, Box] = {}
-    open_from = None
     for position, key in enumerate(ordered):
         if not key.visible or key.frame == num_frames:
             continue
@@ -94,9 +97,11 @@ def expand(keys: Iterable[Keyframe], num_frames: int) -> Track:
                 share = (frame - key.frame) / (after.frame - key.frame)
                 boxes[frame] = nearest_box(between(key.corners, after.corners, share))
         else:
-            open_from = key.frame + 1
-            boxes.update((frame, boxes[key.frame]) for frame in range(open_from, num_frames))
-    return Track(boxes, open_from)
+            boxes.update((frame, boxes[key.frame]) for frame in range(key.frame + 1, num_frames))
+    if not boxes or ordered[-1].ends or not ordered[-1].visible:
+        return Track(boxes, None)
+    open_from = max((key.frame for key in ordered if key.placed), default=ordered[0].frame) + 1
+    return Track(boxes, open_from if open_from < num_frames else None)
 
 
 def between(a: Sequence[float], b: Sequence[float], share: float) -> Corners:

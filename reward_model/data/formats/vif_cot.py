@@ -10,7 +10,6 @@ file itself was not at hand when this was written: whatever does not look like t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,17 +19,17 @@ from typing import Any, NamedTuple
 from reward_model.data.formats.common import (
     FormatError,
     Imported,
+    TypeMap,
     empty_annotation,
     grid_box,
     map_type,
     same_box_on,
     seconds_to_frames,
 )
+from reward_model.data.formats.documents import read_json
 from reward_model.data.records import GROUP_KEY, Record
 from reward_model.data.validation import Problem
 from reward_model.schema import Anomaly, AnomalyType, Box, VideoAnnotation
-
-TypeMap = Mapping[str, AnomalyType | str | None]
 
 _OBJECT, _HUMAN, _MOTION, _PHYSICAL, _CHARACTER = AnomalyType
 #: CaC's own taxonomy applied to Skyra's 23 names; None: no local anomaly in CaC's sense.
@@ -107,10 +106,7 @@ def read_vif_cot(
         ValueError: the file is not a JSON list, or ``type_map`` names no preset.
     """
     types = _type_map(type_map)
-    try:
-        samples = json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise FormatError(f"{str(path)!r} is not JSON: {error}") from error
+    samples = read_json(path)
     if not isinstance(samples, list):
         raise FormatError(f"{str(path)!r} must hold a JSON list of samples")
     records, problems, seen = [], [], dict[str, int]()
@@ -129,7 +125,7 @@ def read_vif_cot(
                 problems.append(Problem(number, name, record, "warning"))
             else:
                 records.append(record)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             problems.append(Problem(number, name, str(error) or type(error).__name__))
     return Imported(records, problems)
 
@@ -174,7 +170,10 @@ def _find_video(root: Path, pattern: str, place: SampleName) -> Path:
 
 
 def _record(sample: Mapping[str, Any], place: SampleName, root: Path, video: Path, types: TypeMap) -> Record | str:
-    text = next(m["content"] for m in reversed(sample["messages"]) if m["role"] == "assistant")
+    said = [m["content"] for m in sample["messages"] if m["role"] == "assistant"]
+    if not said or not isinstance(said[-1], str):
+        raise FormatError("the sample has no text of an assistant among its messages")
+    text = said[-1]
     answers = {a.lower() for a in _ANSWER.findall(text)}
     if len(answers) != 1:
         raise FormatError("the assistant text must hold one <answer>Fake</answer> or <answer>Real</answer>")

@@ -322,14 +322,31 @@ def test_broken_tables_are_reported_by_line(videos, rows, line, message):
     [
         ("t.csv", "video,kind\n", "no column 'type'"),
         ("t.csv", "", "no column 'video'"),
-        ("t.jsonl", "{\n", "line 1: not JSON"),
-        ("t.jsonl", "[]\n", "must hold a JSON object"),
         ("t.txt", "", "must end in"),
     ],
 )
 def test_files_that_are_no_table(videos, name, text, message):
     with pytest.raises(FormatError, match=message):
         table(videos, text, name)
+
+
+def test_a_bad_line_of_a_table_is_a_problem_and_the_others_are_read(videos):
+    found = table(videos, '{\n[]\n"x"\n' + "[" * 100_000 + '\n{"video": "clips/b.mp4", "type": null}\n', "t.jsonl")
+    assert [r.video for r in found.records] == ["clips/b.mp4"]
+    assert [p.line for p in found.errors] == [1, 2, 3, 4]
+    assert "not JSON" in found.errors[0].message and "nested too deeply" in found.errors[3].message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_table_in_the_encodings_of_spreadsheets(videos, encoding):
+    (videos / "t.csv").write_bytes("video,type,start,end,reason\nclips/b.mp4,text,1,2,schief \u00e9\n".encode(encoding))
+    found = read_table(videos / "t.csv", video_root=videos)
+    assert found.records[0].truth.anomalies[0].reason == "schief \u00e9"
+
+
+def test_huge_numbers_are_refused_before_they_are_expanded(videos):
+    found = table(videos, "video,type,start,end,xmin,ymin,xmax,ymax\nclips/b.mp4,text,0,1000000000,1,1,9,9\n", "t.csv")
+    assert found.records == [] and "outside a video of 24 frames" in found.errors[0].message
 
 
 @pytest.mark.parametrize(
