@@ -1,66 +1,79 @@
-"""``cac-align score | best-of-n | report | doctor | data | rate | vbench``.
+"""``cac-align score | best-of-n | report | doctor | data | rate | vbench | train | run``.
 
-Exit codes: 0 all is well, 1 a video could not be judged or a check failed, 2 the command was used wrongly or a model
-cannot be loaded.
+Exit codes are those of :mod:`reward_model.terminal`: 0 all is well, 1 a video could not be judged or a check failed,
+2 the command was used wrongly or something it needs is missing, 70 a fault of the program, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import cac_align
-from cac_align.commands import best_of_n, data, doctor, rate, report, score, vbench
+from cac_align.commands import best_of_n, data, doctor, rate, report, score, train, vbench
+from cac_align.commands.threads import settle_threads
+from reward_model.command_parser import CommandParser, add_steps, names_as_typed, walk
+from reward_model.terminal import LEVELS, run_program, set_verbosity
 
-COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench)
+COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench, train.TRAIN, train.RUN)
+PROGRAM = "cac-align"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with one subcommand per module of :mod:`cac_align.commands`."""
-    parser = argparse.ArgumentParser(
-        prog="cac-align",
+    parser = CommandParser(
+        prog=PROGRAM,
         description="Judge generated videos for local anomalies, choose the best of n, and prepare data for a judge.",
     )
-    parser.add_argument("--version", action="version", version=f"cac-align {cac_align.__version__}")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {cac_align.__version__}")
+    commands = add_steps(parser, "COMMAND")
     for command in COMMANDS:
-        sub = subparsers.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        sub = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
+        for leaf in walk(sub):
+            leaf.set_defaults(names=names_as_typed(leaf))
+            if not getattr(command, "PASSES_ON", False):
+                _add_verbosity(leaf)
     return parser
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("messages").add_mutually_exclusive_group()
+    group.add_argument(
+        "--quiet", dest="verbosity", action="store_const", const="quiet", help="errors only: no bar, no warning"
+    )
+    group.add_argument(
+        "--verbose", dest="verbosity", action="store_const", const="verbose", help="say more, and let libraries speak"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake is one line on stderr, never a traceback."""
     args = build_parser().parse_args(argv)
-    if argv is None:
-        warnings.formatwarning = _warning_line
-    from cac_align.rewards.base import RewardError
-    from reward_model.backends.base import BackendError
+    level = getattr(args, "verbosity", None) or "normal"
+    if level == "quiet":
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+    settle_threads(args)
+    output = getattr(args, "output", None)
 
-    try:
-        return args.run(args)
-    except RewardError as error:
-        return _fail(error, 1)
-    except (ValueError, OSError, BackendError, ImportError) as error:
-        return _fail(error, 2)
-    except KeyboardInterrupt:
-        print("cac-align: interrupted", file=sys.stderr)
-        return 130
+    def work() -> int:
+        if level != "normal":
+            set_verbosity(level)
+        code: int = args.run(args)
+        return code
 
-
-def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    """A warning as people at a terminal want it: without the line of code it comes from."""
-    return f"cac-align: warning: {message}\n"
-
-
-def _fail(error: Exception, code: int) -> int:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    print("\n  ".join([f"cac-align: error: {lines[0]}", *map(str.strip, lines[1:])]), file=sys.stderr)
-    return code
+    return run_program(
+        work,
+        PROGRAM,
+        options={**getattr(args, "names", {}), "output_dir": "--output"},
+        output=output,
+        resumes=output is not None and getattr(args, "resumes", False),
+        level=LEVELS[level],
+        alone=argv is None,
+    )
 
 
 if __name__ == "__main__":

@@ -48,13 +48,33 @@ def load(folder: Path, index: int, settings: Mapping[str, Any]) -> np.ndarray | 
             frames, stored = data["frames"], json.loads(str(data["settings"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ResumeError(f"cannot read {path}: {error}. Delete the file to draw this candidate again") from error
-    wanted = json.loads(json.dumps(settings))
+    _refuse(path, stored, json.loads(json.dumps(settings)))
+    return frames
+
+
+def check_settings(folder: Path, count: int, settings: Mapping[str, Any]) -> None:
+    """Raises ResumeError if one of the first ``count`` candidates of a folder was made with other values of these
+    settings: what is known before the pipeline is loaded.
+    """
+    for index in range(count):
+        path = frames_path(folder, index)
+        if not path.exists():
+            continue
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                stored = json.loads(str(data["settings"]))
+            known = {name: stored[name] for name in settings}
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            continue  # told when the file is read
+        _refuse(path, known, dict(settings))
+
+
+def _refuse(path: Path, stored: Any, wanted: Any) -> None:
     if stored != wanted:
         raise ResumeError(
             f"{path} was made with other settings: {'; '.join(_differences(stored, wanted))}. "
             f"Use another output_dir, repeat the earlier settings, or delete {path.parent} to start afresh"
         )
-    return frames
 
 
 def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:

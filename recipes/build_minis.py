@@ -18,6 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from reward_model.command_parser import CommandParser
+from reward_model.terminal import run_program
+
 # One thread each: the models are so small that threads spend their time waiting for each other. Must be set before
 # torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,9 +37,9 @@ ROUNDS = (
 STEPS = ("vision_warmup_steps", "reading_warmup_steps", "max_steps", "warmup_steps")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parses the command line and builds what it asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> CommandParser:
+    """The command line."""
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only", choices=("judge", "unified", "generator", "all"), default="all", help="which checkpoint to train"
     )
@@ -48,10 +51,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default=None, help="of the generator: cpu or cuda; by default cuda if there is one")
     parser.add_argument("--restart", action="store_true", help="throw away what the work folder holds")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line and builds what it asks for."""
+    args = parser().parse_args(arguments)
     if not args.scale > 0:
-        parser.error(f"--scale must be above zero, got {args.scale}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        raise ValueError(f"--scale must be above zero, got {args.scale}")
     if args.only in ("judge", "all"):
         print("judge:", build_judge(args))
     if args.only in ("unified", "all"):
@@ -104,7 +111,9 @@ def launch(processes: int, recipe: str, *arguments: object) -> None:
     """A recipe in processes that train together; its failure ends the build."""
     # accelerate launch starts a single process on a CPU unless there is MPI.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    subprocess.run([*command, str(RECIPES / recipe), *map(str, arguments)], check=True)
+    whole = [*command, str(RECIPES / recipe), *map(str, arguments)]
+    if code := subprocess.run(whole, check=False).returncode:
+        raise ValueError(f"{recipe} ended with exit code {code}; what it said is above, and the same command goes on")
 
 
 def install(judge: Path, folder: Path) -> Path:
@@ -120,4 +129,4 @@ def install(judge: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main, "build_minis", resumes=True, level=logging.INFO, form="%(asctime)s %(message)s"))

@@ -21,37 +21,64 @@ evaluation.json.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.shipped import located
+from reward_model.terminal import quiet_bars, run_program
 
-def main() -> int:
+# One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Judges what is not judged yet and writes the tables."""
-    args = _parse()
-    from reward_model.backends.base import BackendError
+    args = parser().parse_args(arguments)
+    check(args)
     from reward_model.evaluation.suite import run_suite
 
+    quiet_bars("transformers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
-    try:
-        benches = _benches(args)
-        rows = _ablation(args)
-        # The full judge first: what the others are compared with.
-        groups = sorted(rows, key=lambda key: key != "full")
-        contestants = [c for key in groups for c in rows[key]] if rows else _contestants(args)
-        results = run_suite(contestants, benches, args.output, batch_size=args.batch_size, say=_say)
-    except (ValueError, BackendError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    benches = _benches(args)
+    rows = _ablation(args)
+    # The full judge first: what the others are compared with.
+    groups = sorted(rows, key=lambda key: key != "full")
+    contestants = [c for key in groups for c in rows[key]] if rows else _contestants(args)
+    results = run_suite(contestants, benches, args.output, batch_size=args.batch_size, say=_say)
     tables, written = _report(args, results, rows)
     print("\n" + "\n".join(t.to_text() for t in tables))
     print("written: " + ", ".join(map(str, written)))
     return 0
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def check(args: argparse.Namespace) -> None:
+    """Raises ValueError for numbers and files that cannot be meant, before a model loads. Shipped models are found from
+    any folder.
+    """
+    for name, low in (("batch_size", 1), ("videos", 2), ("size", 8), ("sampling_seed", 0), ("seed", 0)):
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name}={value} must be at least {low}")
+    if not 0 <= args.temperature < 10:
+        raise ValueError(f"temperature={args.temperature} must be at least 0 and below 10")
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"--output {str(args.output)!r} is a file; name a folder")
+    for name in args.bench or ():
+        path = name.partition("=")[2] or name
+        if path.endswith((".jsonl", ".json")) and not Path(path).is_file():
+            raise ValueError(f"--bench {name}: there is no file {path!r}")
+    if args.model is not None:
+        args.model = located(args.model)
+    args.models = [f"{n}{equals}{located(model)}" for n, equals, model in (m.partition("=") for m in args.models)]
+
+
+def parser() -> CommandParser:
+    """The command line."""
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", default=None, help="folder, hub id or served name (default: the embedded mini judge)"
     )
@@ -111,7 +138,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=None, help="height and width of the world's videos in pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="videos judged at once; 4 to 8 for an 8B model")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"))
-    return parser.parse_args()
+    return parser
 
 
 def _benches(args: argparse.Namespace) -> dict[str, Any]:
@@ -188,4 +215,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main, "evaluate_reward", options=names_as_typed(parser()), resumes=True))

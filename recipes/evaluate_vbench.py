@@ -24,14 +24,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-FULL = Path(__file__).parent / "configs" / "evaluate_vbench" / "full.yaml"
+from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.terminal import quiet_bars, run_program
+from reward_model.training.settings_file import find_config, read_yaml
+
+PRESETS = Path(__file__).resolve().parent / "configs" / "evaluate_vbench"
+FULL = PRESETS / "full.yaml"
 #: The judge's column: 1 for a video that is probably abnormal.
 JUDGE, ANOMALY = "p_normal", "anomaly_rate"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Scores what is not scored yet and writes the tables."""
-    args = _parse(arguments)
+    args = parser().parse_args(arguments)
+    args.config = find_config(args.config, PRESETS)
     settings = _settings(args)
     if args.dry_run:
         return _show_weights(settings)
@@ -39,11 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     from cac_align.metrics.suite import MetricSuite
     from cac_align.metrics.videos import find_videos
 
+    quiet_bars("transformers")
     folders = _folders(args.videos)
     entries = {name: find_videos(folder) for name, folder in folders.items()}
     process = this_process()
     device = settings["device"] or process_device(process)
     suite = MetricSuite(_metrics(settings, device, MetricSuite))
+    suite.check_files()
     results = {
         name: evaluate_videos(found, suite, args.output / "rows" / name, process=process, say=_speaker(name))
         for name, found in entries.items()
@@ -53,12 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any(failures(rows) for rows in results.values()) else 0
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> CommandParser:
+    """The command line."""
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--videos", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="folders, the base first"
     )
-    parser.add_argument("--config", type=Path, default=FULL, help="YAML file; see recipes/configs/evaluate_vbench")
+    parser.add_argument(
+        "--config", default=FULL, metavar="FILE_OR_PRESET", help="YAML file, or the name of a preset (default: full)"
+    )
     parser.add_argument("--dimensions", nargs="+", default=None, metavar="NAME", help="in place of the config's")
     parser.add_argument("--backend", choices=("native", "package"), default=None)
     parser.add_argument("--cache-dir", default=None, help="VBench's weights ($VBENCH_CACHE_DIR, ~/.cache/vbench)")
@@ -66,15 +77,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--judge", default=None, metavar="MODEL", help="add the anomaly rate; 'mini' for the embedded")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluate_vbench"))
     parser.add_argument("--dry-run", action="store_true", help="list the weights and stop")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    import yaml
-
-    found: dict[str, Any] = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    found = read_yaml(args.config)
     known = {"dimensions", "backend", "cache_dir", "device", "batch_size", "strict", "judge", "num_resamples", "seed"}
-    if not isinstance(found, dict) or set(found) - known:
+    if set(found) - known:
         raise ValueError(f"{args.config} knows {', '.join(sorted(known))} and nothing else, got {sorted(found)}")
     for name in ("dimensions", "backend", "cache_dir", "device", "judge"):
         if getattr(args, name) is not None:
@@ -144,7 +153,4 @@ def _speaker(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_program(main, "evaluate_vbench", options=names_as_typed(parser()), resumes=True))

@@ -7,12 +7,12 @@
 
 A stopped run (Ctrl-C, kill, full disk) continues from its last checkpoint when it is started again. Progress: the bar
 on the terminal, ``tensorboard --logdir OUTPUT_DIR``, ``OUTPUT_DIR/metrics.jsonl`` and ``OUTPUT_DIR/videos``. The LoRA
-is written to OUTPUT_DIR/lora for ``pipe.load_lora_weights``. ``--list-settings`` prints every setting with its meaning.
+is written to OUTPUT_DIR/lora for ``pipe.load_lora_weights``. ``--list-settings`` prints every setting with its meaning;
+each is an option too (``--lora-r 16``), and ``--config`` takes a file or a preset's name.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -20,7 +20,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from reward_model.training.settings_file import add_set_option, changed, read_yaml
+from reward_model.command_parser import CommandParser
+from reward_model.terminal import run_program
+from reward_model.training.settings_file import changed, parse_settings, read_yaml, settings_parser
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,10 +41,6 @@ This was the demo: a mini Wan and a mini judge that know moving shapes only. To 
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, builds the trainer, trains, and writes the LoRA."""
     args = parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    for name in ("httpx", "diffusers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
     from cac_align.flow_grpo.config import FlowGRPOConfig
 
     if args.list_settings:
@@ -65,9 +63,21 @@ def main(arguments: list[str] | None = None) -> None:
 
 def settings(args: Any) -> dict[str, Any]:
     """The file's settings with those of the command line over them; presets work from any folder."""
-    from cac_align.flow_grpo.loading import located_settings
+    from dataclasses import fields
 
-    return located_settings(changed(read_yaml(args.config), args.set))
+    from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.loading import located_settings
+    from reward_model.training.trl_names import FLOW, in_our_names
+
+    known = [f.name for f in fields(FlowGRPOConfig)]
+    return located_settings(in_our_names(changed(read_yaml(args.config), args.set), known, FLOW))
+
+
+def check(chosen: dict[str, Any]) -> None:
+    """Raises ValueError for a setting that does not exist, or with a value that the rules refuse."""
+    from cac_align.flow_grpo.config import FlowGRPOConfig
+
+    FlowGRPOConfig.from_dict(chosen)
 
 
 def dry_run(config: Any) -> None:
@@ -96,19 +106,17 @@ def report(trainer: Any, folder: Path, *, demo: bool) -> None:
         print(REAL.format(configs="recipes/configs/flow_grpo"))
 
 
+def parser() -> CommandParser:
+    """The options that are not settings."""
+    found = settings_parser(__doc__, default=MINI, dry_run="print the plan without loading a weight, and stop")
+    found.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
+    return found
+
+
 def parse(arguments: list[str] | None) -> Any:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/flow_grpo")
-    add_set_option(parser)
-    parser.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan without loading a weight, and stop")
-    parser.add_argument("--list-settings", action="store_true", help="print every setting and its meaning")
-    return parser.parse_args(arguments)
+    return parse_settings(parser(), arguments, presets=CONFIGS)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_program(main, "flow_grpo", resumes=True, level=logging.INFO, form="%(asctime)s %(message)s"))

@@ -19,16 +19,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.extras import need
+from reward_model.shipped import located
+from reward_model.terminal import quiet_bars, run_program
+
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Gets videos, asks, writes the table."""
-    args = parse(arguments)
+    args = parser().parse_args(arguments)
+    args.prompts = Path(located(args.prompts))
+    yaml = need("yaml", "reading --rewards")
+    quiet_bars("transformers", "diffusers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
-    import yaml
-
     from cac_align.evaluation.probe_table import ask_probes, probe_table
     from cac_align.evaluation.probes import find_probes
     from cac_align.files import write_json, write_text
@@ -59,12 +65,12 @@ def source(args: argparse.Namespace) -> tuple[str, list[tuple[Any, str]], float]
         return made.folder_videos(args.videos, args.num)
     if args.pipe is None:
         return made.world_videos(args.num, args.seed)
-    return made.pipeline_videos(args.pipe, args.prompts, args.num, seed=args.seed, keep_all=args.keep_all)
+    return made.pipeline_videos(located(args.pipe), args.prompts, args.num, seed=args.seed, keep_all=args.keep_all)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parser() -> CommandParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rewards", default="[cac]", metavar="YAML", help="as in settings of Flow-GRPO")
     parser.add_argument("--videos", type=Path, default=None, metavar="DIR", help="a folder of normal videos")
     parser.add_argument(
@@ -76,11 +82,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num", type=int, default=20, help="videos")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("outputs/reward_probes"))
-    return parser.parse_args(arguments)
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_program(main, "reward_probes", options=names_as_typed(parser())))

@@ -4,15 +4,19 @@
     accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --dry-run
     accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --data data/annotations.jsonl
 
-Every setting of the YAML file can be given on the command line too. The same command continues a stopped run.
+Every setting of the YAML file can be given on the command line too (``--max-steps 10``, ``--set max_steps=10``), and
+``--list-settings`` prints them. ``--config`` takes a file or a preset's name. The same command continues a stopped run.
 Progress: the bar on the terminal, and ``tensorboard --logdir <output_dir>/training``. The result is
 ``CaCReward("<output_dir>")``.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+
+from reward_model.terminal import run_program
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,10 +27,15 @@ STAGE = "stage1"
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses, trains, exports, and says where the judge is."""
+    if "--list-settings" in (sys.argv[1:] if arguments is None else arguments):
+        from reward_model.training.stage_config import settings_text
+
+        print(settings_text())
+        return 0
     from reward_model.training.stage_run import run_recipe
 
     return run_recipe(STAGE, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main, "stage1_warmup", resumes=True, level=logging.INFO, form="%(asctime)s %(message)s"))

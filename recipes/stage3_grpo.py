@@ -7,34 +7,33 @@
 
 A stopped run continues from its last checkpoint when it is started again. Progress: the bar on the terminal,
 ``tensorboard --logdir OUTPUT_DIR``, ``OUTPUT_DIR/metrics.jsonl`` and ``OUTPUT_DIR/samples``. The trained judge is
-written to OUTPUT_DIR/judge. ``--list-settings`` prints every setting with its meaning and source.
+written to OUTPUT_DIR/judge. ``--list-settings`` prints every setting with its meaning and source; each is an option
+too (``--max-steps 10``), and ``--config`` takes a file or a preset's name.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from reward_model.training.settings_file import add_set_option, changed, read_yaml
+from reward_model.command_parser import CommandParser
+from reward_model.shipped import located
+from reward_model.terminal import run_program
+from reward_model.training.settings_file import changed, parse_settings, read_yaml, settings_parser
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-MINI = Path(__file__).parent / "configs" / "stage3" / "mini.yaml"
+PRESETS = Path(__file__).resolve().parent / "configs" / "stage3"
+MINI = PRESETS / "mini.yaml"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, builds the trainer, says what it is about to do, and trains."""
     args = parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    for name in ("httpx", "accelerate"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("accelerate.utils").setLevel(logging.ERROR)  # tied weights, at every checkpoint
-
     from reward_model.training.grpo_card import grpo_card
     from reward_model.training.grpo_config import GrpoConfig
     from reward_model.training.grpo_setup import describe, open_trainer, plan_config
@@ -43,39 +42,60 @@ def main(arguments: list[str] | None = None) -> None:
     if args.list_settings:
         print(GrpoConfig.help_text())
         return
-    settings = changed(read_yaml(args.config), args.set)
+    chosen = settings(args)
     if args.dry_run:
-        print_plan(plan_config(settings))
+        print_plan(plan_config(chosen))
         print("One sample is one rollout's training pass; drawing the rollouts and the reference pass come on top.")
         return
-    with open_trainer(settings) as trainer:
+    with open_trainer(chosen) as trainer:
         main_process = trainer.accelerator.is_main_process
         if main_process:
-            print(describe(trainer, settings), flush=True)
+            print(describe(trainer, chosen), flush=True)
         trainer.train(resume=not args.restart)
-        card = grpo_card(trainer, settings)
+        card = grpo_card(trainer, chosen)
         folder = trainer.export(Path(trainer.config.output_dir) / "judge", card)
         if main_process:
             print("judge:", folder)
 
 
+def settings(args: Any) -> dict[str, Any]:
+    """The file's settings with those of the command line over them; unknown ones are refused here."""
+    from dataclasses import fields
+
+    from reward_model.training.grpo_config import GrpoConfig
+    from reward_model.training.grpo_setup import OWN
+    from reward_model.training.settings_file import check_known
+    from reward_model.training.trl_names import STAGE3, in_our_names
+
+    known = [*OWN, *(f.name for f in fields(GrpoConfig))]
+    found = in_our_names(changed(read_yaml(args.config), args.set), known, STAGE3)
+    check_known(found, known)
+    return {**found, **{name: located(found[name]) for name in ("model",) if found.get(name)}}
+
+
+def check(chosen: dict[str, Any]) -> None:
+    """Raises ValueError for a setting with a value that the rules refuse."""
+    from reward_model.training.grpo_config import GrpoConfig
+    from reward_model.training.grpo_setup import OWN
+
+    GrpoConfig.from_dict({k: v for k, v in chosen.items() if k not in OWN})
+
+
+def parser() -> CommandParser:
+    """The options that are not settings."""
+    found = settings_parser(
+        __doc__,
+        default=MINI,
+        dry_run="print the plan (parameters, memory, time) without loading anything, and stop",
+    )
+    found.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
+    return found
+
+
 def parse(arguments: list[str] | None) -> Any:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/stage3")
-    add_set_option(parser)
-    parser.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the plan (parameters, memory, time) without loading anything, and stop",
-    )
-    parser.add_argument("--list-settings", action="store_true", help="print every setting and its meaning")
-    return parser.parse_args(arguments)
+    return parse_settings(parser(), arguments, presets=PRESETS)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_program(main, "stage3_grpo", resumes=True, level=logging.INFO, form="%(asctime)s %(message)s"))

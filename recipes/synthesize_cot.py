@@ -16,78 +16,88 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.terminal import run_program
 
-def main() -> int:
+
+def main(arguments: list[str] | None = None) -> int:
     """Plans, says what it will do, asks, verifies, writes the files and prints the table."""
-    args = _parse()
+    args = parser().parse_args(arguments)
+    check(args)
 
     from tqdm import tqdm
 
-    from reward_model.backends.base import BackendError
     from reward_model.data.annotations import read_annotations, video_path
     from reward_model.data.synthesis import AskConfig, Price, RuleConfig, estimate, plan, synthesize, write_outputs
     from reward_model.data.synthesis.world_records import write_world_records
+    from reward_model.evaluation.table import plain_text
     from reward_model.video import Video, load_video
 
-    try:
-        annotations = args.annotations or write_world_records(args.output / "world", args.world)
-        records = read_annotations(annotations, video_root=args.video_root)
-        ask = AskConfig(crop=args.crop, max_crops=args.crops, temperature=args.temperature, seed=args.seed)
-        rules = RuleConfig(verify=args.verify, boundary=args.boundary, zoom_window=args.zoom_window)
-        most = estimate(tasks := plan(records, ask), rules)
-        print(
-            f"{most.videos} videos, {most.samples} samples, {most.frames_once} frames shown per round of all.\n"
-            f"At most {most.teacher_calls} teacher calls ({most.frames_at_most} frames) and {most.judge_calls} judge "
-            f"calls, verify={args.verify}. Ledger: {args.output / 'ledger.jsonl'}",
-            flush=True,
-        )
-        if args.dry_run:
-            return 0
+    annotations = args.annotations or write_world_records(args.output / "world", args.world)
+    records = read_annotations(annotations, video_root=args.video_root)
+    ask = AskConfig(crop=args.crop, max_crops=args.crops, temperature=args.temperature, seed=args.seed)
+    rules = RuleConfig(verify=args.verify, boundary=args.boundary, zoom_window=args.zoom_window)
+    most = estimate(tasks := plan(records, ask), rules)
+    print(
+        f"{most.videos} videos, {most.samples} samples, {most.frames_once} frames shown per round of all.\n"
+        f"At most {most.teacher_calls} teacher calls ({most.frames_at_most} frames) and {most.judge_calls} judge "
+        f"calls, verify={args.verify}. Ledger: {args.output / 'ledger.jsonl'}",
+        flush=True,
+    )
+    if args.dry_run:
+        return 0
 
-        def load(record: Any) -> Video:
-            return load_video(video_path(record, annotations, args.video_root), record.truth.fps)
+    def load(record: Any) -> Video:
+        return load_video(video_path(record, annotations, args.video_root), record.truth.fps)
 
-        teacher, judge = _models(args, tasks, load, ask)
-        local = args.backend == "local" and not args.world
-        with tqdm(total=len(tasks), unit="sample") as bar:
-            done = synthesize(
-                records,
-                teacher,
-                args.output,
-                load=load,
-                judge=judge,
-                ask=ask,
-                rules=rules,
-                mode="batched" if local else "parallel",
-                workers=args.workers,
-                batch_size=args.batch_size,
-                accept_new_rules=args.accept_new_rules,
-                on_outcome=lambda _: bar.update(),
-            )
-        write_outputs(
-            done,
+    teacher, judge = _models(args, tasks, load, ask)
+    local = args.backend == "local" and not args.world
+    with tqdm(total=len(tasks), unit="sample") as bar:
+        done = synthesize(
+            records,
+            teacher,
             args.output,
-            annotations,
-            video_root=args.video_root,
-            keep_partial=args.keep_partial,
-            price=Price(args.price_in, args.price_out),
-            judge_price=Price(args.judge_price_in, args.judge_price_out) if args.judge else None,
+            load=load,
+            judge=judge,
+            ask=ask,
+            rules=rules,
+            mode="batched" if local else "parallel",
+            workers=args.workers,
+            batch_size=args.batch_size,
+            accept_new_rules=args.accept_new_rules,
+            on_outcome=lambda _: bar.update(),
         )
-    except (ValueError, BackendError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
-        return 130
-    page = (args.output / "report.md").read_text(encoding="utf-8")
+    write_outputs(
+        done,
+        args.output,
+        annotations,
+        video_root=args.video_root,
+        keep_partial=args.keep_partial,
+        price=Price(args.price_in, args.price_out),
+        judge_price=Price(args.judge_price_in, args.judge_price_out) if args.judge else None,
+    )
+    page = plain_text((args.output / "report.md").read_text(encoding="utf-8"))
     print(f"\n{page}\nwritten: cot.jsonl, annotations_with_saliency.jsonl and discarded.jsonl in {args.output}")
     if waiting := sum(o.decision == "open" for o in done.outcomes):
         print(f"{waiting} samples are still open (discarded.jsonl says why); run again to ask for them")
     return 0
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def check(args: argparse.Namespace) -> None:
+    """Raises ValueError for what cannot work, before anything is read."""
+    if args.annotations and not args.teacher and not args.dry_run:
+        raise ValueError("--annotations needs --teacher: the model that writes the reasoning")
+    if args.annotations and not args.annotations.is_file():
+        raise ValueError(f"--annotations: there is no file {str(args.annotations)!r}")
+    for name, low in (("workers", 1), ("batch_size", 1), ("crops", 0), ("world", 1)):
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name}={value} must be at least {low}")
+
+
+def parser() -> CommandParser:
+    """The command line."""
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", type=Path, help="JSONL of annotated videos")
     source.add_argument("--world", type=int, metavar="N", help="N procedural videos and a teacher that knows them")
@@ -118,10 +128,7 @@ def _parse() -> argparse.Namespace:
         parser.add_argument(name, type=float, default=0.0, help="per million tokens")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("outputs/cot"))
-    args = parser.parse_args()
-    if args.annotations and not args.teacher and not args.dry_run:
-        parser.error("--annotations needs --teacher")
-    return args
+    return parser
 
 
 def _models(args: argparse.Namespace, tasks: Any, load: Any, ask: Any) -> tuple[Any, Any]:
@@ -143,4 +150,4 @@ def _models(args: argparse.Namespace, tasks: Any, load: Any, ask: Any) -> tuple[
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main, "synthesize_cot", options=names_as_typed(parser()), resumes=True))

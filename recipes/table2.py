@@ -15,6 +15,7 @@ ratings=OUTPUT/videos-mp4/ratings/consensus.jsonl and the column anomaly_people.
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import os
 import sys
@@ -23,61 +24,88 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from reward_model.training.settings_file import add_set_option
+from reward_model.command_parser import CommandParser
+from reward_model.terminal import quiet_bars, run_program
+from reward_model.training.settings_file import parse_settings, settings_parser
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HERE = Path(__file__).resolve().parent
-MINI = HERE / "configs" / "table2" / "mini.yaml"
+PRESETS = HERE / "configs" / "table2"
+MINI = PRESETS / "mini.yaml"
 PARTS = ("train", "draw", "score", "tables")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, does the parts, prints the table."""
     args = parse(arguments)
+    if args.list_settings:
+        from cac_align.evaluation.settings import TableSettings
+
+        print(inspect.getdoc(TableSettings))
+        return 0
     quiet()
     from cac_align.evaluation.job import TableJob
-    from cac_align.evaluation.settings import read_settings
 
-    changes = [*args.set, *([f"output_dir={args.output}"] if args.output else [])]
-    settings = read_settings(args.config, changes)
+    chosen = settings(args)
     if args.dry_run:
         from cac_align.evaluation.forecast import forecast
 
-        text, complete = forecast(settings)
+        text, complete = forecast(chosen)
         print(text)
         return 0 if complete else 1
-    job = TableJob(settings, HERE / "flow_grpo.py", say)
+    job = TableJob(chosen, HERE / "flow_grpo.py", say)
     job.work([p for p in args.parts if p != "tables"], row=args.only_row, seed=args.seed)
     if "tables" in args.parts:
         from cac_align.evaluation.output import write_outputs
+        from reward_model.evaluation.table import plain_text
 
         written = write_outputs(job)
-        print(written[0].read_text(encoding="utf-8"))
+        print(plain_text(written[0].read_text(encoding="utf-8")))
         print("written: " + ", ".join(str(path) for path in written))
     return 0
 
 
+def settings(args: argparse.Namespace) -> Any:
+    """The table's settings: the file, and over it the command line; settings of Flow-GRPO go to all trainings.
+
+    Raises:
+        ValueError: a setting is unknown, missing or wrong.
+    """
+    from dataclasses import fields
+
+    from cac_align.evaluation.settings import TableSettings, read_settings
+    from cac_align.flow_grpo.config import FlowGRPOConfig
+
+    own, training = ({f.name for f in fields(kind)} for kind in (TableSettings, FlowGRPOConfig))
+    named = [(text.partition("=")[0], text) for text in args.set]
+    changes = [f"overrides.{text}" if name in training - own else text for name, text in named]
+    return read_settings(args.config, [*changes, *([f"output_dir={args.output}"] if args.output else [])])
+
+
+def check(chosen: Any) -> None:
+    """The settings are checked as they are read."""
+
+
+def parser() -> CommandParser:
+    """The options that are not settings."""
+    found = settings_parser(__doc__, default=MINI, dry_run="weights, plan and an estimate; then stop")
+    found.add_argument("--output", type=Path, default=None, help="folder, in place of the config's output_dir")
+    found.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    found.add_argument("--only-row", default=None, metavar="NAME", help="work for this row only")
+    found.add_argument("--seed", type=int, default=None, help="work for this training seed only")
+    return found
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=MINI, help="YAML file; see recipes/configs/table2")
-    parser.add_argument("--output", type=Path, default=None, help="folder, in place of the config's output_dir")
-    add_set_option(parser)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
-    parser.add_argument("--only-row", default=None, metavar="NAME", help="work for this row only")
-    parser.add_argument("--seed", type=int, default=None, help="work for this training seed only")
-    parser.add_argument("--dry-run", action="store_true", help="weights, plan and an estimate; then stop")
-    return parser.parse_args(arguments)
+    return parse_settings(parser(), arguments, presets=PRESETS)
 
 
 def quiet() -> None:
     """Only what concerns the table is told."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    for name in ("httpx", "diffusers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quiet_bars("transformers", "diffusers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
 
 
@@ -87,7 +115,4 @@ def say(text: Any) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_program(main, "table2", resumes=True, level=logging.WARNING, form="%(asctime)s %(message)s"))

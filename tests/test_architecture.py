@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: Parts of reward_model by height; a part may import its own height and below.
 LAYERS = (
-    ("schema", "video", "grounding", "files", "lazy", "replaced_forward", "devices"),
+    (
+        "schema",
+        "video",
+        "grounding",
+        "files",
+        "lazy",
+        "shipped",
+        "extras",
+        "terminal",
+        "command_parser",
+        "replaced_forward",
+        "devices",
+    ),
     ("prompts", "parsing", "readout", "rewards"),
     ("backends", "config", "judge"),
     ("data", "world", "training", "evaluation"),

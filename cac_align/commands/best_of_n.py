@@ -7,21 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_reward
+from cac_align.files import prompt_name
+from reward_model.shipped import located
+from reward_model.terminal import printable, quiet_bars
 
+FOLDER = Path("outputs/best-of-n")
 NAME, HELP = "best-of-n", "Draw n videos from a diffusers pipeline, judge them, keep the best, write the evidence."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pipe", required=True, metavar="PATH_OR_ID", help="diffusers pipeline: a folder or a hub id")
+    parser.add_argument(
+        "--lora", metavar="PATH_OR_ID", help="LoRA to load into it, such as one that Flow-GRPO wrote: a folder or file"
+    )
     parser.add_argument("--prompt", required=True, help="what the video shows")
     parser.add_argument("--negative-prompt", help="what it should not show")
     parser.add_argument("--image", type=Path, help="first frame, for image-to-video pipelines")
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("outputs/best-of-n"),
         metavar="DIR",
-        help="result folder; a run resumes there",
+        help=f"result folder; a run resumes there (default: {FOLDER}/ and a folder for each prompt)",
     )
     parser.add_argument("--n", type=int, default=5, help="candidates (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -40,22 +46,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on cuda, else float32"
     )
     group.add_argument("--cpu-offload", action="store_true", help="keep only the part at work on the GPU")
-    add_judge_arguments(parser)
+    add_judge_arguments(parser, prefix="judge-")
+    parser.set_defaults(resumes=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    from cac_align.selection import best_of_n
-
-    reward = build_reward(args)
+    output = args.output or FOLDER / prompt_name(args.prompt)
     passed = ("negative_prompt", "num_inference_steps", "guidance_scale", "height", "width", "num_frames")
     pipe_kwargs = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
+    _check(args, output)
     if args.image is not None:
-        from PIL import Image
+        pipe_kwargs["image"] = _image(args.image)
+    reward = build_reward(args)
+    from cac_align.selection import best_of_n
 
-        pipe_kwargs["image"] = Image.open(args.image).convert("RGB")
-    pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload)
+    _ = reward.judge_model  # a judge that cannot be had is found out before the pipeline loads
+    pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, lora=args.lora)
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
-    output = best_of_n(
+    chosen = best_of_n(
         pipe,
         args.prompt,
         reward=reward,
@@ -63,23 +71,94 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         fps=args.fps,
         batch_size=args.batch_size,
-        output_dir=args.output,
+        output_dir=output,
         **pipe_kwargs,
     )
-    print(output)
-    print(args.output / "report.html")
-    return 0 if None not in output.scores else 1
+    print(printable(chosen, lines=True))
+    print(printable(output / "report.html"))
+    return 0 if None not in chosen.scores else 1
 
 
-def load_pipeline(model: str, device: str | None = None, dtype: str | None = None, cpu_offload: bool = False) -> Any:
-    """A diffusers pipeline of whatever class its ``model_index.json`` names."""
+def _check(args: argparse.Namespace, output: Path) -> None:
+    """Refuses what cannot work before anything loads.
+
+    Raises:
+        ValueError: an argument is out of range, a file is not there, or the folder holds candidates of other settings.
+    """
+    from cac_align.run_folder import check_settings
+    from reward_model.video import check_fps
+
+    if not args.prompt.strip():
+        raise ValueError("--prompt is empty; say what the video shows")
+    least = {"n": 1, "batch_size": 1, "seed": 0, "num_inference_steps": 1, "height": 8, "width": 8, "num_frames": 2}
+    for name, low in least.items():
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name}={value} must be at least {low}")
+    check_fps(args.fps)
+    for option, path in (("--image", args.image), ("--lora", args.lora)):
+        local = path is not None and (str(path).startswith((".", "/")) or option == "--image")
+        if local and not Path(path).exists():
+            raise ValueError(f"{option} {str(path)!r}: there is no such file; check the path")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {str(output)!r} is a file; name a folder")
+    args.pipe = located(args.pipe)
+    if not Path(args.pipe).exists() and (args.pipe.startswith((".", "/", "~")) or args.pipe.count("/") != 1):
+        raise ValueError(f"--pipe {args.pipe!r}: there is no such folder; check the path, or name a hub id")
+    check_settings(output, args.n, {"prompt": args.prompt, "seed": args.seed})
+
+
+def _image(path: Path) -> Any:
+    """The first frame, as it is meant to be seen."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(
+            f"--image {str(path)!r} cannot be read as a picture: {error}; save it as PNG or JPEG"
+        ) from error
+
+
+def load_pipeline(
+    model: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    cpu_offload: bool = False,
+    *,
+    lora: str | None = None,
+) -> Any:
+    """A diffusers pipeline of whatever class its ``model_index.json`` names.
+
+    The VAE of Wan stays in float32, as diffusers' page on Wan has it: in half precision it leaves small artifacts,
+    which are what the judge looks for.
+
+    Raises:
+        ValueError: the pipeline takes no LoRA, or the LoRA does not fit.
+    """
     import torch
     from diffusers import DiffusionPipeline
 
+    quiet_bars("diffusers", "transformers")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     precision = getattr(torch, dtype) if dtype else torch.bfloat16 if device.startswith("cuda") else torch.float32
-    pipe = DiffusionPipeline.from_pretrained(model, dtype=precision)
+    parts = DiffusionPipeline.load_config(model)
+    wan = "AutoencoderKLWan" in (parts.get("vae") or ())
+    given = {"default": precision, "vae": torch.float32} if wan else precision
+    pipe = DiffusionPipeline.from_pretrained(model, dtype=given)
+    if lora is not None:
+        _load_lora(pipe, lora)
     if cpu_offload:
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)
+
+
+def _load_lora(pipe: Any, lora: str) -> None:
+    if not hasattr(pipe, "load_lora_weights"):
+        raise ValueError(f"--lora: {type(pipe).__name__} takes no LoRA")
+    try:
+        pipe.load_lora_weights(lora)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"--lora {lora!r} cannot be loaded into {type(pipe).__name__}: {reason}") from error

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.commands import data_formats, data_show
 from cac_align.commands.steps import add_steps, run_step
+from reward_model.terminal import printable
 
 if TYPE_CHECKING:
     from reward_model.data.validation import Problem
 
+#: Problems of a file that are printed unless more are asked for.
+SHOWN = 50
 NAME, HELP = "data", "Validate, split, count, show, review, import, export and make annotated videos (JSONL)."
 
 
@@ -43,13 +46,16 @@ def read_source(args: argparse.Namespace) -> list[Any]:
 def print_problems(problems: Iterable[Problem]) -> None:
     """One line each on stderr."""
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(printable(problem), file=sys.stderr)
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
-    parser.add_argument("--json", action="store_true", help="print the problems as one JSON list")
+    parser.add_argument("--json", action="store_true", help="print all problems as one JSON list")
+    parser.add_argument(
+        "--show", type=int, default=SHOWN, metavar="N", help=f"print the first N problems; 0: all (default: {SHOWN})"
+    )
 
 
 def _validate(args: argparse.Namespace) -> int:
@@ -61,8 +67,11 @@ def _validate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([p.__dict__ for p in report.problems], indent=1))
     else:
-        for problem in report.problems:
-            print(problem)
+        shown = report.problems[: args.show or None]
+        for problem in shown:
+            print(printable(problem))
+        if more := len(report.problems) - len(shown):
+            print(f"... and {more} more; --show 0 prints all")
         counts = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
         print(f"{args.annotations}: {len(report.records)} valid videos, {counts}")
     return 0 if report.ok else 1
@@ -99,6 +108,8 @@ def _split(args: argparse.Namespace) -> int:
     from reward_model.data.annotations import rebase, write_annotations
     from reward_model.data.splits import STAGE_PROPORTIONS, split_records
 
+    if args.output.suffix not in ("", ".jsonl") and not args.output.is_dir():
+        raise ValueError(f"--output {str(args.output)!r} must end in .jsonl, or be a folder's name without an ending")
     proportions = _proportions(args.proportions) if args.proportions else STAGE_PROPORTIONS
     outcome = split_records(read_source(args), proportions, seed=args.seed, balance=args.balance, test=args.test)
     if args.output.suffix == ".jsonl":
@@ -199,7 +210,9 @@ def _agreement(args: argparse.Namespace) -> int:
         min_window_iou=args.min_window_iou,
         min_box_iou=args.min_box_iou,
     )
-    print(json.dumps(result.to_dict(), indent=1) if args.json else result.to_markdown().rstrip())
+    from reward_model.evaluation.table import plain_text
+
+    print(json.dumps(result.to_dict(), indent=1) if args.json else plain_text(result.to_markdown()).rstrip())
     return 0 if all(b.kept for b in result.batches) else 1
 
 
@@ -214,11 +227,20 @@ def _add_corrupt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", type=int, metavar="N", help="use a stretch of at most this many frames")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--restart", action="store_true", help="make everything anew; else a run resumes")
+    parser.set_defaults(resumes=True)
 
 
 def _corrupt(args: argparse.Namespace) -> int:
     from reward_model.data.corruptions.folder import corrupt_folder
 
+    for name in ("per_video", "max_frames", "workers"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"{name}={getattr(args, name)} must be at least 1")
+    absent = [p for p in args.videos if not p.exists()]
+    if absent:
+        raise ValueError(f"there is nothing at {str(absent[0])!r}; name a folder of videos, or video files")
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"--output {str(args.output)!r} is a file; name a folder")
     folder = len(args.videos) == 1 and args.videos[0].is_dir()
     path = corrupt_folder(
         args.videos[0] if folder else args.videos,

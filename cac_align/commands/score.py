@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.commands.judge_options import add_judge_arguments, build_reward
+from cac_align.commands.judge_options import add_judge_arguments, build_reward, check_judge
+from cac_align.commands.score_rows import ScoreRows, digest, open_rows, record
 from cac_align.readout_note import readout_note
+from reward_model.terminal import printable, score_text
 
 if TYPE_CHECKING:
     from reward_model.schema import Verdict
@@ -18,7 +22,7 @@ NAME, HELP = "score", "Score video files: P(normal), and what is wrong where."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, or folders of them")
     parser.add_argument(
         "--prompt",
         action="append",
@@ -28,38 +32,197 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="frames per second (default: what each file says)")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
     parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="JSONL",
+        help="also write a line for each video as it is judged; the same command goes on from there",
+    )
+    parser.add_argument(
         "--overlay", type=Path, metavar="DIR", help="also write each video with boxes and window drawn into it"
     )
     add_judge_arguments(parser)
+    parser.set_defaults(resumes=True)
 
 
 def run(args: argparse.Namespace) -> int:
+    paths = _paths(args)
+    prompts = _prompts(args.prompt, len(paths))
+    for problem in _check(args, paths):
+        print(f"cac-align: {printable(problem)}", file=sys.stderr)
+    reward = build_reward(args)
+    missing = 0
+    with _open(args.output) as rows, _bar(len(paths)) as bar, _printer(args, paths) as show:
+        for part in _batches(args, reward, paths, prompts, rows, bar):
+            for row, verdict, path in part:
+                missing += row["score"] is None
+                with bar.external_write_mode(file=sys.stdout):
+                    show(row, verdict, path)
+    return 1 if missing else 0
+
+
+# --- before anything loads --------------------------------------------------------------------------------------------
+
+
+def _paths(args: argparse.Namespace) -> list[str]:
+    """The files that are named, with those of the folders among them."""
+    from cac_align.metrics.videos import SUFFIXES
+
+    found: list[str] = []
+    for text in args.videos:
+        folder = Path(text)
+        if not folder.is_dir():
+            found.append(text)
+            continue
+        inside = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+        if not inside:
+            raise ValueError(f"the folder {text!r} holds no video; looked for {', '.join(SUFFIXES)} in it and below")
+        found += map(str, inside)
+    return found
+
+
+def _prompts(given: Sequence[str] | None, count: int) -> list[str | None]:
+    if given and len(given) not in (1, count):
+        raise ValueError(f"{len(given)} prompts for {count} videos; give --prompt once for all, or once per video")
+    return [None] * count if not given else list(given) * count if len(given) == 1 else list(given)
+
+
+def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
+    """Refuses what cannot work before a model loads; absent files are errors if there is no other.
+
+    Raises:
+        ValueError: a number is out of range, every file is missing, or a folder cannot be written to.
+    """
     from reward_model.video import check_fps
 
     if args.fps is not None:
         check_fps(args.fps)
-    prompts = args.prompt[0] if args.prompt and len(args.prompt) == 1 else args.prompt
-    if isinstance(prompts, list) and len(prompts) != len(args.videos):
-        raise ValueError(
-            f"{len(prompts)} prompts for {len(args.videos)} videos; give --prompt once for all, or once per video"
-        )
-    # Decoded once, for the judge and for the overlays.
-    videos = [_decoded(path, args.fps) for path in args.videos] if args.overlay else args.videos
-    verdicts = build_reward(args).judge_batch(videos, prompts, fps=args.fps)
-    if args.overlay:
-        for path in _write_overlays(args.overlay, args.videos, videos, verdicts):
-            print(path, file=sys.stderr)
-    if args.json:
-        print(json.dumps([_record(v, path) for v, path in zip(verdicts, args.videos, strict=True)], indent=1))
-    for verdict, path in zip(verdicts, args.videos, strict=True):
-        if verdict.score is None:
-            print(f"cac-align: {path}: {verdict.error}", file=sys.stderr)
+    check_judge(args)
+    if args.overlay is not None and args.overlay.exists() and not args.overlay.is_dir():
+        raise ValueError(f"--overlay {str(args.overlay)!r} is a file; name a folder")
+    absent = [path for path in paths if not Path(path).exists()]
+    if len(absent) == len(paths):
+        more = f", nor at {len(absent) - 1} other paths" if len(absent) > 1 else ""
+        raise ValueError(f"no video file at {absent[0]!r}{more}")
+    if not absent:
+        return []
+    return [f"{len(absent)} of {len(paths)} files are not there, the first {absent[0]!r}; they get no score"]
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def _batches(
+    args: argparse.Namespace,
+    reward: Any,
+    paths: Sequence[str],
+    prompts: Sequence[str | None],
+    rows: ScoreRows | None,
+    bar: Any,
+) -> Iterator[list[tuple[dict[str, Any], Verdict | None, str]]]:
+    """(row, verdict, path) of each video in order, as many at a time as the judge takes at once; rows that an earlier
+    run wrote come without a verdict.
+    """
+    settings = _settings(args, reward) if rows is not None else None
+    size = reward.judge_model.config.batch_size
+    done: dict[int, dict[str, Any]] = {}
+    asked: dict[int, dict[str, Any]] = {}
+    for k, path in enumerate(paths if rows is not None and settings is not None else ()):
+        asked[k] = {**(settings or {}), "prompt": prompts[k], "bytes": digest(path)}
+        row = rows.find(path, asked[k]) if rows is not None else None
+        if row is not None:
+            done[k] = row
+    waiting: list[int] = []
+    for k in range(len(paths)):
+        waiting.append(k)
+        new = [j for j in waiting if j not in done]
+        if len(new) < size and k + 1 < len(paths):
+            continue
+        judged = dict(zip(new, _judge(args, reward, [paths[j] for j in new], [prompts[j] for j in new]), strict=True))
+        part: list[tuple[dict[str, Any], Verdict | None, str]] = []
+        for j in waiting:
+            row = done[j] if j in done else record(judged[j], paths[j], asked.get(j))
+            if rows is not None and j not in done:
+                rows.add(row)
+            part.append((row, judged.get(j), paths[j]))
+        bar.update(len(waiting))
+        waiting = []
+        yield part
+
+
+def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: list[Any]) -> list[Verdict]:
+    if not paths:
+        return []
+    texts = None if all(p is None for p in prompts) else prompts
+    found: list[Verdict] = reward.judge_batch(paths, texts, fps=args.fps)
+    return found
+
+
+def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
+    """What a row depends on beside the video and its prompt."""
+    from reward_model.evaluation.store import model_fingerprint
+
+    names = ("backend", "base_url", "revision", "readout", "no_reasoning", "scan_fps", "zoom_fps", "fps")
+    model = str(reward.model)
+    mark = model_fingerprint(model)[:16] if Path(model).is_dir() else model
+    return {"model": mark, **{name: getattr(args, name) for name in names}}
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open(output: Path | None) -> Iterator[ScoreRows | None]:
+    if output is None:
+        yield None
+        return
+    with open_rows(output) as rows:
+        yield rows
+
+
+def _bar(count: int) -> Any:
+    """A bar on stderr, where somebody looks and there is more than one video."""
+    from tqdm import tqdm
+
+    return tqdm(total=count, desc="judging", unit="video", disable=None if count > 1 else True, leave=False)
+
+
+@contextlib.contextmanager
+def _printer(args: argparse.Namespace, paths: Sequence[str]) -> Iterator[Any]:
+    """``show(row, verdict, path)``: prints a video, and draws its overlay. The JSON list ends even if the run does not
+    come to its end.
+    """
+    shown = 0
+    names = _names(paths)
+
+    def show(row: dict[str, Any], verdict: Verdict | None, path: str) -> None:
+        nonlocal shown
+        if args.json:
+            print("[" if shown == 0 else ",", end="\n")
+            print(json.dumps({k: v for k, v in row.items() if k != "asked"}, indent=1), end="", flush=True)
+        shown += 1
+        if row["score"] is None:
+            print(f"cac-align: {printable(path)}: {printable(row['error'])}", file=sys.stderr)
         elif not args.json:
-            print(_line(verdict, path))
-    return 1 if any(v.score is None for v in verdicts) else 0
+            print(_line(row, verdict or _verdict(row), path), flush=True)
+        if args.overlay is not None and row["status"] is not None:
+            _overlay(args, names[path], path, verdict or _verdict(row))
+
+    try:
+        yield show
+    finally:
+        if args.json:
+            with contextlib.suppress(BrokenPipeError):
+                print("\n]" if shown else "[]", flush=True)
 
 
-def _line(verdict: Verdict, path: str) -> str:
+def _verdict(row: dict[str, Any]) -> Verdict:
+    from reward_model.schema import Verdict
+
+    return Verdict.from_dict(row["verdict"])
+
+
+def _line(row: dict[str, Any], verdict: Verdict, path: str) -> str:
     times = [(a.frames.start / verdict.fps, (a.frames.end + 1) / verdict.fps) for a in verdict.anomalies]
     found = "; ".join(
         f"{a.type.value} {start:.2f}-{end:.2f} s" + (f": {a.reason}" if a.reason else "")
@@ -67,41 +230,29 @@ def _line(verdict: Verdict, path: str) -> str:
     )
     note = readout_note(verdict, verdict.score)
     said = [path, found, f"({note})" if note else ""]
-    return f"{verdict.score:.4f}  {verdict.status or '-':<8}  " + "  ".join(part for part in said if part)
+    return f"{score_text(row['score'])}  {verdict.status or '-':<8}  " + "  ".join(printable(s) for s in said if s)
 
 
-def _record(verdict: Verdict, path: str) -> dict[str, Any]:
-    return {
-        "video": path,
-        "score": verdict.score,
-        "status": verdict.status,
-        "types": [t.value for t in verdict.types],
-        "window_s": verdict.window_s,
-        "error": verdict.error,
-        "verdict": verdict.to_dict(),
-    }
-
-
-def _decoded(path: str, fps: float | None) -> Any:
-    """The video of a file; an unreadable one stays a path, and the judge says what is wrong with it."""
-    from reward_model.video import VideoError, load_video
-
-    try:
-        return load_video(path, fps)
-    except VideoError:
-        return path
-
-
-def _write_overlays(folder: Path, paths: list[str], videos: list[Any], verdicts: list[Verdict]) -> list[Path]:
-    from cac_align.report.overlay import write_overlay
-
+def _names(paths: Sequence[str]) -> dict[str, str]:
+    """A file name for each video's overlay, different ones for videos of the same name."""
     taken: set[str] = set()
-    written = []
-    for path, video, verdict in zip(paths, videos, verdicts, strict=True):
-        if verdict.status is None:
-            continue
+    names: dict[str, str] = {}
+    for path in paths:
         stem = Path(path).stem
         name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(paths) + 2))) if n not in taken)
         taken.add(name)
-        written.append(write_overlay(folder / f"{name}.mp4", video.frames, verdict, verdict.fps))
-    return written
+        names.setdefault(path, name)
+    return names
+
+
+def _overlay(args: argparse.Namespace, name: str, path: str, verdict: Verdict) -> None:
+    """Decodes one video and writes it with what was found."""
+    from cac_align.report.overlay import write_overlay
+    from reward_model.video import VideoError, load_video
+
+    try:
+        video = load_video(path, args.fps)
+    except VideoError as error:
+        print(f"cac-align: {printable(path)}: no overlay: {printable(error)}", file=sys.stderr)
+        return
+    print(printable(write_overlay(args.overlay / f"{name}.mp4", video.frames, verdict, verdict.fps)), file=sys.stderr)

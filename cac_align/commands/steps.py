@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
+from reward_model import command_parser
+
 #: Name, help, what adds its arguments, what runs it.
 Step = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 
 def add_steps(parser: argparse.ArgumentParser, known: Sequence[Step]) -> None:
     """A subcommand for each step; one has to be chosen."""
-    steps = parser.add_subparsers(metavar="STEP", required=True)
+    steps = command_parser.add_steps(parser, "STEP")
     for name, text, add, run in known:
         sub = steps.add_parser(name, help=text, description=text)
         add(sub)

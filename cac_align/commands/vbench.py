@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cac_align.commands.data import print_problems
 from cac_align.commands.steps import add_steps, run_step
+from reward_model.terminal import printable
 
 NAME, HELP = "vbench", "Score folders of videos by VBench, install the real package, write what its scripts accept."
 DEFAULT = ("subject_consistency", "imaging_quality", "dynamic_degree")
@@ -78,6 +79,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="repeat the package where it decides without looking")
     _add_dimensions(parser)
     _add_cache(parser)
+    parser.set_defaults(resumes=True)
 
 
 def _score(args: argparse.Namespace) -> int:
@@ -87,16 +89,20 @@ def _score(args: argparse.Namespace) -> int:
     from cac_align.metrics.suite import MetricSuite
     from cac_align.metrics.videos import find_videos
 
+    if args.batch_size < 1:
+        raise ValueError(f"batch_size={args.batch_size} must be at least 1")
+    videos = find_videos(args.videos)
     process = this_process()
     options = {"backend": args.backend, "batch_size": args.batch_size, "strict": args.strict}
     device = args.device or process_device(process)
     suite = MetricSuite(args.dimensions, cache_dir=args.cache_dir, device=device, **options)
-    rows = evaluate_videos(find_videos(args.videos), suite, args.output, process=process)
+    suite.check_files()
+    rows = evaluate_videos(videos, suite, args.output, process=process)
     if not process.first:
         return 0
-    text = "\n".join(table.to_markdown() for table in vbench_tables({args.videos.name or str(args.videos): rows}))
-    write_text(args.output / "vbench.md", text)
-    print(text, end="")
+    tables = vbench_tables({args.videos.name or str(args.videos): rows})
+    write_text(args.output / "vbench.md", "\n".join(table.to_markdown() for table in tables))
+    print("\n".join(table.to_text() for table in tables), end="")
     bad = failures(rows)
     print_problems(f"{r.video}: no {r.metric}: {r.reason}" for found in bad.values() for r in found)  # type: ignore[misc]
     return 1 if bad else 0
@@ -133,7 +139,7 @@ def _export(args: argparse.Namespace) -> int:
         return 0
     missing = missing_videos(entries, standard_prompts(args.full_info, args.dimensions))
     for name in missing[:10]:
-        print(f"missing  {name}")
+        print(f"missing  {printable(name)}")
     print(f"{len(missing)} videos of VBench's own list are missing")
     return 1 if missing else 0
 
@@ -162,7 +168,7 @@ def _results(args: argparse.Namespace) -> int:
     for dimension, result in read_results(args.results).items():
         print(f"{dimension:<24}{result.total:9.4f}  {len(result.videos)} videos")
         for path, score in sorted(result.videos.items()):
-            print(f"{'':<24}{score:9.4f}  {os.path.basename(path)}")  # noqa: PTH119 - a path of another machine
+            print(f"{'':<24}{score:9.4f}  {printable(os.path.basename(path))}")  # noqa: PTH119 - a path of another machine
     return 0
 
 

@@ -74,11 +74,26 @@ class MetricSuite:
         """Loads all networks, so that a missing file stops a run before its first video.
 
         Raises:
-            WeightsError: the first file that is missing or broken.
+            WeightsError: files are missing, all of which are named, or the first one that is broken.
         """
+        self.check_files()
         for metric in self.metrics.values():
             if isinstance(metric, VBenchMetric):
                 metric.load()
+
+    def check_files(self) -> None:
+        """Raises WeightsError with a line for each weight file that is missing."""
+        missing: dict[str, None] = {}
+        for metric in self.metrics.values():
+            for weights in metric.dimension.weights if isinstance(metric, VBenchMetric) else ():
+                try:
+                    weights.find(metric.cache_dir)
+                except WeightsError as error:
+                    missing[str(error)] = None
+        if len(missing) == 1:
+            raise WeightsError(next(iter(missing)))
+        if missing:
+            raise WeightsError("\n".join([f"{len(missing)} weight files are missing", *missing]))
 
     def describe(self, name: str) -> dict[str, Any]:
         """What the scores of a metric depend on besides the video."""

@@ -43,6 +43,9 @@ class Reward(Protocol):
 class RewardError(ValueError):
     """A reward broke its contract, or nothing could be judged. The message names the reward and what it did."""
 
+    #: Of a command that ends by it, see :mod:`reward_model.terminal`.
+    exit_code = 1
+
 
 @dataclass(frozen=True)
 class Evaluation:

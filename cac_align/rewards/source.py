@@ -5,9 +5,21 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from reward_model.shipped import located, shipped_folder
+
+__all__ = [
+    "BACKENDS",
+    "BackendSource",
+    "announce_demo",
+    "check_backend",
+    "check_on_error",
+    "check_several",
+    "located",
+    "shipped_folder",
+]
 
 BACKENDS = ("local", "openai", "replay")
 
@@ -99,22 +111,6 @@ def check_several(videos: Sequence[Any], remedy: str = "") -> None:
     """Raises ValueError for a single video where a list of them is needed; ``remedy`` ends the message."""
     if isinstance(videos, str | os.PathLike) or getattr(videos, "ndim", 5) == 4:
         raise ValueError(f"videos must be a list of videos, got a single one; pass [video]{remedy}")
-
-
-def shipped_folder(name: str) -> Path | None:
-    """Where the folder ``assets/<name>`` lies, in an installed package or in a checkout; None where it is not
-    shipped.
-    """
-    package = Path(str(files("reward_model")))
-    return next((f for f in (package / "assets" / name, package.parent / "assets" / name) if f.is_dir()), None)
-
-
-def located(path: str) -> str:
-    """A path as it stands, or inside the checkout where it is only found there: commands work from any folder."""
-    root = Path(__file__).resolve().parents[2]
-    if not Path(path).exists() and (root / path).exists():
-        return str(root / path)
-    return str(path)
 
 
 def announce_demo(model: str, folder: Path | None, knows: str) -> None:

@@ -14,6 +14,8 @@ from reward_model.evaluation.intervals import Interval
 Cell = Any
 
 _MARKDOWN = re.compile(r"([\\|`*_<>\[\]])")
+_ESCAPED = re.compile(r"\\([\\|`*_<>\[\]])")
+_BAR, _RULE = re.compile(r"(?<!\\)\|"), re.compile(r"\|[-:| ]+\|?")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -130,6 +132,35 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def plain_text(markdown: str) -> str:
+    """Markdown of tables, headings and lines as a terminal shows it best: nothing escaped, columns in line.
+
+    Example:
+        >>> print(plain_text("### T\\n\\n| a\\\\_b | c |\\n|---|---|\\n| 1 | 2 |"))
+        T
+        <BLANKLINE>
+        | a_b | c |
+        |-----|---|
+        | 1   | 2 |
+    """
+    found: list[str] = []
+    rows: list[list[str]] = []
+    for line in [*markdown.split("\n"), ""]:
+        if line.startswith("|"):
+            if not _RULE.fullmatch(line):
+                rows.append([_unescaped(cell.strip()) for cell in _BAR.split(line)[1:-1]])
+            continue
+        if rows:
+            found += markdown_table(rows[0], rows[1:]).split("\n")
+            rows = []
+        found.append(_unescaped(line.lstrip("#").lstrip() if line.startswith("#") else line))
+    return "\n".join(found[:-1])
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text)
 
 
 def show(cell: Cell) -> str:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.extras import need
 from reward_model.prompts import load_prompts
+from reward_model.shipped import located
 from reward_model.training.plan import PlanConfig
-from reward_model.training.settings_file import read_yaml
+from reward_model.training.settings_file import changed, check_known, find_config, read_yaml, settings_parser
 
 WORLD = "world"
 #: Scenes of evaluation samples start here; training uses seeds below 100,000.
@@ -65,37 +67,59 @@ class StageArguments:
     gpu_memory_gib: float = field(default=141.0, metadata={"help": "dry run: memory of one GPU"})
 
 
-def parse_stage(arguments: Sequence[str] | None = None) -> tuple[StageArguments, Any, Any]:
-    """(StageArguments, SFTConfig, ModelConfig) from ``--config file.yaml`` and further options.
+def parse_stage(arguments: Sequence[str] | None = None, presets: Path | None = None) -> tuple[StageArguments, Any, Any]:
+    """(StageArguments, SFTConfig, ModelConfig) from ``--config file.yaml`` and further options, in the grammar of
+    :mod:`reward_model.training.settings_file`.
+
+    Args:
+        arguments: the command line; by default that of the program.
+        presets: folder of the settings files that ``--config`` may name without path and ending.
 
     Raises:
-        ValueError: the file names an unknown setting.
+        ValueError: the file or the command line names an unknown setting, or one has a value of the wrong kind.
+        ImportError: TRL is not installed; the message has the pip line.
     """
+    need("trl", "training stages 1 and 2")
     from trl import ModelConfig, SFTConfig, TrlParser
 
     from reward_model.training.sft import SHARED
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    dry, on_cpu = bool({"--dry-run", "--dry_run"} & set(given)), _names_cpu(given)
-    if dry:
-        given += ["--use_cpu", "true"]  # planning must not ask for the GPU that it plans for
+    given = settings_parser(None, default=None, dry_run="")
+    args, rest = given.parse_known_args(arguments)
+    settings = read_yaml(find_config(args.config, presets)) if args.config else {}
+    for name, value in dict(settings.pop("env", None) or {}).items():
+        os.environ[name] = str(value)
+    settings = changed(settings, args.set)
     parser = TrlParser((StageArguments, SFTConfig, ModelConfig))
+    known = {action.dest for action in parser._actions}
+    check_known(settings, known, where=str(args.config or "--set"))
+    if settings.get("model_name_or_path"):
+        settings["model_name_or_path"] = located(str(settings["model_name_or_path"]))
+    on_cpu = _names_cpu(rest, settings)
+    if args.dry_run:
+        rest = [*rest, "--dry_run", "true", "--use_cpu", "true"]  # planning must not ask for the GPU it plans for
     parser.set_defaults_with_config(**SHARED)
-    stage, config, model = parser.parse_args_and_config(given)
-    if dry and on_cpu and stage.num_gpus is None:
+    parser.set_defaults_with_config(**settings)
+    *found, unknown = parser.parse_args_into_dataclasses(args=rest, return_remaining_strings=True)
+    check_known([word.lstrip("-").partition("=")[0].replace("-", "_") for word in unknown], known, where="")
+    stage, config, model = found
+    if args.dry_run and on_cpu and stage.num_gpus is None:
         stage.num_gpus = 0
     return stage, config, model
 
 
-def _names_cpu(given: Sequence[str]) -> bool:
-    """Whether the command line, or else its YAML file, says ``use_cpu``."""
+def settings_text() -> str:
+    """Every setting of stages 1 and 2 that is not TRL's own: name, default and meaning."""
+    own = [f"{f.name} = {f.default!r}\n    {f.metadata['help']}" for f in fields(StageArguments)]
+    return "\n".join([*own, "Besides: every field of TRL's SFTConfig and ModelConfig, such as max_steps or lora_r."])
+
+
+def _names_cpu(words: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    """Whether the command line, or else the settings, say ``use_cpu``."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
     parser.add_argument("--use_cpu", "--use-cpu", nargs="?", const="true")
-    known, _ = parser.parse_known_args(given)
-    said = known.use_cpu
-    if said is None and known.config:
-        said = read_yaml(known.config).get("use_cpu")
+    known, _ = parser.parse_known_args(words)
+    said = settings.get("use_cpu") if known.use_cpu is None else known.use_cpu
     return str(said).lower() in ("true", "1", "yes", "t", "y")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reward_model.shipped import recipes_folder
 from reward_model.training.guards import TrainingStopped, last_complete_checkpoint
 from reward_model.training.plan import print_plan
 from reward_model.training.stage_config import StageArguments, load_model, parse_stage, plan_config
@@ -33,7 +34,7 @@ def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
     for noisy in ("httpx", "datasets", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        folder = run_stage(name, *parse_stage(arguments))
+        folder = run_stage(name, *parse_stage(arguments, recipes_folder() / "configs" / name))
     except (ValueError, OSError, TrainingStopped) as error:
         launched = _LAUNCHED if LAUNCHER_SETS in os.environ else ""
         print(f"\nerror: {error}{launched}", file=sys.stderr, flush=True)

@@ -48,29 +48,44 @@ def test_score_names_the_broken_file_and_scores_the_other(capsys, clip, judge_fo
     records = json.loads(out)
     assert [r["score"] is None for r in records] == [True, True, False]
     problems = [line for line in err.splitlines() if line.startswith("cac-align:")]
-    assert len(problems) == 2
-    assert "broken.mp4" in problems[0]
-    assert "no video file" in problems[1]
+    assert len(problems) == 3
+    assert "1 of 3 files are not there" in problems[0], "said before the model loads"
+    assert "broken.mp4" in problems[1]
+    assert "no video file" in problems[2]
     assert [p.name for p in overlays.iterdir()] == ["clip.mp4"] and str(overlays / "clip.mp4") in err.splitlines()
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["score", "CLIP", "--fps", "0", "--model", "JUDGE"], "fps=0.0 must be"),
-        (["score", "CLIP", "--fps", "nan", "--model", "JUDGE"], "fps=nan must be"),
+        (["score", "CLIP", "--fps", "0", "--model", "JUDGE"], "--fps 0.0 must be"),
+        (["score", "CLIP", "--fps", "nan", "--model", "JUDGE"], "--fps nan must be"),
         (["score", "CLIP", "--prompt", "a", "--prompt", "b", "--model", "JUDGE"], "2 prompts for 1 videos"),
         (["score", "CLIP", "--model", "TMP"], "config.json"),
-        (["score", "CLIP", "--no-reasoning", "--readout", "paper", "--model", "JUDGE"], "readout='direct'"),
+        (["score", "CLIP", "--no-reasoning", "--readout", "paper", "--model", "JUDGE"], "--readout 'direct'"),
         (["report", "TMP"], "holds no result.json"),
+        (["score", "TMP/nosuch.mp4"], "no video file at"),
+        (["score", "TMP"], "holds no video"),
+        (["score", "CLIP", "--model", "./nosuch"], "--model './nosuch': there is no such folder"),
+        (["score", "CLIP", "--judge-batch-size", "0"], "--judge-batch-size 0"),
+        (["score", "CLIP", "--scan-fps", "0"], "--scan-fps 0 must be above 0"),
+        (["best-of-n", "--pipe", "./nosuch", "--prompt", "a"], "--pipe './nosuch'"),
+        (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--n", "0"], "--n 0 must be at least 1"),
+        (["best-of-n", "--pipe", "TMP", "--prompt", " "], "--prompt is empty"),
+        (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--image", "no.png"], "--image 'no.png'"),
+        (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--lora", "./nosuch"], "--lora './nosuch'"),
+        (["data", "split", "CLIP", "--output", "s.txt"], "must end in .jsonl"),
+        (["data", "corrupt", "nofolder", "--output", "TMP"], "nothing at 'nofolder'"),
+        (["vbench", "score", "DIR", "--output", "TMP", "--cache-dir", "TMP"], "3 weight files are missing"),
         (["doctor", "--videos", "1", "--model", "JUDGE"], "--videos=1"),
         (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--model", "JUDGE"], "model_index.json"),
     ],
 )
-def test_mistakes_exit_2_with_one_line(capsys, clip, judge_folder, tmp_path, argv, words):
+def test_mistakes_exit_2_with_one_line(capsys, clip, judge_folder, tmp_path, monkeypatch, argv, words):
     empty = tmp_path / "empty"
     empty.mkdir()
-    places = {"CLIP": clip, "JUDGE": judge_folder, "TMP": empty}
+    places = {"CLIP": clip, "JUDGE": judge_folder, "TMP": empty, "DIR": clip.parent}
+    monkeypatch.delenv("CAC_REWARD_MODEL", raising=False)
     code, _, err = run(capsys, *(places.get(a, a) for a in argv))
     assert code == 2
     message = [line for line in err.splitlines() if line.startswith("cac-align: error:")]
@@ -133,7 +148,17 @@ def test_best_of_n_and_report(capsys, judge_folder, wan_pipe, tmp_path):
     assert len((out / "report.html").read_text()) == pytest.approx(len(page), rel=0.1)
     code, _, err = run(capsys, *argv, "--seed", "3")
     assert code == 2
-    assert "seed was 0, now 3" in err
+    assert "seed was 0, now 3" in err and "another --output" in err and "output_dir" not in err
+
+
+def test_a_second_prompt_gets_a_second_folder(capsys, judge_folder, wan_pipe, tmp_path, monkeypatch):
+    wan_pipe.save_pretrained(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    argv = ["best-of-n", "--pipe", "pipe", "--n", "1", "--steps", "1", "--height", "16", "--width", "16"]
+    argv += ["--num-frames", "9", "--device", "cpu", "--model", judge_folder]
+    pages = [run(capsys, *argv, "--prompt", p)[1].splitlines()[-1] for p in ("a red ball", "a dog", "a red ball")]
+    assert pages[0] == pages[2] != pages[1]
+    assert all((tmp_path / page).is_file() for page in pages) and "a-red-ball" in pages[0]
 
 
 def test_doctor(capsys, judge_folder):
@@ -149,3 +174,137 @@ def test_doctor(capsys, judge_folder):
         "log_odds",
     ):
         assert words in out
+
+
+# --- score while it works ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clips(tmp_path):
+    paths = [tmp_path / "clips" / f"{name}.mp4" for name in "abc"]
+    for k, path in enumerate(paths):
+        write_mp4(path, make_video(40 + k, None, size=32)[0][:17], 16)
+    return paths
+
+
+def test_score_writes_as_it_goes_loses_nothing_and_goes_on(capsys, clips, judge_folder, tmp_path, monkeypatch):
+    from cac_align import CaCReward
+
+    judged = []
+    original = CaCReward.judge_batch
+
+    def stopped_at_the_third(self, videos, prompts=None, *, fps=None):
+        judged.extend(videos)
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        return original(self, videos, prompts, fps=fps)
+
+    monkeypatch.setattr(CaCReward, "judge_batch", stopped_at_the_third)
+    rows = tmp_path / "scores.jsonl"
+    argv = ["score", clips[0].parent, "--model", judge_folder, "--no-reasoning", "--judge-batch-size", "1"]
+    code, out, err = run(capsys, *argv, "--output", rows)
+    assert code == 130 and "goes on" in err and len(out.splitlines()) == 2, "a line as soon as a video is judged"
+    assert [json.loads(line)["video"] for line in rows.read_text().splitlines()] == list(map(str, clips[:2]))
+    rows.write_bytes(rows.read_bytes() + b'{"video": "half')
+    code, out, _ = run(capsys, *argv, "--output", rows)
+    assert code == 0 and judged[3:] == [str(clips[2])], "only what was not judged"
+    assert [line.split()[2] for line in out.splitlines()] == list(map(str, clips))
+    assert len([json.loads(line) for line in rows.read_text().splitlines()]) == 3
+    clips[0].write_bytes(clips[1].read_bytes())
+    judged.clear()
+    judged.append("")
+    run(capsys, *argv, "--output", rows)
+    assert judged[1:] == [str(clips[0])], "other bytes under the same name are judged anew"
+
+
+def test_score_refuses_a_file_of_something_else(capsys, clips, judge_folder, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("milk\n")
+    code, _, err = run(capsys, "score", clips[0], "--model", judge_folder, "--output", notes)
+    assert code == 2 and "line 1: not a line that score wrote" in err and notes.read_text() == "milk\n"
+
+
+def test_the_json_list_is_whole_even_when_the_run_is_stopped(capsys, clips, judge_folder, monkeypatch):
+    from cac_align import CaCReward
+
+    calls = iter([None, KeyboardInterrupt])
+    original = CaCReward.judge_batch
+
+    def stop(self, videos, prompts=None, *, fps=None):
+        if raised := next(calls):
+            raise raised
+        return original(self, videos, prompts, fps=fps)
+
+    monkeypatch.setattr(CaCReward, "judge_batch", stop)
+    argv = ["score", *clips, "--model", judge_folder, "--no-reasoning", "--judge-batch-size", "1", "--json"]
+    code, out, _ = run(capsys, *argv)
+    assert code == 130 and len(json.loads(out)) == 1
+
+
+def test_no_character_of_a_name_or_an_answer_commands_the_terminal(capsys, clip, judge_folder, tmp_path):
+    bad = tmp_path / "a\x1b[2Jb.mp4"
+    clip.rename(bad)
+    code, out, _ = run(capsys, "score", bad, "--model", judge_folder, "--no-reasoning")
+    assert code == 0 and "\x1b" not in out and r"a\x1b[2Jb.mp4" in out
+    broken = tmp_path / "c\x1b]0;x\x07.mp4"
+    broken.write_bytes(b"x")
+    _, _, err = run(capsys, "score", broken, "--model", judge_folder, "--no-reasoning")
+    assert "\x1b" not in err and "\x07" not in err
+    lines = tmp_path / "annotations.jsonl"
+    lines.write_text(json.dumps({"video": "a\x1b[31m.mp4", "video_id": "\x1b[2J"}) + "\n")
+    _, out, err = run(capsys, "data", "validate", lines)
+    assert "\x1b" not in out + err
+
+
+def test_data_validate_prints_the_first_problems_only(capsys, tmp_path):
+    path = tmp_path / "annotations.jsonl"
+    path.write_text("{}\n" * 80)
+    code, out, _ = run(capsys, "data", "validate", path)
+    assert code == 1 and len(out.splitlines()) == 52 and "--show 0 prints all" in out.splitlines()[-2]
+
+
+def test_options_of_a_command_may_be_written_with_underscores(capsys, tmp_path):
+    code, _, err = run(capsys, "best-of-n", "--pipe", tmp_path, "--prompt", "a", "--num_frames", "1")
+    assert code == 2 and "--num-frames 1 must be at least 2" in err
+    with pytest.raises(SystemExit):
+        main(["score", "a.mp4", "--overlays", "x"])
+    assert "did you mean --overlay?" in capsys.readouterr().err
+
+
+def test_trainings_are_commands_too():
+    def said(*argv):
+        command = [sys.executable, "-m", "cac_align", *argv]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    listed = said("train", "flow-grpo", "--list-settings")
+    assert listed.returncode == 0 and "num_inference_steps = " in listed.stdout
+    wrong = said("train", "stage3", "--max-step", "3", "--dry-run")
+    assert wrong.returncode == 2 and wrong.stderr.strip().endswith("did you mean max_steps?")
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_the_vae_of_wan_stays_in_float32(wan_pipe, tmp_path, half):
+    import torch
+
+    from cac_align.commands.best_of_n import load_pipeline
+
+    wan_pipe.save_pretrained(tmp_path)
+    pipe = load_pipeline(str(tmp_path), "cpu", half)
+    assert pipe.vae.dtype == torch.float32 and pipe.transformer.dtype == getattr(torch, half)
+
+
+def test_a_lora_is_loaded_into_the_pipeline(wan_pipe, tmp_path):
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    from cac_align.commands.best_of_n import load_pipeline
+
+    wan_pipe.save_pretrained(tmp_path / "pipe")
+    wan_pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    layers = get_peft_model_state_dict(wan_pipe.transformer)
+    wan_pipe.save_lora_weights(tmp_path / "lora", transformer_lora_layers=layers)
+    pipe = load_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "lora"))
+    assert pipe.get_active_adapters()
+    with pytest.raises(ValueError, match="--lora"):
+        load_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "pipe"))

@@ -4,17 +4,14 @@ known, its files are there.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import io
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from documents import ROOT
 
@@ -23,13 +20,6 @@ OTHERS = {"vllm", "tensorboard", "source", "pip"}
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=")
 #: Options of the launchers that take no value.
 _FLAGS = {"--multi_gpu", "--cpu", "--standalone"}
-
-
-class Parsed(Exception):
-    """A recipe has read its command line."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.values = args
 
 
 def commands(code: str) -> list[list[str]]:
@@ -57,10 +47,12 @@ def check(words: Sequence[str]) -> None:
         _check_make(rest)
     elif program == "cac-align":
         _check_tool(rest)
+    elif program == "python" and rest[:2] == ["-m", "cac_align"]:
+        _check_tool(rest[2:])
     elif program == "python":
         _check_script(rest)
     elif program in ("accelerate", "torchrun"):
-        _check_script(_without_launcher(program, rest))
+        _check_launched(_without_launcher(program, rest))
     elif program not in OTHERS:
         raise ValueError(f"unknown program {program!r}; add it to the checks or to OTHERS")
 
@@ -74,9 +66,13 @@ def _check_make(targets: list[str]) -> None:
 
 def _check_tool(rest: list[str]) -> None:
     from cac_align.cli import build_parser
+    from cac_align.commands.train import RUN, TRAIN
 
     with _no_exit():
-        build_parser().parse_args(rest)
+        args = build_parser().parse_args(rest)
+    recipes = {**TRAIN.recipes, **RUN.recipes}
+    if getattr(args, "recipe", None) in recipes:
+        _check_script([f"recipes/{recipes[args.recipe]}", *args.options])
 
 
 def _without_launcher(program: str, rest: list[str]) -> list[str]:
@@ -91,6 +87,13 @@ def _without_launcher(program: str, rest: list[str]) -> list[str]:
     return words
 
 
+def _check_launched(words: list[str]) -> None:
+    if words[:2] == ["-m", "cac_align"]:
+        _check_tool(words[2:])
+    else:
+        _check_script(words)
+
+
 def _check_script(words: list[str]) -> None:
     script = ROOT / words[0]
     if not script.is_file():
@@ -101,48 +104,24 @@ def _check_script(words: list[str]) -> None:
         with _no_exit():
             parse_stage([*words[1:], "--use_cpu", "true"])
         return
-    args = _read_arguments(script, words[1:])
-    _check_settings(script.stem, args)
+    _check_settings(load_recipe(script), words[1:])
 
 
-def _read_arguments(script: Path, arguments: list[str]) -> argparse.Namespace:
-    """Runs a script up to the point where it has read its command line."""
+def load_recipe(script: Path) -> Any:
+    """A script of ``recipes/`` as a module; importing it loads nothing heavy."""
     spec = importlib.util.spec_from_file_location(f"checked_{script.stem}", script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    original = argparse.ArgumentParser.parse_args
-
-    def stop(self: Any, args: Any = None, namespace: Any = None) -> Any:
-        raise Parsed(original(self, args, namespace))
-
-    with (
-        patch.object(argparse.ArgumentParser, "parse_args", stop),
-        patch.object(sys, "argv", [str(script), *arguments]),
-    ):
-        spec.loader.exec_module(module)
-        try:
-            with _no_exit():
-                module.main()
-        except Parsed as parsed:
-            return parsed.values
-    raise ValueError(f"{script.name} never read its command line")
+    spec.loader.exec_module(module)
+    return module
 
 
-def _check_settings(name: str, args: argparse.Namespace) -> None:
-    """Reads the settings file and what ``--set`` puts over it as the recipe does; a wrong name or value raises."""
-    if name not in ("flow_grpo", "stage3_grpo") or not hasattr(args, "set"):
-        return
-    from reward_model.training.grpo_config import GrpoConfig
-    from reward_model.training.grpo_setup import OWN
-    from reward_model.training.settings_file import changed, read_yaml
-
-    settings = changed(read_yaml(args.config), args.set)
-    if name == "stage3_grpo":
-        GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
-    else:
-        from cac_align.flow_grpo.config import FlowGRPOConfig
-
-        FlowGRPOConfig.from_dict(settings)
+def _check_settings(recipe: Any, arguments: list[str]) -> None:
+    """Reads the command line and the settings as the recipe does; a wrong name or value raises."""
+    with _no_exit():
+        args = recipe.parse(arguments) if hasattr(recipe, "parse") else recipe.parser().parse_args(arguments)
+    if hasattr(recipe, "settings"):
+        recipe.check(recipe.settings(args))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,54 @@
+"""Packages that only some uses need: which extra of ``pip install`` brings each, said where one is missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+#: Import name -> what to install. Everything else that is imported is a dependency of the package itself.
+PIP = {
+    "datasets": "cac-align[train]",
+    "defusedxml": "cac-align[train]",
+    "matplotlib": "cac-align[train]",
+    "psutil": "cac-align[train]",
+    "tensorboard": "cac-align[train]",
+    "trl": "cac-align[train]",
+    "openai": "cac-align[openai]",
+    "timm": "cac-align[vbench]",
+    "werkzeug": "cac-align[rate]",
+    "xformers": "cac-align[xformers]",
+    "vllm": "vllm",
+    "wandb": "wandb",
+    "deepspeed": "deepspeed",
+    "bitsandbytes": "bitsandbytes",
+}
+
+
+def need(module: str, purpose: str) -> Any:
+    """Imports ``module`` and returns it.
+
+    Args:
+        module: dotted name; its first part may be a key of :data:`PIP`.
+        purpose: who asks, as the beginning of a sentence: ``"stages 1 and 2"``.
+
+    Raises:
+        ImportError: it is not installed; the message has the line that installs it.
+
+    Example:
+        >>> need("json", "this example").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(missing_line(error, module, purpose), name=error.name) from error
+
+
+def missing_line(error: ImportError, module: str = "", purpose: str = "this") -> str:
+    """What an ImportError means to the person who meets it: the package and the line that installs it."""
+    top = (error.name or module).partition(".")[0]
+    if not top or isinstance(error.__cause__, ImportError):
+        return str(error)
+    # torch has the module torch.utils.tensorboard, and fails in it where tensorboard is missing.
+    top = "tensorboard" if "tensorboard" in f"{error.name} {module}" else top
+    return f"{purpose} needs the package {top}: pip install {PIP.get(top, top)!r}"

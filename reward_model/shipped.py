@@ -1,0 +1,42 @@
+"""Where the files lie that ship with the project: mini checkpoints, prompts, recipes and their presets.
+
+In a checkout they lie in ``assets`` and ``recipes``; a wheel holds the same folders inside its packages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+#: A checkout, or the folder of installed packages.
+_ABOVE = _PACKAGE.parent
+
+
+def located(path: str | Path) -> str:
+    """A path as it stands, or that of the shipped file of this name where only that exists: ``assets/cac-mini`` and
+    ``recipes/configs/stage1/full.yaml`` are found from any folder, in a checkout and in an installed package.
+    """
+    text = str(path)
+    if not text or Path(text).is_absolute() or Path(text).exists():
+        return text
+    for home in (_ABOVE, _PACKAGE, _ABOVE / "cac_align"):
+        if (home / text).exists() and text.replace("\\", "/").partition("/")[0] in ("assets", "recipes"):
+            return str(home / text)
+    return text
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder ``assets/<name>``; None where it is not shipped."""
+    return next((f for f in (_PACKAGE / "assets" / name, _ABOVE / "assets" / name) if f.is_dir()), None)
+
+
+def recipes_folder() -> Path:
+    """Where the recipes lie.
+
+    Raises:
+        ValueError: nowhere.
+    """
+    for folder in (_ABOVE / "recipes", _ABOVE / "cac_align" / "recipes"):
+        if (folder / "configs").is_dir():
+            return folder
+    raise ValueError("this installation holds no recipes; install the wheel of cac-align, or use a checkout")
