@@ -55,12 +55,22 @@ class LocalBackend:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         default = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or default
-        self.model, self.processor = _load(self.model_id, revision, self.dtype, device_map, attn_implementation)
+        model_and_processor = _load(self.model_id, revision, self.dtype, device_map, attn_implementation)
         if device_map is None:
-            self.model.to(self.device)
-        self.device = self.model.device
-        self.model.eval()
-        tokenizer = self.processor.tokenizer
+            model_and_processor[0].to(self.device)
+        self._adopt(*model_and_processor)
+
+    @classmethod
+    def of(cls, model: Any, processor: Any, name: str = "in memory") -> LocalBackend:
+        """A backend of a model and a processor that are loaded already; ``name`` is what provenance calls them."""
+        backend = cls.__new__(cls)
+        backend.model_id, backend.revision, backend.dtype = name, None, model.dtype
+        backend._adopt(model, processor)
+        return backend
+
+    def _adopt(self, model: Any, processor: Any) -> None:
+        self.model, self.processor, self.device = model.eval(), processor, model.device
+        tokenizer = processor.tokenizer
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
