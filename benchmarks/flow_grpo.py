@@ -116,8 +116,8 @@ class Clock:
 class Ours:
     """A step of :class:`FlowGRPOTrainer`, watched from outside."""
 
-    def __init__(self, config: FlowGRPOConfig, reward: Any, clock: Clock) -> None:
-        self.trainer = trainer = FlowGRPOTrainer(config, reward=reward)
+    def __init__(self, config: FlowGRPOConfig, reward: Any, clock: Clock, pipe: Any = None) -> None:
+        self.trainer = trainer = FlowGRPOTrainer(config, reward=reward, pipe=pipe)
         self.transformer, self.parameters = trainer.transformer, list(trainer.learner.parameters.values())
         self.step = trainer.run_step
         clock.watch(trainer.texts, "batch", "text")
@@ -142,9 +142,9 @@ class Ours:
         return bytes_of(t for r in records for t in (r.latents, r.next_latents, r.mean, r.log_prob))
 
 
-def watched_plain(config: FlowGRPOConfig, reward: Any, clock: Clock) -> PlainLoop:
+def watched_plain(config: FlowGRPOConfig, reward: Any, clock: Clock, pipe: Any = None) -> PlainLoop:
     """The plain loop with the same phases."""
-    loop = PlainLoop(config, reward)
+    loop = PlainLoop(config, reward, pipe)
     clock.watch(loop.pipe, "encode_prompt", "text")
     clock.watch(loop, "draw", "sampling")
     clock.watch(loop.pipe.vae, "decode", "decoding")

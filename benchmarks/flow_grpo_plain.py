@@ -28,12 +28,12 @@ from cac_align.rewards.base import evaluate
 class PlainLoop:
     """The same step without any of the savings; the maths is that of ``config``, the code is this class."""
 
-    def __init__(self, config: FlowGRPOConfig, reward: Any) -> None:
+    def __init__(self, config: FlowGRPOConfig, reward: Any, pipe: Any = None) -> None:
         if (config.objective, config.kl_space, config.advantage_std) != ("grpo", "velocity", "group"):
             raise ValueError("the plain loop knows objective grpo with KL of velocities and groups' std only")
         self.config, self.reward, self.steps = config, reward, 0
         self.device = default_accelerator("no").device
-        self.pipe = pipe = load_pipeline(config)
+        self.pipe = pipe = pipe or load_pipeline(config)
         prepare_pipeline(pipe, config)
         pipe.to(self.device)
         self.prompts, _ = prompt_lists(config, None, None)

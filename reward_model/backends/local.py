@@ -82,6 +82,18 @@ class LocalBackend:
         )
         if device_map is None:
             self._place()
+        self._settle()
+
+    @classmethod
+    def of(cls, model: Any, processor: Any, name: str = "in memory") -> LocalBackend:
+        """A backend of a model and a processor that are loaded already; ``name`` is what provenance calls them."""
+        backend = cls.__new__(cls)
+        backend.model_id, backend.revision = name, None
+        backend.model, backend.processor = model, processor
+        backend._settle()
+        return backend
+
+    def _settle(self) -> None:
         self.device, self.dtype = self.model.device, self.model.dtype
         self.model.eval()
         tokenizer = self.processor.tokenizer
