@@ -52,23 +52,41 @@ class ParseError(ValueError):
 
 
 def format_report(report: TurnReport, *, boxes: bool = True) -> str:
-    """The canonical answer text: what SFT trains on and :func:`parse_turn` reads back unchanged."""
+    """The canonical answer text: what SFT trains on and :func:`parse_turn` reads back unchanged.
+
+    With boxes, a range that has none is written into the item of the same anomaly beside it that has some: an item
+    without a box would be refused.
+    """
     items = []
-    for anomaly in report.anomalies:
+    for parts in _items(report) if boxes else [[a] for a in report.anomalies]:
         item: dict[str, Any] = {
-            REGION_T: str(anomaly.frames),
-            LABEL: anomaly.type.value,
-            REASON: anomaly.reason,
-            REGION: anomaly.region,
+            REGION_T: ", ".join(str(a.frames) for a in parts),
+            LABEL: parts[0].type.value,
+            REASON: parts[0].reason,
+            REGION: parts[0].region,
         }
         if boxes:
+            found = {k: v for a in parts for k, v in a.boxes.items() if v}
             item[BBOX] = {
                 f"Frame {k}": v[0].as_list() if len(v) == 1 else [b.as_list() for b in v]
-                for k, v in sorted(anomaly.boxes.items())
-                if v
+                for k, v in sorted(found.items())
             }
         items.append(item)
     return json.dumps({COT: report.cot, STATUS: report.status, ANOMALIES: items}, ensure_ascii=False)
+
+
+def _items(report: TurnReport) -> list[list[Anomaly]]:
+    """The anomalies; those together that are neighbouring ranges of one, in order, of which at most one has boxes."""
+    items: list[list[Anomaly]] = []
+    for anomaly in report.anomalies:
+        last = items[-1][-1] if items else None
+        same = last and (last.type, last.reason, last.region) == (anomaly.type, anomaly.reason, anomaly.region)
+        follows = last and last.frames.end + 1 < anomaly.frames.start
+        if same and follows and not (anomaly.boxes and any(a.boxes for a in items[-1])):
+            items[-1].append(anomaly)
+        else:
+            items.append([anomaly])
+    return items
 
 
 def forced_prefix(cot: str = "") -> str:

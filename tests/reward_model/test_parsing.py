@@ -242,6 +242,16 @@ def test_each_range_keeps_the_boxes_nearest_to_it():
     assert (list(first.boxes), list(second.boxes)) == ([2], [7])
 
 
+@pytest.mark.parametrize("bbox", [{"Frame 3": [0, 0, 5, 5]}, {"Frame 8": [0, 0, 5, 5]}, {"Frame 12": [0, 0, 5, 5]}])
+def test_ranges_without_boxes_are_written_beside_those_that_have_some(bbox):
+    """What was read can be written and read again: such answers are what synthesis stores for training."""
+    report = read(answer("3-4, 9-10, 15", bbox=bbox))
+    assert [bool(a.boxes) for a in report.anomalies].count(True) == 1
+    assert read(format_report(report)) == report
+    twice = TurnReport("abnormal", "", report.anomalies * 2)
+    assert read(format_report(twice)) == twice
+
+
 def test_keys_and_status_are_read_in_any_case():
     text = '{"cot": "x", "Status": " Normal ", "ANOMALIES": []}'
     assert read(text).status == "normal"
