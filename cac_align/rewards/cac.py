@@ -16,12 +16,14 @@ from cac_align.rewards.source import (
     check_backend,
     check_on_error,
     check_several,
+    hidden,
     shipped_folder,
 )
 
 if TYPE_CHECKING:
     from reward_model.judge import TwoTurnJudge
     from reward_model.schema import Verdict
+    from reward_model.secret import Secret
 
 MODEL_VARIABLE = "CAC_REWARD_MODEL"
 
@@ -65,7 +67,7 @@ class CaCReward:
         *,
         backend: Literal["local", "openai", "replay"] | Any = "local",
         base_url: str | None = None,
-        api_key: str | None = None,
+        api_key: str | Secret | None = None,
         revision: str | None = None,
         device: str | None = None,
         dtype: Any = None,
@@ -78,6 +80,7 @@ class CaCReward:
         backend_options: dict[str, Any] | None = None,
         **judge_options: Any,
     ) -> None:
+        api_key = hidden(api_key)
         check_backend(backend, base_url, api_key)
         check_on_error(on_error)
         self.backend, self.on_error = backend, on_error

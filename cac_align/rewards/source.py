@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reward_model.secret import Secret
 from reward_model.shipped import located, shipped_folder
 
 __all__ = [
@@ -17,11 +18,14 @@ __all__ = [
     "check_backend",
     "check_on_error",
     "check_several",
+    "hidden",
     "located",
     "shipped_folder",
 ]
 
 BACKENDS = ("local", "openai", "replay")
+#: Programs and services that people name as the backend.
+_SERVERS = ("vllm", "sglang", "llamacpp", "llama.cpp", "ollama", "lmdeploy", "tgi", "litellm", "lmstudio", "openrouter")
 
 
 class BackendSource:
@@ -45,19 +49,21 @@ class BackendSource:
         backend: Any,
         *,
         base_url: str | None = None,
-        api_key: str | None = None,
+        api_key: str | Secret | None = None,
         revision: str | None = None,
         device: str | None = None,
         dtype: Any = None,
         options: dict[str, Any] | None = None,
     ) -> None:
+        options = dict(options or {})
+        api_key = hidden(api_key) or hidden(options.pop("api_key", None))
         check_backend(backend, base_url, api_key)
         own: dict[str, Any] = {}
         if backend == "local":
             own = {"revision": revision, "device": device, "dtype": dtype}
         elif backend == "openai":
             own = {"base_url": base_url}
-        self.model, self.backend, self.options = model, backend, {**own, **(options or {})}
+        self.model, self.backend, self.options = model, backend, {**own, **options}
         self._api_key = api_key
 
     @property
@@ -93,10 +99,21 @@ class BackendSource:
         self.__dict__.update(state, _api_key=None)
 
 
-def check_backend(backend: Any, base_url: str | None = None, api_key: str | None = None) -> None:
+def hidden(api_key: str | Secret | None) -> Secret | None:
+    """A key behind a holder that shows it to nobody; None where none was given. Rewards call it before anything else,
+    so that no frame of a traceback keeps the key bare.
+    """
+    return None if api_key is None else Secret(api_key)
+
+
+def check_backend(backend: Any, base_url: str | None = None, api_key: str | Secret | None = None) -> None:
     """Raises ValueError for an unknown backend, and for an address or key that its kind does not take."""
     if isinstance(backend, str) and backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} must be one of {', '.join(BACKENDS)}, or a backend object")
+        serves = backend.lower().replace("-", "").replace("_", "") in _SERVERS
+        remedy = f"; {backend} serves the openai protocol: backend='openai', base_url='http://host:8000/v1'"
+        raise ValueError(
+            f"backend={backend!r} must be one of {', '.join(BACKENDS)}, or a backend object{remedy if serves else ''}"
+        )
     if isinstance(backend, str) and backend != "openai" and (base_url or api_key):
         raise ValueError(f"base_url and api_key belong to backend='openai', not {backend!r}")
 

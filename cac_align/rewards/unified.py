@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.rewards.base import Evaluation, RewardError
 from cac_align.rewards.ranking import Comparison, Ranking, compare_all, rank_by_share
-from cac_align.rewards.source import BackendSource, check_backend, check_on_error, check_several
+from cac_align.rewards.source import BackendSource, check_backend, check_on_error, check_several, hidden
 from cac_align.rewards.unified_model import announce_mini, check_fit, default_model
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reward_model.evaluation.unified_pairs import PairProtocol
     from reward_model.evaluation.unified_protocols import Protocol
     from reward_model.evaluation.unified_reward import UnifiedScore
+    from reward_model.secret import Secret
 
 POINT_PROTOCOLS = ("aps", "video5")
 PAIR_PROTOCOLS = ("pair", "pair_score", "think_pair", "flex_pair")
@@ -76,7 +77,7 @@ class UnifiedReward:
         protocol: str = "aps",
         wording: str | os.PathLike[str] | None = None,
         base_url: str | None = None,
-        api_key: str | None = None,
+        api_key: str | Secret | None = None,
         revision: str | None = None,
         device: str | None = None,
         dtype: Any = None,
@@ -85,6 +86,7 @@ class UnifiedReward:
         on_error: Literal["none", "raise"] = "none",
         backend_options: dict[str, Any] | None = None,
     ) -> None:
+        api_key = hidden(api_key)
         check_backend(backend, base_url, api_key)
         check_on_error(on_error)
         if protocol not in (*POINT_PROTOCOLS, *PAIR_PROTOCOLS):

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from reward_model.parsing import STATUS_PREFIX
+from reward_model.readout import WORDS, VerdictPrefix, verdict_prefix
 from reward_model.schema import VerdictScore
 
 #: Text of a token -> its log-probability, for the likeliest next tokens.
@@ -28,7 +31,7 @@ NextTokens = Mapping[str, float]
 Ask = Callable[[str], NextTokens | None]
 
 _NEGLIGIBLE = math.log(1e-3)
-_VERDICT = re.compile(rb'"status"\s*:\s*"(?=(?:ab)?normal\b)', re.IGNORECASE)
+_VALUE_OPENED = re.compile('[^:]*+:\\s*+["\u201c\u201d\u201e\u201f\u2033]')
 
 
 def next_tokens(entry: Mapping[str, Any]) -> dict[str, float]:
@@ -106,62 +109,64 @@ def _begins(rest: str, token: str) -> bool:
     return rest.startswith(token) or token.startswith(rest + '"')
 
 
-def verdict_score(ask: Ask, *, forced: bool = False) -> VerdictScore | None:
-    """Both words after the same prefix; None when neither is among the listed tokens, because then nothing is known of
-    either.
+def verdict_score(ask: Ask, words: tuple[str, str] = WORDS) -> VerdictScore | None:
+    """Both words after the same prefix, in the spelling of ``words``; None when neither is among the listed tokens, or
+    both are no more than upper bounds, because then nothing is known of their ratio.
     """
-    normal, abnormal = word_log_prob("normal", ask), word_log_prob("abnormal", ask)
+    normal, abnormal = (word_log_prob(word, ask) for word in words)
     tokens = ask("")
-    if normal is None or abnormal is None or not tokens:
+    if normal is None or abnormal is None or not tokens or (normal[1] and abnormal[1]):
         return None
-    if not any(_begins(word, token) for word in ("normal", "abnormal") for token in tokens):
+    if not any(_begins(word, token) for word in words for token in tokens):
         return None
-    return VerdictScore(normal[0], abnormal[0], forced=forced, bounded=normal[1] or abnormal[1])
+    return VerdictScore(normal[0], abnormal[0], bounded=normal[1] or abnormal[1])
 
 
-def continues(tokens: NextTokens) -> bool:
+def continues(tokens: NextTokens, words: tuple[str, str] = WORDS) -> bool:
     """Whether at least half of the probability goes on with one of the two words: a model that starts over would write
     ``{``.
     """
-    inside = [v for t, v in tokens.items() if _begins("normal", t) or _begins("abnormal", t)]
+    inside = [v for t, v in tokens.items() if any(_begins(word, t) for word in words)]
     return sum(math.exp(v) for v in inside) >= 0.5
 
 
-def generated_verdict(content: Sequence[Mapping[str, Any]]) -> tuple[str, VerdictScore] | None:
-    """Reads the verdict where the model itself wrote it, the last ``"status": "`` of an answer.
+def generated_verdict(content: Sequence[Mapping[str, Any]], text: str) -> tuple[VerdictPrefix, VerdictScore] | None:
+    """Reads the verdict where the model itself wrote it, at the status of its answer.
 
     Only the path that was drawn is known, so the other word is often an upper bound (``bounded``): after ``normal`` was
-    drawn, P(abnormal) is known up to its first token. Args: ``content`` is the ``logprobs.content`` of a chat answer.
+    drawn, P(abnormal) is known up to its first token.
+
+    Args:
+        content: the tokens of a chat answer with their lists (:attr:`~reward_model.backends.reply.Reply.tokens`).
+        text: the answer; a server may list the tokens of a thought before it, and of a mark after it.
 
     Returns:
-        The answer up to the word, ending in the canonical prefix, and the score; None when there is no such place, or a
-        token straddles it.
+        The answer up to the word, and the score; None when there is no such place, or a token straddles it.
     """
-    pieces = [bytes(item["bytes"]) if item.get("bytes") else str(item.get("token", "")).encode() for item in content]
-    text = b"".join(pieces)
-    found = list(_VERDICT.finditer(text))
-    starts = _running_starts(pieces)
-    if not found or found[-1].end() not in starts:
+    prefix = verdict_prefix(text)
+    if prefix is None:
         return None
-    position = starts.index(found[-1].end())
+    pieces = [item.get("bytes") or token_text(item).encode() for item in content]
+    whole, answer = b"".join(pieces), text.encode()
+    offset = whole.find(answer)
+    # The key may be spelled in another way than the prefix has it: the word follows the next quote after its colon.
+    opened = _VALUE_OPENED.search(text, len(prefix) - len(STATUS_PREFIX))
+    if offset < 0 or opened is None:
+        return None
+    at = offset + len(text[: opened.end()].encode())
+    starts = list(accumulate(map(len, pieces), initial=0))
+    position = bisect_left(starts, at)
+    if position >= len(pieces) or starts[position] != at:
+        return None
     lists: dict[str, NextTokens] = {}
     covered = ""
     for entry in content[position:]:
         lists[covered] = next_tokens(entry)
         covered += token_text(entry)
-        if not any(word.startswith(covered) for word in ("normal", "abnormal")):
+        if not any(word.startswith(covered) for word in prefix.words):
             break
-    score = verdict_score(lists.get)
-    before = text[: found[-1].start()].decode(errors="replace")
-    return None if score is None else (before + STATUS_PREFIX, score)
-
-
-def _running_starts(pieces: Sequence[bytes]) -> list[int]:
-    starts, at = [], 0
-    for piece in pieces:
-        starts.append(at)
-        at += len(piece)
-    return starts
+    score = verdict_score(lists.get, prefix.words)
+    return None if score is None else (prefix, score)
 
 
 def _logaddexp(a: float, b: float) -> float:

@@ -12,8 +12,8 @@ SGLang) and lists log-probabilities; see :meth:`OpenAIBackend.score` for what ha
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import math
 import sys
 import threading
 import time
@@ -23,12 +23,15 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Literal, TypeVar
 
 from reward_model.backends.base import BackendError, Completion, Conversation, Sampling
-from reward_model.backends.chat_server import ChatServer, Secret
+from reward_model.backends.chat_server import ChatServer
 from reward_model.backends.logprobs import NextTokens, continues, generated_verdict, next_tokens, verdict_score
 from reward_model.backends.replay import request_key
+from reward_model.backends.reply import Reply
 from reward_model.backends.retrying import Backoff, Deadline, RequestRejected
-from reward_model.backends.wire import answer_text, check_frames, to_wire
+from reward_model.backends.wire import check_frames, to_wire
+from reward_model.readout import words_after
 from reward_model.schema import VerdictScore
+from reward_model.secret import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,12 @@ Result = TypeVar("Result")
 #: Seconds the caller waits beyond the deadline for requests that are giving up by themselves.
 _GRACE_S = 2.0
 _MAX_REMEMBERED = 4096
+#: Of a call's deadline: what retries and a server that is starting may take beside the requests themselves.
+_BASE_DEADLINE_S = 780.0
+#: Characters of an answer: no token of a common vocabulary has more.
+_MAX_LENGTH, _MAX_LENGTH_PER_TOKEN = 1024, 128
+#: HTTP statuses of a server that does not offer what it was asked for.
+_NOT_OFFERED = (400, 422, 501)
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 
@@ -49,15 +58,17 @@ class OpenAIBackend:
         base_url: for instance ``http://judge:8000/v1``; None is ``$OPENAI_BASE_URL``, else OpenAI itself.
         api_key: None reads ``$OPENAI_API_KEY``; a server of one's own usually needs none. Never logged, printed or
             pickled: a copy in another process reads the environment there.
-        timeout_s: seconds from sending a request to the last byte of its answer.
-        deadline_s: seconds one call of :meth:`generate` or :meth:`score` may take with all its items and retries; None:
-            no limit.
+        timeout_s: seconds from sending a request to the last byte of its answer; None: 120, and a tenth of a second
+            more for each token the answer may have (734 s for 6,144).
+        deadline_s: seconds one call of :meth:`generate` or :meth:`score` may take with all its items and retries;
+            ``"auto"``: 780 and two of those time-outs for each round of ``concurrency`` items; None: no limit.
         max_retries: further attempts of a request after the first.
         concurrency: requests under way at a time.
         image_format: ``"png"`` shows the exact pixels; ``"jpeg"`` (quality 95) is smaller and adds faint artifacts of
             its own.
         on_missing_logprobs: where no probability can be had, ``"none"`` gives None and warns once, ``"raise"`` raises.
-        top_logprobs: how many tokens the server is asked to list; OpenAI and vLLM allow 20.
+        top_logprobs: how many tokens the server is asked to list; OpenAI and vLLM allow 20. A server that refuses to
+            list so many is asked for as many as it lists.
         backoff_s: upper end of the first wait before another attempt; it doubles each time, up to 30 s.
         extra_body: further fields of every request, such as ``{"chat_template_kwargs": {"enable_thinking": False}}``.
 
@@ -79,9 +90,9 @@ class OpenAIBackend:
         model: str,
         *,
         base_url: str | None = None,
-        api_key: str | None = None,
-        timeout_s: float = 120.0,
-        deadline_s: float | None = 900.0,
+        api_key: str | Secret | None = None,
+        timeout_s: float | None = None,
+        deadline_s: float | Literal["auto"] | None = "auto",
         max_retries: int = 5,
         concurrency: int = 8,
         image_format: Literal["png", "jpeg"] = "png",
@@ -90,10 +101,12 @@ class OpenAIBackend:
         backoff_s: float = 0.5,
         extra_body: dict[str, Any] | None = None,
     ) -> None:
+        api_key = Secret(api_key)
         if not model:
             raise ValueError("model is empty; give the name under which the server serves it")
-        if not timeout_s > 0 or (deadline_s is not None and not deadline_s > 0):
-            raise ValueError(f"timeout_s and deadline_s are seconds above zero, got {timeout_s} and {deadline_s}")
+        for name, seconds in (("timeout_s", timeout_s), ("deadline_s", None if deadline_s == "auto" else deadline_s)):
+            if seconds is not None and (isinstance(seconds, str) or not seconds > 0):
+                raise ValueError(f"{name}={seconds!r} must be seconds above zero, or be left out")
         if concurrency < 1 or not 1 <= top_logprobs <= 20:
             raise ValueError(f"concurrency must be >= 1 and top_logprobs 1-20, got {concurrency} and {top_logprobs}")
         if image_format not in ("png", "jpeg"):
@@ -107,9 +120,7 @@ class OpenAIBackend:
         self.on_missing_logprobs = on_missing_logprobs
         self.top_logprobs = top_logprobs
         self.extra_body = dict(extra_body or {})
-        self.server = ChatServer(
-            base_url, Secret(api_key), timeout_s=timeout_s, backoff=Backoff(max_retries, backoff_s)
-        )
+        self.server = ChatServer(base_url, api_key, timeout_s=timeout_s, backoff=Backoff(max_retries, backoff_s))
         self._reset()
 
     def _reset(self) -> None:
@@ -161,9 +172,10 @@ class OpenAIBackend:
                 reply = self._ask(to_wire(conversation, self.image_format), deadline, **_sampling_fields(sampling))
             except BackendError as error:
                 return Completion("", finished=False, seconds=time.monotonic() - start, error=str(error))
-            return self._completion(conversation, reply, time.monotonic() - start)
+            return self._completion(conversation, reply, sampling.max_new_tokens, time.monotonic() - start)
 
-        return self._each(answer, conversations, lambda why: Completion("", finished=False, error=why))
+        failed = lambda why: Completion("", finished=False, error=why)  # noqa: E731
+        return self._each(answer, conversations, failed, sampling.max_new_tokens)
 
     def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
         """Log-probabilities of ``normal`` and ``abnormal`` as whole continuations of each prefix, in order.
@@ -173,7 +185,7 @@ class OpenAIBackend:
         instead of continuing is found out by the length it counts for two short prompts, or where it does not count, by
         the answer it would begin. There, and without log-probabilities, the score is read from the answer
         :meth:`generate` got from this server, if the prefix is the beginning of that very answer; otherwise it is None,
-        and a warning says why, once.
+        and a warning says why, once. A score whose requests failed says so in its ``error``.
 
         Raises:
             BackendError: a score is missing and ``on_missing_logprobs="raise"``.
@@ -184,24 +196,29 @@ class OpenAIBackend:
             raise ValueError(f"score needs one prefix per conversation, got {len(prefixes)} for {len(conversations)}")
         items = list(zip(conversations, prefixes, strict=True))
         self._probe()
-        scores = self._each(self._score_one, items, self._unscored)
-        if self.on_missing_logprobs == "raise" and None in scores:
+        scores = self._each(self._score_one, items, lambda why: VerdictScore(math.nan, math.nan, error=why), 1)
+        missing = sum(score is None for score in scores)
+        if self.on_missing_logprobs == "raise" and missing:
             raise BackendError(
-                f"{scores.count(None)} of {len(scores)} verdicts have no probability (the log says why); "
+                f"{missing} of {len(scores)} verdicts have no probability (the log says why); "
                 "serve with log-probabilities and continue_final_message, or set on_missing_logprobs='none'"
             )
         return scores
 
     def _score_one(self, item: tuple[Conversation, str], deadline: Deadline) -> VerdictScore | None:
         conversation, prefix = item
+        failed: VerdictScore | None = None
         try:
             score = self._walk(conversation, prefix, deadline)
         except BackendError as error:
-            score = self._unscored(str(error))
+            if isinstance(error, RequestRejected) and error.status in _NOT_OFFERED:
+                score = self._unscored(str(error))
+            else:
+                score, failed = None, VerdictScore(math.nan, math.nan, error=str(error))
         if score is not None:
             return score
         with self._lock:
-            return self._verdicts.get(request_key("score", conversation, prefix=prefix))
+            return self._verdicts.get(request_key("score", conversation, prefix=prefix), failed)
 
     def _unscored(self, why: str) -> VerdictScore | None:
         """No score, and a warning, the same one only once."""
@@ -215,7 +232,7 @@ class OpenAIBackend:
     def _walk(self, conversation: Conversation, prefix: str, deadline: Deadline) -> VerdictScore | None:
         if self._continues is False:
             return self._unscored(f"{self.model} at {self.server.base_url} does not continue an unfinished answer")
-        messages = to_wire(conversation, self.image_format)
+        messages, words = to_wire(conversation, self.image_format), words_after(prefix)
         lists: dict[str, NextTokens | None] = {}
 
         def ask(covered: str) -> NextTokens | None:
@@ -223,21 +240,21 @@ class OpenAIBackend:
                 unfinished = [*messages, {"role": "assistant", "content": prefix + covered}]
                 # Temperature 1 leaves the listed probabilities as they are on every server; the token is not used.
                 reply = self._ask(unfinished, deadline, max_tokens=1, temperature=1.0, top_p=1.0, **_CONTINUE)
-                content = _logprobs(reply)
-                lists[covered] = next_tokens(content[0]) if content else None
+                lists[covered] = next_tokens(reply.tokens[0]) if reply.tokens else None
             return lists[covered]
 
         first = ask("")
         if not first:
             return self._unscored(f"{self.model} at {self.server.base_url} sends no log-probabilities")
-        if self._continues is None and not continues(first):
+        if self._continues is None and not continues(first, words):
             return self._unscored(
                 f"{self.model} at {self.server.base_url} seems to begin a new answer instead of continuing"
             )
-        score = verdict_score(ask)
+        score = verdict_score(ask, words)
         if score is None:
             return self._unscored(
-                f"neither 'normal' nor 'abnormal' begins with one of the {len(first)} likeliest tokens"
+                f"{words[0]!r} and {words[1]!r} both lie beyond the {len(first)} likeliest tokens, so that nothing is "
+                "known of their ratio"
             )
         return score
 
@@ -249,60 +266,96 @@ class OpenAIBackend:
         """
         if self._probed:
             return
-        deadline, few = Deadline(self.deadline_s), {"max_tokens": 1, "temperature": 1.0}
+        deadline, few = Deadline(self._seconds(1, 1)), {"max_tokens": 1, "temperature": 1.0}
         hello = {"role": "user", "content": "Hello"}
         try:
             begun = self._ask([hello, {"role": "assistant", "content": "a"}], deadline, **few, **_CONTINUE)
-            longer = _count(begun, "prompt_tokens") - _count(self._ask([hello], deadline, **few), "prompt_tokens")
+            alone = self._ask([hello], deadline, **few)
+            longer = begun.prompt_tokens - alone.prompt_tokens
             self._continues = True if 1 <= longer <= 2 else False if longer > 2 else None
         except RequestRejected as error:
-            if error.status not in (400, 422):
+            if error.status not in _NOT_OFFERED:
                 return  # wrong key or model: the items themselves will say so
             self._continues = False
         except BackendError:
             return  # unreachable now: undecided, asked again at the next call
         self._probed = True
 
-    def _ask(self, messages: list[dict[str, Any]], deadline: Deadline, **fields: Any) -> dict[str, Any]:
+    def _ask(self, messages: list[dict[str, Any]], deadline: Deadline, **fields: Any) -> Reply:
         listing = {"logprobs": True, "top_logprobs": self.top_logprobs}
         return self.server.post(
             {**self.extra_body, "model": self.model, "messages": messages, **listing, **fields}, deadline
         )
 
-    def _completion(self, conversation: Conversation, reply: dict[str, Any], seconds: float) -> Completion:
-        text, reason = answer_text(reply)
-        verdict = generated_verdict(_logprobs(reply))
+    def _completion(self, conversation: Conversation, reply: Reply, limit: int, seconds: float) -> Completion:
+        if len(reply.text) > _MAX_LENGTH + _MAX_LENGTH_PER_TOKEN * limit:
+            return Completion(
+                "",
+                finished=False,
+                seconds=seconds,
+                error=f"the server sent {len(reply.text):,} characters where {limit} tokens were asked for",
+            )
+        verdict = generated_verdict(reply.tokens, reply.text)
         with self._lock:
-            self._served_by = {k: reply[k] for k in ("model", "system_fingerprint") if isinstance(reply.get(k), str)}
+            self._served_by = dict(reply.served_by)
             if verdict is not None:
                 self._verdicts[request_key("score", conversation, prefix=verdict[0])] = verdict[1]
             while len(self._verdicts) > _MAX_REMEMBERED:
                 self._verdicts.popitem(last=False)
+        nothing = f"the server sent no text (finish_reason {reply.finish_reason!r})"
         return Completion(
-            text,
-            finished=reason not in ("length", "content_filter"),
-            num_tokens=_count(reply, "completion_tokens"),
+            reply.text,
+            finished=reply.finish_reason not in ("length", "content_filter"),
+            num_tokens=reply.completion_tokens,
             seconds=seconds,
-            error=None if text or reason == "length" else f"the server sent no text (finish_reason {reason!r})",
+            error=None
+            if reply.text or reply.finish_reason == "length"
+            else f"{nothing}; the model says: {reply.refusal}"
+            if reply.refusal
+            else nothing,
             extra={
-                "finish_reason": reason,
-                "prompt_tokens": _count(reply, "prompt_tokens"),
-                "verdict": None if verdict is None else dataclasses.asdict(verdict[1]),
+                "finish_reason": reply.finish_reason,
+                "prompt_tokens": reply.prompt_tokens,
+                "verdict": None if verdict is None else verdict[1].to_dict(),
+                **({"text_from": reply.source} if reply.source != "content" else {}),
             },
         )
 
+    def _seconds(self, items: int, tokens: int) -> float | None:
+        """How long a call may take that asks for answers of up to ``tokens`` tokens to that many items."""
+        if self.deadline_s != "auto":
+            return self.deadline_s
+        rounds = math.ceil(items / self.concurrency)
+        return _BASE_DEADLINE_S + 2 * self.server.timeout(tokens) * rounds
+
     def _each(
-        self, work: Callable[[Item, Deadline], Result], items: Sequence[Item], late: Callable[[str], Result]
+        self,
+        work: Callable[[Item, Deadline], Result],
+        items: Sequence[Item],
+        failed: Callable[[str], Result],
+        tokens: int,
     ) -> list[Result]:
-        """``work`` on all items at once, results in order; ``late(why)`` for those the deadline overtakes."""
+        """``work`` on all items at once, results in order; ``failed(why)`` for those the deadline overtakes, and for
+        those on which it fails in whatever way: what a server sends to one must not cost the others.
+        """
         if not items:
             return []
-        deadline = Deadline(self.deadline_s)
+        seconds = self._seconds(len(items), tokens)
+        deadline = Deadline(seconds)
+
+        def safely(item: Item) -> Result:
+            try:
+                return work(item, deadline)
+            except Exception as error:
+                logger.debug("an item failed", exc_info=True)
+                return failed(self.server.hide(f"unexpected {type(error).__name__}: {error}")[:500])
+
         pool = ThreadPoolExecutor(min(self.concurrency, len(items)), thread_name_prefix="judge")
         try:
-            futures = [pool.submit(work, item, deadline) for item in items]
-            done = wait(futures, None if self.deadline_s is None else self.deadline_s + _GRACE_S).done
-            return [f.result() if f in done else late(f"the deadline of {self.deadline_s} s passed") for f in futures]
+            futures = [pool.submit(safely, item) for item in items]
+            done = wait(futures, None if seconds is None else seconds + _GRACE_S).done
+            late = f"the deadline of {seconds} s passed"
+            return [f.result() if f in done else failed(late) for f in futures]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -310,16 +363,3 @@ class OpenAIBackend:
 def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
     fields = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
     return fields if sampling.seed is None else {**fields, "seed": sampling.seed}
-
-
-def _logprobs(reply: dict[str, Any]) -> list[dict[str, Any]]:
-    """The per-token entries of an answer; empty where the server sent none."""
-    logprobs = reply["choices"][0].get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return [entry for entry in content or () if isinstance(entry, dict)]
-
-
-def _count(reply: dict[str, Any], name: str) -> int:
-    usage = reply.get("usage")
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else 0

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reward_model.backends.base import Backend, BackendError, Completion, Conversation, Sampling
+from reward_model.readout import WORDS, words_after
 from reward_model.schema import VerdictScore
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,9 @@ Kind = Literal["generate", "score"]
 def request_key(
     kind: Kind, conversation: Conversation, *, sampling: Sampling | None = None, prefix: str | None = None
 ) -> str:
-    """SHA-256 (hex) over roles, texts, frames with shape and type, and the sampling or the prefix."""
+    """SHA-256 (hex) over roles, texts, frames with shape and type, and the sampling or the prefix with the words that
+    are to follow it.
+    """
     digest = hashlib.sha256()
 
     def add(tag: str, data: bytes) -> None:
@@ -50,6 +53,8 @@ def request_key(
         add("sampling", json.dumps(dataclasses.asdict(sampling), sort_keys=True).encode())
     if prefix is not None:
         add("prefix", prefix.encode("utf-8", "surrogatepass"))
+        if (words := words_after(prefix)) != WORDS:
+            add("words", json.dumps(words).encode())
     return digest.hexdigest()
 
 
@@ -90,7 +95,7 @@ class RecordingBackend:
             {
                 "kind": "score",
                 "key": request_key("score", conversation, prefix=prefix),
-                "request": {"messages": _brief(conversation), "prefix": prefix},
+                "request": {"messages": _brief(conversation), "prefix": prefix, "words": words_after(prefix)},
                 "response": None if score is None else dataclasses.asdict(score),
             }
             for conversation, prefix, score in zip(conversations, prefixes, scores, strict=True)

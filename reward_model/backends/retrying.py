@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: The longest that a server may make its clients wait before they ask again.
+MAX_RETRY_AFTER_S = 600.0
+
 
 class AttemptFailed(Exception):
     """One attempt failed. ``retry`` says whether another may succeed, ``retry_after_s`` how long the server asks to
@@ -76,11 +79,11 @@ class Backoff:
             )
 
     def wait_s(self, attempt: int, retry_after_s: float | None = None) -> float:
-        """Seconds to wait; what the server asked for wins, with a little jitter so that waiting clients do not return
-        together.
+        """Seconds to wait; what the server asked for wins, up to ten minutes, with a little jitter so that waiting
+        clients do not return together.
         """
         if retry_after_s is not None:
-            return retry_after_s + random.uniform(0, self.base_s)
+            return min(retry_after_s, MAX_RETRY_AFTER_S) + random.uniform(0, self.base_s)
         return min(self.cap_s, self.base_s * 2**attempt) * random.uniform(0.5, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Conversations as the chat API writes them, and the text of its answers."""
+"""Conversations as the chat API writes them."""
 
 from __future__ import annotations
 
@@ -48,12 +48,3 @@ def data_url(frame: np.ndarray, image_format: Literal["png", "jpeg"] = "png") ->
     how = {"compress_level": 1} if image_format == "png" else {"quality": 95, "subsampling": 0}
     Image.fromarray(np.ascontiguousarray(frame)).save(file, image_format, **how)
     return f"data:image/{image_format};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def answer_text(reply: dict[str, Any]) -> tuple[str, str]:
-    """The text of a chat answer (empty if there is none) and its ``finish_reason``."""
-    choice = reply["choices"][0]
-    content = choice["message"].get("content")
-    if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else "", str(choice.get("finish_reason") or "stop")
