@@ -377,12 +377,16 @@ def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple
     return tuple(found)
 
 
-def _cycle(items: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-    """``count`` items, every one used before any is used again, each round in a new order."""
+def cycled(items: int, count: int, rng: np.random.Generator) -> list[int]:
+    """``count`` of the numbers below ``items``, every one used before any is used again, each round in a new order."""
     drawn: list[int] = []
     while len(drawn) < count:
-        drawn += [int(items[k]) for k in rng.permutation(len(items))]
+        drawn += [int(k) for k in rng.permutation(items)]
     return drawn[:count]
+
+
+def _cycle(items: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+    return [items[k] for k in cycled(len(items), count, rng)]
 
 
 def _need(items: Sequence[Any], what: str, place: str | Path) -> None:

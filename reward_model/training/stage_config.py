@@ -154,6 +154,7 @@ def judge_json(judge: JudgeConfig) -> str:
         "window_margin",
         "crop",
         "context",
+        "num_turns",
         "require_all_frames",
         "lenient_invalid",
         "demo_scale",
