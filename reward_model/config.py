@@ -56,7 +56,7 @@ class JudgeConfig:
     ``crop``: several windows give one clip, their hull, or one each where the hull exceeds ``max_zoom_frames``
     (``"per_window"``). ``context``: turn two sees the clip and turn one's reasoning (``"fresh"``), turn one's whole
     chat (``"chat"``), or the clip alone (``"clip_only"``). ``require_all_frames``: an anomaly of turn two needs a box
-    on every frame of its range, or the answer is invalid. ``lenient_invalid``: of an answer outside the schema the
+    on every frame of its clip, or the answer is invalid. ``lenient_invalid``: of an answer outside the schema the
     status is read where it is legible, and nothing else. Both are as strict in training as in judging.
     """
 

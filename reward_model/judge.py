@@ -6,6 +6,9 @@
     abnormal, window valid, turn two denies  -> normal
     abnormal, no usable window               -> abnormal, ends after turn one
 
+Where windows far apart get a clip each (``crop="per_window"``), turn two is asked about each: the video is abnormal if
+any confirms, and the turn that decides, the one with the lowest reward, is the verdict's last.
+
 A video that cannot be read, or a backend that cannot answer, gives a verdict without status and score, and says why in
 ``error``.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,10 +26,11 @@ import numpy as np
 
 from reward_model.backends.base import Backend, Completion, Conversation, Sampling
 from reward_model.config import JudgeConfig
-from reward_model.parsing import ParseError, forced_prefix, parse_turn
+from reward_model.parsing import ParseError, forced_prefix
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.readout import completed_prefix, direct_prefix, turn_score, turn_value, verdict_prefix
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
+from reward_model.turn_two import legible_status, read_answer, turn_two_clips
 from reward_model.video import (
     Video,
     VideoError,
@@ -36,7 +40,6 @@ from reward_model.video import (
     resize_frames,
     sample_indices,
     thinned,
-    zoom_indices,
 )
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class _Case:
     prompt: str = ""
     error: str | None = None
     scan: Turn | None = None
-    zoom: Turn | None = None
+    zooms: list[Turn] = field(default_factory=list)
     conversation: Conversation = ()
     window: FrameRange | None = None
     strict: bool = False
@@ -164,40 +167,45 @@ class TwoTurnJudge:
         )  # fmt: skip
 
     def _find_window(self, case: _Case) -> bool:
-        """Whether turn two is due; sets the suspicious window in native frames."""
+        """Whether turn two is due; sets the suspicious window in native frames, as turn one named it."""
         report = case.scan.report if case.scan else None
         if report is None or report.window is None or case.scan is None or case.video is None:
             return False
-        case.window = native_window(report.window, case.scan.frame_indices, case.video.num_frames)
+        case.window = native_window(report.window, case.scan.frame_indices, case.video.num_frames, margin="none")
         return self.config.num_turns == 2
 
     # --- turn two -----------------------------------------------------------------------------------------------------
 
     def _zoom(self, cases: list[_Case]) -> None:
-        shown, indices, conversations = [], [], []
+        asked: list[_Case] = []
+        indices: list[list[int]] = []
+        conversations: list[Conversation] = []
         for case in cases:
-            assert (
-                case.video is not None
-                and case.window is not None
-                and case.scan is not None
-                and case.scan.report is not None
-            )
-            limits = {"min_frames": self.config.min_zoom_frames, "max_frames": self.config.max_zoom_frames}
-            index = zoom_indices(case.window, case.video.num_frames, case.video.fps, self.config.zoom_fps, **limits)
-            frames = self._frames(case, index)
-            if frames is None:
-                continue
-            if self.config.context == "chat":
-                conversation = self.prompts.zoom_continued(case.conversation, case.scan.text, frames, case.prompt)
-            else:
-                conversation = self.prompts.zoom(frames, case.prompt, cot=case.scan.report.cot)
-            shown.append(case)
-            indices.append(index)
-            conversations.append(conversation)
-        turns = self._ask(2, conversations, indices)
-        for case, turn in zip(shown, turns, strict=True):
-            case.zoom = _at_true_rate(turn, case)
-            case.error = f"turn two: {turn.error}" if turn.status is None else None
+            assert case.video is not None and case.scan is not None and case.scan.report is not None
+            video, report = case.video, case.scan.report
+            for clip in turn_two_clips(report, case.scan.frame_indices, video.num_frames, video.fps, self.config):
+                frames = self._frames(case, clip)
+                if frames is None:
+                    continue
+                if self.config.context == "chat":
+                    chat = self.prompts.zoom_continued(case.conversation, case.scan.text, frames, case.prompt)
+                else:
+                    cot = report.cot if self.config.context == "fresh" else ""
+                    chat = self.prompts.zoom(frames, case.prompt, cot=cot)
+                asked.append(case)
+                indices.append(list(clip))
+                conversations.append(chat)
+        for case, turn in zip(asked, self._ask(2, conversations, indices), strict=True):
+            case.zooms.append(_at_true_rate(turn, case))
+            if turn.status is None:
+                case.error = f"turn two: {turn.error}"
+        for case in cases:
+            case.zooms.sort(key=self._decides)
+
+    def _decides(self, turn: Turn) -> tuple[bool, float]:
+        """Orders the turns about several clips, the one that decides last."""
+        value = self._value(turn)
+        return turn.status == "abnormal", 0.0 if value is None else -value
 
     # --- both turns ---------------------------------------------------------------------------------------------------
 
@@ -238,9 +246,9 @@ class TwoTurnJudge:
         if turn.error or not self.config.reasoning:
             return turn
         try:
-            report = parse_turn(turn.text, turn=turn.number, num_frames=len(turn.frame_indices))
+            report = read_answer(turn.text, turn.number, len(turn.frame_indices), self.config)
         except ParseError as error:
-            return replace(turn, parse_error=error.reason)
+            return replace(turn, parse_error=error.reason, status=legible_status(turn.text, self.config))
         return replace(turn, report=report, status=report.status)
 
     def _score(
@@ -272,7 +280,7 @@ class TwoTurnJudge:
     # --- the verdict --------------------------------------------------------------------------------------------------
 
     def _verdict(self, case: _Case) -> Verdict:
-        turns = tuple(t for t in (case.scan, case.zoom) if t is not None)
+        turns = (*((case.scan,) if case.scan is not None else ()), *case.zooms)
         length, rate = (case.video.num_frames, case.video.fps) if case.video else (0, 0.0)
         common: dict[str, Any] = {
             "turns": turns,
@@ -288,12 +296,12 @@ class TwoTurnJudge:
         score, value = turn_score(final, self.config.readout), self._value(final)
         if value is None:
             value = 1.0 if final.status == "normal" else 0.0
-        if self.config.aggregate == "joint" and len(turns) == 2:
+        if self.config.aggregate == "joint" and len(turns) > 1:
             value = self._joint(turns, value)
         return Verdict(
             status=final.status,
             score=value,
-            anomalies=_native_anomalies(final) if final.status == "abnormal" else (),
+            anomalies=tuple(a for t in case.zooms or turns for a in _native_anomalies(t)),
             log_odds=score.log_odds if score else None,
             forced=any(t.parse_error is not None for t in turns),
             **common,

@@ -356,11 +356,12 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
     if not pairs:
         raise _BadAnswerError(f"{REGION_T} names no frame range: {value!r}")
     joined: list[FrameRange] = []
-    for start, end in sorted(pairs):
-        if not 0 <= start <= end < num_frames:
+    for start, last in sorted(pairs):
+        if not 0 <= start <= last or start >= num_frames:
             raise _BadAnswerError(
-                f"{REGION_T} {start}-{end} is outside the clip of frames 0-{num_frames - 1}, or reversed"
+                f"{REGION_T} {start}-{last} is outside the clip of frames 0-{num_frames - 1}, or reversed"
             )
+        end = min(last, num_frames - 1)  # what begins inside and reaches past the end is clipped (G-26)
         if joined and start <= joined[-1].end + 1:
             joined[-1] = FrameRange(joined[-1].start, max(end, joined[-1].end))
         else:

@@ -215,18 +215,23 @@ def sample_indices(num_frames: int, fps: float, target_fps: float) -> list[int]:
     return [min(round(k * stride), num_frames - 1) for k in range(count)]
 
 
-def native_window(window: FrameRange, indices: Sequence[int], num_frames: int | None = None) -> FrameRange:
-    """The native frames a window of sampled frames stands for: from half a stride before its first to half a stride
-    after its last.
+def native_window(
+    window: FrameRange, indices: Sequence[int], num_frames: int | None = None, *, margin: str = "half"
+) -> FrameRange:
+    """The native frames a window of sampled frames stands for.
 
     Args:
         window: sampled frames, inside ``range(len(indices))``.
         indices: the grid the window was seen on.
         num_frames: length of the video; by default the grid's last frame ends it.
+        margin: ``"none"``: from its first frame to its last, the crop of the paper; ``"half"``: from half a stride
+            before the first to half a stride after the last, where what was seen may have begun and ended.
     """
     if window.end >= len(indices):
         raise ValueError(f"window {window} is outside a clip of {len(indices)} frames")
-    half = (indices[1] - indices[0]) // 2 if len(indices) > 1 else 0
+    if margin not in ("half", "none"):
+        raise ValueError(f"margin={margin!r} must be 'half' or 'none'")
+    half = (indices[1] - indices[0]) // 2 if margin == "half" and len(indices) > 1 else 0
     last = (num_frames or indices[-1] + 1) - 1
     return FrameRange(max(indices[window.start] - half, 0), min(indices[window.end] + half, last))
 

@@ -55,6 +55,8 @@ class ViewOptions:
         hints: show turn one's conclusion to clips as inference does (F-40, G-13).
         without_cot: with a file of verified reasoning, videos that lack it are left out, as the paper discards them
             (F-32); True keeps them, with reasoning from the annotation.
+        empty_cot_share: share of the samples whose answer has no reasoning and gives its verdict at once, which trains
+            the readouts ``direct`` and ``log_odds``. The paper trains none.
     """
 
     frames_per_video: int = 2
@@ -62,6 +64,13 @@ class ViewOptions:
     untrimmed_windows: bool = False
     hints: bool = True
     without_cot: bool = False
+    empty_cot_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.empty_cot_share < 1:
+            raise ValueError(
+                f"empty_cot_share={self.empty_cot_share} must be a share from 0 to below 1, for instance 0.1"
+            )
 
 
 @dataclass
@@ -202,7 +211,9 @@ class StageViews:
                 return anomaly.frames
             grid = sample_indices(truth.num_frames, truth.fps, self.judge.scan_fps)
             seen = anomaly.on_grid(grid)
-            return anomaly.frames if seen is None else native_window(seen.frames, grid, truth.num_frames)
+            if seen is None:
+                return anomaly.frames
+            return native_window(seen.frames, grid, truth.num_frames, margin=self.judge.window_margin)
         longest = max(1, min(truth.num_frames, int(np.ceil(self.options.max_clip_s * truth.fps)) - 1))
         length = int(rng.integers(1, longest + 1))
         start = int(rng.integers(0, truth.num_frames - length + 1))
@@ -304,6 +315,13 @@ class StageViews:
         return self.prompts.zoom(frames, truth.prompt, cot=cot)
 
     def _answer(self, row: Mapping[str, Any]) -> str:
+        answer = self._reasoned_answer(row)
+        if np.random.default_rng([int(row["draw"]), 4]).random() >= self.options.empty_cot_share:
+            return answer
+        report = parse_turn(answer, turn=1 if row["task"] == "scan" else 2, num_frames=len(row["indices"]))
+        return format_report(replace(report, cot=""), boxes=row["task"] != "scan")
+
+    def _reasoned_answer(self, row: Mapping[str, Any]) -> str:
         truth = self.records[int(row["record"])].truth
         indices = list(row["indices"])
         sample = self._samples.get((truth.video_id, "scan" if row["task"] == "scan" else "zoom"))
@@ -315,6 +333,8 @@ class StageViews:
             return sample.answer
         boxes = row["task"] != "scan"
         shown = _targets(truth, row["task"], indices)
+        if row["task"] == "zoom" and self.judge.prompts != "compact":
+            shown = tuple(_drawn_throughout(a, len(indices)) for a in shown)
         report = plain_report(shown, len(indices), boxes=boxes, wording=self.judge.prompts)
         return format_report(report, boxes=boxes)
 
@@ -360,7 +380,7 @@ class StageViews:
 def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple[Anomaly, ...]:
     """The anomalies a row is to report, on the grid of its frames: those that at least one of them shows.
 
-    Turn-two answers need a box for each (F-42): an anomaly that has none on these frames takes the annotated box
+    Turn-two answers need boxes for each (F-42): an anomaly that has none on these frames takes the annotated box
     nearest in time (a thing that is gone, F-12), and one that has none at all is not asked for. A single frame shows
     only single-frame types (G-25).
     """
@@ -377,12 +397,26 @@ def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple
     return tuple(found)
 
 
-def _cycle(items: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-    """``count`` items, every one used before any is used again, each round in a new order."""
+def _drawn_throughout(anomaly: Anomaly, num_frames: int) -> Anomaly:
+    """The anomaly with a box on every frame of its clip, as the paper's prompt asks (Fig. S5): where there is none,
+    that of the nearest frame is repeated. The mini's wording asks for boxes where something is seen.
+    """
+    if not anomaly.boxes:
+        return anomaly
+    nearest = {k: min(anomaly.boxes, key=lambda n: (abs(n - k), n)) for k in range(num_frames)}
+    return replace(anomaly, boxes={k: anomaly.boxes[n] for k, n in nearest.items()})
+
+
+def cycled(items: int, count: int, rng: np.random.Generator) -> list[int]:
+    """``count`` of the numbers below ``items``, every one used before any is used again, each round in a new order."""
     drawn: list[int] = []
     while len(drawn) < count:
-        drawn += [int(items[k]) for k in rng.permutation(len(items))]
+        drawn += [int(k) for k in rng.permutation(items)]
     return drawn[:count]
+
+
+def _cycle(items: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+    return [items[k] for k in cycled(len(items), count, rng)]
 
 
 def _need(items: Sequence[Any], what: str, place: str | Path) -> None:

@@ -15,7 +15,9 @@ from reward_model.evaluation.tubes import rollout_tube_iou
 from reward_model.grounding import temporal_iou, type_iou
 from reward_model.readout import READOUTS, turn_value
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
-from reward_model.schema import Status, Verdict, VideoAnnotation
+from reward_model.schema import FrameRange, Status, Verdict, VideoAnnotation
+from reward_model.turn_two import merge_clips
+from reward_model.video import sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
 
@@ -36,7 +38,8 @@ class Row:
         turns_parsed, turns_written: turns whose text followed the schema, and turns with text.
         window_found, zoomed: whether turn one gave a window, and turn two took place.
         temporal_iou, temporal_iou_final, spatial_iou, tube_iou, type_iou: of abnormal videos whose judge wrote
-            something; None elsewhere.
+            something; None elsewhere. ``temporal_iou`` and ``spatial_iou`` are equations 4 and 5 as the paper reads
+            them: true boxes in turn one's window that turn two left out count 0.
         reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None where nothing was written.
         seconds: of judging, its batch's time shared evenly.
     """
@@ -128,14 +131,21 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
 
 
 def rollout_of(verdict: Verdict) -> Rollout:
-    """The two turns of a verdict as equations 3 to 5 read them."""
-    scan, zoom = (verdict.turns[k] if k < len(verdict.turns) else None for k in range(2))
+    """The turns of a verdict as equations 3 to 5 read them, the clips of turn two as one."""
+    scan, zooms = verdict.turns[0] if verdict.turns else None, verdict.turns[1:]
+    report, grid = merge_clips([(t.report, t.frame_indices) for t in zooms])
+    between: tuple[int, ...] = ()
+    if len(zooms) > 1:  # what lies between two clips was not shown
+        spans = [FrameRange(t.frame_indices[0], t.frame_indices[-1]) for t in zooms]
+        around = sample_indices(verdict.num_frames, verdict.fps, zooms[0].fps)
+        between = tuple(n for n in around if not any(n in span for span in spans))
     return Rollout(
         scan=scan.report if scan else None,
-        zoom=zoom.report if zoom else None,
-        zoomed=zoom is not None,
+        zoom=report,
+        zoomed=bool(zooms),
         scan_indices=scan.frame_indices if scan else (),
-        clip_indices=zoom.frame_indices if zoom else (),
+        clip_indices=grid,
+        unseen_indices=between,
     )
 
 

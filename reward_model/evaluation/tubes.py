@@ -64,7 +64,7 @@ def rollout_tube_iou(rollout: Rollout, truth: VideoAnnotation, fps: float = 8.0)
         return 0.0
     clip = list(rollout.clip_indices)
     around = sample_indices(truth.num_frames, truth.fps, fps)
-    grid = sorted({*clip, *(n for n in around if n < clip[0] or n > clip[-1])})
+    grid = sorted({*clip, *(n for n in around if n < clip[0] or n > clip[-1]), *rollout.unseen_indices})
     placed = [p for a in truth.anomalies if (p := a.on_grid(grid)) is not None]
     native = {grid[k]: boxes for k, boxes in join_boxes(placed).items()}
     return tube_iou({clip[k]: boxes for k, boxes in join_boxes(rollout.zoom.anomalies).items()}, native)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from reward_model.config import JudgeConfig
 from reward_model.rewards import RewardConfig, RewardWeights
 
 
@@ -69,13 +70,19 @@ class GrpoConfig:
 
     # --- rollouts -----------------------------------------------------------------------------------------------------
     temperature: float = _setting(1.0, "Of sampling, and of the log-probabilities. Paper: not given; our choice.")
-    max_scan_tokens: int | None = _setting(None, "New tokens of turn one; None: as the checkpoint's judge.json says.")
-    max_zoom_tokens: int | None = _setting(None, "New tokens of turn two; None: as the checkpoint's judge.json says.")
-    context: Literal["fresh", "chat", "clip_only"] = _setting(
-        "fresh", "What turn two sees: clip and reasoning of turn one, the whole chat, or the clip alone (G-13)."
+    max_scan_tokens: int | None = _setting(
+        None, "New tokens of turn one; None: as the checkpoint's judge.json says. Never less: a cut answer is invalid."
     )
-    crop: Literal["hull", "per_window"] = _setting("hull", "Clip of several windows: their hull, or one each (G-26).")
-    num_turns: Literal[1, 2] = _setting(2, "1 is the control without turn two.")
+    max_zoom_tokens: int | None = _setting(None, "New tokens of turn two, the same.")
+    context: Literal["fresh", "chat", "clip_only"] | None = _setting(
+        None,
+        "What turn two sees: clip and reasoning of turn one (fresh), the whole chat, or the clip alone (clip_only; "
+        "G-13). None: as judge.json says, fresh where it says nothing. The trained judge.json holds it.",
+    )
+    crop: Literal["hull", "per_window"] | None = _setting(
+        None, "Clip of several windows: their hull, or one each (G-26). None: as judge.json says, else the hull."
+    )
+    num_turns: Literal[1, 2] | None = _setting(None, "1 is the control without turn two. None: as judge.json says.")
 
     # --- vLLM ---------------------------------------------------------------------------------------------------------
     use_vllm: bool = _setting(
@@ -128,12 +135,14 @@ class GrpoConfig:
             "loss_type": ("grpo",),
             "scale_rewards": ("group", "batch", "none"),
             "saliency_repair": ("none", "scale_advantage", "mean_only"),
-            "context": ("fresh", "chat", "clip_only"),
-            "crop": ("hull", "per_window"),
+            "context": (None, "fresh", "chat", "clip_only"),
+            "crop": (None, "hull", "per_window"),
+            "num_turns": (None, 1, 2),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, values))}")
+                named = ", ".join(repr(v) for v in values if v is not None)
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {named}")
 
     def _check_numbers(self) -> None:
         counts = ("max_steps", "prompts_per_step", "num_iterations", "per_device_train_batch_size", "save_steps")
@@ -170,19 +179,17 @@ class GrpoConfig:
         """Largest correction of a token that vLLM drew; None corrects nothing."""
         return self.vllm_importance_sampling_clip_max if self.vllm_importance_sampling_correction else None
 
-    def reward_config(self) -> RewardConfig:
-        """The reward these settings describe."""
-        names = [f.name for f in fields(RewardWeights)]
-        weights = RewardWeights(**{n: getattr(self, f"weight_{n}") for n in names})
-        return RewardConfig(
-            weights,
-            self.gate,
-            self.gate_outside,
-            self.rescued_normal,
-            self.spatial_norm,
-            self.num_turns,
-            self.clip_restricted,
-        )
+    def asked(self, judge: JudgeConfig) -> JudgeConfig:
+        """How the judge is asked in this training: as its checkpoint says, but for what is set here."""
+        names = ("max_scan_tokens", "max_zoom_tokens", "context", "crop", "num_turns")
+        return judge.override(**{n: getattr(self, n) for n in names})
+
+    def reward_config(self, judge: JudgeConfig | None = None) -> RewardConfig:
+        """The reward these settings describe, for a judge that is asked like this."""
+        weights = RewardWeights(**{f.name: getattr(self, f"weight_{f.name}") for f in fields(RewardWeights)})
+        names = ("gate", "gate_outside", "rescued_normal", "spatial_norm", "clip_restricted")
+        turns = self.asked(judge or JudgeConfig()).num_turns
+        return RewardConfig(weights, num_turns=turns, **{n: getattr(self, n) for n in names})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from reward_model.config import JudgeConfig
+from reward_model.data.views import cycled
 from reward_model.schema import VideoAnnotation
 from reward_model.training.two_turn import GrpoSample
 from reward_model.video import sample_indices
+
+log = logging.getLogger(__name__)
 
 #: World scenes of stage 3; stages 1 and 2 draw theirs below 100,000.
 STAGE3_SEEDS = range(100_000, 200_000)
@@ -64,26 +68,69 @@ def _load_world(row: Mapping[str, Any], *, size: int) -> GrpoSample:
     return GrpoSample(make_annotation(scene, size), lambda indices: render(scene, indices, size))
 
 
-def annotated_rows(path: str | Path, *, split: str | None = None, video_root: str | Path | None = None) -> Any:
-    """One row for each record of an annotation file, as a ``datasets.Dataset``.
+def annotated_rows(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    video_root: str | Path | None = None,
+    disjoint: bool = False,
+    held_out: float = 0.0,
+    rows: int | None = None,
+    seed: int = 0,
+    scan_fps: float = 4.0,
+) -> Any:
+    """Rows of an annotation file, normal and anomalous 1:1, as a ``datasets.Dataset``.
+
+    Footage is dealt to the stages as stages 1 and 2 deal it (:func:`reward_model.data.stage_split.stage_records`): with
+    the same ``disjoint``, ``held_out`` and ``seed`` no video is in two of them, and what is held out is held out from
+    all.
 
     Args:
         path: a JSONL file that :func:`reward_model.data.annotations.read_annotations` reads.
-        split: keep the records of this split only.
+        split: keep the records of this split only, whatever the stages are dealt.
         video_root: where relative paths start; by default the folder of ``path``.
+        disjoint: take stage 3's share of the footage, where no line names a stage.
+        held_out: share of the footage that no stage trains on, where no line is marked so.
+        rows: how many; more than there are videos repeat them evenly. None: every video of the rarer status once.
+        seed: of the dealing and of the choice.
+        scan_fps: an anomaly that no frame of this grid shows is left out, as in stage 2.
 
     Raises:
-        ValueError: the file breaks a rule, or has no record of that split.
+        ValueError: the file breaks a rule, a video is missing, or a status has no record.
     """
     from datasets import Dataset
 
     from reward_model.data.annotations import read_annotations
+    from reward_model.data.stage_split import stage_records
+    from reward_model.training.guards import check_videos
 
     root = Path(video_root) if video_root else Path(path).parent
-    records = [r for r in read_annotations(path, video_root=video_root) if split in (None, r.split)]
+    records = read_annotations(path, video_root=video_root)
+    if split is not None:
+        records = [r for r in records if r.split == split]
+    else:
+        records, _ = stage_records(records, "stage3", disjoint=disjoint, held_out=held_out, seed=seed)
+    which = f"split {split!r}" if split is not None else "stage 3"
     if not records:
-        raise ValueError(f"{path} holds no record of split {split!r}; stage 3 needs annotated videos")
-    return Dataset.from_list([{"video": str(root / r.video), "truth": json.dumps(r.truth.to_dict())} for r in records])
+        raise ValueError(f"{path} holds no record of {which}; stage 3 needs annotated videos")
+    shown = [r for r in records if r.truth.status == "normal" or _is_seen(r.truth, scan_fps)]
+    if len(shown) < len(records):
+        log.info("%d abnormal videos show nothing at %g fps; left out", len(records) - len(shown), scan_fps)
+    rng = np.random.default_rng([seed, 3])
+    parts = [[r for r in shown if r.truth.status == status] for status in ("normal", "abnormal")]
+    for status, part in zip(("normal", "abnormal"), parts, strict=True):
+        if not part:
+            raise ValueError(f"{path} holds no {status} video of {which}; stage 3 trains on both, 1:1. Add some")
+    each = min(map(len, parts)) if rows is None else max(1, rows // 2)
+    drawn = [[part[k] for k in cycled(len(part), each, rng)] for part in parts]
+    chosen = [record for pair in zip(*drawn, strict=True) for record in pair]
+    check_videos([root / r.video for r in chosen])
+    return Dataset.from_list([{"video": str(root / r.video), "truth": json.dumps(r.truth.to_dict())} for r in chosen])
+
+
+def _is_seen(truth: VideoAnnotation, fps: float) -> bool:
+    grid = sample_indices(truth.num_frames, truth.fps, fps)
+    return any(n in a.frames for a in truth.anomalies for n in grid)
 
 
 def annotated_loader(config: JudgeConfig, cache_dir: str | Path | None = None) -> Load:

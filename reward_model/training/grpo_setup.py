@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -12,8 +13,10 @@ import numpy as np
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.training.grpo_config import GrpoConfig
-from reward_model.training.grpo_samples import annotated_loader, annotated_rows, world_loader, world_rows
+from reward_model.training.grpo_samples import Load, annotated_loader, annotated_rows, world_loader, world_rows
 from reward_model.training.grpo_trainer import GrpoTrainer
+from reward_model.training.stage_config import judge_json
+from reward_model.video import sample_indices
 
 if TYPE_CHECKING:
     from reward_model.training.plan import PlanConfig
@@ -35,13 +38,15 @@ def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
     for name in ("model", "data"):
         if name not in own:
             raise ValueError(f"the settings must name {name!r}; see recipes/configs/stage3/mini.yaml")
-    model, processor = _load(own)
-    judge = load_judge_config(own["model"]).override(**own.get("judge", {}))
+    known = load_judge_config(own["model"])
+    judge = known.override(**own.get("judge", {}))
     rows, load = _data(own["data"], judge)
+    check_limits(known, config.asked(judge), longest_scan(rows, load, judge))
+    model, processor = _load(own)
     fast, block = _fast_vision(model, processor) if own.get("fast_vision") else (None, nullcontext())
     with block:  # before the trainer copies the model: the reference has to see frames the same way
         trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast)
-        trainer.judge_file = judge_file(own["model"], own.get("judge", {}))
+        trainer.judge_file = judge_file(own["model"], trainer.judge_config)
         yield trainer
 
 
@@ -79,13 +84,39 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
         raise ValueError(f"plan: {error}; its fields are those of reward_model.training.plan.PlanConfig") from None
 
 
-def judge_file(model: str, changes: Mapping[str, Any]) -> str:
-    """The text of the trained judge's ``judge.json``: that of the checkpoint it started from, with the changes."""
-    import json
-
+def judge_file(model: str, judge: JudgeConfig) -> str:
+    """The text of the trained judge's ``judge.json``: that of the checkpoint it started from, with how it was asked."""
     path = Path(model) / JUDGE_FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return json.dumps({**known, **changes}, indent=2) + "\n"
+    known.pop("max_new_tokens", None)  # an older name of the limits that follow
+    return json.dumps({**known, **json.loads(judge_json(judge))}, indent=2) + "\n"
+
+
+def longest_scan(rows: Any, load: Load, judge: JudgeConfig) -> int:
+    """Frames of the longest scan of these rows. Procedural videos are all of one length."""
+    truths = [json.loads(t) for t in rows["truth"]] if "truth" in rows.column_names else [load(rows[0]).truth.to_dict()]
+    lengths = {(t["num_frames"], t["fps"]) for t in truths}
+    return max(len(sample_indices(length, rate, judge.scan_fps)) for length, rate in lengths)
+
+
+def check_limits(known: JudgeConfig, asked: JudgeConfig, scan_frames: int) -> None:
+    """No answer that the earlier stages taught is cut: a cut answer is invalid, and would be trained away.
+
+    Args:
+        known: the checkpoint's own settings.
+        asked: those of the training.
+        scan_frames: frames of the longest scan.
+
+    Raises:
+        ValueError: a limit lies below the checkpoint's.
+    """
+    for turn, name, frames in ((1, "max_scan_tokens", scan_frames), (2, "max_zoom_tokens", asked.max_zoom_frames)):
+        limit, needed = asked.answer_limit(turn, frames), known.answer_limit(turn, frames)
+        if limit < needed:
+            raise ValueError(
+                f"{name}={limit} is below the {needed} tokens that the checkpoint was taught to write about {frames} "
+                f"frames; cut answers would count as invalid. Set {name} to null, which takes the checkpoint's limit"
+            )
 
 
 def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -102,8 +133,8 @@ def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
-    """Rows and their loader: ``source: world`` (rows, kinds, seed) or ``source: annotations`` (path, split, video_root,
-    cache_dir).
+    """Rows and their loader: ``source: world`` (rows, kinds, seed) or ``source: annotations`` (cache_dir, and what
+    :func:`annotated_rows` takes: path, disjoint, held_out, rows, seed, split, video_root).
     """
     options = dict(data)
     source = options.pop("source", None)
@@ -114,7 +145,11 @@ def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
         return world_rows(options.pop("rows"), **options), world_loader(size)
     if source == "annotations":
         cache = options.pop("cache_dir", None)
-        return annotated_rows(options.pop("path"), **options), annotated_loader(judge, cache)
+        try:
+            rows = annotated_rows(options.pop("path"), scan_fps=judge.scan_fps, **options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"data: {error}; see reward_model.training.grpo_samples.annotated_rows") from None
+        return rows, annotated_loader(judge, cache)
     raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
 
 

@@ -58,6 +58,7 @@ from reward_model.training.rollout_rows import (
     VisionInputs,
     stock_vision_inputs,
 )
+from reward_model.training.stage_config import judge_json
 from reward_model.training.two_turn import GrpoSample, RolloutRecord, TwoTurnRollouts
 
 log = logging.getLogger(__name__)
@@ -95,9 +96,7 @@ class GrpoTrainer:
         generator: Callable[[GrpoTrainer], Generator] | None = None,
     ) -> None:
         self.config, self.dataset, self.load, self.processor = config, dataset, load, processor
-        self.judge_config = judge_config.override(
-            max_scan_tokens=config.max_scan_tokens, max_zoom_tokens=config.max_zoom_tokens
-        )
+        self.judge_config = config.asked(judge_config)
         self.accelerator = accelerator or default_accelerator()
         settle_sharding(self.accelerator, config.max_grad_norm)
         self._sharded = is_sharded(self.accelerator)
@@ -105,20 +104,13 @@ class GrpoTrainer:
         vision_inputs = vision_inputs or stock_vision_inputs(processor)
         self.reference_print = fingerprint(model) if config.beta else ""
         self.policy, self.reference = self._prepare(model, vision_inputs)
-        self.judge_file = "{}\n"  # text of the judge.json that export() writes
+        self.judge_file = judge_json(self.judge_config)  # text of the judge.json that export() writes
         self.step = 0
         self.random = torch.Generator(self.accelerator.device)
         self.random.manual_seed(1000 * config.seed + self.accelerator.process_index)
         sampler = generator(self) if generator else self._sampler()
-        self.rollouts = TwoTurnRollouts(
-            PromptBuilder(processor, vision_inputs),
-            sampler,
-            self.judge_config,
-            context=config.context,
-            crop=config.crop,
-            num_turns=config.num_turns,
-        )
-        self.reward_config = config.reward_config()
+        self.rollouts = TwoTurnRollouts(PromptBuilder(processor, vision_inputs), sampler, self.judge_config)
+        self.reward_config = config.reward_config(judge_config)
         self.order = PromptOrder(len(dataset), config.seed)
         self._spare: Row | None = None
 

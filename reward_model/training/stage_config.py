@@ -18,6 +18,7 @@ from typing import Any
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.extras import need
 from reward_model.prompts import load_prompts
+from reward_model.readout import READOUTS
 from reward_model.shipped import located
 from reward_model.training.plan import PlanConfig
 from reward_model.training.settings_file import changed, check_known, find_config, read_yaml, settings_parser
@@ -43,11 +44,19 @@ class StageArguments:
     untrimmed_windows: bool = field(default=False, metadata={"help": "stage 2: clips of anomalies >= 1 s too (G-5)"})
     hints: bool = field(default=True, metadata={"help": "stage 2: show clips a conclusion of turn one (G-13)"})
     without_cot: bool = field(default=False, metadata={"help": "with cot: keep videos that it lacks"})
+    empty_cot_share: float = field(
+        default=0.0,
+        metadata={"help": "annotated sets: share of answers without reasoning, for the readouts direct and log_odds"},
+    )
     cache_dir: str | None = field(default=None, metadata={"help": "reduced videos; default OUTPUT/frames, 'none': no"})
     prompts: str | None = field(default=None, metadata={"help": "wording: paper or compact (default: the model's)"})
     scan_fps: float | None = field(default=None, metadata={"help": "frames per second of turn one"})
     zoom_fps: float | None = field(default=None, metadata={"help": "frames per second of turn two"})
+    min_zoom_frames: int | None = field(default=None, metadata={"help": "fewest frames of a clip"})
     max_zoom_frames: int | None = field(default=None, metadata={"help": "most frames of a clip"})
+    window_margin: str | None = field(
+        default=None, metadata={"help": "clips of turn one's windows: none (as named, paper) or half a stride more"}
+    )
     frame_size: int | None = field(default=None, metadata={"help": "square side frames are resized to"})
     max_pixels: int | None = field(default=None, metadata={"help": "pixel budget of one frame in the processor"})
     max_tokens: int | None = field(default=None, metadata={"help": "longer samples are left out and named, never cut"})
@@ -159,8 +168,22 @@ def load_model(model: Any, stage: StageArguments, seed: int) -> tuple[Any, Any, 
     if stage.max_pixels:
         settings = processor.image_processor
         settings.size = {**dict(settings.size), "longest_edge": stage.max_pixels}
-    names = ("prompts", "scan_fps", "zoom_fps", "max_zoom_frames", "frame_size")
-    return net, processor, judge.override(**{n: getattr(stage, n) for n in names})
+    return net, processor, judge_settings_of(stage, judge)
+
+
+def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
+    """How the trained judge will be asked: as its checkpoint was, but for what the stage sets, and at the readouts
+    that its answers train.
+
+    A share of answers without reasoning trains all readouts. Without one only Equation 7's own place is trained, after
+    the reasoning; procedural samples have their share.
+    """
+    names = ("prompts", "scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames", "window_margin", "frame_size")
+    judge = judge.override(**{n: getattr(stage, n) for n in names})
+    if stage.data == WORLD:
+        return judge
+    trained = (*judge.readouts, *(n for n in READOUTS if n not in judge.readouts))
+    return judge.override(readouts=trained if stage.empty_cot_share else ("paper",))
 
 
 def judge_json(judge: JudgeConfig) -> str:
@@ -178,6 +201,7 @@ def judge_json(judge: JudgeConfig) -> str:
         "window_margin",
         "crop",
         "context",
+        "num_turns",
         "require_all_frames",
         "lenient_invalid",
         "demo_scale",

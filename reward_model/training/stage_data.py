@@ -96,6 +96,7 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
         untrimmed_windows=stage.untrimmed_windows,
         hints=stage.hints,
         without_cot=stage.without_cot,
+        empty_cot_share=stage.empty_cot_share,
     )
     cache = FrameCache(folder, frame_size=judge.frame_size)
     # One set of views serves both parts, so that a row's number of its record has one meaning.

@@ -10,22 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 
 from reward_model.backends.base import Conversation, Message
 from reward_model.config import JudgeConfig
-from reward_model.parsing import REGION_T, ParseError, parse_turn
+from reward_model.parsing import REGION_T, ParseError
 from reward_model.prompts import load_prompts
 from reward_model.rewards import Rollout
-from reward_model.schema import FrameRange, TurnReport, VideoAnnotation
+from reward_model.schema import Status, TurnReport, VideoAnnotation
 from reward_model.training.grpo_sampler import Generator, Sampled
 from reward_model.training.rollout_rows import Pictures, Prompt, PromptBuilder, Row, as_read
-from reward_model.video import native_window, resize_frames, sample_indices, zoom_indices
+from reward_model.turn_two import legible_status, merge_clips, merge_statuses, read_answer, turn_two_clips
+from reward_model.video import resize_frames, sample_indices
 
-Context = Literal["fresh", "chat", "clip_only"]
-Crop = Literal["hull", "per_window"]
 #: Ways in which a turn can be invalid, as they are counted.
 INVALID = ("unparsable", "schema", "window", "truncated")
 
@@ -40,8 +38,9 @@ class GrpoSample:
 
 @dataclass(frozen=True)
 class TurnDraw:
-    """One sampled answer. ``report`` is None where it is invalid, then ``invalid`` names the kind (:data:`INVALID`)
-    and ``reason`` says why. ``indices`` are the native frames shown.
+    """One sampled answer. ``report`` is None where it is invalid, then ``invalid`` names the kind (:data:`INVALID`),
+    ``reason`` says why, and ``legible`` is the status that counts all the same (``lenient_invalid``). ``indices`` are
+    the native frames shown.
     """
 
     ids: tuple[int, ...]
@@ -50,6 +49,7 @@ class TurnDraw:
     report: TurnReport | None = None
     invalid: str | None = None
     reason: str = ""
+    legible: Status | None = None
 
 
 @dataclass
@@ -76,7 +76,10 @@ class RolloutRecord:
         """The rollout as the reward sees it."""
         assert self.scan is not None
         report, indices = merge_clips([(z.report, z.indices) for z in self.zooms])
-        return Rollout(self.scan.report, report, bool(self.zooms), self.scan.indices, indices, self.unseen_indices)
+        said = [z.report.status if z.report else z.legible for z in self.zooms]
+        legible = (self.scan.legible, merge_statuses(said))
+        scan, unseen = self.scan, self.unseen_indices
+        return Rollout(scan.report, report, bool(self.zooms), scan.indices, indices, unseen, legible)
 
 
 @dataclass
@@ -97,25 +100,12 @@ class TwoTurnRollouts:
     Args:
         builder: makes prompts of conversations.
         generator: draws answers.
-        config: how this checkpoint asks (``judge.json``).
-        context: what turn two sees: the clip and turn one's reasoning (``fresh``), turn one's whole chat (``chat``), or
-            the clip alone (``clip_only``).
-        crop: ``hull`` of all predicted windows, thinned to the frame cap; or ``per_window``, one clip each where the
-            hull exceeds the cap (G-26).
+        config: how this checkpoint asks (``judge.json``): rates, limits, margin and number of clips, and what turn two
+            sees beside its clip.
     """
 
-    def __init__(
-        self,
-        builder: PromptBuilder,
-        generator: Generator,
-        config: JudgeConfig,
-        *,
-        context: Context = "fresh",
-        crop: Crop = "hull",
-        num_turns: int = 2,
-    ) -> None:
+    def __init__(self, builder: PromptBuilder, generator: Generator, config: JudgeConfig) -> None:
         self.builder, self.generator, self.config = builder, generator, config
-        self.context, self.crop, self.num_turns = context, crop, num_turns
         self.wording = load_prompts(config.prompts)
         #: Seconds of the last :meth:`draw`: ``turn_one``, ``crop``, ``turn_two``.
         self.seconds: dict[str, float] = {}
@@ -158,10 +148,10 @@ class TwoTurnRollouts:
     def _crop(self, case: _Case, record: RolloutRecord) -> list[_Ask]:
         """What turn two is asked for this rollout; nothing where it ended after turn one."""
         report = record.scan.report if record.scan else None
-        if report is None or report.window is None or self.num_turns == 1:
+        if report is None or report.window is None or self.config.num_turns == 1:
             return []
         truth = case.sample.truth
-        clips = self._clips(report, case.indices, truth)
+        clips = turn_two_clips(report, case.indices, truth.num_frames, truth.fps, self.config)
         shown = {n for clip in clips for n in range(clip[0], clip[-1] + 1)}
         grid = sample_indices(truth.num_frames, truth.fps, self.config.zoom_fps)
         record.unseen_indices = tuple(n for n in grid if n not in shown)
@@ -171,27 +161,13 @@ class TwoTurnRollouts:
             record.error = f"turn two: {error}"
             return []
 
-    def _clips(self, report: TurnReport, indices: Sequence[int], truth: VideoAnnotation) -> list[tuple[int, ...]]:
-        """Native indices of each clip."""
-        assert report.window is not None
-        limits = {"min_frames": self.config.min_zoom_frames, "max_frames": self.config.max_zoom_frames}
-
-        def cut(window: FrameRange, **changed: int) -> tuple[int, ...]:
-            native = native_window(window, indices, truth.num_frames)
-            rate = self.config.zoom_fps
-            return tuple(zoom_indices(native, truth.num_frames, truth.fps, rate, **{**limits, **changed}))
-
-        if self.crop == "per_window" and len(cut(report.window, max_frames=10**6)) > self.config.max_zoom_frames:
-            return [cut(w) for w in joined([a.frames for a in report.anomalies])]
-        return [cut(report.window)]
-
     def _ask(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
         if clip not in case.clips:
             case.clips[clip] = self.builder.pictures(self._frames(case.sample, clip))
         pictures, text = case.clips[clip], case.sample.truth.prompt
-        if self.context == "chat":
+        if self.config.context == "chat":
             return self._ask_on(case, record, pictures, clip)
-        cot = report.cot if self.context == "fresh" else ""
+        cot = report.cot if self.config.context == "fresh" else ""
         if (cot, clip) not in case.prompts:
             conversation = self.wording.zoom(pictures.frames, text, cot=cot)
             case.prompts[cot, clip] = self.builder.prompt(conversation, [pictures])
@@ -247,11 +223,13 @@ class TwoTurnRollouts:
         text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         draw = TurnDraw(answer.ids, text, tuple(indices))
         if not answer.finished:
-            return replace(draw, invalid="truncated", reason=f"cut after {len(answer.ids)} tokens")
-        try:
-            return replace(draw, report=parse_turn(text, turn=turn, num_frames=len(indices)))
-        except ParseError as error:
-            return replace(draw, invalid=invalid_kind(error), reason=error.reason)
+            invalid, reason = "truncated", f"cut after {len(answer.ids)} tokens"
+        else:
+            try:
+                return replace(draw, report=read_answer(text, turn, len(indices), self.config))
+            except ParseError as error:
+                invalid, reason = invalid_kind(error), error.reason
+        return replace(draw, invalid=invalid, reason=reason, legible=legible_status(text, self.config))
 
     def _frames(self, sample: GrpoSample, indices: Sequence[int]) -> np.ndarray:
         frames = sample.frames(indices)
@@ -289,42 +267,3 @@ def invalid_kind(error: ParseError) -> str:
     if error.reason.startswith(("the answer holds", "the answer is")):
         return "unparsable"
     return "schema"
-
-
-def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
-    """Ranges in order, overlapping and touching ones as one."""
-    found: list[FrameRange] = []
-    for one in sorted(ranges):
-        if found and one.start <= found[-1].end + 1:
-            found[-1] = FrameRange(found[-1].start, max(found[-1].end, one.end))
-        else:
-            found.append(one)
-    return found
-
-
-def merge_clips(
-    clips: Sequence[tuple[TurnReport | None, Sequence[int]]],
-) -> tuple[TurnReport | None, tuple[int, ...]]:
-    """The reports about several clips of a video as one: abnormal if any confirms, invalid if any is invalid.
-
-    Returns:
-        The report on the joint grid, and that grid in native frames; ``(None, ())`` of no clip.
-    """
-    grid = tuple(sorted({n for _, indices in clips for n in indices}))
-    if not clips or any(report is None for report, _ in clips):
-        return None, grid
-    if len(clips) == 1:
-        return clips[0][0], grid
-    place = {n: k for k, n in enumerate(grid)}
-    anomalies = tuple(
-        replace(
-            a,
-            frames=FrameRange(place[indices[a.frames.start]], place[indices[a.frames.end]]),
-            boxes={place[indices[k]]: v for k, v in a.boxes.items()},
-        )
-        for report, indices in clips
-        if report is not None
-        for a in report.anomalies
-    )
-    cot = "\n".join(report.cot for report, _ in clips if report is not None)
-    return TurnReport("abnormal" if anomalies else "normal", cot, anomalies), grid

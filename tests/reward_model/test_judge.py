@@ -82,25 +82,68 @@ def test_normal_in_turn_one_is_one_call():
     assert [c[:2] for c in backend.calls] == [("generate", 1), ("score", 1)]
 
 
-def test_confirmed_abnormal_takes_the_boxes_of_turn_two_to_native_frames():
-    verdict = judge_one(Scripted([SUSPECT], [CONFIRM], SCORES))
-    assert verdict.status == "abnormal"
-    assert verdict.window == FrameRange(10, 22)
-    assert verdict.window_s == (10 / 16, 23 / 16)
-    assert verdict.turns[1].frame_indices == (10, 12, 14, 16, 18, 20, 22)
+@pytest.mark.parametrize(("margin", "first"), [("none", 12), ("half", 10)])
+def test_confirmed_abnormal_takes_the_boxes_of_turn_two_to_native_frames(margin, first):
+    """Scan frames 3-5 are native 12-20, whatever the clip shows beside them."""
+    verdict = judge_one(Scripted([SUSPECT], [CONFIRM], SCORES), window_margin=margin)
+    assert (verdict.status, len(verdict.turns)) == ("abnormal", 2)
+    assert verdict.window == FrameRange(12, 20) and verdict.window_s == (12 / 16, 21 / 16)
+    assert verdict.turns[1].frame_indices == tuple(range(first, 33 - first, 2))
     (anomaly,) = verdict.anomalies
-    assert anomaly.frames == FrameRange(12, 14)
-    assert list(anomaly.boxes) == [12, 14] and len(anomaly.boxes[14]) == 2
+    assert anomaly.frames == FrameRange(first + 2, first + 4)
+    assert list(anomaly.boxes) == [first + 2, first + 4] and len(anomaly.boxes[first + 4]) == 2
     assert verdict.score == pytest.approx(1 - 0.9478, abs=1e-4)
 
 
 def test_unconfirmed_is_normal_and_keeps_the_window():
     verdict = judge_one(Scripted([SUSPECT], [NORMAL], {**SCORES, (2, "paper"): VerdictScore(-0.1, -3)}))
-    assert (verdict.status, verdict.anomalies, verdict.window) == ("normal", (), FrameRange(10, 22))
+    assert (verdict.status, verdict.anomalies, verdict.window) == ("normal", (), FrameRange(12, 20))
     assert verdict.score == pytest.approx(0.9478, abs=1e-4)
 
 
-@pytest.mark.parametrize("window", ["Frame 3-50", "sometime", ""])
+def test_a_window_that_reaches_past_the_end_is_clipped():
+    verdict = judge_one(Scripted([SUSPECT.replace("Frame 3-5", "Frame 18-21")], [CONFIRM], SCORES))
+    assert (verdict.status, verdict.window, verdict.forced) == ("abnormal", FrameRange(72, 80), False)
+    assert verdict.turns[1].frame_indices == (72, 74, 76, 78, 80)
+
+
+TWO_WINDOWS = SUSPECT.replace("Frame 3-5", "Frame 1-2, Frame 18-19")
+
+
+@pytest.mark.parametrize(
+    ("zooms", "status", "decides"),
+    [
+        ([NORMAL, CONFIRM], "abnormal", 72),
+        ([CONFIRM, NORMAL], "abnormal", 4),
+        ([NORMAL, NORMAL], "normal", 72),
+        ([CONFIRM, CONFIRM], "abnormal", 72),
+    ],
+)
+def test_windows_far_apart_get_a_clip_each_and_any_may_confirm(zooms, status, decides):
+    backend = Scripted([TWO_WINDOWS], list(zooms), SCORES)
+    verdict = judge_one(backend, crop="per_window", max_zoom_frames=20, min_zoom_frames=3)
+    assert (verdict.status, verdict.window) == (status, FrameRange(4, 76))
+    assert sorted(t.frame_indices for t in verdict.turns[1:]) == [(4, 6, 8), (72, 74, 76)]
+    assert (verdict.turns[-1].status, verdict.turns[-1].frame_indices[0]) == (status, decides)
+    assert len(verdict.anomalies) == zooms.count(CONFIRM)
+    whole = judge_one(Scripted([TWO_WINDOWS], [NORMAL], SCORES), max_zoom_frames=20)
+    assert len(whole.turns) == 2 and len(whole.turns[1].frame_indices) == 20
+
+
+def test_turn_two_may_have_to_draw_on_every_frame():
+    verdict = judge_one(Scripted([SUSPECT], [CONFIRM], SCORES), require_all_frames=True)
+    assert "frame 0 of the clip" in verdict.turns[1].parse_error and verdict.forced
+
+
+def test_a_legible_status_may_count_although_the_answer_breaks_the_schema():
+    broken = NORMAL.replace('"anomalies": []', '"anomalies": [{}]')
+    scores = {(1, "paper"): VerdictScore(-3, -0.1)}
+    strict, lenient = (judge_one(Scripted([broken], scores=scores), lenient_invalid=k) for k in (False, True))
+    assert strict.status == "abnormal" and strict.turns[0].parse_error
+    assert lenient.status == "normal" and lenient.turns[0].parse_error
+
+
+@pytest.mark.parametrize("window", ["Frame 21-50", "sometime", ""])
 def test_invalid_window_ends_after_turn_one_forced(window):
     backend = Scripted([SUSPECT.replace("Frame 3-5", window)], scores={(1, "paper"): VerdictScore(-5, -0.1)})
     verdict = judge_one(backend)
@@ -196,14 +239,15 @@ def test_joint_aggregate_multiplies_the_doubts():
 
 
 def test_turn_two_sees_the_clip_and_the_reasoning_or_the_whole_chat():
-    for context, messages in (("fresh", 1), ("chat", 3)):
+    for context, messages in (("fresh", 1), ("chat", 3), ("clip_only", 1)):
         backend = Scripted([SUSPECT], [CONFIRM], SCORES)
         # In a chat the scan's 21 frames come along, so the turn is told by the number of messages.
         backend.turn_by_count = True
         TwoTurnJudge(backend, prompts="paper", context=context).judge([FRAMES], fps=16)
         conversation = next(c[3][0] for c in backend.calls if c[:2] == ("generate", 2))
         assert len(conversation) == messages
-        assert "a cup bends" in "".join(p for m in conversation for p in m.content if isinstance(p, str))
+        said = "".join(p for m in conversation for p in m.content if isinstance(p, str))
+        assert ("a cup bends" in said) == (context != "clip_only")
 
 
 def test_both_turns_are_batched_and_order_is_kept():

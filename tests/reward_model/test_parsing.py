@@ -155,7 +155,7 @@ def test_time_regions_are_read_in_every_spelling(region, expected):
         "-",
         "Frame",
         "Frame 7-3",
-        "Frame 3-21",
+        "Frame 21-22",
         "21",
         -1,
         True,

@@ -18,7 +18,7 @@ from reward_model.data.plain_cot import plain_cot, plain_report, reason_sentence
 from reward_model.data.stage_split import stage_records
 from reward_model.data.views import StageViews, ViewOptions
 from reward_model.judge import TwoTurnJudge
-from reward_model.parsing import format_report, parse_turn
+from reward_model.parsing import forced_prefix, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.video import VideoError, sample_indices
 
@@ -155,7 +155,7 @@ def test_a_scan_is_asked_as_the_judge_asks_it(views, folder):
     assert '"BBOX"' not in example.answer
     # With this answer the judge looks again: turn two's clip is the views' own grid for the window it found.
     clip = [p for m in heard[1] for p in m.content if isinstance(p, np.ndarray)]
-    assert len(clip) == len(views.zoom_grid(views.records[row["record"]].truth, FrameRange(14, 26)))
+    assert len(clip) == len(views.zoom_grid(views.records[row["record"]].truth, FrameRange(16, 24)))
 
 
 def test_a_clip_covers_its_region_and_carries_its_boxes(views):
@@ -172,6 +172,51 @@ def test_long_windows_are_a_choice_and_capped(views):
     free = replace(views, options=ViewOptions(untrimmed_windows=True))
     rows = [r for r in free.rows("stage2", seed=0, count=70) if r["task"] == "zoom" and r["video"] == "long"]
     assert rows and all(len(r["indices"]) == JUDGE.max_zoom_frames for r in rows)
+
+
+def test_clips_of_long_windows_have_the_margin_the_judge_has(folder, records):
+    """Native frames 8-40 are frames 2-10 of the scan; half its stride is two frames."""
+    for margin, ends in (("none", (8, 40)), ("half", (6, 42))):
+        judge = replace(JUDGE, window_margin=margin, max_zoom_frames=40)
+        views = StageViews(records, folder / "data.jsonl", judge, options=ViewOptions(untrimmed_windows=True))
+        rows = [r for r in views.rows("stage2") if r["video"] == "long" and r["task"] == "zoom"]
+        assert rows and {(r["indices"][0], r["indices"][-1]) for r in rows} == {ends}
+
+
+@pytest.mark.parametrize(("wording", "drawn"), [("paper", range(5)), ("compact", (0, 1, 4))])
+def test_the_papers_answers_have_a_box_on_every_frame_of_the_clip(folder, records, wording, drawn):
+    """What the annotation leaves out repeats the nearest box, because the prompt asks for one on each frame."""
+    gone = anomaly()
+    gone = replace(gone, boxes={n: gone.boxes[n] for n in (16, 18, 24)})
+    held = [replace(records[0], truth=truth("object", gone)), *records[1:]]
+    views = StageViews(held, folder / "data.jsonl", replace(JUDGE, prompts=wording))
+    row = next(r for r in views.rows("stage2") if r["video"] == "object" and r["task"] == "zoom")
+    assert row["indices"] == [16, 18, 20, 22, 24]
+    (found,) = parse_turn(views.text(row).answer, turn=2, num_frames=5).anomalies
+    assert sorted(found.boxes) == list(drawn)
+    assert found.boxes[1] == gone.boxes[18] and found.boxes[4] == gone.boxes[24]
+    assert found.boxes.get(2, gone.boxes[18]) == gone.boxes[18]
+    assert found.boxes.get(3, gone.boxes[24]) == gone.boxes[24]
+
+
+def test_a_share_of_the_answers_gives_its_verdict_at_once(folder, records):
+    views, empty = (
+        StageViews(records, folder / "data.jsonl", JUDGE, options=ViewOptions(empty_cot_share=share))
+        for share in (0.0, 0.4)
+    )
+    answers = {"scan": [], "zoom": []}
+    for row in views.rows("stage2", count=400):
+        plain, other = views.text(row).answer, empty.text(row).answer
+        turn = 1 if row["task"] == "scan" else 2
+        full, bare = (parse_turn(t, turn=turn, num_frames=len(row["indices"])) for t in (plain, other))
+        assert full.cot and replace(bare, cot=full.cot) == full
+        if not bare.cot:
+            assert other.startswith(forced_prefix()), "the place where the readouts before the reasoning look"
+        answers[row["task"]].append(not bare.cot)
+    for drawn in answers.values():
+        assert 0.3 < np.mean(drawn) < 0.5
+    with pytest.raises(ValueError, match="empty_cot_share=1"):
+        ViewOptions(empty_cot_share=1)
 
 
 def test_normal_clips_are_pure_and_short(views):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reward_model.evaluation.row import rollout_of
 from reward_model.evaluation.tubes import rollout_tube_iou, tube_iou, union_area, union_iou
-from reward_model.rewards import Rollout, spatial_reward
-from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
+from reward_model.rewards import Rollout, spatial_reward, total_reward
+from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, TurnReport, Verdict, VideoAnnotation
 
 
 @st.composite
@@ -60,3 +63,23 @@ def test_a_wrong_window_hides_from_equation_five_but_not_from_the_tube():
     # On the 8-fps grid the truth holds 20-58 (20 frames), the clip 40-70 (16 frames), 10 of them common.
     assert rollout_tube_iou(rollout, truth) == pytest.approx(10 / 26)
     assert rollout_tube_iou(Rollout(None, None, False, ()), truth) == 0.0
+
+
+def test_clips_of_windows_far_apart_are_measured_as_one():
+    """Two windows with a clip each, both right; the third anomaly between them was not shown, and counts."""
+    box = Box(100, 100, 300, 300)
+    truth = VideoAnnotation("v", 81, 16, 48, 48, anomalies=(anomaly(4, 8, box), anomaly(72, 76, box)))
+    scan = TurnReport("abnormal", "", tuple(Anomaly(AnomalyType.OBJECT, FrameRange(*r)) for r in ((1, 2), (18, 19))))
+    seen = TurnReport("abnormal", "", (anomaly(0, 2, box),))
+    turns = (
+        Turn(1, tuple(range(0, 81, 4)), 4, "", "abnormal", scan),
+        Turn(2, (72, 74, 76), 8, "", "abnormal", seen),
+        Turn(2, (4, 6, 8), 8, "", "abnormal", seen),
+    )
+    verdict = Verdict("abnormal", 0.0, turns, num_frames=81, fps=16)
+    rollout = rollout_of(verdict)
+    assert rollout.clip_indices == (4, 6, 8, 72, 74, 76)
+    assert (spatial_reward(rollout, truth), rollout_tube_iou(rollout, truth)) == (1.0, 1.0)
+    third = replace(truth, anomalies=(*truth.anomalies, anomaly(40, 44, box)))
+    assert rollout_tube_iou(rollout, third) == pytest.approx(6 / 9)
+    assert total_reward(rollout, truth).total == 9

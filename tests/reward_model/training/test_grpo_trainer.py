@@ -511,7 +511,7 @@ def failing_load(row):
         ((NORMAL,), ZOOMS, "rollouts/turn_two", 0.0),
         ((NORMAL,), ZOOMS, "rollouts/zero_variance", 1.0),
         ((abnormal(1, 1),), (abnormal(0, 0, Box(1, 1, 2, 2)),), "window/one_frame", 1.0),
-        ((abnormal(3, 9),), ZOOMS, "invalid/window", 1.0),
+        ((abnormal(30, 39),), ZOOMS, "invalid/window", 1.0),
     ],
 )
 def test_degenerate_steps_are_survived_and_counted(tmp_path, scans, zooms, key, value):

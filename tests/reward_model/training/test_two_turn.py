@@ -20,9 +20,8 @@ from reward_model.training.two_turn import (
     TurnDraw,
     TwoTurnRollouts,
     invalid_kind,
-    joined,
-    merge_clips,
 )
+from reward_model.turn_two import joined, merge_clips
 
 SIZE = 48
 CONFIG = JudgeConfig(prompts="compact", frame_size=SIZE, max_scan_tokens=300, max_zoom_tokens=400, max_zoom_frames=24)
@@ -77,7 +76,7 @@ def sample(seed=0, num_frames=81, fail_at=None):
 def draw(judge, answers, num_generations, samples=None, config=CONFIG, **options):
     script = Script(judge[1], *answers)
     builder = PromptBuilder(judge[1], stock_vision_inputs(judge[1]))
-    rollouts = TwoTurnRollouts(builder, script, config, **options)
+    rollouts = TwoTurnRollouts(builder, script, config.override(**options))
     return rollouts.draw(samples or [sample()], num_generations), script
 
 
@@ -86,7 +85,7 @@ def test_endings(judge):
         NORMAL,
         scan_answer((3, 5)),
         "no json",
-        scan_answer((19, 30)),
+        scan_answer((21, 30)),
         scan_answer((0, 0)),
         zoom_answer(0, 2),
         NORMAL,
@@ -100,14 +99,39 @@ def test_endings(judge):
     assert script.asked[0][1] == [5] and [a[2] for a in script.asked] == [300, 400]
 
 
-def test_crop_is_the_judges(judge):
-    """Scan frames 3-5 are native 12-20; the judge looks half a scan step further on both sides."""
-    ((record,),), _ = draw(judge, [scan_answer((3, 5)), NORMAL], 1)
+@pytest.mark.parametrize(("margin", "clip"), [("none", (12, 14, 16, 18, 20)), ("half", (10, 12, 14, 16, 18, 20, 22))])
+def test_crop_is_the_judges(judge, margin, clip):
+    """Scan frames 3-5 are native 12-20, the paper's crop; with a margin, half a scan step more on both sides."""
+    ((record,),), _ = draw(judge, [scan_answer((3, 5)), NORMAL], 1, window_margin=margin)
     assert record.scan.indices == tuple(range(0, 81, 4))
-    assert record.zooms[0].indices == (10, 12, 14, 16, 18, 20, 22)
-    assert set(record.unseen_indices) == set(range(0, 81, 2)) - set(range(10, 23))
-    ((one,),), _ = draw(judge, [scan_answer((20, 20)), NORMAL], 1)
+    assert record.zooms[0].indices == clip
+    assert set(record.unseen_indices) == set(range(0, 81, 2)) - set(clip)
+    ((one,),), _ = draw(judge, [scan_answer((20, 20)), NORMAL], 1, window_margin=margin)
     assert len(one.zooms[0].indices) == 4 and one.zooms[0].indices[-1] == 80
+
+
+def test_a_window_that_reaches_past_the_end_is_clipped(judge):
+    ((past, outside),), _ = draw(judge, [scan_answer((18, 21)), scan_answer((21, 22)), NORMAL], 2)
+    assert past.scan.report.window == FrameRange(18, 20) and past.zooms[0].indices == (72, 74, 76, 78, 80)
+    assert outside.scan.invalid == "window" and outside.zooms == []
+
+
+def test_strict_and_lenient_reading(judge):
+    """Boxes on every frame of the clip where that is asked for; a legible status where that may count."""
+    answers = [scan_answer((3, 5)), zoom_answer(0, 3)]
+    ((plain,),), _ = draw(judge, answers, 1)
+    ((strict,),), _ = draw(judge, answers, 1, require_all_frames=True)
+    ((whole,),), _ = draw(judge, [answers[0], zoom_answer(0, 4)], 1, require_all_frames=True)
+    assert plain.outcome().valid == whole.outcome().valid == (True, True)
+    assert strict.zooms[0].invalid == "schema" and "frame 4" in strict.zooms[0].reason
+    assert strict.outcome().statuses == ("abnormal", None)
+    broken = NORMAL.replace('"anomalies": []', '"anomalies": [{}]')
+    for lenient, said in ((False, None), (True, "normal")):
+        ((record,),), _ = draw(judge, [broken], 1, lenient_invalid=lenient)
+        assert record.scan.report is None and record.outcome().statuses[0] == said
+        assert record.outcome().valid == (False, lenient)
+    ((two,),), _ = draw(judge, [broken + broken.replace("normal", "abnormal")], 1, lenient_invalid=True)
+    assert two.outcome().statuses == (None, None), "which one it means is a guess"
 
 
 def test_sampled_ids_are_kept_and_masked(judge):
@@ -135,7 +159,7 @@ def test_chat_trains_turn_one_once(judge):
     (row,) = record.rows
     assert row.num_tokens == len(record.scan.ids) + len(record.zooms[0].ids)
     assert row.ids[row.mask].tolist() == [*record.scan.ids, *record.zooms[0].ids]
-    assert [len(p.frames) for p in row.pictures] == [21, 7]
+    assert [len(p.frames) for p in row.pictures] == [21, 5]
     prompt = script.asked[1][0][0]
     assert row.ids[: len(prompt.ids)].tolist() == prompt.ids.tolist()
 
@@ -157,17 +181,21 @@ def test_a_placeholder_drawn_in_turn_one_of_a_chat_is_no_picture(judge):
 
 
 def test_a_chat_is_the_conversation_inference_has(judge, tmp_path):
-    """Prompt of turn two, id by id, against the judge with its own backend."""
+    """Prompts of turn two, id by id, against the judge with its own backend."""
     backend = saved(judge, tmp_path)
-    for context in ("chat", "fresh"):
-        _, script = draw(judge, [scan_answer((3, 5)), NORMAL], 1, context=context)
-        asked = Recorder(backend, [scan_answer((3, 5)), NORMAL])
-        TwoTurnJudge(asked, CONFIG, context=context, all_readouts=False).judge(
-            [sample().frames(range(81))], ["a red ball"], fps=16
-        )
-        for (prompts, _, _), conversation in zip(script.asked, asked.conversations, strict=True):
+    near, far = [scan_answer((3, 5)), NORMAL], [scan_answer((1, 2), (18, 19)), NORMAL, NORMAL]
+    settings = [{"context": context} for context in ("chat", "fresh", "clip_only")]
+    settings += [{"window_margin": "half"}, {"crop": "per_window", "max_zoom_frames": 20}]
+    for options in settings:
+        answers = far if "crop" in options else near
+        _, script = draw(judge, answers, 1, **options)
+        asked = Recorder(backend, answers)
+        verdict = TwoTurnJudge(asked, CONFIG, **options).judge([sample().frames(range(81))], ["a red ball"], fps=16)[0]
+        assert len(verdict.turns) == len(answers)
+        prompts = [p for prompts, _, _ in script.asked for p in prompts]
+        for prompt, conversation in zip(prompts, asked.conversations, strict=True):
             expected = backend._inputs([conversation], [""])["input_ids"][0].tolist()
-            assert prompts[0].ids.tolist() == expected
+            assert prompt.ids.tolist() == expected
 
 
 def saved(judge, folder):
@@ -229,7 +257,7 @@ def test_windows_far_apart_get_a_clip_each(judge):
     answers = [scan_answer((1, 2), (18, 19)), zoom_answer(0, 1), NORMAL]
     config = CONFIG.override(max_zoom_frames=20)
     ((record,),), _ = draw(judge, answers, 1, config=config, crop="per_window")
-    assert [z.indices[0] for z in record.zooms] == [2, 70] and len(record.rows) == 3
+    assert [z.indices[0] for z in record.zooms] == [4, 72] and len(record.rows) == 3
     outcome = record.outcome()
     assert (
         outcome.zoom.status == "abnormal" and outcome.clip_indices == record.zooms[0].indices + record.zooms[1].indices
@@ -263,7 +291,7 @@ def test_merged_reports_keep_native_places():
     [
         ("nothing here", "unparsable"),
         (NORMAL + NORMAL, "unparsable"),
-        (scan_answer((19, 30)), "window"),
+        (scan_answer((21, 30)), "window"),
         (scan_answer((3, 5)).replace("Frame 3-5", "soon"), "window"),
         (scan_answer((3, 5)).replace("Object Distortion", "Bad Vibes"), "schema"),
         ('{"COT": "", "status": "normal", "anomalies": [{}]}', "schema"),

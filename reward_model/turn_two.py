@@ -1,0 +1,113 @@
+"""What judging and training share about turn two: which clips it is shown, how an answer is read, and how the reports
+about several clips become one (section 3.4; C.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reward_model.config import JudgeConfig
+from reward_model.parsing import BBOX, ParseError, parse_turn
+from reward_model.schema import FrameRange, Status, TurnReport
+from reward_model.video import native_window, zoom_indices
+
+_LEGIBLE = re.compile(r'"status"\s?:\s?"\s?((?:ab)?normal)\s?"', re.IGNORECASE)
+
+
+def turn_two_clips(
+    report: TurnReport, indices: Sequence[int], num_frames: int, fps: float, config: JudgeConfig
+) -> list[tuple[int, ...]]:
+    """Native indices of each clip turn two is shown: one of the hull of turn one's windows; or, with
+    ``crop="per_window"``, one of each window where the hull has more frames than ``max_zoom_frames`` (G-26).
+
+    Args:
+        report: an abnormal report of turn one.
+        indices: the native frames turn one was shown.
+        num_frames, fps: of the video.
+    """
+    assert report.window is not None
+
+    def cut(window: FrameRange, most: int = config.max_zoom_frames) -> tuple[int, ...]:
+        native = native_window(window, indices, num_frames, margin=config.window_margin)
+        limits = {"min_frames": config.min_zoom_frames, "max_frames": most}
+        return tuple(zoom_indices(native, num_frames, fps, config.zoom_fps, **limits))
+
+    if config.crop == "per_window" and len(cut(report.window, most=10**6)) > config.max_zoom_frames:
+        return [cut(w) for w in joined([a.frames for a in report.anomalies])]
+    return [cut(report.window)]
+
+
+def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
+    """Ranges in order, overlapping and touching ones as one."""
+    found: list[FrameRange] = []
+    for one in sorted(ranges):
+        if found and one.start <= found[-1].end + 1:
+            found[-1] = FrameRange(found[-1].start, max(found[-1].end, one.end))
+        else:
+            found.append(one)
+    return found
+
+
+def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> TurnReport:
+    """The report of an answer, as strict as the judge is set.
+
+    Raises:
+        ParseError: it does not follow the schema; or, with ``require_all_frames``, an anomaly of turn two has no box
+            on some frame of the clip (the prompt of Fig. S5 asks for one on each).
+    """
+    report = parse_turn(text, turn=turn, num_frames=num_frames)
+    if turn == 2 and config.require_all_frames:
+        for anomaly in report.anomalies:
+            bare = sorted({*range(num_frames)} - set(anomaly.boxes))
+            if bare:
+                raise ParseError(f"{BBOX} has no box on frame {bare[0]} of the clip (0-{num_frames - 1})", text)
+    return report
+
+
+def legible_status(text: str, config: JudgeConfig) -> Status | None:
+    """The status of an answer outside the schema, where it states one and no other and ``lenient_invalid`` lets it
+    count.
+    """
+    if not config.lenient_invalid:
+        return None
+    said = {word.lower() for word in _LEGIBLE.findall(text)}
+    if said == {"normal"}:
+        return "normal"
+    return "abnormal" if said == {"abnormal"} else None
+
+
+def merge_statuses(statuses: Sequence[Status | None]) -> Status | None:
+    """The status of several clips together: abnormal if any is, unknown if any is unknown and none abnormal."""
+    if "abnormal" in statuses:
+        return "abnormal"
+    return None if None in statuses or not statuses else "normal"
+
+
+def merge_clips(
+    clips: Sequence[tuple[TurnReport | None, Sequence[int]]],
+) -> tuple[TurnReport | None, tuple[int, ...]]:
+    """The reports about several clips of a video as one: abnormal if any confirms, invalid if any is invalid.
+
+    Returns:
+        The report on the joint grid, and that grid in native frames; ``(None, ())`` of no clip.
+    """
+    grid = tuple(sorted({n for _, indices in clips for n in indices}))
+    if not clips or any(report is None for report, _ in clips):
+        return None, grid
+    if len(clips) == 1:
+        return clips[0][0], grid
+    place = {n: k for k, n in enumerate(grid)}
+    anomalies = tuple(
+        replace(
+            a,
+            frames=FrameRange(place[indices[a.frames.start]], place[indices[a.frames.end]]),
+            boxes={place[indices[k]]: v for k, v in a.boxes.items()},
+        )
+        for report, indices in clips
+        if report is not None
+        for a in report.anomalies
+    )
+    cot = "\n".join(report.cot for report, _ in clips if report is not None)
+    return TurnReport("abnormal" if anomalies else "normal", cot, anomalies), grid
