@@ -423,6 +423,23 @@ def test_browser_plays_without_errors(browser, saved, width, scheme):
 
 
 @pytest.mark.slow
+def test_browser_shows_long_captions_on_a_phone(browser, tmp_path, verdict_of):
+    frames, truth = small_video(3, "squash")
+    denied = replace(
+        verdict_of(truth, -3.0, "It looks bent. It is only blur."), status="normal", anomalies=(), score=0.08
+    )
+    parts = {"a member with a long name": [0.08] * 3, "motion": [0.123456789] * 3}
+    made = BestOfNOutput(
+        "p", [frames] * 3, [0.1, 0.100000002, 0.3], 2, [1, 2, 3], [denied] * 3, [None] * 3, 16.0, parts
+    )
+    for width in (320, 390, 1280):
+        page = open_page(browser, made.save(tmp_path), width)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        assert page.problems == []
+        page.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("candidate", [0, 2])
 def test_browser_draws_boxes_on_the_anomaly(browser, saved, output, candidate):
     kinds = {0: (3, "squash"), 2: (5, "split")}
