@@ -18,6 +18,7 @@ import numpy as np
 
 from cac_align.report.media import data_uri
 from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
+from reward_model.schema import Verdict
 
 READOUT_TEXTS = {
     "direct": "read before its reasoning",
@@ -49,6 +50,7 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
             "\u2013" if card["score"] is None else f"{card['score']:.{score_digits(scores)}f}".replace("-", "\u2212")
         )
     readout = cards[0]["verdict"].readout if cards[0]["verdict"] else ""
+    members = list(dict.fromkeys(m["name"] for card in cards for m in card["members"]))
     style, script = page_file(__package__, "report.css"), page_file(__package__, "report.js")
     return page_template(__package__, "report.html.j2").render(
         result=result,
@@ -56,6 +58,9 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         axis=[f"{v:.3g}".replace("-", "\u2212") for v in (low, (low + high) / 2, high)],
         facts=_facts(result),
         reward=result["settings"].get("reward"),
+        # Members of a composite; their own parts, written "member/part", are not named again.
+        members=[name for name in members if name.partition("/")[0] not in members or "/" not in name],
+        demo=any(is_demo(card["verdict"], result["settings"]) for card in cards),
         ties=scores.count(scores[0]) > 1,
         players=[
             {
@@ -75,6 +80,14 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         wide=result["width"] > 1.2 * result["height"],
         pixelated=any(c["scale"] > 1 for c in cards),
     )
+
+
+def is_demo(verdict: Verdict | None, settings: Mapping[str, Any]) -> bool:
+    """Whether one of the embedded demonstration models judged: by what its verdict says of it, or by its name."""
+    provenance = verdict.provenance if verdict else {}
+    model = provenance.get("model")
+    names = f"{model.get('model', '') if isinstance(model, Mapping) else ''} {settings.get('reward', '')}"
+    return bool(provenance.get("demo_scale")) or any(mini in names for mini in ("cac-mini", "unified-mini"))
 
 
 def _facts(result: Mapping[str, Any]) -> list[str]:

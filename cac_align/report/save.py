@@ -10,6 +10,7 @@ import numpy as np
 
 import cac_align
 from cac_align.files import atomic, write_json, write_text
+from cac_align.report.form import form_fault
 from cac_align.report.media import write_mp4
 from cac_align.report.page import render_page
 from reward_model.video import VideoError, read_file
@@ -76,15 +77,24 @@ def render_folder(folder: Path) -> Path:
     videos, frames = [], []
     for entry in result["candidates"]:
         path = folder / "candidates" / Path(entry["video"]).name
+        if not path.is_file():
+            raise ReportError(
+                f"candidate {entry['index']} of {folder}: {path} is not a file; draw the candidates again"
+            )
         try:
             frames.append(_stills(path, entry["scale"]))
         except VideoError as error:
             raise ReportError(f"candidate {entry['index']} of {folder}: {error}") from error
         videos.append(path.read_bytes())
+    from jinja2 import TemplateError
+
+    # The verdicts inside may be anything: what reads them says what is wrong.
+    broken = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError)
     try:
         page = render_page(result, videos, frames)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ReportError(f"{folder / RESULT_FILE} is no complete result of best_of_n: {error!r}") from error
+    except broken as error:
+        place = folder / RESULT_FILE
+        raise ReportError(f"{place} is not a complete result of best_of_n: {error!r}; save it again") from error
     write_text(folder / PAGE_FILE, page)
     return folder / PAGE_FILE
 
@@ -99,12 +109,11 @@ def _read_result(path: Path) -> dict[str, Any]:
         raise ReportError(f"{path.parent} holds no {RESULT_FILE}; give a folder that BestOfNOutput.save wrote")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is no JSON: {error}") from error
     found = result.get("format") if isinstance(result, dict) else None
     if found != FORMAT:
         raise ReportError(f"{path} has format {found!r}; this version reads format {FORMAT}. Save the result again")
-    missing = sorted({"prompt", "best", "ranking", "fps", "num_frames", "settings", "candidates"} - result.keys())
-    if missing:
-        raise ReportError(f"{path} lacks {', '.join(missing)}; save the result again")
+    if fault := form_fault(result):
+        raise ReportError(f"{path} is not a complete result of best_of_n: {fault}; save the result again")
     return result

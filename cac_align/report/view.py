@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cac_align.readout_note import readout_note
+from cac_align.report.cues import reasoning_pieces, unconfirmed
 from cac_align.report.media import thumbnail_uri
 from reward_model.schema import Anomaly, Verdict
 
@@ -33,6 +34,8 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
     """
     verdict = Verdict.from_dict(entry["verdict"]) if entry.get("verdict") else None
     status = verdict.status if verdict else None
+    # The score of a composite is not the judge's: its own reward stands in the verdict.
+    judged = verdict.score if verdict else None
     return {
         **entry,
         "rank": rank,
@@ -48,6 +51,10 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
         "keys": _key_frames(verdict, frames, fps),
         "turns": [_turn(t) for t in verdict.turns] if verdict else [],
         "findings": [_finding(a, fps) for a in verdict.anomalies] if verdict else [],
+        "filtered": [_finding(a, fps) for a in unconfirmed(verdict)],
+        "disagrees": readout_note(verdict, judged),
+        "judged": None if judged is None or not entry["parts"] else probability(judged),
+        "members": [_member(name, score) for name, score in entry["parts"].items()],
         "provenance": dict(flatten(verdict.provenance)) if verdict else {},
     }
 
@@ -141,6 +148,11 @@ def _finding(anomaly: Anomaly, fps: float) -> dict[str, Any]:
     }
 
 
+def _member(name: str, score: float | None) -> dict[str, str]:
+    """A part of a score made of several, as text."""
+    return {"name": name, "score": "\u2013" if score is None else f"{score:.4g}".replace("-", "\u2212")}
+
+
 def _turn(turn: Turn) -> dict[str, Any]:
     return {
         "number": turn.number,
@@ -148,7 +160,7 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "what": f"{len(turn.frame_indices)} frames at {turn.fps:g} fps",
         "status": turn.status or "none",
         "status_label": STATUS_LABELS[turn.status],
-        "cot": turn.report.cot if turn.report else "",
+        "pieces": reasoning_pieces(turn.report.cot) if turn.report else [],
         "text": turn.text,
         "problem": turn.error or turn.parse_error or "",
         "after": _score(turn.score),
@@ -173,7 +185,7 @@ def _summary(verdict: Verdict | None, entry: Mapping[str, Any]) -> str:
     if verdict.forced:
         return f"The judge's answer could not be read in full; it finds \u201c{verdict.status}\u201d the likelier word."
     text = _clean(verdict) if verdict.status == "normal" else _faulty(verdict)
-    note = readout_note(verdict, entry["score"])
+    note = readout_note(verdict, verdict.score)
     return f"{text} {note[0].upper()}{note[1:]}." if note else text
 
 
@@ -209,9 +221,9 @@ def signed(value: float | None) -> str:
 
 
 def score_digits(scores: Sequence[float | None]) -> int:
-    """Decimals that keep different scores apart from each other, and from 0 and 1: 3 to 6."""
+    """Decimals that keep different scores apart from each other, and from 0 and 1: 3 to 9."""
     known = {s for s in scores if s is not None} | {0.0, 1.0}
-    return next((d for d in range(3, 6) if len({f"{s:.{d}f}" for s in known}) == len(known)), 6)
+    return next((d for d in range(3, 9) if len({f"{s:.{d}f}" for s in known}) == len(known)), 9)
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

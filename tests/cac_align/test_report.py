@@ -1,8 +1,10 @@
 """The evidence page: what it says, what it must not do, and that a browser shows the boxes where the truth is."""
 
+import contextlib
 import json
 import re
 import shutil
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -10,12 +12,14 @@ import numpy as np
 import pytest
 
 from cac_align import BestOfNOutput
+from cac_align.report import save
+from cac_align.report.cues import reasoning_pieces, unconfirmed
 from cac_align.report.media import display_scale, write_mp4
 from cac_align.report.overlay import BAR, BOX, draw_overlay
 from cac_align.report.page import score_axis, visible
 from cac_align.report.save import ReportError, render_folder
 from cac_align.report.view import _summary, film_indices, flatten, probability, score_digits, signed, timeline
-from reward_model.schema import Box, Verdict
+from reward_model.schema import AnomalyType, Box, Verdict
 from reward_model.video import read_file
 from reward_model.world import make_video
 
@@ -133,7 +137,7 @@ def test_folders_without_a_result(tmp_path):
     with pytest.raises(ReportError, match="format 99"):
         render_folder(tmp_path)
     (tmp_path / "result.json").write_text('{"format": 1, "prompt": "p"}')
-    with pytest.raises(ReportError, match="lacks best, candidates"):
+    with pytest.raises(ReportError, match="'best' is missing; save the result again"):
         render_folder(tmp_path)
 
 
@@ -143,11 +147,145 @@ def test_a_tampered_result_is_refused(saved, tmp_path):
     result = json.loads(path.read_text())
     for change in ({"ranking": [7]}, {"fps": "fast"}, {"settings": 3}):
         path.write_text(json.dumps({**result, **change}))
-        with pytest.raises(ReportError, match="no complete result"):
+        with pytest.raises(ReportError, match=r"is not a complete result of best_of_n: .*; save"):
             render_folder(path.parent)
+    path.write_text(json.dumps(result))
     (path.parent / "candidates" / "02.mp4").unlink()
     with pytest.raises(ReportError, match=r"candidate 2 .*02\.mp4"):
         render_folder(path.parent)
+
+
+JUNK = [None, True, 3, -1, 1e300, "x" * 50, [], {}, [[]], [None], {"a": {"b": []}}, [{}], "../../../etc/passwd"]
+
+
+def places(data, path=()):
+    """Every place of a JSON value, as the keys that lead there."""
+    yield path
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        yield from places(value, (*path, key))
+
+
+def put(data, path, value):
+    """A copy with another value at a place; nothing at all for ``...``."""
+    if not path:
+        return value
+    copy = dict(data) if isinstance(data, dict) else list(data)
+    if len(path) == 1 and value is ...:
+        copy.pop(path[0])
+    else:
+        copy[path[0]] = put(copy[path[0]], path[1:], value)
+    return copy
+
+
+@pytest.mark.parametrize("junk", [..., *JUNK], ids=repr)
+def test_a_result_of_another_form_is_a_message(saved, tmp_path, monkeypatch, junk):
+    shutil.copytree(saved.parent, tmp_path / "copy")
+    path = tmp_path / "copy" / "result.json"
+    result = json.loads(path.read_text())
+    stills = read_file(tmp_path / "copy" / "candidates" / "00.mp4")[0][:2, :32, :32]
+    monkeypatch.setattr(save, "_stills", lambda path, scale: stills)
+    for place in [p for p in places(result) if len(p) <= 3][::8]:
+        path.write_text(json.dumps(put(result, place, junk) if place or junk is not ... else {}))
+        with contextlib.suppress(ReportError):
+            render_folder(path.parent)
+
+
+def test_deep_nesting_is_a_message(tmp_path):
+    (tmp_path / "result.json").write_text("[" * 200_000)
+    with pytest.raises(ReportError, match="is no JSON"):
+        render_folder(tmp_path)
+
+
+def words_of(page):
+    return " ".join(" ".join(Page(page.read_text()).words).split())
+
+
+def test_a_composite_is_called_one_and_shows_its_members(tmp_path, verdict_of):
+    frames, truth = small_video(3, "squash")
+    verdict = verdict_of(truth, -4.0)
+    parts = {"cac": [verdict.score, None], "motion": [0.9, -0.25], "motion/speed": [0.5, 0.5]}
+    made = BestOfNOutput(
+        "p", [frames] * 2, [0.25, 0.1], 0, [1, 2], [verdict, None], [None] * 2, 16.0, parts=parts,
+        settings={"reward": "mean(3 cac, 1 motion)"},
+    )  # fmt: skip
+    words = words_of(made.save(tmp_path))
+    assert "by mean(3 cac, 1 motion): a composite of cac, motion." in words
+    assert "Score of each candidate by mean(3 cac, 1 motion): the probability" not in words
+    assert "motion/speed 0.5" in words and "motion \u22120.25" in words and "cac \u2013" in words
+    assert f"the judge\u2019s own reward {probability(verdict.score)}" in words
+
+
+def test_a_score_and_a_verdict_that_differ_are_explained_wherever_they_stand(tmp_path, verdict_of):
+    frames, truth = small_video(3)
+    low = replace(verdict_of(truth, 3.0), score=0.08)
+    made = BestOfNOutput("p", [frames], [0.08], 0, [1], [low], [None], 16.0)
+    words = words_of(made.save(tmp_path))
+    assert words.count("score differs") == 3 and "leaned towards an anomaly" in words
+    agreed = replace(made, scores=[0.95], verdicts=[replace(low, score=0.95)])
+    assert "score differs" not in words_of(agreed.save(tmp_path / "b"))
+
+
+def test_an_order_is_visible_however_close_the_scores(tmp_path):
+    assert score_digits([0.99999991, 0.99999992]) == 8
+    assert score_digits([1 - 1e-12, 1 - 2e-12]) == 9
+
+
+def test_a_demonstration_judge_says_so(tmp_path, verdict_of):
+    frames, truth = small_video(3)
+    verdict = verdict_of(truth, 3.0)
+    made = BestOfNOutput("p", [frames], [0.95], 0, [1], [verdict], [None], 16.0, settings={"reward": "cac-8b"})
+    assert "demonstration model" not in words_of(made.save(tmp_path / "a"))
+    shown = replace(verdict, provenance={**verdict.provenance, "demo_scale": True})
+    assert "demonstration model" in words_of(replace(made, verdicts=[shown]).save(tmp_path / "b"))
+    named = replace(made, settings={"reward": "mean(cac, unified-mini)"})
+    assert "demonstration model" in words_of(named.save(tmp_path / "c"))
+
+
+def test_what_turn_two_did_not_confirm_is_listed(tmp_path, verdict_of):
+    frames, truth = small_video(3, "squash")
+    found = verdict_of(truth, 3.0)
+    assert unconfirmed(found) == []
+    denied = replace(found, status="normal", anomalies=())
+    [cue] = unconfirmed(denied)
+    first = truth.anomalies[0].frames
+    assert cue.type.value == "Object Distortion" and abs(cue.frames.start - first.start) < 4 and cue.boxes == {}
+    made = BestOfNOutput("p", [frames], [0.95], 0, [1], [denied], [None], 16.0)
+    words = words_of(made.save(tmp_path))
+    assert "Raised by the first look, not confirmed by the second" in words and cue.reason in words
+    other = replace(found.anomalies[0], type=AnomalyType.MOTION)
+    assert len(unconfirmed(replace(found, anomalies=(other,)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("cot", "dismissed"),
+    [
+        ("Frame 0: all is normal. Frame 1: a hand.", []),
+        (
+            "It looks bent, but this is due to motion blur. Done.",
+            ["It looks bent, but this is due to motion blur. "],
+        ),
+        (
+            "It seems odd.\nOn a second look it is plausible.\nEnd.",
+            ["It seems odd.\nOn a second look it is plausible.\n"],
+        ),
+        ("The hand looks bent. It has six fingers.", []),
+        ("It might be a shadow. It might be a natural fold.", ["It might be a natural fold."]),
+        ("A suspicious gap that is abnormal. The rest is fine.", []),
+        ("", []),
+    ],
+)
+def test_dismissed_suspicions_are_found_by_their_words(cot, dismissed):
+    pieces = reasoning_pieces(cot)
+    assert "".join(p.text for p in pieces) == cot
+    assert [p.text for p in pieces if p.dismissed] == dismissed
+
+
+def test_marking_reasoning_is_linear():
+    for piece in ("looks ", "seems to be ", ".", "\n", "due to ", "a"):
+        text = piece * (300_000 // len(piece))
+        started = time.perf_counter()
+        assert "".join(p.text for p in reasoning_pieces(text)) == text
+        assert time.perf_counter() - started < 1, repr(piece)
 
 
 def test_scores_without_verdicts(tmp_path):
@@ -282,6 +420,23 @@ def test_browser_plays_without_errors(browser, saved, width, scheme):
     assert dark == (scheme == "dark")
     assert page.problems == []
     page.close()
+
+
+@pytest.mark.slow
+def test_browser_shows_long_captions_on_a_phone(browser, tmp_path, verdict_of):
+    frames, truth = small_video(3, "squash")
+    denied = replace(
+        verdict_of(truth, -3.0, "It looks bent. It is only blur."), status="normal", anomalies=(), score=0.08
+    )
+    parts = {"a member with a long name": [0.08] * 3, "motion": [0.123456789] * 3}
+    made = BestOfNOutput(
+        "p", [frames] * 3, [0.1, 0.100000002, 0.3], 2, [1, 2, 3], [denied] * 3, [None] * 3, 16.0, parts
+    )
+    for width in (320, 390, 1280):
+        page = open_page(browser, made.save(tmp_path), width)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        assert page.problems == []
+        page.close()
 
 
 @pytest.mark.slow
