@@ -16,9 +16,10 @@ import numpy as np
 
 from cac_align import run_folder
 from cac_align.candidates import candidate_seed, encode_once, generate
-from cac_align.evaluation.settings import TableSettings, check_model
+from cac_align.evaluation.settings import TableSettings
 from cac_align.evaluation.training import WEIGHTS, Training
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.needs import check_model
 from cac_align.flow_grpo.seeds import derive_seed
 from reward_model.evaluation.store import fingerprint, model_fingerprint
 

@@ -81,6 +81,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     for entry in state["history"]:
         if not isinstance(entry, dict) or not all(map(_finite, entry.values())) or "step" not in entry:
             raise damaged(path, f"'history' holds {_short(entry)}, must hold numbers by name")
+    lists = state.get("eval_rewards") or {}
+    if not isinstance(lists, dict) or not all(
+        isinstance(v, list) and all(x is None or _finite(x) for x in v) for v in lists.values()
+    ):
+        raise damaged(path, f"'eval_rewards' is {_short(lists)}, must hold lists of numbers")
     names = [*state["parts"], *(state.get("own_parts") or [])]
     if not all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names):
         raise damaged(path, f"'parts' is {_short(names)}, must list names")
