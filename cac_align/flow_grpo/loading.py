@@ -176,7 +176,7 @@ def stochastic_scheduler(
     if config.objective == "nft":
         return scheduler, [1.0] * schedule.num_steps
     candidates = config.window.check(scheduler.num_stochastic_steps)
-    weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates)  # type: ignore[arg-type]
+    weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates)
     return scheduler, weights.tolist()
 
 

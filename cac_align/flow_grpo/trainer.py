@@ -45,7 +45,8 @@ from cac_align.flow_grpo.loading import (
     prompt_lists,
     stochastic_scheduler,
 )
-from cac_align.flow_grpo.lora import adapter_off, export_lora
+from cac_align.flow_grpo.lora import adapter_off
+from cac_align.flow_grpo.lora_files import export_lora
 from cac_align.flow_grpo.needs import check_needs
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
@@ -202,8 +203,8 @@ class FlowGRPOTrainer:
             if not self.history:
                 self._evaluate(writer, base=True)
             self._ask_to_stop()
-            shown = {"total": config.max_steps, "initial": self.step, "desc": "Flow-GRPO", "unit": "step"}
-            with tqdm(**shown, disable=not main) as bar, logging_redirect_tqdm():
+            bar = tqdm(total=config.max_steps, initial=self.step, desc="Flow-GRPO", unit="step", disable=not main)
+            with bar, logging_redirect_tqdm():
                 while self.step < config.max_steps and self.stopped_by is None:
                     experience, numbers = self.run_step()
                     self._report(writer, experience, numbers)
