@@ -16,9 +16,10 @@ import numpy as np
 
 from cac_align import run_folder
 from cac_align.candidates import candidate_seed, encode_once, generate
-from cac_align.evaluation.settings import TableSettings, check_model
+from cac_align.evaluation.settings import TableSettings
 from cac_align.evaluation.training import WEIGHTS, Training
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.needs import check_model
 from cac_align.flow_grpo.seeds import derive_seed
 from reward_model.evaluation.store import fingerprint, model_fingerprint
 
@@ -157,6 +158,7 @@ def open_pipeline(config: FlowGRPOConfig, source: Source, device: str | None) ->
     import torch
 
     from cac_align.flow_grpo.loading import load_pipeline, set_attention
+    from cac_align.flow_grpo.lora_files import load_lora
 
     check_model(config.model, "model")
     pipe = load_pipeline(config)
@@ -169,7 +171,7 @@ def open_pipeline(config: FlowGRPOConfig, source: Source, device: str | None) ->
     if config.attention_backend:
         set_attention(pipe.transformer, config.attention_backend)
     if source.training is not None:
-        pipe.load_lora_weights(str(source.training.lora))
+        load_lora(pipe, source.training.lora)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         yield pipe.to(chosen)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cac_align.evaluation.draws import Source, sources
-from cac_align.evaluation.settings import TableSettings, located, model_of
+from cac_align.evaluation.settings import TableSettings
 from cac_align.evaluation.training import Training, trainings
+from cac_align.flow_grpo.needs import PIPELINE_FILE, Need, model_need, model_of, readout_notes, reward_needs
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.metrics.weights import WeightsError
 
@@ -16,33 +17,26 @@ def forecast(settings: TableSettings) -> tuple[str, bool]:
     """The text of ``--dry-run``, and whether all weights are there."""
     made = trainings(settings)
     drawn = sources(settings, {(t.row.slug, t.seed): t for t in made})
-    weights = weight_lines(settings)
-    lines = ["Weights", *(f"  {'found  ' if there else 'missing'} {text}" for there, text in weights)]
+    needs = needs_of(settings)
+    notes = readout_notes([*settings.reward_specs.values(), *settings.watched])
+    lines = ["Weights", *(f"  {need}" for need in needs), *(f"  warning {note}" for note in notes)]
     lines += ["", "Plan", *(f"  {line}" for line in plan_lines(settings, made, drawn))]
     lines += ["", "Estimate (not measured on this machine)", *(f"  {t}" for t in time_lines(settings, made, drawn))]
     lines += [f"  {line}" for line in memory_lines(settings, made)]
-    return "\n".join(lines), all(there for there, _ in weights)
+    return "\n".join(lines), all(need.state != "missing" for need in needs)
 
 
-def weight_lines(settings: TableSettings) -> list[tuple[bool, str]]:
+def needs_of(settings: TableSettings) -> list[Need]:
     """Pipeline, judges and VBench's files, each with whether it is there."""
-    found = [_model("pipeline", settings.video.model)]
-    for spec in [*settings.reward_specs.values(), *settings.watched]:
-        model = model_of(spec)
-        if model is None:
-            continue
-        backend = spec.options.get("backend", "local")
-        if backend == "local":
-            found.append(_model(f"reward {spec.name}", model))
-        else:
-            where = spec.options.get("base_url", "its recording")
-            found.append((True, f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
+    specs = [*settings.reward_specs.values(), *settings.watched]
+    judges = [need for spec, need in zip(specs, reward_needs(specs), strict=True) if model_of(spec) is not None]
+    found = [model_need("pipeline", settings.video.model, PIPELINE_FILE, settings.video.revision), *judges]
     dimensions = [c.key.removeprefix("vbench/") for c in settings.table_columns if c.key.startswith("vbench/")]
     for file in dict.fromkeys(w for d in dimensions for w in check_dimension(d, "package").weights):
         try:
-            found.append((True, f"VBench {file.find(settings.vbench_cache)}"))
+            found.append(Need("found", f"VBench {file.find(settings.vbench_cache)}"))
         except WeightsError as error:
-            found.append((False, f"VBench {error}"))
+            found.append(Need("missing", f"VBench {error}"))
     return list(dict.fromkeys(found))
 
 
@@ -109,26 +103,6 @@ def _flops(settings: TableSettings, trained: int, videos: int) -> float:
         config.num_inference_steps + 3 * config.num_trained_steps
     )
     return 2.0 * plan.transformer_parameters * tokens * passes
-
-
-def _model(what: str, model: str) -> tuple[bool, str]:
-    path = Path(located(model))
-    if path.is_dir():
-        return True, f"{what}: {path}"
-    if model.startswith((".", "/", "assets/")):
-        return False, f"{what}: {model} (no such folder)"
-    return _cached(model), f"{what}: {model} (of the hub's cache)"
-
-
-def _cached(model: str) -> bool:
-    """Whether the hub's cache has a repository; nothing is downloaded."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    try:
-        return any(repo.repo_id == model for repo in scan_cache_dir().repos)
-    except CacheNotFound:
-        return False
 
 
 def _state(training: Training) -> str:

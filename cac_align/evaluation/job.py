@@ -10,9 +10,10 @@ from typing import Any
 
 from cac_align.evaluation.draws import Draws, Item, Source, open_pipeline, sources
 from cac_align.evaluation.scores import Scorer, Scores, make_scorers
-from cac_align.evaluation.settings import TableSettings, check_model, model_of
+from cac_align.evaluation.settings import TableSettings
 from cac_align.evaluation.training import Training, trainings
 from cac_align.evaluation.work import Unit, claim, work_through
+from cac_align.flow_grpo.needs import check_model, model_of
 
 PARTS = ("train", "draw", "score", "tables")
 LOCKS = ".locks"

@@ -49,7 +49,7 @@ def pipeline_videos(
     from diffusers import WanPipeline
 
     from cac_align.candidates import candidate_seed, encode_once, generate
-    from cac_align.evaluation.settings import check_model
+    from cac_align.flow_grpo.needs import check_model
     from cac_align.prompts import read_prompts
     from reward_model.world.tracking import find_faults
 

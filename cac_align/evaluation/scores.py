@@ -15,8 +15,9 @@ import numpy as np
 
 from cac_align.evaluation import measures
 from cac_align.evaluation.draws import Draws, Item, Source
-from cac_align.evaluation.settings import TableSettings, check_model, model_of
+from cac_align.evaluation.settings import TableSettings
 from cac_align.files import write_json
+from cac_align.flow_grpo.needs import check_model, model_of
 from cac_align.flow_grpo.reward_specs import SHORT, RewardSpec
 from cac_align.rewards.base import evaluate
 from reward_model.evaluation.store import fingerprint, model_fingerprint
@@ -74,6 +75,11 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
         options.setdefault("device", device)
     reward = replace(spec, options=options).build()
     asked = {k: v for k, v in options.items() if k not in ("device", "api_key")}
+    # Scores are kept under what was asked. Where no readout was named it used to be "direct" and is the judge's best
+    # today: what was kept of the first must not be taken for the second.
+    if spec.target == SHORT["cac"]:
+        readout = asked.pop("readout", None)
+        asked |= {} if readout == "direct" else {"readout": readout}
     mark = model_fingerprint(model)[:16] if model and Path(model).is_dir() else model
     setting = fingerprint("reward", spec.target, asked, mark)[:16]
     return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps))

@@ -13,13 +13,11 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.loading import located_settings
 from cac_align.flow_grpo.reward_specs import RewardSpec, read_specs
 from cac_align.prompts import read_prompts, shared_prompts
-from cac_align.rewards.source import located, shipped_folder
+from cac_align.rewards.source import located
 
 KINDS = ("base", "best_of_n", "flow_grpo")
 COMBINATIONS = ("scores", "advantages")
 _ROW_KEYS = {"name", "kind", "rewards", "combination", "overrides"}
-#: Which build makes a folder of ``assets``.
-_BUILDS = {"wan-mini": "generator", "cac-mini": "judge", "unified-mini": "unified"}
 
 
 @dataclass(frozen=True)
@@ -232,30 +230,6 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} must be set; see recipes/configs/table2/mini.yaml")
     return TableSettings(**found)
-
-
-def check_model(model: str, what: str) -> None:
-    """Raises ValueError where ``model`` is a path and nothing lies there; the message has the command that makes it."""
-    path = Path(located(model))
-    if path.exists() or not (model.startswith((".", "/", "assets/"))):
-        return  # there, or a name of the hub
-    build = _BUILDS.get(path.name)
-    remedy = (
-        f"build it: python recipes/build_minis.py --only {build} --output {path.parent}" if build else "mend the path"
-    )
-    raise ValueError(f"{what}: there is no folder {model!r}; {remedy}")
-
-
-def model_of(spec: RewardSpec) -> str | None:
-    """The checkpoint a reward asks: as its options say, else the embedded mini of its kind; None for a function."""
-    model = spec.options.get("model")
-    if model is not None:
-        return str(model)
-    mini = {"cac_align:CaCReward": "cac-mini", "cac_align:UnifiedReward": "unified-mini"}.get(spec.target)
-    if mini is None:
-        return None
-    folder = shipped_folder(mini)
-    return str(folder) if folder else f"assets/{mini}"
 
 
 def _read_row(entry: Any, known: Mapping[str, RewardSpec]) -> TableRow:

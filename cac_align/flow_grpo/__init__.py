@@ -27,6 +27,7 @@ _HOMES = {
     "StepRecord": "cac_align.flow_grpo.trajectory",
     "Trajectory": "cac_align.flow_grpo.trajectory",
     "check_pipeline": "cac_align.flow_grpo.pipeline",
+    "load_lora": "cac_align.flow_grpo.lora_files",
     "compute_advantages": "cac_align.flow_grpo.advantages",
     "log_prob": "cac_align.flow_grpo.kernels",
     "read_schedule": "cac_align.flow_grpo.schedule",
@@ -43,6 +44,7 @@ __all__ = [
     "Trajectory",
     "check_pipeline",
     "compute_advantages",
+    "load_lora",
     "log_prob",
     "read_schedule",
     "sde_sampling",
@@ -52,6 +54,7 @@ __all__ = [
 if TYPE_CHECKING:
     from cac_align.flow_grpo.advantages import compute_advantages
     from cac_align.flow_grpo.kernels import log_prob, transition
+    from cac_align.flow_grpo.lora_files import load_lora
     from cac_align.flow_grpo.pipeline import check_pipeline, sde_sampling
     from cac_align.flow_grpo.sampling import GroupSampler
     from cac_align.flow_grpo.schedule import Schedule, read_schedule

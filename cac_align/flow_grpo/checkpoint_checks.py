@@ -73,7 +73,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise damaged(path, f"it holds a {type(state).__name__}, not an object")
     for name, kind in _ENTRIES.items():
-        value = state.get(name)
+        value: Any = state.get(name)
         if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
             raise damaged(path, f"{name!r} is {_short(value)}, must be {_WORDS[kind]}")
     if state["step"] != _number(folder.name):
@@ -81,6 +81,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     for entry in state["history"]:
         if not isinstance(entry, dict) or not all(map(_finite, entry.values())) or "step" not in entry:
             raise damaged(path, f"'history' holds {_short(entry)}, must hold numbers by name")
+    lists = state.get("eval_rewards") or {}
+    if not isinstance(lists, dict) or not all(
+        isinstance(v, list) and all(x is None or _finite(x) for x in v) for v in lists.values()
+    ):
+        raise damaged(path, f"'eval_rewards' is {_short(lists)}, must hold lists of numbers")
     names = [*state["parts"], *(state.get("own_parts") or [])]
     if not all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names):
         raise damaged(path, f"'parts' is {_short(names)}, must list names")

@@ -19,6 +19,7 @@ from cac_align.flow_grpo.reward_bus import RewardBus
 from cac_align.flow_grpo.rollout import guidance_texts, image_argument
 from cac_align.flow_grpo.seeds import derive_seed
 from cac_align.rewards.base import Evaluation
+from reward_model.evaluation.significance import paired_bootstrap, paired_permutation
 
 
 @dataclass
@@ -97,6 +98,38 @@ def summarise(rows: Mapping[int, Mapping[str, float | None]]) -> dict[str, float
             found[name] = math.fsum(known) / len(known)
     failed = sum(row.get("reward") is None for row in rows.values())
     return {**found, "judge_failure_rate": failed / max(len(rows), 1)}
+
+
+def describe_change(
+    history: Sequence[Mapping[str, float]], rewards: Mapping[str, Sequence[float | None]], *, level: float = 0.05
+) -> str:
+    """A sentence or two on what a run did to the reward of the evaluation prompts, for the end of a run.
+
+    Args:
+        history: :func:`summarise` of every evaluation, the base model's first.
+        rewards: of each prompt, ``base`` and ``last``; None where a video could not be judged. Base and trained model
+            start from the same latents, so prompts are compared in pairs.
+        level: of the sign-flip test that says whether a difference is more than noise.
+    """
+    known = [entry for entry in history if "reward" in entry]
+    if len(known) < 2:
+        return "No two evaluations to compare: set eval_prompts to see what a run does to the reward."
+    before, after = known[0]["reward"], known[-1]["reward"]
+    said = f"Reward on the evaluation prompts: {before:.4f} (base), {after:.4f} after step {known[-1]['step']:.0f}."
+    pairs = [(b, a) for b, a in zip(rewards.get("base", []), rewards.get("last", []), strict=False)]
+    both = [(b, a) for b, a in pairs if b is not None and a is not None]
+    if len(both) < 2:
+        return f"{said} One prompt or none can be compared, which tells nothing."
+    base, last = np.array(both, dtype=float).T
+    found = paired_bootstrap(lambda values, _: float(values.mean()), last, base)
+    chance, interval = paired_permutation(last, base), found.interval
+    said += f"\nDifference {found.value:+.4f} over {len(both)} prompts"
+    if interval is not None:
+        said += f", 95 % interval {interval.low:+.4f} to {interval.high:+.4f}"
+    said += f" (p = {chance:.2g}): "
+    if chance >= level:
+        return f"{said}noise at {len(both)} prompts; more prompts (eval_num_prompts) or more steps would tell."
+    return said + ("the reward rose." if found.value > 0 else "the reward FELL.")
 
 
 def collapsed_canaries(history: Sequence[Mapping[str, float]], config: FlowGRPOConfig) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        #: Number of the signal that asked; 0 before.
+        self.signal = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -44,5 +46,5 @@ class StopRequest:
     def _heard(self, number: int, frame: Any) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self.signal = True, number
         log.warning("asked to stop: this step is finished and saved first; ask again to stop at once")

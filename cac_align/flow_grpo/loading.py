@@ -15,6 +15,8 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.lora import add_lora
+from cac_align.flow_grpo.needs import PIPELINE_FILE, is_path
+from cac_align.flow_grpo.output_folder import clear_leftovers, explained
 from cac_align.flow_grpo.pipeline import check_pipeline
 from cac_align.flow_grpo.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
@@ -72,8 +74,23 @@ def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:
         vae = AutoencoderKLWan.from_pretrained(config.model, subfolder="vae", dtype=torch.float32, **where)
         pipe = kinds[name].from_pretrained(config.model, vae=vae, dtype=dtype, **parts, **where)
     except OSError as error:
-        raise ValueError(f"model={config.model!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ValueError(_why_not(config.model, error)) from error
     return pipe
+
+
+def _why_not(model: str, error: OSError) -> str:
+    """One line for a pipeline that does not load: what is wrong with its folder, its name or the way to the hub."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if Path(model).is_dir():
+        lacks = "" if (Path(model) / PIPELINE_FILE).is_file() else f" (it holds no {PIPELINE_FILE})"
+        return f"model={model!r} is not a whole pipeline{lacks}: {str(error).splitlines()[0]}"
+    if is_path(model):
+        return f"model={model!r}: there is no such folder; mend the path, or give the hub id owner/name of a pipeline"
+    if HF_HUB_OFFLINE:
+        return f"model={model!r} is not in the hub's cache and HF_HUB_OFFLINE=1 is set; unset it, or fetch it elsewhere"
+    why = str(error).splitlines()[0]
+    return f"model={model!r} is neither in the hub's cache nor to be had from the hub; check name and network ({why})"
 
 
 def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:
@@ -132,8 +149,10 @@ def encode_texts(pipe: Any, prompts: Sequence[str], config: FlowGRPOConfig, acce
     folder = config.text_cache or str(Path(config.output_dir) / "text")
     texts = TextEmbeddings(folder, names[0], config.max_sequence_length)
     if main and texts.missing(prompts):
+        clear_leftovers(folder, older_than_s=3600)  # others may write into a shared cache at the same time
         pipe.text_encoder.to(accelerator.device)
-        texts.fill(pipe, prompts, accelerator.device)
+        with explained(folder):
+            texts.fill(pipe, prompts, accelerator.device)
     unload_text_encoder(pipe)
     accelerator.wait_for_everyone()
     return texts
@@ -157,7 +176,7 @@ def stochastic_scheduler(
     if config.objective == "nft":
         return scheduler, [1.0] * schedule.num_steps
     candidates = config.window.check(scheduler.num_stochastic_steps)
-    weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates)  # type: ignore[arg-type]
+    weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates)
     return scheduler, weights.tolist()
 
 
@@ -217,13 +236,25 @@ def prompt_lists(
     if prompts is None:
         if config.prompts is None:
             raise ValueError("prompts=null: name a file of prompts, or pass prompts=[...]")
-        prompts = [p.text for p in read_prompts(config.prompts)]
+        prompts = [p.text for p in _read("prompts", config.prompts)]
     if eval_prompts is None:
-        eval_prompts = [p.text for p in read_prompts(config.eval_prompts)] if config.eval_prompts else []
+        eval_prompts = [p.text for p in _read("eval_prompts", config.eval_prompts)] if config.eval_prompts else []
+    if len(prompts) < config.groups_per_step:
+        raise ValueError(
+            f"batch={config.batch!r} needs {config.groups_per_step} prompts, the list has {len(prompts)}; add prompts, "
+            f"or set batch: {max(len(prompts), 1)}x{config.num_generations}"
+        )
     both = shared_prompts([Prompt(p) for p in prompts], [Prompt(p) for p in eval_prompts])
     if both:
         raise ValueError(f"{len(both)} prompts are in both lists, such as {both[0][:60]!r}; evaluate on others")
     return list(prompts), list(eval_prompts)
+
+
+def _read(name: str, path: str) -> list[Prompt]:
+    try:
+        return read_prompts(path)
+    except ValueError as error:
+        raise ValueError(f"{name}={path!r}: {error}") from error
 
 
 def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:

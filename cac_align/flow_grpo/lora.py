@@ -1,10 +1,9 @@
-"""The adapter that is trained: put in and counted, switched off for the reference, written for diffusers users."""
+"""The adapter that is trained: put in and counted, switched off for the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,27 +80,3 @@ def weights_of(parameters: Sequence[torch.nn.Parameter], others: Sequence[torch.
 def _copy(values: Sequence[torch.Tensor], parameters: Sequence[torch.nn.Parameter]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
-
-
-def export_lora(pipe: Any, folder: str | Path, state: dict[str, torch.Tensor]) -> Path:
-    """Writes ``pytorch_lora_weights.safetensors``, which ``pipe.load_lora_weights(folder)`` reads.
-
-    Args:
-        pipe: whose transformer has the adapter.
-        state: adapter weights by the name of :func:`lora_parameters`, whole and on any device.
-
-    Raises:
-        ValueError: the state is not that of this adapter.
-    """
-    from diffusers.training_utils import _collate_lora_metadata
-
-    expected = set(lora_parameters(pipe.transformer))
-    if set(state) != expected:
-        raise ValueError(
-            f"{len(set(state) ^ expected)} names differ from the adapter's, such as {sorted(expected)[:1]}"
-        )
-    layers = {name.replace(".default.", "."): value.detach().cpu().contiguous() for name, value in state.items()}
-    type(pipe).save_lora_weights(
-        str(folder), transformer_lora_layers=layers, **_collate_lora_metadata({"transformer": pipe.transformer})
-    )
-    return Path(folder)

@@ -15,6 +15,7 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.lora import add_lora, lora_parameters
+from cac_align.flow_grpo.reward_specs import SHORT, read_specs
 
 GIB = 2**30
 BYTES = {"no": 4, "bf16": 2, "fp16": 2}
@@ -125,6 +126,7 @@ def describe(config: FlowGRPOConfig, plan: Plan, *, world_size: int, num_prompts
             f"  videos      {config.height}x{config.width}, {config.num_frames} frames; "
             f"{config.num_inference_steps} steps, {guidance if config.guided else 'no guidance'}",
             f"  noise       kernel {config.kernel}{noise}, {window}",
+            f"  rewards     {_rewards(config)}",
             f"  objective   {config.objective}, clip {config.clip_range:g}, weights {config.step_weighting}, "
             f"beta {config.beta:g} ({config.kl_space})",
             f"  LoRA        rank {config.lora_r}, alpha {config.lora_alpha}: {plan.lora_modules} modules, "
@@ -139,6 +141,17 @@ def describe(config: FlowGRPOConfig, plan: Plan, *, world_size: int, num_prompts
             f"  output      {config.output_dir}",
         ]
     )
+
+
+def _rewards(config: FlowGRPOConfig) -> str:
+    """Every reward with its weight and, of a CaC judge, its readout; how they are combined."""
+    specs = read_specs(config.rewards)
+    named = []
+    for spec in specs:
+        readout = spec.options.get("readout", "the judge's best") if spec.target == SHORT["cac"] else None
+        named.append(f"{spec.weight:g} {spec.name}" + (f" (readout {readout})" if readout else ""))
+    how = {"scores": "mean of scores", "advantages": "each normalised in its group"}[config.reward_combination]
+    return ", ".join(named) + (f"; {how}" if len(specs) > 1 else "")
 
 
 def _latent_elements(config: FlowGRPOConfig, transformer: Any) -> int:

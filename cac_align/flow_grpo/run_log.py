@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,14 @@ class RunLog:
     Args:
         folder: of the run.
         active: False in all processes but one.
-        first_step: rounds done: what a stopped run logged beyond them is dropped.
-        wandb_project: also log there.
+        first_step: rounds done: what a stopped run logged beyond them is dropped; -1 drops all, also what was logged
+            before step 1.
+        report_to: see :func:`check_reporters`.
+        wandb_project: of Weights & Biases.
         settings: shown with the run.
 
     Raises:
-        ValueError: wandb is asked for and not installed.
+        ValueError: a package that is asked for is not installed.
     """
 
     def __init__(
@@ -40,18 +43,22 @@ class RunLog:
         *,
         active: bool = True,
         first_step: int = 0,
+        report_to: Sequence[str] = ("tensorboard",),
         wandb_project: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.active, self.wandb = folder, active, None
+        self.board: Any = None
         if not active:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
+        check_reporters(report_to, wandb_project)
         folder.mkdir(parents=True, exist_ok=True)
         drop_lines_after(folder / METRICS, first_step)
-        self.board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
-        if wandb_project:
+        if "tensorboard" in report_to:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        if wandb_project or "wandb" in report_to:
             self.wandb = _wandb(wandb_project, folder, settings or {})
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
@@ -59,7 +66,7 @@ class RunLog:
         if not self.active:
             return
         finite = {k: float(v) for k, v in values.items() if math.isfinite(float(v))}
-        for key, value in finite.items():
+        for key, value in finite.items() if self.board is not None else ():
             self.board.add_scalar(key, value, step)
         if self.wandb is not None:
             self.wandb.log(finite, step=step)
@@ -82,27 +89,42 @@ class RunLog:
         write_mp4(path, shown, fps)
         if text:
             write_text(path.with_suffix(".txt"), text + "\n")
-        add_video(self.board, f"videos/{name}", shown, step, fps=fps)
+        if self.board is not None:
+            add_video(self.board, f"videos/{name}", shown, step, fps=fps)
         if self.wandb is not None:
             import wandb
 
             self.wandb.log({f"videos/{name}": wandb.Video(str(path), caption=text)}, step=step)
 
     def flush(self) -> None:
-        if self.active:
+        if self.board is not None:
             self.board.flush()
 
     def close(self) -> None:
         """Ends the TensorBoard file."""
-        if self.active:
+        if self.board is not None:
             self.board.close()
-            if self.wandb is not None:
-                self.wandb.finish()
+        if self.wandb is not None:
+            self.wandb.finish()
 
 
-def _wandb(project: str, folder: Path, settings: Mapping[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError(f"wandb_project={project!r} needs Weights & Biases: pip install wandb") from None
+def check_reporters(report_to: Sequence[str], wandb_project: str | None = None) -> None:
+    """Looks for the packages of ``report_to`` (``tensorboard``, ``wandb``, ``none``), before anything is loaded.
+
+    Raises:
+        ValueError: one is not installed; the message has the pip line.
+    """
+    if "tensorboard" in report_to and find_spec("tensorboard") is None:
+        raise ValueError(
+            'report_to=tensorboard needs TensorBoard: pip install "cac-align[train]", or set report_to to none '
+            "(metrics.jsonl is written all the same)"
+        )
+    if (wandb_project or "wandb" in report_to) and find_spec("wandb") is None:
+        asked = f"wandb_project={wandb_project!r}" if wandb_project else "report_to=wandb"
+        raise ValueError(f"{asked} needs Weights & Biases: pip install wandb")
+
+
+def _wandb(project: str | None, folder: Path, settings: Mapping[str, Any]) -> Any:
+    import wandb
+
     return wandb.init(project=project, dir=str(folder), config=dict(settings), resume="allow")

@@ -52,7 +52,7 @@ def judge_noise(found: Mapping[str, float], policy: str) -> str:
         if policy == "refuse":
             raise ValueError(f"{said}; noise_floor='warn' goes on all the same")
         log.warning(said)
-    return (
-        f"  noise floor {found['floor']:.3g} in the ratio at unchanged weights, {share:.2%} of its limit "
-        f"{found['limit']:g} ({found['log_prob']:.3g} between two log-probs)"
-    )
+    log.debug("replay noise: %s", dict(found))
+    if not found["floor"]:
+        return "  noise floor none: replaying the recorded steps gives them back exactly"
+    return f"  noise floor {share:.1%} of the clip: replaying at unchanged weights moves ratios by {found['floor']:.2g}"

@@ -35,7 +35,8 @@ def renamed(data: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
         >>> renamed({"num_generations": 8, "save_steps": 5}, ["batch", "save_every"])
         {'save_every': 5, 'batch': '2x8'}
     """
-    names, found = list(known), {}
+    names = list(known)
+    found: dict[str, Any] = {}
     for name, value in data.items():
         target = ALIASES.get(name, name)
         if target in found and found[target] != value:

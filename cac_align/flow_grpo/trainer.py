@@ -13,8 +13,10 @@ random draw is a function of seed, epoch, prompt and video: a resumed run has no
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,13 @@ from cac_align.flow_grpo import checkpoint as files
 from cac_align.flow_grpo.card import write_card
 from cac_align.flow_grpo.conditioning import check_images, images_fingerprint
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.evaluation import collapsed_canaries, evaluate_prompts, evaluation_indices, summarise
+from cac_align.flow_grpo.evaluation import (
+    collapsed_canaries,
+    describe_change,
+    evaluate_prompts,
+    evaluation_indices,
+    summarise,
+)
 from cac_align.flow_grpo.experience import Experience, advantages_of, experience_numbers, rows_of
 from cac_align.flow_grpo.interrupts import StopRequest
 from cac_align.flow_grpo.learner import DivergenceError, Learner
@@ -37,21 +45,24 @@ from cac_align.flow_grpo.loading import (
     prompt_lists,
     stochastic_scheduler,
 )
-from cac_align.flow_grpo.lora import adapter_off, export_lora
+from cac_align.flow_grpo.lora import adapter_off
+from cac_align.flow_grpo.lora_files import export_lora
+from cac_align.flow_grpo.needs import check_needs
+from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
 from cac_align.flow_grpo.policy import run_autocast
 from cac_align.flow_grpo.processes import gather
 from cac_align.flow_grpo.reward_bus import RewardBus
 from cac_align.flow_grpo.reward_specs import build_reward
 from cac_align.flow_grpo.rollout import Rollout, RolloutSampler, guidance_texts, split_calls
-from cac_align.flow_grpo.run_log import RunLog
+from cac_align.flow_grpo.run_log import RunLog, check_reporters
 from cac_align.flow_grpo.sampling import GroupSampler
 from cac_align.flow_grpo.schedule import read_schedule
 from cac_align.flow_grpo.self_check import check_reward, judge_noise
 from cac_align.flow_grpo.showing import show_evaluation, show_groups
 from cac_align.rewards.base import RewardError, check_callable
 
-__all__ = ["DivergenceError", "FlowGRPOTrainer"]
+__all__ = ["DivergenceError", "FlowGRPOTrainer", "OutputError"]
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +100,34 @@ class FlowGRPOTrainer:
         images: Mapping[str, Any] | None = None,
         accelerator: Any = None,
     ) -> None:
+        if not isinstance(config, FlowGRPOConfig):
+            raise ValueError(
+                f"config must be a FlowGRPOConfig, got {type(config).__name__}; make one with "
+                "FlowGRPOConfig.from_dict(a mapping) or FlowGRPOConfig.from_yaml(a file)"
+            )
         self.config = config
         self.prompts, self.eval_prompts = prompt_lists(config, prompts, eval_prompts)
         self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)
+        check_needs(config, pipeline=pipe is None, rewards=reward is None)
+        check_reporters(config.report_to, config.wandb_project)
         self.accelerator = accelerator or default_accelerator(config.mixed_precision)
         self.sampler.check_world_size(self.accelerator.num_processes)
-        self.reward = reward or build_reward(config.rewards, on_failure=config.reward_on_failure)
+        if self.accelerator.is_main_process:
+            check_writable(config.output_dir)
+        self.reward = build_reward(config.rewards, on_failure=config.reward_on_failure) if reward is None else reward
         check_callable(self.reward)
+        self.bus = RewardBus(
+            self.reward,
+            mode=config.reward_mode,
+            workers=config.reward_workers,
+            deadline_s=config.reward_deadline_s,
+            retries=config.reward_retries,
+            size=config.reward_queue,
+        )
+        #: Whether the reward has judged a video. A pipeline takes minutes to load: the reward is tried before it.
+        self._reward_works = False
+        if pipe is None:
+            self._check_reward()
         self.pipe = pipe or load_pipeline(config, text_encoder=self.accelerator.is_main_process)
         every = [*self.prompts, *self.eval_prompts]
         self.images = check_images(self.pipe, every, prompt_images(config) if images is None else images)
@@ -109,17 +141,13 @@ class FlowGRPOTrainer:
         self.learner = Learner(self.pipe.transformer, self.scheduler, weights, self.texts, config, self.accelerator)
         self.transformer = self.learner.bare.transformer
         self.rollouts = RolloutSampler(self.pipe, self.scheduler, self.texts, config, self.images)
-        self.bus = RewardBus(
-            self.reward,
-            mode=config.reward_mode,
-            workers=config.reward_workers,
-            deadline_s=config.reward_deadline_s,
-            retries=config.reward_retries,
-            size=config.reward_queue,
-        )
         self.step = 0
         self.history: list[dict[str, float]] = []
+        #: Rewards of the evaluation prompts, in order: of the base model, and of the latest evaluation.
+        self.eval_rewards: dict[str, list[float | None]] = {}
         self.stopped_by: str | None = None
+        #: Number of the signal that ended :meth:`train` before its last step; 0 otherwise.
+        self.interrupted = 0
         self.stop = StopRequest()
 
     # --- the run ------------------------------------------------------------------------------------------------------
@@ -130,55 +158,68 @@ class FlowGRPOTrainer:
         The first Ctrl-C (or SIGTERM) ends the run after the present step, with a checkpoint; the second at once.
 
         Returns:
-            The numbers of the last step. ``stopped_by`` says why a run ended early.
+            The numbers of the last step. ``stopped_by`` says why a run ended early, ``interrupted`` by which signal.
 
         Raises:
             DivergenceError: loss or gradient stopped being finite.
-            CheckpointError: a checkpoint could not be written, or belongs to another run.
+            CheckpointError: a checkpoint could not be written, is damaged, or belongs to another run.
+            OutputError: the folder cannot be written, or another process trains into it.
             RewardError: a whole step could not be judged.
             ValueError: the self-check before the first step failed.
         """
-        from tqdm.auto import tqdm
+        folder = Path(self.config.output_dir)
+        main = self.accelerator.is_main_process
+        with self.stop.listening(), sole_use(folder) if main else nullcontext(), explained(folder):
+            try:
+                return self._train(folder, resume)
+            finally:
+                self.bus.close()
 
-        config, folder = self.config, Path(self.config.output_dir)
-        if last := files.newest_checkpoint(folder):
+    def _train(self, folder: Path, resume: bool) -> dict[str, float]:
+        """:meth:`train`, in a folder that is this run's alone."""
+        from tqdm.auto import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        config, main = self.config, self.accelerator.is_main_process
+        last = files.newest_checkpoint(folder)
+        if last is not None:
             if not resume:
                 raise files.CheckpointError(
                     f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir"
                 )
             self.resume(last)
-        main = self.accelerator.is_main_process
+        if self.step < config.max_steps:
+            self.self_check()
         writer = RunLog(
             folder,
             active=main,
-            first_step=self.step,
+            first_step=-1 if last is None else self.step,  # without a checkpoint nothing that was logged counts
+            report_to=config.report_to,
             wandb_project=config.wandb_project,
             settings=config.to_dict(),
         )
         numbers: dict[str, float] = {}
-        bar = tqdm(total=config.max_steps, initial=self.step, desc="flow-grpo", disable=not main)
         try:
-            with self.stop.listening():
-                if self.step < config.max_steps:
-                    self.self_check()
-                if not self.history:
-                    self._evaluate(writer, base=True)
+            if not self.history:
+                self._evaluate(writer, base=True)
+            self._ask_to_stop()
+            bar = tqdm(total=config.max_steps, initial=self.step, desc="Flow-GRPO", unit="step", disable=not main)
+            with bar, logging_redirect_tqdm():
                 while self.step < config.max_steps and self.stopped_by is None:
                     experience, numbers = self.run_step()
                     self._report(writer, experience, numbers)
                     bar.update()
-                    bar.set_postfix({k.rpartition("/")[2]: f"{numbers[k]:.4g}" for k in _SHOWN if k in numbers})
+                    known = {name: text.format(numbers[k]) for k, (name, text) in _SHOWN.items() if k in numbers}
+                    bar.set_postfix(known)
                     if self.step % config.eval_every == 0 or self.step == config.max_steps:
                         self._evaluate(writer)
                     self._ask_to_stop()
                     if self.step % config.save_every == 0 or self.step == config.max_steps or self.stopped_by:
                         self.save()
         finally:
-            bar.close()
             writer.close()
-            self.bus.close()
         if self.stopped_by and main:
-            log.warning("stopped at step %d: %s", self.step, self.stopped_by)
+            log.warning("stopped after step %d of %d: %s", self.step, config.max_steps, self.stopped_by)
         return numbers
 
     def run_step(self) -> tuple[Experience, dict[str, float]]:
@@ -203,9 +244,11 @@ class FlowGRPOTrainer:
         return experience, numbers
 
     def _ask_to_stop(self) -> None:
-        """All processes stop if one was asked to."""
-        if any(gather(self.accelerator, [self.stop.requested])):
-            self.stopped_by = "it was interrupted; the same command goes on from here"
+        """All processes stop if one was asked to; a run that has done its last step is done."""
+        asked = max(gather(self.accelerator, [self.stop.signal]))
+        if asked and self.step < self.config.max_steps:
+            self.interrupted = asked
+            self.stopped_by = f"{signal.Signals(asked).name}; the same command goes on from here"
 
     # --- videos and rewards -------------------------------------------------------------------------------------------
 
@@ -250,7 +293,7 @@ class FlowGRPOTrainer:
         plan = make_plan(config, self.transformer, world_size=world)
         text = describe(config, plan, world_size=world, num_prompts=len(self.prompts), first_step=self.step)
         self.accelerator.print(text, flush=True)
-        check_reward(self.bus, config, self.prompts[0])
+        self._check_reward()
         if config.noise_floor == "off" or config.objective == "nft":
             return {}
         epoch, place = self.sampler.locate(self.step)
@@ -265,6 +308,11 @@ class FlowGRPOTrainer:
         self.accelerator.print(judge_noise(found, config.noise_floor), flush=True)
         return found
 
+    def _check_reward(self) -> None:
+        if not self._reward_works:
+            check_reward(self.bus, self.config, self.prompts[0])
+            self._reward_works = True
+
     def _evaluate(self, writer: RunLog, *, base: bool = False) -> None:
         """Draws and judges the evaluation prompts with the base model or the averaged LoRA, and looks at canaries."""
         prompts = self.eval_prompts[: self.config.eval_num_prompts]
@@ -275,6 +323,7 @@ class FlowGRPOTrainer:
             found = evaluate_prompts(self.pipe, self.texts, prompts, indices, self.bus, self.config, self.images)
         rows = dict(gather(self.accelerator, [(video.index, video.numbers()) for video in found]))
         summary = summarise(rows)
+        self.eval_rewards["base" if base else "last"] = [rows[k].get("reward") for k in sorted(rows)]
         self.history.append({"step": 0.0 if base else float(self.step), **summary})
         writer.numbers(self.step, {f"eval/{k}": v for k, v in summary.items()})
         show_evaluation(writer, self.step, found, prompts, "base" if base else "trained", self.config)
@@ -299,6 +348,7 @@ class FlowGRPOTrainer:
             **self._identity(),
             **self.learner.counters(),
             "history": self.history,
+            "eval_rewards": self.eval_rewards,
             "config": self.config.to_dict(),
             "num_processes": self.accelerator.num_processes,
         }
@@ -324,6 +374,7 @@ class FlowGRPOTrainer:
         )
         self.learner.restore(parts, state)
         self.step, self.history = state["step"], state["history"]
+        self.eval_rewards = dict(state.get("eval_rewards") or {})
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
@@ -338,6 +389,10 @@ class FlowGRPOTrainer:
             **self.config.identity(),
         }
 
+    def change(self) -> str:
+        """What the evaluations say of base and trained model, with what so few prompts can tell."""
+        return describe_change(self.history, self.eval_rewards)
+
     def export(self, folder: str | Path, *, averaged: bool = True) -> Path:
         """Writes the LoRA for ``pipe.load_lora_weights(folder)``, with a model card.
 
@@ -348,13 +403,20 @@ class FlowGRPOTrainer:
         folder = Path(folder)
         state = self.learner.exported(averaged=averaged)
         if self.accelerator.is_main_process:
-            export_lora(self.pipe, folder, state)
-            shown = min(self.config.eval_num_prompts, len(self.eval_prompts))
-            name = type(self.pipe).__name__
-            write_card(folder, self.config, pipeline=name, steps=self.step, history=self.history, num_prompts=shown)
+            with explained(folder):
+                export_lora(self.pipe, folder, state)
+                shown = min(self.config.eval_num_prompts, len(self.eval_prompts))
+                name = type(self.pipe).__name__
+                write_card(folder, self.config, pipeline=name, steps=self.step, history=self.history, num_prompts=shown)
         self.accelerator.wait_for_everyone()
         return folder
 
 
-#: What the progress bar shows.
-_SHOWN = ("reward/mean", "policy/loss", "policy/kl", "groups/zero_variance", "seconds/all")
+#: What the progress bar shows: names and units that need no explanation.
+_SHOWN = {
+    "reward/mean": ("reward", "{:.4f}"),
+    "policy/loss": ("loss", "{:.3g}"),
+    "policy/kl": ("KL", "{:.3g}"),
+    "groups/zero_variance": ("groups without a difference", "{:.0%}"),
+    "seconds/all": ("last step", "{:.1f} s"),
+}

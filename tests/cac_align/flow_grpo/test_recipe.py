@@ -1,5 +1,6 @@
 """The recipe and its presets: each is read, planned without weights, and says what the paper says."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import yaml
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.lora import add_lora, matching_modules
+from cac_align.flow_grpo.needs import is_path, readout_notes
 from cac_align.flow_grpo.plan import make_plan, meta_transformer
+from cac_align.flow_grpo.reward_specs import read_specs
 from cac_align.prompts import read_prompts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,7 +122,9 @@ def test_a_second_set_adds_to_the_first(recipe):
     [
         (["--set", "kernel=sde"], "kernel='sde' is unknown"),
         (["--set", "batch=40x4"], "batch='40x4' needs 40 prompts, the list has 24"),
-        (["--set", "prompts=none.txt"], "no prompt file at 'none.txt'"),
+        (["--set", "prompts=none.txt"], "prompts='none.txt': no prompt file at 'none.txt'"),
+        (["--set", "rewards=[no.such.module:thing]"], "cannot be imported"),
+        (["--set", "rewards=[{reward: cac, options: {readout: logodds}}]"], "readout"),
         (["--set", "lora_targets=[to_z]"], r"lora_targets \['to_z'\] match no linear module"),
         (["--set", "learning_rate"], "must be name=value"),
         (["--set", "learning_rate=fast"], "learning_rate='fast' must be a number"),
@@ -131,12 +136,59 @@ def test_mistakes_cost_nothing(recipe, arguments, said):
         recipe.main([*arguments, "--dry-run"])
 
 
+def test_a_dry_run_says_what_is_missing_and_how_judges_are_read(recipe, capsys, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    recipe.main(["--config", str(ROOT / "recipes/configs/flow_grpo/paper_wan21_1p3b.yaml"), "--dry-run"])
+    said = capsys.readouterr().out
+    assert "rewards     1 cac (readout paper), 1 unified; mean of scores" in said
+    assert "missing reward cac: outputs/stage3/judge (no such folder)" in said
+    assert f"missing model: {WAN}" in said and "3 missing: the run would stop here" in said
+    recipe.main(["--dry-run"])
+    said = capsys.readouterr().out
+    assert "found   reward cac: assets/cac-mini" in said.replace(f"{ROOT}/", "") and "missing" not in said
+
+
+def test_a_judge_read_where_it_was_never_trained_is_named(tmp_path):
+    (tmp_path / "judge").mkdir()
+    options = {"model": str(tmp_path / "judge"), "readout": "direct"}
+    [note] = readout_notes(read_specs([{"reward": "cac", "options": options}]))
+    assert "readout 'direct'" in note and "was for paper" in note and "set readout: paper" in note
+    (tmp_path / "judge" / "judge.json").write_text('{"readouts": ["log_odds", "direct"]}')
+    assert readout_notes(read_specs([{"reward": "cac", "options": options}])) == []
+    assert readout_notes(read_specs([{"reward": "cac", "options": {**options, "readout": None}}, "unified"])) == []
+
+
+def test_names_of_the_hub_and_paths_are_told_apart():
+    assert all(map(is_path, ("outputs/judge", "./a", "/a/b", "~/a", "judge", "a/b/c")))
+    assert not is_path("Qwen/Qwen3-VL-8B-Instruct")
+
+
 def test_a_model_that_is_nowhere(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="is no folder of a Wan pipeline"):
         meta_transformer("no/such-model")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_so_by_its_exit_code_and_writes_no_lora(recipe, tmp_path, monkeypatch, number, code):
+    from cac_align.flow_grpo import trainer as module
+
+    class Stopped:
+        def __init__(self, config):
+            self.interrupted = 0
+
+        def train(self, resume):
+            self.interrupted = number
+
+        def export(self, folder):
+            pytest.fail("a LoRA was written")
+
+    monkeypatch.setattr(module, "FlowGRPOTrainer", Stopped)
+    assert recipe.main(["--set", f"output_dir={tmp_path}"]) == code
 
 
 @pytest.mark.slow
@@ -150,7 +202,7 @@ def test_the_demo_runs_to_the_end(recipe, tmp_path, capsys):
     folder = tmp_path / "run"
     recipe.main(["--set", f"output_dir={folder}", "eval_num_prompts=1", "eval_every=1", *changes])
     said = capsys.readouterr().out
-    assert "noise floor 0 " in said and "accelerate launch recipes/flow_grpo.py" in said
+    assert "noise floor none" in said and "accelerate launch recipes/flow_grpo.py" in said
     pipe = WanPipeline.from_pretrained(ROOT / "assets" / "wan-mini")
     pipe.load_lora_weights(folder / "lora")
     assert len(load_file(folder / "lora" / "pytorch_lora_weights.safetensors")) == 2 * 48

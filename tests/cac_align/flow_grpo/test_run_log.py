@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -51,5 +52,20 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 def test_wandb_is_optional(tmp_path):
-    with pytest.raises(ValueError, match="pip install wandb"):
+    with pytest.raises(ValueError, match=r"wandb_project='x' needs .*pip install wandb"):
         RunLog(tmp_path, wandb_project="x")
+    with pytest.raises(ValueError, match=r"report_to=wandb needs .*pip install wandb"):
+        RunLog(tmp_path, report_to=["tensorboard", "wandb"])
+
+
+def test_without_tensorboard_numbers_and_videos_are_files(tmp_path, monkeypatch):
+    """A plain install has no tensorboard: the message has the pip line, and report_to none goes on without it."""
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ValueError, match=r'pip install "cac-align\[train\]", or set report_to to none'):
+        RunLog(tmp_path)
+    log = RunLog(tmp_path, report_to=["none"])
+    log.numbers(1, {"a": 1.0})
+    log.video(1, "v", frames(5), 16)
+    log.flush()
+    log.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "videos"]

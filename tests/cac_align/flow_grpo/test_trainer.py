@@ -3,20 +3,25 @@
 import copy
 import json
 import math
+import os
+import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cac_align.flow_grpo.checkpoint import CheckpointError, last_checkpoint
+from cac_align.flow_grpo.checkpoint import CheckpointError, last_checkpoint, newest_checkpoint
 from cac_align.flow_grpo.lora import adapter_off
 from cac_align.flow_grpo.trainer import DivergenceError
 from cac_align.rewards.base import Evaluation, RewardError
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Verdict
-from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, build, equal, tiny_pipe, weights
+from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, build, equal, settings, tiny_pipe, weights
 from tests.conftest import _wan_parts
+
+WAN = Path(__file__).resolve().parents[3] / "assets" / "wan-mini"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -590,17 +595,35 @@ def test_ctrl_c_saves_the_step_and_ends(tmp_path):
     learn = trainer.learner.learn
 
     def interrupted(experience):
-        import os
-        import signal
-
         if trainer.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return learn(experience)
 
     trainer.learner.learn = interrupted
     trainer.train()
-    assert trainer.step == 2 and "interrupted" in trainer.stopped_by
+    assert trainer.step == 2 and "SIGINT; the same command goes on" in trainer.stopped_by and trainer.interrupted == 2
     assert last_checkpoint(tmp_path).name == "checkpoint-2"
+
+
+def test_a_signal_before_the_first_step_trains_nothing(tmp_path):
+    trainer = build(tmp_path)
+    check = trainer.self_check
+
+    def asked():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return check()
+
+    trainer.self_check = asked
+    trainer.train()
+    assert trainer.step == 0 and trainer.interrupted == signal.SIGTERM and newest_checkpoint(tmp_path) is None
+
+
+def test_a_signal_during_the_last_step_ends_a_whole_run(tmp_path):
+    trainer = build(tmp_path, max_steps=1)
+    learn = trainer.learner.learn
+    trainer.learner.learn = lambda experience: (os.kill(os.getpid(), signal.SIGINT), learn(experience))[1]
+    trainer.train()
+    assert trainer.step == 1 and trainer.interrupted == 0 and trainer.stopped_by is None
 
 
 def test_export_loads_back(tmp_path):
@@ -628,6 +651,27 @@ def test_export_loads_back(tmp_path):
     assert (folder / "settings.yaml").is_file()
 
 
+def test_a_killed_base_evaluation_is_in_the_log_once(tmp_path):
+    """Killed before the first checkpoint, a run begins again from nothing, and so does its log."""
+    options = {"eval_prompts": EVAL_PROMPTS, "max_steps": 1}
+    killed = build(tmp_path, **options)
+    killed.run_step = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        killed.train()
+    assert [row["step"] for row in lines(tmp_path)] == [0]
+    build(tmp_path, **options).train()
+    assert [row["step"] for row in lines(tmp_path)] == [0, 1, 1]
+
+
+def test_a_run_ends_with_what_its_prompts_can_tell(tmp_path):
+    """The rewards of each prompt outlive a checkpoint, so that a resumed run compares in pairs, too."""
+    build(tmp_path, eval_prompts=EVAL_PROMPTS, max_steps=2).train()
+    trainer = build(tmp_path, eval_prompts=EVAL_PROMPTS, max_steps=4)
+    trainer.train()
+    assert len(trainer.eval_rewards["base"]) == len(trainer.eval_rewards["last"]) == 2
+    assert trainer.change().endswith("noise at 2 prompts; more prompts (eval_num_prompts) or more steps would tell.")
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -644,13 +688,56 @@ def test_what_cannot_be_trained_is_refused(tmp_path, ltx_pipe):
     two.register_to_config(boundary_ratio=0.9)
     with pytest.raises(ValueError, match="two experts"):
         build(tmp_path, pipe=two)
-    with pytest.raises(ValueError, match="groups_per_step=5 needs as many different prompts"):
+    with pytest.raises(ValueError, match="batch='5x2' needs 5 prompts, the list has 4; add prompts, or set batch: 4x2"):
         build(tmp_path, batch="5x2")
 
 
 def test_prompts_of_both_lists_are_refused(tmp_path):
     with pytest.raises(ValueError, match="1 prompts are in both lists"):
         build(tmp_path, eval_prompts=[PROMPTS[0].upper()])
+
+
+def test_a_config_that_is_none_is_named():
+    from cac_align import FlowGRPOTrainer
+
+    with pytest.raises(ValueError, match=r"config must be a FlowGRPOConfig, got dict; .*from_dict"):
+        FlowGRPOTrainer({"prompts": None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "outputs/nowhere"}, r"model: outputs/nowhere \(no such folder\)"),
+        ({"model": "some-org/no-model"}, "model: some-org/no-model .*HF_HUB_OFFLINE=1"),
+        (
+            {"rewards": [{"reward": "cac", "options": {"model": "outputs/none/judge"}}]},
+            "reward cac: outputs/none/judge",
+        ),
+        ({"rewards": ["no.such.module:thing"]}, "cannot be imported"),
+        ({"prompts": "none.txt"}, "prompts='none.txt': no prompt file at 'none.txt'"),
+        ({"eval_prompts": "none.txt"}, "eval_prompts='none.txt': no prompt file"),
+    ],
+)
+def test_what_is_missing_is_found_before_anything_loads(tmp_path, monkeypatch, changes, said):
+    import huggingface_hub.constants
+
+    from cac_align import FlowGRPOTrainer
+    from cac_align.flow_grpo import trainer as module
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(module, "load_pipeline", lambda *a, **k: pytest.fail("a pipeline was loaded"))
+    lists = {} if "prompts" in changes else {"prompts": PROMPTS}
+    with pytest.raises(ValueError, match=said):
+        FlowGRPOTrainer(settings(tmp_path, **changes), **lists)
+
+
+def test_a_reward_is_tried_before_the_pipeline_is_loaded(tmp_path, monkeypatch):
+    from cac_align import FlowGRPOTrainer
+    from cac_align.flow_grpo import trainer as module
+
+    monkeypatch.setattr(module, "load_pipeline", lambda *a, **k: pytest.fail("a pipeline was loaded"))
+    with pytest.raises(ValueError, match=r"the reward does not work on a video of .*judge is down"):
+        FlowGRPOTrainer(settings(tmp_path, model=str(WAN), reward_retries=0), reward=Some(["raise"]), prompts=PROMPTS)
 
 
 def test_missing_attention_backend_names_the_pip_line(tmp_path):

@@ -1,0 +1,170 @@
+"""What a run needs and whether it is there, found without loading anything: pipeline, judges, and how they are read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cac_align.flow_grpo.reward_specs import SHORT, RewardSpec, read_specs
+from cac_align.rewards.source import located, shipped_folder
+
+if TYPE_CHECKING:
+    from cac_align.flow_grpo.config import FlowGRPOConfig
+
+log = logging.getLogger(__name__)
+
+#: A file that every pipeline has.
+PIPELINE_FILE = "model_index.json"
+
+#: Which build makes a folder of ``assets``.
+_BUILDS = {"wan-mini": "generator", "cac-mini": "judge", "unified-mini": "unified"}
+_MINIS = {SHORT["cac"]: "cac-mini", SHORT["unified"]: "unified-mini"}
+#: Folders that projects keep checkpoints in; a name that begins so is no name of the hub.
+_FOLDERS = ("outputs", "assets", "runs", "checkpoints", "models", "data")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing a run needs: ``state`` is ``found``, ``missing``, or ``fetched`` (from the hub, when it starts)."""
+
+    state: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.state:<7} {self.text}"
+
+
+def model_of(spec: RewardSpec) -> str | None:
+    """The checkpoint a reward asks: as its options say, else the embedded mini of its kind; None for a function."""
+    model = spec.options.get("model")
+    if model is not None:
+        return str(model)
+    mini = _MINIS.get(spec.target)
+    if mini is None:
+        return None
+    folder = shipped_folder(mini)
+    return str(folder) if folder else f"assets/{mini}"
+
+
+def check_model(model: str, what: str) -> None:
+    """Raises ValueError where ``model`` is a path and nothing lies there; the message has the command that makes it."""
+    path = Path(located(model))
+    if path.exists() or not is_path(model):
+        return  # there, or a name of the hub
+    build = _BUILDS.get(path.name)
+    remedy = (
+        f"build it: python recipes/build_minis.py --only {build} --output {path.parent}" if build else "mend the path"
+    )
+    raise ValueError(f"{what}: there is no folder {model!r}; {remedy}")
+
+
+def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool = True) -> None:
+    """Raises ValueError where the pipeline or a judge of a run is missing, before anything is loaded.
+
+    Args:
+        config: of the run.
+        pipeline, rewards: whether those of the settings are used.
+    """
+    specs = read_specs(config.rewards) if rewards else []
+    needs = reward_needs(specs)
+    if pipeline:
+        needs.insert(0, model_need("model", config.model, PIPELINE_FILE, config.revision))
+    missing = [need.text for need in needs if need.state == "missing"]
+    if missing:
+        raise ValueError(
+            f"{'; '.join(missing)}. Mend the settings, or make what is missing: python recipes/build_minis.py for the "
+            "minis, the three stages for a judge, or download it where the network is"
+        )
+    for note in readout_notes(specs):
+        log.warning(note)
+
+
+def needs_text(config: FlowGRPOConfig) -> str:
+    """What a run needs, a line each, for ``--dry-run``; the last line says what to do where something is missing."""
+    specs = read_specs(config.rewards)
+    needs = [model_need("model", config.model, PIPELINE_FILE, config.revision), *reward_needs(specs)]
+    lines = [f"  {need}" for need in needs] + [f"  warning {note}" for note in readout_notes(specs)]
+    missing = sum(need.state == "missing" for need in needs)
+    if missing:
+        lines.append(f"  {missing} missing: the run would stop here; make it, or mend the setting")
+    return "\n".join(["Needs", *lines])
+
+
+def is_path(model: str) -> bool:
+    """Whether a model's name is that of a folder: names of the hub are ``owner/name``."""
+    first = model.partition("/")[0]
+    return model.count("/") != 1 or first.startswith((".", "~")) or first in ("", *_FOLDERS) or Path(first).is_dir()
+
+
+def model_need(what: str, model: str, file: str, revision: str | None = None) -> Need:
+    """Whether a model is there.
+
+    Args:
+        what: it is for, as the text names it.
+        model: folder or name of the hub.
+        file: that every such model has, looked up in the hub's cache.
+        revision: of the hub.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    path = Path(located(model))
+    if path.is_dir():
+        return Need("found", f"{what}: {path}")
+    if is_path(model):
+        return Need("missing", f"{what}: {model} (no such folder)")
+    if isinstance(try_to_load_from_cache(model, file, revision=revision), str):
+        return Need("found", f"{what}: {model} (of the hub's cache)")
+    if HF_HUB_OFFLINE:
+        return Need("missing", f"{what}: {model} (not of the hub's cache, and HF_HUB_OFFLINE=1 forbids fetching it)")
+    return Need("fetched", f"{what}: {model} (not of the hub's cache: fetched from the hub at the start)")
+
+
+def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
+    """The checkpoints of the rewards; a server is named and not asked."""
+    found = []
+    for spec in specs:
+        model, backend = model_of(spec), spec.options.get("backend", "local")
+        if model is None:
+            found.append(Need("found", f"reward {spec.name}: {spec.target}"))
+        elif backend == "local":
+            found.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
+        else:
+            where = spec.options.get("base_url", "its recording")
+            found.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
+    return found
+
+
+def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
+    """A line for every CaC judge that is read where it was never trained to give its verdict.
+
+    A checkpoint says in its ``judge.json`` where it was (``readouts``); one that says nothing was trained to give it
+    after its reasoning. Of a judge behind a server nothing is known here.
+    """
+    found = []
+    for spec in specs:
+        if spec.target != SHORT["cac"] or spec.options.get("backend", "local") != "local":
+            continue
+        wanted, model = spec.options.get("readout"), model_of(spec)
+        folder = Path(located(model)) if model else None
+        if wanted is None or folder is None or not folder.is_dir():
+            continue
+        trained = _trained_readouts(folder)
+        if wanted not in trained:
+            found.append(
+                f"reward {spec.name} is read by readout {wanted!r}, which {model} was never trained for (it was for "
+                f"{', '.join(trained)}): its scores may mean little; set readout: {trained[0]}, or leave it out"
+            )
+    return found
+
+
+def _trained_readouts(folder: Path) -> list[str]:
+    try:
+        listed = json.loads((folder / "judge.json").read_text(encoding="utf-8")).get("readouts")
+    except (OSError, ValueError, AttributeError):
+        listed = None
+    return [str(r) for r in listed] if isinstance(listed, list) and listed else ["paper"]
