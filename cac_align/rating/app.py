@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, NotFound, RequestTimeout
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
@@ -112,6 +112,8 @@ class RatingApp:
 def _body(request: Request, *names: str) -> dict[str, Any]:
     try:
         data = json.loads(request.get_data(), parse_constant=_no_constant)
+    except ClientDisconnected as error:
+        raise RequestTimeout("the request did not arrive in time; send it again") from error
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"not JSON: {error}") from error
     if not isinstance(data, dict) or set(data) != set(names):
