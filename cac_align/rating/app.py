@@ -17,6 +17,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from cac_align.rating.answers import AnswerError
+from cac_align.rating.guide import CONVENTIONS, DEFINITIONS
 from cac_align.rating.security import LOOPBACK, MAX_BODY, check_request, guard
 from cac_align.rating.study import Study
 from reward_model.schema import AnomalyType
@@ -141,4 +142,4 @@ def _page(mode: str) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_asset("page.html.j2").decode())
-    return template.render(mode=mode, types=[t.value for t in AnomalyType])
+    return template.render(mode=mode, types=[(t.value, DEFINITIONS[t]) for t in AnomalyType], conventions=CONVENTIONS)

@@ -18,11 +18,23 @@ from reward_model.schema import Anomaly, Status, VideoAnnotation
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A verdict on one video: ``score`` is P(normal), ``anomalies`` carry native frames."""
+    """A verdict on one video: ``score`` is the reward, ``anomalies`` carry native frames; ``readout`` says where in
+    the answer the reward was read, "" if the file does not.
+    """
 
     status: Status
     score: float | None
     anomalies: tuple[Anomaly, ...] = ()
+    readout: str = ""
+
+    @property
+    def note(self) -> str:
+        """A sentence where reward and verdict lean to different sides, so that the two are one story; else ""."""
+        if self.score is None or self.score == 0.5 or (self.score > 0.5) == (self.status == "normal"):
+            return ""
+        leaned = "normal" if self.score > 0.5 else "an anomaly"
+        read = "" if self.readout in ("", "paper") else ", read before it had reasoned,"
+        return f"Its reward{read} leaned towards {leaned}; its reasoning came to the verdict {self.status}."
 
     def truth(self, item: Item) -> VideoAnnotation:
         """The verdict as an annotation, to be compared with people's. An abnormal verdict without reasoning names no
@@ -33,7 +45,8 @@ class Suggestion:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {"status": self.status, "score": self.score, "anomalies": [a.to_dict() for a in self.anomalies]}
+        anomalies = [a.to_dict() for a in self.anomalies]
+        return {"status": self.status, "score": self.score, "note": self.note, "anomalies": anomalies}
 
 
 def read_suggestions(
@@ -127,4 +140,10 @@ def _suggestion(path: Path, entry: Mapping[str, Any], item: Item) -> Suggestion 
         faults.append(f"score is {score!r}; it must be a number or null")
     if faults:
         raise ValueError(f"{path}: the verdict on {item.video} does not fit this file ({faults[0]}); judge it again")
-    return Suggestion(status, None if score is None else float(score), tuple(map(Anomaly.from_dict, anomalies)))
+    readout = verdict.get("readout")
+    return Suggestion(
+        status,
+        None if score is None else float(score),
+        tuple(map(Anomaly.from_dict, anomalies)),
+        readout if isinstance(readout, str) else "",
+    )

@@ -1,6 +1,7 @@
 """What comes of ratings: numbers computed by hand, files the trainer accepts, and the judge beside people."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from cac_align.cli import main
 from cac_align.evaluation.ratings import Ratings
 from cac_align.rating.study import open_rating
+from cac_align.rating.suggestions import Suggestion
 from reward_model.data.annotations import read_annotations
 from reward_model.schema import Anomaly
 from reward_model.training.stage_config import parse_stage
@@ -186,3 +188,22 @@ def test_a_verdict_that_fits_no_file_is_left_out_and_the_others_stay(folder, ope
         assert [s.score for s in study.suggestions.values()] == [0.9]
         assert "the verdict on b/four.mp4" in study.notes[0]
         study.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "score", "readout", "note"),
+    [
+        ("normal", 0.9, "direct", ""),
+        ("abnormal", 0.1, "paper", ""),
+        ("normal", 0.5, "direct", ""),
+        ("normal", None, "direct", ""),
+        ("normal", 0.0, "direct", "reward, read before it had reasoned, leaned towards an anomaly; .* verdict normal"),
+        ("abnormal", 0.9, "log_odds", "leaned towards normal; its reasoning came to the verdict abnormal"),
+        ("abnormal", 0.9, "paper", "Its reward leaned towards normal"),
+        ("abnormal", 0.9, "", "Its reward leaned towards normal"),
+    ],
+)
+def test_reward_and_verdict_tell_one_story(status, score, readout, note):
+    found = Suggestion(status, score, readout=readout)
+    assert re.search(note, found.note) and bool(found.note) == bool(note)
+    assert found.to_dict()["note"] == found.note
