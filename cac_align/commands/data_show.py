@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,8 +36,15 @@ def run_show(args: argparse.Namespace) -> int:
 
     records = read_annotations(args.annotations, check_videos=False)
     drawn = draw_sample(records, args.num, seed=args.seed, normal=args.normal, place=str(args.annotations))
-    cards = [card(r, video_path(r, args.annotations, args.video_root), n) for n, r in enumerate(drawn)]
-    facts = [str(args.annotations), f"{len(drawn)} of {len(records)} videos", f"seed {args.seed}"]
+    cards = []
+    for number, record in enumerate(drawn):
+        try:
+            cards.append(card(record, video_path(record, args.annotations, args.video_root), number))
+        except ValueError as error:  # a VideoError is one
+            if number == len(drawn) - 1 and not cards:
+                raise
+            print(f"left out: {record.truth.video_id}: {error}", file=sys.stderr)
+    facts = [str(args.annotations), f"{len(cards)} of {len(records)} videos", f"seed {args.seed}"]
     write_text(args.output / PAGE_FILE, render_sample(cards, facts))
     print(args.output / PAGE_FILE)
     return 0
@@ -66,6 +74,7 @@ def card(record: Record, path: Path, index: int) -> dict[str, Any]:
         VideoError: the video is missing or broken.
         ValueError: it has fewer frames than its annotation says.
     """
+    from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
     from reward_model.video import load_video
 
     truth, video = record.truth, load_video(path, record.truth.fps)
@@ -80,6 +89,8 @@ def card(record: Record, path: Path, index: int) -> dict[str, Any]:
         "video_id": truth.video_id,
         "video": record.video,
         "status": truth.status,
+        "origin": str(record.extra.get(ORIGIN_KEY, "")),
+        "maker": str(record.extra.get(MAKER_KEY, "")),
         "prompt": truth.prompt,
         "facts": [f"{len(frames)} frames at {truth.fps:g} fps", f"{truth.width} × {truth.height} px"],
         "src": _small_copy(frames, truth.fps),

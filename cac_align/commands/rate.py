@@ -89,9 +89,10 @@ def _judge(args: argparse.Namespace) -> Path:
     """Judges every video that has no verdict yet; returns the file of verdicts."""
     from cac_align.files import write_text
     from cac_align.rating.folder import RATINGS, find_videos, inside
+    from cac_align.rating.suggestions import read_entries
 
     path = inside(args.directory, f"{RATINGS}/verdicts.json")
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    known = read_entries(path) if path.is_file() else []
     done = {entry["video"] for entry in known}
     videos = [v for v in find_videos(args.directory)[0] if v.path not in done]
     if videos:
@@ -122,10 +123,6 @@ def _serve(study: Study, args: argparse.Namespace) -> int:
     server = open_server(study, args.host, args.port, args.allow_host)
     print(f"{len(study.store.items)} video(s) to judge at {address(server, args.host)}", flush=True)
     print(f"every answer is kept in {args.directory / 'ratings'}; Ctrl-C stops", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print("stopped; start again to go on, or write the results with --export")
-    finally:
-        server.server_close()
+    server.serve_forever()  # returns on Ctrl-C, and closes its socket
+    print("stopped; start again to go on, or write the results with --export", flush=True)
     return 0

@@ -12,11 +12,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, NotFound, RequestTimeout
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from cac_align.rating.answers import AnswerError
+from cac_align.rating.guide import CONVENTIONS, DEFINITIONS
 from cac_align.rating.security import LOOPBACK, MAX_BODY, check_request, guard
 from cac_align.rating.study import Study
 from reward_model.schema import AnomalyType
@@ -112,6 +113,8 @@ class RatingApp:
 def _body(request: Request, *names: str) -> dict[str, Any]:
     try:
         data = json.loads(request.get_data(), parse_constant=_no_constant)
+    except ClientDisconnected as error:
+        raise RequestTimeout("the request did not arrive in time; send it again") from error
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"not JSON: {error}") from error
     if not isinstance(data, dict) or set(data) != set(names):
@@ -139,4 +142,4 @@ def _page(mode: str) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_asset("page.html.j2").decode())
-    return template.render(mode=mode, types=[t.value for t in AnomalyType])
+    return template.render(mode=mode, types=[(t.value, DEFINITIONS[t]) for t in AnomalyType], conventions=CONVENTIONS)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.rating.folder import FoundVideo, OutsideError, describe, inside
 from cac_align.report.page import visible
+from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
 from reward_model.data.splits import position
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def page_item(item: Item, *, review: bool) -> dict[str, Any]:
             "anomalies": [a.to_dict() for a in item.record.truth.anomalies],
             "annotator": str(extra.get("annotator", "")),
             "batch": str(extra.get("batch", "")),
+            "origin": visible(str(extra.get(ORIGIN_KEY, ""))),
+            "made_by": visible(str(extra.get(MAKER_KEY, ""))),
         }
     return shown
 

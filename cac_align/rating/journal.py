@@ -90,12 +90,12 @@ class Journal:
         for number, line in enumerate(whole.split(b"\n") if newline else [], 1):
             try:
                 event = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise JournalError(
                     f"{self.path}, line {number} is damaged ({error}); restore the file, or remove this line"
                 ) from error
             if not isinstance(event, dict):
-                raise JournalError(f"{self.path}, line {number} is no JSON object; remove this line")
+                raise JournalError(f"{self.path}, line {number} is not a JSON object; remove this line")
             events.append(event)
         return events
 

@@ -18,7 +18,7 @@ from cac_align.rating.items import Item
 from cac_align.rating.store import Store
 from cac_align.rating.tally import finished_records
 from reward_model.data.agreement import krippendorff_alpha
-from reward_model.data.records import Record
+from reward_model.data.records import Record, edited
 from reward_model.data.review import BATCH_KEY, REVIEWER_KEY, ReviewResult, draw_spot_check, review_agreement
 from reward_model.evaluation.intervals import wilson
 
@@ -52,7 +52,8 @@ def reviewed_records(store: Store, which: str) -> list[Record]:
         if outcome(made) != which or item.record is None:
             continue
         names = list(made)
-        extra = {**item.record.extra, REVIEWER_KEY: names[0], REVIEWERS_KEY: names}
+        seen = edited(item.record, item.record) if which == "accepted" else item.record
+        extra = {**seen.extra, REVIEWER_KEY: names[0], REVIEWERS_KEY: names}
         notes = [f"{name}: {d['note']}" for name, d in made.items() if d["decision"] == "return"]
         if notes:
             extra[NOTE_KEY] = "\n".join(notes)

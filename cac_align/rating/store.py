@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cac_align.rating.answers import AnswerError, check_decision, check_name, check_rating, is_done
 from cac_align.rating.items import Item, shuffled
-from cac_align.rating.journal import Journal
+from cac_align.rating.journal import Journal, JournalError
 
 Mode = Literal["rate", "review"]
 
@@ -38,8 +38,15 @@ class Store:
         self._last: dict[str, str] = {}
         self._by_video = {(i.video, i.mark): i for i in self.items.values()}
         self.ignored = 0
-        for event in journal.events:
-            self._replay(event)
+        for number, event in enumerate(journal.events, 1):
+            try:
+                self._replay(event)
+            except AnswerError as error:
+                journal.close()
+                place = f"{journal.path}, line {number}"
+                raise JournalError(
+                    f"{place} is not what this page writes ({error}); restore the file, or remove this line"
+                ) from error
 
     @property
     def people(self) -> list[str]:
@@ -75,7 +82,7 @@ class Store:
             if item is None or not item.asks(name):
                 raise AnswerError("this video is not among those you are asked about; reload the page")
             before = self._answers.get((name.casefold(), item.key))
-            answer = check_decision(data) if self.mode == "review" else check_rating(data, item.num_frames)
+            answer = self._check(item, data)
             if is_done(before) and item.key in self.final and answer != before:
                 raise AnswerError("the judge's verdict has been shown, so this answer stays as it is")
             if answer != before:
@@ -113,13 +120,20 @@ class Store:
 
     def _replay(self, event: Mapping[str, Any]) -> None:
         if "joined" in event:
-            self._people.setdefault(event["joined"].casefold(), event["joined"])
+            name = check_name(event["joined"])
+            self._people.setdefault(name.casefold(), name)
             return
-        item = self._by_video.get((event["video"], event["mark"]))
+        video, mark, person = (event.get(key) for key in ("video", "mark", "person"))
+        if not all(isinstance(word, str) for word in (video, mark, person)):
+            raise AnswerError("an answer names its video, the video's mark and a person")
+        item = self._by_video.get((str(video), str(mark)))
         if item is None:
             self.ignored += 1
         else:
-            self._keep(event["person"], item, event["answer"])
+            self._keep(check_name(person), item, self._check(item, event.get("answer")))
+
+    def _check(self, item: Item, data: Any) -> dict[str, Any]:
+        return check_decision(data) if self.mode == "review" else check_rating(data, item.num_frames)
 
 
 def _now() -> str:

@@ -125,9 +125,9 @@ def open_rating(root: Path, *, seed: int = 0, verdicts: Sequence[Path] = ()) -> 
     if not videos:
         raise ValueError("\n".join([f"no video to rate in {str(root)!r}; expected MP4 files below it", *left_out]))
     items = rating_items(videos)
-    suggestions = read_suggestions(root, verdicts, items) if verdicts else {}
-    store = Store(_journal(root, "journal.jsonl"), items, seed=seed, final=suggestions)
     notes = [f"left out: {line}" for line in left_out]
+    suggestions = read_suggestions(root, verdicts, items, notes) if verdicts else {}
+    store = Store(_journal(root, "journal.jsonl"), items, seed=seed, final=suggestions)
     if store.ignored:
         notes.append(f"{store.ignored} earlier change(s) concern videos that are gone or changed; they do not count")
     return Study(root, store, FramePacks(root), suggestions, notes=notes)
@@ -199,4 +199,4 @@ def _journal(root: Path, name: str) -> Journal:
 
 def _check_folder(root: Path) -> None:
     if not root.is_dir():
-        raise ValueError(f"{str(root)!r} is no folder; give the folder that holds the videos")
+        raise ValueError(f"{str(root)!r} is not a folder; give the folder that holds the videos")

@@ -12,16 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from cac_align.rating.items import Item
+from reward_model.data.line_checks import check_anomaly, is_number
 from reward_model.schema import Anomaly, Status, VideoAnnotation
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A verdict on one video: ``score`` is P(normal), ``anomalies`` carry native frames."""
+    """A verdict on one video: ``score`` is the reward, ``anomalies`` carry native frames; ``readout`` says where in
+    the answer the reward was read, "" if the file does not.
+    """
 
     status: Status
     score: float | None
     anomalies: tuple[Anomaly, ...] = ()
+    readout: str = ""
+
+    @property
+    def note(self) -> str:
+        """A sentence where reward and verdict lean to different sides, so that the two are one story; else ""."""
+        if self.score is None or self.score == 0.5 or (self.score > 0.5) == (self.status == "normal"):
+            return ""
+        leaned = "normal" if self.score > 0.5 else "an anomaly"
+        read = "" if self.readout in ("", "paper") else ", read before it had reasoned,"
+        return f"Its reward{read} leaned towards {leaned}; its reasoning came to the verdict {self.status}."
 
     def truth(self, item: Item) -> VideoAnnotation:
         """The verdict as an annotation, to be compared with people's. An abnormal verdict without reasoning names no
@@ -32,27 +45,38 @@ class Suggestion:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {"status": self.status, "score": self.score, "anomalies": [a.to_dict() for a in self.anomalies]}
+        anomalies = [a.to_dict() for a in self.anomalies]
+        return {"status": self.status, "score": self.score, "note": self.note, "anomalies": anomalies}
 
 
-def read_suggestions(root: Path, paths: Iterable[Path], items: Sequence[Item]) -> dict[str, Suggestion]:
+def read_suggestions(
+    root: Path, paths: Iterable[Path], items: Sequence[Item], notes: list[str] | None = None
+) -> dict[str, Suggestion]:
     """Verdicts by item key. Videos a file does not speak of have none; a later file overrides an earlier one.
 
     Args:
         root: the folder that is rated.
         paths: JSON or JSONL of ``cac-align score --json``, or ``result.json`` of best-of-n.
         items: what is rated.
+        notes: takes a line for each verdict that does not fit its video, which is then left out; without it such a
+            verdict is an error.
 
     Raises:
         ValueError: a file cannot be read, is of another kind, or none of its videos is rated here.
     """
     found: dict[str, Suggestion] = {}
     for path in paths:
-        entries = list(_entries(path))
+        entries = read_entries(path)
         matched = 0
         for entry in entries:
-            item = _match(root, path, str(entry["video"]), items)
-            suggestion = _suggestion(path, entry, item) if item else None
+            item = _match(root, path, entry["video"], items)
+            try:
+                suggestion = _suggestion(path, entry, item) if item else None
+            except ValueError as error:
+                if notes is None:
+                    raise
+                notes.append(f"left out: {error}")
+                continue
             if item and suggestion:
                 found[item.key] = suggestion
                 matched += 1
@@ -64,20 +88,25 @@ def read_suggestions(root: Path, paths: Iterable[Path], items: Sequence[Item]) -
     return found
 
 
-def _entries(path: Path) -> Iterable[Mapping[str, Any]]:
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file of verdicts, each with the ``video`` it is about.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
     if not path.is_file():
         raise ValueError(f"no file of verdicts at {str(path)!r}; make one with: cac-align score --json VIDEO ...")
-    text = path.read_text(encoding="utf-8")
     try:
-        data = json.loads(text)
-    except ValueError:
+        text = path.read_text(encoding="utf-8")
         try:
+            data = json.loads(text)
+        except ValueError:
             data = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError as error:
-            raise ValueError(f"{path} is neither JSON nor JSONL: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is neither JSON nor JSONL: {error}") from error
     entries = data.get("candidates", [data]) if isinstance(data, dict) else data
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and "video" in e for e in entries):
-        raise ValueError(f"{path} is no list of verdicts; expected what cac-align score --json prints")
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and type(e.get("video")) is str for e in entries):
+        raise ValueError(f"{path} is not a list of verdicts; expected what cac-align score --json prints")
     return entries
 
 
@@ -96,16 +125,25 @@ def _match(root: Path, path: Path, video: str, items: Sequence[Item]) -> Item | 
 
 def _suggestion(path: Path, entry: Mapping[str, Any], item: Item) -> Suggestion | None:
     verdict = entry.get("verdict") or {}
+    if not isinstance(verdict, dict):
+        raise ValueError(f"{path}: the verdict on {item.video} is not an object; judge it again")
     status = verdict.get("status", entry.get("status"))
     score = verdict.get("score", entry.get("score"))
     if status not in ("normal", "abnormal"):
         return None
-    try:
-        anomalies = tuple(Anomaly.from_dict(a) for a in verdict.get("anomalies", ()))
-        suggestion = Suggestion(status, None if score is None else float(score), anomalies)
-        suggestion.truth(item)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: the verdict on {item.video} does not fit this file ({error}); judge it again") from (
-            error
-        )
-    return suggestion
+    anomalies = verdict.get("anomalies") or []
+    faults = [] if isinstance(anomalies, list) else [f"anomalies is {anomalies!r}; it must be a list"]
+    if not faults:
+        found = [finding for a in anomalies for finding in check_anomaly(a, item.num_frames)]
+        faults = [finding.message for finding in found if finding.severity == "error"]
+    if score is not None and not is_number(score):
+        faults.append(f"score is {score!r}; it must be a number or null")
+    if faults:
+        raise ValueError(f"{path}: the verdict on {item.video} does not fit this file ({faults[0]}); judge it again")
+    readout = verdict.get("readout")
+    return Suggestion(
+        status,
+        None if score is None else float(score),
+        tuple(map(Anomaly.from_dict, anomalies)),
+        readout if isinstance(readout, str) else "",
+    )

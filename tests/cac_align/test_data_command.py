@@ -144,6 +144,30 @@ def test_show_says_what_it_cannot_show(clips, tmp_path):
         run("show", tmp_path / "far.jsonl", "--output", tmp_path)
 
 
+def test_show_leaves_out_what_cannot_be_shown_and_marks_what_no_person_made(clips, tmp_path, capsys):
+    lines = (clips / "all.jsonl").read_text().splitlines()
+    long, good = lines[1].replace('"num_frames": 12', '"num_frames": 99'), json.loads(lines[3])
+    marked = {**good, "annotation": "generated annotation", "made_by": "judge <x>"}
+    (clips / "mixed.jsonl").write_text(long + "\n" + json.dumps(marked) + "\n")
+    assert run("show", clips / "mixed.jsonl", "--output", tmp_path) == 0
+    assert "left out: v1: " in capsys.readouterr().err
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<article") == 1 and ">generated annotation</span>" in page and "judge &lt;x&gt;" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_show_fits_the_screen(clips, tmp_path, browser, width):
+    """On a phone, text stood one letter to a line and the page was 39,789 pixels high."""
+    assert run("show", clips / "all.jsonl", "--output", tmp_path, "--normal") == 0
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    narrowest = page.evaluate("Math.min(...[...document.querySelectorAll('.right')].map((e) => e.clientWidth))")
+    assert narrowest > 300 and page.evaluate("document.documentElement.scrollHeight") < 9000
+    page.context.close()
+
+
 def _told(anomalies: tuple[Anomaly, ...], words: str) -> tuple[Anomaly, ...]:
     return tuple(replace(a, reason=words, region=words) for a in anomalies)
 

@@ -31,3 +31,10 @@ export function tell(text) {
 }
 
 export const percent = (x) => (x == null ? "–" : (100 * x).toFixed(1) + " %");
+
+// A reward in [0, 1] with the digits that tell it from 0 and 1.
+export function reward(x) {
+  if (x == null) return "–";
+  const rest = Math.min(x, 1 - x), digits = rest > 0 && rest < 1 ? Math.ceil(-Math.log10(rest)) + 1 : 3;
+  return x.toFixed(Math.min(Math.max(digits, 3), 8));
+}

@@ -23,7 +23,7 @@ async function enter(name) {
   sessionStorage.setItem(NAME, study.person);
   if (!study.items.length) { tell(`Nothing is asked of ${study.person}: these videos are for other people.`); return; }
   const saver = new Saver(study.person);
-  const options = { player, saver, types: document.body.dataset.types.split("|"), judged: study.judged, onNext: () => go(nextOpen()), onFinished: progress };
+  const options = { player, saver, types: guide(), judged: study.judged, onNext: () => go(nextOpen()), onFinished: progress };
   panel = study.mode === "review" ? new ReviewPanel(options) : new RatingPanel(options);
   $("person").textContent = study.person;
   $("enter").hidden = true;
@@ -32,6 +32,13 @@ async function enter(name) {
   at = -1;
   const open = last >= 0 ? last : nextOpen();
   if (open === null) go(0); else go(open);
+}
+
+// The types and what they mean, as the page itself tells them.
+function guide() {
+  return [...document.querySelectorAll("#types > div")].map((row) => ({
+    name: row.querySelector("dt").textContent, means: row.querySelector("dd").textContent,
+  }));
 }
 
 const finished = () => study.items.filter((i) => i.answer?.done).length;
@@ -52,7 +59,8 @@ function go(index) {
   const item = study.items[at];
   $("results").hidden = true;
   $("work").hidden = false;
-  $("prompt").textContent = item.prompt;
+  $("prompt").textContent = item.prompt || "not known";
+  $("prompt").className = item.prompt ? "" : "soft";
   panel.item = null;
   player.load(item);
   panel.open(item);
@@ -83,7 +91,7 @@ function press(key, event) {
   const acts = {
     " ": () => player.toggle(), s: () => player.setSlow(!player.slow), p: () => go(Math.max(at - 1, 0)),
     ArrowLeft: () => player.step(-step), ArrowRight: () => player.step(step),
-    Home: () => player.step(-Infinity), End: () => player.step(Infinity), "?": () => $("help").showModal(),
+    Home: () => player.step(-Infinity), End: () => player.step(Infinity), "?": () => $("help").showModal(), h: () => $("guide").showModal(),
   };
   if (acts[key]) acts[key]();
   return key in acts;
@@ -97,7 +105,7 @@ addEventListener("keydown", (event) => {
     return;
   }
   if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return;
-  if ($("work").hidden || $("help").open || event.altKey || event.metaKey || event.isComposing) return;
+  if ($("work").hidden || document.querySelector("dialog[open]") || event.altKey || event.metaKey || event.isComposing) return;
   if (event.ctrlKey) { if (event.key === "z") { press("u", event); event.preventDefault(); } return; }
   // A button reached by Tab does what it says.
   if ([" ", "Enter"].includes(event.key) && event.target.matches?.("button:focus-visible")) return;
@@ -112,6 +120,7 @@ addEventListener("click", (event) => {
 
 $("enter-form").addEventListener("submit", (event) => { event.preventDefault(); enter($("name").value); });
 $("open-help").addEventListener("click", () => $("help").showModal());
+for (const button of document.querySelectorAll("[data-open]")) button.addEventListener("click", () => $(button.dataset.open).showModal());
 $("open-results").addEventListener("click", results);
 
 const known = sessionStorage.getItem(NAME);

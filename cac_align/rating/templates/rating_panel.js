@@ -1,5 +1,5 @@
 // The right-hand side while rating: normal or abnormal, anomalies with types, windows and boxes, and afterwards the judge.
-import { $, el, percent, tell } from "./dom.js";
+import { $, el, reward, tell } from "./dom.js";
 import { Draft } from "./draft.js";
 
 export class RatingPanel {
@@ -34,6 +34,7 @@ export class RatingPanel {
   async finish() {
     if (this.draft.state.done) { this.onNext(); return; }
     if (this.finishing) return;
+    if (!this.draft.state.status) { tell("Answer first: is the video normal (N) or abnormal (A)?"); return; }
     const item = this.item;
     this.finishing = true;
     this.draft.state.done = true;
@@ -75,7 +76,7 @@ export class RatingPanel {
     const { draft, player } = this, frame = player.frame;
     if (this.keyed !== null && this.moveKeyed(key, event.shiftKey)) return true;
     const type = this.types[Number(key) - 1];
-    if (type) { this.act("add", type); return true; }
+    if (type) { this.act("add", type.name); return true; }
     const acts = {
       n: () => this.act("setStatus", "normal"), a: () => this.act("setStatus", "abnormal"),
       i: () => this.act("setStart", frame), o: () => this.act("setEnd", frame),
@@ -147,9 +148,9 @@ export class RatingPanel {
     $("panel").replaceChildren(
       el("div", { class: "choices" }, choice("normal", "N", "good"), choice("abnormal", "A", "bad")),
       state.status === "abnormal" && !off ? el("div", {}, el("h2", {}, "What is wrong? Add one for each anomaly."),
-        el("div", { class: "types" }, this.types.map((type, k) => el("button", {
-          type: "button", "data-type": type, onclick: () => this.act("add", type),
-        }, el("kbd", {}, k + 1), " ", type)))) : "",
+        el("div", { class: "types" }, this.types.map(({ name, means }, k) => el("button", {
+          type: "button", "data-type": name, onclick: () => this.act("add", name),
+        }, el("kbd", {}, k + 1), " ", el("b", {}, name), el("span", { class: "means" }, means))))) : "",
       el("ol", { class: "found" }, state.anomalies.map((a, k) => this.card(a, k))),
       this.verdict(),
       el("div", { class: "go" },
@@ -173,7 +174,7 @@ export class RatingPanel {
       el("select", {
         "aria-label": "Type", disabled: off,
         onchange: (e) => draft.change((s) => { s.anomalies[index].type = e.target.value; }),
-      }, this.types.map((type) => el("option", { selected: type === a.type }, type))),
+      }, this.types.map(({ name }) => el("option", { selected: name === a.type }, name))),
       off ? "" : el("span", {},
         el("button", { type: "button", "aria-pressed": chosen, onclick: () => draft.choose(index) }, chosen ? "Chosen" : "Choose"), " ",
         el("button", { type: "button", "aria-label": `Remove anomaly ${index + 1}`, onclick: () => this.act("remove", index) }, "Remove"))),
@@ -190,8 +191,9 @@ export class RatingPanel {
     if (!found) return "";
     const same = found.status === this.draft.state.status;
     return el("div", { class: "told", id: "verdict" },
-      el("h2", {}, same ? "The judge agrees" : "The judge sees it differently"),
-      el("p", {}, el("span", { class: `status ${found.status}` }, found.status), found.score == null ? "" : ` P(normal) ${percent(found.score)}`),
+      el("h2", {}, same ? (found.note ? "The judge's verdict agrees, its reward does not" : "The judge agrees") : "The judge sees it differently"),
+      el("p", {}, "Verdict ", el("span", { class: `status ${found.status}` }, found.status), found.score == null ? "" : ` · reward ${reward(found.score)}`),
+      found.note ? el("p", { class: "small" }, found.note) : "",
       found.anomalies.map((a) => el("p", { class: "small" }, `${a.type}, frames ${a.frames[0]}–${a.frames[1]}${a.reason ? ": " + a.reason : ""}`)));
   }
 }

@@ -1,5 +1,5 @@
 // What has come of it so far: rates, agreement, and where people and judge differ.
-import { $, el, percent, tell } from "./dom.js";
+import { $, el, percent, reward, tell } from "./dom.js";
 import { post } from "./saving.js";
 
 const number = (x) => (x == null ? "–" : x.toFixed(2));
@@ -47,8 +47,8 @@ function ratingTables(summary, differences, look) {
   if (summary.judge) {
     parts.push(el("h2", {}, "People and judge"),
       el("p", { class: "note" }, `Same status on ${summary.judge.same_status} of ${summary.judge.compared} videos you have finished.`),
-      table(["video", "people", "judge", "P(normal)", "differs in", ""], other.map((d) => [
-        d.video, d.people ?? "split", d.judge, number(d.score), d.differs.join(", "),
+      table(["video", "people", "judge", "reward", "differs in", ""], other.map((d) => [
+        d.video, d.people ?? "split", d.judge, reward(d.score), d.differs.join(", "),
         el("button", { type: "button", onclick: () => look(d.key) }, "Look")])));
   }
   return parts;

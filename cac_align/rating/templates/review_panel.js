@@ -66,7 +66,7 @@ export class ReviewPanel {
     }, text, " ", el("kbd", {}, key));
     const facts = [annotation.annotator && `by ${annotation.annotator}`, annotation.batch && `batch ${annotation.batch}`];
     $("panel").replaceChildren(
-      el("div", {}, el("h2", {}, ["The annotator says", ...facts.filter(Boolean)].join(" · ")),
+      el("div", {}, el("h2", {}, [annotation.made_by ? `${annotation.origin}, made by ${annotation.made_by}` : annotation.origin || "The annotator says", ...facts.filter(Boolean)].join(" · ")),
         el("p", {}, el("span", { class: `status ${annotation.status}` }, annotation.status))),
       el("ol", { class: "found" }, annotation.anomalies.map((a) => el("li", {},
         el("p", {}, el("span", { class: "chip" }, a.type)),

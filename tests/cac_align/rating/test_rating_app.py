@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cac_align.rating.guide import CONVENTIONS, DEFINITIONS
 from cac_align.rating.study import open_rating
+from reward_model.schema import AnomalyType
 from reward_model.video import read_file
 
 HOST = "127.0.0.1:8808"
@@ -168,3 +170,14 @@ def test_a_disk_that_is_full_is_said_and_nothing_changes(page, monkeypatch):
     monkeypatch.undo()
     assert reply.status_code == 507 and "No space" in reply.json["error"]
     assert page.enter("Ann")["items"][0]["answer"] is None
+
+
+def test_the_page_tells_the_types_and_the_conventions(page):
+    text = page.get("/").get_data(as_text=True)
+    for kind in AnomalyType:
+        assert f"<dt>{kind.value}</dt><dd>{DEFINITIONS[kind]}</dd>" in text.replace("&#39;", "'")
+    questions = [question for question, _ in CONVENTIONS]
+    assert all(f"<dt>{question}</dt>" in text for question in questions)
+    told = " ".join(answer for _, answer in CONVENTIONS)
+    for word in ("single frame", "comparing frames", "whole range", "Tight", "last frame that still shows", "Several"):
+        assert word in told

@@ -218,3 +218,24 @@ def test_names_and_prompts_stay_text(browser, folder, tmp_path):
         wait(page, "document.querySelectorAll('#written li').length === 4")
         assert page.evaluate("document.querySelectorAll('script').length") == 1
         assert page.problems == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_raters_are_told_what_counts_and_what_is_missing(browser, folder, tmp_path, width, scheme):
+    study = open_rating(folder)
+    with served(study) as url:
+        page = open_tab(browser, url, "Ann", width=width, scheme=scheme)
+        keys(page, "Enter")
+        assert "normal (N) or abnormal (A)" in page.text_content("#message")
+        assert page.text_content("#prompt") == "not known"
+        keys(page, "a")
+        assert page.locator(".types button").all_inner_texts()[1].endswith("too many, missing or split.")
+        keys(page, "h")
+        assert page.locator("#guide").is_visible() and page.evaluate("document.getElementById('guide').scrollTop") == 0
+        keys(page, "n", "Escape")
+        assert page.locator("#guide").is_hidden()
+        settled(page)
+        (answer,) = study.store._answers.values()
+        assert answer["status"] == "abnormal"  # keys in the dialog answer nothing
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert [p for p in page.problems if "422" not in p] == []

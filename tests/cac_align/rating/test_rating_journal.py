@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cac_align.rating.journal import Journal, JournalError
+from cac_align.rating.study import open_rating
 
 
 def reopen(path):
@@ -64,3 +65,36 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     journal.append({"k": 2})
     journal.close()
     assert reopen(tmp_path / "j.jsonl") == [{"k": 0}, {"k": 2}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "{}",
+            '{"joined": 3}',
+            '{"joined": "../x"}',
+            '{"person": "Ann"}',
+            '{"video": 3, "mark": "x", "person": "Ann"}',
+        ),
+        *('{"joined": ["Ann"]}', "[" * 100_000),
+    ],
+)
+def test_lines_of_another_form_are_named(folder, line):
+    place = folder / "ratings/journal.jsonl"
+    place.parent.mkdir()
+    place.write_text('{"joined": "Ann"}\n' + line + "\n")
+    with pytest.raises(JournalError, match=r"journal\.jsonl, line 2 is"):
+        open_rating(folder)
+
+
+@pytest.mark.parametrize("change", [{"answer": None}, {"answer": {}}, {"answer": {"done": True}}, {"person": 3}])
+def test_answers_of_another_form_are_named(page, folder, change):
+    page.enter("Ann")
+    page.answer("Ann", next(iter(page.study.store.items)), status="normal", done=True)
+    page.study.close()
+    place = folder / "ratings/journal.jsonl"
+    first, second = place.read_text().splitlines()
+    place.write_text(f"{first}\n{json.dumps({**json.loads(second), **change})}\n")
+    with pytest.raises(JournalError, match="line 2 is not what this page writes"):
+        open_rating(folder)

@@ -1,6 +1,7 @@
 """What comes of ratings: numbers computed by hand, files the trainer accepts, and the judge beside people."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from cac_align.cli import main
 from cac_align.evaluation.ratings import Ratings
 from cac_align.rating.study import open_rating
+from cac_align.rating.suggestions import Suggestion
 from reward_model.data.annotations import read_annotations
 from reward_model.schema import Anomaly
 from reward_model.training.stage_config import parse_stage
@@ -145,7 +147,7 @@ def test_differences_list_the_surest_mistakes_first(page, folder, verdicts, open
 
 def test_verdicts_that_fit_nothing_are_refused(page, folder, tmp_path):
     page.study.close()
-    for text, message in (("[]", "none on a video"), ("{", "neither JSON"), ("[1]", "no list of verdicts")):
+    for text, message in (("[]", "none on a video"), ("{", "neither JSON"), ("[1]", "not a list of verdicts")):
         (tmp_path / "v.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             open_rating(folder, verdicts=[tmp_path / "v.json"])
@@ -159,4 +161,49 @@ def test_the_command_exports_without_serving(page, folder, rate_everything, caps
     assert "consensus.jsonl" in capsys.readouterr().out
     assert main(["rate", str(folder), "--spot-check", "Ann"]) == 2
     assert main(["rate", str(folder / "nowhere")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "3", '{"video": 3}', '[{"video": []}]', '{"candidates": {}}'])
+def test_verdict_files_of_another_form_are_refused(folder, tmp_path, text):
+    (tmp_path / "v.json").write_text(text)
+    with pytest.raises(ValueError, match=r"not a list of verdicts|neither JSON"):
+        open_rating(folder, verdicts=[tmp_path / "v.json"])
+
+
+def test_a_verdict_that_fits_no_file_is_left_out_and_the_others_stay(folder, opened, tmp_path):
+    window = {"type": "object", "frames": [3, 99], "boxes": {}}
+    bad = [
+        {"verdict": 3},
+        {"verdict": {"status": "abnormal", "anomalies": 3}},
+        {"verdict": {"status": "abnormal", "anomalies": [window]}},
+        {"verdict": {"status": "abnormal", "anomalies": [{**window, "boxes": 7}]}},
+        {"status": "normal", "score": "high"},
+        {"status": "normal", "score": float("nan")},
+    ]
+    good = {"video": "a/one.mp4", "status": "normal", "score": 0.9}
+    for entry in bad:
+        (tmp_path / "v.json").write_text(json.dumps([{"video": "b/four.mp4", **entry}, good]))
+        study = opened(open_rating(folder, verdicts=[tmp_path / "v.json"]))
+        assert [s.score for s in study.suggestions.values()] == [0.9]
+        assert "the verdict on b/four.mp4" in study.notes[0]
+        study.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "score", "readout", "note"),
+    [
+        ("normal", 0.9, "direct", ""),
+        ("abnormal", 0.1, "paper", ""),
+        ("normal", 0.5, "direct", ""),
+        ("normal", None, "direct", ""),
+        ("normal", 0.0, "direct", "reward, read before it had reasoned, leaned towards an anomaly; .* verdict normal"),
+        ("abnormal", 0.9, "log_odds", "leaned towards normal; its reasoning came to the verdict abnormal"),
+        ("abnormal", 0.9, "paper", "Its reward leaned towards normal"),
+        ("abnormal", 0.9, "", "Its reward leaned towards normal"),
+    ],
+)
+def test_reward_and_verdict_tell_one_story(status, score, readout, note):
+    found = Suggestion(status, score, readout=readout)
+    assert re.search(note, found.note) and bool(found.note) == bool(note)
+    assert found.to_dict()["note"] == found.note
