@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.files import write_text
+from reward_model.extras import need
 from reward_model.training.step_lines import drop_lines_after
 from reward_model.training.video_summary import add_video
 
@@ -46,6 +47,7 @@ class RunLog:
         self.folder, self.active, self.wandb = folder, active, None
         if not active:
             return
+        need("tensorboard", "the log of a run")
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,7 @@ from cac_align.flow_grpo.schedule import read_schedule
 from cac_align.flow_grpo.self_check import check_reward, judge_noise
 from cac_align.flow_grpo.showing import show_evaluation, show_groups
 from cac_align.rewards.base import RewardError, check_callable
+from reward_model.extras import need
 
 __all__ = ["DivergenceError", "FlowGRPOTrainer"]
 
@@ -89,6 +90,7 @@ class FlowGRPOTrainer:
         images: Mapping[str, Any] | None = None,
         accelerator: Any = None,
     ) -> None:
+        need("tensorboard", "the log of a run")  # told before anything loads
         self.config = config
         self.prompts, self.eval_prompts = prompt_lists(config, prompts, eval_prompts)
         self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)

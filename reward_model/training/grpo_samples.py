@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.config import JudgeConfig
+from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
 from reward_model.training.two_turn import GrpoSample
 from reward_model.video import sample_indices
@@ -33,7 +34,7 @@ def world_rows(
         kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`.
         seeds: scenes to draw from.
     """
-    from datasets import Dataset
+    Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
 
     from reward_model.world.kinds import KINDS, SETTINGS_OF
 
@@ -75,7 +76,7 @@ def annotated_rows(path: str | Path, *, split: str | None = None, video_root: st
     Raises:
         ValueError: the file breaks a rule, or has no record of that split.
     """
-    from datasets import Dataset
+    Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
 
     from reward_model.data.annotations import read_annotations
 
