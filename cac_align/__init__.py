@@ -25,6 +25,7 @@ _HOMES = {
     "UnifiedReward": "cac_align.rewards.unified",
     "VBenchMetric": "cac_align.metrics.metric",
     "best_of_n": "cac_align.selection",
+    "set_verbosity": "reward_model.terminal",
 }
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "VBenchMetric",
     "__version__",
     "best_of_n",
+    "set_verbosity",
 ]
 
 if TYPE_CHECKING:
@@ -47,5 +49,6 @@ if TYPE_CHECKING:
     from cac_align.rewards.composite import CompositeReward
     from cac_align.rewards.unified import UnifiedReward
     from cac_align.selection import BestOfNOutput, best_of_n
+    from reward_model.terminal import set_verbosity
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

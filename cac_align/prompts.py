@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reward_model.schema import AnomalyType
+from reward_model.shipped import located
 
 #: Wan reads 512 tokens of a prompt and drops the rest without a word; English text stays below with 300 words.
 MAX_WORDS = 300
@@ -45,7 +46,7 @@ def read_prompts(path: str | os.PathLike[str], *, max_words: int = MAX_WORDS) ->
         >>> len(read_prompts("assets/prompts/train.jsonl"))                                       # doctest: +SKIP
         240
     """
-    path = Path(path)
+    path = Path(located(os.fspath(path)))
     if path.suffix not in (".txt", ".jsonl"):
         raise ValueError(f"{str(path)!r} must end in .txt (one prompt per line) or .jsonl (objects with 'prompt')")
     if not path.is_file():

@@ -164,8 +164,10 @@ class _SafeFormatter(logging.Formatter):
 
 
 #: Libraries whose warnings and progress say nothing to a user of this one.
-OTHERS = ("accelerate", "datasets", "diffusers", "filelock", "fsspec", "httpcore", "httpx", "huggingface_hub")
-OTHERS += ("numexpr", "openai", "peft", "PIL", "torch", "torchao", "transformers", "trl", "urllib3")
+OTHERS = (
+    *("accelerate", "datasets", "diffusers", "filelock", "fsspec", "httpcore", "httpx", "huggingface_hub"),
+    *("numexpr", "openai", "peft", "PIL", "torch", "torchao", "transformers", "trl", "urllib3"),
+)
 
 
 def quiet_libraries(level: int = logging.ERROR) -> None:
@@ -178,10 +180,9 @@ def quiet_libraries(level: int = logging.ERROR) -> None:
         logging.getLogger(name).setLevel(level)
     if noisy:
         return
-    for kind in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
-        warnings.filterwarnings("ignore", category=kind)
-    for kind in (UserWarning, RuntimeWarning):
-        warnings.filterwarnings("ignore", category=kind, module=rf"({'|'.join(OTHERS)})(\.|$)")
+    for outdated in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+        warnings.filterwarnings("ignore", category=outdated)
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(OTHERS)})(\.|$)")
 
 
 def quiet_bars(*libraries: str) -> None:

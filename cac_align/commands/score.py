@@ -84,7 +84,9 @@ def _paths(args: argparse.Namespace) -> list[str]:
 def _prompts(given: Sequence[str] | None, count: int) -> list[str | None]:
     if given and len(given) not in (1, count):
         raise ValueError(f"{len(given)} prompts for {count} videos; give --prompt once for all, or once per video")
-    return [None] * count if not given else list(given) * count if len(given) == 1 else list(given)
+    if not given:
+        return [None] * count
+    return [given[0]] * count if len(given) == 1 else list(given)
 
 
 def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:

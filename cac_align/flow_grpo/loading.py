@@ -68,11 +68,12 @@ def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:
     dtype, where = DTYPES[config.mixed_precision], {"revision": config.revision}
     kinds = {kind.__name__: kind for kind in (WanPipeline, WanImageToVideoPipeline)}
     try:
-        name = DiffusionPipeline.load_config(config.model, **where)["_class_name"]
+        model = located(config.model)
+        name = DiffusionPipeline.load_config(model, **where)["_class_name"]
         if name not in kinds:
             raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
-        vae = AutoencoderKLWan.from_pretrained(config.model, subfolder="vae", dtype=torch.float32, **where)
-        pipe = kinds[name].from_pretrained(config.model, vae=vae, dtype=dtype, **parts, **where)
+        vae = AutoencoderKLWan.from_pretrained(model, subfolder="vae", dtype=torch.float32, **where)
+        pipe = kinds[name].from_pretrained(model, vae=vae, dtype=dtype, **parts, **where)
     except OSError as error:
         raise ValueError(_why_not(config.model, error)) from error
     return pipe

@@ -27,6 +27,7 @@ from reward_model.data.annotations import Record, video_path
 from reward_model.data.frame_cache import FrameCache
 from reward_model.data.plain_cot import plain_cot, plain_report
 from reward_model.data.stage_split import Stage
+from reward_model.extras import need
 from reward_model.parsing import format_report, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
@@ -127,7 +128,7 @@ class StageViews:
         Raises:
             ValueError: a status or a task is left without any sample; the message says what to change.
         """
-        from datasets import Dataset
+        Dataset = need("datasets", "what a stage trains on").Dataset  # noqa: N806
 
         rng = np.random.default_rng([seed, {"stage1": 1, "stage2": 2}[stage]])
         rows = self._frame_rows(rng, count) if stage == "stage1" else self._video_rows(rng, count)

@@ -9,6 +9,7 @@ from typing import Any
 from reward_model.evaluation.calibration import calibration_error, reliability_bins
 from reward_model.evaluation.measure import readout_values
 from reward_model.evaluation.row import Row
+from reward_model.extras import need
 from reward_model.files import atomic
 from reward_model.readout import READOUTS
 
@@ -40,10 +41,7 @@ def plot_reliability(rows: Mapping[str, Sequence[Row]], path: str | Path, *, num
 
 def draw_reliability(panels: Mapping[str, Mapping[str, Stated]], num_bins: int = 10) -> Any:
     """The matplotlib figure of :func:`plot_reliability`, from the probabilities of each judge and readout."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("reliability plots need matplotlib: pip install matplotlib") from error
+    Figure = need("matplotlib.figure", "a reliability plot").Figure  # noqa: N806
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4 * columns, 4 * lines), layout="constrained")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from reward_model.extras import need
 from reward_model.rewards import (
     RewardConfig,
     RewardParts,
@@ -147,6 +148,7 @@ class StepLog:
         self.folder, self.active = folder, active
         if not active:
             return
+        need("tensorboard", "the log of a run")
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from reward_model.config import JudgeConfig
 from reward_model.data.views import cycled
+from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
 from reward_model.training.two_turn import GrpoSample
 from reward_model.video import sample_indices
@@ -37,7 +38,7 @@ def world_rows(
         kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`.
         seeds: scenes to draw from.
     """
-    from datasets import Dataset
+    Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
 
     from reward_model.world.kinds import KINDS, SETTINGS_OF
 
@@ -98,7 +99,7 @@ def annotated_rows(
     Raises:
         ValueError: the file breaks a rule, a video is missing, or a status has no record.
     """
-    from datasets import Dataset
+    Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
 
     from reward_model.data.annotations import read_annotations
     from reward_model.data.stage_split import stage_records

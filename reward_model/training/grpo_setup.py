@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.extras import need
 from reward_model.training.grpo_config import GrpoConfig
 from reward_model.training.grpo_samples import Load, annotated_loader, annotated_rows, world_loader, world_rows
 from reward_model.training.grpo_trainer import GrpoTrainer
@@ -33,6 +34,8 @@ def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
     Raises:
         ValueError: a setting is unknown or wrong; the message names it.
     """
+    need("datasets", "stage 3")
+    need("tensorboard", "the log of a run")
     own = {k: settings[k] for k in OWN if k in settings}
     config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
     for name in ("model", "data"):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from reward_model.extras import need
 from reward_model.training.video_summary import add_video
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class SampleCallback(TrainerCallback):
             log.info("no samples are shown: the weights are sharded")
             return
         if self._writer is None:
+            need("tensorboard", "the log of a run")
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self.folder))

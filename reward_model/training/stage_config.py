@@ -88,7 +88,8 @@ def parse_stage(arguments: Sequence[str] | None = None, presets: Path | None = N
         ValueError: the file or the command line names an unknown setting, or one has a value of the wrong kind.
         ImportError: TRL is not installed; the message has the pip line.
     """
-    need("trl", "training stages 1 and 2")
+    for package in ("trl", "datasets", "tensorboard"):
+        need(package, "training stages 1 and 2")
     from trl import ModelConfig, SFTConfig, TrlParser
 
     from reward_model.training.sft import SHARED

@@ -19,21 +19,15 @@ def _precision(word: str) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
     return lambda value, _: {"mixed_precision": word if value else "no"}
 
 
-#: Of Flow-GRPO.
+#: Of Flow-GRPO on a command line, where the later of two names wins; in a file see
+#: ``cac_align.flow_grpo.setting_names``.
 FLOW: dict[str, Meaning] = {
-    "model_name_or_path": "model",
     "model_revision": "revision",
     "num_generations": _generations,
-    "per_device_train_batch_size": "train_batch_size",
-    "epsilon": "clip_range",
-    "kl_beta": "beta",
     "bf16": _precision("bf16"),
     "fp16": _precision("fp16"),
     "adam_epsilon": "adam_eps",
     "lora_target_modules": "lora_targets",
-    "save_steps": "save_every",
-    "save_total_limit": "keep_checkpoints",
-    "eval_steps": "eval_every",
     "reward_funcs": "rewards",
     "attn_implementation": "attention_backend",
 }
