@@ -7,8 +7,8 @@ frames at 4 fps (0, 4, ..., 80; F-57); other samplers give 20.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,34 @@ class VideoError(ValueError):
     """The video cannot be read, or its frames or its fps make no sense. The message names the value and the remedy."""
 
 
-@dataclass(frozen=True)
 class Video:
-    """Decoded frames (T, H, W, 3) uint8 and their rate in frames per second."""
+    """Frames and their rate in frames per second.
 
-    frames: np.ndarray
-    fps: float
+    Args:
+        frames: (T, H, W, 3) uint8: an array, or :class:`~reward_model.media.frames.FileFrames`, which reads like one.
+        fps: frames per second.
+    """
+
+    def __init__(self, frames: Any, fps: float) -> None:
+        self.frames: np.ndarray = frames
+        self.fps = fps
 
     @property
     def num_frames(self) -> int:
         return len(self.frames)
 
-    def take(self, indices: Sequence[int]) -> np.ndarray:
-        """The frames at ``indices``, (N, H, W, 3) uint8."""
-        return self.frames[list(indices)]
+    def take(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
+        """The frames at ``indices``, (N, H, W, 3) uint8; resampled to ``size`` = (height, width) if it is given.
+
+        Raises:
+            VideoError: the file they come from cannot be decoded there.
+        """
+        from reward_model.media.frames import FileFrames
+
+        if isinstance(self.frames, FileFrames):
+            return self.frames.take(indices, size)
+        picked = self.frames[list(indices)]
+        return picked if size is None else resize_frames(picked, size)
 
 
 def check_fps(fps: Any) -> float:
@@ -70,10 +84,14 @@ def load_video(video: Any, fps: float | None = None) -> Video:
         VideoError: missing or corrupt file, fewer than two frames, a wrong shape, dtype or range, or no usable fps.
     """
     if isinstance(video, Video):
-        return Video(to_frames(video.frames), check_fps(video.fps if fps is None else fps))
-    if isinstance(video, str | Path):
-        frames, native = read_file(video)
-        return Video(to_frames(frames), check_fps(native if fps is None else fps))
+        from reward_model.media.frames import FileFrames
+
+        lazy = isinstance(video.frames, FileFrames)
+        return Video(video.frames if lazy else to_frames(video.frames), check_fps(video.fps if fps is None else fps))
+    if isinstance(video, str | os.PathLike):
+        from reward_model.media.frames import open_file
+
+        return open_file(Path(video), None if fps is None else check_fps(fps))
     rate = check_fps(fps)
     return Video(to_frames(video), rate)
 
@@ -88,6 +106,8 @@ def to_frames(video: Any) -> np.ndarray:
         array = video
     elif isinstance(video, Sequence) and not isinstance(video, str | bytes):
         array = _from_list(video)
+    elif hasattr(video, "__array__"):
+        array = np.asarray(video)
     else:
         raise VideoError(
             f"cannot read a video from {type(video).__name__}; "
@@ -160,31 +180,16 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def read_file(path: str | Path) -> tuple[np.ndarray, float | None]:
-    """All frames of a video file, (T, H, W, 3) uint8, and its frame rate; decoded once, by PyAV.
+    """All frames of a video file, (T, H, W, 3) uint8, and its frame rate.
 
     Raises:
-        VideoError: the file is missing, is not a video, or breaks off while decoding.
+        VideoError: the file is missing, is not a video, breaks off, or its frames take more memory than is allowed.
     """
-    import av
+    from reward_model.media.frames import open_file
+    from reward_model.media.reading import read_facts
 
-    path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"no video file at {str(path)!r}")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{str(path)!r} holds no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            rate = stream.average_rate or stream.base_rate
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise VideoError(f"cannot decode {str(path)!r}: {error}") from error
-    if not frames:
-        raise VideoError(f"{str(path)!r} holds no decodable frame")
-    if len({f.shape for f in frames}) > 1:
-        raise VideoError(f"{str(path)!r} changes its picture size midway; re-encode it at one size")
-    return np.stack(frames), float(rate) if rate else None
+    fps = read_facts(path).fps
+    return np.asarray(open_file(path, fps or 1.0).frames), fps
 
 
 def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -17,6 +17,7 @@ LAYERS = (
     (
         "schema",
         "video",
+        "media",
         "grounding",
         "files",
         "lazy",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from cac_align.metrics.archives import archive_tensors, is_archive
 
 CACHE_VARIABLE = "VBENCH_CACHE_DIR"
 
@@ -113,19 +113,18 @@ def torch_home() -> Path:
 
 def read_state(path: Path) -> dict[str, Any]:
     """The tensors of a ``.pth`` file, or of a TorchScript archive as CLIP's are; no code of the file is run: plain
-    files are read with ``weights_only=True``, and of archives only the parameters are taken.
+    files are read with ``weights_only=True``, archives by :func:`cac_align.metrics.archives.archive_tensors`.
 
     Raises:
-        WeightsError: the file is truncated, no weight file, or holds more than tensors.
+        WeightsError: the file is truncated, is not a weight file, or holds more than tensors.
     """
     import torch
 
     try:
-        if _is_archive(path):
-            found: Any = torch.jit.load(str(path), map_location="cpu").state_dict()
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        found: Any = (
+            archive_tensors(path) if is_archive(path) else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # a broken file makes an unpickler raise whatever comes its way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         size = path.stat().st_size if path.is_file() else 0
         raise WeightsError(
@@ -177,11 +176,3 @@ def digest(path: Path) -> str:
     """SHA-256 of a file; read once as long as it does not change."""
     stat = path.stat()
     return _digest(path, stat.st_size, stat.st_mtime_ns)
-
-
-def _is_archive(path: Path) -> bool:
-    """True for TorchScript, which keeps its constants in a file of that name."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())

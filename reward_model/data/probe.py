@@ -1,17 +1,17 @@
-"""What a video file says of itself: size, rate and length from its header, without decoding a picture."""
+"""What a video file says of itself: size, rate and length."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from reward_model.video import VideoError
+from reward_model.media.reading import read_facts
 
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """``num_frames`` is the number the container states, or the number of packets where it states none; ``fps`` is
-    frames per second (None: not stated); ``width`` and ``height`` are pixels.
+    """What :func:`reward_model.video.load_video` gives: ``num_frames`` at ``fps`` frames per second (None: the file
+    states no rate, or one that nobody believes), and ``width`` and ``height`` in pixels as they are shown.
     """
 
     num_frames: int
@@ -21,27 +21,12 @@ class VideoHeader:
 
 
 def probe(path: str | Path) -> VideoHeader:
-    """The header of a video file; some microseconds to milliseconds, also for long videos.
+    """The header of a video file, by the rules it is decoded by: frames that are shown, at a constant rate, upright.
+
+    Reads the whole file and decodes its first picture: milliseconds for a clip, as long as reading it for a long one.
 
     Raises:
-        VideoError: the file is missing, is not a video, or holds no frame.
+        VideoError: the file is missing, is not a video, holds no frame, or breaks off.
     """
-    import av
-
-    path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"no video file at {str(path)!r}")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{str(path)!r} holds no video stream")
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.base_rate
-            # Matroska and GIF state no number of frames; one packet is one frame, and packets need no decoding.
-            count = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-            width, height = stream.codec_context.width, stream.codec_context.height
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise VideoError(f"cannot open {str(path)!r} as a video: {error}") from error
-    if not count:
-        raise VideoError(f"{str(path)!r} holds no frame")
-    return VideoHeader(count, float(rate) if rate else None, width, height)
+    facts = read_facts(path)
+    return VideoHeader(facts.num_frames, facts.fps, facts.width, facts.height)

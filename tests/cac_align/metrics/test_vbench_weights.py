@@ -83,6 +83,59 @@ def test_code_in_a_weight_file_does_not_run(tmp_path, monkeypatch):
     assert not Path("sprung").exists()
 
 
+class _Writer(torch.nn.Module):
+    """A module whose loading overwrites a file, as TorchScript can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = "victim.bin"
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, torch.Tensor]:
+        return self.path, self.weight
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, torch.Tensor]) -> None:
+        self.path = state[0]
+        wiped = torch.from_file(self.path, True, 4, dtype=torch.uint8).fill_(0)
+        self.weight = state[1] + wiped.sum()
+        self.training = False
+
+    def forward(self) -> torch.Tensor:
+        return self.weight
+
+
+def test_code_in_an_archive_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("victim.bin").write_bytes(b"mine")
+    torch.jit.save(torch.jit.script(_Writer()), "trap.pt")
+    with pytest.raises(WeightsError, match="cannot read"):
+        read_state(Path("trap.pt"))
+    assert Path("victim.bin").read_bytes() == b"mine"
+    torch.jit.load("trap.pt")
+    assert Path("victim.bin").read_bytes() == b"\0\0\0\0"  # torch itself would have run it
+
+
+class _Nested(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Sequential(torch.nn.Linear(3, 2).half())
+        self.register_buffer("seen", torch.arange(4))
+        self.turned = torch.nn.Parameter(torch.rand(3, 4).t())
+        self.sizes = [1, 2]
+
+    def forward(self) -> torch.Tensor:
+        return self.turned * self.sizes[0]
+
+
+def test_an_archive_gives_the_tensors_that_torch_gives(tmp_path):
+    torch.jit.save(torch.jit.script(_Nested()), str(tmp_path / "a.pt"))
+    found, expected = read_state(tmp_path / "a.pt"), torch.jit.load(str(tmp_path / "a.pt")).state_dict()
+    assert found.keys() == expected.keys() and "inner.0.weight" in found
+    assert all(found[k].dtype == v.dtype and torch.equal(found[k], v) for k, v in expected.items())
+
+
 def test_nested_states_are_unwrapped_and_other_content_refused(tmp_path):
     torch.save({"params": {"a": torch.ones(2)}}, tmp_path / "nested.pth")
     assert read_state(tmp_path / "nested.pth")["a"].tolist() == [1, 1]
