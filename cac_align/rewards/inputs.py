@@ -108,6 +108,41 @@ def _check_path(k: int, path: str | os.PathLike[str]) -> None:
     raise ValueError(f"video {k}: no video file at {name!r}{where}; check the path")
 
 
+def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], float, dict[int, str]]:
+    """Videos as rewards take them, frames in memory, read once for several rewards.
+
+    Args:
+        videos: paths become (T, H, W, 3) uint8; anything else stays as it is.
+        fps: frames per second; None: that of the files.
+
+    Returns:
+        The videos, their common rate, and by position why a file could not be read.
+
+    Raises:
+        ValueError: a file is absent, or there is not one rate for all.
+    """
+    if not any(isinstance(v, str | os.PathLike) for v in videos):
+        return list(videos), check_fps(fps), {}
+    found, unreadable, rates = list(videos), {}, set()
+    for k, video in enumerate(videos):
+        if not isinstance(video, str | os.PathLike):
+            rates.add(check_fps(fps))
+            continue
+        _check_path(k, video)
+        try:
+            opened = load_video(video, fps)
+            found[k] = opened.take(range(opened.num_frames))
+            rates.add(opened.fps)
+        except VideoError as error:
+            unreadable[k] = str(error)
+    if len(rates) > 1:
+        raise ValueError(
+            f"the files have {' and '.join(f'{r:g}' for r in sorted(rates))} frames per second; a reward is told one "
+            "rate: pass fps=..., or ask about them in separate calls"
+        )
+    return found, next(iter(rates), 1.0), unreadable
+
+
 def log_unjudged(logger: logging.Logger, name: str, reasons: Sequence[str | None]) -> None:
     """One warning with the reasons of all videos that have no score, for callers who see only None."""
     lost = [(k, reason) for k, reason in enumerate(reasons) if reason is not None]

@@ -158,8 +158,6 @@ def check_on_error(on_error: str) -> None:
         raise ValueError(f"on_error={on_error!r} must be 'none' or 'raise'")
 
 
-
-
 def announce_demo(model: str, folder: Path | None, knows: str) -> None:
     """Warns that ``model`` is the demo-scale one in ``folder``, if it is; ``knows`` says what it can do and what to
     pass instead. Each reward calls it through a cached function of its own, and thus once per process.
