@@ -7,7 +7,8 @@ own CPU generator, and the prompt is encoded once, as a batch of one, whatever t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +27,91 @@ RESERVED = {
     "output_type": "frames are always taken as arrays",
     "return_dict": "the output is read for you",
 }
+
+
+class VideoFrames(np.ndarray):
+    """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
+            from PIL import Image
+
+            return Image.fromarray(np.asarray(found))
+        return found if isinstance(found, np.generic) else np.asarray(found)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(np.asarray(self))
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = np.asarray(array)
+        return plain[()] if return_scalar else plain
+
+
+def upright(pipe_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with every photo turned as its EXIF orientation says, which viewers and
+    ``diffusers.utils.load_image`` do."""
+    from PIL import Image, ImageOps
+
+    def turned(value: Any) -> Any:
+        if isinstance(value, Image.Image):
+            return ImageOps.exif_transpose(value)
+        return [turned(v) for v in value] if isinstance(value, list) else value
+
+    return {name: turned(value) for name, value in pipe_kwargs.items()}
+
+
+def fitting_size(pipe: Any, image: Any) -> tuple[int, int] | None:
+    """Height and width of a video in the shape of its first frame, with as many pixels as the pipeline's default; None
+    where the pipeline has none.
+
+    Args:
+        pipe: a diffusers pipeline.
+        image: a PIL image.
+    """
+    parameters = inspect.signature(pipe.__call__).parameters
+    default = [getattr(parameters.get(name), "default", None) for name in ("height", "width")]
+    if not all(isinstance(v, int) for v in default):
+        return None
+    patch = getattr(getattr(getattr(pipe, "transformer", None), "config", None), "patch_size", (1, 2, 2))
+    step = getattr(pipe, "vae_scale_factor_spatial", 8) * (patch[-1] if isinstance(patch, tuple | list) else patch)
+    area, shape = default[0] * default[1], image.height / image.width  # type: ignore[operator]
+    height, width = (max(round((area * s) ** 0.5 / step), 1) * step for s in (shape, 1 / shape))
+    return height, width
+
+
+def warn_of_stretching(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> None:
+    """Warns where a first frame would be squeezed into a video of another shape."""
+    image = pipe_kwargs.get("image")
+    if not hasattr(image, "height") or not hasattr(image, "width"):
+        return
+    parameters = inspect.signature(pipe.__call__).parameters
+    height, width = (
+        pipe_kwargs.get(name) or getattr(parameters.get(name), "default", None) for name in ("height", "width")
+    )
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return
+    stretch = (image.width / image.height) / (width / height)
+    if abs(stretch - 1) <= 0.05:
+        return
+    fits = fitting_size(pipe, image)
+    warnings.warn(
+        f"the first frame is {image.width}x{image.height}, the video {width}x{height}: another aspect ratio, so the "
+        f"picture is stretched {max(stretch, 1 / stretch):.1f} times. "
+        + (
+            f"Pass height={fits[0]}, width={fits[1]}, or crop the picture"
+            if fits
+            else "Crop the picture, or pass a size"
+        ),
+        stacklevel=3,
+    )
+
+
+def offloads(pipe: Any) -> bool:
+    """Whether a pipeline moves its parts to the CPU while they rest, because memory is short."""
+    return bool(getattr(pipe, "_all_hooks", None)) or any(
+        hasattr(part, "_hf_hook") for part in (getattr(pipe, "components", None) or {}).values()
+    )
 
 
 def candidate_seed(seed: int, index: int) -> int:

@@ -94,7 +94,8 @@ def describe_pipeline(pipe: Any) -> dict[str, Any]:
     weights.
 
     The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another
-    checkpoint or adapter.
+    checkpoint or adapter. Active adapters, their strength, attention processors of another kind and tiling follow where
+    there are any.
     """
     components = getattr(pipe, "components", None) or {}
     config = getattr(pipe, "config", None)
@@ -116,7 +117,34 @@ def _describe_component(part: Any) -> str:
         if tensor.device.type != "meta" and tensor.numel():
             picked = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // 4)][:4]
             digest.update(repr(picked.float().tolist()).encode())
-    return f"{type(part).__name__} {digest.hexdigest()[:12]}"
+    return " ".join([type(part).__name__, digest.hexdigest()[:12], *_state(part)])
+
+
+def _state(part: Any) -> list[str]:
+    """What changes a component's output and is in neither its config nor its weights; empty for one as it was loaded,
+    so that folders of earlier versions are recognised.
+    """
+    if not hasattr(part, "modules"):
+        return []
+    strengths: set[str] = set()
+    processors: set[str] = set()
+    for module in part.modules():
+        scaling = getattr(module, "scaling", None)
+        if isinstance(scaling, Mapping) and hasattr(module, "active_adapters"):
+            on = [] if getattr(module, "disable_adapters", False) else module.active_adapters
+            strengths |= {f"{name}={scaling[name]:g}" for name in on if name in scaling} or {"off"}
+        processor, usual = getattr(module, "processor", None), getattr(module, "_default_processor_cls", None)
+        if processor is not None and usual is not None and type(processor) is not usual:
+            processors.add(type(processor).__name__)
+        backend = getattr(processor, "_attention_backend", None)
+        if backend is not None:
+            processors.add(f"attention {getattr(backend, 'value', backend)}")
+    flags = {name for name in ("use_tiling", "use_slicing") if getattr(part, name, False) is True}
+    return [
+        f"{kind}[{', '.join(sorted(found))}]"
+        for kind, found in (("adapters", strengths), ("processors", processors), ("flags", flags))
+        if found
+    ]
 
 
 def _config(part: Any) -> Any:

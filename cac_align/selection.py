@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import inspect
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from cac_align import candidates as draw
 from cac_align import run_folder
+from cac_align.candidates import VideoFrames
 from cac_align.readout_note import readout_note
-from cac_align.rewards.base import RewardError, check_callable, evaluate, reward_name
+from cac_align.rewards.base import RewardError, check_reward, demo_note, evaluate, make_ready, reward_name
 from cac_align.rewards.composite import CompositeReward
+from cac_align.rewards.order import RankBy, check_rank_by, objections, order
 from reward_model.video import check_fps
 
 if TYPE_CHECKING:
     import numpy as np
 
     from reward_model.schema import Verdict
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,14 +50,18 @@ class BestOfNOutput:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def frames(self) -> np.ndarray:
-        """The chosen video, (T, H, W, 3) uint8."""
-        return self.candidates[self.best]
+    def frames(self) -> VideoFrames:
+        """The chosen video, an array (T, H, W, 3) uint8. A single frame of it, ``out.frames[k]``, is a PIL image, so
+        that ``diffusers.utils.export_to_video(out.frames, ...)`` writes what is there: it multiplies arrays by 255.
+        ``out.candidates[out.best]`` is the plain array.
+        """
+        return self.candidates[self.best].view(VideoFrames)
 
     @property
     def ranking(self) -> list[int]:
-        """Candidates from best to worst; ties in drawing order, those without a score last."""
-        return sorted(range(len(self.scores)), key=lambda k: (self.scores[k] is None, -(self.scores[k] or 0.0), k))
+        """Candidates from best to worst, by :func:`cac_align.rewards.order.order`; ties in drawing order, those without
+        a score last."""
+        return order(self.scores, objections(self.verdicts), self.settings.get("rank_by", "verdict"))
 
     def __repr__(self) -> str:
         return f"BestOfNOutput(prompt={self.prompt!r}, best={self.best}, scores={self.scores})"
@@ -82,11 +95,37 @@ class BestOfNOutput:
 
 
 @overload
-def best_of_n(pipe: Any, prompt: str, *, reward: Any, **options: Any) -> BestOfNOutput: ...
+def best_of_n(
+    pipe: Any,
+    prompt: str,
+    *,
+    reward: Any,
+    n: int = 5,
+    seed: int = 0,
+    fps: float = 16,
+    batch_size: int = 1,
+    output_dir: str | Path | None = None,
+    rank_by: RankBy = "verdict",
+    progress_bar: bool = True,
+    **pipe_kwargs: Any,
+) -> BestOfNOutput: ...
 
 
 @overload
-def best_of_n(pipe: Any, prompt: Sequence[str], *, reward: Any, **options: Any) -> list[BestOfNOutput]: ...
+def best_of_n(
+    pipe: Any,
+    prompt: Sequence[str],
+    *,
+    reward: Any,
+    n: int = 5,
+    seed: int = 0,
+    fps: float = 16,
+    batch_size: int = 1,
+    output_dir: str | Path | None = None,
+    rank_by: RankBy = "verdict",
+    progress_bar: bool = True,
+    **pipe_kwargs: Any,
+) -> list[BestOfNOutput]: ...
 
 
 def best_of_n(
@@ -99,6 +138,7 @@ def best_of_n(
     fps: float = 16,
     batch_size: int = 1,
     output_dir: str | Path | None = None,
+    rank_by: RankBy = "verdict",
     progress_bar: bool = True,
     **pipe_kwargs: Any,
 ) -> BestOfNOutput | list[BestOfNOutput]:
@@ -109,6 +149,11 @@ def best_of_n(
     100,000 values for LTX) on ``batch_size``. Its noise comes from a CPU generator seeded with
     ``out.seeds[k]``; several prompts share these seeds. The reward sees exactly the frames that are kept: uint8, in
     memory, before any video codec.
+
+    What cannot work is found before anything is drawn, and the reward is loaded then, too (a pipeline that offloads to
+    the CPU has the GPU to itself while it draws: the reward loads afterwards). Candidates that were drawn are never
+    lost: where something fails later, they are kept in ``output_dir`` or in a folder that the log and a note of the
+    error name, and the same call with ``output_dir=`` that folder goes on with them.
 
     Args:
         pipe: a diffusers pipeline whose output has ``frames``: text to video, or image to video with ``image=...``
@@ -121,14 +166,16 @@ def best_of_n(
         batch_size: candidates per pipeline call.
         output_dir: where finished candidates are kept, so that an interrupted run goes on there, and where the result
             is saved at the end. Several prompts get subfolders ``prompt-00``, ``prompt-01``, ...
+        rank_by: ``"verdict"``: a video that a judge calls abnormal never beats one it does not object to, then the
+            score decides; ``"score"``: the score alone. The same where the reward gives no verdicts.
         progress_bar: show a bar with one tick per candidate.
-        **pipe_kwargs: passed on to the pipeline unchanged.
+        **pipe_kwargs: passed on to the pipeline; a photo that is stored on its side is turned upright.
 
     Returns:
         A :class:`BestOfNOutput`, or a list of them for several prompts. Of equal scores the first candidate wins.
 
     Raises:
-        ValueError: an argument is out of range, or the pipeline returns no frames.
+        ValueError: an argument is out of range or unknown to the pipeline, or the pipeline returns no frames.
         RewardError: the reward broke its contract, or could judge no candidate at all; the reasons are listed.
         ResumeError: ``output_dir`` holds candidates made with other settings.
 
@@ -136,30 +183,38 @@ def best_of_n(
         >>> out = best_of_n(pipe, "a dog catches a ball", reward=CaCReward(), n=5, num_frames=81)      # doctest: +SKIP
         >>> out.best, out.scores, out.frames.shape                                                     # doctest: +SKIP
     """
-    if not callable(pipe):
-        raise ValueError(f"pipe must be a diffusers pipeline, got {type(pipe).__name__}")
-    prompts = _check(prompt, n, seed, batch_size, pipe_kwargs)
+    prompts = _check(pipe, prompt, n, seed, batch_size, pipe_kwargs)
+    check_rank_by(rank_by)
     rate = check_fps(fps)
     reward = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
-    check_callable(reward)
+    check_reward(reward)
+    pipe_kwargs = draw.upright(pipe_kwargs)
+    draw.warn_of_stretching(pipe, pipe_kwargs)
     folders: list[Path | None] = [None] * len(prompts)
     if output_dir is not None:
         several = not isinstance(prompt, str)
         folders = [Path(output_dir) / f"prompt-{k:02d}" if several else Path(output_dir) for k in range(len(prompts))]
+    if not draw.offloads(pipe):
+        make_ready(reward)
     outputs = []
+    origin = {"pipeline": run_folder.describe_pipeline(pipe), "arguments": run_folder.plain(pipe_kwargs)}
+    settings = {**origin, "seed": seed}
     with _bar(n * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
-        origin = {"pipeline": run_folder.describe_pipeline(pipe), "arguments": run_folder.plain(pipe_kwargs)}
-        run = _Run(pipe, reward, n, batch_size, rate, pipe_kwargs, {**origin, "seed": seed}, bar)
-        for text, folder in zip(prompts, folders, strict=True):
-            videos, seeds = run.draw(text, folder)
-            outputs.append(run.choose(text, videos, seeds))
-            if folder is not None:
-                outputs[-1].save(folder)
+        run = _Run(pipe, reward, n, batch_size, rate, pipe_kwargs, settings, bar, rank_by)
+        with run.kept(isinstance(prompt, str)):
+            for text, folder in zip(prompts, folders, strict=True):
+                videos, seeds = run.draw(text, folder)
+                outputs.append(run.choose(text, videos, seeds))
+                if folder is not None:
+                    outputs[-1].save(folder)
     return outputs[0] if isinstance(prompt, str) else outputs
 
 
-def _check(prompt: Any, n: Any, seed: Any, batch_size: Any, pipe_kwargs: Mapping[str, Any]) -> list[str]:
+def _check(pipe: Any, prompt: Any, n: Any, seed: Any, batch_size: Any, pipe_kwargs: Mapping[str, Any]) -> list[str]:
     """The prompts as a list, after every argument has been looked at."""
+    if not callable(pipe):
+        hint = f"; load it: DiffusionPipeline.from_pretrained({pipe!r})" if isinstance(pipe, str) else ""
+        raise ValueError(f"pipe must be a diffusers pipeline, got {type(pipe).__name__}{hint}")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else [prompt]
     if not prompts:
         raise ValueError("prompt is an empty list; pass one text or a list of at least one")
@@ -172,7 +227,26 @@ def _check(prompt: Any, n: Any, seed: Any, batch_size: Any, pipe_kwargs: Mapping
     for name in pipe_kwargs:
         if name in draw.RESERVED:
             raise ValueError(f"{name}= cannot be passed to best_of_n: {draw.RESERVED[name]}")
+    _check_known(pipe, pipe_kwargs)
     return prompts
+
+
+def _check_known(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> None:
+    """Raises ValueError for an argument that neither best_of_n nor the pipeline knows."""
+    try:
+        parameters = inspect.signature(pipe.__call__).parameters
+    except (TypeError, ValueError):
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    own = [name for name in inspect.signature(best_of_n).parameters if name != "pipe_kwargs"]
+    for name in pipe_kwargs:
+        if name not in parameters:
+            near = get_close_matches(name, [*own, *parameters], 1)
+            raise ValueError(
+                f"{name}={pipe_kwargs[name]!r}: best_of_n hands what it does not know on to the pipeline, and "
+                f"{type(pipe).__name__} takes no {name!r}{f'; did you mean {near[0]}?' if near else ''}"
+            )
 
 
 @contextlib.contextmanager
@@ -195,6 +269,42 @@ class _Run:
     pipe_kwargs: dict[str, Any]
     settings: Mapping[str, Any]
     bar: Any
+    rank_by: str
+    #: What was drawn for each prompt and is in no folder yet.
+    loose: list[tuple[str, dict[int, np.ndarray]]] = field(default_factory=list)
+
+    def made_by(self, prompt: str) -> list[dict[str, Any]]:
+        """The settings of every candidate of a prompt."""
+        origin = {**self.settings, "prompt": prompt}
+        seeds = [draw.candidate_seed(self.settings["seed"], k) for k in range(self.n)]
+        return [{**origin, "candidate": k, "candidate_seed": s} for k, s in enumerate(seeds)]
+
+    @contextlib.contextmanager
+    def kept(self, single: bool) -> Iterator[None]:
+        """Whatever ends the run early, candidates that lie in no folder are written to one: the log and a note of the
+        error name it, the error's ``candidates`` is its path.
+        """
+        try:
+            yield
+        except BaseException as error:
+            count = sum(len(videos) for _, videos in self.loose)
+            if count:
+                folder = self._rescue(single)
+                said = (
+                    f"the {count} videos drawn so far are kept: the same call with output_dir={str(folder)!r} goes on"
+                )
+                logger.warning("%s: %s", type(error).__name__, said)
+                error.add_note(said)
+                error.candidates = folder  # type: ignore[attr-defined]
+            raise
+
+    def _rescue(self, single: bool) -> Path:
+        root = Path(tempfile.mkdtemp(prefix="best-of-n-"))
+        for number, (prompt, videos) in enumerate(self.loose):
+            folder, made_by = root if single else root / f"prompt-{number:02d}", self.made_by(prompt)
+            for k, video in videos.items():
+                run_folder.store(folder, k, video, made_by[k])
+        return root
 
     def draw(self, prompt: str, folder: Path | None) -> tuple[list[np.ndarray], list[int]]:
         """The candidates of one prompt and their seeds: those the folder holds already, and the rest drawn in batches.
@@ -202,9 +312,10 @@ class _Run:
         Each batch is stored as soon as it is drawn.
         """
         seeds = [draw.candidate_seed(self.settings["seed"], k) for k in range(self.n)]
-        origin = {**self.settings, "prompt": prompt}
-        made_by = [{**origin, "candidate": k, "candidate_seed": s} for k, s in enumerate(seeds)]
+        made_by = self.made_by(prompt)
         videos: dict[int, np.ndarray] = {}
+        if folder is None:
+            self.loose.append((prompt, videos))
         for k in range(self.n):
             stored = run_folder.load(folder, k, made_by[k]) if folder is not None else None
             if stored is not None:
@@ -226,22 +337,23 @@ class _Run:
         self.bar.set_postfix_str("judging")
         answer = evaluate(self.reward, videos, [prompt] * len(videos), fps=self.fps)
         name = reward_name(self.reward)
-        known = {k: score for k, score in enumerate(answer.scores) if score is not None}
-        if not known:
+        if all(score is None for score in answer.scores):
             listed = "; ".join(f"candidate {k}: {reason}" for k, reason in enumerate(answer.reasons))
             raise RewardError(f"reward {name!r} could judge none of the {len(videos)} candidates: {listed}")
         self.bar.set_postfix_str("")
+        settings = {**self.settings, "n": self.n, "batch_size": self.batch_size, "reward": name}
+        note = demo_note(self.reward)
         return BestOfNOutput(
             prompt=prompt,
             candidates=videos,
             scores=answer.scores,
-            best=max(known, key=lambda k: (known[k], -k)),
+            best=order(answer.scores, objections(answer.verdicts), self.rank_by)[0],
             seeds=seeds,
             verdicts=answer.verdicts,
             reasons=answer.reasons,
             fps=self.fps,
             parts=answer.parts,
-            settings={**self.settings, "n": self.n, "batch_size": self.batch_size, "reward": name, **_versions()},
+            settings={**settings, "rank_by": self.rank_by, **({"note": note} if note else {}), **_versions()},
         )
 
 

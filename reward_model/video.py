@@ -21,6 +21,10 @@ class VideoError(ValueError):
     """The video cannot be read, or its frames or its fps make no sense. The message names the value and the remedy."""
 
 
+class VideoFormError(VideoError):
+    """What was passed is not of a form that :func:`load_video` reads: a mistake of the caller, not of the video."""
+
+
 class Video:
     """Frames and their rate in frames per second.
 
@@ -109,21 +113,21 @@ def to_frames(video: Any) -> np.ndarray:
     elif hasattr(video, "__array__"):
         array = np.asarray(video)
     else:
-        raise VideoError(
+        raise VideoFormError(
             f"cannot read a video from {type(video).__name__}; "
             "pass a path, a list of images, a numpy array or a torch tensor"
         )
     if array.ndim == 5 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
-        raise VideoError(
+        raise VideoFormError(
             f"frames have shape {array.shape}; expected (T, H, W, C) with C of 1, 3 or 4 "
             "(torch: (T, C, H, W) or (1, C, T, H, W))"
         )
     if array.shape[0] < 2:
         raise VideoError(f"the video has {array.shape[0]} frame(s); at least 2 are needed to judge motion")
     if 0 in array.shape:
-        raise VideoError(f"frames have an empty axis: shape {array.shape}")
+        raise VideoFormError(f"frames have an empty axis: shape {array.shape}")
     array = _to_uint8(array)
     array = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
     return np.ascontiguousarray(array)
@@ -137,7 +141,7 @@ def _from_torch(tensor: Any) -> np.ndarray:
     elif array.ndim == 5 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 4 or array.shape[1] not in (1, 3, 4):
-        raise VideoError(
+        raise VideoFormError(
             f"torch video has shape {tuple(tensor.shape)}; expected (T, C, H, W) or (1, C, T, H, W) with C of 1, 3 or 4"
         )
     return array.transpose(0, 2, 3, 1)
@@ -158,7 +162,7 @@ def _from_list(items: Sequence[Any]) -> np.ndarray:
         arrays = [np.asarray(i.convert("RGB")) if hasattr(i, "convert") else np.asarray(i) for i in items]
         shapes = {a.shape for a in arrays}
     if len(shapes) > 1 or arrays[0].ndim != 3:
-        raise VideoError(f"the frames of one video must share one (H, W, C) shape, got {sorted(map(str, shapes))}")
+        raise VideoFormError(f"the frames of one video must share one (H, W, C) shape, got {sorted(map(str, shapes))}")
     return np.stack(arrays)
 
 
@@ -166,14 +170,14 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
-        raise VideoError(f"frames have dtype {array.dtype}; expected uint8 (0-255) or float (0-1)")
+        raise VideoFormError(f"frames have dtype {array.dtype}; expected uint8 (0-255) or float (0-1)")
     low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise VideoError(
             "frames hold NaN or infinite values: the sampler diverged, or half precision overflowed in the VAE"
         )
     if low < -0.01 or high > 1.01:
-        raise VideoError(
+        raise VideoFormError(
             f"float frames span [{low:.3g}, {high:.3g}]; expected [0, 1]. Rescale them, or convert to uint8"
         )
     return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.rewards.base import Evaluation, RewardError
-from cac_align.rewards.source import check_on_error, check_several
+from cac_align.rewards.inputs import log_unjudged
+from cac_align.rewards.source import check_on_error
 
 if TYPE_CHECKING:
     from cac_align.metrics.native import Clip, Measure
     from cac_align.metrics.package import VBenchPackage
+
+logger = logging.getLogger(__name__)
 
 
 class VBenchMetric:
@@ -59,6 +63,11 @@ class VBenchMetric:
         python: str | os.PathLike[str] | None = None,
         on_error: Literal["none", "raise"] = "none",
     ) -> None:
+        if not isinstance(dimension, str):
+            raise ValueError(
+                f"dimension={dimension!r} must be one name; several are one VBenchMetric each, together in a "
+                "MetricSuite or a CompositeReward"
+            )
         self.dimension = check_dimension(dimension, backend)
         check_on_error(on_error)
         if batch_size < 1:
@@ -101,6 +110,14 @@ class VBenchMetric:
         else:
             self._open()
 
+    def check_ready(self) -> None:
+        """The same as :meth:`load`, whose networks are small: a missing weight file is found before a video is drawn.
+
+        Raises:
+            WeightsError, ImportError, ValueError: as of :meth:`load`.
+        """
+        self.load()
+
     def describe(self) -> dict[str, Any]:
         """What a score depends on besides the video, for provenance and for resuming: dimension, backend, digests of
         the weights.
@@ -134,7 +151,9 @@ class VBenchMetric:
         **kwargs: Any,
     ) -> list[float | None]:
         """The score of each video; None where it could not be scored. Arguments as in :meth:`evaluate`."""
-        return self.evaluate(videos, prompts, fps=fps).scores
+        found = self.evaluate(videos, prompts, fps=fps)
+        log_unjudged(logger, self.name, found.reasons)
+        return found.scores
 
     def evaluate(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
@@ -153,7 +172,6 @@ class VBenchMetric:
         """
         from cac_align.metrics.suite import MetricSuite
 
-        check_several(videos)
         found = MetricSuite({self.name: self}).evaluate(videos, prompts, fps=fps)
         scores, reasons = [f.scores[self.name] for f in found], [f.reasons.get(self.name) for f in found]
         failed = [f"video {k}: {reason}" for k, reason in enumerate(reasons) if reason]

@@ -12,7 +12,7 @@ from cac_align.metrics.metric import VBenchMetric
 from cac_align.metrics.native import Clip
 from cac_align.metrics.weights import WeightsError
 from cac_align.rewards.base import check_callable, evaluate
-from cac_align.rewards.source import check_several
+from cac_align.rewards.inputs import check_inputs
 from reward_model.video import Video, VideoError, load_video
 
 
@@ -116,11 +116,7 @@ class MetricSuite:
         Raises:
             WeightsError: a weight file is missing or broken.
         """
-        check_several(videos)
-        one = prompts is None or isinstance(prompts, str)
-        texts: list[str | None] = [prompts] * len(videos) if one else list(prompts or ())  # type: ignore[list-item]
-        if len(texts) != len(videos):
-            raise ValueError(f"{len(texts)} prompts for {len(videos)} videos; give one for all, or one each")
+        videos, texts, _ = check_inputs(videos, prompts, fps)
         names = list(self.metrics) if only is None else list(only)
         by_package = [n for n in names if getattr(self.metrics[n], "backend", None) == "package"]
         here = [n for n in names if n not in by_package]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,12 +73,61 @@ def reward_name(reward: Any) -> str:
 
 
 def check_callable(reward: Any) -> None:
-    """Raises RewardError unless ``reward`` can be called."""
+    """Raises RewardError unless ``reward`` can be called as a reward is."""
+    if isinstance(reward, type):
+        raise RewardError(f"{reward.__name__} is a class; pass an instance: {reward.__name__}(...)")
+    if isinstance(reward, str):
+        short = {"cac": "CaCReward", "unified": "UnifiedReward"}.get(reward.lower())
+        raise RewardError(
+            f"a reward must be callable as reward(videos, prompts, fps=...), got str; pass "
+            f"{f'{short}()' if short else f'the reward itself, not its name {reward!r}'}"
+        )
     if not callable(reward):
         raise RewardError(
             f"a reward must be callable as reward(videos, prompts, fps=...), got {type(reward).__name__}; "
             "several rewards go in a list"
         )
+    if hasattr(reward, "evaluate") or hasattr(reward, "judge_batch"):
+        return
+    try:
+        signature = inspect.signature(reward)
+    except (ValueError, TypeError):
+        return  # built in: found out when it is called
+    try:
+        signature.bind([], [], fps=16.0)
+    except TypeError as error:
+        raise RewardError(
+            f"reward {reward_name(reward)!r} cannot be called as reward(videos, prompts, fps=...): {error}; give it "
+            "the parameters (videos, prompts=None, *, fps, **kwargs)"
+        ) from None
+
+
+def check_reward(reward: Any) -> None:
+    """Looks for what would keep a reward from working, without loading a model.
+
+    A reward may have a method ``check_ready()`` that raises where it is certain to fail.
+
+    Raises:
+        RewardError: it cannot be called as a reward is.
+        ValueError, BackendError: what its own check found.
+    """
+    check_callable(reward)
+    check = getattr(reward, "check_ready", None)
+    if callable(check):
+        check()
+
+
+def make_ready(reward: Any) -> None:
+    """Lets a reward load what it needs, where it has a method ``make_ready()`` for that."""
+    load = getattr(reward, "make_ready", None)
+    if callable(load):
+        load()
+
+
+def demo_note(reward: Any) -> str | None:
+    """What a report must say of a reward that is for demonstration only; None for others."""
+    note = getattr(reward, "demo_note", None)
+    return note if isinstance(note, str) else None
 
 
 def check_scores(answer: Any, num_videos: int, name: str) -> list[float | None]:

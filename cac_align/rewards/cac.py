@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
+import re
 import threading
+import warnings
 from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Never
 
 from cac_align.rewards.base import RewardError
+from cac_align.rewards.hub import push_judge, save_judge
+from cac_align.rewards.inputs import check_inputs, log_unjudged
 from cac_align.rewards.source import (
     BackendSource,
     announce_demo,
     check_backend,
     check_on_error,
-    check_several,
     hidden,
+    local_options,
+    outside,
     shipped_folder,
 )
 
 if TYPE_CHECKING:
+    from reward_model.backends.base import Backend
+    from reward_model.config import JudgeConfig
     from reward_model.judge import TwoTurnJudge
     from reward_model.schema import Verdict
     from reward_model.secret import Secret
+
+logger = logging.getLogger(__name__)
 
 MODEL_VARIABLE = "CAC_REWARD_MODEL"
 
@@ -34,22 +47,40 @@ class CaCReward:
     The model loads when it is first needed. A pickled copy carries the settings but no weights, and loads them again
     where it arrives; a key given as ``api_key`` is not pickled either, the copy reads ``$OPENAI_API_KEY``.
 
+    A caller's mistake (an absent file, an array of another form) raises. A video that cannot be judged is None in the
+    list of scores, and the reason is logged; :meth:`judge` and :meth:`judge_batch` hand the reason back instead.
+
     Args:
         model: folder or hub id of a Qwen3-VL checkpoint, the name a server serves it under, or for ``replay`` a
             recording. None takes ``$CAC_REWARD_MODEL``, else the embedded mini judge, which knows the procedural world
             only.
         backend: ``"local"`` (transformers), ``"openai"`` (any compatible server), ``"replay"``, or a backend object.
         base_url, api_key: of the server.
-        revision, device, dtype: of the local model.
-        readout: how the probability is read: ``"direct"`` before the reasoning, ``"paper"`` after it (equation 7 as
-            printed, which saturates), ``"log_odds"`` with a temperature. See :mod:`reward_model.readout`.
+        revision, device, dtype: of the local model. ``dtype`` is a torch dtype or a name such as ``"bf16"``;
+            ``torch_dtype`` is another name for it.
+        device_map, quantization_config, attn_implementation: of the local model, handed to ``from_pretrained``.
+        readout: how the probability is read: ``"paper"`` after the reasoning (equation 7 as printed, which saturates),
+            ``"direct"`` before it, ``"log_odds"`` before it with a temperature. None takes the best that the checkpoint
+            was trained for (``readouts`` in its ``judge.json``). See :mod:`reward_model.readout`.
         reasoning: write the chain of thought. False is faster and gives a verdict without window or boxes.
         scan_fps, zoom_fps: frames per second shown in turn one and two; None: as the checkpoint was trained, else 4 and
             8.
         batch_size: videos judged at once.
         on_error: ``"none"`` scores a video that cannot be judged None, ``"raise"`` raises.
         backend_options: more for the backend, such as ``{"deadline_s": 60}``.
-        **judge_options: any other field of :class:`reward_model.config.JudgeConfig`.
+        prompts: the wording of the questions.
+        num_turns: 1 stops after the scan.
+        max_scan_frames, min_zoom_frames, max_zoom_frames: how many frames the turns are shown; longer ones are thinned.
+        frame_size: side of the square every frame is resized to.
+        max_scan_tokens, max_zoom_tokens: longest answers.
+        window_margin, crop, context: what turn two is shown, see :class:`reward_model.config.JudgeConfig`.
+        aggregate: ``"final"`` is the last turn's probability, ``"joint"`` the product of both turns' doubts.
+        log_odds_temperature: of the readout of that name.
+        temperature, seed: of drawn answers; 0 is greedy.
+        all_readouts: keep the other readouts in the verdict as well.
+        readouts: what a served checkpoint was trained for, the best first; a local one says so itself.
+
+        All from ``prompts`` on: None is as the checkpoint was trained.
 
     Raises:
         ValueError: an unknown backend, readout or option, or no model at hand.
@@ -65,49 +96,119 @@ class CaCReward:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        backend: Literal["local", "openai", "replay"] | Any = "local",
+        backend: Literal["local", "openai", "replay"] | Backend = "local",
         base_url: str | None = None,
         api_key: str | Secret | None = None,
         revision: str | None = None,
-        device: str | None = None,
+        device: str | int | None = None,
         dtype: Any = None,
-        readout: Literal["direct", "paper", "log_odds"] = "direct",
+        torch_dtype: Any = None,
+        device_map: Any = None,
+        quantization_config: Any = None,
+        attn_implementation: str | None = None,
+        readout: Literal["paper", "direct", "log_odds"] | None = None,
         reasoning: bool | None = None,
         scan_fps: float | None = None,
         zoom_fps: float | None = None,
         batch_size: int | None = None,
         on_error: Literal["none", "raise"] = "none",
         backend_options: dict[str, Any] | None = None,
-        **judge_options: Any,
+        prompts: Literal["paper", "compact"] | None = None,
+        num_turns: Literal[1, 2] | None = None,
+        max_scan_frames: int | None = None,
+        min_zoom_frames: int | None = None,
+        max_zoom_frames: int | None = None,
+        frame_size: int | None = None,
+        max_scan_tokens: int | None = None,
+        max_zoom_tokens: int | None = None,
+        window_margin: Literal["half", "none"] | None = None,
+        crop: Literal["hull", "per_window"] | None = None,
+        context: Literal["fresh", "chat", "clip_only"] | None = None,
+        aggregate: Literal["final", "joint"] | None = None,
+        log_odds_temperature: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        all_readouts: bool | None = None,
+        readouts: Sequence[str] | None = None,
+        **others: Never,
     ) -> None:
         api_key = hidden(api_key)
         check_backend(backend, base_url, api_key)
         check_on_error(on_error)
+        self._judge_options: dict[str, Any] = {
+            "readout": readout,
+            "reasoning": reasoning,
+            "scan_fps": scan_fps,
+            "zoom_fps": zoom_fps,
+            "batch_size": batch_size,
+            "prompts": prompts,
+            "num_turns": num_turns,
+            "max_scan_frames": max_scan_frames,
+            "min_zoom_frames": min_zoom_frames,
+            "max_zoom_frames": max_zoom_frames,
+            "frame_size": frame_size,
+            "max_scan_tokens": max_scan_tokens,
+            "max_zoom_tokens": max_zoom_tokens,
+            "window_margin": window_margin,
+            "crop": crop,
+            "context": context,
+            "aggregate": aggregate,
+            "log_odds_temperature": log_odds_temperature,
+            "temperature": temperature,
+            "seed": seed,
+            "all_readouts": all_readouts,
+            "readouts": None if readouts is None else tuple(readouts),
+            **others,
+        }
+        _check_options(self._judge_options)
         self.backend, self.on_error = backend, on_error
         self.model = (
             None if not isinstance(backend, str) else str(model) if model is not None else _default_model(backend)
         )
+        _check_kind(self.model)
         self._source = BackendSource(
             self.model,
             backend,
             base_url=base_url,
             api_key=api_key,
             revision=revision,
-            device=device,
-            dtype=dtype,
-            options=backend_options,
+            device=device,  # type: ignore[arg-type]
+            options=local_options(
+                backend,
+                dtype,
+                torch_dtype,
+                backend_options,
+                device_map=device_map,
+                quantization_config=quantization_config,
+                attn_implementation=attn_implementation,
+            ),
         )
-        chosen = {
-            "readout": readout,
-            "reasoning": reasoning,
-            "scan_fps": scan_fps,
-            "zoom_fps": zoom_fps,
-            "batch_size": batch_size,
-        }
-        self._judge_options = {**chosen, **judge_options}
-        _check_options(self._judge_options)
         self._judge: TwoTurnJudge | None = None
         self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> CaCReward:
+        """The same as ``CaCReward(model, ...)``, by the name that models of transformers and diffusers have."""
+        return cls(model, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes the local judge as a folder that ``CaCReward(folder)`` loads: weights, processor, ``judge.json`` with
+        the settings of this reward, and the model card where the checkpoint has one.
+
+        Raises:
+            ValueError: the judge does not run in this process.
+        """
+        return save_judge(self.judge_model, Path(folder), self.model)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Uploads what :meth:`save_pretrained` writes, and returns the address of the repository.
+
+        Args:
+            repo_id: ``owner/name``; made if there is none.
+            private: of a new repository.
+            token: of the hub; None: that of ``hf auth login``.
+        """
+        return push_judge(self.judge_model, repo_id, self.model, private=private, token=token)
 
     @property
     def name(self) -> str:
@@ -130,8 +231,51 @@ class CaCReward:
             assert self.model is not None
             _announce_mini(self.model)
         backend = self._source.open()
-        config = getattr(backend, "config", None)
-        return TwoTurnJudge(backend, config if isinstance(config, JudgeConfig) else None, **self._judge_options)
+        found = getattr(backend, "config", None)
+        config = found if isinstance(found, JudgeConfig) else JudgeConfig()
+        chosen = {**self._judge_options, "readout": self._readout(config)}
+        if self._judge_options["readout"] is not None and isinstance(found, JudgeConfig):
+            _announce_untrained(self.name, chosen["readout"], config.override(readouts=chosen["readouts"]).readouts)
+        return TwoTurnJudge(backend, config, **chosen)
+
+    def _readout(self, config: JudgeConfig) -> str:
+        """The readout asked for, else the first that the checkpoint was trained for and that can be read."""
+        asked = self._judge_options["readout"]
+        if asked is not None:
+            return str(asked)
+        trained = self._judge_options["readouts"] or config.readouts
+        reasoning = self._judge_options["reasoning"]
+        thinks = config.reasoning if reasoning is None else reasoning
+        return next((r for r in trained if thinks or r != "paper"), "paper" if thinks else "direct")
+
+    def check_ready(self) -> None:
+        """Looks for what would keep the judge from loading, without loading it.
+
+        Raises:
+            BackendError: there is no such model, or it is no judge.
+            ValueError: its settings, the device or the precision make no sense.
+        """
+        if self._judge is not None:
+            return
+        self._source.check()
+        if self.backend == "local" and self.model is not None and Path(self.model).expanduser().is_dir():
+            from reward_model.config import load_judge_config
+
+            config = load_judge_config(Path(self.model).expanduser())
+            config.override(**{**self._judge_options, "readout": self._readout(config)})
+
+    def make_ready(self) -> None:
+        """Loads the judge."""
+        _ = self.judge_model
+
+    @property
+    def demo_note(self) -> str | None:
+        """What a report must say where the judge is the embedded mini; None for others."""
+        folder = mini_judge_folder()
+        known = self._judge.config.demo_scale if self._judge is not None else False
+        if known or (folder is not None and self.model and Path(self.model).resolve() == folder.resolve()):
+            return f"{self.name} is a demonstration: {_KNOWS}"
+        return None
 
     def __call__(
         self,
@@ -143,10 +287,14 @@ class CaCReward:
     ) -> list[float | None]:
         """The reward in [0, 1] of each video; None where it could not be judged. Arguments as in
         :meth:`judge_batch`."""
-        return [v.score for v in self.judge_batch(videos, prompts, fps=fps)]
+        verdicts = self.judge_batch(videos, prompts, fps=fps)
+        log_unjudged(logger, self.name, [v.error or "no reason given" if v.score is None else None for v in verdicts])
+        return [v.score for v in verdicts]
 
     def judge(self, video: Any, prompt: str | None = None, *, fps: float | None = None) -> Verdict:
         """The verdict on one video, with window, boxes, both turns' text, probabilities and provenance."""
+        if isinstance(video, list | tuple) and video and isinstance(video[0], str | os.PathLike):
+            raise ValueError(f".judge takes one video, got a list of {len(video)} paths; use .judge_batch for several")
         return self.judge_batch([video], None if prompt is None else [prompt], fps=fps)[0]
 
     def judge_batch(
@@ -161,10 +309,11 @@ class CaCReward:
             fps: frames per second. Files bring their own.
 
         Raises:
-            ValueError: ``videos`` is a single video, numbers do not match, or fps is needed and absent.
+            ValueError: ``videos`` is a single video, a file is absent or an array of no known form, numbers do not
+                match, or fps is needed and absent. Said before the model loads.
         """
-        check_several(videos, ", or use .judge(video)")
-        verdicts = self.judge_model.judge(videos, prompts, fps=fps)
+        items, texts, rates = check_inputs(videos, prompts, fps, remedy=", or use .judge(video)")
+        verdicts = self.judge_model.judge(items, texts, fps=rates)  # type: ignore[arg-type]
         failed = [f"video {k}: {v.error}" for k, v in enumerate(verdicts) if v.score is None]
         if failed and self.on_error == "raise":
             raise RewardError("could not judge " + "; ".join(failed))
@@ -178,7 +327,11 @@ class CaCReward:
 
     def __repr__(self) -> str:
         backend = getattr(self.backend, "name", self.backend)
-        return f"CaCReward({self.model!r}, backend={backend!r}, readout={self._judge_options['readout']!r})"
+        chosen = {k: v for k, v in self._judge_options.items() if v is not None}
+        if self._judge is not None:
+            chosen = {"readout": self._judge.config.readout, **chosen}
+        listed = "".join(f", {name}={value!r}" for name, value in chosen.items())
+        return f"CaCReward({self.model!r}, backend={backend!r}{listed})"
 
 
 def mini_judge_folder() -> Path | None:
@@ -190,7 +343,23 @@ def _check_options(options: dict[str, Any]) -> None:
     """Refuses an unknown or impossible setting now, before a model is loaded for it."""
     from reward_model.config import JudgeConfig
 
+    known = {f.name for f in fields(JudgeConfig)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        names = sorted({*inspect.signature(CaCReward).parameters, *known} - {"others"})
+        near = get_close_matches(unknown[0], names, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"CaCReward knows no {', '.join(unknown)}{hint}; it knows {', '.join(names)}")
     JudgeConfig().override(**options)
+
+
+def _check_kind(model: str | None) -> None:
+    """Raises ValueError for a checkpoint that by its name was trained for something else."""
+    if model is not None and re.search(r"unified-?reward", Path(model).name.lower()):
+        raise ValueError(
+            f"{model!r} is a UnifiedReward checkpoint: it rates videos and was never taught to give a verdict. Use "
+            "UnifiedReward(...), or pass a Qwen3-VL checkpoint or a CaC judge"
+        )
 
 
 def _default_model(backend: str) -> str:
@@ -208,12 +377,26 @@ def _default_model(backend: str) -> str:
     return str(folder)
 
 
+_KNOWS = (
+    "it knows the procedural world of reward_model.world and nothing of real footage. For real videos pass a Qwen3-VL "
+    'checkpoint, such as CaCReward("Qwen/Qwen3-VL-8B-Instruct"), or a judge you trained (docs/train_a_judge.md)'
+)
+
+
 @cache
 def _announce_mini(model: str) -> None:
     """Warns once per process that the embedded judge is no judge of real footage."""
-    announce_demo(
-        model,
-        mini_judge_folder(),
-        "it knows the procedural world of reward_model.world and nothing of real footage. "
-        'For real videos pass a trained checkpoint: CaCReward("my-org/cac-8b")',
+    announce_demo(model, mini_judge_folder(), _KNOWS)
+
+
+@cache
+def _announce_untrained(name: str, readout: str, trained: tuple[str, ...]) -> None:
+    """Warns once where a verdict is read from a place that the checkpoint was never trained to give it at."""
+    before = {"direct", "log_odds"}  # two scales of one place
+    if readout in trained or (readout in before and before & set(trained)):
+        return
+    warnings.warn(
+        f"readout={readout!r} was never trained into {name}: it was trained to give its verdict for "
+        f"{', '.join(map(repr, trained))}, so the score may contradict the verdict. Leave readout out to take the best",
+        stacklevel=outside(),
     )

@@ -8,7 +8,17 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from cac_align.rewards.base import Evaluation, RewardError, check_callable, evaluate, reward_name
+from cac_align.rewards.base import (
+    Evaluation,
+    RewardError,
+    check_callable,
+    check_reward,
+    demo_note,
+    evaluate,
+    make_ready,
+    reward_name,
+)
+from cac_align.rewards.inputs import read_files
 from cac_align.rewards.normalise import group_zscores, mean_of_parts, normal_cdf, per_reward_scores
 
 if TYPE_CHECKING:
@@ -83,12 +93,39 @@ class CompositeReward:
         self.normalise, self.on_failure = normalise, on_failure
         self.name = _title(self.names, self.weights, normalise)
 
+    def check_ready(self) -> None:
+        """Looks for what would keep a member from working, without loading models."""
+        for name, reward in zip(self.names, self.rewards, strict=True):
+            try:
+                check_reward(reward)
+            except RewardError:
+                raise
+            except ValueError as error:
+                raise type(error)(f"reward {name!r}: {error}") from error
+
+    def make_ready(self) -> None:
+        """Lets every member load what it needs."""
+        for reward in self.rewards:
+            make_ready(reward)
+
+    @property
+    def demo_note(self) -> str | None:
+        """What the members' reports must say; None where there is nothing."""
+        notes = [note for reward in self.rewards if (note := demo_note(reward))]
+        return "; ".join(notes) or None
+
+    def __repr__(self) -> str:
+        listed = ", ".join(
+            f"{n!r}: {w:g} x {r!r}" for n, w, r in zip(self.names, self.weights, self.rewards, strict=True)
+        )
+        return f"CompositeReward({{{listed}}}, normalise={self.normalise!r}, on_failure={self.on_failure!r})"
+
     def __call__(
         self,
         videos: Sequence[np.ndarray],
         prompts: Sequence[str] | str | None = None,
         *,
-        fps: float,
+        fps: float | None = None,
         groups: Sequence[Hashable] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
@@ -100,20 +137,21 @@ class CompositeReward:
         videos: Sequence[np.ndarray],
         prompts: Sequence[str] | str | None = None,
         *,
-        fps: float,
+        fps: float | None = None,
         groups: Sequence[Hashable] | None = None,
     ) -> Evaluation:
         """Scores with every part, the first verdict any member gave, and what the members could not judge.
 
         Args:
-            videos: (T, H, W, 3) uint8 each. A group must come whole, in one call.
+            videos: (T, H, W, 3) uint8 each, or paths. A group must come whole, in one call.
             prompts: one text per video; one string serves all.
-            fps: frames per second.
+            fps: frames per second. Files bring their own.
             groups: which group each video belongs to; None: equal prompts are a group. Not used by ``"affine"``.
         """
         prompts = [prompts] * len(videos) if isinstance(prompts, str) else prompts
         members = self._groups(len(videos), prompts, groups)  # refused before a judge is asked
-        answers = [evaluate(r, videos, prompts, fps=fps) for r in self.rewards]
+        frames, rate, unreadable = read_files(videos, fps)
+        answers = [_answer(r, frames, prompts, rate, unreadable) for r in self.rewards]
         if self.normalise != "per_reward":
             self._check_range(answers)
         failed = self._failures(answers, len(videos))
@@ -190,6 +228,29 @@ class CompositeReward:
             for k in lost:
                 failed[k] = True
         return failed
+
+
+def _answer(
+    reward: Any,
+    videos: Sequence[Any],
+    prompts: Sequence[str] | None,
+    fps: float,
+    unreadable: Mapping[int, str],
+) -> Evaluation:
+    """What a member says of the videos that could be read; of the others it says why not."""
+    if not unreadable:
+        return evaluate(reward, videos, prompts, fps=fps)
+    kept = [k for k in range(len(videos)) if k not in unreadable]
+    some = None if prompts is None else [prompts[k] for k in kept]
+    found = evaluate(reward, [videos[k] for k in kept], some, fps=fps) if kept else Evaluation([], [], [])
+
+    def spread(values: Sequence[Any]) -> list[Any]:
+        by_place = dict(zip(kept, values, strict=True))
+        return [by_place.get(k) for k in range(len(videos))]
+
+    reasons = [unreadable.get(k, reason) for k, reason in enumerate(spread(found.reasons))]
+    parts = {name: spread(values) for name, values in found.parts.items()}
+    return Evaluation(spread(found.scores), spread(found.verdicts), reasons, parts)
 
 
 def _weights(weights: Mapping[str, float] | Sequence[float] | None, names: list[str]) -> list[float]:

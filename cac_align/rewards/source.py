@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reward_model.devices import check_precision
 from reward_model.secret import Secret
 from reward_model.shipped import located, shipped_folder
 
@@ -17,15 +17,17 @@ __all__ = [
     "announce_demo",
     "check_backend",
     "check_on_error",
-    "check_several",
     "hidden",
+    "local_options",
     "located",
+    "outside",
     "shipped_folder",
 ]
 
 BACKENDS = ("local", "openai", "replay")
 #: Programs and services that people name as the backend.
 _SERVERS = ("vllm", "sglang", "llamacpp", "llama.cpp", "ollama", "lmdeploy", "tgi", "litellm", "lmstudio", "openrouter")
+LOCAL_OPTIONS = ("revision", "device", "dtype", "device_map", "attn_implementation", "quantization_config")
 
 
 class BackendSource:
@@ -92,6 +94,24 @@ class BackendSource:
 
         return ReplayBackend(self.model, **self.options)
 
+    def check(self) -> None:
+        """Looks for what would keep :meth:`open` from working, without loading anything.
+
+        Raises:
+            BackendError: there is no such model or recording, or it is of another kind.
+            ValueError: there is no such device or precision.
+        """
+        if self.backend == "local":
+            from reward_model.backends.checkpoint import check_checkpoint
+            from reward_model.devices import torch_device
+
+            assert self.model is not None
+            check_checkpoint(self.model, self.options.get("revision"))
+            if self.options.get("device_map") is None:
+                torch_device(self.options.get("device"))
+        elif self.backend == "replay" and not Path(str(self.model)).is_file():
+            self.open()  # says what is missing
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_api_key"}
 
@@ -118,16 +138,39 @@ def check_backend(backend: Any, base_url: str | None = None, api_key: str | Secr
         raise ValueError(f"base_url and api_key belong to backend='openai', not {backend!r}")
 
 
+def local_options(
+    backend: Any, dtype: Any, torch_dtype: Any, options: dict[str, Any] | None, **more: Any
+) -> dict[str, Any]:
+    """The options of a backend with those that only a model in this process knows.
+
+    Args:
+        dtype, torch_dtype: two names of one thing; None: not given.
+        options: the user's own, which win.
+        **more: ``device_map``, ``quantization_config``, ``attn_implementation``; None: not given.
+
+    Raises:
+        ValueError: an option the backend cannot take, or no precision of that name.
+    """
+    if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
+        raise ValueError(f"dtype={dtype!r} and torch_dtype={torch_dtype!r} are two names of one setting; give one")
+    dtype = check_precision(torch_dtype if dtype is None else dtype)
+    own = {name: value for name, value in more.items() if value is not None}
+    if own and backend != "local":
+        raise ValueError(f"{', '.join(own)}: these belong to backend='local'; set them where the model is served")
+    if backend == "local":
+        own = {"dtype": dtype, **own}
+        unknown = sorted(set(options or ()) - set(LOCAL_OPTIONS))
+        if unknown:
+            raise ValueError(
+                f"backend_options of backend='local' hold {', '.join(unknown)}; known: {', '.join(LOCAL_OPTIONS)}"
+            )
+    return {**own, **(options or {})}
+
+
 def check_on_error(on_error: str) -> None:
     """Raises ValueError unless ``on_error`` is ``"none"`` or ``"raise"``."""
     if on_error not in ("none", "raise"):
         raise ValueError(f"on_error={on_error!r} must be 'none' or 'raise'")
-
-
-def check_several(videos: Sequence[Any], remedy: str = "") -> None:
-    """Raises ValueError for a single video where a list of them is needed; ``remedy`` ends the message."""
-    if isinstance(videos, str | os.PathLike) or getattr(videos, "ndim", 5) == 4:
-        raise ValueError(f"videos must be a list of videos, got a single one; pass [video]{remedy}")
 
 
 def announce_demo(model: str, folder: Path | None, knows: str) -> None:
@@ -135,4 +178,12 @@ def announce_demo(model: str, folder: Path | None, knows: str) -> None:
     pass instead. Each reward calls it through a cached function of its own, and thus once per process.
     """
     if folder is not None and Path(model).resolve() == folder.resolve():
-        warnings.warn(f"the embedded mini judge is demo-scale: {knows}", stacklevel=5)
+        warnings.warn(f"the embedded mini judge is demo-scale: {knows}", stacklevel=outside())
+
+
+def outside() -> int:
+    """The ``stacklevel``, for a caller of this function, of the first frame that is none of these packages' own."""
+    level, frame = 0, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cac_align", "reward_model"):
+        level, frame = level + 1, frame.f_back
+    return level + 1

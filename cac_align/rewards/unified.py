@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.rewards.base import Evaluation, RewardError
+from cac_align.rewards.inputs import check_inputs, log_unjudged
 from cac_align.rewards.ranking import Comparison, Ranking, compare_all, rank_by_share
-from cac_align.rewards.source import BackendSource, check_backend, check_on_error, check_several, hidden
-from cac_align.rewards.unified_model import announce_mini, check_fit, default_model
+from cac_align.rewards.source import BackendSource, check_backend, check_on_error, hidden, local_options
+from cac_align.rewards.unified_model import MINI_KNOWS, announce_mini, check_fit, default_model, mini_unified_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from reward_model.evaluation.unified_protocols import Protocol
     from reward_model.evaluation.unified_reward import UnifiedScore
     from reward_model.secret import Secret
+
+logger = logging.getLogger(__name__)
 
 POINT_PROTOCOLS = ("aps", "video5")
 PAIR_PROTOCOLS = ("pair", "pair_score", "think_pair", "flex_pair")
@@ -51,6 +56,8 @@ class UnifiedReward:
         wording: a text file with the question of ``protocol``, ``{prompt}`` where the prompt stands; None: ours.
         base_url, api_key: of the server.
         revision, device, dtype: of the local model. Pin the revision: checkpoints have been replaced silently.
+            ``torch_dtype`` is another name of ``dtype``.
+        device_map, quantization_config, attn_implementation: of the local model, handed to ``from_pretrained``.
         batch_size: videos asked about at once; None: 8 locally, all elsewhere.
         max_new_tokens: of an answer; None: as the protocol says.
         on_error: ``"none"`` scores a video that cannot be scored None, ``"raise"`` raises.
@@ -79,8 +86,12 @@ class UnifiedReward:
         base_url: str | None = None,
         api_key: str | Secret | None = None,
         revision: str | None = None,
-        device: str | None = None,
+        device: str | int | None = None,
         dtype: Any = None,
+        torch_dtype: Any = None,
+        device_map: Any = None,
+        quantization_config: Any = None,
+        attn_implementation: str | None = None,
         batch_size: int | None = None,
         max_new_tokens: int | None = None,
         on_error: Literal["none", "raise"] = "none",
@@ -110,12 +121,47 @@ class UnifiedReward:
             base_url=base_url,
             api_key=api_key,
             revision=revision,
-            device=device,
-            dtype=dtype,
-            options=backend_options,
+            device=device,  # type: ignore[arg-type]
+            options=local_options(
+                backend,
+                dtype,
+                torch_dtype,
+                backend_options,
+                device_map=device_map,
+                quantization_config=quantization_config,
+                attn_implementation=attn_implementation,
+            ),
         )
         self._opened: Any = None
         self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> UnifiedReward:
+        """The same as ``UnifiedReward(model, ...)``, by the name that models of transformers and diffusers have."""
+        return cls(model, **options)
+
+    def check_ready(self) -> None:
+        """Looks for what would keep the model from loading or scoring, without loading it.
+
+        Raises:
+            BackendError: there is no such model, or it is of another kind.
+            ValueError: the protocol scores no single videos, or there is no such device.
+        """
+        self._check_scores()
+        if self._opened is None:
+            self._source.check()
+
+    def make_ready(self) -> None:
+        """Loads the model."""
+        _ = self.opened_backend
+
+    @property
+    def demo_note(self) -> str | None:
+        """What a report must say where the judge is the embedded mini; None for others."""
+        folder = mini_unified_folder()
+        if folder is not None and self.model and Path(self.model).resolve() == folder.resolve():
+            return f"{self.name} is a demonstration: {MINI_KNOWS}"
+        return None
 
     @property
     def name(self) -> str:
@@ -142,7 +188,9 @@ class UnifiedReward:
         **kwargs: Any,
     ) -> list[float | None]:
         """The score in [0, 1] of each video; None where it could not be scored. Arguments as in :meth:`score`."""
-        return [found.score for found in self.score(videos, prompts, fps=fps)]
+        found = self.score(videos, prompts, fps=fps)
+        log_unjudged(logger, self.name, [f.error or "no reason given" if f.score is None else None for f in found])
+        return [f.score for f in found]
 
     def score(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
@@ -161,15 +209,11 @@ class UnifiedReward:
         """
         from reward_model.evaluation.unified_reward import UnifiedReward as Scorer
 
-        check_several(videos)
-        texts = _texts(prompts, len(videos))
-        if self.protocol in PAIR_PROTOCOLS:
-            raise ValueError(
-                f"protocol={self.protocol!r} compares videos and scores none; use .compare or .rank, "
-                "or a 2.0 checkpoint with protocol='aps'"
-            )
+        items, _, rates = check_inputs(videos, prompts, _rate(fps))
+        texts = _texts(prompts, len(items))
+        self._check_scores()
         scorer = Scorer(self.opened_backend, self._point_protocol(), batch_size=self.batch_size)
-        found = scorer.score(videos, texts, fps=_rate(fps))
+        found = scorer.score(items, texts, fps=rates)
         self._raise_for([f"video {k}: {f.error}" for k, f in enumerate(found) if f.score is None], "score")
         return found
 
@@ -205,14 +249,14 @@ class UnifiedReward:
             ValueError: ``videos`` is a single one or fewer than two, or the prompt is empty.
             RewardError: with ``on_error="raise"``, a video that cannot be compared with any other.
         """
-        check_several(videos)
-        if len(videos) < 2:
-            raise ValueError(f"ranking needs at least two videos, got {len(videos)}")
+        items, _, _ = check_inputs(videos, None, _rate(fps))
+        if len(items) < 2:
+            raise ValueError(f"ranking needs at least two videos, got {len(items)}")
         [text] = _texts(prompt, 1)
-        frames, unreadable = _load(videos, _rate(fps))
+        frames, unreadable = _load(items, _rate(fps))
         positions = list(frames)
         found = compare_all(self.opened_backend, self._pair_protocol(), list(frames.values()), text, self.batch_size)
-        ranking = rank_by_share({(positions[a], positions[b]): c for (a, b), c in found.items()}, len(videos))
+        ranking = rank_by_share({(positions[a], positions[b]): c for (a, b), c in found.items()}, len(items))
         reasons = [unreadable.get(k, reason) for k, reason in enumerate(ranking.reasons)]
         self._raise_for([f"video {k}: {r}" for k, r in enumerate(reasons) if r], "compare")
         return replace(ranking, reasons=reasons)
@@ -237,6 +281,13 @@ class UnifiedReward:
 
     def _check_wording(self) -> None:
         _ = self._point_protocol() if self.protocol in POINT_PROTOCOLS else self._pair_protocol()
+
+    def _check_scores(self) -> None:
+        if self.protocol in PAIR_PROTOCOLS:
+            raise ValueError(
+                f"protocol={self.protocol!r} compares videos and scores none; use .compare or .rank, "
+                "or a 2.0 checkpoint with protocol='aps'"
+            )
 
     def _raise_for(self, failed: list[str], deed: str) -> None:
         if failed and self.on_error == "raise":
@@ -267,11 +318,9 @@ def _texts(prompts: Sequence[str] | str | None, count: int) -> list[str]:
     return texts
 
 
-def _rate(fps: float | None) -> float:
+def _rate(fps: Any) -> Any:
     """A frame rate for reading arrays, which the protocols ignore."""
-    from reward_model.video import check_fps
-
-    return 1.0 if fps is None else check_fps(fps)
+    return 1.0 if fps is None else fps
 
 
 def _load(videos: Sequence[Any], fps: float) -> tuple[dict[int, np.ndarray], dict[int, str]]:

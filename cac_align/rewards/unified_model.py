@@ -36,9 +36,14 @@ def default_model(backend: str) -> str:
 
 
 def check_fit(model: str | None, protocol: str) -> None:
-    """Raises ValueError for a Think or Flex checkpoint asked in another way than it was trained for; that halves its
-    accuracy.
+    """Raises ValueError for a checkpoint of another kind, and for one asked in another way than it was trained for;
+    that halves its accuracy.
     """
+    if protocol == "aps" and re.search(r"unifiedreward-(qwen-?\d+b|7b|0\.5b)", (model or "").lower()):
+        raise ValueError(
+            f"{model!r} is of the first generation, which knows five axes and not protocol='aps'; use "
+            "protocol='video5', or a 2.0 checkpoint"
+        )
     kind = re.search(r"unifiedreward-(think|flex)\b", (model or "").lower())
     if kind and protocol != f"{kind[1]}_pair":
         raise ValueError(
@@ -47,12 +52,13 @@ def check_fit(model: str | None, protocol: str) -> None:
         )
 
 
+MINI_KNOWS = (
+    "it rates the procedural world of reward_model.world and nothing of real footage. For real videos pass a trained "
+    'checkpoint: UnifiedReward("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b")'
+)
+
+
 @cache
 def announce_mini(model: str) -> None:
     """Warns once per process that the embedded judge is no judge of real footage."""
-    announce_demo(
-        model,
-        mini_unified_folder(),
-        "it rates the procedural world of reward_model.world and nothing of real footage. For real videos pass a "
-        'trained checkpoint: UnifiedReward("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b")',
-    )
+    announce_demo(model, mini_unified_folder(), MINI_KNOWS)

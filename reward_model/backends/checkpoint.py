@@ -126,6 +126,19 @@ def _ask_hub(model: str, holds: str, kind: str, revision: str | None) -> bool:
     return False
 
 
+def check_checkpoint(model: str, revision: str | None = None) -> bool:
+    """Whatever can be said of a judge's checkpoint without loading it; returns as :func:`locate`.
+
+    Raises:
+        CheckpointError: it cannot work.
+    """
+    local_only = locate(model, kind="judge", revision=revision)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        check_folder(folder)
+    return local_only
+
+
 def check_folder(folder: Path) -> None:
     """Looks at a judge's folder without loading it: its kind, its size against its weights, whether files are whole.
 
@@ -233,6 +246,24 @@ def _check_weights(folder: Path) -> int:
     return sum(f.stat().st_size for f in files)
 
 
+def settings_folder(model: str, revision: str | None = None) -> Path:
+    """The folder in which the small files of a checkpoint lie that transformers does not know, such as ``judge.json``;
+    those of a hub id are fetched."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    from transformers.utils.hub import cached_file
+
+    from reward_model.config import JUDGE_FILE, UNIFIED_FILE
+
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    for name in (JUDGE_FILE, UNIFIED_FILE):
+        found = cached_file(model, name, revision=revision, **quiet)
+        if found is not None:
+            return Path(found).parent
+    return folder
+
+
 def load_checkpoint(
     model: str,
     *,
@@ -254,10 +285,9 @@ def load_checkpoint(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    local_only = locate(model, kind="judge", revision=revision)
+    local_only = check_checkpoint(model, revision)
     if Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser())
-        check_folder(Path(model))
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": local_only}
     try:
         processor = AutoProcessor.from_pretrained(model, **source)

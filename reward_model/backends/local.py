@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from reward_model.backends.base import BackendError, Completion, Conversation, Sampling
-from reward_model.backends.checkpoint import load_checkpoint
+from reward_model.backends.checkpoint import load_checkpoint, settings_folder
 from reward_model.backends.thoughts import begin_answer
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.devices import ran_out_of_memory, torch_device, torch_dtype
@@ -116,8 +116,8 @@ class LocalBackend:
 
     @property
     def config(self) -> JudgeConfig:
-        """The settings this checkpoint was trained with (``judge.json``)."""
-        return load_judge_config(Path(self.model_id).expanduser())
+        """The settings this checkpoint was trained with (``judge.json``, in its folder or beside it on the hub)."""
+        return load_judge_config(settings_folder(self.model_id, self.revision))
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
         """One answer per conversation, generated as one batch where memory allows. ``sampling`` alone says how: the

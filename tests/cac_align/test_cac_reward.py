@@ -2,8 +2,11 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +60,7 @@ def test_verdicts_agree_with_scores(reward, videos):
     assert [v.score for v in verdicts] == reward(videos, fps=16)
     one = reward.judge(videos[1], "a blue ball", fps=16)
     assert isinstance(one, Verdict)
-    assert one.readout == "direct"
+    assert one.readout == "paper", "what a checkpoint that names no readouts was trained for"
     assert one.provenance["prompts"].startswith("compact")
     assert one.turns[0].frame_indices == tuple(range(0, 81, 4))
     assert Verdict.from_dict(one.to_dict()).score == one.score
@@ -161,3 +164,160 @@ def test_mini_judge_announces_itself_once(monkeypatch, judge_folder):
 def test_making_a_reward_loads_no_torch():
     code = "import sys; from cac_align import CaCReward; CaCReward('somewhere'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+
+
+@pytest.mark.parametrize(
+    ("judge_json", "options", "readout"),
+    [
+        ('{"readouts": ["log_odds", "direct", "paper"]}', {}, "log_odds"),
+        ('{"readouts": ["paper", "direct"]}', {}, "paper"),
+        ('{"readouts": ["paper", "log_odds"]}', {"reasoning": False}, "log_odds"),
+        ("{}", {}, "paper"),
+        ("{}", {"reasoning": False}, "direct"),
+        ("{}", {"readouts": ["direct"]}, "direct"),
+        ('{"readouts": ["log_odds"]}', {"readout": "paper"}, "paper"),
+    ],
+)
+def test_the_best_readout_a_checkpoint_was_trained_for(judge_folder, tmp_path, judge_json, options, readout):
+    folder = shutil.copytree(judge_folder, tmp_path / "judge")
+    (folder / "judge.json").write_text(judge_json)
+    cac._announce_untrained.cache_clear()
+    reward = CaCReward(folder, device="cpu", **options)
+    explicit = "readout" in options
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert reward.judge_model.config.readout == readout
+    assert any("was never trained into judge" in str(w.message) for w in caught) == explicit
+    assert f"readout={readout!r}" in repr(reward)
+
+
+def test_the_shipped_judge_is_read_where_it_was_trained():
+    folder = cac.mini_judge_folder()
+    from reward_model.config import load_judge_config
+
+    assert CaCReward()._readout(load_judge_config(folder)) == "log_odds"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda r, v: r(["no/such.mp4"]), r"video 0: no video file at 'no/such.mp4' \(looked in "),
+        (lambda r, v: r([v, Path("no.mp4")], fps=16), "video 1: no video file"),
+        (lambda r, v: r.judge("no.mp4"), "no video file"),
+        (lambda r, v: r.judge(["a.mp4", "b.mp4"]), "use .judge_batch"),
+        (lambda r, v: r(["https://example.com/a.mp4"]), "is an address; download"),
+        (lambda r, v: r(["."]), "is a folder; pass the files in it"),
+        (lambda r, v: r([v.astype(np.float32) / 127 - 1], fps=16), r"video 0: float frames span \[-1"),
+        (lambda r, v: r([v.astype(np.float32)], fps=16), "expected \\[0, 1\\]"),
+        (lambda r, v: r([v.astype(np.int64)], fps=16), "dtype int64; expected uint8"),
+        (lambda r, v: r([v[..., 0]], fps=16), "frames have shape"),
+        (lambda r, v: r([None], fps=16), "cannot read a video from NoneType"),
+        (lambda r, v: r(5, fps=16), "must be a list of videos, got int"),
+        (lambda r, v: r({"a": v}, fps=16), "must be a list of videos, got dict"),
+        (lambda r, v: r([v], {"prompt": "x"}, fps=16), "got dict"),
+        (lambda r, v: r([v], [{"prompt": "x"}], fps=16), "video 0 must be a text or None, got dict; pass its 'prompt'"),
+        (lambda r, v: r([v], ["a", "b"], fps=16), "2 prompts for 1 videos"),
+        (lambda r, v: r([v], fps="16fps"), "fps='16fps' is not a number"),
+        (lambda r, v: r([v], fps=[16, 16]), "2 fps for 1 videos"),
+        (lambda r, v: r([v]), "fps is required"),
+    ],
+)
+def test_a_callers_mistake_raises_before_the_model_loads(call, words, videos):
+    reward = CaCReward("nowhere")  # a model that is not there: loading it would raise something else
+    with pytest.raises(ValueError, match=words):
+        call(reward, videos[0])
+
+
+def test_torch_batches_are_lists_of_videos(reward, videos):
+    import torch
+
+    batch = torch.from_numpy(np.stack([v[:9] for v in videos]))
+    expected = reward([v[:9] for v in videos], fps=16)
+    assert reward(batch.permute(0, 4, 1, 2, 3), fps=16) == expected, "(B, C, T, H, W)"
+    assert reward(batch.permute(0, 1, 4, 2, 3), fps=16) == expected, "(B, T, C, H, W)"
+    assert reward(batch.numpy(), fps=16) == expected
+
+
+def test_what_cannot_be_judged_is_none_and_its_reason_is_logged_once(reward, videos, tmp_path, caplog):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    nan = np.full((4, 8, 8, 3), np.nan, np.float32)
+    assert reward([broken, videos[0][:5], nan], fps=16)[::2] == [None, None]
+    said = [r.getMessage() for r in caplog.records if "could not judge" in r.getMessage()]
+    assert len(said) == 1 and "2 of 3 videos" in said[0] and "broken.mp4" in said[0] and "NaN" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"readuot": "paper"}, "knows no readuot \\(did you mean readout\\?\\)"),
+        ({"dtype": "bf-16"}, "dtype='bf-16' is not a precision"),
+        ({"dtype": "bf16", "torch_dtype": "fp16"}, "two names of one setting"),
+        ({"backend": "vllm"}, "backend='openai', base_url="),
+        ({"backend": "openai", "device_map": "auto"}, "device_map: these belong to backend='local'"),
+        ({"backend_options": {"load_in_4bit": True}}, "load_in_4bit; known: revision"),
+        ({"frame_size": 20000}, "frame_size=20000"),
+        ({"num_turns": 3}, "num_turns=3"),
+    ],
+)
+def test_options_as_people_write_them(options, words):
+    with pytest.raises(ValueError, match=words):
+        CaCReward("nowhere", **options)
+
+
+def test_a_unified_checkpoint_is_no_judge():
+    from cac_align.rewards.source import shipped_folder
+
+    with pytest.raises(ValueError, match=r"Use UnifiedReward\(\.\.\.\)"):
+        CaCReward("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b")
+    folder = shipped_folder("unified-mini")
+    if folder is not None:
+        with pytest.raises(ValueError, match=r"holds unified\.json.*UnifiedReward"):
+            CaCReward(folder).check_ready()
+
+
+def test_torch_names_reach_the_model(judge_folder):
+    import torch
+
+    assert CaCReward(judge_folder, device="cpu", torch_dtype=torch.bfloat16)._source.options["dtype"] == "bfloat16"
+    reward = CaCReward(judge_folder, device="cpu", device_map={"": "cpu"}, dtype="bf16")
+    assert reward.judge_model.backend.model.dtype is torch.bfloat16
+
+
+def test_a_judge_is_saved_whole_and_loads_again(reward, videos, tmp_path):
+    folder = CaCReward.from_pretrained(reward.model, device="cpu", scan_fps=2.0).save_pretrained(tmp_path / "copy")
+    again = CaCReward(folder, device="cpu")
+    assert again.judge_model.config.scan_fps == 2 and again.judge_model.config.prompts == "compact"
+    assert again([videos[0]], fps=16) == CaCReward(reward.model, device="cpu", scan_fps=2)([videos[0]], fps=16)
+    with pytest.raises(ValueError, match="no weights here to save"):
+        CaCReward(backend=Scripted()).save_pretrained(tmp_path / "other")
+
+
+def test_a_judge_is_pushed_as_it_is_saved(reward, monkeypatch):
+    import huggingface_hub
+
+    sent = {}
+
+    class Repository(str):
+        repo_id = "me/judge"
+
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "create_repo", lambda self, repo_id, **_: Repository(f"https://hub/{repo_id}")
+    )
+    monkeypatch.setattr(
+        huggingface_hub.HfApi,
+        "upload_folder",
+        lambda self, *, repo_id, folder_path, **_: sent.update(
+            {repo_id: sorted(p.name for p in folder_path.iterdir())}
+        ),
+    )
+    assert reward.push_to_hub("me/judge") == "https://hub/me/judge"
+    assert {"config.json", "judge.json", "model.safetensors", "tokenizer.json"} <= set(sent["me/judge"])
+
+
+def test_the_demo_warning_points_at_the_callers_line(monkeypatch, judge_folder, videos):
+    monkeypatch.setattr(cac, "mini_judge_folder", lambda: judge_folder)
+    cac._announce_mini.cache_clear()
+    with pytest.warns(UserWarning, match=r'CaCReward\("Qwen/Qwen3-VL-8B-Instruct"\)') as caught:
+        CaCReward(judge_folder, device="cpu")(videos[:1], fps=16)
+    assert caught[0].filename == __file__

@@ -273,7 +273,7 @@ def test_bad_options_fail_before_any_model_loads(options, words):
 def test_checkpoints_that_only_compare_are_not_asked_for_scores(model, protocol):
     with pytest.raises(ValueError, match=r"trained to compare pairs only.*use protocol='(think|flex)_pair'"):
         UnifiedReward(model, protocol=protocol)
-    for fits in ("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", "CodeGoat24/UnifiedReward-7b-v1.5", "thinker"):
+    for fits in ("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", "thinker"):
         UnifiedReward(fits)
     flex = UnifiedReward("CodeGoat24/UnifiedReward-Flex-qwen3vl-8b", protocol="flex_pair")
     with pytest.raises(ValueError, match=r"compares videos and scores none; use \.compare or \.rank"):
@@ -353,13 +353,14 @@ def test_an_order_without_answer_is_no_comparison_and_spoils_no_other(server):
 
 
 def test_an_unreadable_video_is_left_out_of_the_ranking(server, tmp_path):
+    (tmp_path / "none.mp4").write_bytes(b"no video")
     videos = [clip(0), tmp_path / "none.mp4", clip(255)]
     ranking = served(server).rank(videos, "a lamp", fps=16)
     assert ranking.order == [2, 0] and ranking.scores[1] is None and "none.mp4" in ranking.reasons[1]
     assert list(ranking.comparisons) == [(0, 2)]
     alone = served(server).compare(videos[1], videos[0], "a lamp", fps=16)
     assert alone.share is None and "none.mp4" in alone.error
-    with pytest.raises(RewardError, match=r"could not compare video 1: no video file"):
+    with pytest.raises(RewardError, match=r"could not compare video 1: cannot decode"):
         served(server, on_error="raise").rank(videos, "a lamp", fps=16)
 
 
@@ -488,3 +489,17 @@ def test_the_first_generation_is_shown_bicubic_squares():
     picture = np.random.default_rng(0).integers(0, 256, (1, 30, 40, 3), np.uint8)
     [shown] = unified_pairs.PAIR.show(picture)
     np.testing.assert_array_equal(shown, np.asarray(Image.fromarray(picture[0]).resize((512, 512))))
+
+
+def test_a_first_generation_checkpoint_is_asked_by_its_own_protocol():
+    for name in ("CodeGoat24/UnifiedReward-qwen-7b", "CodeGoat24/UnifiedReward-7b-v1.5"):
+        with pytest.raises(ValueError, match="use protocol='video5'"):
+            UnifiedReward(name)
+        assert UnifiedReward(name, protocol="video5").protocol == "video5"
+
+
+def test_a_reward_that_cannot_score_or_load_is_found_without_loading(tmp_path):
+    with pytest.raises(ValueError, match="compares videos and scores none"):
+        UnifiedReward("thinker", protocol="pair").check_ready()
+    with pytest.raises(ValueError, match="there is no folder"):
+        UnifiedReward(tmp_path / "nosuch").check_ready()

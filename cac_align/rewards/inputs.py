@@ -1,0 +1,153 @@
+"""What a reward is called with, looked at before a model is asked or even loaded.
+
+A mistake of the caller is an error: an absent file, an array of another form, a prompt that is not a text. A video that
+is of the right form and still cannot be judged (a file that breaks off, frames of NaN) passes, and the judge says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reward_model.video import Video, VideoError, VideoFormError, check_fps, load_video
+
+
+def check_inputs(
+    videos: Any, prompts: Any, fps: Any, *, remedy: str = ""
+) -> tuple[list[Any], list[str | None], list[float | None]]:
+    """Videos, prompts and rates, one each, as judges take them.
+
+    Args:
+        videos: a list of videos, or a torch or numpy batch of them.
+        prompts: one text for all, one each, or None.
+        fps: one number for all, one each, or None where files bring their own.
+        remedy: ends the message about a single video where a list is needed.
+
+    Raises:
+        ValueError: one of them is of the wrong form; the message says which, and what is needed.
+    """
+    items = _items(videos, remedy)
+    texts = _texts(prompts, len(items))
+    rates = _rates(fps, len(items))
+    return [_video(k, v, r) for k, (v, r) in enumerate(zip(items, rates, strict=True))], texts, rates
+
+
+def _items(videos: Any, remedy: str) -> list[Any]:
+    single = isinstance(videos, str | os.PathLike | Video) or getattr(videos, "ndim", 5) == 4
+    if single or (hasattr(videos, "frames") and not isinstance(videos, Sequence)):
+        raise ValueError(f"videos must be a list of videos, got a single one; pass [video]{remedy}")
+    if isinstance(videos, Mapping) or not hasattr(videos, "__iter__"):
+        raise ValueError(f"videos must be a list of videos, got {type(videos).__name__}")
+    if getattr(videos, "ndim", 0) == 5 and hasattr(videos, "detach"):
+        # A torch batch is (B, C, T, H, W), as diffusers' "pt" output and VAEs have it, or (B, T, C, H, W).
+        return [v[None] if v.shape[0] in (1, 3, 4) else v for v in videos]
+    if hasattr(videos, "ndim") and videos.ndim != 5:
+        raise ValueError(
+            f"a batch of videos must have five axes, (B, T, H, W, C) in numpy or (B, C, T, H, W) in torch; got shape "
+            f"{tuple(videos.shape)}"
+        )
+    return list(videos)
+
+
+def _texts(prompts: Any, count: int) -> list[str | None]:
+    if prompts is None or isinstance(prompts, str):
+        return [prompts] * count
+    if isinstance(prompts, Mapping) or not isinstance(prompts, Sequence):
+        raise ValueError(f"prompts must be a text for all videos or a list of one each, got {type(prompts).__name__}")
+    if len(prompts) != count:
+        raise ValueError(f"{len(prompts)} prompts for {count} videos; give one for all, or one each")
+    for k, text in enumerate(prompts):
+        if text is not None and not isinstance(text, str):
+            hint = "; pass its 'prompt'" if isinstance(text, Mapping) and "prompt" in text else ""
+            raise ValueError(f"the prompt of video {k} must be a text or None, got {type(text).__name__}{hint}")
+    return list(prompts)
+
+
+def _rates(fps: Any, count: int) -> list[float | None]:
+    if fps is None:
+        return [None] * count
+    if isinstance(fps, str | bytes) or not hasattr(fps, "__len__"):
+        return [check_fps(fps)] * count
+    if len(fps) != count:
+        raise ValueError(f"{len(fps)} fps for {count} videos; give one for all, or one each")
+    return [None if rate is None else check_fps(rate) for rate in fps]
+
+
+def _video(k: int, video: Any, fps: float | None) -> Any:
+    if isinstance(video, str | os.PathLike):
+        _check_path(k, video)
+        return video
+    if isinstance(video, Video):
+        return video
+    rate = check_fps(fps)
+    try:
+        return load_video(video, rate)
+    except VideoFormError as error:
+        raise VideoFormError(f"video {k}: {error}") from None
+    except VideoError:
+        return video  # of the right form; the judge says what is wrong with it
+
+
+def _check_path(k: int, path: str | os.PathLike[str]) -> None:
+    name = os.fspath(path)
+    place = Path(name)
+    if place.is_file():
+        return
+    if "://" in name or name.startswith(("http:", "https:")):
+        raise ValueError(f"video {k}: {name!r} is an address; download the file and pass its path")
+    if place.is_dir():
+        raise ValueError(
+            f"video {k}: {name!r} is a folder; pass the files in it, for instance sorted(folder.glob('*.mp4'))"
+        )
+    if place.exists():
+        raise ValueError(f"video {k}: {name!r} is not a regular file; pass the path of a video")
+    where = "" if place.is_absolute() else f" (looked in {Path.cwd()})"
+    raise ValueError(f"video {k}: no video file at {name!r}{where}; check the path")
+
+
+def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], float, dict[int, str]]:
+    """Videos as rewards take them, frames in memory, read once for several rewards.
+
+    Args:
+        videos: paths become (T, H, W, 3) uint8; anything else stays as it is.
+        fps: frames per second; None: that of the files.
+
+    Returns:
+        The videos, their common rate, and by position why a file could not be read.
+
+    Raises:
+        ValueError: a file is absent, or there is not one rate for all.
+    """
+    if not any(isinstance(v, str | os.PathLike) for v in videos):
+        return list(videos), check_fps(fps), {}
+    found, unreadable, rates = list(videos), {}, set()
+    for k, video in enumerate(videos):
+        if not isinstance(video, str | os.PathLike):
+            rates.add(check_fps(fps))
+            continue
+        _check_path(k, video)
+        try:
+            opened = load_video(video, fps)
+            found[k] = opened.take(range(opened.num_frames))
+            rates.add(opened.fps)
+        except VideoError as error:
+            unreadable[k] = str(error)
+    if len(rates) > 1:
+        raise ValueError(
+            f"the files have {' and '.join(f'{r:g}' for r in sorted(rates))} frames per second; a reward is told one "
+            "rate: pass fps=..., or ask about them in separate calls"
+        )
+    return found, next(iter(rates), 1.0), unreadable
+
+
+def log_unjudged(logger: logging.Logger, name: str, reasons: Sequence[str | None]) -> None:
+    """One warning with the reasons of all videos that have no score, for callers who see only None."""
+    lost = [(k, reason) for k, reason in enumerate(reasons) if reason is not None]
+    if lost:
+        listed = "; ".join(f"video {k}: {reason}" for k, reason in lost[:5])
+        more = f"; and {len(lost) - 5} more" if len(lost) > 5 else ""
+        count = f"{len(lost)} of {len(reasons)} videos"
+        logger.warning("%s could not judge %s (their score is None): %s%s", name, count, listed, more)
