@@ -58,7 +58,7 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     other fields of :class:`~reward_model.training.plan.PlanConfig`; no GPU (0) is a CPU.
 
     A step is counted as the training passes of its rollouts, each as long as a scan; drawing them and the reference
-    pass come on top.
+    pass come on top. Memory is reckoned for the longest answers: about a clip of ``max_zoom_frames``.
 
     Raises:
         ValueError: a setting is unknown or wrong.
@@ -69,7 +69,12 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     known = dict(settings.get("plan") or {})
     gpus = int(known.get("num_gpus", 8))
     rollouts = config.prompts_per_step * config.num_generations
-    drawn = min(config.generation_batch_size, math.ceil(rollouts / max(1, gpus)))
+    each = math.ceil(rollouts / max(1, gpus))
+    drawn = min(config.generation_batch_size, each)
+    judge = _judge_of(settings.get("model"), settings.get("judge", {}), config)
+    scan_frames = int(known.get("num_frames", PlanConfig.num_frames))
+    clip = judge.max_zoom_frames
+    written = {1: judge.answer_limit(1, scan_frames), 2: judge.answer_limit(2, clip) if judge.num_turns == 2 else 0}
     defaults = {
         "model": settings.get("model"),
         "lora_r": config.lora_r if config.use_lora else None,
@@ -78,13 +83,26 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
         "num_gpus": gpus,
         "gradient_checkpointing": config.gradient_checkpointing,
         "reference": bool(config.beta) and not config.use_lora,
+        "answer_tokens": written[1],
+        "longest_frames": clip if judge.num_turns == 2 else scan_frames,
+        "longest_answer": max(written.values()),
+        "drawn_tokens": math.ceil(each / drawn) * sum(written.values()) if gpus > 1 else 0,
+        "host_copies": 2 if config.beta and not config.use_lora else 1,
         "drawn_at_once": 0 if config.use_vllm else drawn,
         "vllm_share": config.vllm_gpu_memory_utilization if config.use_vllm and gpus else 0.0,
     }
+    if "answer_tokens" in known:
+        defaults |= {"longest_frames": None, "longest_answer": None}
     try:
         return PlanConfig(stage="stage3", **{**defaults, **known})
     except TypeError as error:
         raise ValueError(f"plan: {error}; its fields are those of reward_model.training.plan.PlanConfig") from None
+
+
+def _judge_of(model: Any, changes: Mapping[str, Any], config: GrpoConfig) -> JudgeConfig:
+    """How the judge will be asked, as far as it can be known before its checkpoint is there."""
+    known = load_judge_config(model) if isinstance(model, str) else JudgeConfig()
+    return config.asked(known.override(**changes))
 
 
 def judge_file(model: str, judge: JudgeConfig) -> str:

@@ -8,10 +8,11 @@ no weight exists. Memory, FLOPs and time are arithmetic and say "estimate" where
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from reward_model.config import answer_limit
 from reward_model.training.lora import lora_config, lora_modules, parameters_by_part
 
 GIB = 2**30
@@ -35,13 +36,20 @@ class PlanConfig:
             (0) is a process on a CPU: nothing is said of time, because a CPU has no peak rate to go by.
         num_frames, height, width: frames of a sample and their size in pixels as the processor receives them.
         max_pixels: the processor's limit for one frame; larger frames are shrunk to it.
-        prompt_tokens, answer_tokens: text around the frames, and the answer.
+        prompt_tokens, answer_tokens: text around the frames, and the answer. None: the limit of an answer about so many
+            frames (:func:`reward_model.config.answer_limit`), so that memory and time are upper estimates.
+        longest_frames, longest_answer: of the longest sample, which memory is reckoned for; None: as the others.
         peak_tflops: dense bf16 peak of one GPU (989 for an H100 or H200 SXM by its data sheet).
         utilisations: shares of that peak to tabulate; well-tuned training of such models reaches 0.3 to 0.5.
         gpu_memory_gib: of one GPU.
         reference: stage 3 keeps the weights it began with, for the KL term (LoRA needs no copy).
         drawn_at_once: answers of stage 3 that are drawn together, with a cache each; not at work while it trains.
         vllm_share: of a GPU's memory, for engines of vLLM.
+        drawn_tokens: tokens of stage 3 that a process draws one after another in a step.
+        gather_gb_s: rate at which sharded weights come together for a forward pass, in GB/s.
+        host_copies: copies of the weights that each process holds in the host's memory while it loads.
+        host_bytes: bytes of a weight there.
+        gpus_per_node: processes that share a host.
     """
 
     model: str = "Qwen/Qwen3-VL-8B-Instruct"
@@ -57,13 +65,31 @@ class PlanConfig:
     width: int = 832
     max_pixels: int | None = None
     prompt_tokens: int = 1_200
-    answer_tokens: int = 1_500
+    answer_tokens: int | None = None
+    longest_frames: int | None = None
+    longest_answer: int | None = None
     peak_tflops: float = 989.0
     utilisations: tuple[float, ...] = (0.2, 0.35, 0.5)
     gpu_memory_gib: float = 141.0
     reference: bool = False
     drawn_at_once: int = 0
     vllm_share: float = 0.0
+    drawn_tokens: int = 0
+    gather_gb_s: float = 200.0
+    host_copies: int = 1
+    host_bytes: int = WEIGHT
+    gpus_per_node: int = 8
+
+    @property
+    def answer(self) -> int:
+        """Tokens of an answer."""
+        return answer_limit(self.num_frames) if self.answer_tokens is None else self.answer_tokens
+
+    def longest(self) -> PlanConfig:
+        """The same plan for the longest sample."""
+        frames = self.longest_frames or self.num_frames
+        answer = self.longest_answer or (answer_limit(frames) if self.answer_tokens is None else self.answer_tokens)
+        return replace(self, num_frames=frames, answer_tokens=answer, longest_frames=None, longest_answer=None)
 
 
 @dataclass(frozen=True)
@@ -97,11 +123,43 @@ class Plan:
         lines += [
             f"  {'all':36}{self.parameters:>16,} parameters, {self.trainable:>14,} trainable",
             f"  a sample: {c.num_frames} frames x {self.frame_tokens} visual tokens + {c.prompt_tokens} of prompt "
-            f"+ {c.answer_tokens} of answer = {self.tokens:,} tokens",
+            f"+ {c.answer:,} of answer = {self.tokens:,} tokens",
+            *self._longest(),
             "",
             *(self._on_gpus() if c.num_gpus else self._on_cpu()),
         ]
         return "\n".join(lines) + "\n"
+
+    def _longest(self) -> list[str]:
+        c = self.config.longest()
+        if (c.num_frames, c.answer) == (self.config.num_frames, self.config.answer):
+            return []
+        tokens = c.num_frames * self.frame_tokens + c.prompt_tokens + c.answer
+        return [f"  the longest: {c.num_frames} frames, {c.answer:,} of answer = {tokens:,} tokens; memory is for it"]
+
+    def _host(self) -> str:
+        c = self.config
+        processes = min(c.num_gpus, c.gpus_per_node)
+        held = c.host_copies * c.host_bytes * self.parameters * processes / GIB
+        return (
+            f"Memory of a host while it loads, ESTIMATE: {c.host_copies} cop{'y' if c.host_copies == 1 else 'ies'} of "
+            f"the weights at {c.host_bytes} bytes x {processes} process(es) = {held:,.0f} GiB"
+        )
+
+    def _drawing(self) -> list[str]:
+        """What drawing costs where the weights are sharded and every token has to gather them."""
+        c = self.config
+        if not c.drawn_tokens:
+            return []
+        if c.vllm_share:
+            return ["Answers are drawn by vLLM, from a copy of the weights in one piece."]
+        held = self.parameters * HALF
+        hours = c.drawn_tokens * c.steps * held / (c.gather_gb_s * 1e9) / 3600
+        return [
+            f"Drawing by the model itself, ESTIMATE: up to {c.drawn_tokens:,} tokens a step one after another; under "
+            f"FSDP or ZeRO-3 each gathers {held / GIB:.1f} GiB of weights, at {c.gather_gb_s:g} GB/s up to "
+            f"{hours:,.0f} h in {c.steps:,} steps" + (" (use_vllm: true is recommended)" if hours >= 24 else ""),
+        ]
 
     def _on_gpus(self) -> list[str]:
         c = self.config
@@ -117,6 +175,8 @@ class Plan:
         lines += [
             *(["  (sum: with the larger of activations and drawing, which take turns)"] if c.drawn_at_once else []),
             f"  (fits: below 90 % of {c.gpu_memory_gib:g} GiB; buffers of CUDA, NCCL and the allocator come on top)",
+            self._host(),
+            *self._drawing(),
             "",
             f"Time, ESTIMATE: {samples} samples a step, {self.flops_per_step:.3g} FLOPs a step, {c.steps:,} steps, "
             f"{c.num_gpus} x {c.peak_tflops:g} TFLOP/s",
@@ -226,7 +286,7 @@ def make_plan(config: PlanConfig) -> Plan:
         merge=vision.spatial_merge_size,
         max_pixels=config.max_pixels,
     )
-    tokens = config.num_frames * frame_tokens + config.prompt_tokens + config.answer_tokens
+    tokens = config.num_frames * frame_tokens + config.prompt_tokens + config.answer
     sample = sample_flops(shape, config, frame_tokens, tokens)
     step = sample * config.per_device_batch * config.accumulation * max(1, config.num_gpus)
     peak = config.num_gpus * config.peak_tflops * 1e12
@@ -237,7 +297,7 @@ def make_plan(config: PlanConfig) -> Plan:
         lora=lora_modules(model) if config.lora_r else None,
         frame_tokens=frame_tokens,
         tokens=tokens,
-        memory=memory_plan(shape, config, parts, frame_tokens, tokens),
+        memory=memory_plan(shape, config.longest(), parts, frame_tokens),
         flops_per_step=step,
         hours={share: step * config.steps / (peak * share) / 3600 for share in shares},
     )
@@ -282,7 +342,7 @@ def sample_flops(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int)
         num_frames=config.num_frames,
         frame_tokens=frame_tokens,
         tokens=tokens,
-        answer_tokens=config.answer_tokens,
+        answer_tokens=config.answer,
     )
     return once * (1 + (2 if config.lora_r is None else 1) + config.gradient_checkpointing)
 
@@ -311,7 +371,7 @@ def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: 
         body = kept + max(llm_layer, vit_layer)
     else:
         body = llm_layer * text.num_hidden_layers + vit_layer * vision.depth
-    return config.per_device_batch * (body + 2 * 4 * config.answer_tokens * text.vocab_size)
+    return config.per_device_batch * (body + 2 * 4 * config.answer * text.vocab_size)
 
 
 def cache_bytes(shape: Any, config: PlanConfig, tokens: int) -> float:
@@ -322,7 +382,7 @@ def cache_bytes(shape: Any, config: PlanConfig, tokens: int) -> float:
 
 
 def memory_plan(
-    shape: Any, config: PlanConfig, parts: dict[str, tuple[int, int]], frame_tokens: int, tokens: int
+    shape: Any, config: PlanConfig, parts: dict[str, tuple[int, int]], frame_tokens: int
 ) -> dict[str, dict[str, float]]:
     """GiB per GPU under the three usual layouts: weights, gradients, optimiser, activations; where there are any, also
     the reference, caches of drawing and vLLM's part. Caches and activations take turns: the sum has the larger.
@@ -331,6 +391,7 @@ def memory_plan(
     ZeRO-2, of two layers under FSDP or ZeRO-3); LoRA holds the frozen base in bf16 and float32 adapters. On a CPU there
     is one layout and everything is float32.
     """
+    tokens = config.num_frames * frame_tokens + config.prompt_tokens + config.answer
     total, trainable = (sum(column) for column in zip(*parts.values(), strict=True))
     weights = (total - trainable) * HALF + trainable * WEIGHT
     copies = trainable * HALF

@@ -223,6 +223,9 @@ def plan_config(name: str, stage: StageArguments, config: Any, model: Any) -> Pl
     side = stage.frame_size or (48 if mini else None)
     size: dict[str, Any] = {"height": side, "width": side} if side else {}
     text: dict[str, Any] = {"prompt_tokens": 10, "answer_tokens": 150} if mini else {}
+    frames = 1 if name == "stage1" else 21
+    second = round(stage.zoom_fps or JudgeConfig.zoom_fps)  # clips of anomalies that are shorter
+    clip = (stage.max_zoom_frames or JudgeConfig.max_zoom_frames) if stage.untrimmed_windows else second
     return PlanConfig(
         model=stage.plan_model or model.model_name_or_path,
         stage=name,
@@ -232,7 +235,9 @@ def plan_config(name: str, stage: StageArguments, config: Any, model: Any) -> Pl
         accumulation=config.gradient_accumulation_steps,
         num_gpus=8 if stage.num_gpus is None else stage.num_gpus,
         gradient_checkpointing=bool(config.gradient_checkpointing),
-        num_frames=1 if name == "stage1" else 21,
+        num_frames=frames,
+        longest_frames=None if mini or name == "stage1" else max(frames, clip),
+        host_bytes=2 if str(model.dtype) in ("bfloat16", "float16") else 4,
         max_pixels=stage.max_pixels,
         peak_tflops=stage.peak_tflops,
         gpu_memory_gib=stage.gpu_memory_gib,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from reward_model.config import JudgeConfig, load_judge_config
+from reward_model.config import JudgeConfig, answer_limit, load_judge_config
 from reward_model.parsing import format_report
 from reward_model.rewards import total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
@@ -21,7 +21,7 @@ from reward_model.training.grpo_log import clip_pictures
 from reward_model.training.grpo_math import group_advantages
 from reward_model.training.grpo_prepare import check_no_dropout
 from reward_model.training.grpo_sampler import Sampled
-from reward_model.training.grpo_setup import OWN, describe, open_trainer, plan_config
+from reward_model.training.grpo_setup import OWN, check_limits, describe, judge_file, open_trainer, plan_config
 from reward_model.training.grpo_state import CheckpointError, last_checkpoint
 from reward_model.training.grpo_trainer import DivergenceError, GrpoTrainer
 from reward_model.training.mini_config import build_judge
@@ -617,14 +617,53 @@ def test_shipped_settings_are_valid(name):
     assert planned.stage == "stage3" and planned.steps == config.max_steps
     if name == "full":
         assert planned.num_gpus * planned.accumulation == 64 * 8
-        assert planned.reference and planned.drawn_at_once == 64 * 8 // planned.num_gpus and not planned.vllm_share
-        engine = plan_config({**config.to_dict(), "use_vllm": True, "vllm_gpu_memory_utilization": 0.4})
-        assert (engine.vllm_share, engine.drawn_at_once) == (0.4, 0)
+        assert planned.reference and (planned.vllm_share, planned.drawn_at_once) == (0.35, 0)
+        alone = plan_config({**config.to_dict(), **own, "use_vllm": False})
+        assert alone.drawn_at_once == 64 * 8 // planned.num_gpus and not alone.vllm_share
+        # The longest answers are those of judge.json, about 21 frames and about the longest clip.
+        assert (planned.longest_frames, planned.longest_answer) == (48, answer_limit(48))
+        assert planned.drawn_tokens == answer_limit(21) + answer_limit(48) and planned.host_copies == 2
+        assert config.vllm_max_model_length >= 48 * 400 + 1_200 + answer_limit(48)
         assert not plan_config({**config.to_dict(), "beta": 0.0}).reference
         assert (config.max_steps, config.prompts_per_step, config.num_generations, config.learning_rate) == (
             *(250, 64, 8),
             1e-6,
         )
+
+
+def test_a_limit_below_what_was_taught_is_refused_before_anything_loads(tmp_path):
+    (tmp_path / "judge.json").write_text('{"prompts": "compact", "max_scan_tokens": 300, "max_zoom_tokens": 400}')
+    given = {"model": str(tmp_path), "data": {"source": "world", "rows": 2, "size": 48}}
+    for wrong in ({"max_zoom_tokens": 399}, {"judge": {"max_scan_tokens": 200}}):
+        with (
+            pytest.raises(ValueError, match=r"max_(zoom|scan)_tokens=(399|200) is below the (400|300) .*null"),
+            open_trainer({**given, **wrong}),
+        ):
+            pass
+    # Where no number is set, limits follow the frames: 21 of a scan, and the longest clip.
+    with pytest.raises(ValueError, match="max_scan_tokens=4096 is below the 7744"):
+        check_limits(JudgeConfig(), JudgeConfig(max_scan_tokens=4096), 21)
+    with pytest.raises(ValueError, match="max_zoom_tokens=9999 is below the 16384"):
+        check_limits(JudgeConfig(), JudgeConfig(max_zoom_tokens=9999), 21)
+    check_limits(JudgeConfig(), JudgeConfig(max_scan_tokens=7744, max_zoom_tokens=16384), 21)
+
+
+def test_the_trained_judge_is_asked_as_it_was_trained(tmp_path):
+    (tmp_path / "judge.json").write_text(
+        '{"prompts": "compact", "max_new_tokens": {"scan": 9, "zoom": 8}, "aggregate": "joint"}'
+    )
+    known = load_judge_config(tmp_path)
+    config = GrpoConfig(crop="per_window", context="clip_only", num_turns=1, max_zoom_tokens=99)
+    asked = config.asked(known.override(window_margin="none", require_all_frames=True))
+    text = judge_file(str(tmp_path), asked)
+    (tmp_path / "judge.json").write_text(text)
+    trained = load_judge_config(tmp_path)
+    assert (trained.crop, trained.context, trained.num_turns) == ("per_window", "clip_only", 1)
+    assert (trained.window_margin, trained.require_all_frames) == ("none", True)
+    assert (trained.max_scan_tokens, trained.max_zoom_tokens, trained.aggregate) == (9, 99, "joint")
+    assert config.reward_config(known).num_turns == 1 and GrpoConfig().reward_config(trained).num_turns == 1
+    # A base model has no judge.json; that it was cropped without a margin must be written down.
+    assert json.loads(judge_file("Qwen/none", JudgeConfig()))["window_margin"] == "none"
 
 
 def test_every_setting_is_explained():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from reward_model.config import answer_limit
 from reward_model.training.lora import PARTS, describe_trainable, lora_config, lora_modules, part_of
 from reward_model.training.mini_config import build_judge, build_processor
 from reward_model.training.plan import (
@@ -177,7 +178,7 @@ def test_the_page_says_estimate_and_counts(capsys):
     plan = print_plan(PlanConfig(model="mini", num_frames=21, height=32, width=32, steps=10, num_gpus=1))
     text = capsys.readouterr().out
     assert text == plan.to_text()
-    assert text.count("ESTIMATE") == 2
+    assert text.count("ESTIMATE") == 3
     assert f"{plan.parameters:,}" in text
 
 
@@ -195,3 +196,27 @@ def test_the_page_of_a_cpu_says_nothing_of_gpus_and_hours():
 def test_an_unknown_model_is_named():
     with pytest.raises(ValueError, match="cannot plan 'gpt-nothing' offline"):
         model_config("gpt-nothing")
+
+
+def test_answers_are_reckoned_at_their_limit_unless_told(full):
+    assert full.tokens == 21 * full.frame_tokens + 1_200 + answer_limit(21)
+    assert make_plan(replace(full.config, answer_tokens=900)).tokens == full.tokens - answer_limit(21) + 900
+
+
+def test_memory_is_for_the_longest_sample_and_time_for_the_usual_one(full):
+    plan = make_plan(replace(full.config, drawn_at_once=32, longest_frames=48))
+    longest = 48 * full.frame_tokens + 1_200 + answer_limit(48)
+    assert f"{longest:,} tokens; memory is for it" in plan.to_text() and "the longest" not in full.to_text()
+    assert plan.memory["DDP"]["drawing"] == pytest.approx(32 * longest * 36 * 2 * 8 * 128 * 2 / 2**30)
+    assert plan.hours == full.hours and plan.memory["DDP"]["sum"] > full.memory["DDP"]["sum"]
+
+
+def test_the_plan_says_what_the_host_holds_and_what_drawing_costs(full):
+    config = replace(full.config, stage="stage3", num_gpus=16, steps=250, host_copies=2, drawn_tokens=24_000)
+    text = make_plan(config).to_text()
+    # Two float32 copies of 8.77 G parameters in each of a node's eight processes.
+    assert f"{2 * 4 * QWEN3_VL_8B_PARAMETERS * 8 / 2**30:,.0f} GiB" in text
+    hours = 24_000 * 250 * 2 * QWEN3_VL_8B_PARAMETERS / 200e9 / 3600
+    assert f"up to {hours:,.0f} h" in text and "use_vllm: true is recommended" in text and hours > 100
+    engine = make_plan(replace(config, vllm_share=0.3)).to_text()
+    assert "drawn by vLLM" in engine and "recommended" not in engine
