@@ -1,6 +1,7 @@
 """best_of_n on tiny real pipelines: independence of candidates, one encoding, resuming, and every refusal."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from cac_align import BestOfNOutput, best_of_n
 from cac_align.candidates import RESERVED, candidate_seed, encode_once, generate, split_frames
 from cac_align.rewards.base import RewardError
-from cac_align.run_folder import ResumeError, plain
+from cac_align.run_folder import ResumeError, describe_pipeline, plain
 from reward_model.schema import Verdict
 
 PROMPT = "a red ball moves right"
@@ -294,3 +295,229 @@ def test_plain_tells_pictures_apart_and_ignores_addresses():
     a, b = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")
     assert plain(a) != plain(b)
     assert plain({"image": a, "f": brightness}) == plain({"image": a.copy(), "f": brightness})
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+
+class Judge:
+    """A judge whose verdict and score contradict each other: the highest score is of a video it calls abnormal."""
+
+    name = "judge"
+
+    def judge_batch(self, videos, prompts=None, *, fps):
+        said = [("normal", 0.2), ("abnormal", 0.99), ("normal", 0.4), ("abnormal", 0.5)]
+        return [
+            Verdict(status, score, num_frames=len(v), fps=fps) for v, (status, score) in zip(videos, said, strict=False)
+        ]
+
+    def __call__(self, videos, prompts=None, *, fps, **kwargs):
+        return [v.score for v in self.judge_batch(videos, prompts, fps=fps)]
+
+
+def test_an_abnormal_verdict_never_beats_a_normal_one_unless_asked(wan_pipe, tmp_path):
+    out = best_of_n(wan_pipe, PROMPT, reward=Judge(), n=4, output_dir=tmp_path, **WAN, **QUIET)
+    assert (out.best, out.ranking) == (2, [2, 0, 1, 3])
+    saved = json.loads((tmp_path / "result.json").read_text())
+    assert (saved["best"], saved["ranking"], saved["settings"]["rank_by"]) == (2, [2, 0, 1, 3], "verdict")
+    by_score = best_of_n(wan_pipe, PROMPT, reward=Judge(), n=4, output_dir=tmp_path, rank_by="score", **WAN, **QUIET)
+    assert (by_score.best, by_score.ranking) == (1, [1, 3, 2, 0])
+    with_other = best_of_n(wan_pipe, PROMPT, reward=[Judge(), constant], n=4, output_dir=tmp_path, **WAN, **QUIET)
+    assert with_other.best == 2, "a composite goes by its judge's verdict, too"
+    with pytest.raises(ValueError, match="rank_by='loud' must be 'verdict'"):
+        best_of_n(wan_pipe, PROMPT, reward=Judge(), n=1, rank_by="loud", **WAN, **QUIET)
+
+
+def test_all_abnormal_still_has_a_best():
+    from cac_align.rewards.order import order
+
+    assert order([0.1, 0.3, None], [True, True, None]) == [1, 0, 2]
+    assert order([0.3, 0.1], [None, True]) == order([0.3, 0.1]) == [0, 1]
+
+
+# --- cheap checks first, nothing lost --------------------------------------------------------------------------------
+
+
+def needs_prompts_only(videos, prompts=None):
+    return [0.5] * len(videos)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"reward": needs_prompts_only}, r"cannot be called as reward\(videos, prompts, fps=\.\.\.\).*'fps'"),
+        ({"reward": Judge}, r"Judge is a class; pass an instance: Judge\(\.\.\.\)"),
+        ({"reward": "cac"}, r"pass CaCReward\(\)"),
+        ({"reward": [constant, "motion"]}, "not its name 'motion'"),
+        ({"num_frame": 17}, "takes no 'num_frame'; did you mean num_frames"),
+        ({"out_dir": "x"}, "WanPipeline takes no 'out_dir'; did you mean output_dir"),
+    ],
+)
+def test_what_cannot_work_is_found_before_anything_is_drawn(wan_pipe, change, words):
+    drawn = []
+    handle = wan_pipe.transformer.register_forward_pre_hook(lambda *_: drawn.append(1))
+    with pytest.raises(ValueError, match=words):
+        best_of_n(wan_pipe, PROMPT, **{"reward": brightness, "n": 1, **WAN, **QUIET, **change})
+    handle.remove()
+    assert not drawn
+
+
+def test_a_pipeline_that_is_a_name():
+    with pytest.raises(ValueError, match=r"got str; load it: DiffusionPipeline\.from_pretrained\('assets/wan-mini'\)"):
+        best_of_n("assets/wan-mini", PROMPT, reward=constant)
+
+
+def test_a_judge_that_cannot_load_is_found_before_anything_is_drawn(wan_pipe, judge_folder, tmp_path):
+    import shutil
+
+    from cac_align import CaCReward, CompositeReward
+
+    drawn = []
+    handle = wan_pipe.transformer.register_forward_pre_hook(lambda *_: drawn.append(1))
+    absent = CaCReward(tmp_path / "nosuch")
+    for reward in (absent, [constant, absent], CompositeReward({"a": absent})):
+        with pytest.raises(ValueError, match="there is no folder"):
+            best_of_n(wan_pipe, PROMPT, reward=reward, n=2, **WAN, **QUIET)
+    broken = shutil.copytree(judge_folder, tmp_path / "broken")
+    (broken / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="cannot load the processor"):
+        best_of_n(wan_pipe, PROMPT, reward=CaCReward(broken, device="cpu"), n=2, **WAN, **QUIET)
+    handle.remove()
+    assert not drawn
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_drawn_candidates_survive_a_reward_that_fails(wan_pipe, five, several, caplog):
+    calls = []
+
+    def fails(videos, prompts=None, *, fps, **kwargs):
+        calls.append(1)
+        if len(calls) == (2 if several else 1):
+            raise RuntimeError("the judge's server is gone")
+        return [0.5] * len(videos)
+
+    prompt = [PROMPT, "a dog"] if several else PROMPT
+    with pytest.raises(RuntimeError, match="server is gone") as caught:
+        best_of_n(Counting(wan_pipe), prompt, reward=fails, n=2, **WAN, **QUIET)
+    folder = caught.value.candidates
+    assert any(str(folder) in note for note in caught.value.__notes__)
+    assert any(str(folder) in r.getMessage() for r in caplog.records)
+    counting = Counting(wan_pipe)
+    out = best_of_n(counting, prompt, reward=brightness, n=2, output_dir=folder, **WAN, **QUIET)
+    first = out[0] if several else out
+    assert counting.calls == 0, "nothing is drawn again"
+    assert largest_difference(first.candidates, five.candidates[:2]) == 0
+    shutil.rmtree(folder)
+
+
+def test_candidates_survive_a_pipeline_that_fails_and_an_interrupt(wan_pipe):
+    for error in (RuntimeError, KeyboardInterrupt):
+
+        class Stops(Counting):
+            def __call__(self, prompt=None, error=error, **kwargs):
+                if self.calls == 1:
+                    raise error("stop")
+                return super().__call__(prompt, **kwargs)
+
+        with pytest.raises(error) as caught:
+            best_of_n(Stops(wan_pipe), PROMPT, reward=brightness, n=3, **WAN, **QUIET)
+        assert [p.name for p in (caught.value.candidates / "candidates").iterdir()] == ["00.npz"]
+        shutil.rmtree(caught.value.candidates)
+
+
+def test_an_offloaded_pipeline_draws_before_the_judge_loads(wan_pipe, monkeypatch):
+    """The GPU is too small for both at once, which is why the pipeline offloads."""
+    order = []
+
+    class Loads:
+        def make_ready(self):
+            order.append("loaded")
+
+        def __call__(self, videos, prompts=None, *, fps, **kwargs):
+            order.append("judged")
+            return [0.5] * len(videos)
+
+    best_of_n(wan_pipe, PROMPT, reward=Loads(), n=1, **WAN, **QUIET)
+    monkeypatch.setattr(wan_pipe, "_all_hooks", ["a hook"], raising=False)
+    best_of_n(wan_pipe, PROMPT, reward=Loads(), n=1, **WAN, **QUIET)
+    assert order == ["loaded", "judged", "judged"]
+
+
+def test_the_record_says_that_a_judge_is_for_demonstration(wan_pipe, judge_folder, monkeypatch):
+    from cac_align import CaCReward
+    from cac_align.rewards import cac
+
+    monkeypatch.setattr(cac, "mini_judge_folder", lambda: judge_folder)
+    reward = [CaCReward(judge_folder, device="cpu"), constant]
+    out = best_of_n(wan_pipe, PROMPT, reward=reward, n=1, **WAN, **QUIET)
+    assert "is a demonstration" in out.settings["note"]
+    assert "note" not in best_of_n(wan_pipe, PROMPT, reward=constant, n=1, **WAN, **QUIET).settings
+
+
+# --- pictures in, pictures out, and what a pipeline is ---------------------------------------------------------------
+
+
+def test_photos_are_turned_upright(wan_i2v_pipe):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    exif = turned.getexif()
+    exif[274] = 6  # shown after a quarter turn clockwise
+    turned.info["exif"] = exif.tobytes()
+    straight = best_of_n(wan_i2v_pipe, PROMPT, reward=constant, n=1, image=image, **WAN, **QUIET)
+    photo = best_of_n(wan_i2v_pipe, PROMPT, reward=constant, n=1, image=turned, **WAN, **QUIET)
+    assert largest_difference(straight.candidates, photo.candidates) == 0
+
+
+def test_a_first_frame_of_another_shape_is_said(wan_i2v_pipe):
+    with pytest.warns(
+        UserWarning, match=r"16x32, the video 16x16: another aspect ratio.*stretched 2\.0 times.*height="
+    ):
+        best_of_n(wan_i2v_pipe, PROMPT, reward=constant, n=1, image=Image.new("RGB", (16, 32)), **WAN, **QUIET)
+
+
+def test_the_size_that_fits_a_first_frame(wan_i2v_pipe):
+    from cac_align.candidates import fitting_size
+
+    height, width = fitting_size(wan_i2v_pipe, Image.new("RGB", (480, 832)))
+    assert (height, width) == (832, 480)
+    height, width = fitting_size(wan_i2v_pipe, Image.new("RGB", (1000, 1000)))
+    assert height == width and height % 16 == 0 and abs(height * width / (480 * 832) - 1) < 0.06
+
+
+def test_frames_are_written_right_by_diffusers(five, monkeypatch):
+    """``export_to_video`` multiplies arrays by 255 and leaves PIL images as they are."""
+    import PIL.Image
+
+    frames = five.frames
+    assert isinstance(frames[0], PIL.Image.Image)
+    written = [np.array(f) for f in frames]  # what it does with a list that begins with a PIL image
+    assert np.array_equal(np.stack(written), five.candidates[five.best])
+    for same in (frames[:], frames[1:3], frames[..., 0], frames / 255, frames[[0, 1]], np.asarray(frames)):
+        assert type(same) is np.ndarray
+    assert all(type(f) is np.ndarray for f in frames)
+    assert (
+        float(frames.mean()) == float(np.asarray(frames).mean())
+        and frames[0, 0, 0, 0] == np.asarray(frames)[0, 0, 0, 0]
+    )
+
+
+def test_another_adapter_strength_is_another_pipeline(wan_pipe, tmp_path):
+    import copy
+
+    from diffusers import WanPipeline
+    from peft import LoraConfig
+
+    transformer = copy.deepcopy(wan_pipe.transformer)
+    parts = {name: part for name, part in wan_pipe.components.items() if name in ("vae", "text_encoder", "tokenizer")}
+    pipe = WanPipeline(**parts, scheduler=wan_pipe.scheduler, transformer=transformer)
+    pipe.set_progress_bar_config(disable=True)
+    assert "[" not in describe_pipeline(pipe)["components"]["transformer"], "as folders of earlier versions have it"
+    call = {"prompt": PROMPT, "reward": constant, "n": 1, "output_dir": tmp_path, **WAN, **QUIET}
+    transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), adapter_name="one")
+    best_of_n(pipe, **call)
+    transformer.set_adapters(["one"], [0.5])
+    with pytest.raises(ResumeError, match=r"components\.transformer was .*adapters\[one=4\].*now .*adapters\[one=2\]"):
+        best_of_n(pipe, **call)
+    transformer.disable_adapters()
+    with pytest.raises(ResumeError, match=r"adapters\[off\]"):
+        best_of_n(pipe, **call)

@@ -207,7 +207,7 @@ def test_the_shipped_judge_is_read_where_it_was_trained():
         (lambda r, v: r.judge(["a.mp4", "b.mp4"]), "use .judge_batch"),
         (lambda r, v: r(["https://example.com/a.mp4"]), "is an address; download"),
         (lambda r, v: r(["."]), "is a folder; pass the files in it"),
-        (lambda r, v: r([v.astype(np.float32) / 127 - 1], fps=16), r"video 0: float frames span \[-1"),
+        (lambda r, v: r([v.astype(np.float32) / 127 - 1], fps=16), r"video 0: float frames span \[-0.9"),
         (lambda r, v: r([v.astype(np.float32)], fps=16), "expected \\[0, 1\\]"),
         (lambda r, v: r([v.astype(np.int64)], fps=16), "dtype int64; expected uint8"),
         (lambda r, v: r([v[..., 0]], fps=16), "frames have shape"),
