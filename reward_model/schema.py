@@ -132,11 +132,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Anomaly:
-    """One independent anomaly (F-5, F-10..F-12).
+    """One independent anomaly.
 
     ``boxes`` maps a frame index to one or more boxes; frames without a visible region have no key (a thing that
     vanished has boxes on the frames at the edge of its absence only). ``salient`` is unknown until synthesis has
-    verified the sample (F-32).
+    verified the sample.
     """
 
     type: AnomalyType
@@ -174,7 +174,7 @@ class Anomaly:
         """The same anomaly on a sampled grid, where ``indices[k]`` is the native frame shown as frame ``k``.
 
         The window keeps the sampled frames inside it, or the nearest one when it falls between two; ``None`` when it
-        lies wholly outside the clip. A box annotated off the grid (the last visible frame before a disappearance, F-12)
+        lies wholly outside the clip. A box annotated off the grid (the last visible frame before a disappearance)
         moves to the nearest sampled frame of the window that has none of its own.
         """
         if not indices or self.frames.end < indices[0] or self.frames.start > indices[-1]:

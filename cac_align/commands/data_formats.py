@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     from reward_model.data.records import Record
     from reward_model.data.validation import Problem
 
-FORMATS = ("label-studio", "cvat", "vif-cot", "deeptrace", "table")
-TOOLS = ("label-studio", "cvat")
+FORMATS = ("label-studio", "cvat", "grouped", "verdicts", "vif-cot", "deeptrace", "table")
+TOOLS = ("label-studio", "cvat", "grouped")
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +75,9 @@ def run_import(args: argparse.Namespace) -> int:
     if not found.records:
         raise ValueError(f"{args.source} gave no video; nothing was written")
     records = found.records
-    if args.video_root or args.base:
+    if args.format == "verdicts":
+        records = [replace(r, video=os.path.relpath(r.video, args.output.absolute().parent)) for r in records]
+    elif args.video_root or args.base or args.format == "grouped":
         records = rebase(records, args.base or args.source, args.output, args.video_root)
     print(write_annotations(args.output, records))
     print(f"{len(records)} videos, {sum(r.truth.status == 'abnormal' for r in records)} abnormal")
@@ -123,6 +127,18 @@ def _cvat(args: argparse.Namespace, base: list[Record]) -> Imported:
     return Imported(read.records, [*problems, *read.problems])
 
 
+def _grouped(args: argparse.Namespace, base: list[Record]) -> Imported:
+    from reward_model.data.formats.grouped import read_grouped
+
+    return read_grouped(args.source)
+
+
+def _verdicts(args: argparse.Namespace, base: list[Record]) -> Imported:
+    from reward_model.data.formats.verdicts import read_verdicts
+
+    return read_verdicts(args.source, video_root=args.video_root)
+
+
 def _vif_cot(args: argparse.Namespace, base: list[Record]) -> Imported:
     from reward_model.data.formats.vif_cot import TYPE_MAPS, read_vif_cot
 
@@ -170,6 +186,8 @@ def _table(args: argparse.Namespace, base: list[Record]) -> Imported:
 READERS = {
     "label-studio": _label_studio,
     "cvat": _cvat,
+    "grouped": _grouped,
+    "verdicts": _verdicts,
     "vif-cot": _vif_cot,
     "deeptrace": _deeptrace,
     "table": _table,
@@ -207,12 +225,16 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--video-prefix", default="", help="label-studio: such as /data/local-files/?d=")
     parser.add_argument("--as-annotations", action="store_true", help="label-studio: finished, not pre-annotated")
+    parser.add_argument(
+        "--sample-fps", type=float, metavar="FPS", help="grouped: count the frames of a sequence sampled at this rate"
+    )
 
 
 def run_export(args: argparse.Namespace) -> int:
     """Writes the tasks and the configuration they need."""
-    from reward_model.data.annotations import read_annotations
+    from reward_model.data.annotations import read_annotations, rebase
     from reward_model.data.formats import cvat, label_studio
+    from reward_model.data.formats.grouped import to_grouped
     from reward_model.files import write_text
 
     records = read_annotations(args.annotations, check_videos=False)
@@ -222,6 +244,12 @@ def run_export(args: argparse.Namespace) -> int:
         )
         print(write_text(args.output / "tasks.json", json.dumps(tasks, indent=1, ensure_ascii=False) + "\n"))
         print(write_text(args.output / "labeling_config.xml", label_studio.labeling_config()))
+        return 0
+    if args.format == "grouped":
+        place = args.output / "grouped.jsonl"
+        moved = rebase(records, args.annotations, place)
+        rows = [json.dumps(to_grouped(r, sample_fps=args.sample_fps), ensure_ascii=False) for r in moved]
+        print(write_text(place, "".join(f"{row}\n" for row in rows)))
         return 0
     names = _file_names(records)
     for name, record in zip(names, records, strict=True):

@@ -1,4 +1,4 @@
-"""Round one of annotation review (F-14): decisions by batch, and the annotations that may be trained on.
+"""Round one of annotation review: decisions by batch, and the annotations that may be trained on.
 
 A second person accepts an annotation or returns it with a note; one return outweighs any acceptance. Round two, the
 spot check, is drawn and judged by :mod:`reward_model.data.review`; a batch it does not confirm goes back as a whole.

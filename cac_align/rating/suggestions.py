@@ -5,13 +5,13 @@ A person sees a verdict only after they have finished with the video, and cannot
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cac_align.rating.items import Item
+from reward_model.data.formats.verdicts import read_entries
 from reward_model.data.line_checks import check_anomaly, is_number
 from reward_model.schema import Anomaly, Status, VideoAnnotation
 
@@ -86,28 +86,6 @@ def read_suggestions(
                 "judge these files with: cac-align score --json"
             )
     return found
-
-
-def read_entries(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file of verdicts, each with the ``video`` it is about.
-
-    Raises:
-        ValueError: there is no such file, or it holds something else.
-    """
-    if not path.is_file():
-        raise ValueError(f"no file of verdicts at {str(path)!r}; make one with: cac-align score --json VIDEO ...")
-    try:
-        text = path.read_text(encoding="utf-8")
-        try:
-            data = json.loads(text)
-        except ValueError:
-            data = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is neither JSON nor JSONL: {error}") from error
-    entries = data.get("candidates", [data]) if isinstance(data, dict) else data
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and type(e.get("video")) is str for e in entries):
-        raise ValueError(f"{path} is not a list of verdicts; expected what cac-align score --json prints")
-    return entries
 
 
 def _match(root: Path, path: Path, video: str, items: Sequence[Item]) -> Item | None:

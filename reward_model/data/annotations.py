@@ -1,4 +1,4 @@
-"""Annotation files: JSONL, one video per line, read and written whole or not at all (F-2, F-5, F-10..F-12).
+"""Annotation files: JSONL, one video per line, read and written whole or not at all.
 
 One line is ``{"video": "clips/a.mp4", ...VideoAnnotation.to_dict()..., "split": "train", ...}``. ``video`` is relative
 to the file's folder or absolute, frames are native frames from zero, boxes are on the 0-1000 grid, and unknown keys are

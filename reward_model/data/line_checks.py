@@ -1,4 +1,4 @@
-"""Every rule one line of an annotation file must keep (F-5, F-10..F-12), as pure functions.
+"""Every rule one line of an annotation file must keep (paper, B.1.2 and B.1.3), as pure functions.
 
 A check never stops at the first fault and never raises: it yields a :class:`Finding` per fault. An object without an
 error becomes a :class:`~reward_model.data.records.Record` safely.
@@ -15,6 +15,10 @@ from reward_model.data.records import GROUP_KEY, REQUIRED_KEYS
 from reward_model.schema import BOX_SCALE, MAX_FRAMES, AnomalyType
 
 Severity = Literal["error", "warning"]
+#: A box of at least this share of the picture leaves nothing out, so it is not tight.
+LOOSE_SHARE = 0.95
+#: Words of a reason that say that writing changes from frame to frame.
+CHANGE_WORDS = ("inconsisten", "change", "differ", "from frame to frame", "between frames", "across frames")
 ANOMALY_KEYS = ("type", "frames", "boxes", "objects", "reason", "region", "salient")
 
 
@@ -63,6 +67,9 @@ def _object(data: Mapping[str, Any]) -> Iterator[Finding]:
     for number, anomaly in enumerate(anomalies, 1):
         for finding in check_anomaly(anomaly, limit):
             yield finding._replace(message=f"anomaly {number}: {finding.message}")
+        first = next(k for k, other in enumerate(anomalies, 1) if other is anomaly or other == anomaly)
+        if first < number:
+            yield Finding(f"anomaly {number} repeats anomaly {first}; remove one of them", "warning")
 
 
 def _texts(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -121,8 +128,43 @@ def check_anomaly(data: Any, num_frames: int | None = None) -> Iterator[Finding]
     if not any(boxes.values()):
         yield Finding("it has no box: spatial terms cannot be computed for it", "warning")
     start_end = (window[0], window[1]) if window is not None and not faults else None
+    if start_end is not None:
+        yield from _conventions(data, start_end, boxes)
     for key, entries in boxes.items():
         yield from _frame_boxes(key, entries, start_end, num_frames)
+
+
+def _conventions(data: Mapping[str, Any], window: tuple[int, int], boxes: Mapping[str, Any]) -> Iterator[Finding]:
+    """What annotators agreed on (paper, B.1.2 and B.1.3), as far as a file can show it; never more than a warning."""
+    try:
+        kind = AnomalyType.parse(data["type"])
+    except (KeyError, AttributeError, ValueError):
+        return
+    if window[0] == window[1] and not kind.single_frame:
+        yield Finding(
+            f"{kind.value} on the single frame {window[0]}: this type is only seen by comparing frames; give its whole "
+            "range, or one of the types that a single frame shows",
+            "warning",
+        )
+    reason = data.get("reason", "")
+    told = reason.lower() if isinstance(reason, str) else ""
+    if kind is AnomalyType.CHARACTER and window[0] == window[1] and any(word in told for word in CHANGE_WORDS):
+        yield Finding(
+            f"writing that changes, on the single frame {window[0]}: its window is the whole range over which the "
+            "change can be seen",
+            "warning",
+        )
+    large = [key for key, entries in boxes.items() if isinstance(entries, list) and any(map(_is_loose, entries))]
+    if large:
+        yield Finding(
+            f"a box of nearly the whole picture on frame {', '.join(large[:3])}{', ...' if large[3:] else ''}: boxes "
+            "are tight around what is wrong",
+            "warning",
+        )
+
+
+def _is_loose(box: Any) -> bool:
+    return _is_box(box) and (box[2] - box[0]) * (box[3] - box[1]) >= LOOSE_SHARE * BOX_SCALE**2
 
 
 def _anomaly_type(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -162,7 +204,7 @@ def _frame_boxes(key: str, entries: Any, window: tuple[int, int] | None, num_fra
     elif window is not None and not window[0] - 1 <= frame <= window[1] + 1:
         yield Finding(
             f"box on frame {frame} is outside the window {window[0]}-{window[1]}; "
-            "only the frame just before and just after it may carry one (F-12)"
+            "only the frame just before and just after it may carry one"
         )
     if not isinstance(entries, list):
         yield Finding(f"boxes of frame {frame} are {_shown(entries)}; expected a list of [xmin, ymin, xmax, ymax]")

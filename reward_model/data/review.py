@@ -1,11 +1,11 @@
-"""The second round of review (F-14, B.1.3): spot checks by other reviewers, and which batches they confirm.
+"""The second round of review (paper, B.1.3): spot checks by other reviewers, and which batches they confirm.
 
 A spot check takes a random 10 % of each batch and gives every video to a reviewer who neither annotated nor reviewed
 it. A batch is kept only if more than 95 % of the videos checked agree; otherwise it goes back. A video agrees if
 
 - the status is the same,
 - the set of anomaly types is the same,
-- for every type the windows overlap: IoU of all its frames above ``min_window_iou`` (0.5, as in F-31),
+- for every type the windows overlap: IoU of all its frames above ``min_window_iou`` (0.5, as in B.2),
 - for every type the boxes overlap: mean IoU of the best pairing above ``min_box_iou``, measured from both sides, so
   that a missing box and one too many both count.
 """
@@ -229,7 +229,7 @@ def _batch_agreement(batch: str, pairs: Sequence[tuple[Record, Record]], limits:
 def reviewer_agreement(
     raters: Sequence[Sequence[Record]],
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """Agreement beyond chance, for the status and the presence of each type (F-3: one binary decision per type).
+    """Agreement beyond chance, for the status and the presence of each type (one decision per type: B.1.2).
 
     Args:
         raters: what each rater annotated; videos are matched by ``video_id`` and need not be the same for all.

@@ -213,6 +213,33 @@ def test_out_to_a_tool_and_back(clips, tmp_path, tool, source, words):
     assert [(r.truth, r.extra) for r in found] == [(r.truth, r.extra) for r in old]
 
 
+def test_grouped_records_go_out_and_come_back_to_another_folder(clips, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("export", clips / "all.jsonl", "--format", "grouped", "--output", out) == 0
+    assert run("import", out / "grouped.jsonl", "--format", "grouped", "--output", tmp_path / "x/b.jsonl") == 0
+    found, old = read_annotations(tmp_path / "x/b.jsonl"), read_annotations(clips / "all.jsonl")
+    assert [(r.truth, r.extra, r.split) for r in found] == [(r.truth, r.extra, r.split) for r in old]
+    assert run("export", clips / "all.jsonl", "--format", "grouped", "--output", out, "--sample-fps", "4") == 0
+    assert '"frame_indices": [0, 2, 4' in (out / "grouped.jsonl").read_text()
+
+
+def test_verdicts_become_annotations_for_every_tool(clips, tmp_path):
+    anomaly = {"type": "object", "frames": [2, 4], "boxes": {"2": [[1, 2, 300, 400]]}}
+    verdicts = [
+        {"video": "clips/v0.mp4", "verdict": {"status": "abnormal", "score": 0.1, "anomalies": [anomaly]}},
+        {"video": "clips/v1.mp4", "verdict": {"status": "normal", "score": 0.9, "provenance": {"model": "m"}}},
+    ]
+    (tmp_path / "v.json").write_text(json.dumps(verdicts))
+    out = tmp_path / "auto/a.jsonl"
+    assert run("import", tmp_path / "v.json", "--format", "verdicts", "--video-root", clips, "--output", out) == 0
+    records = read_annotations(out)
+    assert {r.extra["annotation"] for r in records} == {"generated annotation"} and records[1].extra["made_by"] == "m"
+    assert run("export", out, "--format", "label-studio", "--output", tmp_path / "ls") == 0
+    tasks = json.loads((tmp_path / "ls/tasks.json").read_text())
+    assert [t["data"]["origin"] for t in tasks] == ["generated annotation"] * 2
+    assert tasks[1]["predictions"][0]["model_version"] == "m"
+
+
 def test_an_import_with_errors_writes_nothing_unless_told_to(clips, tmp_path, capsys):
     table = tmp_path / "t.csv"
     table.write_text("file,type,start,end\nclips/v0.mp4,text,0.5,1\nclips/v1.mp4,Ghosts,0,1\n")

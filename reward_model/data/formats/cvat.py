@@ -1,4 +1,4 @@
-"""CVAT: records to "CVAT for video 1.1" XML, one file per video (F-14); :mod:`cvat_read` makes records of it again.
+"""CVAT: records to "CVAT for video 1.1" XML, one file per video; :mod:`cvat_read` makes records of it again.
 
 Each box track of an anomaly is a ``track`` whose label is the anomaly's type. CVAT has no segments, so the window and
 the words stand in attributes: ``anomaly`` (tracks with one number are one anomaly), ``window`` (``3-17``), ``reason``,

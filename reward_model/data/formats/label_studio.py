@@ -1,4 +1,4 @@
-"""Label Studio: records to pre-annotated tasks (F-14); :mod:`label_studio_read` makes records of them again.
+"""Label Studio: records to pre-annotated tasks; :mod:`label_studio_read` makes records of them again.
 
 Each anomaly is a segment of a ``TimelineLabels`` track plus one ``VideoRectangle`` region per box track; reason,
 region, objects and saliency are per-region texts and choices of the segment; the status is a choice about the whole

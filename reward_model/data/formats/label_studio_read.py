@@ -256,7 +256,7 @@ class _Reading:
                         f"a box says {kind.value!r}, its window {segment.type.value!r}; the window wins"
                     )
                 return segment
-        # One frame beside the window counts: boxes on the edge of an absence stand there (F-12).
+        # One frame beside the window counts: boxes on the edge of an absence stand there.
         shared = {
             k: sum(s.frames.start - 1 <= n <= s.frames.end + 1 for n in track.boxes)
             for k, s in enumerate(segments)

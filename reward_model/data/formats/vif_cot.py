@@ -1,4 +1,4 @@
-"""ViF-CoT-4K (Skyra, arXiv 2512.15693) as records: the external bench of F-67.
+"""ViF-CoT-4K (Skyra, arXiv 2512.15693) as records: the external bench of A.2.
 
 A sample of its SFT file has ``messages`` (system, user, assistant) and ``images``, the paths of its frames:
 ``.../parsed_frames/<source>/<real|fake>/<generator>/<video id>/<k>.png``. The assistant text ends in
@@ -59,7 +59,7 @@ _CAC: dict[str, AnomalyType | None] = {
     "Camera Motion Inconsistency": None,
 }
 #: ``paper`` follows A.2, "object inconsistency" to Object Distortion, which takes appearance and disappearance along;
-#: ``cac`` follows the definitions of B.1.2, where sudden (dis)appearance is a Motion Anomaly (F-3).
+#: ``cac`` follows the definitions of B.1.2, where sudden (dis)appearance is a Motion Anomaly (paper, B.1.2).
 TYPE_MAPS: Mapping[str, TypeMap] = {
     "paper": {**_CAC, "Abnormal Object Appearance": _OBJECT, "Abnormal Object Disappearance": _OBJECT},
     "cac": _CAC,

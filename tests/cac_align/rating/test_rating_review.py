@@ -9,7 +9,7 @@ from cac_align.cli import main
 from cac_align.rating.folder import OutsideError
 from cac_align.rating.study import open_review, open_spot_check
 from reward_model.data.annotations import read_annotations, write_annotations
-from reward_model.data.records import Record
+from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY, Record
 
 
 @pytest.fixture
@@ -132,3 +132,18 @@ def test_annotations_of_videos_elsewhere_are_refused(folder, annotations, tmp_pa
     write_annotations(annotations, records)
     with pytest.raises(OutsideError, match="lies outside"):
         open_review(folder, annotations)
+
+
+def test_a_generated_annotation_is_shown_as_one_and_accepting_it_is_written_down(folder, annotations, opened, tools):
+    made = {ORIGIN_KEY: GENERATED, MAKER_KEY: "cac-mini"}
+    records = [replace(r, extra=made) for r in read_annotations(annotations)]
+    write_annotations(annotations, records)
+    page = tools[0](opened(open_review(folder, annotations)))
+    shown = page.enter("Ann")["items"][0]["annotation"]
+    assert (shown["origin"], shown["made_by"], shown["annotator"]) == (GENERATED, "cac-mini", "")
+    for key in page.study.store.items:
+        page.decide("Ann", key, "accept" if key == next(iter(page.study.store.items)) else "return", "tighter")
+    page.post("export", {})
+    (accepted,) = read_annotations(folder / "ratings/accepted.jsonl")
+    assert accepted.extra[ORIGIN_KEY] == f"{GENERATED}, accepted by a person" and accepted.extra["reviewer"] == "Ann"
+    assert {r.extra[ORIGIN_KEY] for r in read_annotations(folder / "ratings/returned.jsonl")} == {GENERATED}

@@ -31,7 +31,7 @@ from reward_model.world.video import make_annotation
 
 
 def record(name: str = "a", *, abnormal: bool = True, **extra: Any) -> Record:
-    boxes = {n: (Box(100, 200, 300, 400), Box(0, 0, 1000, 1000)) for n in range(2, 5)}
+    boxes = {n: (Box(100, 200, 300, 400), Box(0, 0, 1000, 900)) for n in range(2, 5)}
     anomaly = Anomaly(AnomalyType.HUMAN, FrameRange(2, 4), boxes, ("hand",), "six fingers é", "left hand", True)
     truth = VideoAnnotation(name, 12, 8.0, 32, 16, "a girl waves", (anomaly,) if abnormal else (), "test")
     return Record(f"clips/{name}.mp4", truth, "train", extra)
