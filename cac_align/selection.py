@@ -19,6 +19,7 @@ from cac_align.readout_note import readout_note
 from cac_align.rewards.base import RewardError, check_reward, demo_note, evaluate, make_ready, reward_name
 from cac_align.rewards.composite import CompositeReward
 from cac_align.rewards.order import RankBy, check_rank_by, objections, order
+from cac_align.rewards.provenance import describe_reward
 from reward_model.video import check_fps
 
 if TYPE_CHECKING:
@@ -353,8 +354,12 @@ class _Run:
             reasons=answer.reasons,
             fps=self.fps,
             parts=answer.parts,
-            settings={**settings, "rank_by": self.rank_by, **({"note": note} if note else {}), **_versions()},
+            settings={**settings, "rank_by": self.rank_by, **({"note": note} if note else {}), **self._made_with()},
         )
+
+    def _made_with(self) -> dict[str, Any]:
+        """What judged and what drew, for the record."""
+        return {"reward_settings": describe_reward(self.reward), **_versions()}
 
 
 def _versions() -> dict[str, str]:

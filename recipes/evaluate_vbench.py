@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name, found in entries.items()
     }
     if process.first:
-        _write(args.output, {name: _anomalies(rows) for name, rows in results.items()}, settings)
+        _write(args.output, {name: _anomalies(rows) for name, rows in results.items()}, settings, suite)
     return 1 if any(failures(rows) for rows in results.values()) else 0
 
 
@@ -135,7 +135,8 @@ def _anomalies(rows: list[Any]) -> list[Any]:
     ]
 
 
-def _write(output: Path, results: dict[str, Any], settings: dict[str, Any]) -> None:
+def _write(output: Path, results: dict[str, Any], settings: dict[str, Any], suite: Any) -> None:
+    import cac_align
     from cac_align.metrics.report import to_dict, vbench_tables
     from reward_model.files import write_text
 
@@ -143,9 +144,22 @@ def _write(output: Path, results: dict[str, Any], settings: dict[str, Any]) -> N
     tables = vbench_tables(results, **options)
     write_text(output / "tables.md", "\n".join(table.to_markdown() for table in tables))
     write_text(output / "tables.tex", "\n".join(table.to_latex() for table in tables))
-    data = {"settings": settings, **to_dict(results, tables)}
+    # What each column was made with: dimension and digests of weights, or the judge's model and settings.
+    made_with = {name: _maker(suite, name) for name in suite.metrics}
+    data = {
+        "settings": settings,
+        "cac_align": cac_align.__version__,
+        "made_with": made_with,
+        **to_dict(results, tables),
+    }
     write_text(output / "tables.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
     print("\n".join(table.to_text() for table in tables) + f"\nwritten: {output}/tables.md, .tex, .json")
+
+
+def _maker(suite: Any, name: str) -> dict[str, Any]:
+    from cac_align.rewards.provenance import describe_reward
+
+    return describe_reward(suite.metrics[name]) if name == JUDGE else dict(suite.describe(name))
 
 
 def _speaker(name: str) -> Any:

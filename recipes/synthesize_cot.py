@@ -103,6 +103,9 @@ def parser() -> CommandParser:
     source.add_argument("--world", type=int, metavar="N", help="N procedural videos and a teacher that knows them")
     parser.add_argument("--video-root", type=Path, default=None, help="where relative videos lie")
     parser.add_argument("--noise", type=float, default=0.0, help="with --world: share of faulty answers")
+    parser.add_argument(
+        "--three-steps", action="store_true", help="with --world: reasoning in the full-size form, step by step"
+    )
     parser.add_argument("--teacher", default=None, help="served name, folder or hub id of the teacher")
     parser.add_argument("--judge", default=None, help="reviewer (default: the teacher)")
     parser.add_argument("--backend", choices=("openai", "local"), default="openai")
@@ -137,7 +140,8 @@ def _models(args: argparse.Namespace, tasks: Any, load: Any, ask: Any) -> tuple[
         from reward_model.data.synthesis.narrator_teacher import NarratorJudge, NarratorTeacher
         from reward_model.data.synthesis.noise import Noise
 
-        return NarratorTeacher(tasks, load, ask, Noise.even(args.noise), args.seed), NarratorJudge(tasks)
+        teacher = NarratorTeacher(tasks, load, ask, Noise.even(args.noise), args.seed, full=args.three_steps)
+        return teacher, NarratorJudge(tasks)
     if args.backend == "local":
         from reward_model.backends.local import LocalBackend
 

@@ -87,7 +87,9 @@ def is_demo(verdict: Verdict | None, settings: Mapping[str, Any]) -> bool:
     provenance = verdict.provenance if verdict else {}
     model = provenance.get("model")
     names = f"{model.get('model', '') if isinstance(model, Mapping) else ''} {settings.get('reward', '')}"
-    return bool(provenance.get("demo_scale")) or any(mini in names for mini in ("cac-mini", "unified-mini"))
+    return bool(provenance.get("demo_scale") or settings.get("note")) or any(
+        mini in names for mini in ("cac-mini", "unified-mini")
+    )
 
 
 def _facts(result: Mapping[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ def make_tables(results: Results, *, num_resamples: int = 1000) -> list[Table]:
     for bench, judges in results.items():
         if judges:
             tables += _bench_tables(bench, judges, results.get("main", {}), num_resamples)
-    return [table for table in tables if table.groups[0]]
+    return [table for table in (*tables, *_provenance(results)) if table.groups[0]]
 
 
 def _bench_tables(
@@ -91,6 +91,27 @@ def write_report(output: str | Path, tables: Sequence[Table], results: Results) 
     ]
     plot = _plot(folder, results)
     return written + ([plot] if plot else [])
+
+
+def _provenance(results: Results) -> list[Table]:
+    """Which model, revision and wording each row was made with."""
+    rows = {}
+    for judges in results.values():
+        for name, result in judges.items():
+            told = result.judge
+            model = told.get("model")
+            known = {**told, **model} if isinstance(model, dict) else told
+            asked = " ".join(str(known[k]) for k in ("prompts", "protocol", "wording", "readout") if known.get(k))
+            drawn = ", ".join(f"{k} {known[k]}" for k in ("temperature", "seed") if known.get(k))
+            rows[name] = (
+                name,
+                *(str(known.get(k) or "-") for k in ("model", "revision", "dtype")),
+                asked or "-",
+                drawn or "-",
+                str(known.get("cac_align") or "-"),
+            )
+    columns = ("judge", "model", "revision", "dtype", "asked by", "drawn", "cac-align")
+    return [Table("Made with", columns, [list(rows.values())])] if rows else []
 
 
 def to_json(data: Any) -> str:

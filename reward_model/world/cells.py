@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from reward_model.schema import BOX_SCALE, Box, VideoAnnotation
 
+#: Where the cells part: seconds of the anomaly, and share of the picture (A.1).
+CELL_SECONDS, CELL_AREA = 1.0, 0.2
 SHORT, LONG = "<1s", ">=1s"
 SMALL, LARGE = "<20%", ">=20%"
 CELLS = ((SHORT, SMALL), (SHORT, LARGE), (LONG, SMALL), (LONG, LARGE))
@@ -28,7 +30,8 @@ def anomaly_cell(truth: VideoAnnotation) -> tuple[str, str]:
     if not frames or not boxes:
         raise ValueError(f"{truth.video_id}: a cell needs an anomaly with boxes")
     area = sum(covered_share(found) for found in boxes.values()) / len(boxes)
-    return SHORT if len(frames) / truth.fps < 1 else LONG, SMALL if area < 0.2 else LARGE
+    short, small = len(frames) / truth.fps < CELL_SECONDS, area < CELL_AREA
+    return SHORT if short else LONG, SMALL if small else LARGE
 
 
 def covered_share(boxes: list[Box]) -> float:

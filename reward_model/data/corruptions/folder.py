@@ -20,6 +20,7 @@ from reward_model.data.corruptions.decoys import DECOYS, reblend
 from reward_model.data.corruptions.durations import draw_both
 from reward_model.data.corruptions.footage import Footage
 from reward_model.data.corruptions.mp4 import write_mp4
+from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY
 from reward_model.files import write_text
 from reward_model.schema import AnomalyType, VideoAnnotation
 from reward_model.video import VideoError, load_video
@@ -171,7 +172,7 @@ def _make_pair(
     base, style = _base(frames, rng, pair, settings)
     footage, seed = Footage(base, fps), int(rng.integers(2**31))
     edited, truth, kind, unfit = _first_fit(footage, rng, seed, settings, short)
-    common = {"group": group, "style": style, "seed": seed}
+    common = {"group": group, "style": style, "seed": seed, ORIGIN_KEY: GENERATED, MAKER_KEY: "cac-align data corrupt"}
     made = [(f"{group}-{pair}-{kind}", edited, truth, {**common, "operator": kind})]
     if settings.normal:
         calm = reblend(footage, rng)

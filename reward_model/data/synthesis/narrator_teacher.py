@@ -10,12 +10,14 @@ import random
 import re
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reward_model.backends.base import Completion, Conversation, Sampling
 from reward_model.backends.replay import request_key
 from reward_model.data.cot import TURN_NUMBER
 from reward_model.data.synthesis.config import AskConfig
+from reward_model.data.synthesis.full_reasoning import three_steps
 from reward_model.data.synthesis.loop import LoadVideo
 from reward_model.data.synthesis.noise import Noise, spoil_report, spoil_text
 from reward_model.data.synthesis.rule_check import boundary_check
@@ -35,6 +37,7 @@ class NarratorTeacher:
         ask: the settings the questions are asked with.
         noise: how often it errs.
         seed: of its mistakes.
+        full: reason in three steps, as the full-size wording asks, in place of a sentence a frame.
 
     Example:
         >>> teacher = NarratorTeacher(tasks, load, AskConfig(), Noise.even(0.4))              # doctest: +SKIP
@@ -43,9 +46,16 @@ class NarratorTeacher:
     name = "narrator"
 
     def __init__(
-        self, tasks: Iterable[Task], load: LoadVideo, ask: AskConfig, noise: Noise | None = None, seed: int = 0
+        self,
+        tasks: Iterable[Task],
+        load: LoadVideo,
+        ask: AskConfig,
+        noise: Noise | None = None,
+        seed: int = 0,
+        *,
+        full: bool = False,
     ) -> None:
-        self.noise, self.seed = noise or Noise(), seed
+        self.noise, self.seed, self.full = noise or Noise(), seed, full
         self._tasks = {_fingerprint(conversation(task, load(task.record), ask)): task for task in tasks}
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
@@ -58,7 +68,8 @@ class NarratorTeacher:
 
     def describe(self) -> dict[str, Any]:
         faults = ", ".join(f"{k} {v:.3g}" for k, v in self.noise.faults().items() if v)
-        return {"model": f"narrator (seed {self.seed}; {faults or 'no noise'})", "noise": self.noise.faults()}
+        style = ", in three steps" if self.full else ""
+        return {"model": f"narrator (seed {self.seed}; {faults or 'no noise'}{style})", "noise": self.noise.faults()}
 
     def _answer(self, asked: Conversation, sampling: Sampling) -> Completion:
         started = time.perf_counter()
@@ -77,6 +88,9 @@ class NarratorTeacher:
         fault = self.noise.draw(rng, hard=hard)
         narrate = narrate_scan if task.turn == "scan" else narrate_zoom
         report: TurnReport = narrate(task.record.truth, task.indices)
+        if self.full:
+            cot = three_steps(report.anomalies, len(task.indices), task.record.truth.prompt)
+            report = replace(report, cot=cot)
         if fault in ("json", "cut"):
             return spoil_text(format_report(report, boxes=task.turn == "zoom"), fault), fault
         if fault:

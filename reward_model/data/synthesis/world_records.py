@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from reward_model.data.annotations import write_annotations
-from reward_model.data.records import Record
+from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY, Record
 from reward_model.files import atomic
 from reward_model.world import KINDS, make_video
 
@@ -34,7 +34,7 @@ def write_world_records(folder: str | Path, count: int, *, seed: int = FIRST_SEE
         frames, truth = make_video(seed + k, kinds[k // 2 % len(kinds)] if k % 2 else None)
         name = f"videos/{k:05d}.mkv"
         write_lossless(folder / name, frames, truth.fps)
-        records.append(Record(name, truth))
+        records.append(Record(name, truth, extra={ORIGIN_KEY: GENERATED, MAKER_KEY: "the procedural world"}))
     return write_annotations(folder / "annotations.jsonl", records)
 
 

@@ -187,6 +187,9 @@ def test_report_holds_ours_and_the_papers_rows(suite):
     titles = [t.title for t in tables]
     assert {"Judges on main", "Readouts, main", "Paired differences, main", "Localisation, main"} <= set(titles)
     assert all(p.is_file() for p in written)
+    made = {row[0]: dict(zip(tables[-1].columns, row, strict=True)) for row in tables[-1].groups[0]}
+    assert tables[-1].title == "Made with" and made.keys() == results["main"].keys()
+    assert made["tiny_judge"]["model"] != "-" and made["tiny_judge"]["asked by"].startswith(("paper-", "compact-"))
 
 
 def test_ablation_is_the_mean_over_seeds_in_the_papers_order(suite):
