@@ -94,7 +94,7 @@ def plot_curves(trainings: Sequence[Training], folder: Path) -> list[Path]:
         raise ImportError(
             'curves need matplotlib: pip install "cac-align[train]", or pip install matplotlib'
         ) from error
-    looks: list[tuple[str, dict[str, Any], Sequence[str]]] = [
+    looks: list[tuple[str, Any, Sequence[str]]] = [
         (CURVES, {}, COLOURS),
         (DARK_CURVES, _DARK_STYLE, DARK_COLOURS),
     ]
