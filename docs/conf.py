@@ -55,6 +55,9 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = False
 
+#: Tables of settings, read from the dataclasses.
+extensions += ["settings_table"]
+
 #: Files outside docs/ that pages link to, and the page of the site that includes each.
 repository_pages = {
     "CHANGELOG.md": "changelog.md",

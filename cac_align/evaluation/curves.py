@@ -12,6 +12,18 @@ from cac_align.files import atomic
 from cac_align.flow_grpo.run_log import METRICS
 
 COLOURS = ("#35618f", "#c4622d", "#3c8d5a", "#8a4f9e", "#7a6a2f", "#b23a5b")
+#: Files of the curves: for light pages and paper, and for dark pages.
+CURVES, DARK_CURVES = "curves.png", "curves_dark.png"
+#: The same rows on a dark ground, and the colours of ground, text and grid there.
+DARK_COLOURS = ("#7fb0e6", "#f0935f", "#6fcf94", "#c78fdb", "#cdb95c", "#f0788f")
+_DARK_STYLE = {
+    "figure.facecolor": "#101114",
+    "axes.facecolor": "#101114",
+    "savefig.facecolor": "#101114",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), "#ececea"),
+    "axes.edgecolor": "#9ba0aa",
+    "grid.color": "#6a6f78",
+}
 #: Steps of the running mean of training curves, whose own values stand faintly behind it.
 SMOOTHED = 5
 #: Panels after that of the row's own reward: key of a step's numbers, title, and whether 1 - value is shown.
@@ -65,8 +77,9 @@ def panels(runs: Sequence[tuple[Training, list[dict[str, float]]]]) -> list[tupl
     return [p for p in found if p[0] in keys]
 
 
-def plot_curves(trainings: Sequence[Training], path: Path) -> list[Path]:
-    """Draws the curves of all runs that have a log; returns the file, or nothing where none has.
+def plot_curves(trainings: Sequence[Training], folder: Path) -> list[Path]:
+    """Draws the curves of all runs that have a log, once for light and once for dark pages; returns the files, or
+    nothing where none has.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -76,27 +89,47 @@ def plot_curves(trainings: Sequence[Training], path: Path) -> list[Path]:
     if not shown:
         return []
     try:
-        from matplotlib.figure import Figure
+        import matplotlib
     except ImportError as error:
         raise ImportError(
             'curves need matplotlib: pip install "cac-align[train]", or pip install matplotlib'
         ) from error
+    looks: list[tuple[str, Any, Sequence[str]]] = [
+        (CURVES, {}, COLOURS),
+        (DARK_CURVES, _DARK_STYLE, DARK_COLOURS),
+    ]
+    for name, style, colours in looks:
+        with matplotlib.rc_context(style), atomic(folder / name) as temporary:
+            _figure(runs, shown, colours).savefig(temporary, dpi=130, metadata={"Software": None})
+    return [folder / name for name, _, _ in looks]
+
+
+def _figure(
+    runs: Sequence[tuple[Training, list[dict[str, float]]]],
+    shown: Sequence[tuple[str, str, bool]],
+    colours: Sequence[str],
+) -> Any:
+    from matplotlib.figure import Figure
+
     rows = -(-len(shown) // 2)
     figure = Figure(figsize=(11, 3.1 * rows), layout="constrained")
     places = list(figure.subplots(rows, 2, squeeze=False).flat)
     for place, (key, title, flip) in zip(places, shown, strict=False):
-        _draw(place, runs, key, title, flip)
+        _draw(place, runs, key, title, flip, colours)
     for place in places[len(shown) :]:
         place.axis("off")
     handles, labels = places[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=130, metadata={"Software": None})
-    return [path]
+    return figure
 
 
 def _draw(
-    place: Any, runs: Sequence[tuple[Training, list[dict[str, float]]]], key: str, title: str, flip: bool
+    place: Any,
+    runs: Sequence[tuple[Training, list[dict[str, float]]]],
+    key: str,
+    title: str,
+    flip: bool,
+    colours: Sequence[str],
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -108,7 +141,7 @@ def _draw(
         label = f"{name} (a line for each seed)" if name not in labelled else None
         labelled.add(name)
         marker = "o" if key.startswith("eval/") else None
-        colour = COLOURS[names.index(name) % len(COLOURS)]
+        colour = colours[names.index(name) % len(colours)]
         values = [1 - v for v in y] if flip else y
         if marker is None and len(values) > 2 * SMOOTHED:
             place.plot(x, values, color=colour, lw=0.7, alpha=0.25)

@@ -63,7 +63,7 @@ def _correlations(job: TableJob, matrix: Matrix) -> list[Path]:
 def _curves(job: TableJob) -> list[Path]:
     from cac_align.evaluation.curves import plot_curves
 
-    return plot_curves(list(job.trainings.values()), job.folder / "curves.png")
+    return plot_curves(list(job.trainings.values()), job.folder)
 
 
 def _page(job: TableJob, matrix: Matrix, tables: Sequence[Table]) -> list[Path]:

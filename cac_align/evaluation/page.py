@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cac_align
+from cac_align.evaluation.curves import CURVES, DARK_CURVES
 from cac_align.evaluation.job import TableJob
 from cac_align.evaluation.matrix import Chosen, Matrix
 from cac_align.files import write_text
@@ -26,21 +27,27 @@ def write_page(job: TableJob, matrix: Matrix, tables: Sequence[Table], path: Pat
         job: whose videos are shown.
         matrix: which video stands for a row.
         tables: shown as they are.
-        path: of the HTML file; ``curves.png`` beside it is built in where it is there.
+        path: of the HTML file; ``curves.png`` beside it is built in where it is there, and its dark twin.
     """
-    curves, style = path.with_name("curves.png"), page_file(__package__, "table2.css")
+    style, script = page_file(__package__, "table2.css"), page_file(__package__, "table2.js")
     text = page_template(__package__, "table2.html.j2").render(
         title=f"Alignment of {job.settings.video.model}",
         tables=[_table(t) for t in tables],
-        curves=data_uri(curves.read_bytes(), "image/png") if curves.is_file() else None,
+        curves=_picture(path.with_name(CURVES)),
+        dark_curves=_picture(path.with_name(DARK_CURVES)),
         examples=[_example(job, matrix, place) for place in example_places(matrix)],
         rows=[r.name for r in job.settings.table_rows],
         style=style,
-        policy=content_policy(style),
+        script=script,
+        policy=content_policy(style, script),
         version=cac_align.__version__,
     )
     write_text(path, text)
     return path
+
+
+def _picture(path: Path) -> str | None:
+    return data_uri(path.read_bytes(), "image/png") if path.is_file() else None
 
 
 def example_places(matrix: Matrix) -> list[int]:

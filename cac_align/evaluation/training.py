@@ -5,6 +5,7 @@ its own, which continues a killed run by itself.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,12 +18,15 @@ from cac_align.evaluation.work import held_claims
 from cac_align.files import write_json, write_text
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.loading import located_settings
+from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.flow_grpo.reward_specs import RewardSpec
+from reward_model.training.settings_file import read_yaml
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 #: Written when a training has come to its end: a LoRA without it is one that was interrupted.
 DONE = "trained.json"
-_INTERRUPTED = "it was interrupted"
+#: How a training ends that was asked to stop: its exit code, or the signal itself.
+_STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 
 class TrainingError(RuntimeError):
@@ -61,7 +65,7 @@ class Training:
         """
         if not (self.folder / DONE).is_file() or not (self.lora / WEIGHTS).is_file():
             return False
-        made = _identity(FlowGRPOConfig.from_yaml(self.lora / "settings.yaml"))
+        made = _identity(FlowGRPOConfig.from_dict(as_meant(read_yaml(self.lora / "settings.yaml"))))
         wanted = _identity(self.config)
         different = [f"{k} was {made[k]!r}, now {wanted[k]!r}" for k in wanted if made[k] != wanted[k]]
         if different:
@@ -93,9 +97,9 @@ class Training:
                 command, stdout=file, stderr=file, env=environment, check=False, pass_fds=held_claims()
             ).returncode
         said = log.read_bytes()[start:].decode("utf-8", "replace")
-        if code or _INTERRUPTED in said:
+        if code:
             last = " | ".join([line for line in said.splitlines() if line.strip()][-3:])
-            why = f"ended with {code}" if code else "was interrupted"
+            why = "was interrupted" if code in _STOPPED else f"ended with {code}"
             raise TrainingError(f"{self.name} {why}: {last[-600:]}. Log: {log}. Run again to go on")
         if not (self.lora / WEIGHTS).is_file():
             raise TrainingError(f"{self.name} wrote no {self.lora / WEIGHTS}. Log: {log}")

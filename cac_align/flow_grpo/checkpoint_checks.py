@@ -74,7 +74,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise damaged(path, f"it holds a {type(state).__name__}, not an object")
     for name, kind in _ENTRIES.items():
         value: Any = state.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
             raise damaged(path, f"{name!r} is {_short(value)}, must be {_WORDS[kind]}")
     if state["step"] != _number(folder.name):
         raise damaged(path, f"it is of step {state['step']}")

@@ -65,6 +65,31 @@ def test_the_notebook_runs():
     assert "candidate" in said and "verdict  abnormal" in said and not [o for o in outputs if o.get("name") == "stderr"]
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "cac_align.FlowGRPOConfig",
+        "reward_model.training.grpo_config.GrpoConfig",
+        "reward_model.training.stage_config.StageArguments",
+    ],
+)
+def test_every_setting_is_in_the_table_with_its_meaning(place, monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    from dataclasses import fields
+
+    from docutils import nodes
+    from settings_table import table_nodes
+
+    assert f".. settings-table:: {place}\n" in REFERENCE
+    module, _, name = place.rpartition(".")
+    cls = getattr(importlib.import_module(module), name)
+    rows = [row for node in table_nodes(cls) for body in node.findall(nodes.tbody) for row in body.children]
+    texts = {row[0].astext().removesuffix(" *"): row[3].astext() for row in rows}
+    assert list(texts) == [f.name for f in fields(cls)]
+    assert all(len(text) > 5 for text in texts.values()), [n for n, text in texts.items() if len(text) <= 5]
+
+
 class Loaded(HTMLParser):
     """Collects what a browser fetches by itself for a page: scripts, styles, pictures, frames, fonts."""
 
@@ -100,6 +125,8 @@ def test_the_site_builds_without_warnings_and_loads_nothing(tmp_path):
         assert "window.mathjax" not in text.lower() and not [a for a in reader.addresses if "mathjax" in a.lower()]
     styles = "".join(p.read_text(encoding="utf-8") for p in (site / "_static").rglob("*.css"))
     assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", styles)
+    settings = (site / "reference/flow_grpo.html").read_text(encoding="utf-8")
+    assert "wan_linear, flow, dance, cps, precise, ode" in settings and "Settings:" not in settings
     method = (site / "method.html").read_text(encoding="utf-8")
     assert method.count("<math") > 30 and all(f'id="equation-{n}"' in method for n in range(2, 13))
     assert "image/png" in (site / "notebooks/first_steps.html").read_text(encoding="utf-8") or list(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cac_align.evaluation import page
 from cac_align.evaluation.curves import plot_curves, read_steps, running_mean, series
 from cac_align.evaluation.matrix import Matrix
 from cac_align.evaluation.output import write_outputs
@@ -57,9 +58,11 @@ def test_verdicts_are_kept_with_their_readouts(judged):
 def test_the_page_escapes_what_others_wrote(judged):
     write_outputs(judged)
     html = (judged.folder / "table2.html").read_text()
-    assert "<script" not in html and "alert(1)" in html and "\u202e" not in html
+    script = (Path(page.__file__).parent / "templates" / "table2.js").read_text()
+    assert html.count("<script") == 1 and f"<script>{script}</script>" in html, "ours and no other"
+    assert "alert(1)" in html and "\u202e" not in html
     assert "default-src" in html and 'src="http' not in html
-    assert '<span class="status' in html and html.count("<article>") == 2
+    assert '<span class="status' in html and html.count("<article data-together>") == 2
 
 
 def test_examples_show_losses_beside_gains(judged):
@@ -100,7 +103,7 @@ def test_names_for_people_tell_nothing_of_the_row():
 def test_curves_read_what_a_run_logged(table_inputs, tmp_path):
     job = tables.make_job(table_inputs, tmp_path)
     [training] = job.trainings.values()
-    assert plot_curves([training], tmp_path / "curves.png") == []
+    assert plot_curves([training], tmp_path) == []
     lines = [{"step": 0, "eval/reward": 0.5}, *({"step": k, "reward/mean": k / 10} for k in range(1, 13))]
     training.folder.mkdir(parents=True)
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -108,7 +111,14 @@ def test_curves_read_what_a_run_logged(table_inputs, tmp_path):
     steps = read_steps(training.folder)
     assert len(steps) == 13, "the line that broke off does not count"
     assert series(steps, "eval/reward") == ([0.0], [0.5])
-    assert plot_curves([training], tmp_path / "curves.png")[0].read_bytes()[:4] == b"\x89PNG"
+    light, dark = (pixels(path) for path in plot_curves([training], tmp_path))
+    assert light[0, 0].min() > 240 and dark[0, 0].max() < 40, "the ground of each picture"
+
+
+def pixels(path):
+    from PIL import Image
+
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 def test_running_mean():
@@ -119,4 +129,4 @@ def test_templates_ship_with_the_package():
     import cac_align.evaluation
 
     folder = Path(cac_align.evaluation.__file__).parent / "templates"
-    assert {p.name for p in folder.iterdir()} == {"table2.css", "table2.html.j2"}
+    assert {p.name for p in folder.iterdir()} == {"table2.css", "table2.html.j2", "table2.js"}
