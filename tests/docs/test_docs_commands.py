@@ -3,7 +3,7 @@
 import importlib.util
 import re
 
-from documents import DOCS
+from documents import DOCS, ROOT
 
 EXTENSION = DOCS / "_ext" / "command_options.py"
 
@@ -42,3 +42,30 @@ def test_the_page_names_every_command_of_the_program():
 
 def test_nothing_of_a_meaning_is_markup():
     assert shown()._prose("default: $A, else $B, *.mp4 | <x>") == r"default: \$A, else \$B, \*.mp4 \| \<x>"
+
+
+def test_the_tables_of_extras_are_those_of_the_package():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for page in (ROOT / "README.md", DOCS / "install.md"):
+        text = page.read_text(encoding="utf-8")
+        for name, packages in extras.items():
+            if name in ("docs", "dev", "all"):
+                continue
+            row = re.search(rf"^\| `{name}` \|(.*)$", text, re.MULTILINE)
+            assert row, f"{page.name} lacks the extra {name}"
+            brings = [re.split(r"[<>=\[]", p)[0] for p in packages]
+            assert all(p in row[1] for p in brings), f"{page.name}: {name} brings {brings}"
+
+
+def test_every_package_that_may_be_missing_has_an_extra_or_a_name_of_its_own():
+    import tomllib
+
+    from reward_model.extras import PIP
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for module, line in PIP.items():
+        found = re.fullmatch(r"cac-align\[(\w+)\]", line)
+        if found:
+            assert any(p.startswith(module) for p in extras[found[1]]), f"{module} is not in the extra {found[1]}"
