@@ -27,7 +27,15 @@ author = "the cac-align authors"
 project_copyright = author
 version = release = cac_align.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "mathml", "repository"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "mathml",
+    "repository",
+    "command_options",
+]
 exclude_patterns = ["_build"]
 nitpicky = False
 

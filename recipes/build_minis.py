@@ -48,7 +48,7 @@ def parser() -> CommandParser:
     )
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/minis"), help="logs and resumable state")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all step counts; 0.01 is a smoke test")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of data and weights (default: 0)")
     parser.add_argument("--device", default=None, help="of the generator: cpu or cuda; by default cuda if there is one")
     parser.add_argument("--restart", action="store_true", help="throw away what the work folder holds")
     return parser

@@ -85,7 +85,9 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--models", nargs="+", action="extend", default=[], metavar="NAME=MODEL", help="several, in place of --model"
     )
-    parser.add_argument("--backend", choices=("local", "openai", "replay"), default="local")
+    parser.add_argument(
+        "--backend", choices=("local", "openai", "replay"), default="local", help="where models run (default: local)"
+    )
     parser.add_argument("--base-url", default=None, help="of the server, for --backend openai")
     parser.add_argument("--device", default=None, help="of local models (default: CUDA if there is any)")
     parser.add_argument(
@@ -137,7 +139,9 @@ def parser() -> CommandParser:
     parser.add_argument("--setting", default=None, help="where the world bench plays: single, objects, person, ...")
     parser.add_argument("--size", type=int, default=None, help="height and width of the world's videos in pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="videos judged at once; 4 to 8 for an 8B model")
-    parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"))
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/evaluation"), help="folder of tables and rows; a run resumes there"
+    )
     return parser
 
 

@@ -71,11 +71,16 @@ def parser() -> CommandParser:
         "--config", default=FULL, metavar="FILE_OR_PRESET", help="YAML file, or the name of a preset (default: full)"
     )
     parser.add_argument("--dimensions", nargs="+", default=None, metavar="NAME", help="in place of the config's")
-    parser.add_argument("--backend", choices=("native", "package"), default=None)
+    parser.add_argument("--backend", choices=("native", "package"), default=None, help="in place of the config's")
     parser.add_argument("--cache-dir", default=None, help="VBench's weights ($VBENCH_CACHE_DIR, ~/.cache/vbench)")
     parser.add_argument("--device", default=None, help="default: CUDA if there is any")
     parser.add_argument("--judge", default=None, metavar="MODEL", help="add the anomaly rate; 'mini' for the embedded")
-    parser.add_argument("--output", type=Path, default=Path("outputs/evaluate_vbench"))
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("outputs/evaluate_vbench"),
+        help="folder of tables and rows; a run resumes there",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the weights and stop")
     return parser
 

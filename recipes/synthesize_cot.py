@@ -108,9 +108,13 @@ def parser() -> CommandParser:
     )
     parser.add_argument("--teacher", default=None, help="served name, folder or hub id of the teacher")
     parser.add_argument("--judge", default=None, help="reviewer (default: the teacher)")
-    parser.add_argument("--backend", choices=("openai", "local"), default="openai")
+    parser.add_argument(
+        "--backend", choices=("openai", "local"), default="openai", help="where teacher and reviewer run"
+    )
     parser.add_argument("--base-url", default=None, help="of the server; the key is read from $OPENAI_API_KEY")
-    parser.add_argument("--verify", choices=("rule", "judge", "both"), default="both")
+    parser.add_argument(
+        "--verify", choices=("rule", "judge", "both"), default="both", help="who checks (default: both)"
+    )
     parser.add_argument("--boundary", action="store_true", help="add the reviewer's limits in time to the rule")
     parser.add_argument(
         "--zoom-window",
@@ -120,8 +124,8 @@ def parser() -> CommandParser:
     )
     parser.add_argument("--crop", choices=("hull", "per_window"), default="hull", help="clips of several anomalies")
     parser.add_argument("--crops", type=int, default=8, help="enlarged parts shown with abnormal clips, 0: none")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the teacher (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of draws and of world videos (default: 0)")
     parser.add_argument("--workers", type=int, default=8, help="samples under way against a server")
     parser.add_argument("--batch-size", type=int, default=4, help="samples in one batch of a local model")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds per request")
@@ -129,8 +133,8 @@ def parser() -> CommandParser:
     parser.add_argument("--accept-new-rules", action="store_true", help="hold recorded answers to changed rules")
     for name in ("--price-in", "--price-out", "--judge-price-in", "--judge-price-out"):
         parser.add_argument(name, type=float, default=0.0, help="per million tokens")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path("outputs/cot"))
+    parser.add_argument("--dry-run", action="store_true", help="count samples and calls, and stop")
+    parser.add_argument("--output", type=Path, default=Path("outputs/cot"), help="folder; a stopped run goes on there")
     return parser
 
 

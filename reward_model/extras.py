@@ -10,7 +10,6 @@ PIP = {
     "datasets": "cac-align[train]",
     "defusedxml": "cac-align[train]",
     "matplotlib": "cac-align[train]",
-    "psutil": "cac-align[train]",
     "tensorboard": "cac-align[train]",
     "trl": "cac-align[train]",
     "openai": "cac-align[openai]",

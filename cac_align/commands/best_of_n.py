@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=1, help="candidates per pipeline call (default: 1)")
     group = parser.add_argument_group("pipeline", "left out: the pipeline's own defaults")
     group.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N", help="denoising steps")
-    group.add_argument("--guidance-scale", type=float)
-    group.add_argument("--height", type=int)
-    group.add_argument("--width", type=int)
-    group.add_argument("--num-frames", type=int)
+    group.add_argument("--guidance-scale", type=float, help="of classifier-free guidance; 1 turns it off")
+    group.add_argument("--height", type=int, help="pixels of a frame")
+    group.add_argument("--width", type=int, help="pixels of a frame")
+    group.add_argument("--num-frames", type=int, help="frames of a video; Wan: 1 + a multiple of 4")
     group.add_argument("--device", help="default: cuda if there is one")
     group.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on cuda, else float32"

@@ -145,7 +145,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("full_info", type=Path, metavar="FILE", help="VBench_full_info.json")
+    parser.add_argument("full_info", type=Path, metavar="FILE", help="VBench's own VBench_full_info.json")
     parser.add_argument("--output", type=Path, required=True, metavar="TXT", help="one prompt per line")
     _add_dimensions(parser)
 

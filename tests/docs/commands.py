@@ -102,7 +102,8 @@ def _check_script(words: list[str]) -> None:
         from reward_model.training.stage_config import parse_stage
 
         with _no_exit():
-            parse_stage([*words[1:], "--use_cpu", "true"])
+            presets = ROOT / "recipes" / "configs" / script.name.partition("_")[0]
+            parse_stage([*words[1:], "--use_cpu", "true"], presets)
         return
     _check_settings(load_recipe(script), words[1:])
 
