@@ -27,6 +27,7 @@ LAYERS = (
         "command_parser",
         "replaced_forward",
         "devices",
+        "secret",
     ),
     ("prompts", "parsing", "readout", "rewards"),
     ("backends", "config", "judge"),

@@ -101,7 +101,7 @@ class OpenAIBackend:
         backoff_s: float = 0.5,
         extra_body: dict[str, Any] | None = None,
     ) -> None:
-        api_key = Secret(api_key)
+        api_key, self.model = Secret(api_key), model
         if not model:
             raise ValueError("model is empty; give the name under which the server serves it")
         for name, seconds in (("timeout_s", timeout_s), ("deadline_s", None if deadline_s == "auto" else deadline_s)):
@@ -113,7 +113,6 @@ class OpenAIBackend:
             raise ValueError(f"image_format must be 'png' or 'jpeg', got {image_format!r}")
         if on_missing_logprobs not in ("none", "raise"):
             raise ValueError(f"on_missing_logprobs must be 'none' or 'raise', got {on_missing_logprobs!r}")
-        self.model = model
         self.deadline_s = deadline_s
         self.concurrency = concurrency
         self.image_format = image_format
@@ -139,7 +138,8 @@ class OpenAIBackend:
         self._reset()
 
     def __repr__(self) -> str:
-        return f"OpenAIBackend({self.model!r}, base_url={self.server.base_url!r})"
+        server = getattr(self, "server", None)  # absent while a wrong argument is told
+        return f"OpenAIBackend({self.model!r}, base_url={server.base_url if server else None!r})"
 
     def describe(self) -> dict[str, Any]:
         """Provenance: who was asked for what, and what the server says of itself. Never a key."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,13 +102,17 @@ def _entry(item: Any) -> dict[str, Any] | None:
 def _token(item: Any) -> dict[str, Any] | None:
     if not isinstance(item, dict) or not isinstance(item.get("token"), str):
         return None
-    raw, value = item.get("bytes"), item.get("logprob")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    raw: Any = item.get("bytes")
+    value: Any = item.get("logprob")
     return {
         "token": whole_characters(item["token"]),
         "bytes": bytes(raw) if _are_bytes(raw) else None,
-        "logprob": float(value) if is_number and abs(value) < 1e6 and math.isfinite(value) else IMPOSSIBLE,
+        "logprob": float(value) if _is_number(value) else IMPOSSIBLE,
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def _are_bytes(raw: Any) -> bool:

@@ -22,8 +22,10 @@ import pytest
 from PIL import Image
 
 from reward_model.backends.base import Backend, BackendError, Message, Sampling
-from reward_model.backends.logprobs import next_tokens, word_log_prob
+from reward_model.backends.logprobs import generated_verdict, next_tokens, word_log_prob
 from reward_model.backends.openai import OpenAIBackend
+from reward_model.backends.retrying import Backoff
+from reward_model.readout import WORDS, VerdictPrefix, verdict_prefix
 
 KEY = "sk-test-THIS-MUST-NEVER-BE-SEEN-0123456789"
 PREFIX = '{"COT": "fine", "status": "'
@@ -92,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(json.dumps({"error": {"message": f"unknown argument {value}"}}).encode(), 400)
         elif name == "refuse":
             self.send(self.answer(body))
+        elif name == "lists":
+            self.lists(int(value.split()[0]), value, body)
         elif name == "quota":
             self.send(b'{"error": {"message": "no money", "code": "insufficient_quota"}}', 429)
         elif name == "garbage":
@@ -128,6 +132,13 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
 
+    def lists(self, most: int, complaint: str, body: dict) -> None:
+        """Refuses to list more log-probabilities than ``most``, in the words of the complaint, without its first."""
+        if (body.get("top_logprobs") or 0) > most:
+            self.send(json.dumps({"error": {"message": complaint.partition(" ")[2]}}).encode(), 400)
+        else:
+            self.send(self.answer(body))
+
     def answer(self, body: dict, **how: bool) -> bytes:
         last = body["messages"][-1]
         begun = last["role"] == "assistant"
@@ -147,6 +158,12 @@ class Handler(BaseHTTPRequestHandler):
             choice["message"]["content"] = body["messages"][0]["content"]
         if how.get("empty"):
             choice["message"]["content"], choice["finish_reason"] = None, "content_filter"
+        for field in ("reasoning_content", "reasoning"):
+            if how.get(field):
+                choice["message"] |= {field: choice["message"]["content"], "content": None}
+        if how.get("parts"):
+            text = choice["message"]["content"]
+            choice["message"]["content"] = [{"type": "text", "text": text[:9]}, None, {"text": text[9:]}, {"type": "x"}]
         if how.get("truncated"):
             choice["finish_reason"] = "length"
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(content)}
@@ -342,6 +359,31 @@ def test_length_and_refusal_are_told_apart(server):
     assert "content_filter" in refused.error
 
 
+@pytest.mark.parametrize("where", ["reasoning_content", "reasoning", "parts"])
+def test_answers_stand_in_other_fields_too(server, where):
+    """A server with a reasoning parser takes an answer without a thought for the thought."""
+    server.default = where
+    [answer] = connect(server).generate([question()], Sampling())
+    assert (answer.text, answer.error, answer.finished) == ("".join(ANSWER), None, True)
+    assert answer.extra.get("text_from") == (None if where == "parts" else where)
+
+
+def test_time_limits_follow_the_tokens_asked_for(server):
+    backend = connect(server, timeout_s=None)
+    assert backend.server.timeout(1) == pytest.approx(120.1)
+    assert backend.server.timeout(6144) == pytest.approx(734.4)
+    assert backend._seconds(8, 6144) == pytest.approx(780 + 2 * 2 * 734.4)  # two rounds of four
+    assert (
+        connect(server, deadline_s=7)._seconds(8, 6144) == 7 and connect(server, deadline_s=None)._seconds(8, 9) is None
+    )
+    assert connect(server, timeout_s=300).server.timeout(6144) == 300
+
+
+def test_no_server_makes_its_clients_wait_for_hours():
+    backoff = Backoff(base_s=0.0)
+    assert backoff.wait_s(0, retry_after_s=30) == 30 and backoff.wait_s(0, retry_after_s=1e9) == 600
+
+
 # --- the verdict's probability ---------------------------------------------------------------------------------------
 
 
@@ -367,6 +409,72 @@ def test_whole_word_tokens_and_merged_closing_quotes_count(server):
     server.next[""] = {'normal"': 0.25, "normal": 0.25, "abnormal": 0.4, "normally": 0.1}
     [score] = connect(server).score([question()], [PREFIX])
     assert (math.exp(score.log_p_normal), math.exp(score.log_p_abnormal)) == pytest.approx((0.5, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("complaint", "then"),
+    [
+        ("lists 5 Requested sample logprobs of 20, which is greater than max allowed: 5", 5),
+        ("lists 8 Invalid value for 'top_logprobs': must be between 0 and 8, got 20", 8),
+        ("lists 5 too many logprobs", 5),
+    ],
+)
+def test_a_server_that_lists_fewer_is_asked_for_as_many_as_it_lists(server, complaint, then, caplog):
+    server.default = complaint
+    backend = connect(server)
+    [score] = backend.score([question()], [PREFIX])
+    assert score.log_p_normal == pytest.approx(math.log(0.30))
+    assert [b["top_logprobs"] for b in server.requests] == [20] + [then] * (len(server.requests) - 1)
+    assert backend.generate([question()], Sampling())[0].error is None and server.requests[-1]["top_logprobs"] == then
+    assert [r.message for r in caplog.records if "lists at most" in r.message] == [
+        f"{server.url} lists at most {then} log-probabilities; the probability of a word beyond them is an upper bound"
+    ]
+
+
+def test_a_server_that_lists_none_is_asked_without(server):
+    server.default = "lists 0 logprobs: at most 0 are allowed"
+    backend = connect(server)
+    assert backend.generate([question()], Sampling())[0].error is None
+    assert ["logprobs" in b for b in server.requests] == [True, False]
+
+
+def test_words_are_scored_in_the_spelling_of_the_prefix(server):
+    server.next = {"": {"NORMAL": 0.3, " NORMAL": 0.1, "AB": 0.5, "normal": 0.01}, "AB": {"NORMAL": 0.9, "x": 0.1}}
+    upper, spaced, lower = connect(server).score(
+        [question()] * 3,
+        [VerdictPrefix(PREFIX, ("NORMAL", "ABNORMAL")), VerdictPrefix(PREFIX, (" NORMAL", " ABNORMAL")), PREFIX],
+    )
+    assert (math.exp(upper.log_p_normal), math.exp(upper.log_p_abnormal)) == pytest.approx((0.3, 0.45))
+    assert math.exp(spaced.log_p_normal) == pytest.approx(0.1) and spaced.bounded
+    assert math.exp(lower.log_p_normal) == pytest.approx(0.01)
+
+
+def test_two_upper_bounds_say_nothing_of_their_ratio(server, caplog):
+    """``ab`` is all but certain, and neither ``normal`` nor its end is among the listed tokens."""
+    server.next = {"": {"ab": 0.98, "x": 0.01}, "ab": {"sent": 0.9, "out": 0.1}}
+    assert connect(server).score([question()], [PREFIX]) == [None]
+    assert "nothing is known of their ratio" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tokens", "word", "words"),
+    [
+        (['{"COT": "x", "STATUS": "', "AB", "NORMAL", '"', ', "anomalies": [1]}'], 1, ("NORMAL", "ABNORMAL")),
+        (['{"COT": "x", "status":"', "normal", '", "anomalies": [], "meta": {"status": "abnormal"}}'], 1, WORDS),
+        (["<think>hm</think>", '{"COT": "\u4e2d", "status" : "', " Normal", '", "anomalies": []}', "<|im_end|>"], 2,
+         (" Normal", " Abnormal")),
+        (["{\u201cCOT\u201d: \u201cx\u201d, \u201cstatus\u201d: \u201c", "normal", "\u201d}"], 1, WORDS),
+    ],
+)  # fmt: skip
+def test_the_verdict_a_server_wrote_is_read_at_the_answers_own_status(tokens, word, words):
+    text = "".join(tokens).removeprefix("<think>hm</think>").removesuffix("<|im_end|>")
+    listed = {tokens[word]: 0.7, "zz": 0.01, words[0]: 0.7}
+    content = [{**_entry(t, {t: 0.9}), "bytes": t.encode()} for t in tokens]
+    content[word]["top_logprobs"] = [{"token": t, "logprob": math.log(p), "bytes": None} for t, p in listed.items()]
+    prefix, score = generated_verdict(content, text)
+    assert prefix == verdict_prefix(text) and prefix.words == words
+    assert score.log_p_normal == pytest.approx(math.log(0.7))
+    assert generated_verdict(content, text.replace("COT", "cot")) is None  # tokens of another answer
 
 
 def test_word_outside_the_list_is_a_flagged_upper_bound(server):
@@ -497,6 +605,24 @@ def test_errors_do_not_chain_to_requests(server):
         chained = chained.__cause__ or chained.__context__
 
 
+def test_no_frame_of_a_traceback_holds_the_key(server):
+    """Debuggers, pytest and error reporters print the locals of every frame."""
+    with pytest.raises(ValueError, match="timeout_s") as caught:
+        connect(server, timeout_s=-1)
+    with pytest.raises(BackendError) as refused:
+        server.default = "status 401"
+        connect(server)._ask([{"role": "user", "content": "x"}], _forever(), max_tokens=3)
+    for error in (caught, refused):
+        inside = [f for f in error.traceback if "reward_model/backends" in str(f.path)]
+        assert inside and not any(KEY in repr(value) for frame in inside for value in frame.frame.f_locals.values())
+
+
+def test_short_keys_are_words_and_stay_in_the_answer(server):
+    server.default = "echo"
+    [answer] = connect(server, api_key="EMPTY").generate([(Message("user", ("the sign is EMPTY",)),)], Sampling())
+    assert answer.text == "the sign is EMPTY"
+
+
 def test_pickle_and_copy_leave_the_key_behind(server, monkeypatch):
     backend = connect(server)
     backend.generate([question()], Sampling())
@@ -528,6 +654,22 @@ def test_broken_keys_and_addresses_are_refused_without_showing_them(monkeypatch)
         OpenAIBackend("gpt-judge")
     with pytest.raises(ValueError, match="http://host"):
         OpenAIBackend("judge", base_url="judge:8000/v1")
+    with pytest.raises(ValueError, match="must end before /chat/completions, as in 'http://judge:8000/v1'"):
+        OpenAIBackend("judge", base_url="http://judge:8000/v1/chat/completions/")
+
+
+def test_the_proxy_that_stands_in_the_way_is_named(monkeypatch):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    monkeypatch.setenv("http_proxy", f"http://me:{KEY}@127.0.0.1:{port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    [answer] = OpenAIBackend("m", base_url="http://judge.test:8000/v1", max_retries=0).generate(
+        [question()], Sampling()
+    )
+    assert f"through the proxy http://127.0.0.1:{port} of $HTTP_PROXY (add judge.test to $NO_PROXY" in answer.error
+    assert KEY not in answer.error
 
 
 @pytest.mark.parametrize(
