@@ -68,7 +68,7 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "__torch__":
+        if module.split(".", maxsplit=1)[0] == "__torch__":
             return _Module
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
             return _tensor
