@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     quiet_bars("transformers")
     folders = _folders(args.videos)
-    entries = {name: find_videos(folder) for name, folder in folders.items()}
+    entries = {name: find_videos(folder, unreadable=True) for name, folder in folders.items()}
     process = this_process()
     device = settings["device"] or process_device(process)
     suite = MetricSuite(_metrics(settings, device, MetricSuite))

@@ -37,7 +37,6 @@ from reward_model.video import (
     check_fps,
     load_video,
     native_window,
-    resize_frames,
     sample_indices,
     thinned,
 )
@@ -269,8 +268,7 @@ class TwoTurnJudge:
         assert case.video is not None
         size = self.config.frame_size
         try:
-            frames = case.video.take(index)
-            return frames if size is None else resize_frames(frames, (size, size))
+            return case.video.take(index, None if size is None else (size, size))
         except (VideoError, MemoryError) as error:
             if case.strict and isinstance(error, VideoError):
                 raise

@@ -20,6 +20,7 @@ LAYERS = (
         "media",
         "grounding",
         "files",
+        "folders",
         "lazy",
         "shipped",
         "extras",

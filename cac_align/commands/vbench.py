@@ -91,7 +91,7 @@ def _score(args: argparse.Namespace) -> int:
 
     if args.batch_size < 1:
         raise ValueError(f"batch_size={args.batch_size} must be at least 1")
-    videos = find_videos(args.videos)
+    videos = find_videos(args.videos, unreadable=True)
     process = this_process()
     options = {"backend": args.backend, "batch_size": args.batch_size, "strict": args.strict}
     device = args.device or process_device(process)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 Videos = list[tuple[np.ndarray, str]]
 
@@ -24,17 +27,27 @@ def folder_videos(folder: Path, num: int) -> tuple[str, Videos, float]:
     """The first videos of a folder, as :func:`cac_align.metrics.find_videos` finds them.
 
     Raises:
-        ValueError: there is none, or they differ in frames per second.
+        ValueError: there is none that can be read, or they differ in frames per second.
     """
     from cac_align.metrics.videos import find_videos
-    from reward_model.video import load_video
+    from reward_model.video import VideoError, load_video
 
-    entries = find_videos(folder)[:num]
-    loaded = [load_video(e.path) for e in entries]
+    entries, loaded, reasons = [], [], []
+    for entry in find_videos(folder):
+        try:
+            loaded.append(load_video(entry.path))
+            entries.append(entry)
+        except VideoError as error:
+            reasons.append(str(error))
+            log.warning("left out: %s", error)
+        if len(loaded) == num:
+            break
+    if not loaded:
+        raise ValueError(f"no video of {folder} can be read; the first: {reasons[0]}")
     rates = sorted({v.fps for v in loaded})
     if len(rates) > 1:
         raise ValueError(f"videos of {folder} have {', '.join(f'{r:g}' for r in rates)} fps; probe them one by one")
-    videos = [(v.frames, e.prompt) for v, e in zip(loaded, entries, strict=True)]
+    videos = [(np.asarray(v.frames), e.prompt) for v, e in zip(loaded, entries, strict=True)]
     return f"{len(videos)} videos of {folder.name}", videos, rates[0]
 
 

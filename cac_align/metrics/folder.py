@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from cac_align.metrics.rows import Row, RowWriter, digest, merge, read_rows
+from cac_align.metrics.rows import Row, RowWriter, check_kept, digest, merge, read_rows
 from cac_align.metrics.suite import MetricSuite, VideoScores
 from cac_align.metrics.videos import VideoEntry
+from reward_model.folders import file_digest, hold
 
 #: Raised when the meaning of a score changes: older rows are then computed anew.
 REVISION = 1
@@ -86,31 +87,41 @@ def evaluate_videos(
 
     Raises:
         WeightsError: a weight file is missing or broken; before the first video.
+        FolderInUseError: another run writes rows there.
+        RowsLostError: a row that was written is no longer there.
     """
     process = process or this_process()
     settings = {name: digest({"revision": REVISION, **suite.describe(name)}) for name in suite.metrics}
-    files = {entry.name: _digest(entry.path) for entry in entries}
-    there = read_rows(output)
-    process.wait()  # all have read what there was, before any writes
-    todo = [(e, names) for e in entries if (names := _missing(e, files[e.name], settings, there))]
-    if todo:
-        suite.load()
-    mine = todo[process.index :: process.count]
-    say(f"{len(entries)} videos, {len(todo)} of them to score, {len(mine)} here")
-    writer = RowWriter(output, process.index)
-    try:
-        for chunk in _chunks(mine, suite):
-            for (entry, names), scores in zip(chunk, _score(chunk, suite), strict=True):
-                writer.write(_rows(entry, names, scores, files[entry.name], settings))
-                for name, reason in scores.reasons.items():
-                    say(f"{entry.name}: no {name}: {reason}")
-    finally:
-        writer.close()
-    process.wait()
-    if process.first:
-        merge(output, ())
-    process.wait()
-    rows = read_rows(output)
+    files, unread = _digests(entries)
+    with hold(output) if process.first else nullcontext():  # the processes of one run share it, two runs do not
+        there = read_rows(output)
+        process.wait()  # all have read what there was, before any writes
+        todo = [(e, names) for e in entries if (names := _missing(e, files[e.name], settings, there))]
+        if any(e.name not in unread for e, _ in todo):
+            suite.load()
+        mine = todo[process.index :: process.count]
+        say(f"{len(entries)} videos, {len(todo)} of them to score, {len(mine)} here")
+        writer = RowWriter(output, process.index)
+        written: list[Row] = []
+        try:
+            for entry, names in ((e, n) for e, n in mine if e.name in unread):
+                scores = VideoScores(dict.fromkeys(names), dict.fromkeys(names, unread[entry.name]))
+                written += writer.write(_rows(entry, names, scores, "", settings))
+                say(f"{entry.name}: {unread[entry.name]}")
+            for chunk in _chunks([(e, names) for e, names in mine if e.name not in unread], suite):
+                for (entry, names), scores in zip(chunk, _score(chunk, suite), strict=True):
+                    written += writer.write(_rows(entry, names, scores, files[entry.name], settings))
+                    for name, reason in scores.reasons.items():
+                        say(f"{entry.name}: no {name}: {reason}")
+        finally:
+            writer.close()
+        process.wait()
+        if process.first:
+            merge(output, ())
+        process.wait()
+        rows = read_rows(output)
+        check_kept(output, written, rows)
+        process.wait()  # nobody lets go of the folder before all have read it
     return [rows[key] for e in entries for name in suite.metrics if (key := (e.name, name)) in rows]
 
 
@@ -168,6 +179,13 @@ def _rows(
     ]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def _digests(entries: Sequence[VideoEntry]) -> tuple[dict[str, str], dict[str, str]]:
+    """The digest of each file, "" where it cannot be read, and for those the reason."""
+    files: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    for entry in entries:
+        try:
+            files[entry.name] = file_digest(entry.path)[:16]
+        except OSError as error:
+            files[entry.name], unread[entry.name] = "", str(error)
+    return files, unread

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cac_align.files import atomic
+from reward_model.media.writing import stream_rate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ def write_lossless(path: Path, frames: np.ndarray, fps: float) -> Path:
 
     with atomic(path) as temporary, av.open(str(temporary), "w") as container:
         options = {"qp": "0", "preset": "ultrafast", "bf": "0"}
-        stream = container.add_stream("libx264rgb", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = container.add_stream("libx264rgb", rate=stream_rate(fps), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "rgb24"
         for picture in frames:

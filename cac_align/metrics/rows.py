@@ -78,14 +78,34 @@ class RowWriter:
         if not whole:
             self.file.write("\n")
 
-    def write(self, rows: Iterable[Row]) -> None:
-        """Appends rows and hands them to the disk."""
-        for row in rows:
+    def write(self, rows: Iterable[Row]) -> list[Row]:
+        """Appends rows, hands them to the disk, and returns them."""
+        written = list(rows)
+        for row in written:
             self.file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
         self.file.flush()
+        return written
 
     def close(self) -> None:
         self.file.close()
+
+
+class RowsLostError(ValueError):
+    """A row that was written is gone. The message names the folder and the remedy."""
+
+
+def check_kept(folder: Path, written: Iterable[Row], there: Mapping[tuple[str, str], Row]) -> None:
+    """Makes sure that a table is not made of less than was scored.
+
+    Raises:
+        RowsLostError: a written row is not there, or another stands in its place.
+    """
+    lost = [row for row in written if there.get(row.key) != row]
+    if lost:
+        raise RowsLostError(
+            f"{len(lost)} scores written to {str(folder)!r} are no longer there, the first of {lost[0].video!r}: "
+            "another run removed or replaced them. Let one run at a time write there, and start this one again"
+        )
 
 
 def merge(folder: Path, keep: Iterable[tuple[str, str]]) -> list[Row]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cac_align.metrics.metric import VBenchMetric
 from cac_align.metrics.native import Clip
 from cac_align.metrics.weights import WeightsError
@@ -133,7 +135,7 @@ class MetricSuite:
             for name in names:
                 result.put(name, None, str(error))
             return result
-        result.num_frames, result.fps = len(loaded.frames), loaded.fps
+        result.num_frames, result.fps = loaded.num_frames, loaded.fps
         clip = Clip(loaded)
         for name in names:
             metric = self.metrics[name]
@@ -145,7 +147,11 @@ class MetricSuite:
                     result.put(name, *_ask_reward(metric, loaded, prompt))
             except WeightsError:
                 raise
-            except (ValueError, RuntimeError) as error:  # RuntimeError: torch, for one when memory runs out
+            except (
+                ValueError,
+                RuntimeError,
+                MemoryError,
+            ) as error:  # RuntimeError: torch, CUDA's memory
                 result.put(name, None, str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
         return result
 
@@ -177,14 +183,14 @@ def _identity(reward: Any) -> str:
 
 
 def _ask_reward(reward: Any, video: Video, prompt: str | None) -> tuple[float | None, str | None]:
-    answer = evaluate(reward, [video.frames], None if prompt is None else [prompt], fps=video.fps)
+    answer = evaluate(reward, [np.asarray(video.frames)], None if prompt is None else [prompt], fps=video.fps)
     return answer.scores[0], answer.reasons[0]
 
 
 def _length(video: Any, fps: float | None) -> tuple[int, float]:
     """Frames and rate, which totals over frames are weighted by."""
     loaded = load_video(str(video) if isinstance(video, Path) else video, fps)
-    return len(loaded.frames), loaded.fps
+    return loaded.num_frames, loaded.fps
 
 
 def _alike(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:

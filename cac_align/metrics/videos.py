@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reward_model.folders import regular_files
+
 #: File name -> prompt, the form of VBench's ``--prompt_file``.
 PROMPT_FILE = "prompts.json"
 SUFFIXES = (".mp4", ".gif", ".mov", ".webm", ".mkv", ".avi")
@@ -33,12 +35,17 @@ class VideoEntry:
     index: int
 
 
-def find_videos(folder: str | os.PathLike[str]) -> list[VideoEntry]:
+def find_videos(folder: str | os.PathLike[str], *, unreadable: bool = False) -> list[VideoEntry]:
     """The videos of a folder and of those below it, by name.
 
     Understood are, also mixed: VBench's names (``<prompt>-<index>.mp4``); folders named by seed
     (``seed3/<prompt>.mp4``); results of :func:`cac_align.best_of_n`, of which only ``best.mp4`` counts; and a
     ``prompts.json`` (file name -> prompt) in the folder or beside it, which wins over names.
+
+    Args:
+        folder: where they lie.
+        unreadable: also name files that cannot be read (pipes, dead links, without permission), so that a table can
+            say so; by default they are passed over.
 
     Raises:
         ValueError: there is no such folder, no video in it, or a file beside it is no prompt file.
@@ -46,11 +53,13 @@ def find_videos(folder: str | os.PathLike[str]) -> list[VideoEntry]:
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"no folder of videos at {str(root)!r}")
-    results = {file.parent: _result_prompt(file) for file in root.rglob("result.json")}
+    results = {f.parent: _result_prompt(f) for f in regular_files(root, (".json",)) if f.name == "result.json"}
     prompts = _prompt_file(root)
     found: list[VideoEntry] = []
+    broken: list[Path] = []
     counts: dict[str, int] = {}
-    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+    files = regular_files(root, SUFFIXES, leave_out=lambda path, reason: broken.append(path))
+    for path in sorted([*files, *(p for p in broken if unreadable and p.suffix.lower() in SUFFIXES)]):
         inside = path.relative_to(root)
         if any(part.startswith(".") for part in inside.parts):
             continue  # files being written
@@ -81,7 +90,7 @@ def _named(inside: Path) -> tuple[str, int | None]:
 def _result_prompt(file: Path) -> str | None:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return None
     prompt = data.get("prompt") if isinstance(data, Mapping) else None
     return prompt if isinstance(prompt, str) and (file.parent / "best.mp4").is_file() else None
@@ -93,7 +102,7 @@ def _prompt_file(root: Path) -> dict[str, str]:
         return {}
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON ({error}); expected file names and their prompts") from None
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
         raise ValueError(f"{file} must map file names to prompts; mend it, or take it away")

@@ -6,15 +6,14 @@ downloaded here.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cac_align.metrics.archives import archive_tensors, is_archive
+from reward_model.folders import file_digest
 
 CACHE_VARIABLE = "VBENCH_CACHE_DIR"
 
@@ -166,13 +165,6 @@ def entry(state: Mapping[str, Any], name: str, path: Path) -> Any:
     return state[name]
 
 
-@lru_cache(maxsize=64)
-def _digest(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def digest(path: Path) -> str:
     """SHA-256 of a file; read once as long as it does not change."""
-    stat = path.stat()
-    return _digest(path, stat.st_size, stat.st_mtime_ns)
+    return file_digest(path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reward_model.folders import file_digest, unreadable
 from reward_model.video import VideoError
 
 SUFFIXES = (".mp4", ".m4v", ".webm", ".mov", ".mkv", ".avi")
@@ -28,7 +29,9 @@ class OutsideError(ValueError):
 
 @dataclass(frozen=True)
 class FoundVideo:
-    """A video of the folder; ``path`` is relative to it, with slashes; ``group`` is the best-of-n run it is from."""
+    """A video of the folder; ``path`` is relative to it, with slashes; ``group`` is the best-of-n run it is from;
+    ``digest`` is the SHA-256 of its bytes.
+    """
 
     path: str
     num_frames: int
@@ -37,6 +40,7 @@ class FoundVideo:
     height: int
     prompt: str = ""
     group: str = ""
+    digest: str = ""
 
 
 def inside(root: Path, relative: str | Path) -> Path:
@@ -45,8 +49,9 @@ def inside(root: Path, relative: str | Path) -> Path:
     Raises:
         OutsideError: it lies elsewhere.
     """
-    real_root = root.resolve()
-    path = (real_root / relative).resolve()
+    # realpath gives a loop of links back as it is, where resolve raises RuntimeError.
+    real_root = Path(os.path.realpath(root))
+    path = Path(os.path.realpath(real_root / relative))
     if not path.is_relative_to(real_root):
         raise OutsideError(f"{str(relative)!r} leads out of {str(root)!r}; only what lies inside is opened")
     return path
@@ -72,7 +77,7 @@ def find_videos(root: Path) -> tuple[list[FoundVideo], list[str]]:
                 raise VideoError(f"it is the same file as {seen[real]!r}")
             found.append(describe(root, name, prompt, group))
             seen[real] = name
-        except (OutsideError, VideoError, OSError) as error:
+        except (OutsideError, VideoError, OSError, ValueError) as error:
             left_out.append(f"{shown}: {error}")
     return sorted(found, key=lambda v: v.path), left_out
 
@@ -86,11 +91,14 @@ def describe(root: Path, name: str, prompt: str = "", group: str = "") -> FoundV
     """
     from reward_model.data.probe import probe
 
-    header = probe(inside(root, name))
+    path = inside(root, name)
+    header = probe(path)
     if header.fps is None or header.num_frames < 2:
         raise VideoError(f"it states {header.num_frames} frame(s) at fps={header.fps}; encode it anew as MP4")
     prompt = prompt or _beside(root, name)
-    return FoundVideo(name, header.num_frames, header.fps, header.width, header.height, prompt, group)
+    return FoundVideo(
+        name, header.num_frames, header.fps, header.width, header.height, prompt, group, file_digest(path)
+    )
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str, str]]:
@@ -131,6 +139,6 @@ def _text(root: Path, path: Path) -> str:
         real = inside(root, path.relative_to(root))
     except OutsideError:
         return ""
-    if not real.is_file() or real.stat().st_size > MAX_TEXT_BYTES:
+    if unreadable(real) or real.stat().st_size > MAX_TEXT_BYTES:
         return ""
     return real.read_bytes().decode("utf-8", "replace")

@@ -16,6 +16,7 @@ import numpy as np
 
 from cac_align.rating.folder import inside
 from cac_align.rating.items import Item
+from reward_model.folders import file_digest, unreadable
 from reward_model.video import VideoError, load_video
 
 #: Pictures per answer: one request per second of video or so.
@@ -60,7 +61,10 @@ class FramePacks:
             return self._kept[item.key]
 
     def _encode(self, item: Item) -> list[bytes]:
-        frames = load_video(inside(self.root, item.video), item.fps).frames
+        path = inside(self.root, item.video)
+        if item.digest and (unreadable(path) or file_digest(path) != item.digest):
+            raise VideoError("the file is gone or has changed since it was listed; start the page again")
+        frames = load_video(path, item.fps).frames
         if len(frames) != item.num_frames:
             raise VideoError(f"the file holds {len(frames)} frames, but says it has {item.num_frames}; encode it anew")
         return [encode(frame) for frame in frames]

@@ -27,6 +27,7 @@ class Item:
         key: what the page calls it; says nothing about the file.
         video: path relative to the folder.
         mark: changes with what is judged: answers to something else do not count.
+        digest: SHA-256 of the file's bytes: answers to other bytes do not count.
         record: the annotation under review or behind a spot check, None in a plain rating.
         only: the people who are asked; empty is everyone.
         never: people who are not asked.
@@ -42,6 +43,7 @@ class Item:
     prompt: str = ""
     group: str = ""
     record: Record | None = None
+    digest: str = ""
     only: frozenset[str] = field(default_factory=frozenset)
     never: frozenset[str] = field(default_factory=frozenset)
 
@@ -73,6 +75,7 @@ def _item(video: FoundVideo) -> Item:
         video.height,
         video.prompt,
         video.group,
+        digest=video.digest,
     )
 
 

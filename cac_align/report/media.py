@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import math
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from cac_align.files import atomic
+from reward_model.media.writing import stream_rate
 
 #: Below this many pixels on its shorter side a video is enlarged, by repeating pixels, for players to show it well.
 MIN_SIDE = 256
@@ -40,7 +40,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
     with atomic(path) as temporary, av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
         # No B-frames: the time stamp of frame k is then exactly k / fps, which the page's boxes go by.
         options = {"crf": "15", "preset": "veryfast", "bf": "0"}
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = container.add_stream("libx264", rate=stream_rate(fps), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6
         for picture in frames:

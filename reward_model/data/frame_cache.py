@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.files import atomic
-from reward_model.video import VideoError, read_file, resize_frames, to_frames
+from reward_model.video import VideoError, load_video
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +80,14 @@ class FrameCache:
         return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
     def _decode(self, path: Path, kept: Sequence[int], num_frames: int) -> np.ndarray:
-        frames, _ = read_file(path)
+        video = load_video(path, fps=1)  # frames are asked for by their number: any rate will do
         self.decoded += 1
-        if kept[-1] >= len(frames):
+        if kept[-1] >= video.num_frames:
             raise VideoError(
-                f"{str(path)!r} has {len(frames)} frames, but its annotation speaks of {num_frames}; "
+                f"{str(path)!r} has {video.num_frames} frames, but its annotation speaks of {num_frames}; "
                 "annotate this file, or restore the file that was annotated"
             )
-        picked = to_frames(frames)[list(kept)]
-        return picked if self.frame_size is None else resize_frames(picked, (self.frame_size, self.frame_size))
+        return video.take(kept, None if self.frame_size is None else (self.frame_size, self.frame_size))
 
     def _load(self, key: str) -> np.ndarray | None:
         if self.folder is None or not (self.folder / f"{key}.npy").is_file():

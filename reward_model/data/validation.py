@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -130,7 +131,7 @@ def _check_balance(records: Iterable[Record]) -> Iterator[Problem]:
 def _same_file_twice(places: Sequence[tuple[int, Record, Path]]) -> Iterator[Problem]:
     seen: dict[Path, int] = {}
     for number, record, place in places:
-        real = place.resolve()
+        real = Path(os.path.realpath(place))  # unlike resolve, it does not stumble over a loop of links
         if real in seen:
             message = f"video {record.video!r} is the file of line {seen[real]}; annotate a video once"
             yield Problem(number, record.truth.video_id, message)

@@ -48,12 +48,12 @@ class RecordBench:
             raise IndexError(f"video {index} of a bench of {len(self)}")
         truth, file = self.records[index].truth, self.root / self.records[index].video
         video = load_video(file, truth.fps)
-        if len(video.frames) != truth.num_frames:
+        if video.num_frames != truth.num_frames:
             raise VideoError(
-                f"{file} has {len(video.frames)} frames, its annotation {truth.num_frames}; "
+                f"{file} has {video.num_frames} frames, its annotation {truth.num_frames}; "
                 "annotations count native frames"
             )
-        return BenchVideo(video.frames, truth, family_name(truth))
+        return BenchVideo(np.asarray(video.frames), truth, family_name(truth))
 
     def __iter__(self) -> Iterator[BenchVideo]:
         return (self[k] for k in range(len(self)))

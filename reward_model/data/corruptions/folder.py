@@ -22,6 +22,7 @@ from reward_model.data.corruptions.footage import Footage
 from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY
 from reward_model.files import write_text
+from reward_model.folders import file_digest, not_utf8, regular_files
 from reward_model.schema import AnomalyType, VideoAnnotation
 from reward_model.video import VideoError, load_video
 
@@ -86,7 +87,8 @@ def corrupt_folder(
     Raises:
         CorruptionError: there is no video, an option makes no sense, or no video at all is fit; the message lists why.
     """
-    sources, output = _sources(videos), Path(output)
+    left_out: list[dict[str, Any]] = []
+    sources, output = _sources(videos, left_out), Path(output)
     if per_video < 1 or workers < 1 or (max_frames is not None and max_frames < 8):
         raise CorruptionError(
             f"per_video={per_video} and workers={workers} must be at least 1, max_frames={max_frames} at least 8"
@@ -96,7 +98,7 @@ def corrupt_folder(
     first = [bool(k % 2) if per_video == 1 else None for k in range(len(sources))]
     jobs = [(source, output, per_video, settings, resume, f) for source, f in zip(sources, first, strict=True)]
     parts = [part for found in _run(jobs, workers) for part in found]
-    skipped = [entry for part in parts for entry in _skips(part)]
+    skipped = [*left_out, *(entry for part in parts for entry in _skips(part))]
     write_text(output / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")
     records = {r["video"]: Record.from_dict(r) for p in parts for r in p.get("records", ())}
     if not records:
@@ -130,7 +132,7 @@ def _source_parts(job: Job) -> list[dict[str, Any]]:
     try:
         digest = _file_digest(source)
     except CorruptionError as error:
-        return [{"video": source.name, "pair": pair, "reason": str(error)} for pair in range(per_video)]
+        return [{"video": printed(source.name), "pair": pair, "reason": str(error)} for pair in range(per_video)]
     group, parts, video = f"{source.stem}-{digest}", [], None
     if first_short is None:
         first_short = bool(np.random.default_rng([settings.seed, int(digest, 16)]).integers(2))
@@ -147,6 +149,9 @@ def _source_parts(job: Job) -> list[dict[str, Any]]:
                 part["skipped_kinds"] = unfit
             except (CorruptionError, VideoError) as error:
                 part = {"video": source.name, "pair": pair, "settings": key, "reason": str(error)}
+            except (MemoryError, ValueError, ArithmeticError, LookupError) as error:  # one video never ends a folder
+                reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+                part = {"video": source.name, "pair": pair, "settings": key, "reason": reason}
             write_text(path, json.dumps(part, ensure_ascii=False) + "\n")
         parts.append(part)
     return parts
@@ -241,20 +246,32 @@ def _kind_names(kinds: Sequence[str | AnomalyType] | None, people: bool) -> tupl
     return tuple(dict.fromkeys(name for kind in kinds for name in candidates(kind, people)))
 
 
-def _sources(videos: str | Path | Iterable[str | Path]) -> list[Path]:
+def _sources(videos: str | Path | Iterable[str | Path], left_out: list[dict[str, Any]]) -> list[Path]:
+    """The files to read; entries for ``skipped.json`` of those in a folder that cannot be are added to ``left_out``."""
     if isinstance(videos, str | Path):
         root = Path(videos)
-        files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES) if root.is_dir() else [root]
+
+        def leave_out(path: Path, reason: str) -> None:
+            left_out.append({"video": printed(path.name), "pair": 0, "reason": reason})
+
+        files = regular_files(root, SUFFIXES, utf8=True, leave_out=leave_out) if root.is_dir() else [root]
     else:
         files = [Path(v) for v in videos]
     if not files:
-        raise CorruptionError(f"no video in {str(videos)!r}; known suffixes are {', '.join(sorted(SUFFIXES))}")
+        more = "".join(f"; {entry['video']}: {entry['reason']}" for entry in left_out[:5])
+        raise CorruptionError(f"no video in {str(videos)!r}; known suffixes are {', '.join(sorted(SUFFIXES))}{more}")
     return files
 
 
+def printed(name: str) -> str:
+    """A file name that can be written down: bytes that are not UTF-8 become escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _file_digest(path: Path) -> str:
+    if (reason := not_utf8(path)) is not None:
+        raise CorruptionError(f"cannot read {str(path)!r}: {reason}")
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:10]
+        return file_digest(path)[:10]
     except OSError as error:
-        raise CorruptionError(f"cannot read {str(path)!r}: {error.strerror}; check the path") from error
+        raise CorruptionError(f"cannot read {error}; check the path") from error

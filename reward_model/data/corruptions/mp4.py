@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from reward_model.files import atomic
+from reward_model.media.writing import stream_rate
 
 #: Constant rate factor: at 12 the error of 8-bit video is about that of its conversion to 4:2:0.
 CRF = 12
@@ -23,7 +23,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     height, width = (side - side % 2 for side in frames.shape[1:3])
     options = {"crf": str(CRF), "preset": "veryfast", "bf": "0", "threads": "1"}
     with atomic(path) as temporary, av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = container.add_stream("libx264", rate=stream_rate(fps), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6
         for picture in frames:

@@ -61,13 +61,13 @@ def conversation(task: Task, video: Video, ask: AskConfig) -> Conversation:
         VideoError: the video is shorter than its annotation says.
         ValueError: the wording has no hints.
     """
-    if task.indices[-1] >= len(video.frames):
+    if task.indices[-1] >= video.num_frames:
         raise VideoError(
-            f"video {task.record.truth.video_id!r} has {len(video.frames)} frames, its annotation says "
+            f"video {task.record.truth.video_id!r} has {video.num_frames} frames, its annotation says "
             f"{task.record.truth.num_frames}; correct num_frames or the file"
         )
     prompts = load_prompts(ask.prompts)
-    frames = video.frames[list(task.indices)]
+    frames = video.take(task.indices)
     shown = frames if ask.frame_size is None else resize_frames(frames, (ask.frame_size, ask.frame_size))
     text = task.record.truth.prompt
     if task.turn == "scan":

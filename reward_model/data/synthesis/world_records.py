@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY, Record
 from reward_model.files import atomic
+from reward_model.media.writing import stream_rate
 from reward_model.world import KINDS, make_video
 
 #: Seeds of training videos lie below 100,000.
@@ -43,7 +43,7 @@ def write_lossless(path: Path, frames: np.ndarray, fps: float) -> None:
     import av
 
     with atomic(path) as temporary, av.open(str(temporary), "w") as container:
-        stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
+        stream = container.add_stream("ffv1", rate=stream_rate(fps))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "bgr0"
         for frame in frames:
