@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,3 +182,9 @@ def test_the_page_tells_the_types_and_the_conventions(page):
     told = " ".join(answer for _, answer in CONVENTIONS)
     for word in ("single frame", "comparing frames", "whole range", "Tight", "last frame that still shows", "Several"):
         assert word in told
+
+
+def test_the_documentation_tells_the_same_definitions():
+    text = (Path(__file__).resolve().parents[3] / "docs/how_to/rate_videos.md").read_text()
+    for kind, definition in DEFINITIONS.items():
+        assert f"| {kind.value} | {definition[0].lower()}{definition[1:-1]} |" in text
