@@ -27,7 +27,7 @@ import numpy as np
 from reward_model.backends.base import Backend, Completion, Conversation, Sampling
 from reward_model.config import JudgeConfig
 from reward_model.parsing import ParseError, forced_prefix
-from reward_model.prompts import PromptSet, load_prompts
+from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.readout import completed_prefix, direct_prefix, turn_score, turn_value, verdict_prefix
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
 from reward_model.turn_two import legible_status, read_answer, turn_two_clips
@@ -79,6 +79,8 @@ class TwoTurnJudge:
         self.config = (config or JudgeConfig()).override(**overrides)
         self.prompts: PromptSet = load_prompts(self.config.prompts)
         self._said_thinned = False
+        if note := wording_note(self.prompts, self.config.prompt_version):
+            logger.warning("%s", note)
 
     def judge(
         self,

@@ -131,6 +131,27 @@ def last_sentence(text: str) -> str:
     return re.split(r"(?<=[.!?])\s+", text.strip())[-1]
 
 
+def wording_note(prompts: PromptSet, trained: str | None) -> str:
+    """What to say where a checkpoint was trained with another revision of its wording, ``""`` where it was not.
+
+    Args:
+        prompts: what it is asked in.
+        trained: the version in its ``judge.json``; None: not known.
+
+    Example:
+        >>> wording_note(load_prompts("compact"), "compact-1+1b1865a8")
+        ''
+    """
+    asked = prompts.version.partition("+")[0]
+    known = (trained or "").partition("+")[0]
+    if not known or known == asked:
+        return ""
+    return (
+        f"this checkpoint was trained with the wording {known} and is asked in {asked}: answers can be worse than "
+        "measured. Train it on, or ask it with the release it came with"
+    )
+
+
 @cache
 def load_prompts(name: str = "paper") -> PromptSet:
     """The wording of that name.

@@ -503,3 +503,20 @@ def test_a_reward_that_cannot_score_or_load_is_found_without_loading(tmp_path):
         UnifiedReward("thinker", protocol="pair").check_ready()
     with pytest.raises(ValueError, match="there is no folder"):
         UnifiedReward(tmp_path / "nosuch").check_ready()
+
+
+# --- wording ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wording_of_ones_own_is_asked_by_its_protocol_alone(server, tmp_path):
+    file = tmp_path / "aps.txt"
+    file.write_text("Rate these frames.\nText Caption: [{prompt}]", encoding="utf-8")
+    reward = pickle.loads(pickle.dumps(served(server, wording=file)))
+    [found] = reward.score([clip(51)], "dusk", fps=16)
+    assert found.provenance["wording_origin"] == "file" and found.score is not None
+    assert server.requests[-1][1] == "Rate these frames.\nText Caption: [dusk]"
+    compared = reward.compare(clip(51), clip(102), "dusk", fps=16)
+    assert "Share one point" in server.requests[-1][1], "pairs are asked by pair_score, in our words"
+    assert compared.provenance["wording_origin"] == "own"
+    with pytest.raises(ValueError, match=r"cannot be read: .*absent"):
+        served(server, wording=tmp_path / "absent.txt")

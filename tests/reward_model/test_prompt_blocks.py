@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from reward_model.prompts import REVISIONS, load_prompts
+from reward_model.prompts import REVISIONS, load_prompts, wording_note
 from reward_model.prompts.hints import scan_hint, zoom_hint
 from reward_model.prompts.verification import load_verification
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange
@@ -297,6 +297,13 @@ def test_the_teacher_is_told_the_whole_clip_only_where_it_is_annotated():
     for told in (zoom_hint(prompts, [part], 4), zoom_hint(prompts, [whole, part], 4)):
         assert "whole clip, Frame 0" not in told
         assert "Object Distortion, Frame 1-2" in told
+
+
+def test_a_checkpoint_of_another_revision_is_told_so():
+    paper, compact = load_prompts("paper"), load_prompts("compact")
+    assert "wording paper-1 and is asked in paper-2" in wording_note(paper, "paper-1+00000000")
+    assert wording_note(paper, "paper-2+00000000") == wording_note(paper, None) == ""
+    assert wording_note(compact, "compact-1+1b1865a8") == ""
 
 
 def test_revisions_are_counted_for_each_wording():
