@@ -1,6 +1,6 @@
 """Table 2 of the paper for one's own models: base, Best-of-N and Flow-GRPO, each with other rewards, in one command.
 
-    python recipes/table2.py                                        # the minis on two CPU cores
+    python recipes/table2.py                                        # the minis: over an hour on two CPU cores
     python recipes/table2.py --config recipes/configs/table2/full.yaml --dry-run
     python recipes/table2.py --parts draw score tables --only-row "Flow-GRPO UR+CaC" --seed 1
     python recipes/table2.py --set rows='[{name: base}, {name: Best-of-N CaC, kind: best_of_n, rewards: [cac]}]'

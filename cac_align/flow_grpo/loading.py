@@ -5,6 +5,7 @@ Its stochastic scheduler is made here too.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from cac_align.rewards.source import located
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.scheduler import FlowSDEScheduler
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: How a missing attention backend is had.
@@ -105,6 +108,9 @@ def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:
     for part in (pipe.vae, pipe.transformer, pipe.text_encoder, getattr(pipe, "image_encoder", None)):
         if part is not None:
             part.requires_grad_(False).eval()
+    if pipe.vae.dtype != torch.float32:
+        log.warning("the pipeline's VAE is %s; below float32 Wan's makes faults, so it is run in that", pipe.vae.dtype)
+        pipe.vae.to(torch.float32)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
     names = add_lora(
@@ -253,7 +259,7 @@ def prompt_lists(
 
 def _read(name: str, path: str) -> list[Prompt]:
     try:
-        return read_prompts(path)
+        return read_prompts(located(path))
     except ValueError as error:
         raise ValueError(f"{name}={path!r}: {error}") from error
 
@@ -262,6 +268,6 @@ def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:
     """The first frames (PIL images, RGB) that the prompt files of the settings name, by prompt."""
     from PIL import Image
 
-    paths = [path for path in (config.prompts, config.eval_prompts) if path]
+    paths = [located(path) for path in (config.prompts, config.eval_prompts) if path]
     listed = [prompt for path in paths for prompt in read_prompts(path)]
     return {p.text: Image.open(p.image).convert("RGB") for p in listed if p.image is not None}

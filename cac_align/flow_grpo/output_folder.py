@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = ".run.lock"
-#: Names of :func:`reward_model.files.atomic`: the process that wrote is the number.
-_TEMPORARY = re.compile(r"\..+\.(\d+)(?:\.\w+)?")
+#: Names of :func:`reward_model.files.atomic`: the process that wrote is the number, after its machine.
+_TEMPORARY = re.compile(r"\..+\.(?:[0-9a-f]{6}-)?(\d+)\.\w+")
 _ROOM = "make room there, or set output_dir to another disk; the same command then goes on from the last checkpoint"
 _REMEDIES = {
     errno.ENOSPC: _ROOM,

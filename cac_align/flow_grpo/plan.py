@@ -16,6 +16,7 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.lora import add_lora, lora_parameters
 from cac_align.flow_grpo.reward_specs import SHORT, read_specs
+from cac_align.rewards.source import located
 
 GIB = 2**30
 BYTES = {"no": 4, "bf16": 2, "fp16": 2}
@@ -58,7 +59,7 @@ def meta_transformer(model: str) -> Any:
 
     from cac_align.minis.wan_config import FULL
 
-    path = Path(model) / "transformer" / "config.json"
+    path = Path(located(model)) / "transformer" / "config.json"
     if path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))
     elif "Wan2.1-T2V-1.3B" in model:
@@ -68,7 +69,7 @@ def meta_transformer(model: str) -> Any:
             config = WanTransformer3DModel.load_config(model, subfolder="transformer")
         except OSError as error:
             raise ValueError(
-                f"model={model!r} is no folder of a Wan pipeline, and the hub has no answer: {error}"
+                f"model={model!r} is not a folder of a Wan pipeline, and the hub has no answer: {error}"
             ) from None
     with torch.device("meta"):
         return WanTransformer3DModel.from_config(config)

@@ -208,9 +208,9 @@ class FlowGRPOTrainer:
                 while self.step < config.max_steps and self.stopped_by is None:
                     experience, numbers = self.run_step()
                     self._report(writer, experience, numbers)
-                    bar.update()
                     known = {name: text.format(numbers[k]) for k, (name, text) in _SHOWN.items() if k in numbers}
-                    bar.set_postfix(known)
+                    bar.set_postfix(known, refresh=False)
+                    bar.update()
                     if self.step % config.eval_every == 0 or self.step == config.max_steps:
                         self._evaluate(writer)
                     self._ask_to_stop()

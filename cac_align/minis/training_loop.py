@@ -97,6 +97,8 @@ class TrainingLoop:
         self.full_rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
         self.writer = SummaryWriter(str(directory))
         self.step = 0
+        for leftover in directory.glob(f".{self.checkpoint.name}.*"):  # of a process killed while it wrote
+            leftover.unlink(missing_ok=True)
         if resume and self.checkpoint.exists():
             self.load()
 
@@ -151,11 +153,23 @@ class TrainingLoop:
         save_atomically(state, self.checkpoint)
 
     def load(self) -> None:
-        """Restores what :meth:`save` wrote."""
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.step = state["step"]
-        for key, module in self.modules.items():
-            module.load_state_dict(state["modules"][key])
-            self.ema[key].load_state_dict(state["ema"][key])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        """Restores what :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file is damaged, or of another model.
+        """
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            for key, module in self.modules.items():
+                module.load_state_dict(state["modules"][key])
+                self.ema[key].load_state_dict(state["ema"][key])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.step = int(state["step"])
+        except Exception as error:
+            # A file that is cut or foreign is refused by zip, pickle and torch in a way of each.
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"{str(self.checkpoint)!r} cannot be continued from ({type(error).__name__}: {reason}); delete it to "
+                "begin this part again"
+            ) from error

@@ -198,6 +198,25 @@ def test_resumed_loop_ends_with_the_same_weights(tmp_path):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_a_damaged_checkpoint_of_the_loop_is_named_and_leftovers_go(tmp_path):
+    def loop():
+        model = torch.nn.Linear(2, 2)
+        return TrainingLoop({"m": model}, [torch.optim.AdamW(model.parameters())], LoopConfig(3), tmp_path)
+
+    loop().save()
+    path, leftover = tmp_path / "checkpoint.pt", tmp_path / ".checkpoint.pt.abc"
+    whole = path.read_bytes()
+    leftover.write_bytes(whole[:50])
+    for damage in (b"", whole[:100], whole[: len(whole) // 2]):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"checkpoint.pt' cannot be continued from .*delete it to begin"):
+            loop()
+    torch.save({"step": 1}, path)
+    with pytest.raises(ValueError, match="KeyError"):
+        loop()
+    assert not leftover.exists()
+
+
 @pytest.mark.slow
 def test_build_continues_after_a_kill_and_ends_with_the_same_weights(tmp_path):
     """A build killed during training and started again equals an undisturbed one bit for bit."""

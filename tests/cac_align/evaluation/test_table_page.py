@@ -65,6 +65,31 @@ def test_the_page_escapes_what_others_wrote(judged):
     assert '<span class="status' in html and html.count("<article data-together>") == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(judged, browser, width):
+    """Nothing sticks out, a wide table says so, videos of a prompt run and stop together, nothing is refused."""
+    write_outputs(judged)
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    shown, said = context.new_page(), []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.goto((judged.folder / "table2.html").resolve().as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wide = "[...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth + 1)"
+    told = "[...document.querySelectorAll('.wider')].map(p => !p.hidden)"
+    assert shown.evaluate(wide) == shown.evaluate(told) and (width > 390 or any(shown.evaluate(told)))
+    article = shown.locator("article").first
+    article.scroll_into_view_if_needed()
+    paused = "[...document.querySelector('article').querySelectorAll('video')].map(v => v.paused)"
+    shown.wait_for_function(f"!{paused}.some(p => p)")
+    assert article.locator("video[controls]").count() == 0
+    article.locator("button").click()
+    assert all(shown.evaluate(paused)) and article.locator("button").inner_text() == "Play"
+    assert said == []
+    context.close()
+
+
 def test_examples_show_losses_beside_gains(judged):
     matrix = Matrix(judged)
     assert sorted(example_places(matrix)) == [0, 1]

@@ -86,14 +86,15 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     dead = [
         mine / f".ab12.{gone.pid}.safetensors",
         other / f".group-0-best.{gone.pid}.mp4",
-        tmp_path / f".x.{os.getpid()}",
+        tmp_path / f".metrics.{os.getpid()}.jsonl",
+        mine / f".cd34.0a1b2c-{gone.pid}.safetensors",
     ]
     kept = [mine / "ab12.safetensors", tmp_path / f".alive.{os.getppid()}.txt", tmp_path / ".hidden", mine / ".v1.5"]
     for path in (*dead, *kept):
         path.write_bytes(b"x")
     assert clear_leftovers(tmp_path, older_than_s=3600) == 1, "files that others may be writing stay"
     assert clear_leftovers(tmp_path) >= len(dead)
-    assert not any(p.exists() for p in dead) and all(p.exists() for p in kept[:3])
+    assert not any(p.exists() for p in dead) and all(p.exists() for p in kept)
     assert not (tmp_path / "checkpoint-4.partial").exists()
 
 

@@ -128,7 +128,7 @@ def test_a_second_set_adds_to_the_first(recipe):
         (["--set", "lora_targets=[to_z]"], r"lora_targets \['to_z'\] match no linear module"),
         (["--set", "learning_rate"], "must be name=value"),
         (["--set", "learning_rate=fast"], "learning_rate='fast' must be a number"),
-        (["--config", "none.yaml"], "cannot read the settings"),
+        (["--config", "none.yaml"], "--config .none.yaml. is not a file; presets are mini, paper_wan21_1p3b"),
     ],
 )
 def test_mistakes_cost_nothing(recipe, arguments, said):
@@ -169,7 +169,7 @@ def test_a_model_that_is_nowhere(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="is no folder of a Wan pipeline"):
+    with pytest.raises(ValueError, match="is not a folder of a Wan pipeline"):
         meta_transformer("no/such-model")
 
 

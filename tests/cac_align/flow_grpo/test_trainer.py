@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from cac_align.flow_grpo.checkpoint import CheckpointError, last_checkpoint, newest_checkpoint
+from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.lora import adapter_off
 from cac_align.flow_grpo.trainer import DivergenceError
 from cac_align.rewards.base import Evaluation, RewardError
@@ -744,6 +745,22 @@ def test_missing_attention_backend_names_the_pip_line(tmp_path):
     with pytest.raises(ValueError, match=r"attention_backend='flash' cannot be used.*pip install flash-attn"):
         build(tmp_path, attention_backend="flash")
     assert build(tmp_path / "native", attention_backend="native").modules
+
+
+def test_the_vae_of_a_pipeline_runs_in_float32(tmp_path, caplog):
+    pipe = tiny_pipe()
+    pipe.vae.to(torch.bfloat16)
+    trainer = build(tmp_path, pipe=pipe)
+    assert trainer.pipe.vae.dtype == torch.float32 and "VAE is torch.bfloat16" in caplog.text
+
+
+def test_settings_of_the_checkout_work_from_any_folder(tmp_path, monkeypatch):
+    from cac_align.flow_grpo.loading import prompt_lists
+    from cac_align.flow_grpo.plan import meta_transformer
+
+    monkeypatch.chdir(tmp_path)
+    assert len(prompt_lists(FlowGRPOConfig(), None, None)[0]) == 240
+    assert meta_transformer(FlowGRPOConfig().model).config.num_layers > 0
 
 
 def test_two_trainers_do_not_touch_each_other(tmp_path):
