@@ -156,8 +156,16 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
     if not paths:
         return []
     texts = None if all(p is None for p in prompts) else prompts
+    from reward_model.schema import Verdict
+    from reward_model.video import VideoError
+
     # Asked as a judge, not as a reward: a file that is not there is one of many here, not the caller's mistake.
-    found: list[Verdict] = reward.judge_model.judge(paths, texts, fps=args.fps)
+    try:
+        found: list[Verdict] = reward.judge_model.judge(paths, texts, fps=args.fps)
+    except VideoError as error:  # one that states no frame rate
+        if len(paths) == 1:
+            return [Verdict(status=None, score=None, error=str(error))]
+        return [_judge(args, reward, [p], [t])[0] for p, t in zip(paths, prompts, strict=True)]
     return found
 
 
