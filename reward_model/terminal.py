@@ -132,7 +132,8 @@ def run_program(
             traceback.print_exception(error)
         lines = as_typed(text, options or {}).strip().splitlines() or [type(error).__name__]
         launched = LAUNCHED if LAUNCHER_SETS in os.environ else ""
-        _say("\n  ".join([f"{program}: error: {lines[0]}", *map(str.strip, lines[1:])]) + launched)
+        kind = "error: " if code < INTERRUPTED else ""  # a training that was asked to stop made no error
+        _say("\n  ".join([f"{program}: {kind}{lines[0]}", *map(str.strip, lines[1:])]) + launched)
         return code
 
 
@@ -225,7 +226,7 @@ def set_verbosity(level: str | int) -> None:
     """How much this project says, and how much it lets the libraries below it say.
 
     Args:
-        level: ``"quiet"`` (errors only, no warnings), ``"normal"``, ``"verbose"`` (what it does, step by step, and
+        level: ``"quiet"`` (errors only, no warnings, no bars of transformers and diffusers if they are imported), ``"normal"``, ``"verbose"`` (what it does, step by step, and
             warnings of other libraries), ``"debug"``, or a level of :mod:`logging`.
 
     Raises:
@@ -244,6 +245,7 @@ def set_verbosity(level: str | int) -> None:
         for name in ("cac_align", "reward_model"):
             warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
         warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
+        quiet_bars(*(name for name in ("transformers", "diffusers") if name in sys.modules))
 
 
 def as_typed(text: str, options: Mapping[str, str]) -> str:
@@ -266,6 +268,9 @@ def as_typed(text: str, options: Mapping[str, str]) -> str:
 
 def explain(error: BaseException, output: object = None) -> tuple[str, int]:
     """A message for the person at the terminal, and the exit code."""
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        return str(error), code
     special = _hardware(error)
     if special:
         return special, MISUSED
@@ -273,9 +278,6 @@ def explain(error: BaseException, output: object = None) -> tuple[str, int]:
         return missing_line(error), MISUSED
     if isinstance(error, OSError) and error.errno is not None:
         return _system(error, output), MISUSED
-    code = getattr(error, "exit_code", None)
-    if isinstance(code, int):
-        return str(error), code
     if isinstance(error, ValueError | OSError) or _ours(error):
         return str(error) or type(error).__name__, MISUSED
     kind = type(error).__name__
