@@ -20,6 +20,7 @@ from cac_align.rewards.base import RewardError, check_reward, demo_note, evaluat
 from cac_align.rewards.composite import CompositeReward
 from cac_align.rewards.order import RankBy, check_rank_by, objections, order
 from cac_align.rewards.provenance import describe_reward
+from reward_model.terminal import score_text
 from reward_model.video import check_fps
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class BestOfNOutput:
         found = ", ".join(t.value for t in verdict.types) if verdict else ""
         note = readout_note(verdict, score)
         said = "  ".join(part for part in (found, f"({note})" if note else "") if part)
-        return f"candidate {k:02d}  {score:.4f}  {verdict.status if verdict else ''}  {said}".rstrip()
+        return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
 
     def save(self, directory: str | Path) -> Path:
         """Writes ``best.mp4``, ``candidates/*.mp4``, ``result.json`` and ``report.html``; each file is written whole or

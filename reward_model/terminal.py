@@ -40,6 +40,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 #: The same without line feeds and tabs, for text of several lines.
 _CONTROL_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+#: Bars move the cursor by carriage returns and one line up; nothing else is written on purpose.
+_NEVER_WRITTEN = re.compile(
+    "(?!\x1b\\[A)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
 _ROOM = "free some room or write to another disk"
 #: What to do about an error of the system.
 _REMEDIES = {
@@ -69,7 +74,7 @@ def printable(text: object, *, lines: bool = False) -> str:
         'a\\\\x1b[2Jb.mp4'
     """
     pattern = _CONTROL_IN_LINES if lines else _CONTROL
-    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+    return pattern.sub(_spelled, str(text))
 
 
 def score_text(score: float) -> str:
@@ -127,7 +132,8 @@ def run_program(
             traceback.print_exception(error)
         lines = as_typed(text, options or {}).strip().splitlines() or [type(error).__name__]
         launched = LAUNCHED if LAUNCHER_SETS in os.environ else ""
-        _say("\n  ".join([f"{program}: error: {lines[0]}", *map(str.strip, lines[1:])]) + launched)
+        kind = "error: " if code < INTERRUPTED else ""  # a training that was asked to stop made no error
+        _say("\n  ".join([f"{program}: {kind}{lines[0]}", *map(str.strip, lines[1:])]) + launched)
         return code
 
 
@@ -144,6 +150,7 @@ def set_up_output(program: str, *, level: int = logging.WARNING, form: str | Non
         if hasattr(stream, "reconfigure"):
             with contextlib.suppress(ValueError, OSError):
                 stream.reconfigure(errors="backslashreplace")
+        _guard(stream)
     handler = logging.StreamHandler()
     handler.setFormatter(_SafeFormatter(form or f"{program}: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
@@ -154,6 +161,25 @@ def set_up_output(program: str, *, level: int = logging.WARNING, form: str | Non
 
     # A warning as people at a terminal want it: without the line of code it comes from.
     warnings.formatwarning = warning_line
+
+
+def _guard(stream: Any) -> None:
+    """Spells out, in whatever is written to a stream, the characters that no program here writes on purpose: a last
+    line of defence where a name or an answer is printed as it is.
+    """
+    write = stream.write
+
+    def guarded(text: str) -> int:
+        count: int = write(_NEVER_WRITTEN.sub(_spelled, text))
+        return count
+
+    if write.__name__ != "guarded":
+        with contextlib.suppress(AttributeError):
+            stream.write = guarded
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 class _SafeFormatter(logging.Formatter):
@@ -200,7 +226,7 @@ def set_verbosity(level: str | int) -> None:
     """How much this project says, and how much it lets the libraries below it say.
 
     Args:
-        level: ``"quiet"`` (errors only, no warnings), ``"normal"``, ``"verbose"`` (what it does, step by step, and
+        level: ``"quiet"`` (errors only, no warnings, no bars of transformers and diffusers if they are imported), ``"normal"``, ``"verbose"`` (what it does, step by step, and
             warnings of other libraries), ``"debug"``, or a level of :mod:`logging`.
 
     Raises:
@@ -219,6 +245,7 @@ def set_verbosity(level: str | int) -> None:
         for name in ("cac_align", "reward_model"):
             warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
         warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
+        quiet_bars(*(name for name in ("transformers", "diffusers") if name in sys.modules))
 
 
 def as_typed(text: str, options: Mapping[str, str]) -> str:
@@ -241,6 +268,9 @@ def as_typed(text: str, options: Mapping[str, str]) -> str:
 
 def explain(error: BaseException, output: object = None) -> tuple[str, int]:
     """A message for the person at the terminal, and the exit code."""
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, int):
+        return str(error), code
     special = _hardware(error)
     if special:
         return special, MISUSED
@@ -248,9 +278,6 @@ def explain(error: BaseException, output: object = None) -> tuple[str, int]:
         return missing_line(error), MISUSED
     if isinstance(error, OSError) and error.errno is not None:
         return _system(error, output), MISUSED
-    code = getattr(error, "exit_code", None)
-    if isinstance(code, int):
-        return str(error), code
     if isinstance(error, ValueError | OSError) or _ours(error):
         return str(error) or type(error).__name__, MISUSED
     kind = type(error).__name__

@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fps", type=float, default=16.0, help="frames per second of the pipeline's videos (default: 16, as Wan)"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="candidates per pipeline call (default: 1)")
+    parser.add_argument(
+        "--rank-by",
+        choices=("verdict", "score"),
+        default="verdict",
+        help="verdict: a video judged abnormal never beats one judged normal; score: the score alone",
+    )
     group = parser.add_argument_group("pipeline", "left out: the pipeline's own defaults")
     group.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N", help="denoising steps")
     group.add_argument("--guidance-scale", type=float, help="of classifier-free guidance; 1 turns it off")
@@ -42,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--width", type=int, help="pixels of a frame")
     group.add_argument("--num-frames", type=int, help="frames of a video; Wan: 1 + a multiple of 4")
     group.add_argument("--device", help="default: cuda if there is one")
-    group.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on cuda, else float32"
-    )
+    group.add_argument("--dtype", help="bfloat16, float16, float32 (default: bfloat16 on cuda, else float32)")
     group.add_argument("--cpu-offload", action="store_true", help="keep only the part at work on the GPU")
     add_judge_arguments(parser, prefix="judge-")
     parser.set_defaults(resumes=True)
@@ -60,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     reward = build_reward(args)
     from cac_align.selection import best_of_n
 
-    _ = reward.judge_model  # a judge that cannot be had is found out before the pipeline loads
+    reward.make_ready()  # a judge that cannot be had is found out before the pipeline loads
     pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, lora=args.lora)
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
     chosen = best_of_n(
@@ -72,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         fps=args.fps,
         batch_size=args.batch_size,
         output_dir=output,
+        rank_by=args.rank_by,
         **pipe_kwargs,
     )
     print(printable(chosen, lines=True))
@@ -86,8 +91,11 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         ValueError: an argument is out of range, a file is not there, or the folder holds candidates of other settings.
     """
     from cac_align.run_folder import check_settings
+    from reward_model.devices import check_precision, torch_device
     from reward_model.video import check_fps
 
+    check_precision(args.dtype)
+    torch_device(args.device)
     if not args.prompt.strip():
         raise ValueError("--prompt is empty; say what the video shows")
     least = {"n": 1, "batch_size": 1, "seed": 0, "num_inference_steps": 1, "height": 8, "width": 8, "num_frames": 2}
@@ -134,14 +142,18 @@ def load_pipeline(
     which are what the judge looks for.
 
     Raises:
-        ValueError: the pipeline takes no LoRA, or the LoRA does not fit.
+        ValueError: there is no such device or precision, the pipeline takes no LoRA, or the LoRA does not fit.
     """
     import torch
     from diffusers import DiffusionPipeline
 
+    from reward_model.devices import torch_device, torch_dtype
+
     quiet_bars("diffusers", "transformers")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    precision = getattr(torch, dtype) if dtype else torch.bfloat16 if device.startswith("cuda") else torch.float32
+    place = torch_device(device)
+    precision = torch_dtype(None if dtype == "auto" else dtype) or (
+        torch.bfloat16 if place.type == "cuda" else torch.float32
+    )
     parts = DiffusionPipeline.load_config(model)
     wan = "AutoencoderKLWan" in (parts.get("vae") or ())
     given = {"default": precision, "vae": torch.float32} if wan else precision
@@ -149,9 +161,9 @@ def load_pipeline(
     if lora is not None:
         _load_lora(pipe, lora)
     if cpu_offload:
-        pipe.enable_model_cpu_offload(device=device)
+        pipe.enable_model_cpu_offload(device=place)
         return pipe
-    return pipe.to(device)
+    return pipe.to(place)
 
 
 def _load_lora(pipe: Any, lora: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 from reward_model.shipped import located
@@ -41,14 +41,13 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
     group.add_argument(
         f"--{prefix}dtype",
         dest="judge_dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="of a local judge (default: bfloat16 on cuda, else float32)",
+        metavar="DTYPE",
+        help="of a local judge: bfloat16, float16, float32 (default: bfloat16 on cuda, else float32)",
     )
     group.add_argument(
         "--readout",
         choices=("direct", "paper", "log_odds"),
-        default="direct",
-        help="how P(normal) is read (default: direct)",
+        help="how P(normal) is read (default: the best that the checkpoint was trained for)",
     )
     group.add_argument("--no-reasoning", action="store_true", help="verdict only: faster, without window and boxes")
     group.add_argument(
@@ -61,26 +60,33 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
 
 
 def check_judge(args: argparse.Namespace) -> None:
-    """Raises ValueError for a judge that cannot be there, before anything is loaded."""
+    """Raises ValueError for settings of a judge that make no sense, before anything is loaded."""
+    from reward_model.devices import check_precision, torch_device
+
     if args.judge_batch_size is not None and args.judge_batch_size < 1:
         raise ValueError(f"--judge-batch-size {args.judge_batch_size} must be at least 1")
     for name in ("scan_fps", "zoom_fps"):
         value = getattr(args, name)
         if value is not None and not 0 < value < 1000:
             raise ValueError(f"{name}={value:g} must be above 0 and below 1000")
-    if args.model is None or args.backend == "openai":
+    if args.backend != "local":
         return
-    args.model = located(args.model)
-    path = Path(args.model)
-    looks_like_path = args.model.startswith((".", "/", "~")) or args.model.count("/") > 1 or args.model.endswith("/")
-    if args.backend == "replay" and not path.is_file():
-        raise ValueError(f"--model {args.model!r}: there is no recording of that name")
-    if args.backend == "local" and not path.exists() and looks_like_path:
-        raise ValueError(f"--model {args.model!r}: there is no such folder; check the path, or name a hub id")
+    if args.model is not None:
+        args.model = located(args.model)
+    try:
+        check_precision(args.judge_dtype)
+        if args.judge_device is not None:
+            torch_device(args.judge_device)
+    except ValueError as error:  # a pipeline beside the judge has options of the same names
+        raise ValueError(re.sub(r"\b(device|dtype)=", r"judge_\1=", str(error), count=1)) from None
 
 
 def build_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
-    """The reward that the arguments describe. Its model is not loaded yet."""
+    """The reward that the arguments describe. Its model is known to be there, and not loaded yet.
+
+    Raises:
+        ValueError, BackendError: there is no such model, device or setting.
+    """
     check_judge(args)
     from cac_align.rewards.cac import CaCReward
 
@@ -89,7 +95,7 @@ def build_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
 
         quiet_bars("transformers")
     given = {"revision": args.revision, "device": args.judge_device, "dtype": args.judge_dtype}
-    return CaCReward(
+    reward = CaCReward(
         args.model,
         backend=args.backend,
         base_url=args.base_url,
@@ -101,3 +107,5 @@ def build_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
         batch_size=args.judge_batch_size,
         **more,
     )
+    reward.check_ready()
+    return reward

@@ -156,7 +156,16 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
     if not paths:
         return []
     texts = None if all(p is None for p in prompts) else prompts
-    found: list[Verdict] = reward.judge_batch(paths, texts, fps=args.fps)
+    from reward_model.schema import Verdict
+    from reward_model.video import VideoError
+
+    # Asked as a judge, not as a reward: a file that is not there is one of many here, not the caller's mistake.
+    try:
+        found: list[Verdict] = reward.judge_model.judge(paths, texts, fps=args.fps)
+    except VideoError as error:  # one that states no frame rate
+        if len(paths) == 1:
+            return [Verdict(status=None, score=None, error=str(error))]
+        return [_judge(args, reward, [p], [t])[0] for p, t in zip(paths, prompts, strict=True)]
     return found
 
 
@@ -164,10 +173,10 @@ def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
     """What a row depends on beside the video and its prompt."""
     from reward_model.evaluation.store import model_fingerprint
 
-    names = ("backend", "base_url", "revision", "readout", "no_reasoning", "scan_fps", "zoom_fps", "fps")
-    model = str(reward.model)
+    names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "fps")
+    model, readout = str(reward.model), reward.judge_model.config.readout
     mark = model_fingerprint(model)[:16] if Path(model).is_dir() else model
-    return {"model": mark, **{name: getattr(args, name) for name in names}}
+    return {"model": mark, "readout": readout, **{name: getattr(args, name) for name in names}}
 
 
 # --- showing ----------------------------------------------------------------------------------------------------------

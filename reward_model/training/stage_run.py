@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_model.shipped import recipes_folder
+from reward_model.terminal import LAUNCHED, LAUNCHER_SETS, MISUSED, printable
 from reward_model.training.guards import TrainingStopped, last_complete_checkpoint
 from reward_model.training.plan import print_plan
 from reward_model.training.stage_config import StageArguments, load_model, parse_stage, plan_config
@@ -23,22 +24,19 @@ log = logging.getLogger(__name__)
 
 #: Longest answer that is generated to be looked at; a full one would hold up an evaluation for minutes.
 SHOWN_TOKENS = 1024
-#: What ``accelerate launch`` sets in the processes it starts; it adds a traceback of its own to whatever ends one.
-LAUNCHER_SETS = "ACCELERATE_DYNAMO_BACKEND"
-_LAUNCHED = "\n\n(The traceback that follows is accelerate's and says only that this process has ended.)\n"
 
 
 def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
-    """:func:`run_stage` from a command line: exit code 0, or 1 after a line of its own that says what is wrong."""
+    """:func:`run_stage` from a command line: exit code 0, or 2 after a line of its own that says what is wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "datasets", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         folder = run_stage(name, *parse_stage(arguments, recipes_folder() / "configs" / name))
     except (ValueError, OSError, TrainingStopped) as error:
-        launched = _LAUNCHED if LAUNCHER_SETS in os.environ else ""
-        print(f"\nerror: {error}{launched}", file=sys.stderr, flush=True)
-        return 1
+        launched = LAUNCHED if LAUNCHER_SETS in os.environ else ""
+        print(printable(f"\nerror: {error}{launched}", lines=True), file=sys.stderr, flush=True)
+        return MISUSED
     if folder is not None and os.environ.get("RANK", "0") == "0":
         print(f'{name} is done: CaCReward("{folder}")')
     return 0

@@ -62,12 +62,14 @@ def test_score_names_the_broken_file_and_scores_the_other(capsys, clip, judge_fo
         (["score", "CLIP", "--fps", "nan", "--model", "JUDGE"], "--fps nan must be"),
         (["score", "CLIP", "--prompt", "a", "--prompt", "b", "--model", "JUDGE"], "2 prompts for 1 videos"),
         (["score", "CLIP", "--model", "TMP"], "config.json"),
-        (["score", "CLIP", "--no-reasoning", "--readout", "paper", "--model", "JUDGE"], "--readout 'direct'"),
+        (["score", "CLIP", "--no-reasoning", "--readout", "paper", "--model", "JUDGE"], "--readout "),
         (["report", "TMP"], "holds no result.json"),
         (["score", "TMP/nosuch.mp4"], "no video file at"),
         (["score", "TMP"], "holds no video"),
-        (["score", "CLIP", "--model", "./nosuch"], "--model './nosuch': there is no such folder"),
+        (["score", "CLIP", "--model", "./nosuch"], "./nosuch"),
         (["score", "CLIP", "--judge-batch-size", "0"], "--judge-batch-size 0"),
+        (["score", "CLIP", "--dtype", "bf17"], "--dtype 'bf17' is not a precision"),
+        (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--judge-device", "gpu"], "--judge-device 'gpu' is not"),
         (["score", "CLIP", "--scan-fps", "0"], "--scan-fps 0 must be above 0"),
         (["best-of-n", "--pipe", "./nosuch", "--prompt", "a"], "--pipe './nosuch'"),
         (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--n", "0"], "--n 0 must be at least 1"),
@@ -188,10 +190,10 @@ def clips(tmp_path):
 
 
 def test_score_writes_as_it_goes_loses_nothing_and_goes_on(capsys, clips, judge_folder, tmp_path, monkeypatch):
-    from cac_align import CaCReward
+    from reward_model.judge import TwoTurnJudge
 
     judged = []
-    original = CaCReward.judge_batch
+    original = TwoTurnJudge.judge
 
     def stopped_at_the_third(self, videos, prompts=None, *, fps=None):
         judged.extend(videos)
@@ -199,7 +201,7 @@ def test_score_writes_as_it_goes_loses_nothing_and_goes_on(capsys, clips, judge_
             raise KeyboardInterrupt
         return original(self, videos, prompts, fps=fps)
 
-    monkeypatch.setattr(CaCReward, "judge_batch", stopped_at_the_third)
+    monkeypatch.setattr(TwoTurnJudge, "judge", stopped_at_the_third)
     rows = tmp_path / "scores.jsonl"
     argv = ["score", clips[0].parent, "--model", judge_folder, "--no-reasoning", "--judge-batch-size", "1"]
     code, out, err = run(capsys, *argv, "--output", rows)
@@ -225,17 +227,17 @@ def test_score_refuses_a_file_of_something_else(capsys, clips, judge_folder, tmp
 
 
 def test_the_json_list_is_whole_even_when_the_run_is_stopped(capsys, clips, judge_folder, monkeypatch):
-    from cac_align import CaCReward
+    from reward_model.judge import TwoTurnJudge
 
     calls = iter([None, KeyboardInterrupt])
-    original = CaCReward.judge_batch
+    original = TwoTurnJudge.judge
 
     def stop(self, videos, prompts=None, *, fps=None):
         if raised := next(calls):
             raise raised
         return original(self, videos, prompts, fps=fps)
 
-    monkeypatch.setattr(CaCReward, "judge_batch", stop)
+    monkeypatch.setattr(TwoTurnJudge, "judge", stop)
     argv = ["score", *clips, "--model", judge_folder, "--no-reasoning", "--judge-batch-size", "1", "--json"]
     code, out, _ = run(capsys, *argv)
     assert code == 130 and len(json.loads(out)) == 1

@@ -158,3 +158,13 @@ def test_log_messages_and_warnings_are_single_safe_lines():
     )
     _, err = program(body).communicate(timeout=30)
     assert err == b"tool: a\\x1b[2J\ntool: warning: mind \\x07\n"
+
+
+def test_what_is_printed_as_it_is_cannot_command_the_terminal_either():
+    """A bar's own movements stay."""
+    body = (
+        "    print('a\\x1b[2Jb\\x07\\u202ec')\n    print('d\\x9b1m', file=sys.stderr)\n"
+        "    sys.stderr.write('\\r10%\\x1b[A\\n')"
+    )
+    out, err = program(body, PYTHONIOENCODING="utf-8").communicate(timeout=30)
+    assert out == b"a\\x1b[2Jb\\x07\\u202ec\n" and err == b"d\\x9b1m\n\r10%\x1b[A\n"

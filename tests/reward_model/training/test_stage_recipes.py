@@ -220,11 +220,11 @@ def test_the_recipe_says_what_is_wrong_in_a_line_of_its_own(stage, tmp_path, cap
     missing = tmp_path / "none.jsonl"
     arguments = ["--model_name_or_path", "tiny", "--data", str(missing), "--output_dir", str(tmp_path), *ON_CPU]
     monkeypatch.delenv(LAUNCHER_SETS, raising=False)
-    assert recipe["STAGE"] == stage and recipe["main"](arguments) == 1
+    assert recipe["STAGE"] == stage and recipe["main"](arguments) == 2
     said = capsys.readouterr().err
     assert "\nerror: " in said and str(missing) in said and "accelerate" not in said
     monkeypatch.setenv(LAUNCHER_SETS, "NO")
-    assert recipe["main"](["--config", str(tmp_path / "none.yaml"), *ON_CPU]) == 1
+    assert recipe["main"](["--config", str(tmp_path / "none.yaml"), *ON_CPU]) == 2
     said = capsys.readouterr().err
     assert "\n\n(The traceback that follows is accelerate's" in said and "none.yaml" in said
 
