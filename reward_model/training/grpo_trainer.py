@@ -47,8 +47,10 @@ from reward_model.training.grpo_state import (
     fingerprint,
     last_checkpoint,
     load_checkpoint,
+    resumable,
     save_checkpoint,
 )
+from reward_model.training.interrupts import StopRequest
 from reward_model.training.judge_folder import export_policy
 from reward_model.training.processes import gathered, largest, summed
 from reward_model.training.rollout_rows import (
@@ -169,26 +171,35 @@ class GrpoTrainer:
         Raises:
             DivergenceError: loss or gradient stopped being finite.
             CheckpointError: a checkpoint could not be written, or belongs to another run.
+            Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
         """
         from tqdm import tqdm
 
         config, folder = self.config, Path(self.config.output_dir)
-        if last := last_checkpoint(folder):
+        if last := resumable(folder):
             if not resume:
                 raise CheckpointError(f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir")
             self.resume(last)
+        stop = StopRequest()
         main = self.accelerator.is_main_process
         writer = StepLog(folder, active=main, first_step=self.step)
         numbers: dict[str, float] = {}
         bar = tqdm(total=config.max_steps, initial=self.step, desc="stage 3", disable=not main)
         try:
-            while self.step < config.max_steps:
-                experience, numbers = self.run_step()
-                self._report(writer, experience, numbers)
-                bar.update()
-                bar.set_postfix({k.rpartition("/")[2]: f"{numbers[k]:.3f}" for k in _SHOWN if k in numbers})
-                if self.step % config.save_steps == 0 or self.step == config.max_steps:
-                    self.save()
+            with stop.listening():
+                while self.step < config.max_steps:
+                    experience, numbers = self.run_step()
+                    self._report(writer, experience, numbers)
+                    bar.update()
+                    bar.set_postfix({k.rpartition("/")[2]: f"{numbers[k]:.3f}" for k in _SHOWN if k in numbers})
+                    asked = largest(
+                        self.accelerator, stop.signal
+                    )  # a signal may reach one process a step before others
+                    if asked or self.step % config.save_steps == 0 or self.step == config.max_steps:
+                        saved = self.save()
+                    if asked and self.step < config.max_steps:
+                        stop.signal = asked
+                        raise stop.ended(self.step, config.max_steps, saved)
         finally:
             bar.close()
             writer.close()

@@ -13,13 +13,17 @@ import math
 import re
 import shutil
 import struct
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
+
+from reward_model.training.interrupts import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -54,38 +58,55 @@ def checkpoint_fault(path: str | Path) -> str | None:
     try:
         state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         step = state["global_step"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"trainer_state.json: {error}"
     match = _CHECKPOINT.fullmatch(path.name)
     if match and step != int(match[1]):
         return f"trainer_state.json is of step {step}"
-    sharded = any(any(path.glob(pattern)) for pattern in _SHARDED)
     weights = sorted(path.glob("*.safetensors"))
+    faults = (f"{w.name}: {fault}" for w in weights if (fault := safetensors_fault(w)))
+    return _missing_part(path, bool(weights)) or next(faults, None)
+
+
+def _missing_part(path: Path, weights: bool) -> str | None:
+    """What a checkpoint lacks: without its optimiser, schedule or random states it would go on as another run."""
+    sharded = any(any(path.glob(pattern)) for pattern in _SHARDED)
     if not weights and not sharded:
         return "no weights"
-    missing = _missing_shards(path)
-    if missing:
+    if missing := _missing_shards(path):
         return f"{missing} is missing"
-    if not sharded and not (path / "optimizer.pt").is_file():
-        return "optimizer.pt is missing"
-    return next((f"{w.name}: {fault}" for w in weights if (fault := safetensors_fault(w))), None)
+    wanted = [] if any(path.glob("global_step*")) else ["scheduler.pt"]  # DeepSpeed keeps both in parts of its own
+    if not sharded:
+        wanted.append("optimizer.pt")
+    names = [*wanted, *([p.name for p in sorted(path.glob("rng_state*.pth"))] or ["rng_state.pth"])]
+    faults = (f"{name} {fault}" for name in names if (fault := archive_fault(path / name)))
+    return next(faults, None)
 
 
 def _missing_shards(path: Path) -> str | None:
     for index in path.glob("*.safetensors.index.json"):
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return f"{index.name} ({error}) or what it lists"
-        for name in sorted(names):
+        for name in sorted(map(str, names)):
             if not (path / name).is_file():
                 return str(name)
     return None
 
 
+def archive_fault(path: Path) -> str | None:
+    """Why a file that ``torch.save`` wrote is not whole: it is a zip, whose table of contents comes last."""
+    if not path.is_file():
+        return "is missing"
+    return None if zipfile.is_zipfile(path) else f"is cut off or damaged ({path.stat().st_size} bytes)"
+
+
 def safetensors_fault(path: str | Path) -> str | None:
     """Why a safetensors file is not whole: its header gives its length, so no weight has to be read."""
     path = Path(path)
+    if not path.is_file():
+        return "is missing"
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
@@ -94,11 +115,24 @@ def safetensors_fault(path: str | Path) -> str | None:
             return f"cut off in its header ({size} bytes)"
         try:
             entries = json.loads(file.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             return "its header is not JSON"
-    ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
+    try:
+        ends = [_end(entry) for name, entry in entries.items() if name != "__metadata__"]
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        return "its header is not one of a safetensors file"
     expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{size} bytes, should be {expected}"
+
+
+def _end(entry: Any) -> int:
+    """Where a tensor ends in the file. Anything that is not as it should be raises one of several errors."""
+    start, end = entry["data_offsets"]
+    if not (type(start) is type(end) is int and 0 <= start <= end and isinstance(entry["dtype"], str)):
+        raise ValueError("offsets")
+    if not all(type(n) is int and n >= 0 for n in entry["shape"]):
+        raise ValueError("shape")
+    return int(end)
 
 
 def save_or_explain(save: Callable[[], None], folder: str | Path, step: int) -> None:
@@ -117,6 +151,26 @@ def save_or_explain(save: Callable[[], None], folder: str | Path, step: int) -> 
         raise TrainingStopped(
             f"the checkpoint of step {step} could not be written to {folder} ({type(error).__name__}: {error}). "
             f"{_resume_hint(folder)} Free space there, or save fewer checkpoints (save_total_limit, save_only_model)"
+        ) from error
+
+
+@contextmanager
+def readable(checkpoint: object) -> Iterator[None]:
+    """Whatever goes wrong while a part of a checkpoint is loaded becomes a sentence that names it.
+
+    Raises:
+        TrainingStopped: a part cannot be read, or belongs to another model.
+    """
+    try:
+        yield
+    except TrainingStopped:
+        raise
+    except Exception as error:
+        # A damaged file raises what its reader happens to trip over.
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise TrainingStopped(
+            f"{checkpoint} cannot be continued from ({type(error).__name__}: {said}). It is damaged, or of another "
+            "model: remove it, and the same command continues from the one before it; or choose another output_dir"
         ) from error
 
 
@@ -162,6 +216,30 @@ class GradientGuard(TrainerCallback):
                 f"a gradient is not finite in step {state.global_step + 1}. {_resume_hint(args.output_dir)} "
                 "Lower learning_rate, or train in bf16 or fp32 rather than fp16"
             )
+
+
+class StopCallback(TrainerCallback):
+    """Ends a training after the present step, with a checkpoint, where a signal asked for it."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # All processes leave at the same step, although a signal may reach them in different ones.
+        self.asked = self.asked or bool(together(self.stop.signal))
+        if self.asked and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+
+def together(number: int) -> int:
+    """The largest of a number over all processes that train."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return number
+    device = "cpu" if torch.distributed.get_backend() == "gloo" else torch.accelerator.current_accelerator()
+    value = torch.tensor([number], device=device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return int(value)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,15 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from reward_model.backends.base import Conversation
-from reward_model.training.guards import GradientGuard, check_loss, last_complete_checkpoint, save_or_explain
+from reward_model.training.guards import (
+    GradientGuard,
+    StopCallback,
+    check_loss,
+    last_complete_checkpoint,
+    readable,
+    save_or_explain,
+)
+from reward_model.training.interrupts import StopRequest
 from reward_model.training.muon import MuonAdamW, divide_parameters
 
 IGNORE = -100
@@ -149,6 +157,18 @@ class AnswerTrainer(SFTTrainer):
 
         save_or_explain(save, self.args.output_dir, self.state.global_step)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        with readable(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -218,7 +238,12 @@ def run_sft(
         peft_config: trains an adapter in place of the weights.
         vision_lr_scale: learning rate of the vision tower relative to the other parts.
         matrix_lr: trains weight matrices by Muon at this rate, everything else by AdamW; None: AdamW alone.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
     """
+    stop = StopRequest()
+    listener = StopCallback(stop)
     trainer = AnswerTrainer(
         model=model,
         args=config,
@@ -227,11 +252,15 @@ def run_sft(
         peft_config=peft_config,
         data_collator=collator,
         processing_class=processor,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, listener],
         vision_lr_scale=vision_lr_scale,
         matrix_lr=matrix_lr,
     )
     folder = Path(config.output_dir)
     last = last_complete_checkpoint(folder) if resume and folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    state = trainer.state
+    if listener.asked and state.global_step < state.max_steps:
+        raise stop.ended(state.global_step, state.max_steps, folder / f"checkpoint-{state.global_step}")
     return trainer

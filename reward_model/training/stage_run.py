@@ -27,7 +27,9 @@ SHOWN_TOKENS = 1024
 
 
 def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
-    """:func:`run_stage` from a command line: exit code 0, or 2 after a line of its own that says what is wrong."""
+    """:func:`run_stage` from a command line: exit code 0, or 2 after a line of its own that says what is wrong. Ends in
+    :class:`~reward_model.training.interrupts.Interrupted` where a signal stopped it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "datasets", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

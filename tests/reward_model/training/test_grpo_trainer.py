@@ -22,8 +22,9 @@ from reward_model.training.grpo_math import group_advantages
 from reward_model.training.grpo_prepare import check_no_dropout
 from reward_model.training.grpo_sampler import Sampled
 from reward_model.training.grpo_setup import OWN, check_limits, describe, judge_file, open_trainer, plan_config
-from reward_model.training.grpo_state import CheckpointError, last_checkpoint
+from reward_model.training.grpo_state import CheckpointError, checkpoint_fault, last_checkpoint
 from reward_model.training.grpo_trainer import DivergenceError, GrpoTrainer
+from reward_model.training.interrupts import Interrupted
 from reward_model.training.mini_config import build_judge
 from reward_model.training.rollout_rows import masked_log_probs, stock_vision_inputs
 from reward_model.training.settings_file import read_yaml
@@ -444,6 +445,54 @@ def test_half_a_checkpoint_is_no_checkpoint(tmp_path):
     (tmp_path / "checkpoint-7").mkdir()
     (tmp_path / "checkpoint-9.partial").mkdir()
     assert last_checkpoint(tmp_path) is None
+
+
+def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(tmp_path, caplog):
+    """Every part in turn: the one before it serves; where none is whole, nothing begins anew in its place."""
+    build(tmp_path / "run", max_steps=2, save_steps=1).train()
+    newest, first = tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-1"
+    parts = sorted(p.name for p in newest.iterdir())
+    assert {"grpo_state.json", "model.safetensors", "optimizer.bin", "random_states_0.pkl"} < set(parts)
+    assert checkpoint_fault(newest) is None
+    for name in parts:
+        kept = (newest / name).read_bytes()
+        for damage in (kept[: len(kept) // 2], None):
+            (newest / name).unlink()
+            if damage is not None:
+                (newest / name).write_bytes(damage)
+            assert checkpoint_fault(newest) and last_checkpoint(tmp_path / "run") == first, name
+        (newest / name).write_bytes(kept)
+    assert "checkpoint-2 is damaged" in caplog.text
+    (newest / "grpo_state.json").write_text('{"step": 2, "num_processes": 1, "schedule": [], "config": 4}')
+    assert "not one of stage 3" in checkpoint_fault(newest)
+    (first / "optimizer.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint-2' is damaged .*Remove them"):
+        build(tmp_path / "run").train()
+
+
+def test_a_part_of_another_kind_is_named_and_not_a_traceback(tmp_path):
+    build(tmp_path, max_steps=1, save_steps=1).train()
+    torch.save({"state": 3}, tmp_path / "checkpoint-1" / "optimizer.bin")
+    with pytest.raises(CheckpointError, match=r"checkpoint-1' cannot be continued from"):
+        build(tmp_path).train()
+
+
+def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path):
+    class Stopped(Draws):
+        def __call__(self, prompts, repeats, limit):
+            if self.trainer.step == 2 and prompts:
+                os.kill(os.getpid(), signal.SIGINT)
+                type(self).__call__ = Draws.__call__
+            return super().__call__(prompts, repeats, limit)
+
+    with pytest.raises(Interrupted, match=r"after step 3 of 4; .*checkpoint-3") as ended:
+        build(tmp_path / "cut", generator=Stopped).train()
+    assert ended.value.exit_code == 128 + signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed, whole = build(tmp_path / "cut"), build(tmp_path / "whole")
+    resumed.train()
+    whole.train()
+    assert equal(weights(resumed), weights(whole))
 
 
 CHILD = """

@@ -5,6 +5,7 @@ data.
 import json
 import resource
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -132,6 +133,12 @@ def test_complete_checkpoints_pass(run):
     assert last_complete_checkpoint(run[0] / "nothing here") is None
 
 
+def header(entries, raw=False):
+    """A safetensors file that is nothing but a header."""
+    text = (entries if raw else json.dumps(entries)).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
@@ -139,6 +146,14 @@ def test_complete_checkpoints_pass(run):
         (lambda p: (p / "trainer_state.json").write_text('{"global_step": 4, "log'), "trainer_state.json"),
         (lambda p: (p / "trainer_state.json").write_text('{"global_step": 3}'), "of step 3"),
         (lambda p: (p / "optimizer.pt").unlink(), "optimizer.pt is missing"),
+        (lambda p: (p / "optimizer.pt").write_bytes((p / "optimizer.pt").read_bytes()[:-9]), "optimizer.pt is cut off"),
+        (lambda p: (p / "scheduler.pt").unlink(), "scheduler.pt is missing"),
+        (lambda p: (p / "scheduler.pt").write_bytes(b""), "scheduler.pt is cut off"),
+        (lambda p: (p / "rng_state.pth").unlink(), "rng_state.pth is missing"),
+        (lambda p: (p / "model.safetensors").write_bytes(header([1, 2])), "not one of a safetensors file"),
+        (lambda p: (p / "model.safetensors").write_bytes(header({"a": {"data_offsets": "ab"}})), "not one of"),
+        (lambda p: (p / "model.safetensors").write_bytes(header({"a": None})), "not one of"),
+        (lambda p: (p / "model.safetensors").write_bytes(header("[" * 9999, raw=True)), "not JSON"),
         (lambda p: (p / "model.safetensors").unlink(), "no weights"),
         (lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:-7]), "should be"),
         (lambda p: (p / "model.safetensors").write_bytes(b"\xff\xff"), "cut off in its header"),
@@ -153,6 +168,14 @@ def test_a_damaged_checkpoint_is_passed_over(copy, damage, fault, caplog):
     assert fault in checkpoint_fault(copy / "checkpoint-4")
     assert last_complete_checkpoint(copy).name == "checkpoint-2"
     assert "checkpoint-4 is incomplete" in caplog.text
+
+
+def test_a_part_of_another_kind_is_named_and_not_a_traceback(copy):
+    """It looks whole, so it is tried; what its reader trips over becomes one sentence."""
+    for name in ("optimizer.pt", "scheduler.pt"):
+        torch.save({"state": 3}, copy / "checkpoint-4" / name)
+        with pytest.raises(TrainingStopped, match=r"checkpoint-4 cannot be continued from .* remove it"):
+            train(copy, 6)
 
 
 def test_every_shipped_weight_file_is_whole(run):

@@ -1,11 +1,16 @@
 """A stopped training continues to the very same weights, bit for bit, and in the same order of samples."""
 
+import os
+import signal
+
 import pytest
 import torch
 from datasets import Dataset
 from test_guards import load
 from transformers import TrainerCallback
 
+from reward_model.training.guards import last_complete_checkpoint
+from reward_model.training.interrupts import Interrupted
 from reward_model.training.lora import lora_config
 from reward_model.training.mini_config import build_judge
 from reward_model.training.sft import AnswerCollator, run_sft, sft_config
@@ -24,7 +29,16 @@ class CutAfter(TrainerCallback):
             raise PowerCut
 
 
-def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False):
+class SignalIn(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False, stopped_in=None):
     """Six steps of shuffled samples, checkpoints every two; returns the weights and the order of the samples."""
     torch.manual_seed(seed)
     model, processor = build_judge("tiny", seed=seed)
@@ -53,7 +67,7 @@ def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False):
     )
     rows = Dataset.from_list([{"id": k} for k in range(10)])
     peft = lora_config(r=2) if lora else None
-    callbacks = [CutAfter(cut)] if cut else []
+    callbacks = [CutAfter(cut)] if cut else [SignalIn(stopped_in)] if stopped_in else []
     try:
         trainer = run_sft(
             model, processor, rows, AnswerCollator(processor, remember), config, callbacks=callbacks, peft_config=peft
@@ -75,6 +89,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, lora):
     assert len(set(order[:8])) == 8, "samples are shuffled without repetition within a pass"
     assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
     assert len(resumed) == len(whole)
+
+
+def test_a_signal_ends_a_training_with_a_checkpoint_and_a_sentence(tmp_path):
+    """In the middle of step 3, between two checkpoints: the step is finished, and nothing of it is done again."""
+    whole, order = train(tmp_path / "whole", lora=False)
+    with pytest.raises(
+        Interrupted, match=r"after step 3 of 6; the same command continues from .*checkpoint-3"
+    ) as ended:
+        train(tmp_path / "cut", lora=False, stopped_in=3)
+    assert ended.value.exit_code == 128 + signal.SIGTERM
+    assert last_complete_checkpoint(tmp_path / "cut").name == "checkpoint-3"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "signals are heard while it trains only"
+    resumed, after = train(tmp_path / "cut", lora=False, seed=7)
+    assert after == order[10:] and all(torch.equal(value, whole[name]) for name, value in resumed.items())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
