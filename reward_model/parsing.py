@@ -3,7 +3,7 @@
 The schema is the paper's (Fig. S5): one JSON object with ``COT``, ``status`` and ``anomalies``. Reading is tolerant of
 form (code fences, prose or a thought around the object, typographic dashes and quotes, trailing commas, lists of
 ranges, one box or several) and strict of substance: an unknown label, a status that contradicts the list, a range
-outside the clip or a broken box is an error, never a guess.
+that begins outside the clip or a broken box is an error, never a guess.
 
 An answer is whatever a model or a server sent, so every step here takes time in proportion to its length: repeats in
 the expressions are possessive or stand between different characters, and broken objects are tried a limited number of

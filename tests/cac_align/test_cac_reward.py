@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cac_align import CaCReward
+from cac_align import CaCReward, UnifiedReward
 from cac_align.rewards import cac
 from cac_align.rewards.base import Reward, RewardError
 from reward_model.backends.base import BackendError, Completion
@@ -83,6 +83,30 @@ def test_pickled_copy_has_settings_without_weights_or_key(reward, videos, judge_
     secret = CaCReward("m", backend="openai", base_url="http://localhost:1/v1", api_key="sk-very-secret")
     assert b"sk-very-secret" not in pickle.dumps(secret)
     assert "secret" not in repr(secret)
+
+
+@pytest.mark.parametrize("reward", [CaCReward, UnifiedReward])
+@pytest.mark.parametrize("by_options", [False, True])
+def test_no_frame_and_no_attribute_holds_the_key(reward, by_options):
+    """Debuggers and error reporters print the locals of every frame, and what hangs on them."""
+    key = "sk-very-secret-key"
+    given = {"backend_options": {"api_key": key}} if by_options else {"api_key": key}
+    built = reward("m", backend="openai", base_url="http://localhost:1/v1", **given)
+    assert key not in repr(vars(built)) + repr(vars(built._source)) + repr(built)
+    assert key.encode() not in pickle.dumps(built)
+    assert built._source.open().server._key.reveal() == key
+    with pytest.raises(ValueError, match="belong to backend='openai'") as caught:
+        reward("m", backend="replay", **given)
+    frames = [f for f in caught.traceback if "cac_align/rewards" in str(f.path)]
+    seen = [item for f in frames for item in f.frame.f_locals.items() if item[0] != "backend_options"]
+    shown = [repr(vars(value) if name == "self" else value) for name, value in seen]
+    assert frames and not any(key in text for text in shown)
+
+
+@pytest.mark.parametrize("name", ["vllm", "vLLM", "sglang", "llama.cpp", "ollama"])
+def test_a_server_named_as_the_backend_is_told_which_it_is(name):
+    with pytest.raises(ValueError, match=r"backend='openai', base_url='http://host:8000/v1'"):
+        CaCReward("m", backend=name)
 
 
 def test_unreadable_video_is_none_or_raises(reward, judge_folder, videos, tmp_path):
