@@ -80,31 +80,49 @@ def fitting_size(pipe: Any, image: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def warn_of_stretching(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> None:
-    """Warns where a first frame would be squeezed into a video of another shape."""
+def stretched(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> tuple[float, int, int] | None:
+    """How many times a first frame would be stretched by a video of another shape, and that video's height and width;
+    None where their aspect ratios differ by a twentieth at most, or are not known.
+    """
     image = pipe_kwargs.get("image")
     if not hasattr(image, "height") or not hasattr(image, "width"):
-        return
+        return None
     parameters = inspect.signature(pipe.__call__).parameters
     height, width = (
         pipe_kwargs.get(name) or getattr(parameters.get(name), "default", None) for name in ("height", "width")
     )
     if not (isinstance(height, int) and isinstance(width, int)):
+        return None
+    ratio = (image.width / image.height) / (width / height)
+    return None if abs(ratio - 1) <= 0.05 else (max(ratio, 1 / ratio), height, width)
+
+
+def warn_of_stretching(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> None:
+    """Warns where a first frame would be squeezed into a video of another shape."""
+    found = stretched(pipe, pipe_kwargs)
+    if found is None:
         return
-    stretch = (image.width / image.height) / (width / height)
-    if abs(stretch - 1) <= 0.05:
-        return
-    fits = fitting_size(pipe, image)
+    image, (times, height, width), fits = pipe_kwargs["image"], found, fitting_size(pipe, pipe_kwargs["image"])
+    remedy = f"Pass height={fits[0]}, width={fits[1]}, or crop the picture" if fits else "Crop the picture"
     warnings.warn(
         f"the first frame is {image.width}x{image.height}, the video {width}x{height}: another aspect ratio, so the "
-        f"picture is stretched {max(stretch, 1 / stretch):.1f} times. "
-        + (
-            f"Pass height={fits[0]}, width={fits[1]}, or crop the picture"
-            if fits
-            else "Crop the picture, or pass a size"
-        ),
+        f"picture is stretched {times:.1f} times. {remedy}",
         stacklevel=3,
     )
+
+
+def check_whole(pipe: Any) -> None:
+    """Raises ValueError where weights of a part of the pipeline were not in its files: diffusers leaves them without
+    values, which shows in the middle of a run.
+    """
+    for name, part in (getattr(pipe, "components", None) or {}).items():
+        weights = part.named_parameters() if hasattr(part, "named_parameters") else ()
+        hollow = [k for k, p in weights if p.device.type == "meta"]
+        if hollow and not offloads(pipe):
+            raise ValueError(
+                f"{len(hollow)} weights of the pipeline's {name} ({hollow[0]}, ...) were not in its files: the "
+                "download is incomplete, or the files belong to another model; fetch them again"
+            )
 
 
 def offloads(pipe: Any) -> bool:

@@ -190,6 +190,7 @@ def best_of_n(
     rate = check_fps(fps)
     reward = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
     check_reward(reward)
+    draw.check_whole(pipe)
     pipe_kwargs = draw.upright(pipe_kwargs)
     draw.warn_of_stretching(pipe, pipe_kwargs)
     folders: list[Path | None] = [None] * len(prompts)

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
     reward.make_ready()  # a judge that cannot be had is found out before the pipeline loads
     pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, lora=args.lora)
+    if args.image is not None and args.height is None and args.width is None:
+        pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
     chosen = best_of_n(
         pipe,
@@ -126,6 +128,14 @@ def _image(path: Path) -> Any:
         raise ValueError(
             f"--image {str(path)!r} cannot be read as a picture: {error}; save it as PNG or JPEG"
         ) from error
+
+
+def _size_of(pipe: Any, image: Any) -> dict[str, int]:
+    """Height and width in the shape of the first frame, where the pipeline's own would stretch it."""
+    from cac_align.candidates import fitting_size, stretched
+
+    fits = fitting_size(pipe, image) if stretched(pipe, {"image": image}) else None
+    return {} if fits is None else {"height": fits[0], "width": fits[1]}
 
 
 def load_pipeline(

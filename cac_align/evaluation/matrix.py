@@ -15,6 +15,7 @@ from cac_align.evaluation.ratings import Ratings, video_name
 from cac_align.evaluation.settings import TableRow
 from cac_align.flow_grpo.reward_specs import RewardSpec
 from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
+from cac_align.rewards.order import order
 
 Values = Mapping[str, float | None]
 
@@ -134,5 +135,5 @@ def best_candidate(
         scores = mean_of_parts(parts, weights)
     else:
         scores = per_reward_scores(parts, weights, [0] * len(candidates))
-    known = {k: score for k, score in enumerate(scores) if score is not None}
-    return max(known, key=lambda k: (known[k], -k)) if known else None
+    best = order(scores, rank_by="score")[0] if scores else None
+    return best if best is not None and scores[best] is not None else None

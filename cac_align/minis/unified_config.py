@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
     GenerationConfig,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
@@ -23,6 +21,7 @@ from transformers import (
 )
 
 from cac_align.minis.unified_tokenizer import build_tokenizer, score_texts
+from reward_model.backends.checkpoint import load_checkpoint
 from reward_model.training.mini_config import build_judge, compare_heads, fourier, init_fan_in, look_back
 from reward_model.training.mini_tokenizer import CHAT_TEMPLATE
 
@@ -69,7 +68,7 @@ def _open_judge(judge: str | Path, seed: int) -> tuple[Any, Any]:
             f"judge={str(judge)!r} is no folder of a trained judge; build one with "
             "`python recipes/build_minis.py --only judge`, or pass 'mini' to start from an untrained tower"
         )
-    return AutoModelForImageTextToText.from_pretrained(judge, dtype="float32"), AutoProcessor.from_pretrained(judge)
+    return load_checkpoint(str(judge), dtype=torch.float32)
 
 
 def _config(judge: Any, tokenizer: Any) -> Qwen3VLConfig:

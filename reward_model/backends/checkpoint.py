@@ -335,6 +335,7 @@ def load_weights(cls: Any, model: str, **options: Any) -> Any:
     Raises:
         CheckpointError: the weights cannot be read, or some of the model's are missing or of another shape.
     """
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
     from transformers.utils import logging as transformers_logging
 
     said = transformers_logging.get_verbosity()
@@ -355,6 +356,8 @@ def load_weights(cls: Any, model: str, **options: Any) -> Any:
     missing = sorted(map(str, info.get("missing_keys") or ()))
     other = sorted(str(k[0]) if isinstance(k, tuple) else str(k) for k in info.get("mismatched_keys") or ())
     broken = [str(m) for m in info.get("error_msgs") or ()]
+    if is_deepspeed_zero3_enabled():
+        return net  # the weights are spread over processes, and the report speaks of this one's share
     unknown = sorted(map(str, info.get("unexpected_keys") or ()))
     if unknown and not (missing or other or broken):
         logger.warning("%r holds %d weights the model has no place for (%s, ...)", model, len(unknown), unknown[0])

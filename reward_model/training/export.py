@@ -88,11 +88,13 @@ def merge_adapter(folder: str | Path) -> None:
     from transformers import AutoModelForImageTextToText
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+    from reward_model.backends.checkpoint import load_weights
+
     folder = Path(folder)
     unset_hf_deepspeed_config()  # a run under ZeRO-3 would spread this model over processes that do not load it
     base = PeftConfig.from_pretrained(folder).base_model_name_or_path
     with torch.device("cpu"):
-        model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base, dtype="auto"), folder)
+        model = PeftModel.from_pretrained(load_weights(AutoModelForImageTextToText, base, dtype="auto"), folder)
     model.merge_and_unload().save_pretrained(folder)
     for path in folder.glob("adapter_*"):
         path.unlink()

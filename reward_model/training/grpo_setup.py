@@ -142,15 +142,11 @@ def check_limits(known: JudgeConfig, asked: JudgeConfig, scan_frames: int) -> No
 
 def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
     """Model on the CPU (accelerate places it) and processor."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from reward_model.backends.checkpoint import load_checkpoint
+    from reward_model.devices import torch_dtype
 
-    extra = {"attn_implementation": own["attn_implementation"]} if own.get("attn_implementation") else {}
-    dtype = getattr(torch, own.get("dtype", "float32"))
-    processor = AutoProcessor.from_pretrained(own["model"])
-    if processor.tokenizer.pad_token_id is None:
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    return AutoModelForImageTextToText.from_pretrained(own["model"], dtype=dtype, **extra), processor
+    dtype = torch_dtype(own.get("dtype", "float32"))
+    return load_checkpoint(own["model"], dtype=dtype, attn_implementation=own.get("attn_implementation") or None)
 
 
 def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:

@@ -158,13 +158,15 @@ def load_model(model: Any, stage: StageArguments, seed: int) -> tuple[Any, Any, 
             (Path(folder) / JUDGE_FILE).write_text(judge_settings(load_prompts("compact").version))
             judge = load_judge_config(folder)
     else:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from reward_model.backends.checkpoint import load_checkpoint
+        from reward_model.devices import torch_dtype
 
-        options = {"dtype": model.dtype or "float32", "revision": model.model_revision}
-        if model.attn_implementation:
-            options["attn_implementation"] = model.attn_implementation
-        processor = AutoProcessor.from_pretrained(name, revision=model.model_revision)
-        net = AutoModelForImageTextToText.from_pretrained(name, **options)
+        net, processor = load_checkpoint(
+            name,
+            revision=model.model_revision,
+            dtype=torch_dtype(model.dtype or "float32"),
+            attn_implementation=model.attn_implementation or None,
+        )
         judge = load_judge_config(name)
     if stage.max_pixels:
         settings = processor.image_processor
