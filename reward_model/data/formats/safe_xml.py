@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from types import ModuleType
 from xml.etree import ElementTree
 
@@ -40,6 +41,7 @@ def xml_text(text: str) -> str:
     return text.translate(_FORBIDDEN).encode("utf-8", "replace").decode()
 
 
+@cache
 def _defusedxml() -> ModuleType | None:
     try:
         return importlib.import_module("defusedxml.ElementTree")
