@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from reward_model.backends.base import Completion
 from reward_model.evaluation import WorldBench, evaluate
 from reward_model.evaluation.baselines import ConstantJudge
-from reward_model.evaluation.contestants import OFFICIAL, ModelSource, parse_baseline
+from reward_model.evaluation.contestants import OFFICIAL, WITH_MODEL, ModelSource, parse_baseline
 from reward_model.evaluation.paper_tables import paper_table
 from reward_model.evaluation.protocols.choice import balanced, is_biased, stronger_of_both
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
@@ -24,6 +25,7 @@ from reward_model.evaluation.unified_protocols import APS, PROTOCOLS, ScoreError
 from reward_model.evaluation.unified_reward import UnifiedReward
 from reward_model.video import Video
 
+ROOT = Path(__file__).resolve().parents[3]
 FRAMES = np.arange(81, dtype=np.uint8)[:, None, None, None].repeat(12, 1).repeat(12, 2).repeat(3, 3)
 VIDEO = Video(FRAMES, 16.0)
 BENCH = WorldBench(4, seed=910_000, size=24)
@@ -215,6 +217,13 @@ def test_baselines_by_their_makers_protocols():
     assert (
         len({parse_baseline(f"{k}=org/m", judges)[0].fingerprint for k in ("common", "zero-shot", *OFFICIAL[2:])}) == 6
     )
+
+
+def test_the_page_and_the_command_name_every_baseline():
+    page = (ROOT / "docs" / "how_to" / "evaluate.md").read_text(encoding="utf-8")
+    recipe = (ROOT / "recipes" / "evaluate_reward.py").read_text(encoding="utf-8")
+    for kind in WITH_MODEL:
+        assert f"`{kind}=MODEL`" in page and kind in recipe, kind
 
 
 def test_the_stronger_of_both_ways_has_a_row():
