@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-all docs style format clean
+.PHONY: help demo test test-all docs notebook style format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ test-all: $(READY)  ## the slow tests too: trainings, a browser, the published n
 
 docs: $(READY)  ## the documentation as a site: outputs/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -d outputs/docs-trees docs outputs/docs
+
+notebook: $(READY)  ## run the notebook of the documentation and store its outputs in it
+	$(BIN)/python docs/notebooks/store_outputs.py
 
 style: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ myst_heading_anchors = 4
 #: Tables in results.md are pasted as the recipes print them, with headings of a fixed level.
 suppress_warnings = ["myst.header"]
 
-# --- the notebook: stored without outputs, run while building, kept until it changes ----------------------------------
+# --- the notebook: stored with outputs for readers elsewhere, run while building, kept until it changes ---------------
 nb_execution_mode = "cache"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True

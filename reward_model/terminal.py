@@ -226,8 +226,9 @@ def set_verbosity(level: str | int) -> None:
     """How much this project says, and how much it lets the libraries below it say.
 
     Args:
-        level: ``"quiet"`` (errors only, no warnings, no bars of transformers and diffusers if they are imported), ``"normal"``, ``"verbose"`` (what it does, step by step, and
-            warnings of other libraries), ``"debug"``, or a level of :mod:`logging`.
+        level: ``"quiet"`` (errors only, no warnings, no bars of transformers and diffusers if they are imported),
+            ``"normal"``, ``"verbose"`` (what it does, step by step, and warnings of other libraries), ``"debug"``, or a
+            level of :mod:`logging`.
 
     Raises:
         ValueError: another name.

@@ -19,6 +19,8 @@ def main() -> None:
     client.execute()
     for cell in notebook.cells:
         cell.metadata = {}
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("image/jpeg", None)  # the same picture as the PNG
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
     nbformat.write(notebook, PATH)
 

@@ -42,11 +42,21 @@ def test_the_reference_has_every_public_name(package):
 
 def cells() -> list[str]:
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    assert all(not c.get("outputs") and c.get("execution_count") is None for c in notebook["cells"])
     return ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
 
 
-def test_the_notebook_is_stored_without_outputs_and_compiles():
+def test_the_notebook_is_stored_with_its_outputs_and_nothing_of_the_machine():
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    stored = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    outputs = [o for c in stored for o in c["outputs"]]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 2, "make notebook"
+    assert [c["execution_count"] for c in stored] == list(range(1, len(stored) + 1))
+    assert not [o for o in outputs if o.get("name") == "stderr"] and not [c for c in stored if c["metadata"]]
+    said = "".join("".join(o.get("text", "")) for o in outputs)
+    assert "candidate" in said and "verdict  abnormal" in said and not re.search(r"/(home|root|tmp|work)/", said)
+
+
+def test_the_notebook_compiles():
     code = cells()
     assert len(code) > 4 and any("best_of_n(" in c for c in code) and any("draw_overlay(" in c for c in code)
     for cell in code:
