@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     from reward_model.training.grpo_card import grpo_card
     from reward_model.training.grpo_config import GrpoConfig
     from reward_model.training.grpo_setup import describe, open_trainer, plan_config
+    from reward_model.training.missing import print_missing
     from reward_model.training.plan import print_plan
 
     if args.list_settings:
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.dry_run:
         print_plan(plan_config(chosen))
         print("One sample is one rollout's training pass; drawing the rollouts and the reference pass come on top.")
+        data = chosen.get("data") or {}
+        print_missing(chosen.get("model"), {"data.path": data.get("path")})
         return
     with open_trainer(chosen) as trainer:
         main_process = trainer.accelerator.is_main_process
