@@ -2,15 +2,19 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
+import yaml
 
 from reward_model.data.annotations import Record, read_annotations, write_annotations
 from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.data.stage_split import stage_records
+from reward_model.rewards import RewardWeights
 from reward_model.training.grpo_card import SHOWN, last_numbers
+from reward_model.training.grpo_config import GrpoConfig
 from reward_model.training.grpo_samples import annotated_rows
+from reward_model.training.grpo_setup import OWN
 from reward_model.training.mini_config import build_judge
 from reward_model.world import make_video
 from tests.launched import ROOT
@@ -146,3 +150,39 @@ def test_the_papers_settings_run_from_the_file_all_stages_share(recipe, tiny, fo
     assert (judge["prompts"], judge["window_margin"], judge["max_zoom_frames"]) == ("paper", "none", 48)
     assert (judge["crop"], judge["context"], judge["num_turns"], judge["max_scan_tokens"]) == ("hull", "fresh", 2, 4)
     assert judge["readouts"] == ["paper"]
+
+
+# --- variants ---------------------------------------------------------------------------------------------------------
+
+VARIANTS = yaml.safe_load((ROOT / "recipes" / "configs" / "stage3" / "variants.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_changes_the_reward_and_nothing_else(recipe, name):
+    plain = recipe.settings(recipe.parse([]))
+    chosen = recipe.settings(recipe.parse(["--variant", name]))
+    recipe.check(chosen)
+    assert chosen.pop("output_dir") == f"{plain.pop('output_dir')}-{name}"
+    assert {k: v for k, v in chosen.items() if plain.get(k) != v} == VARIANTS[name]
+    own = {k: v for k, v in chosen.items() if k not in OWN}
+    changed = GrpoConfig.from_dict(own)
+    repaired = changed.saliency_repair != "none"
+    assert repaired or changed.reward_config() != GrpoConfig().reward_config()
+
+
+def test_variants_cover_every_weight_and_repair():
+    weights = [f"weight_{f.name}" for f in fields(RewardWeights)]
+    for name in weights:
+        values = {v[name] for v in VARIANTS.values() if list(v) == [name]}
+        paper = getattr(GrpoConfig(), name)
+        assert {paper / 2, paper * 2} <= values, name
+    assert {v.get("saliency_repair") for v in VARIANTS.values()} == {None, "scale_advantage", "mean_only"}
+    assert {v.get("spatial_norm") for v in VARIANTS.values()} == {None, "gt", "named"}
+
+
+def test_a_variant_runs(recipe, tiny, tmp_path):
+    where = f"output_dir={tmp_path / 'out'}"
+    recipe.main(["--variant", "accuracy_only", "--set", f"model={tiny}", where, *STEP, "data.rows=4"])
+    assert (tmp_path / "out" / "judge" / "judge.json").is_file()
+    with pytest.raises(ValueError, match="'nonsense' must be one of accuracy_only"):
+        recipe.settings(recipe.parse(["--variant", "nonsense"]))
