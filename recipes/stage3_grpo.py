@@ -5,10 +5,12 @@
     accelerate launch --config_file recipes/configs/accelerate/fsdp2.yaml recipes/stage3_grpo.py \
         --config recipes/configs/stage3/full.yaml --set output_dir=outputs/stage3
 
-A stopped run continues from its last checkpoint when it is started again. Progress: the bar on the terminal,
-``tensorboard --logdir OUTPUT_DIR``, ``OUTPUT_DIR/metrics.jsonl`` and ``OUTPUT_DIR/samples``. The trained judge is
-written to OUTPUT_DIR/judge. ``--list-settings`` prints every setting with its meaning and source; each is an option
-too (``--max-steps 10``), and ``--config`` takes a file or a preset's name.
+``--variant NAME`` lays the settings of an ablation, a changed weight or a repair over the file
+(``recipes/configs/stage3/variants.yaml``). A stopped run continues from its last checkpoint when it is started again.
+Progress: the bar on the terminal, ``tensorboard --logdir OUTPUT_DIR``, ``OUTPUT_DIR/metrics.jsonl`` and
+``OUTPUT_DIR/samples``. The trained judge is written to OUTPUT_DIR/judge. ``--list-settings`` prints every setting
+with its meaning and source; each is an option too (``--max-steps 10``), and ``--config`` takes a file or a preset's
+name.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     from reward_model.training.grpo_card import grpo_card
     from reward_model.training.grpo_config import GrpoConfig
     from reward_model.training.grpo_setup import describe, open_trainer, plan_config
+    from reward_model.training.missing import print_missing
     from reward_model.training.plan import print_plan
 
     if args.list_settings:
@@ -46,6 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.dry_run:
         print_plan(plan_config(chosen))
         print("One sample is one rollout's training pass; drawing the rollouts and the reference pass come on top.")
+        data = chosen.get("data") or {}
+        print_missing(chosen.get("model"), {"data.path": data.get("path")})
         return
     with open_trainer(chosen) as trainer:
         main_process = trainer.accelerator.is_main_process
@@ -68,9 +73,21 @@ def settings(args: Any) -> dict[str, Any]:
     from reward_model.training.trl_names import STAGE3, in_our_names
 
     known = [*OWN, *(f.name for f in fields(GrpoConfig))]
-    found = in_our_names(changed(read_yaml(args.config), args.set), known, STAGE3)
+    base = read_yaml(args.config)
+    if args.variant:
+        base = {**base, **variant(args.variant)}
+        base["output_dir"] = f"{base.get('output_dir', GrpoConfig.output_dir)}-{args.variant}"
+    found = in_our_names(changed(base, args.set), known, STAGE3)
     check_known(found, known)
     return {**found, **{name: located(found[name]) for name in ("model",) if found.get(name)}}
+
+
+def variant(name: str) -> dict[str, Any]:
+    """The settings of one of ``recipes/configs/stage3/variants.yaml``: ablations, sensitivity to weights, repairs."""
+    known = read_yaml(PRESETS / "variants.yaml")
+    if name not in known:
+        raise ValueError(f"--variant {name!r} must be one of {', '.join(known)}")
+    return dict(known[name])
 
 
 def check(chosen: dict[str, Any]) -> None:
@@ -87,6 +104,9 @@ def parser() -> CommandParser:
         __doc__,
         default=MINI,
         dry_run="print the plan (parameters, memory, time) without loading anything, and stop",
+    )
+    found.add_argument(
+        "--variant", help="an ablation, changed weight or repair by its name; see configs/stage3/variants.yaml"
     )
     found.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
     return found

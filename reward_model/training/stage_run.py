@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from reward_model.shipped import recipes_folder
 from reward_model.terminal import LAUNCHED, LAUNCHER_SETS, MISUSED, printable
 from reward_model.training.guards import TrainingStopped, last_complete_checkpoint
+from reward_model.training.missing import print_missing
 from reward_model.training.plan import print_plan
-from reward_model.training.stage_config import StageArguments, load_model, parse_stage, plan_config
+from reward_model.training.stage_config import WORLD, StageArguments, load_model, parse_stage, plan_config
 from reward_model.training.stage_data import stage_data
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
     if stage.dry_run:
         print_plan(plan_config(name, stage, config, model_args))
         _print_warm_ups(stage, model_args)
+        files = {"data": None if stage.data == WORLD else stage.data, "cot": stage.cot}
+        print_missing(model_args.model_name_or_path, files)
         return None
     from transformers import set_seed
 

@@ -1,11 +1,23 @@
 """Stage 3 as users run it: the command line, the plan of the mini, and the card beside the judge."""
 
 import json
+from collections import Counter
+from dataclasses import fields, replace
 
 import pytest
+import yaml
 
+from reward_model.data.annotations import Record, read_annotations, write_annotations
+from reward_model.data.corruptions.mp4 import write_mp4
+from reward_model.data.stage_split import stage_records
+from reward_model.rewards import RewardWeights
 from reward_model.training.grpo_card import SHOWN, last_numbers
+from reward_model.training.grpo_config import GrpoConfig
+from reward_model.training.grpo_samples import annotated_rows
+from reward_model.training.grpo_setup import OWN
 from reward_model.training.mini_config import build_judge
+from reward_model.world import make_video
+from tests.launched import ROOT
 
 STEP = ["max_steps=1", "prompts_per_step=2", "num_generations=2", "per_device_train_batch_size=16"]
 
@@ -63,3 +75,114 @@ def test_the_plan_of_the_mini_speaks_of_no_gpu(recipe, capsys):
     text = capsys.readouterr().out
     assert "64 samples a step x 300 steps" in text and "on the CPU" in text
     assert "GPU" not in text and "TFLOP" not in text and "of peak" not in text
+
+
+# --- annotated footage ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    """Sixty annotated videos, two out of three abnormal; two files under many names."""
+    folder = tmp_path_factory.mktemp("own")
+    truths = {}
+    for name, kind in (("normal", None), ("squash", "squash")):
+        frames, truths[name] = make_video(3, kind, num_frames=17)
+        write_mp4(folder / f"{name}.mp4", frames, truths[name].fps)
+    records = []
+    for k in range(60):
+        name = "squash" if k % 3 else "normal"
+        (folder / f"v{k}.mp4").hardlink_to(folder / f"{name}.mp4")
+        records.append(Record(f"v{k}.mp4", replace(truths[name], video_id=f"v{k}")))
+    return write_annotations(folder / "annotations.jsonl", records)
+
+
+def ids(rows):
+    return [json.loads(t)["video_id"] for t in rows["truth"]]
+
+
+def test_stage_3_is_dealt_its_own_footage_one_to_one(footage):
+    options = {"disjoint": True, "held_out": 0.1, "rows": 30, "seed": 0}
+    rows = annotated_rows(footage, **options)
+    found = ids(rows)
+    records = read_annotations(footage)
+    dealt = {}
+    for stage in ("stage1", "stage2", "stage3"):
+        train, held = stage_records(records, stage, disjoint=True, held_out=0.1, seed=0)
+        dealt[stage] = {r.truth.video_id for r in train}
+        dealt["held"] = {r.truth.video_id for r in held}
+    assert set(found) <= dealt["stage3"] and dealt["held"]
+    assert not set(found) & (dealt["stage1"] | dealt["stage2"] | dealt["held"])
+    status = [json.loads(t)["status"] for t in rows["truth"]]
+    assert len(rows) == 30 and status.count("normal") == 15
+    for which in ("normal", "abnormal"):
+        times = Counter(v for v, s in zip(found, status, strict=True) if s == which)
+        assert max(times.values()) - min(times.values()) <= 1, "none comes again before all have come"
+    assert ids(annotated_rows(footage, **options)) == found != ids(annotated_rows(footage, **{**options, "seed": 1}))
+    # Without a number: every video of the rarer status once.
+    every = annotated_rows(footage)
+    assert len(every) == 40 and len(set(ids(every))) == 40
+
+
+def test_what_cannot_be_trained_on_is_named(footage, tmp_path):
+    records = read_annotations(footage)
+    only = write_annotations(tmp_path / "only.jsonl", [r for r in records if r.truth.anomalies])
+    with pytest.raises(ValueError, match="no normal video of stage 3"):
+        annotated_rows(only, video_root=footage.parent)
+    with pytest.raises(ValueError, match="no record of split 'train'"):
+        annotated_rows(footage, split="train")
+    with pytest.raises(ValueError, match="no video file at"):
+        annotated_rows(write_annotations(tmp_path / "moved.jsonl", records))
+
+
+def test_the_papers_settings_run_from_the_file_all_stages_share(recipe, tiny, footage, tmp_path, capsys):
+    """full.yaml, cut down in size alone: same data, dealing, wording, crop and limits."""
+    size = ["max_steps=1", "prompts_per_step=2", "num_generations=2", "per_device_train_batch_size=8", "use_vllm=false"]
+    places = [
+        f"model={tiny}",
+        f"output_dir={tmp_path / 'out'}",
+        f"data.path={footage}",
+        f"data.cache_dir={tmp_path / 'f'}",
+    ]
+    full = ROOT / "recipes" / "configs" / "stage3" / "full.yaml"
+    recipe.main(["--config", str(full), "--set", *places, *size])
+    assert "7500 rows (annotations)" in capsys.readouterr().out
+    judge = json.loads((tmp_path / "out" / "judge" / "judge.json").read_text())
+    assert (judge["prompts"], judge["window_margin"], judge["max_zoom_frames"]) == ("paper", "none", 48)
+    assert (judge["crop"], judge["context"], judge["num_turns"], judge["max_scan_tokens"]) == ("hull", "fresh", 2, 4)
+    assert judge["readouts"] == ["paper"]
+
+
+# --- variants ---------------------------------------------------------------------------------------------------------
+
+VARIANTS = yaml.safe_load((ROOT / "recipes" / "configs" / "stage3" / "variants.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_changes_the_reward_and_nothing_else(recipe, name):
+    plain = recipe.settings(recipe.parse([]))
+    chosen = recipe.settings(recipe.parse(["--variant", name]))
+    recipe.check(chosen)
+    assert chosen.pop("output_dir") == f"{plain.pop('output_dir')}-{name}"
+    assert {k: v for k, v in chosen.items() if plain.get(k) != v} == VARIANTS[name]
+    own = {k: v for k, v in chosen.items() if k not in OWN}
+    changed = GrpoConfig.from_dict(own)
+    repaired = changed.saliency_repair != "none"
+    assert repaired or changed.reward_config() != GrpoConfig().reward_config()
+
+
+def test_variants_cover_every_weight_and_repair():
+    weights = [f"weight_{f.name}" for f in fields(RewardWeights)]
+    for name in weights:
+        values = {v[name] for v in VARIANTS.values() if list(v) == [name]}
+        paper = getattr(GrpoConfig(), name)
+        assert {paper / 2, paper * 2} <= values, name
+    assert {v.get("saliency_repair") for v in VARIANTS.values()} == {None, "scale_advantage", "mean_only"}
+    assert {v.get("spatial_norm") for v in VARIANTS.values()} == {None, "gt", "named"}
+
+
+def test_a_variant_runs(recipe, tiny, tmp_path):
+    where = f"output_dir={tmp_path / 'out'}"
+    recipe.main(["--variant", "accuracy_only", "--set", f"model={tiny}", where, *STEP, "data.rows=4"])
+    assert (tmp_path / "out" / "judge" / "judge.json").is_file()
+    with pytest.raises(ValueError, match="'nonsense' must be one of accuracy_only"):
+        recipe.settings(recipe.parse(["--variant", "nonsense"]))

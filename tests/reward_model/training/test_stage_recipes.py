@@ -16,16 +16,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from reward_model.backends.local import LocalBackend
+from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.data.annotations import Record, read_annotations, write_annotations
 from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.judge import TwoTurnJudge
+from reward_model.prompts import load_prompts
 from reward_model.schema import Box, FrameRange
 from reward_model.training.export import merge_adapter, model_card
 from reward_model.training.guards import last_complete_checkpoint
 from reward_model.training.left_out import unused_in_stage1
 from reward_model.training.mini_config import build_judge
+from reward_model.training.missing import missing_inputs
 from reward_model.training.plan import QWEN3_VL_8B_PARAMETERS
-from reward_model.training.stage_config import load_model, parse_stage
+from reward_model.training.stage_config import judge_json, judge_settings_of, load_model, parse_stage
 from reward_model.training.stage_data import stage_data
 from reward_model.training.stage_run import LAUNCHER_SETS, run_stage
 from reward_model.world import make_video
@@ -51,6 +54,28 @@ def test_the_full_size_configurations_are_the_papers():
     stage, config, model = parsed("stage2", "full")
     assert not model.use_peft and (config.learning_rate, config.max_steps) == (1e-4, 7_000)
     assert stage.samples == 35_000 and model.model_name_or_path == "outputs/stage1"
+    assert not stage.untrimmed_windows, "clips are shorter than a second"
+
+
+def test_a_judge_is_read_where_its_answers_were_trained(tmp_path):
+    """Equation 7's own place unless a share of the answers gives its verdict at once."""
+    (tmp_path / "judge.json").write_text('{"readouts": ["log_odds", "direct", "paper"], "window_margin": "half"}')
+    shipped = load_judge_config(tmp_path)
+    for name, given, expected in (
+        ("full", JudgeConfig(), ("paper",)),
+        ("full", shipped, ("paper",)),
+        ("mini_own", shipped, ("log_odds", "direct", "paper")),
+        ("mini_own", JudgeConfig(), ("paper", "direct", "log_odds")),
+        ("mini", shipped, ("log_odds", "direct", "paper")),
+    ):
+        for stage in ("stage1", "stage2"):
+            arguments, _, _ = parsed(stage, name)
+            judge = judge_settings_of(arguments, given)
+            assert judge.readouts == expected and judge.window_margin == given.window_margin
+            (tmp_path / "judge.json").write_text(judge_json(judge))
+            assert load_judge_config(tmp_path) == replace(judge, prompt_version=load_prompts(judge.prompts).version)
+    asked = judge_settings_of(parsed("stage2", "full", "--window_margin", "half")[0], JudgeConfig())
+    assert asked.window_margin == "half"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("stage[12]/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -81,6 +106,19 @@ def test_the_dry_run_prints_the_plan_and_touches_nothing(tmp_path, capsys):
 
 def planned(stage, size, *more):
     return parse_stage(["--config", str(CONFIGS / stage / f"{size}.yaml"), "--dry-run", *more])
+
+
+def test_the_dry_run_says_what_is_missing(tmp_path, capsys):
+    """A plan of something that cannot start would send people to rent machines."""
+    run_stage("stage2", *planned("stage2", "full", "--cot", str(tmp_path / "cot.jsonl")))
+    text = capsys.readouterr().out
+    assert "Missing before it can start (3)" in text and "'data/annotations.jsonl': there is no such file" in text
+    assert "'outputs/stage1': there is no such folder" in text and "cot.jsonl" in text
+    run_stage("stage1", *planned("stage1", "mini"))
+    assert "Inputs: all there." in capsys.readouterr().out
+    (tmp_path / "data.jsonl").write_text("")
+    assert missing_inputs(str(tmp_path), {"data": str(tmp_path / "data.jsonl"), "cot": None}) == []
+    assert missing_inputs(None, {}) == ["no model is named"]
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
