@@ -344,6 +344,7 @@ class TwoTurnJudge:
             "temperature": config.temperature,
             "log_odds_temperature": config.log_odds_temperature,
             "seed": config.seed,
+            **({"demo_scale": True} if config.demo_scale else {}),
             "demo_scale": config.demo_scale,
             "seconds": round(sum(t.seconds for t in turns), 4),
             "cac_align": _package_version(),

@@ -234,3 +234,39 @@ def test_a_reward_of_weight_zero_is_reported_and_decides_nothing():
 def test_pickled_copy_scores_the_same():
     reward = CompositeReward({"b": Brightness(), "c": Contrary()}, weights=[1, 2], normalise="per_reward")
     assert pickle.loads(pickle.dumps(reward))(VIDEOS, PROMPTS, fps=16) == reward(VIDEOS, PROMPTS, fps=16)
+
+
+def test_files_are_read_once_for_all_members(tmp_path):
+    from cac_align.report.media import write_mp4
+
+    seen = []
+
+    def looks(videos, prompts=None, *, fps, **kwargs):
+        seen.append(([v.shape for v in videos], prompts, fps))
+        return [float(v.mean()) / 255 for v in videos]
+
+    paths = [tmp_path / "dark.mp4", tmp_path / "bright.mp4"]
+    for path, level in zip(paths, (20, 200), strict=True):
+        write_mp4(path, np.full((6, 32, 32, 3), level, np.uint8), 16)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    both = CompositeReward({"a": looks, "b": looks})
+    found = both.evaluate([*map(str, paths), tmp_path / "broken.mp4"], ["x", "y", "z"])
+    assert found.scores[0] < 0.2 and found.scores[1] > 0.7 and found.scores[2] is None
+    assert "broken.mp4" in found.reasons[2] and found.parts["a"][2] is None
+    assert seen[0][1:] == (["x", "y"], 16.0) and len(seen[0][0]) == 2
+    with pytest.raises(ValueError, match=r"no video file at 'absent\.mp4'"):
+        both(["absent.mp4"])
+    write_mp4(tmp_path / "slow.mp4", np.zeros((6, 32, 32, 3), np.uint8), 8)
+    with pytest.raises(ValueError, match="8 and 16 frames per second"):
+        both([paths[0], tmp_path / "slow.mp4"])
+    with pytest.raises(ValueError, match="fps is required"):
+        both([np.zeros((4, 8, 8, 3), np.uint8)])
+
+
+def test_a_composite_shows_what_it_is_made_of():
+    both = CompositeReward({"a": half, "b": half}, weights={"a": 3, "b": 1})
+    assert repr(both).startswith("CompositeReward({'a': 3 x ") and "normalise='affine'" in repr(both)
+
+
+def half(videos, prompts=None, *, fps, **kwargs):
+    return [0.5] * len(videos)
