@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reward_model.terminal import printable
+
 if TYPE_CHECKING:
     from reward_model.data.formats.common import Imported
     from reward_model.data.records import Record
@@ -68,7 +70,7 @@ def run_import(args: argparse.Namespace) -> int:
     base = read_annotations(args.base, check_videos=False) if args.base else []
     found = READERS[args.format](args, base)
     for problem in found.problems:
-        print(str(problem).replace("line ", "item ", 1), file=sys.stderr)
+        print(printable(str(problem).replace("line ", "item ", 1)), file=sys.stderr)
     if found.errors and not args.skip_bad:
         print(f"{len(found.errors)} errors; nothing was written (--skip-bad writes the rest)", file=sys.stderr)
         return 1
@@ -115,16 +117,21 @@ def _label_studio(args: argparse.Namespace, base: list[Record]) -> Imported:
 
 
 def _cvat(args: argparse.Namespace, base: list[Record]) -> Imported:
-    from reward_model.data.formats.common import Imported
+    from reward_model.data.annotations import video_path
+    from reward_model.data.formats.common import Imported, varying_rate
     from reward_model.data.formats.cvat import from_cvat
     from reward_model.data.formats.documents import read_documents
+    from reward_model.data.validation import Problem
 
     if not base:
         raise ValueError("--format cvat needs --base, the annotation file the tasks were made from")
     documents, problems = read_documents(args.source, ".xml")
     _some(documents, problems)
     read = from_cvat(documents, base, type_map=_type_map(args))
-    return Imported(read.records, [*problems, *read.problems])
+    places = [(r, video_path(r, args.base, args.video_root)) for r in read.records]
+    varying = {r.truth.video_id: reason for r, place in places if (reason := varying_rate(place))}
+    problems += [Problem(0, name, reason) for name, reason in varying.items()]
+    return Imported([r for r in read.records if r.truth.video_id not in varying], [*problems, *read.problems])
 
 
 def _grouped(args: argparse.Namespace, base: list[Record]) -> Imported:
@@ -232,8 +239,9 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 def run_export(args: argparse.Namespace) -> int:
     """Writes the tasks and the configuration they need."""
-    from reward_model.data.annotations import read_annotations, rebase
+    from reward_model.data.annotations import read_annotations, rebase, video_path
     from reward_model.data.formats import cvat, label_studio
+    from reward_model.data.formats.common import varying_rate
     from reward_model.data.formats.grouped import to_grouped
     from reward_model.files import write_text
 
@@ -254,6 +262,9 @@ def run_export(args: argparse.Namespace) -> int:
     names = _file_names(records)
     for name, record in zip(names, records, strict=True):
         write_text(args.output / f"{name}.xml", cvat.to_cvat(record))
+        reason = varying_rate(video_path(record, args.annotations))
+        if reason:
+            print(printable(f"warning: {record.truth.video_id}: {reason}"), file=sys.stderr)
     print(f"{args.output}: {len(records)} tasks")
     print(write_text(args.output / "labels.json", cvat.labels_config()))
     return 0

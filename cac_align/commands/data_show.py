@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reward_model.terminal import printable
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -43,7 +45,7 @@ def run_show(args: argparse.Namespace) -> int:
         except ValueError as error:  # a VideoError is one
             if number == len(drawn) - 1 and not cards:
                 raise
-            print(f"left out: {record.truth.video_id}: {error}", file=sys.stderr)
+            print(printable(f"left out: {record.truth.video_id}: {error}"), file=sys.stderr)
     facts = [str(args.annotations), f"{len(cards)} of {len(records)} videos", f"seed {args.seed}"]
     write_text(args.output / PAGE_FILE, render_sample(cards, facts))
     print(args.output / PAGE_FILE)

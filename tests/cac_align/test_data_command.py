@@ -8,15 +8,18 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
 from cac_align.commands import data
 from reward_model.data.annotations import AnnotationError, Record, read_annotations, write_annotations
+from reward_model.data.probe import probe
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.video import VideoError
 from reward_model.world import make_video
@@ -211,6 +214,28 @@ def test_out_to_a_tool_and_back(clips, tmp_path, tool, source, words):
     assert run("import", tmp_path / "out" / source, "--format", tool, "--output", back, *base) == 0
     found, old = read_annotations(back), read_annotations(clips / "all.jsonl")
     assert [(r.truth, r.extra) for r in found] == [(r.truth, r.extra) for r in old]
+
+
+def test_cvat_of_a_video_whose_rate_varies_is_refused_and_said_on_export(tmp_path, capsys):
+    """CVAT counts stored frames; frames of annotations lie at a constant rate."""
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.time_base = 48, 32, "yuv420p", Fraction(1, 30)
+        for stamp in (*range(12), 20, 24, 28, 33, *range(36, 48)):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 5 * stamp, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    found = probe(tmp_path / "v.mp4")
+    record = Record("v.mp4", VideoAnnotation("v", found.num_frames, found.fps or 0, 48, 32))
+    write_annotations(tmp_path / "a.jsonl", [record])
+    assert found.num_frames > 28  # stored frames
+    out, back = tmp_path / "out", tmp_path / "b.jsonl"
+    assert run("export", tmp_path / "a.jsonl", "--format", "cvat", "--output", out) == 0
+    assert "counts its 28 stored frames" in capsys.readouterr().err
+    assert run("import", out, "--format", "cvat", "--output", back, "--base", tmp_path / "a.jsonl") == 1
+    said = capsys.readouterr().err
+    assert "the rate of" in said and "Write the rate anew" in said and "ffmpeg" in said and not back.exists()
 
 
 def test_grouped_records_go_out_and_come_back_to_another_folder(clips, tmp_path, capsys):

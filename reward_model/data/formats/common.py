@@ -10,7 +10,10 @@ from pathlib import Path
 from reward_model.data.probe import probe
 from reward_model.data.records import Record
 from reward_model.data.validation import Problem
+from reward_model.media.limits import ENCODE, repair
+from reward_model.media.reading import read_facts
 from reward_model.schema import BOX_SCALE, AnomalyType, Box, FrameRange, VideoAnnotation
+from reward_model.video import VideoError
 
 #: A foreign type name to one of the five types; None leaves anomalies of that name out.
 TypeMap = Mapping[str, AnomalyType | str | None]
@@ -141,6 +144,23 @@ def map_type(name: str, types: TypeMap) -> AnomalyType | None:
 
 def _key(name: str) -> str:
     return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+
+
+def varying_rate(path: Path) -> str:
+    """Why the frame numbers of a tool that counts stored frames, as CVAT does, are not those of annotations; "" if they
+    are, or if there is no such file.
+    """
+    try:
+        facts = read_facts(path)
+    except VideoError:
+        return ""
+    if facts.shown is None:
+        return ""
+    return (
+        f"the rate of {str(path)!r} varies: the tool counts its {facts.stored} stored frames, annotations count "
+        f"{facts.num_frames} frames at a constant {facts.fps:g} fps. Write the rate anew before it is annotated: "
+        f"{repair(path, '-vf', f'fps={facts.fps:g}', *ENCODE)}"
+    )
 
 
 def empty_annotation(video_id: str, path: Path, prompt: str = "", source: str = "") -> VideoAnnotation:

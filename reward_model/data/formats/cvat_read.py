@@ -108,6 +108,9 @@ def _parts(root: Element, name: str, document: int) -> list[_Part]:
     tasks = meta.findall("project/tasks/task")
     if meta.find("project") is None:
         inner = next((e for e in (meta.find("task"), meta.find("job")) if e is not None), meta)
+        size = meta.find("original_size")  # some versions write it beside the task
+        if size is not None and inner is not meta:
+            inner.append(size)
         return [_Part(name, document, inner, source or inner.findtext(".//source") or "", tracks)]
     if not tasks:
         raise FormatError("the project holds no task")

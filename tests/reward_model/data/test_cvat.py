@@ -119,6 +119,7 @@ def test_a_file_finds_its_record_by_task_video_or_name(meta, name):
         (f'<track label="object">{box(1, outside=1)}</track>', "<name>v</name>", "never visible"),
         (f'<track label="object">{box(1, x=math.nan)}</track>', "<name>v</name>", "not finite"),
         ("", "<name>v</name><original_size><width>65</width></original_size>", "width 65, the record 64"),
+        ("", "<name>v</name></task><original_size><height>9</height></original_size><task>", "height 9, the record 48"),
         ("", "<name>v</name><frame_filter>odd</frame_filter>", "'odd' is not understood"),
         ("", "<name>v</name><size>4</size><stop_frame>3</stop_frame>", "frames 4-19 were not shown"),
         ("", "<name>v</name><size>10</size><start_frame>10</start_frame>", "frames 0-9 were not shown"),
