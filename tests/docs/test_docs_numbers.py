@@ -67,7 +67,8 @@ def test_no_row_of_the_tables_escapes():
 
 def test_the_numbers_that_were_once_forgotten_are_there():
     keys = {key for _, key, _ in ROWS}
-    asked = "SALIENCY.True SALIENCY.False frames_per_video CLIPS_PER_VIDEO max_clip_s fraction threshold"
+    asked = "SALIENCY.True SALIENCY.False frames_per_video CLIPS_PER_VIDEO max_clip_s untrimmed_windows data.rows"
+    asked += " fraction threshold"
     silent = "readout max_scan_tokens max_zoom_tokens BEFORE_THE_SETTING.window_margin min_zoom_frames spatial_norm"
     assert set(f"{asked} {silent}".split()) <= keys
     text = (DOCS / "paper_numbers.md").read_text(encoding="utf-8")
