@@ -7,6 +7,7 @@ so a resumed run continues exactly where it stopped and there is no random state
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,10 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
+from cac_align.flow_grpo.interrupts import StopRequest
 from reward_model.training.muon import MuonAdamW, divide_parameters
+
+log = logging.getLogger(__name__)
 
 #: A step's loss (a scalar tensor) and numbers to log.
 LossAndNumbers = tuple[torch.Tensor, dict[str, float]]
@@ -103,20 +107,30 @@ class TrainingLoop:
             self.load()
 
     def run(self, loss_fn: LossFn, on_save: Callable[[TrainingLoop], None] | None = None, name: str = "train") -> None:
-        """Runs to ``num_steps``; ``on_save`` is called after each checkpoint but the last, for sample sheets."""
+        """Runs to ``num_steps``; ``on_save`` is called after each checkpoint but the last, for sample sheets.
+
+        Raises:
+            SystemExit: with the code of the signal (130, 143), where Ctrl-C or SIGTERM asked to stop: the step is
+                finished and saved first.
+        """
         bar = tqdm(total=self.config.num_steps, initial=self.step, desc=name, mininterval=5.0)
-        while self.step < self.config.num_steps:
-            numbers = self._train_step(loss_fn)
-            if self.step % self.config.log_every == 0:
-                bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
-                for key, value in numbers.items():
-                    self.writer.add_scalar(f"{name}/{key}", value, self.step)
-            bar.update()
-            if self.step % self.config.save_every == 0 or self.step == self.config.num_steps:
-                self.save()
-                if on_save is not None and self.step < self.config.num_steps:
-                    on_save(self)
-        bar.close()
+        stop = StopRequest()
+        with stop.listening(), bar:
+            while self.step < self.config.num_steps:
+                numbers = self._train_step(loss_fn)
+                if self.step % self.config.log_every == 0:
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()})
+                    for key, value in numbers.items():
+                        self.writer.add_scalar(f"{name}/{key}", value, self.step)
+                bar.update()
+                done = self.step == self.config.num_steps
+                if self.step % self.config.save_every == 0 or done or stop.requested:
+                    self.save()
+                    if on_save is not None and not done and not stop.requested:
+                        on_save(self)
+                if stop.requested and not done:
+                    log.warning("%s: stopped after step %d; the same command goes on from there", name, self.step)
+                    raise SystemExit(128 + stop.signal)
         self.writer.flush()
 
     def _train_step(self, loss_fn: LossFn) -> dict[str, float]:

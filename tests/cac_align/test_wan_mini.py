@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -196,6 +197,20 @@ def test_resumed_loop_ends_with_the_same_weights(tmp_path):
     straight, resumed = train(tmp_path / "a", [99]), train(tmp_path / "b", [5, 9, 99])
     for a, b in zip(straight, resumed, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_signal_saves_the_step_and_ends_with_its_code(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    loop = TrainingLoop({"m": model}, [torch.optim.AdamW(model.parameters())], LoopConfig(9), tmp_path)
+
+    def loss_fn(step, rng, generator):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return model(torch.ones(1, 2)).sum(), {}
+
+    with pytest.raises(SystemExit) as ended:
+        loop.run(loss_fn)
+    assert ended.value.code == 143 and torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
 
 
 def test_a_damaged_checkpoint_of_the_loop_is_named_and_leftovers_go(tmp_path):
