@@ -28,10 +28,11 @@ LAYERS = (
         "command_parser",
         "replaced_forward",
         "devices",
+        "described",
         "secret",
     ),
     ("prompts", "parsing", "readout", "rewards"),
-    ("backends", "config", "judge"),
+    ("backends", "config", "judge", "turn_two"),
     ("data", "world", "training", "evaluation"),
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
