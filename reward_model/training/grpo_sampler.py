@@ -9,6 +9,7 @@ by.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from reward_model.devices import ran_out_of_memory
 from reward_model.training.rollout_rows import Prompt, as_read, core_model, mrope_positions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class ModelSampler:
         generator: source of randomness, on the model's device.
         stop_ids: tokens that end an answer.
         temperature: logits are divided by it.
-        batch_size: answers drawn at once.
+        batch_size: answers drawn at once; halved for the rest of the run where they do not fit into memory.
         most: the largest of a number over all processes. Needed where weights are sharded, because then every process
             has to take part in every forward pass; by default processes do not wait for each other.
     """
@@ -71,12 +75,39 @@ class ModelSampler:
         for number in range(self.most(len(batches))):
             if number < len(batches):
                 batch = batches[number]
-                found = self._draw([prompts[k] for k in batch], max_new_tokens)
+                found = self._fitting([prompts[k] for k in batch], max_new_tokens)
                 for k, one in zip(batch, found, strict=True):
                     answers[k].append(one)
             elif self._spare is not None:
                 self._draw([self._spare], 1)
         return answers
+
+    def _fitting(self, rows: list[Prompt], limit: int) -> list[Sampled]:
+        """:meth:`_draw` in halves, as often as it takes until they fit into memory.
+
+        Raises:
+            RuntimeError: a single answer does not fit; or weights are sharded, where all processes would have to halve
+                at the same moment.
+        """
+        if len(rows) <= self.batch_size:
+            state = self.generator.get_state()
+            try:
+                return self._draw(rows, limit)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+                if self.most is not int or len(rows) == 1:
+                    raise RuntimeError(
+                        f"out of memory while drawing {len(rows)} answer(s) at once: lower generation_batch_size "
+                        f"(now {self.batch_size}), max_pixels or max_zoom_frames, or set use_vllm: true"
+                    ) from error
+            self.batch_size = len(rows) // 2
+            log.warning("out of memory while drawing %d answers; going on with %d at once", len(rows), self.batch_size)
+            self.generator.set_state(state)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        parts = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        return [one for part in parts for one in self._fitting(part, limit)]
 
     def _draw(self, rows: list[Prompt], limit: int) -> list[Sampled]:
         """One answer for each entry of ``rows``; equal prompts (by identity) are read once."""

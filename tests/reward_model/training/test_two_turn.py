@@ -376,6 +376,42 @@ def test_shares_are_those_of_the_model(judge):
     assert len({a.ids[0] for a in answers}) > 5
 
 
+class Small(ModelSampler):
+    """A sampler on a machine whose memory holds ``room`` answers."""
+
+    room = 2
+
+    def _prefill(self, prompts):
+        found = super()._prefill(prompts)
+        if self.asked > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return found
+
+    def _draw(self, rows, limit):
+        self.asked = len(rows)
+        self.sizes = [*getattr(self, "sizes", ()), len(rows)]
+        return super()._draw(rows, limit)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_loses_nothing(judge):
+    model, processor = judge
+    prompts = prompts_of(judge, 17, 33)
+
+    def made(kind, size):
+        policy = RowModel(model, stock_vision_inputs(processor))
+        stops = stop_tokens(model, processor.tokenizer)
+        return kind(policy, torch.Generator().manual_seed(0), stops, batch_size=size)
+
+    small = made(Small, 8)
+    answers = small(prompts, [4, 3], 6)
+    assert [len(a) for a in answers] == [4, 3] and all(a.ids for group in answers for a in group)
+    assert small.sizes[:3] == [7, 3, 1] and small.batch_size == 1 and set(small.sizes[3:]) == {1}
+    assert answers == made(ModelSampler, 1)(prompts, [4, 3], 6), "as if it had begun with batches that fit"
+    small.room = 0
+    with pytest.raises(RuntimeError, match=r"drawing 1 answer.*generation_batch_size"):
+        small(prompts, [1, 1], 6)
+
+
 def test_the_log_watches_what_each_turn_names():
     """Turn two of a true window of nine clip frames names one: its own monitor falls, that of turn one does not."""
     boxes = dict.fromkeys(range(12, 29), (BOX,))
