@@ -16,7 +16,16 @@ import json
 import math
 import re
 
-from reward_model.parsing import ANOMALIES, COT, STATUS, STATUS_PREFIX, find_status, forced_prefix, whole_characters
+from reward_model.parsing import (
+    ANOMALIES,
+    COT,
+    MAX_ANSWER_LENGTH,
+    STATUS,
+    STATUS_PREFIX,
+    find_status,
+    forced_prefix,
+    whole_characters,
+)
 from reward_model.schema import Turn, VerdictScore
 
 READOUTS = ("paper", "direct", "log_odds")
@@ -69,6 +78,8 @@ def verdict_prefix(text: str) -> VerdictPrefix | None:
     """
     if place := find_status(text):
         return VerdictPrefix(text[: place.key] + STATUS_PREFIX, spelling(place.value))
+    if len(text) > MAX_ANSWER_LENGTH:
+        return None
     found = list(_LOOSE_STATUS.finditer(text.translate(_STRAIGHT)))
     if not found or len({match[2].strip().lower() for match in found}) > 1:
         return None
@@ -102,7 +113,7 @@ def completed_prefix(text: str) -> VerdictPrefix:
     """A truncated or broken answer brought to its verdict: the reasoning so far is closed and the status key forced
     after it. What stands before the answer's object is kept.
     """
-    text = text.strip()
+    text = text[:MAX_ANSWER_LENGTH].strip()
     start = _OPEN_COT.search(text.translate(_STRAIGHT))
     if not start:
         return VerdictPrefix(forced_prefix(text))

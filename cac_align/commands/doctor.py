@@ -100,10 +100,24 @@ def _try_judge(reward: Any, count: int) -> bool:
             spread = f"{min(values):.3g} to {max(values):.3g}"
             limits = "-".join(map(str, SATURATED))
             print(f"{'saturation':<14}{name:<10}{share:5.0%} of P(normal) outside {limits} ({spread})")
+            _say_both(verdicts, name)
     failed = [v.error for v in verdicts if v.score is None]
     for error in failed:
         print(f"{'failed':<14}{error}")
     return not failed
+
+
+def _say_both(verdicts: list[Verdict], readout: str) -> None:
+    """Warns where the two verdict words hold little of the probability: the judge was not trained to be read there."""
+    from cac_align.readout_note import FEW_BOTH
+    from reward_model.readout import turn_score
+
+    held = [score.p_both for v in verdicts if v.turns and (score := turn_score(v.turns[-1], readout)) is not None]
+    if held and min(held) < FEW_BOTH:
+        print(
+            f"{'':<14}{'':<10}the two verdict words hold only {min(held):.1g} of the probability there; was the judge "
+            "trained with these prompts and for this readout?"
+        )
 
 
 def readouts(verdicts: list[Verdict], temperature: float) -> dict[str, list[float]]:

@@ -150,7 +150,7 @@ def generated_verdict(content: Sequence[Mapping[str, Any]], text: str) -> tuple[
     whole, answer = b"".join(pieces), text.encode()
     offset = whole.find(answer)
     # The key may be spelled in another way than the prefix has it: the word follows the next quote after its colon.
-    opened = _VALUE_OPENED.search(text, len(prefix) - len(STATUS_PREFIX))
+    opened = _VALUE_OPENED.match(text, len(prefix) - len(STATUS_PREFIX))
     if offset < 0 or opened is None:
         return None
     at = offset + len(text[: opened.end()].encode())

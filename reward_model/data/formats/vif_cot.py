@@ -226,7 +226,7 @@ def _sentence(text: str, evidence: re.Match[str]) -> str:
     following = _TYPE.search(text, evidence.end())
     stop = following.start() if following else len(text)
     chunk = re.split(r"</?(?:think|answer)>", text[start:stop])[0]
-    chunk = re.sub(r"\s*(?:\b(?:in|at)\s*)?<(t|bbox)>[^<>]*</\1>", "", chunk)
+    chunk = re.sub(r"(?<!\s)\s*+(?:\b(?:in|at)\s*+)?<(t|bbox)>[^<>]*</\1>", "", chunk)
     sentences = re.split(r"(?<=\.)\s+", re.sub(r"</?\w+>", "", chunk).strip())
     kept = sentences if not following or len(sentences) < 2 else sentences[:-1]
     return " ".join(" ".join(kept).split())

@@ -28,13 +28,15 @@ LEAK_PHRASES: tuple[str, ...] = (
 _LEAK = re.compile(rf"\b(?:{'|'.join(LEAK_PHRASES)})\b", re.IGNORECASE)
 
 # A paragraph opens at the start of the text, of a line (with list or heading marks) or of a sentence.
-_OPENING = r"(?:\A|\n|(?<=[.!?:\"')\]])\s)[ \t]*[-*#>\d.)( ]*"
-_HEAD = re.compile(rf"{_OPENING}Frame\s+#?(\d{{1,6}})\s*\**\s*:", re.IGNORECASE)
+# Repeats are bounded or possessive: the text is a model's, and may be a page of blanks.
+_OPENING = r"(?:\A|\n|(?<=[.!?:\"')\]])\s)[-*#>\d.)( \t]{0,40}+"
+_HEAD = re.compile(rf"{_OPENING}Frame\s++#?(\d{{1,6}})\s*+\**+\s*+:", re.IGNORECASE)
 _RANGE_HEAD = re.compile(
-    rf"{_OPENING}Frames?\s+#?\d{{1,6}}\s*(?:[-\u2010-\u2015~,&]|to|through|and)\s*(?:Frames?\s+)?#?\d{{1,6}}\s*\**\s*:",
+    rf"{_OPENING}Frames?\s++#?\d{{1,6}}\s*+(?:[-\u2010-\u2015~,&]|to|through|and)\s*+(?:Frames?\s++)?#?\d{{1,6}}"
+    r"\s*+\**+\s*+:",
     re.IGNORECASE,
 )
-_LATER_STEP = re.compile(r"(?:\A|\n|(?<=[.!?:])\s)[ \t]*[*#]*\s*Step\s*[23]\b", re.IGNORECASE)
+_LATER_STEP = re.compile(r"(?:\A|\n|(?<=[.!?:])\s)[ \t]{0,40}+[*#]{0,10}+\s{0,40}+Step\s*+[23]\b", re.IGNORECASE)
 
 
 def find_leak(report: TurnReport) -> str | None:
