@@ -84,7 +84,7 @@ def stretched(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> tuple[float, int, in
     """How many times a first frame would be stretched by a video of another shape, and that video's height and width;
     None where their aspect ratios differ by a twentieth at most, or are not known.
     """
-    image = pipe_kwargs.get("image")
+    image: Any = pipe_kwargs.get("image")
     if not hasattr(image, "height") or not hasattr(image, "width"):
         return None
     parameters = inspect.signature(pipe.__call__).parameters

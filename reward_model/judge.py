@@ -367,7 +367,11 @@ def _sound(turn: Turn, readout: str) -> Turn:
     if not lost:
         return turn
     needed = "score" if readout == "paper" else "direct_score"
-    rest = replace(turn, **dict.fromkeys(lost))
+    rest = replace(
+        turn,
+        score=None if "score" in lost else turn.score,
+        direct_score=None if "direct_score" in lost else turn.direct_score,
+    )
     decides = needed in lost or (turn.status is None and rest.score is None and rest.direct_score is None)
     reason = turn.error or lost.get(needed) or next(iter(lost.values()))
     return replace(rest, status=None, error=reason) if decides else rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from reward_model.devices import check_precision
@@ -183,7 +184,8 @@ def announce_demo(model: str, folder: Path | None, knows: str) -> None:
 
 def outside() -> int:
     """The ``stacklevel``, for a caller of this function, of the first frame that is none of these packages' own."""
-    level, frame = 0, sys._getframe(1)
+    level = 0
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cac_align", "reward_model"):
         level, frame = level + 1, frame.f_back
     return level + 1

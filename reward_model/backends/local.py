@@ -163,15 +163,13 @@ class LocalBackend:
         for prefix in prefixes:
             if not prefix.endswith(STATUS_PREFIX):
                 raise ValueError(f"a verdict prefix must end in {STATUS_PREFIX!r}, got ...{prefix[-20:]!r}")
-        found: list[VerdictScore | None] = []
-        found += self._each(
+        return self._each(
             conversations,
             lambda part: self._words([conversations[k] for k in part], [prefixes[k] for k in part]),
             lambda reason: VerdictScore(math.nan, math.nan, error=reason),
         )
-        return found
 
-    def _words(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore]:
+    def _words(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
         import torch
 
         inputs = self._inputs(conversations, prefixes)
@@ -270,7 +268,7 @@ class LocalBackend:
 
         frames = [p for c in conversations for m in c for p in m.content if isinstance(p, np.ndarray)]
         # By content too: frames may be edited in place between two calls.
-        key = tuple((id(f), f.shape, zlib.crc32(np.ascontiguousarray(f))) for f in frames)
+        key = tuple((id(f), f.shape, zlib.crc32(np.ascontiguousarray(f).data)) for f in frames)
         if self._cached is None or self._cached[0] != key:
             self._cached = None
             pixels = self.processor.image_processor(

@@ -68,7 +68,9 @@ def test_verdicts_agree_with_scores(reward, videos):
 
 def test_options_reach_the_judge(judge_folder, videos):
     reward = CaCReward(judge_folder, device="cpu", readout="log_odds", reasoning=False, scan_fps=2, num_turns=1)
-    verdict = reward.judge(videos[0], fps=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this checkpoint was never trained for it
+        verdict = reward.judge(videos[0], fps=16)
     assert (verdict.readout, len(verdict.turns), len(verdict.turns[0].frame_indices)) == ("log_odds", 1, 11)
     assert verdict.turns[0].num_tokens == 0
 
