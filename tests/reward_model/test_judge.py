@@ -372,7 +372,7 @@ def test_frames_that_cannot_be_had_spoil_no_other():
     from reward_model.video import Video
 
     class Torn(Video):
-        def take(self, indices):
+        def take(self, indices, size=None):
             raise VideoError("breaks off at frame 12")
 
     judge = TwoTurnJudge(Scripted([NORMAL, NORMAL], scores=SCORES), prompts="compact")

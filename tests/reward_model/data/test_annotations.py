@@ -350,7 +350,7 @@ def test_unreadable_files_are_problems(tmp_path):
     (tmp_path / "clips/b.mp4").mkdir()
     path = write_annotations(tmp_path / "x.jsonl", [record("a"), record("b"), record("c")])
     found = validate_annotations(path).errors
-    assert [p.line for p in found] == [1, 2, 3] and "cannot open" in found[0].message
+    assert [p.line for p in found] == [1, 2, 3] and "cannot decode" in found[0].message
 
 
 def test_rates_within_half_a_percent_are_the_same(tmp_path):
