@@ -90,7 +90,7 @@ class FolderInUseError(ValueError):
 
 
 @contextmanager
-def hold(folder: Path, name: str = ".lock") -> Iterator[None]:
+def hold(folder: Path) -> Iterator[None]:
     """Keeps a folder for this run; the claim goes with the process, also when it is killed. Where the system has no
     file locks, nothing is claimed.
 
@@ -103,11 +103,14 @@ def hold(folder: Path, name: str = ".lock") -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a") as file:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderInUseError(
                 f"{str(folder)!r} is in use by another run; wait for it, or name another output folder"
             ) from None
         yield
+    finally:
+        os.close(handle)

@@ -22,7 +22,7 @@ def write_lossless(path: Path, frames: np.ndarray, fps: float) -> Path:
     """
     import av
 
-    with atomic(path) as temporary, av.open(str(temporary), "w") as container:
+    with atomic(path) as temporary, av.open(str(temporary.absolute()), "w") as container:
         options = {"qp": "0", "preset": "ultrafast", "bf": "0"}
         stream = container.add_stream("libx264rgb", rate=stream_rate(fps), options=options)
         stream.height, stream.width = frames.shape[1:3]

@@ -37,7 +37,10 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
 
     scale = display_scale(*frames.shape[1:3])
     height, width = (side * scale + side * scale % 2 for side in frames.shape[1:3])
-    with atomic(path) as temporary, av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+    with (
+        atomic(path) as temporary,
+        av.open(str(temporary.absolute()), "w", options={"movflags": "+faststart"}) as container,
+    ):
         # No B-frames: the time stamp of frame k is then exactly k / fps, which the page's boxes go by.
         options = {"crf": "15", "preset": "veryfast", "bf": "0"}
         stream = container.add_stream("libx264", rate=stream_rate(fps), options=options)

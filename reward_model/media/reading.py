@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +36,8 @@ def read_file(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarray | No
     path = check_regular(path)
     with faults(path):
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(32)
+        _check_canvas(path, head)
         if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
             facts = webp_facts(path)
             return facts, _all_of_webp(facts) if pixels and _small(facts) else None
@@ -49,6 +51,17 @@ def read_file(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarray | No
             if pixels and whole and _small(facts):
                 frames, facts = _decode_all(facts, track, first, decoded)
             return facts, frames
+
+
+def _check_canvas(path: Path, head: bytes) -> None:
+    """Refuses a GIF or PNG by the size that its first bytes state: opening it would already fill a picture."""
+    width = height = 0
+    if head[:4] == b"GIF8":
+        width, height = struct.unpack("<HH", head[6:10])
+    elif head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
+        width, height = struct.unpack(">II", head[16:24])
+    if width * height > MAX_PIXELS:
+        raise VideoError(too_large(path, width, height))
 
 
 def _small(facts: Facts) -> bool:

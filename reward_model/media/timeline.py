@@ -35,10 +35,9 @@ def timeline(
     believed = stated if stated and 0 < stated <= MAX_FPS else None
     if seconds is None or count < 2 or seconds[-1] <= 0:
         return count, believed, None
-    mean = (count - 1) / float(seconds[-1])
-    for rate in (believed, mean if mean <= MAX_FPS else None):
+    for rate in (believed, (count - 1) / float(seconds[-1])):
         if rate and np.abs(seconds * rate - np.arange(count)).max() <= JITTER:
-            return count, rate, None
+            return count, rate if rate <= MAX_FPS else None, None
     gaps = np.diff(seconds)
     gaps = np.sort(gaps[gaps > 0])
     short = gaps[len(gaps) // 5]

@@ -22,7 +22,10 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 
     height, width = (side - side % 2 for side in frames.shape[1:3])
     options = {"crf": str(CRF), "preset": "veryfast", "bf": "0", "threads": "1"}
-    with atomic(path) as temporary, av.open(str(temporary), "w", options={"movflags": "+faststart"}) as container:
+    with (
+        atomic(path) as temporary,
+        av.open(str(temporary.absolute()), "w", options={"movflags": "+faststart"}) as container,
+    ):
         stream = container.add_stream("libx264", rate=stream_rate(fps), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6

@@ -42,7 +42,7 @@ def write_lossless(path: Path, frames: np.ndarray, fps: float) -> None:
     """Frames (T, H, W, 3) uint8 as FFV1 in Matroska, which gives every pixel back."""
     import av
 
-    with atomic(path) as temporary, av.open(str(temporary), "w") as container:
+    with atomic(path) as temporary, av.open(str(temporary.absolute()), "w") as container:
         stream = container.add_stream("ffv1", rate=stream_rate(fps))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "bgr0"

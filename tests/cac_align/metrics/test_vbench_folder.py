@@ -17,7 +17,7 @@ from cac_align.metrics import MetricSuite, evaluate_videos, find_videos
 from cac_align.metrics.folder import Process, failures
 from cac_align.metrics.lossless import write_lossless
 from cac_align.metrics.report import seed_totals, to_dict, vbench_tables
-from cac_align.metrics.rows import ROWS, Row, RowWriter
+from cac_align.metrics.rows import ROWS, Row, RowsLostError, RowWriter
 from reward_model.video import read_file
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -210,3 +210,36 @@ def test_shipped_configs_name_known_settings(path):
     module = runpy.run_path(str(ROOT / "recipes" / "evaluate_vbench.py"))
     settings = module["_settings"](module["_parse"](["--config", str(path)]))
     assert MetricSuite(settings["dimensions"], backend=settings["backend"]).metrics
+
+
+def test_two_runs_on_one_folder_never_lose_a_row(folder, tmp_path):
+    from reward_model.folders import FolderInUseError, hold
+
+    with hold(tmp_path / "out"), pytest.raises(FolderInUseError, match="in use by another run"):
+        evaluate_videos(find_videos(folder), flicker_suite(), tmp_path / "out")
+    assert len(evaluate_videos(find_videos(folder), flicker_suite(), tmp_path / "out")) == 4
+
+
+def test_a_row_that_is_gone_is_an_error_and_not_a_smaller_table(folder, tmp_path):
+    suite = flicker_suite()
+    plain, out = suite.evaluate, tmp_path / "out"
+
+    def evaluate(*args, **kwargs):
+        for part in out.glob("rows.part*"):
+            part.unlink()  # as another run's merge does
+        return plain(*args, **kwargs)
+
+    suite.evaluate = evaluate
+    with pytest.raises(RowsLostError, match=r"4 scores written to .* are no longer there"):
+        evaluate_videos(find_videos(folder), suite, out)
+
+
+def test_a_file_that_cannot_be_read_costs_its_row_alone(folder, tmp_path):
+    os.mkfifo(folder / "pipe-0.mp4")
+    (folder / "dead-0.mp4").symlink_to("nothing.mp4")
+    (folder / "torn-0.mp4").write_bytes((folder / "a cat-0.mp4").read_bytes()[:900])
+    assert len(find_videos(folder)) == 5
+    rows = evaluate_videos(find_videos(folder, unreadable=True), flicker_suite(), tmp_path / "out")
+    bad = {r.video: r.reason for r in rows if r.score is None}
+    assert len(rows) == 7 and bad.keys() == {"pipe-0.mp4", "dead-0.mp4", "torn-0.mp4"}
+    assert "pipe" in bad["pipe-0.mp4"] and "torn-0.mp4" in bad["torn-0.mp4"]

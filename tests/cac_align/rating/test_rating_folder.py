@@ -1,6 +1,7 @@
 """What is found in a folder, and that nothing outside of it is."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -49,3 +50,12 @@ def test_inside_refuses_what_leads_out(folder, tmp_path, name):
     (folder / "link").symlink_to(tmp_path)
     with pytest.raises(OutsideError, match="leads out"):
         inside(folder, name)
+
+
+def test_a_loop_of_links_is_left_out(folder):
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "loop.txt").symlink_to("loop.txt")
+    os.mkfifo(folder / "pipe.mp4")
+    os.mkfifo(folder / "a/one.txt")
+    videos, left_out = find_videos(folder)
+    assert len(videos) == 5 and [line.split(":")[0] for line in left_out] == ["pipe.mp4", "loop.mp4"]

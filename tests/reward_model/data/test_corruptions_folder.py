@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +170,31 @@ def test_workers_make_the_same_files(source: Path, tmp_path: Path):
     one = corrupt_folder(source, tmp_path / "one", per_video=1, seed=1)
     two = corrupt_folder(source, tmp_path / "two", per_video=1, seed=1, workers=2)
     assert one.read_bytes() == two.read_bytes() and tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_what_is_no_regular_file_is_skipped_with_the_reason(source, tmp_path):
+    os.mkfifo(source / "pipe.mp4")
+    (source / "loop.mp4").symlink_to("loop.mp4")
+    shutil.copy(source / "one.mp4", os.fsdecode(os.fsencode(source) + b"/caf\xe9.mp4"))
+    (source / "text.mp4").write_text("no video")
+    written = corrupt_folder(source, tmp_path / "out", per_video=1, kinds=["teleport"])
+    skipped = {
+        s["video"]: s["reason"] for s in json.loads((tmp_path / "out/skipped.json").read_text()) if "kind" not in s
+    }
+    assert {"pipe.mp4", "loop.mp4", "text.mp4"} <= skipped.keys() and "pipe" in skipped["pipe.mp4"]
+    assert any("UTF-8" in reason for reason in skipped.values())
+    assert {r.truth.video_id.split("-")[0] for r in read_annotations(written)} == {"one", "two"}
+
+
+def test_one_fault_that_nobody_foresaw_costs_one_pair(source, tmp_path, monkeypatch):
+    plain = folder._make_pair
+
+    def make_pair(frames, fps, group, *rest):
+        if group.startswith("one"):
+            raise MemoryError
+        return plain(frames, fps, group, *rest)
+
+    monkeypatch.setattr(folder, "_make_pair", make_pair)
+    written = corrupt_folder(source, tmp_path / "out", per_video=1, kinds=["teleport"])
+    assert len(read_annotations(written)) == 2
+    assert "MemoryError" in (tmp_path / "out/skipped.json").read_text()
