@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 
 from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.files import check_output_folder
 from reward_model.shipped import located
 from reward_model.terminal import quiet_bars, run_program
 
@@ -36,8 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, low in (("n", 1), ("seed", 0), ("steps", 1), ("batch_size", 1)):
         if getattr(args, name) < low:
             raise ValueError(f"{name}={getattr(args, name)} must be at least {low}")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {str(output)!r} is a file; name a folder")
+    check_output_folder(output)
 
     started = time.perf_counter()
     print("Loading the mini generator and the mini judge (demo-scale: trained on moving shapes only) ...", flush=True)

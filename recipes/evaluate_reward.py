@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.files import check_output_folder
 from reward_model.shipped import located
 from reward_model.terminal import quiet_bars, run_program
 
@@ -65,8 +66,7 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"{name}={value} must be at least {low}")
     if not 0 <= args.temperature < 10:
         raise ValueError(f"temperature={args.temperature} must be at least 0 and below 10")
-    if args.output.exists() and not args.output.is_dir():
-        raise ValueError(f"--output {str(args.output)!r} is a file; name a folder")
+    check_output_folder(args.output)
     for name in args.bench or ():
         path = name.partition("=")[2] or name
         if path.endswith((".jsonl", ".json")) and not Path(path).is_file():

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.files import check_output_folder
 from reward_model.terminal import quiet_bars, run_program
 from reward_model.training.settings_file import find_config, read_yaml
 
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     from cac_align.metrics.videos import find_videos
 
     quiet_bars("transformers")
+    check_output_folder(args.output)
     folders = _folders(args.videos)
     entries = {name: find_videos(folder, unreadable=True) for name, folder in folders.items()}
     process = this_process()

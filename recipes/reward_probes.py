@@ -21,6 +21,7 @@ from typing import Any
 
 from reward_model.command_parser import CommandParser, names_as_typed
 from reward_model.extras import need
+from reward_model.files import check_output_folder
 from reward_model.shipped import located
 from reward_model.terminal import quiet_bars, run_program
 
@@ -31,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def main(arguments: list[str] | None = None) -> int:
     """Gets videos, asks, writes the table."""
     args = parser().parse_args(arguments)
+    check_output_folder(args.output)
     args.prompts = Path(located(args.prompts))
     yaml = need("yaml", "reading --rewards")
     quiet_bars("transformers", "diffusers")

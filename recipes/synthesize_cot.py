@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.files import check_output_folder
 from reward_model.terminal import run_program
 
 
@@ -89,6 +90,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--annotations needs --teacher: the model that writes the reasoning")
     if args.annotations and not args.annotations.is_file():
         raise ValueError(f"--annotations: there is no file {str(args.annotations)!r}")
+    check_output_folder(args.output)
     for name, low in (("workers", 1), ("batch_size", 1), ("crops", 0), ("world", 1)):
         value = getattr(args, name)
         if value is not None and value < low:

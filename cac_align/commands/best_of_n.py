@@ -94,6 +94,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     """
     from cac_align.run_folder import check_settings
     from reward_model.devices import check_precision, torch_device
+    from reward_model.files import check_output_folder
     from reward_model.video import check_fps
 
     check_precision(args.dtype)
@@ -110,8 +111,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         local = path is not None and (str(path).startswith((".", "/")) or option == "--image")
         if local and not Path(path).exists():
             raise ValueError(f"{option} {str(path)!r}: there is no such file; check the path")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {str(output)!r} is a file; name a folder")
+    check_output_folder(output)
     args.pipe = located(args.pipe)
     if not Path(args.pipe).exists() and (args.pipe.startswith((".", "/", "~")) or args.pipe.count("/") != 1):
         raise ValueError(f"--pipe {args.pipe!r}: there is no such folder; check the path, or name a hub id")

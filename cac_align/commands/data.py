@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.commands import data_formats, data_show
 from cac_align.commands.steps import add_steps, run_step
+from reward_model.files import check_output_folder
 from reward_model.terminal import printable
 
 if TYPE_CHECKING:
@@ -239,8 +240,7 @@ def _corrupt(args: argparse.Namespace) -> int:
     absent = [p for p in args.videos if not p.exists()]
     if absent:
         raise ValueError(f"there is nothing at {str(absent[0])!r}; name a folder of videos, or video files")
-    if args.output.exists() and not args.output.is_dir():
-        raise ValueError(f"--output {str(args.output)!r} is a file; name a folder")
+    check_output_folder(args.output)
     folder = len(args.videos) == 1 and args.videos[0].is_dir()
     path = corrupt_folder(
         args.videos[0] if folder else args.videos,

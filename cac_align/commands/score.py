@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_reward, check_judge
-from cac_align.commands.score_rows import ScoreRows, digest, open_rows, record
+from cac_align.commands.score_rows import ScoreRows, check_rows_file, digest, open_rows, record
 from cac_align.readout_note import readout_note
+from reward_model.files import check_output_folder
 from reward_model.terminal import printable, score_text
 
 if TYPE_CHECKING:
@@ -100,8 +101,10 @@ def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
     if args.fps is not None:
         check_fps(args.fps)
     check_judge(args)
-    if args.overlay is not None and args.overlay.exists() and not args.overlay.is_dir():
-        raise ValueError(f"--overlay {str(args.overlay)!r} is a file; name a folder")
+    if args.overlay is not None:
+        check_output_folder(args.overlay, "--overlay")
+    if args.output is not None:
+        check_rows_file(args.output)
     absent = [path for path in paths if not Path(path).exists()]
     if len(absent) == len(paths):
         more = f", nor at {len(absent) - 1} other paths" if len(absent) > 1 else ""

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from reward_model.files import check_output_folder
+
 if TYPE_CHECKING:
     from reward_model.schema import Verdict
 
@@ -49,6 +51,15 @@ class ScoreRows:
         self._stream.flush()
 
 
+def check_rows_file(path: Path) -> None:
+    """Raises ValueError unless rows can be kept in a file of this name."""
+    if path.is_dir():
+        raise ValueError(f"--output {str(path)!r} is a folder; name a file, such as {path / 'scores.jsonl'}")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--output {str(path)!r} is not a regular file; name another")
+    check_output_folder(path.parent)
+
+
 @contextlib.contextmanager
 def open_rows(path: Path) -> Iterator[ScoreRows]:
     """The rows of a file, locked against other runs.
@@ -58,8 +69,7 @@ def open_rows(path: Path) -> Iterator[ScoreRows]:
     """
     import fcntl
 
-    if path.is_dir():
-        raise ValueError(f"--output {str(path)!r} is a folder; name a file, such as {path / 'scores.jsonl'}")
+    check_rows_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cac_align.commands.data import print_problems
 from cac_align.commands.steps import add_steps, run_step
+from reward_model.files import check_output_folder
 from reward_model.terminal import printable
 
 NAME, HELP = "vbench", "Score folders of videos by VBench, install the real package, write what its scripts accept."
@@ -91,6 +92,7 @@ def _score(args: argparse.Namespace) -> int:
 
     if args.batch_size < 1:
         raise ValueError(f"batch_size={args.batch_size} must be at least 1")
+    check_output_folder(args.output)
     videos = find_videos(args.videos, unreadable=True)
     process = this_process()
     options = {"backend": args.backend, "batch_size": args.batch_size, "strict": args.strict}
@@ -126,6 +128,7 @@ def _export(args: argparse.Namespace) -> int:
     from cac_align.metrics.export import export_videos, missing_videos, standard_prompts
     from cac_align.metrics.videos import find_videos
 
+    check_output_folder(args.output)
     entries = find_videos(args.videos)
     folder = export_videos(entries, args.output, layout=args.layout, dimensions=args.dimensions, link=args.link)
     print(folder)

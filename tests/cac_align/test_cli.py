@@ -76,6 +76,12 @@ def test_score_names_the_broken_file_and_scores_the_other(capsys, clip, judge_fo
         (["best-of-n", "--pipe", "TMP", "--prompt", " "], "--prompt is empty"),
         (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--image", "no.png"], "--image 'no.png'"),
         (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--lora", "./nosuch"], "--lora './nosuch'"),
+        (["score", "CLIP", "--output", "/dev/full"], "is not a regular file"),
+        (["score", "CLIP", "--output", "DIR"], "is a folder; name a file"),
+        (["score", "CLIP", "--overlay", "CLIP"], "--overlay"),
+        (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--output", "INSIDE"], "which is a file; name a folder"),
+        (["data", "corrupt", "DIR", "--output", "CLIP"], "is a file; name a folder"),
+        (["vbench", "score", "DIR", "--output", "CLIP"], "is a file; name a folder"),
         (["data", "split", "CLIP", "--output", "s.txt"], "must end in .jsonl"),
         (["data", "corrupt", "nofolder", "--output", "TMP"], "nothing at 'nofolder'"),
         (["vbench", "score", "DIR", "--output", "TMP", "--cache-dir", "TMP"], "3 weight files are missing"),
@@ -86,7 +92,7 @@ def test_score_names_the_broken_file_and_scores_the_other(capsys, clip, judge_fo
 def test_mistakes_exit_2_with_one_line(capsys, clip, judge_folder, tmp_path, monkeypatch, argv, words):
     empty = tmp_path / "empty"
     empty.mkdir()
-    places = {"CLIP": clip, "JUDGE": judge_folder, "TMP": empty, "DIR": clip.parent}
+    places = {"CLIP": clip, "JUDGE": judge_folder, "TMP": empty, "DIR": clip.parent, "INSIDE": clip / "x" / "y"}
     monkeypatch.delenv("CAC_REWARD_MODEL", raising=False)
     code, _, err = run(capsys, *(places.get(a, a) for a in argv))
     assert code == 2
