@@ -290,18 +290,18 @@ def plain_rollout(backend: Any, frames: np.ndarray, truth: Any) -> int:
 
     grid = sample_indices(len(frames), truth.fps, config.scan_fps)
     scan = prompts.scan(show(grid), truth.prompt)
-    first = backend.generate([scan], Sampling(config.max_scan_tokens, temperature=1.0))[0]
+    first = backend.generate([scan], Sampling(config.answer_limit(1, len(grid)), temperature=1.0))[0]
     try:
         report = parse_turn(first.text, turn=1, num_frames=len(grid))
     except ParseError:
         return int(first.num_tokens)
     if report.window is None:
         return int(first.num_tokens)
-    window = native_window(report.window, grid, len(frames))
+    window = native_window(report.window, grid, len(frames), margin=config.window_margin)
     limits = {"min_frames": config.min_zoom_frames, "max_frames": config.max_zoom_frames}
     clip = zoom_indices(window, len(frames), truth.fps, config.zoom_fps, **limits)
     zoom = prompts.zoom(show(clip), truth.prompt, cot=report.cot)
-    second = backend.generate([zoom], Sampling(config.max_zoom_tokens, temperature=1.0))[0]
+    second = backend.generate([zoom], Sampling(config.answer_limit(2, len(clip)), temperature=1.0))[0]
     return int(first.num_tokens + second.num_tokens)
 
 
