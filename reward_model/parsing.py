@@ -369,6 +369,9 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
     return joined
 
 
+#: Ranges of one anomaly that are read.
+_MAX_RANGES = 1000
+
 # "[3, 7]" in quotes means what the list means: a start and an end.
 _BRACKETED = re.compile(r"\[\s*+(\d{1,6})\s*+,\s*+(\d{1,6})\s*+\]")
 
@@ -383,7 +386,10 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
     if bounds := _BRACKETED.fullmatch(value.strip()):
         return [(int(bounds[1]), int(bounds[2]))]
     pairs = []
-    for piece in re.split(r",|;|\band\b|&", value.translate(_DASHES).strip().rstrip(".")):
+    pieces = re.split(r",|;|\band\b|&", value.translate(_DASHES).strip().rstrip("."))
+    if len(pieces) > _MAX_RANGES:
+        raise _BadAnswerError(f"{REGION_T} names {len(pieces):,} ranges, more than {_MAX_RANGES:,}")
+    for piece in pieces:
         match = _RANGE.fullmatch(piece.strip())
         if not match:
             raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
