@@ -64,7 +64,12 @@ def run(args: argparse.Namespace) -> int:
     reward = build_reward(args)
     from cac_align.selection import best_of_n
 
-    reward.make_ready()  # a judge that cannot be had is found out before the pipeline loads
+    # A judge that cannot be had is found out before the pipeline loads. Where that offloads, memory is too short for
+    # both at once, and best_of_n loads the judge after the drawing.
+    if args.cpu_offload:
+        reward.check_ready()
+    else:
+        reward.make_ready()
     pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, lora=args.lora)
     if args.image is not None and args.height is None and args.width is None:
         pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
