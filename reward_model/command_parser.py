@@ -98,4 +98,5 @@ def names_as_typed(parser: argparse.ArgumentParser) -> dict[str, str]:
         long = [name for name in action.option_strings if name.startswith("--")]
         if long and action.dest != "help":
             found[action.dest] = long[0]
-    return found
+    # A command with one device calls it as the judge does; one that has two keeps them apart.
+    return {**{name.removeprefix("judge_"): option for name, option in found.items()}, **found}

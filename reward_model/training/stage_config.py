@@ -88,15 +88,24 @@ def parse_stage(arguments: Sequence[str] | None = None, presets: Path | None = N
         ValueError: the file or the command line names an unknown setting, or one has a value of the wrong kind.
         ImportError: TRL is not installed; the message has the pip line.
     """
+    given = settings_parser(None, default=None, dry_run="")
+    args, rest = given.parse_known_args(arguments)
+    settings = read_yaml(find_config(args.config, presets)) if args.config else {}
+    named = [word.partition("=")[0].replace("-", "_") for word in [*rest, *(f"--{text}" for text in args.set)]]
+    if not args.config and "__model_name_or_path" not in named:
+        known_presets = sorted(p.stem for p in presets.glob("*.yaml")) if presets is not None else []
+        which = (
+            f"--config {known_presets[0]}, of the presets {', '.join(known_presets)}"
+            if known_presets
+            else "--config FILE"
+        )
+        raise ValueError(f"no settings are given: name a file or a preset ({which}), or --model-name-or-path")
     for package in ("trl", "datasets", "tensorboard"):
         need(package, "training stages 1 and 2")
     from trl import ModelConfig, SFTConfig, TrlParser
 
     from reward_model.training.sft import SHARED
 
-    given = settings_parser(None, default=None, dry_run="")
-    args, rest = given.parse_known_args(arguments)
-    settings = read_yaml(find_config(args.config, presets)) if args.config else {}
     for name, value in dict(settings.pop("env", None) or {}).items():
         os.environ[name] = str(value)
     settings = changed(settings, args.set)

@@ -208,7 +208,7 @@ def test_recipe_writes_its_tables_and_names_what_is_wrong(folder, tmp_path, caps
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "configs" / "evaluate_vbench").glob("*.yaml")))
 def test_shipped_configs_name_known_settings(path):
     module = runpy.run_path(str(ROOT / "recipes" / "evaluate_vbench.py"))
-    settings = module["_settings"](module["_parse"](["--config", str(path)]))
+    settings = module["_settings"](module["parser"]().parse_args(["--config", str(path)]))
     assert MetricSuite(settings["dimensions"], backend=settings["backend"]).metrics
 
 

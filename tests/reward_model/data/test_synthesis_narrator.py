@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import runpy
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,11 +189,9 @@ def test_the_noise_has_the_mean_that_was_asked_for():
         Noise.even(1.2)
 
 
-def test_the_recipe_runs_offline(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["x", "--world", "4", "--noise", "0.3", "--output", str(tmp_path)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(RECIPE), run_name="__main__")
-    assert end.value.code == 0
+def test_the_recipe_runs_offline(tmp_path, capsys):
+    main = runpy.run_path(str(RECIPE))["main"]
+    assert main(["--world", "4", "--noise", "0.3", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "4 videos, 8 samples" in out and "At most 40 teacher calls" in out and "videos kept" in out
     records = read_annotations(tmp_path / "annotations_with_saliency.jsonl")  # the videos are found from there
