@@ -50,6 +50,7 @@ def read_file(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarray | No
             whole = track.packets and len(track.packets) == track.count
             if pixels and whole and _small(facts):
                 frames, facts = _decode_all(facts, track, first, decoded)
+            track.packets.clear()  # they and the decoder keep each other alive
             return facts, frames
 
 

@@ -26,10 +26,13 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
         atomic(path) as temporary,
         av.open(str(temporary.absolute()), "w", options={"movflags": "+faststart"}) as container,
     ):
-        stream = container.add_stream("libx264", rate=stream_rate(fps), options=options)
+        rate = stream_rate(fps)
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6
-        for picture in frames:
+        for k, picture in enumerate(frames):
             cropped = np.ascontiguousarray(picture[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(cropped, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(cropped, format="rgb24")
+            frame.pts, frame.time_base = k, 1 / rate  # stated, so that the same frames give the same file
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())

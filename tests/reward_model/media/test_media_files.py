@@ -1,4 +1,4 @@
-"""Files as people have them: every one is read as a player shows it, or refused with its name, the rule and a remedy."""
+"""Files as people have them: read as a player shows them, or refused with their name, the rule and a remedy."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_rate_that_nobody_believes_gives_way_to_the_time_stamps(tmp_path):
     write(path, numbered(20), 1000, times=range(0, 20 * 62, 62), time_base=Fraction(1, 1000), max_b_frames=0)
     assert shown(path)[1] == pytest.approx(1000 / 62, rel=0.01)
     write(path, numbered(20), 1000, max_b_frames=0)
-    with pytest.raises(VideoError, match="states 1000 frames per second; expected .* at most 500.*ffmpeg -i"):
+    with pytest.raises(VideoError, match=r"states 1000 frames per second; expected .* at most 500.*ffmpeg -i"):
         load_video(path)
     assert load_video(path, fps=16).fps == 16 and probe(path).fps is None
 
@@ -93,7 +93,7 @@ def test_the_video_is_chosen_among_the_streams(tmp_path):
 def test_no_name_is_an_address_an_option_or_a_pattern(tmp_path, monkeypatch, name):
     write(tmp_path / "plain.mp4", numbered(4))
     monkeypatch.chdir(tmp_path)
-    os.rename("plain.mp4", name)
+    Path("plain.mp4").rename(name)
     assert shown(Path(name))[0].shape[0] == 4 and load_video(name).num_frames == 4
 
 
@@ -139,7 +139,7 @@ def test_animated_pictures_are_videos(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", ["webp", "png", "jpg", "gif", "bmp"])
 def test_a_still_picture_is_called_one(tmp_path, suffix):
     Image.fromarray(numbered(1)[0]).save(tmp_path / f"a.{suffix}")
-    with pytest.raises(VideoError, match="is a still picture.*at least 2"):
+    with pytest.raises(VideoError, match=r"is a still picture.*at least 2"):
         load_video(tmp_path / f"a.{suffix}")
 
 
