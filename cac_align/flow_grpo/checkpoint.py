@@ -29,11 +29,12 @@ from cac_align.flow_grpo.checkpoint_checks import (
     check_tensors,
     damaged,
     digest,
+    last_checkpoint,
     newest_checkpoint,
     read_state,
 )
 from cac_align.flow_grpo.older_runs import as_meant
-from reward_model.training.grpo_state import STATE_FILE, CheckpointError, find_checkpoints, last_checkpoint
+from reward_model.training.grpo_state import STATE_FILE, CheckpointError, find_checkpoints
 
 log = logging.getLogger(__name__)
 

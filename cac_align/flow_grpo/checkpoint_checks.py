@@ -35,6 +35,15 @@ Tensors = dict[str, torch.Tensor]
 Layout = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, None if there is none; for messages, damage is not looked for.
+
+    The checks of the judge's stage 3 (:mod:`~reward_model.training.grpo_state`) ask for files that are not here.
+    """
+    found = find_checkpoints(output_dir)
+    return found[-1] if found else None
+
+
 def newest_checkpoint(output_dir: Path) -> Path | None:
     """The newest checkpoint of a run, None if there is none.
 
