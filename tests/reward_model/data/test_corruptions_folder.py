@@ -177,7 +177,7 @@ def test_what_is_no_regular_file_is_skipped_with_the_reason(source, tmp_path):
     (source / "loop.mp4").symlink_to("loop.mp4")
     shutil.copy(source / "one.mp4", os.fsdecode(os.fsencode(source) + b"/caf\xe9.mp4"))
     (source / "text.mp4").write_text("no video")
-    written = corrupt_folder(source, tmp_path / "out", per_video=1, kinds=["teleport"])
+    written = corrupt_folder(source, tmp_path / "out", per_video=1, kinds=["swirl"])
     skipped = {
         s["video"]: s["reason"] for s in json.loads((tmp_path / "out/skipped.json").read_text()) if "kind" not in s
     }
@@ -195,6 +195,6 @@ def test_one_fault_that_nobody_foresaw_costs_one_pair(source, tmp_path, monkeypa
         return plain(frames, fps, group, *rest)
 
     monkeypatch.setattr(folder, "_make_pair", make_pair)
-    written = corrupt_folder(source, tmp_path / "out", per_video=1, kinds=["teleport"])
+    written = corrupt_folder(source, tmp_path / "out", per_video=1, kinds=["swirl"])
     assert len(read_annotations(written)) == 2
     assert "MemoryError" in (tmp_path / "out/skipped.json").read_text()
