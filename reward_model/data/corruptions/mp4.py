@@ -21,7 +21,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     import av
 
     height, width = (side - side % 2 for side in frames.shape[1:3])
-    options = {"crf": str(CRF), "preset": "veryfast", "bf": "0", "threads": "1"}
+    # With x264's macroblock tree, equal frames now and then gave other bytes, depending on what the memory held before.
+    options = {"crf": str(CRF), "preset": "veryfast", "bf": "0", "threads": "1", "mbtree": "0"}
     with (
         atomic(path) as temporary,
         av.open(str(temporary.absolute()), "w", options={"movflags": "+faststart"}) as container,
