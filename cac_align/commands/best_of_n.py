@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         reward.check_ready()
     else:
         reward.make_ready()
-    pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, lora=args.lora)
+    pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora)
     if args.image is not None and args.height is None and args.width is None:
         pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
@@ -148,7 +148,6 @@ def load_pipeline(
     device: str | None = None,
     dtype: str | None = None,
     cpu_offload: bool = False,
-    *,
     lora: str | None = None,
 ) -> Any:
     """A diffusers pipeline of whatever class its ``model_index.json`` names.
