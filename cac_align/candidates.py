@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,26 @@ class VideoFrames(np.ndarray):
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         plain = np.asarray(array)
         return plain[()] if return_scalar else plain
+
+
+def open_first_frame(path: str | Path, setting: str) -> Any:
+    """A photo as it is meant to be seen, RGB: turned as its EXIF orientation says.
+
+    Args:
+        path: of a picture.
+        setting: who names it, for the message.
+
+    Raises:
+        ValueError: it cannot be read as a picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(
+            f"{setting} {str(path)!r} cannot be read as a picture: {error}; save it as PNG or JPEG"
+        ) from error
 
 
 def upright(pipe_kwargs: dict[str, Any]) -> dict[str, Any]:

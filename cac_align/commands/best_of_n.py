@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     pipe_kwargs = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
     _check(args, output)
     if args.image is not None:
-        pipe_kwargs["image"] = _image(args.image)
+        from cac_align.candidates import open_first_frame
+
+        pipe_kwargs["image"] = open_first_frame(args.image, "--image")
     reward = build_reward(args)
     from cac_align.selection import best_of_n
 
@@ -121,18 +123,6 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     if not Path(args.pipe).exists() and (args.pipe.startswith((".", "/", "~")) or args.pipe.count("/") != 1):
         raise ValueError(f"--pipe {args.pipe!r}: there is no such folder; check the path, or name a hub id")
     check_settings(output, args.n, {"prompt": args.prompt, "seed": args.seed})
-
-
-def _image(path: Path) -> Any:
-    """The first frame, as it is meant to be seen."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"--image {str(path)!r} cannot be read as a picture: {error}; save it as PNG or JPEG"
-        ) from error
 
 
 def _size_of(pipe: Any, image: Any) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cac_align.candidates import open_first_frame
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.lora import add_lora
@@ -265,9 +266,12 @@ def _read(name: str, path: str) -> list[Prompt]:
 
 
 def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:
-    """The first frames (PIL images, RGB) that the prompt files of the settings name, by prompt."""
-    from PIL import Image
+    """The first frames (PIL images, RGB) that the prompt files of the settings name, by prompt, as they are meant to be
+    seen.
 
+    Raises:
+        ValueError: one cannot be read as a picture.
+    """
     paths = [located(path) for path in (config.prompts, config.eval_prompts) if path]
     listed = [prompt for path in paths for prompt in read_prompts(path)]
-    return {p.text: Image.open(p.image).convert("RGB") for p in listed if p.image is not None}
+    return {p.text: open_first_frame(p.image, "the image of a prompt,") for p in listed if p.image is not None}

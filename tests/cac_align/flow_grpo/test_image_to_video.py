@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from cac_align.flow_grpo.checkpoint import CheckpointError
-from cac_align.flow_grpo.loading import load_pipeline
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.loading import load_pipeline, prompt_images
 from cac_align.flow_grpo.policy import GuidedVelocity
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, tiny_pipe, weights
@@ -149,6 +150,20 @@ def test_model_and_images_are_read_from_files(tmp_path):
     listed.write_text(json.dumps({"prompt": "a ball", "image": "none.png"}))
     with pytest.raises(ValueError, match=r"line 1: image='none.png' is no file"):
         FlowGRPOTrainer(config)
+
+
+def test_photos_of_a_prompt_file_are_turned_upright(tmp_path):
+    photo = Image.new("RGB", (100, 60))
+    exif = photo.getexif()
+    exif[274] = 6  # shown after a quarter turn
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"prompt": "p", "image": "photo.jpg"}\n')
+    config = FlowGRPOConfig(prompts=str(prompts), eval_prompts=None)
+    assert prompt_images(config)["p"].size == (60, 100)
+    (tmp_path / "photo.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"the image of a prompt, .*photo\.jpg.* cannot be read as a picture"):
+        prompt_images(config)
 
 
 def test_a_folder_of_another_pipeline_is_refused(tmp_path):
