@@ -53,7 +53,7 @@ class JudgeConfig:
 
     # --- wording ------------------------------------------------------------------------------------------------------
     prompts: str = "paper"
-    """Which wording the questions have: paper (Figs. S4 and S5), or compact, which the shipped mini was trained with."""
+    """The wording: paper (after Figs. S4 and S5), or compact, which the shipped mini was trained with."""
     prompt_version: str | None = None
     """Version of the wording that the checkpoint was trained with; being asked in another is warned of. None: not
     recorded."""

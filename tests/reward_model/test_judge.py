@@ -294,7 +294,8 @@ def test_every_setting_is_explained_and_choices_are_those_of_the_checks():
     settings = settings_of(JudgeConfig)
     assert [s.name for s in settings] == [f.name for f in fields(JudgeConfig)]
     for s in settings:
-        assert len(s.text) > 6 and s.group and f"\n    {s.name} = {s.default!r}: " in (JudgeConfig.__doc__ or ""), s.name
+        assert len(s.text) > 6 and s.group, s.name
+        assert f"\n    {s.name} = {s.default!r}: " in (JudgeConfig.__doc__ or ""), s.name
     assert {**choices_of(JudgeConfig), "num_turns": (1, 2)} == dict(CHOICES)
 
 
