@@ -321,9 +321,9 @@ def estimates() -> str:
         hours = " / ".join(f"{h:.1f}" for h in plan.hours.values())
         lines.append(f"| {stage} | {steps} x 8 | {plan.tokens} | {plan.flops_per_step:.2g} | {hours} | {paper} |")
     lines.append(
-        "\nBoth lines are computed: answers count as long as they may be, 320 tokens a frame and 1,024, and a batch is\n"
-        "8 samples, because the paper does not give its own. `cac-align train stage1 --config full --dry-run` and the\n"
-        "same of `stage2` and `stage3` print these hours with the memory of a GPU and of a host.\n"
+        "\nBoth lines are computed: answers count as long as they may be, 320 tokens a frame and 1,024, and a\n"
+        "batch is 8 samples, because the paper does not give its own. `cac-align train stage1 --config full\n"
+        "--dry-run` and the same of `stage2` and `stage3` print these hours with the memory of a GPU and of a host.\n"
     )
     return "\n".join(lines)
 
