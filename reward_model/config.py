@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
+from reward_model.described import described
 from reward_model.readout import READOUTS
 
 JUDGE_FILE = "judge.json"
@@ -36,56 +37,92 @@ def answer_limit(num_frames: int) -> int:
     return TOKENS_PER_FRAME * num_frames + TOKENS_OF_THE_REST
 
 
+@described
 @dataclass(frozen=True)
 class JudgeConfig:
-    """How a video is shown and how the verdict is read.
+    """How a video is shown and how the verdict is read. A checkpoint's ``judge.json`` holds the values it was trained
+    with; the defaults are those of the full-size judge.
 
-    Rates are frames per second; ``frame_size`` is the side of the square every frame is resized to (None: left to the
-    processor, which keeps the aspect ratio). ``max_scan_frames`` and ``max_zoom_frames`` bound what one turn is shown:
-    longer ones are thinned evenly (128 frames are 32 s at 4 fps, longer than today's generators draw; at 480p they are
-    50,000 tokens and 7 GB of an 8B model's cache). ``demo_scale`` marks checkpoints that know the procedural world
-    only.
+    Raises:
+        ValueError: a value is not of its kind, is out of bounds or contradicts another; the message names it.
 
-    ``max_scan_tokens`` and ``max_zoom_tokens`` bound the answers; None is :func:`answer_limit` of their frames.
-
-    ``readouts`` are the places where this checkpoint was trained to give its verdict, the best first: ``"paper"``
-    after the reasoning (Equation 7), ``"direct"`` and ``"log_odds"`` before it. ``readout`` is where it is read.
-
-    ``window_margin``: the clip of turn two is the window of turn one as it was named (``"none"``, the paper), or
-    reaches half a stride of the scan beyond both its ends (``"half"``), where what was seen may have begun and ended.
-    ``crop``: several windows give one clip, their hull, or one each where the hull exceeds ``max_zoom_frames``
-    (``"per_window"``). ``context``: turn two sees the clip and turn one's reasoning (``"fresh"``), turn one's whole
-    chat (``"chat"``), or the clip alone (``"clip_only"``). ``require_all_frames``: an anomaly of turn two needs a box
-    on every frame of its clip, or the answer is invalid. ``lenient_invalid``: of an answer outside the schema the
-    status is read where it is legible, and nothing else. Both are as strict in training as in judging.
+    Example:
+        >>> JudgeConfig(zoom_fps=12.0).answer_limit(turn=1, num_frames=21)
+        7744
     """
 
+    # --- wording ------------------------------------------------------------------------------------------------------
     prompts: str = "paper"
+    """The wording: paper (after Figs. S4 and S5), or compact, which the shipped mini was trained with."""
     prompt_version: str | None = None
+    """Version of the wording that the checkpoint was trained with; being asked in another is warned of. None: not
+    recorded."""
+
+    # --- frames -------------------------------------------------------------------------------------------------------
     scan_fps: float = 4.0
+    """Frames per second of turn one. Paper: 4."""
     zoom_fps: float = 8.0
+    """Frames per second of turn two. Paper: 8."""
     max_scan_frames: int | None = 128
+    """Most frames of turn one; longer videos are thinned evenly. 128 are 32 s at 4 fps, longer than today's generators
+    draw; at 480p they are 50,000 tokens and 7 GB of an 8B model's cache. None: no limit."""
     min_zoom_frames: int = 4
+    """Fewest frames of turn two; shorter windows are widened, so that there is something to compare."""
     max_zoom_frames: int = 48
+    """Most frames of turn two; longer windows are thinned evenly."""
     frame_size: int | None = None
+    """Side in pixels of the square that every frame is resized to. None: left to the processor, which keeps the aspect
+    ratio."""
+
+    # --- length of answers --------------------------------------------------------------------------------------------
     max_scan_tokens: int | None = None
+    """Most new tokens of an answer of turn one. None: 320 for each frame and 1,024."""
     max_zoom_tokens: int | None = None
+    """Most new tokens of an answer of turn two; None likewise."""
+
+    # --- readout ------------------------------------------------------------------------------------------------------
     readout: Literal["paper", "direct", "log_odds"] = "paper"
+    """Where the score is read: after the reasoning (paper, Equation 7), before it (direct), or before it with the
+    log-odds of the two words divided by a temperature (log_odds)."""
     readouts: tuple[str, ...] = ("paper",)
+    """Where this checkpoint was trained to give its verdict, the best first."""
     all_readouts: bool = False
+    """Read the score at every place, for ``Verdict.scores``; takes longer."""
     reasoning: bool = True
+    """Off: nothing is written and the score is read right after the question; no window and no boxes, in less time."""
+
+    # --- turns --------------------------------------------------------------------------------------------------------
     num_turns: int = 2
+    """1 stops after the scan."""
     window_margin: Literal["half", "none"] = "none"
+    """The clip of turn two is turn one's window as it was named (none, the paper), or reaches half a stride of the scan
+    beyond both its ends (half), where what was seen may have begun and ended."""
     crop: Literal["hull", "per_window"] = "hull"
+    """Several windows give one clip, their hull, or one each where the hull exceeds max_zoom_frames (per_window)."""
     context: Literal["fresh", "chat", "clip_only"] = "fresh"
+    """Turn two sees the clip and turn one's reasoning (fresh, the paper), turn one's whole chat (chat), or the clip
+    alone (clip_only)."""
     require_all_frames: bool = False
+    """An anomaly of turn two needs a box on every frame of its clip, or the answer is invalid; as in training."""
     lenient_invalid: bool = False
+    """Of an answer outside the schema the status is read where it is legible, and nothing else; as in training."""
+
+    # --- score --------------------------------------------------------------------------------------------------------
     aggregate: Literal["final", "joint"] = "final"
+    """The score is that of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal)
+    (joint)."""
     log_odds_temperature: float = 4.0
+    """What the readout log_odds divides by."""
+
+    # --- drawing answers ----------------------------------------------------------------------------------------------
     temperature: float = 0.0
+    """0 takes the likeliest answer."""
     seed: int | None = None
+    """Of answers drawn at a temperature above 0."""
     batch_size: int = 8
+    """Videos that are judged together."""
     demo_scale: bool = False
+    """Marks a checkpoint that knows the procedural world only."""
 
     def __post_init__(self) -> None:
         if isinstance(self.readouts, list):

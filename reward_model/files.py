@@ -49,7 +49,7 @@ def to_disk(path: str | Path) -> None:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Removes temporaries of processes of this machine that are no more."""
+    """Removes temporaries of processes of this machine that have ended."""
     if folder in _cleared:
         return
     _cleared.add(folder)

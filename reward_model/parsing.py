@@ -209,7 +209,7 @@ def _find_object(text: str) -> _Found:
     if len(text) > MAX_ANSWER_LENGTH:
         raise _BadAnswerError(f"the answer has {len(text):,} characters, more than {MAX_ANSWER_LENGTH:,}")
     begin = max((thought.end() for thought in _AFTER_THOUGHT.finditer(text)), default=0)
-    # A thought is no answer, but what looks like the end of one may be a word of the reasoning.
+    # A thought is not an answer, but what looks like the end of one may be a word of the reasoning.
     for first in dict.fromkeys((begin, 0)):
         if found := _only_object(text, first):
             return found
@@ -361,7 +361,7 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
             raise _BadAnswerError(
                 f"{REGION_T} {start}-{last} is outside the clip of frames 0-{num_frames - 1}, or reversed"
             )
-        end = min(last, num_frames - 1)  # what begins inside and reaches past the end is clipped (G-26)
+        end = min(last, num_frames - 1)  # what begins inside and reaches past the end is clipped
         if joined and start <= joined[-1].end + 1:
             joined[-1] = FrameRange(joined[-1].start, max(end, joined[-1].end))
         else:

@@ -36,7 +36,7 @@ WORDS = ("normal", "abnormal")
 _SPACE = r"(?:\s|\\[nrtbf])*+"
 _WRITTEN = re.compile(rf"({_SPACE})((?:ab)?normal){_SPACE}", re.IGNORECASE)
 _STRAIGHT = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"'))
-# In an answer that is no JSON: a status key that follows another value, or begins the object.
+# In an answer that is not JSON: a status key that follows another value, or begins the object.
 _LOOSE_STATUS = re.compile(rf'(?<=[,{{])\s*+("\s*+{STATUS}\s*+"\s*+:\s*+"({_SPACE}(?:ab)?normal)\b)', re.IGNORECASE)
 _OPEN_COT = re.compile(rf'\{{\s*+"\s*+{COT}\s*+"\s*+:\s*+"', re.IGNORECASE)
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|[\\"]')

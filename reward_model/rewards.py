@@ -38,9 +38,9 @@ class RewardConfig:
     ``spatial_norm``: the true boxes that Equation 5 averages over. ``"pred"`` (the paper): those on the frames of the
     clip that lie in turn one's window, the F_pred of Equation 4. ``"named"``: those on the frames that turn two itself
     names, which pays for leaving hard frames out of its answer. ``"gt"``: all true boxes, missed ones counting 0; the
-    only reading under which no narrower window pays (F-56).
+    only reading under which no narrower window pays.
     ``clip_restricted``: turn two's types are compared with those of the anomalies that its clip shows, not with those
-    of the whole video, as Equation 3 is printed (G-27).
+    of the whole video, as Equation 3 is printed.
     ``num_turns``: 1 is the control without turn two, where the scan is the whole answer and no box is ever drawn.
     """
 

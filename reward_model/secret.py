@@ -35,7 +35,7 @@ class Secret:
 
     def hide(self, text: str) -> str:
         """The text with the key blotted out: servers quote it back. What is shorter than eight characters (``EMPTY``,
-        ``none``) is no secret, and may be a word of the answer.
+        ``none``) is not a secret, and may be a word of the answer.
         """
         key = self.reveal()
         return text.replace(key, "[key]") if len(key) >= _SHORTEST else text

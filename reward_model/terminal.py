@@ -260,7 +260,7 @@ def as_typed(text: str, options: Mapping[str, str]) -> str:
         return text
     names = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
     text = re.sub(rf"(?<![-\w.])({names})=(?=[^\s=.,;)])", lambda found: f"{options[found[1]]} ", text)
-    # Without a value only names that are no words of the language: output_dir, not n.
+    # Without a value only names that are not words of the language: output_dir, not n.
     return re.sub(rf"(?<![-\w.])({names})(?![\w=])", lambda f: options[f[1]] if "_" in f[1] else f[1], text)
 
 

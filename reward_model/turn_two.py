@@ -20,7 +20,7 @@ def turn_two_clips(
     report: TurnReport, indices: Sequence[int], num_frames: int, fps: float, config: JudgeConfig
 ) -> list[tuple[int, ...]]:
     """Native indices of each clip turn two is shown: one of the hull of turn one's windows; or, with
-    ``crop="per_window"``, one of each window where the hull has more frames than ``max_zoom_frames`` (G-26).
+    ``crop="per_window"``, one of each window where the hull has more frames than ``max_zoom_frames``.
 
     Args:
         report: an abnormal report of turn one.

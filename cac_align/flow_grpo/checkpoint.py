@@ -157,7 +157,7 @@ def read_checkpoint(
         try:
             _restore_random(tensors, json.loads(path.read_text(encoding="utf-8")))
         except Exception as error:
-            # torch, numpy and random each refuse a state that is none in a way of their own.
+            # torch, numpy and random each refuse what is not a state in a way of their own.
             raise damaged(path, f"it holds no random state ({type(error).__name__}: {error})") from error
     else:
         log.warning("%s has no random state of process %d; it was written by fewer processes", folder.name, process)

@@ -155,7 +155,7 @@ def check_tensors(path: Path, tensors: Tensors, layout: Mapping[str, tuple[int, 
         if not bool(torch.isfinite(tensor).all()):
             raise damaged(path, f"{name} holds values that are not finite")
     if exact and (extra := sorted(set(tensors) - set(layout))):
-        raise damaged(path, f"{extra[0]} is none of this run")
+        raise damaged(path, f"{extra[0]} does not belong to this run")
 
 
 def digest(path: Path) -> str:

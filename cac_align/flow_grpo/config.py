@@ -216,9 +216,9 @@ class FlowGRPOConfig:
     weight_decay: float = _setting(1e-4)
     """AdamW: of the adapter, times the learning rate."""
     max_grad_norm: float = _setting(1.0)
-    """Gradient clipping; 0 is none."""
+    """Gradient clipping; 0 turns it off."""
     ema_decay: float = _setting(0.9)
-    """Of the averaged LoRA that is evaluated and exported; 0 is no average."""
+    """Of the averaged LoRA that is evaluated and exported; 0 turns it off."""
     ema_every: int = _setting(8)
     """Updates between two averagings."""
 
@@ -246,7 +246,7 @@ class FlowGRPOConfig:
     keep_checkpoints: int = _setting(2, free=True)
     """Checkpoints kept."""
     log_videos_every: int = _setting(10, free=True)
-    """Steps between videos in the log; 0 is none."""
+    """Steps between videos in the log; 0 logs none."""
     num_logged_groups: int = _setting(2, free=True)
     """Groups whose best and worst video are logged."""
     report_to: list[str] = _setting(["tensorboard"], free=True)

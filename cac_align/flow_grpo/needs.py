@@ -23,7 +23,7 @@ PIPELINE_FILE = "model_index.json"
 #: Which build makes a folder of ``assets``.
 _BUILDS = {"wan-mini": "generator", "cac-mini": "judge", "unified-mini": "unified"}
 _MINIS = {SHORT["cac"]: "cac-mini", SHORT["unified"]: "unified-mini"}
-#: Folders that projects keep checkpoints in; a name that begins so is no name of the hub.
+#: Folders that projects keep checkpoints in; a name that begins so is not a name of the hub.
 _FOLDERS = ("outputs", "assets", "runs", "checkpoints", "models", "data")
 
 

@@ -37,7 +37,7 @@ class OutputError(RuntimeError):
 
 @contextmanager
 def explained(folder: str | Path) -> Iterator[None]:
-    """A block in which a full disk, a folder that is none and the like become an :class:`OutputError`.
+    """A block in which a full disk, a path that is not a folder and the like become an :class:`OutputError`.
 
     Args:
         folder: named where the system names no file.

@@ -42,7 +42,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, VBenchResult]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
+        raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(data, dict) or not data:
         raise ValueError(f"{path} must map dimensions to [total, videos], got {type(data).__name__}")
     return {dimension: _read(dimension, found, path) for dimension, found in data.items()}

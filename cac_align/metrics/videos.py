@@ -103,7 +103,7 @@ def _prompt_file(root: Path) -> dict[str, str]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON ({error}); expected file names and their prompts") from None
+        raise ValueError(f"{file} is not JSON ({error}); expected file names and their prompts") from None
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
         raise ValueError(f"{file} must map file names to prompts; mend it, or take it away")
     return data

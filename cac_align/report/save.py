@@ -110,7 +110,7 @@ def _read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path} is no JSON: {error}") from error
+        raise ReportError(f"{path} is not JSON: {error}") from error
     found = result.get("format") if isinstance(result, dict) else None
     if found != FORMAT:
         raise ReportError(f"{path} has format {found!r}; this version reads format {FORMAT}. Save the result again")

@@ -252,7 +252,7 @@ class CaCReward:
         """Looks for what would keep the judge from loading, without loading it.
 
         Raises:
-            BackendError: there is no such model, or it is no judge.
+            BackendError: there is no such model, or it is not a judge.
             ValueError: its settings, the device or the precision make no sense.
         """
         if self._judge is not None:

@@ -183,7 +183,7 @@ def announce_demo(model: str, folder: Path | None, knows: str) -> None:
 
 
 def outside() -> int:
-    """The ``stacklevel``, for a caller of this function, of the first frame that is none of these packages' own."""
+    """The ``stacklevel``, for a caller of this function, of the first frame outside these packages."""
     level = 0
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cac_align", "reward_model"):

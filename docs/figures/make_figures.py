@@ -140,7 +140,9 @@ def two_turns() -> str:
     wide = count * big + 12 * (count - 1)
     x, y = (width - wide) / 2, top + side + 118
     parts.append(arrow([((x0 + x1) / 2, top + side + 50), (width / 2, y - 46)]))
-    parts.append(text(left, y - 20, "Turn two: look again at the window, 8 frames per second", size=16, weight=600))
+    first, last = zoom.frame_indices[0] / verdict.fps, (zoom.frame_indices[-1] + 1) / verdict.fps
+    again = f"Turn two: look again at {first:.2f} to {last:.2f} s, 8 frames per second"
+    parts.append(text(left, y - 20, again, size=16, weight=600))
     report = zoom.report
     for k, n in enumerate(zoom.frame_indices):
         place = x + k * (big + 12)

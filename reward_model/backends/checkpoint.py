@@ -62,7 +62,7 @@ def locate(model: str, *, holds: str = "config.json", kind: str = "model", revis
 
 
 def _is_path(model: str) -> bool:
-    """Whether a name that is no folder cannot be meant as a hub id, which is ``owner/name``."""
+    """Whether a name that is not a folder cannot be meant as a hub id, which is ``owner/name``."""
     owner, slash, name = model.partition("/")
     if not slash or "/" in name or "\\" in model or not name or model[:1] in (".", "/", "~"):
         return True

@@ -48,7 +48,7 @@ class LocalBackend:
         quantization_config: handed to ``from_pretrained`` (needs the package that quantises, such as bitsandbytes).
 
     Raises:
-        CheckpointError: the folder or hub entry does not exist, lacks weights or a processor, or is no Qwen3-VL.
+        CheckpointError: the folder or hub entry does not exist, lacks weights or a processor, or is not a Qwen3-VL.
         ValueError: there is no such device or precision.
     """
 
@@ -100,7 +100,7 @@ class LocalBackend:
         tokenizer.padding_side = "left"
         self.word_ids = verdict_tokens(tokenizer)
         self._cached: tuple[tuple[Any, ...], list[np.ndarray], Any] | None = None
-        #: Largest batch, in units of :func:`_weight` times its length, that may be tried; grows never.
+        #: Largest batch, in units of :func:`_weight` times its length, that may be tried; it never grows.
         self._limit = math.inf
 
     def _place(self) -> None:

@@ -111,7 +111,7 @@ def _begins(rest: str, token: str) -> bool:
 
 def verdict_score(ask: Ask, words: tuple[str, str] = WORDS) -> VerdictScore | None:
     """Both words after the same prefix, in the spelling of ``words``; None when neither is among the listed tokens, or
-    both are no more than upper bounds, because then nothing is known of their ratio.
+    both are only upper bounds, because then nothing is known of their ratio.
     """
     normal, abnormal = (word_log_prob(word, ask) for word in words)
     tokens = ask("")

@@ -43,7 +43,7 @@ def read_reply(raw: bytes, hide: Callable[[str], str] = str) -> Reply:
     """The answer in the body of a response; ``hide`` blots out what must not be kept, such as the key.
 
     Raises:
-        AttemptFailed: it is no chat completion. Such an answer may be another one next time.
+        AttemptFailed: it is not a chat completion. Such an answer may be another one next time.
     """
     try:
         answer = json.loads(raw)

@@ -112,7 +112,7 @@ def _place(address: str) -> str:
         parts = urlsplit(address)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
-        return "an address that is none"
+        return "an invalid address"
     shown = urlunsplit((parts.scheme, host, parts.path.removesuffix("/chat/completions"), "", ""))
     return shortened(one_line(shown), 200) or "nowhere"
 

@@ -381,7 +381,7 @@ class StageViews:
 def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple[Anomaly, ...]:
     """The anomalies a row is to report, on the grid of its frames: those that at least one of them shows.
 
-    Turn-two answers need boxes for each (F-42): an anomaly that has none on these frames takes the annotated box
+    Turn-two answers need boxes for each: an anomaly that has none on these frames takes the annotated box
     nearest in time (a thing that is gone, F-12), and one that has none at all is not asked for. A single frame shows
     only single-frame types (G-25).
     """

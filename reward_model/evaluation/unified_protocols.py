@@ -132,7 +132,7 @@ def squares(frames: np.ndarray, side: int) -> np.ndarray:
 
 
 def last_answer(text: str) -> str:
-    """What the last complete ``<answer>`` block says after the thinking; a block quoted while thinking is none.
+    """What the last complete ``<answer>`` block says after the thinking; one quoted while thinking does not count.
 
     Raises:
         ScoreError: there is no such block.

@@ -1,4 +1,4 @@
-"""UnifiedReward's point protocols over any backend, one number per video (F-74)."""
+"""UnifiedReward's point protocols over any backend, one number per video."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class GrpoConfig:
     scale_rewards: Literal["group", "batch", "none"] = _setting("group", "What Equation 8 divides by.")
     advantage_eps: float = _setting(1e-4, "Added to the std in Equation 8. Our choice, as TRL.")
     saliency_repair: Literal["none", "scale_advantage", "mean_only"] = _setting(
-        "none", "Equation 8 cancels the saliency discount (F-55); the two repairs bring it back. none is the paper."
+        "none", "Equation 8 cancels the saliency discount; the two repairs bring it back. none is the paper."
     )
 
     # --- rollouts -----------------------------------------------------------------------------------------------------
@@ -76,11 +76,11 @@ class GrpoConfig:
     max_zoom_tokens: int | None = _setting(None, "New tokens of turn two, the same.")
     context: Literal["fresh", "chat", "clip_only"] | None = _setting(
         None,
-        "What turn two sees: clip and reasoning of turn one (fresh), the whole chat, or the clip alone (clip_only; "
-        "G-13). None: as judge.json says, fresh where it says nothing. The trained judge.json holds it.",
+        "What turn two sees: clip and reasoning of turn one (fresh), the whole chat, or the clip alone (clip_only). "
+        "None: as judge.json says, fresh where it says nothing. The trained judge.json holds it.",
     )
     crop: Literal["hull", "per_window"] | None = _setting(
-        None, "Clip of several windows: their hull, or one each (G-26). None: as judge.json says, else the hull."
+        None, "Clip of several windows: their hull, or one each. None: as judge.json says, else the hull."
     )
     num_turns: Literal[1, 2] | None = _setting(None, "1 is the control without turn two. None: as judge.json says.")
 
@@ -106,16 +106,16 @@ class GrpoConfig:
     weight_temporal: float = _setting(2.0, "w4. Paper: 2; 0 is its ablation.")
     weight_spatial: float = _setting(5.0, "w5. Paper: 5; 0 is its ablation.")
     gate: Literal["both", "turnwise"] = _setting("both", "Overlaps need both statuses right (paper), or turn by turn.")
-    gate_outside: bool = _setting(False, "A failed gate takes the whole anomalous term (G-7).")
-    rescued_normal: float = _setting(-0.5, "Status reward of a normal video that turn two cleared, -1 to 0 (G-8).")
+    gate_outside: bool = _setting(False, "A failed gate takes the whole anomalous term.")
+    rescued_normal: float = _setting(-0.5, "Status reward of a normal video that turn two cleared, -1 to 0.")
     spatial_norm: Literal["pred", "named", "gt"] = _setting(
         "pred",
         "True boxes Equation 5 averages over: those in turn one's window (pred, paper), on the frames that turn two "
-        "names (named), or all (gt; F-56).",
+        "names (named), or all (gt).",
     )
     clip_restricted: bool = _setting(
         False,
-        "Compare turn two's types with those its clip shows, not with the whole video's as Equation 3 does (G-27).",
+        "Compare turn two's types with those its clip shows, not with the whole video's as Equation 3 does.",
     )
 
     # --- keeping and showing ------------------------------------------------------------------------------------------

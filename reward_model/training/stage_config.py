@@ -37,12 +37,12 @@ class StageArguments:
     cot: str | None = field(
         default=None, metadata={"help": "cot.jsonl with verified reasoning (else from annotations)"}
     )
-    disjoint: bool = field(default=False, metadata={"help": "deal videos to stages 20:35:7.5, none to two (G-4)"})
+    disjoint: bool = field(default=False, metadata={"help": "deal videos to stages 20:35:7.5, none to two"})
     held_out: float = field(default=0.05, metadata={"help": "share of footage to evaluate on if no line is marked val"})
     samples: int | None = field(default=None, metadata={"help": "rows of an annotated set; by default each video once"})
-    frames_per_video: int = field(default=2, metadata={"help": "stage 1: anomalous frames of each video (F-34)"})
-    untrimmed_windows: bool = field(default=False, metadata={"help": "stage 2: clips of anomalies >= 1 s too (G-5)"})
-    hints: bool = field(default=True, metadata={"help": "stage 2: show clips a conclusion of turn one (G-13)"})
+    frames_per_video: int = field(default=2, metadata={"help": "stage 1: anomalous frames of each video"})
+    untrimmed_windows: bool = field(default=False, metadata={"help": "stage 2: clips of anomalies >= 1 s too"})
+    hints: bool = field(default=True, metadata={"help": "stage 2: show clips a conclusion of turn one"})
     without_cot: bool = field(default=False, metadata={"help": "with cot: keep videos that it lacks"})
     empty_cot_share: float = field(
         default=0.0,

@@ -131,7 +131,7 @@ def test_folders_without_a_result(tmp_path):
     with pytest.raises(ReportError, match=r"holds no result\.json"):
         render_folder(tmp_path)
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(ReportError, match="is no JSON"):
+    with pytest.raises(ReportError, match="is not JSON"):
         render_folder(tmp_path)
     (tmp_path / "result.json").write_text('{"format": 99}')
     with pytest.raises(ReportError, match="format 99"):
@@ -192,7 +192,7 @@ def test_a_result_of_another_form_is_a_message(saved, tmp_path, monkeypatch, jun
 
 def test_deep_nesting_is_a_message(tmp_path):
     (tmp_path / "result.json").write_text("[" * 200_000)
-    with pytest.raises(ReportError, match="is no JSON"):
+    with pytest.raises(ReportError, match="is not JSON"):
         render_folder(tmp_path)
 
 

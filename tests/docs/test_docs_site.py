@@ -79,6 +79,7 @@ def test_the_notebook_runs():
     "place",
     [
         "cac_align.FlowGRPOConfig",
+        "reward_model.JudgeConfig",
         "reward_model.training.grpo_config.GrpoConfig",
         "reward_model.training.stage_config.StageArguments",
     ],

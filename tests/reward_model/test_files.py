@@ -19,7 +19,7 @@ def test_a_failed_block_leaves_the_old_file_and_no_other(tmp_path):
 
 
 def test_what_a_killed_process_left_goes_with_the_next_ones_first_file(tmp_path):
-    """Only what was left by a process of this machine that is no more."""
+    """Only what was left by a process of this machine that has ended."""
     code = (
         "import os, sys; from reward_model.files import atomic\n"
         "with atomic(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), 9)"

@@ -154,7 +154,7 @@ def bomb(status: int) -> Behaviour:
 #: What is answered -> what the error of that item must say; "" where an answer may come of it.
 TRANSPORT: dict[str, tuple[Behaviour, str]] = {
     "gzip, which was asked for": (packed, ""),
-    "gzip that is none": (raw(b"{}", Content_Encoding="gzip"), "not the gzip it says"),
+    "not gzip": (raw(b"{}", Content_Encoding="gzip"), "not the gzip it says"),
     "a bomb": (bomb(200), "longer than"),
     "an error page that is a bomb": (bomb(400), "HTTP 400"),
     "another packing": (raw(b"{}", Content_Encoding="br"), "packed as 'br'"),

@@ -1,14 +1,15 @@
 """The flow of the two turns, on scripted answers; the models themselves are tested with their backends."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reward_model.backends import Completion
-from reward_model.config import JudgeConfig, answer_limit, load_judge_config
+from reward_model.config import CHOICES, JudgeConfig, answer_limit, load_judge_config
+from reward_model.described import choices_of, settings_of
 from reward_model.judge import TwoTurnJudge, _Case
 from reward_model.parsing import forced_prefix, format_report
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
@@ -287,6 +288,15 @@ def test_verdict_survives_json_with_its_provenance():
     for key in ("model", "prompts", "readout", "seconds", "temperature", "scan_fps"):
         assert key in verdict.provenance
     assert verdict.turns[0].text == SUSPECT
+
+
+def test_every_setting_is_explained_and_choices_are_those_of_the_checks():
+    settings = settings_of(JudgeConfig)
+    assert [s.name for s in settings] == [f.name for f in fields(JudgeConfig)]
+    for s in settings:
+        assert len(s.text) > 6 and s.group, s.name
+        assert f"\n    {s.name} = {s.default!r}: " in (JudgeConfig.__doc__ or ""), s.name
+    assert {**choices_of(JudgeConfig), "num_turns": (1, 2)} == dict(CHOICES)
 
 
 def test_settings_of_a_checkpoint(tmp_path):

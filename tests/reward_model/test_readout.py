@@ -84,7 +84,7 @@ def test_no_status_no_prefix():
         ('{"COT": "the "sign" is bad", "anomalies": [{"Attri', 'the "sign" is bad'),
         ('{"COT": "the sign says "OPEN""}', 'the sign says "OPEN"'),
         ("{\u201cCOT\u201d: \u201cit says \u201chi\u201d to", "it says \u201chi\u201d to"),
-        # escapes that are none, a cut one, half a surrogate pair
+        # invalid escapes, a cut one, half a surrogate pair
         ('{"COT": "it\\\'s\\nfine \\ud83d', "it's\nfine \ufffd"),
     ],
 )
@@ -148,7 +148,7 @@ def test_an_answer_whose_quotes_are_broken_is_read_at_its_own_status():
     before = '{"COT": "the "sign" is bad", '
     assert verdict_prefix(before + '"status": "Abnormal", "anomalies": [{"At') == before + STATUS_PREFIX
     assert verdict_prefix(before + '"status": "Abnormal", "anomalies": [{"At').words == ("Normal", "Abnormal")
-    # A word of the reasoning is not a key, and two that contradict each other are no answer.
+    # A word of the reasoning is not a key, and two that contradict each other are not an answer.
     assert verdict_prefix('{"COT": "the "sign" says "status": "normal" and') is None
     assert verdict_prefix(before + '"status": "normal", {"COT": "or "so"", "status": "abnormal"') is None
 

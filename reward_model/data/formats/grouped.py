@@ -78,7 +78,7 @@ def from_grouped(data: Any) -> Record:
 
 
 def read_grouped(path: str | Path) -> Imported:
-    """The records of a file of grouped lines; a line that is none is a problem and the others are read."""
+    """The records of a file of grouped lines; a line that is not a record is a problem and the others are read."""
     records, problems = [], []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
