@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import stat
 import struct
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reward_model.media.limits import ENCODE, MAX_PIXELS, repair
+from reward_model.media.limits import ENCODE, MAX_PIXELS, THREAD_BYTES, repair
 from reward_model.video import VideoError
 
 #: What may be opened: containers and elementary streams. Playlists, which name other files or addresses, are not here.
@@ -19,6 +20,8 @@ _FORMATS = (
     "hevc,vvc,m4v,h263,mjpeg,obu,av1,mxf,dv,rm,wtv,vc1,swf,nsv,roq,bink,smk,png_pipe,jpeg_pipe,jpegls_pipe,j2k_pipe,"
     "webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe,jpegxl_anim,psd_pipe,dds_pipe,exr_pipe,pgm_pipe,ppm_pipe"
 )
+#: FFmpeg never takes more by itself.
+_MOST_THREADS = 16
 
 
 def check_regular(path: str | Path) -> Path:
@@ -79,6 +82,14 @@ def open_container(path: Path) -> Iterator[Any]:
     else:
         with path.open("rb") as file, av.open(file, options=options, metadata_errors="replace") as container:
             yield container
+
+
+def use_threads(context: Any) -> None:
+    """Lets a decoder use several processors, fewer for large pictures: each thread holds some of its own."""
+    context.thread_type = "AUTO"
+    fitting = THREAD_BYTES // max(1, context.width * context.height * 3)
+    if fitting < _MOST_THREADS:
+        context.thread_count = max(1, min(fitting, os.cpu_count() or 1))
 
 
 def _is_utf8(name: str) -> bool:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.media.container import faults, open_container
+from reward_model.media.container import faults, open_container, use_threads
 from reward_model.media.facts import Facts
 from reward_model.media.limits import ENCODE, MAX_FPS, allocate, broken_off, repair
-from reward_model.media.pictures import upright_of
+from reward_model.media.pictures import Upright
 from reward_model.media.reading import read_file
 from reward_model.media.webp import webp_pictures
 from reward_model.video import Video, VideoError, check_fps, resize_frames
@@ -183,11 +183,11 @@ def _decode(facts: Facts, first: int) -> Iterator[tuple[int, Callable[[], np.nda
         return
     with open_container(facts.path) as container:
         stream = container.streams[facts.stream]
-        stream.thread_type = "AUTO"
-        order = facts.order
+        use_threads(stream.codec_context)
+        order, upright = facts.order, Upright(facts)
         if first and order is not None:
             container.seek(order[first], stream=stream)
         for k, frame in enumerate(container.decode(stream)):
             place = k if order is None or frame.pts is None else bisect_right(order, frame.pts) - 1
             if place >= first:  # what is seen before the key frame is not whole without the frames before it
-                yield place, partial(upright_of, frame, facts)
+                yield place, partial(upright, frame)

@@ -18,6 +18,8 @@ LIMIT_GIB = 8.0
 MAX_PIXELS = 2**26
 #: A video whose frames take no more than this is decoded once and kept; of a larger one, what is looked at.
 KEEP_BYTES = 512 * 2**20
+#: Pictures that the threads of one decoder hold.
+THREAD_BYTES = 256 * 2**20
 #: Faster than any camera people use; a file that states more has a broken header.
 MAX_FPS = 500.0
 #: What makes a sound file of one that a player still shows.

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.media.container import check_regular, faults, open_container
+from reward_model.media.container import check_regular, faults, open_container, use_threads
 from reward_model.media.facts import Facts
 from reward_model.media.limits import KEEP_BYTES, MAX_PIXELS, allocate, broken_off, check_memory, too_large
-from reward_model.media.pictures import matrix, upright_of
+from reward_model.media.pictures import Upright, matrix
 from reward_model.media.scan import Track, check_whole, scan
 from reward_model.media.timeline import timeline
 from reward_model.media.webp import webp_facts, webp_pictures
@@ -81,7 +81,7 @@ def _first_picture(path: Path, track: Track) -> tuple[Any, Iterator[Any]]:
     context = track.stream.codec_context
     if context.width * context.height > MAX_PIXELS:
         raise VideoError(too_large(path, context.width, context.height))
-    context.thread_type = "AUTO"
+    use_threads(context)
 
     def frames() -> Iterator[Any]:
         for packet in track.packets:
@@ -123,9 +123,10 @@ def _decode_all(facts: Facts, track: Track, first: Any, more: Iterator[Any]) -> 
     """All frames at constant rate, filled in as they are decoded."""
     out = allocate(facts, facts.stored, facts.height, facts.width)
     stamps: list[int | None] = []
+    upright = Upright(facts)
     surplus: list[np.ndarray] = []  # a packet of some old codecs holds two frames
     for k, frame in enumerate(chain([first], more)):
-        picture = upright_of(frame, facts)
+        picture = upright(frame)
         stamps.append(frame.pts)
         if k < facts.stored:
             out[k] = picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import struct
@@ -14,6 +15,7 @@ from PIL import Image
 
 from reward_model.data.probe import probe
 from reward_model.media import limits
+from reward_model.media.container import open_container, use_threads
 from reward_model.media.frames import FileFrames
 from reward_model.video import Video, VideoError, load_video, sample_indices
 from tests.reward_model.media.clips import number, numbered, write
@@ -267,6 +269,35 @@ def test_running_out_of_memory_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("reward_model.media.limits.np.empty", full)
     with pytest.raises(VideoError, match=r"memory ran out while .*a.mp4"):
         load_video(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads the way Linux shows them")
+@pytest.mark.parametrize("turn", [None, {"degrees": 90}])
+def test_a_video_that_was_read_leaves_no_threads_behind(tmp_path, turn):
+    """Converters of frames that refer to themselves, and their threads, would wait for the garbage collector."""
+    path = write(tmp_path / "a.mp4", numbered(12), turn=turn)
+    load_video(path)
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(list(Path("/proc/self/task").iterdir()))
+        for _ in range(4):
+            load_video(path)
+        assert len(list(Path("/proc/self/task").iterdir())) <= before
+    finally:
+        gc.enable()
+
+
+def test_large_pictures_are_decoded_by_few_threads(tmp_path):
+    """Each thread holds pictures of its own: sixteen of them, of 8192 x 8192, gigabytes."""
+    for side, counts in ((480, (0,)), (4096, range(1, 6))):  # 0: FFmpeg decides
+        path = write(
+            tmp_path / f"{side}.avi", np.zeros((2, side, side, 3), np.uint8), codec="mjpeg", pix_fmt="yuvj420p"
+        )
+        with open_container(path) as container:
+            context = container.streams.video[0].codec_context
+            use_threads(context)
+            assert context.thread_count in counts
 
 
 # --- what is not a video file -----------------------------------------------------------------------------------------
