@@ -104,7 +104,7 @@ def localisation_table(bench: str, judges: Judges, *, paper: bool = True) -> Tab
         (f"{row} (paper)", v[0], None, v[1], None, None) for row, v in _rows("Table S4" if paper else None).items()
     ]
     notes = (
-        "Means over all abnormal videos, a missed one is 0; spatial IoU: Equation 5 in turn one's window; vIoU: the tube.",
+        "Means over all abnormal videos, a missed one is 0; spatial IoU: Equation 5 in the window; vIoU: the tube.",
         INTERVAL_NOTE,
         *_origin("Table S4" if paper else None),
     )

@@ -51,7 +51,8 @@ def matrix(frame: Any) -> tuple[bool, bool, bool] | None:
     # A frame and its side data refer to each other in PyAV, so only the garbage collector frees a frame that was asked
     # for them. A small copy is, which carries the same.
     copy = VideoReformatter().reformat(frame, width=16, height=16, format="gray", threads=1)
-    for data in copy.side_data:
+    side_data: Any = copy.side_data
+    for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
             swap = abs(b) + abs(c) > abs(a) + abs(d)
