@@ -105,11 +105,11 @@ class FlowGRPOTrainer:
                 f"config must be a FlowGRPOConfig, got {type(config).__name__}; make one with "
                 "FlowGRPOConfig.from_dict(a mapping) or FlowGRPOConfig.from_yaml(a file)"
             )
+        check_reporters(config.report_to, config.wandb_project)
         self.config = config
         self.prompts, self.eval_prompts = prompt_lists(config, prompts, eval_prompts)
         self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)
         check_needs(config, pipeline=pipe is None, rewards=reward is None)
-        check_reporters(config.report_to, config.wandb_project)
         self.accelerator = accelerator or default_accelerator(config.mixed_precision)
         self.sampler.check_world_size(self.accelerator.num_processes)
         if self.accelerator.is_main_process:

@@ -85,5 +85,5 @@ def test_a_flow_grpo_run_without_tensorboard_stops_before_it_loads_anything(monk
     from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(ImportError, match=r"tensorboard: pip install 'cac-align\[train\]'"):
+    with pytest.raises(ValueError, match=r'report_to=tensorboard needs TensorBoard: pip install "cac-align\[train\]"'):
         FlowGRPOTrainer(FlowGRPOConfig(model="nowhere"))

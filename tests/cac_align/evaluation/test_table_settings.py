@@ -186,7 +186,7 @@ def test_a_second_set_adds_to_the_first(recipe):
         (["--only-row", "Flow-GRPO XY"], "no row 'Flow-GRPO XY'; there are 'base'"),
         (["--seed", "9"], r"seed=9 is none of train_seeds=\[0\]"),
         (["--set", "n"], "must be name=value"),
-        (["--config", "none.yaml"], "cannot read the settings"),
+        (["--config", "none.yaml"], "is not a file; presets are full, mini"),
         (["--set", "overrides.kernel=sde"], "kernel='sde' is unknown"),
     ],
 )

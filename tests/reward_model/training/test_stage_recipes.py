@@ -293,9 +293,9 @@ BOXES = (Box(100, 100, 400, 400),)
 
 def test_the_minis_stage_2_takes_own_videos_with_long_anomalies(long_anomalies, tmp_path):
     own = ["--data", str(long_anomalies), "--output_dir", str(tmp_path)]
-    for name in ("mini", "mini_again", "full"):
+    for name, *more in (["mini"], ["mini_again"], ["full", "--untrimmed_windows", "True"]):
         config = ["--config", str(CONFIGS / "stage2" / f"{name}.yaml"), "--max_tokens", "100000", "--disjoint", "false"]
-        data = prepared("stage2", *config, *own, "--samples", "8")
+        data = prepared("stage2", *config, *own, "--samples", "8", *more)
         assert {r["task"] for r in data.rows if r["status"] == "abnormal"} == {"scan", "zoom"}
     with pytest.raises(ValueError, match=r"--untrimmed_windows True .*untrimmed_windows: true in the YAML"):
         prepared("stage2", *own)
