@@ -1,5 +1,6 @@
 """The command line: output, exit codes, and one clear line for a user's mistake."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -310,8 +311,9 @@ def test_a_lora_is_loaded_into_the_pipeline(wan_pipe, tmp_path):
     from cac_align.commands.best_of_n import load_pipeline
 
     wan_pipe.save_pretrained(tmp_path / "pipe")
-    wan_pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
-    layers = get_peft_model_state_dict(wan_pipe.transformer)
+    transformer = copy.deepcopy(wan_pipe.transformer)  # the pipeline is that of all tests
+    transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    layers = get_peft_model_state_dict(transformer)
     wan_pipe.save_lora_weights(tmp_path / "lora", transformer_lora_layers=layers)
     pipe = load_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "lora"))
     assert pipe.get_active_adapters()
