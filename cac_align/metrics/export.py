@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from cac_align.files import atomic, write_json, write_text
 from cac_align.metrics.dimensions import check_dimension
+from cac_align.metrics.lossless import same_video, write_lossless
 from cac_align.metrics.videos import PROMPT_FILE, VideoEntry
+from reward_model.media.reading import read_facts
+from reward_model.video import VideoError, load_video
 
 LAYOUTS = ("standard", "custom")
 #: The package looks for videos 0 to 4 of each prompt.
@@ -35,11 +38,13 @@ def export_videos(
 
     Args:
         entries: from :func:`~cac_align.metrics.videos.find_videos`.
-        output: the folder; videos that are there already are left alone if they are the same.
+        output: the folder; videos that are there already are left alone if they are the same. A video that is turned,
+            varies in rate or hides frames is written anew, upright, at a constant rate and without loss: the package
+            reads files as they are stored.
         layout: ``"standard"`` names videos ``<prompt>-<0..4>.mp4``, as ``--mode vbench_standard`` wants them;
             ``"custom"`` numbers them, for ``--mode custom_input`` and prompts that are no file names.
         dimensions: what ``full_info.json`` asks for.
-        link: make symbolic links in place of copies.
+        link: make symbolic links in place of copies, where a copy would be of the same bytes.
 
     Returns:
         The folder of the videos.
@@ -127,12 +132,25 @@ def _custom_names(entries: Sequence[VideoEntry]) -> list[str]:
 
 
 def _place(source: Path, target: Path, link: bool) -> None:
+    try:
+        anew = not read_facts(source).as_stored
+    except VideoError:
+        anew = False  # the package will say so
     if target.exists():
-        if target.samefile(source) or target.read_bytes() == source.read_bytes():
+        same = same_video(source, target) if anew else target.samefile(source) or _same_bytes(source, target)
+        if same:
             return
         raise ValueError(f"{target} is there already with other content; export into an empty folder")
+    if anew:
+        video = load_video(source)
+        write_lossless(target, video.frames, video.fps)
+        return
     with atomic(target) as temporary:
         if link:
             temporary.symlink_to(source.absolute())
         else:
             shutil.copyfile(source, temporary)
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()

@@ -31,3 +31,16 @@ def write_lossless(path: Path, frames: np.ndarray, fps: float) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def same_video(one: Path, other: Path) -> bool:
+    """Whether two files show the same frames at the same rate."""
+    from reward_model.video import VideoError, load_video
+
+    try:
+        a, b = load_video(one), load_video(other)
+    except VideoError:
+        return False
+    if a.frames.shape != b.frames.shape or abs(a.fps / b.fps - 1) > 1e-3:
+        return False
+    return all((x == y).all() for x, y in zip(a.frames, b.frames, strict=True))

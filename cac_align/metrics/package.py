@@ -68,7 +68,8 @@ class VBenchPackage:
         """One answer per dimension and video, on the scale of the package's total.
 
         Args:
-            videos: mp4 files, which the package reads itself; anything else is written to lossless mp4 first.
+            videos: mp4 files, which the package reads itself; anything else is written to lossless mp4 first, and so
+                are turned files, files of a varying rate and those that hide frames, which it reads as they are stored.
             dimensions: names of :data:`cac_align.metrics.DIMENSIONS`.
             prompts: some dimensions read them.
             fps: of videos that are no files.
@@ -160,6 +161,7 @@ class VBenchPackage:
         on broken files in native code, so each is decoded once before.
         """
         from cac_align.metrics.lossless import write_lossless
+        from reward_model.media.frames import FileVideo
         from reward_model.video import VideoError, load_video
 
         paths: dict[int, Path] = {}
@@ -170,8 +172,8 @@ class VBenchPackage:
             except VideoError as error:
                 broken[k] = str(error)
                 continue
-            is_file = isinstance(video, str | Path)
-            if is_file and fps is None and Path(video).suffix == ".mp4":
+            is_file = isinstance(loaded, FileVideo) and loaded.facts.path.suffix == ".mp4"
+            if is_file and fps is None and loaded.facts.as_stored:
                 paths[k] = Path(video).absolute()
             else:
                 paths[k] = write_lossless(folder / f"{k:06d}.mp4", loaded.frames, loaded.fps)

@@ -23,6 +23,8 @@ class Facts:
         order: time stamp of each stored frame in ascending order, in units of the stream; None without time stamps.
         keys: stored frames that decoding can begin at.
         stream: the index of the video stream; -1: Pillow reads the file.
+        as_stored: a reader that shows each frame of the first video stream as it is stored, at the stated rate, gives
+            the same: nothing is turned, hidden or shown for longer than the others.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Facts:
     order: tuple[int, ...] | None
     keys: tuple[int, ...]
     stream: int
+    as_stored: bool = False
 
     @property
     def frame_bytes(self) -> int:

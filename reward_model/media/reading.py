@@ -116,7 +116,9 @@ def _facts(path: Path, container: Any, track: Track, first: Any) -> Facts:
     elif order is not None:
         keys = tuple(sorted(bisect_right(order, p) - 1 for p, key in track.stamps if key and p is not None))
     rate = float(stated) if stated else None
-    return Facts(path, count, fps, rate, width, height, shown, track.frames, order, keys, stream.index)
+    as_stored = turned is None and shown is None and not track.discarded and stream is container.streams.video[0]
+    as_stored = as_stored and fps is not None and rate is not None and abs(fps / rate - 1) < 0.01
+    return Facts(path, count, fps, rate, width, height, shown, track.frames, order, keys, stream.index, as_stored)
 
 
 def _decode_all(facts: Facts, track: Track, first: Any, more: Iterator[Any]) -> tuple[np.ndarray, Facts]:

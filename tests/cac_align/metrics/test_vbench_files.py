@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from cac_align.cli import main
-from cac_align.metrics import export_videos, find_videos, read_results
+from cac_align.metrics import VBenchPackage, export_videos, find_videos, read_results
 from cac_align.metrics.export import missing_videos, standard_prompts
-from cac_align.metrics.lossless import write_lossless
+from cac_align.metrics.lossless import same_video, write_lossless
 from cac_align.prompts import read_prompts
+from reward_model.media.reading import read_facts
+from reward_model.video import load_video
+from tests.reward_model.media.clips import numbered, write
 
 FULL_INFO = [
     {"prompt_en": "a cat", "dimension": ["subject_consistency", "dynamic_degree"]},
@@ -71,6 +77,54 @@ def test_what_the_package_cannot_read_is_listed(folder, tmp_path):
         export_videos(find_videos(folder), tmp_path / "out", layout="custom")
     with pytest.raises(ValueError, match="layout='flat'"):
         export_videos(find_videos(folder), tmp_path / "out", layout="flat")
+
+
+def awkward(folder: Path) -> dict[str, Path]:
+    """One file that may be handed over as it is, and three that the package would read another way than we do."""
+    every, tick = numbered(12), Fraction(1, 16)
+    times = [*range(6), *range(6, 24, 3)]
+    folder.mkdir()
+    return {
+        "plain": write(folder / "plain-0.mp4", every),
+        "turned": write(folder / "turned-0.mp4", every, turn={"degrees": 90}),
+        "varying": write(folder / "varying-0.mp4", every, times=times, time_base=tick, max_b_frames=0),
+        "cover": write(folder / "cover-0.mp4", every, before=np.zeros((64, 64, 3), np.uint8)),
+    }
+
+
+def stored(path: Path) -> tuple[int, ...]:
+    """Length and size as a reader sees them that knows no time stamps and no orientation."""
+    with av.open(str(path)) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    return len(frames), *frames[0].shape
+
+
+def test_the_package_is_handed_files_that_it_reads_as_we_do(tmp_path):
+    files = awkward(tmp_path / "videos")
+    (tmp_path / "handed").mkdir()
+    package = VBenchPackage(sys.executable, cache_dir=tmp_path)
+    paths, broken = package._files([*files.values()], None, tmp_path / "handed")
+    assert not broken and [p for p in paths.values() if p in files.values()] == [files["plain"]]
+    for source, handed in zip(files.values(), paths.values(), strict=True):
+        ours = load_video(source)
+        assert stored(handed) == ours.frames.shape and read_facts(handed).as_stored
+        assert same_video(source, handed)
+    assert load_video(files["turned"]).frames.shape[1:3] == (48, 32)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_exported_files_are_read_by_the_package_as_by_us(tmp_path, link):
+    files = awkward(tmp_path / "videos")
+    for _ in range(2):  # a second export finds nothing to do
+        written = export_videos(find_videos(tmp_path / "videos"), tmp_path / "out", link=link)
+    for source in files.values():
+        assert stored(written / source.name) == load_video(source).frames.shape
+        assert same_video(source, written / source.name)
+    assert (written / "plain-0.mp4").read_bytes() == files["plain"].read_bytes()
+    assert (written / "plain-0.mp4").is_symlink() == link
+    write(files["turned"], numbered(12)[::-1], turn={"degrees": 90})
+    with pytest.raises(ValueError, match="other content"):
+        export_videos(find_videos(tmp_path / "videos"), tmp_path / "out", link=link)
 
 
 def test_prompts_and_missing_videos_of_the_official_list(folder, full_info, tmp_path, capsys):

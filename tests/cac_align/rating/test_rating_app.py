@@ -59,6 +59,25 @@ def test_an_answer_to_a_video_that_was_replaced_does_not_count(page, folder, ope
     assert "do not count" in study.notes[0]
 
 
+def test_a_replaced_video_of_the_same_shape_is_another_video(page, folder, opened, rate_everything):
+    """Same name, length, size and rate, other pictures: it is not shown as what was listed, and old answers are not
+    answers to it."""
+    from cac_align.report.media import write_mp4
+    from reward_model.data.probe import probe
+
+    rate_everything(page, "Ann", set())
+    path = folder / "a/one.mp4"
+    header, frames = probe(path), read_file(path)[0]
+    write_mp4(path, frames[:, ::-1], header.fps)
+    assert probe(path) == header
+    item = next(i for i in page.study.store.items.values() if i.video == "a/one.mp4")
+    shown = page.get(f"/api/frames/{item.key}/0")
+    assert shown.status_code >= 400 and "changed since it was listed" in shown.text
+    page.study.close()
+    study = opened(open_rating(folder))
+    assert study.store.ignored == 1 and len(study.store.finished("Ann")) == 4
+
+
 def test_frames_are_those_of_the_judges_loader(page, folder):
     item = next(i for i in page.study.store.items.values() if i.video == "a/one.mp4")
     truth, pictures = read_file(folder / "a/one.mp4")[0], []
