@@ -172,8 +172,8 @@ class VBenchPackage:
             except VideoError as error:
                 broken[k] = str(error)
                 continue
-            is_file = isinstance(loaded, FileVideo) and loaded.facts.path.suffix == ".mp4"
-            if is_file and fps is None and loaded.facts.as_stored:
+            facts = loaded.facts if isinstance(loaded, FileVideo) else None
+            if fps is None and facts is not None and facts.as_stored and facts.path.suffix == ".mp4":
                 paths[k] = Path(video).absolute()
             else:
                 paths[k] = write_lossless(folder / f"{k:06d}.mp4", loaded.frames, loaded.fps)
