@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -347,3 +348,25 @@ def test_the_demo_warning_points_at_the_callers_line(monkeypatch, judge_folder, 
     with pytest.warns(UserWarning, match=r'CaCReward\("Qwen/Qwen3-VL-8B-Instruct"\)') as caught:
         CaCReward(judge_folder, device="cpu")(videos[:1], fps=16)
     assert caught[0].filename == __file__
+
+
+@pytest.mark.slow
+def test_a_minute_of_1080p_is_judged_in_two_gibibytes(tmp_path):
+    """Its frames are 10 GiB: only those that the judge looks at are decoded to pictures, and one after the other."""
+    path = tmp_path / "minute.mp4"
+    still = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "qp": "40"})
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        for k in range(1800):
+            still[:40] = k % 250
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(still, format="rgb24")))
+        container.mux(stream.encode())
+    program = (
+        "import resource, sys; from cac_align import CaCReward; print(CaCReward().judge(sys.argv[1], 'noise').score); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    out = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True).stdout
+    score, peak = out.split()
+    print(f"peak {int(peak) / 2**20:.0f} MiB")
+    assert 0 <= float(score) <= 1 and int(peak) < 2 * 2**30
