@@ -20,7 +20,7 @@ from reward_model.parsing import STATUS_PREFIX, ParseError, find_status, format_
 from reward_model.readout import completed_prefix, verdict_prefix
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
 
-NUM_MUTATIONS = 6_000  # a hundred thousand are tried by the slow test
+NUM_MUTATIONS = 20_000
 FRAMES = 21
 REASONINGS = (
     "",
