@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from documents import ROOT
 
 #: Programs that are not part of the project; what they are told cannot be checked here.
@@ -109,11 +110,13 @@ def _check_script(words: list[str]) -> None:
 
 
 def load_recipe(script: Path) -> Any:
-    """A script of ``recipes/`` as a module; importing it loads nothing heavy."""
+    """A script of ``recipes/`` or ``benchmarks/`` as a module, which finds the files beside it as ``python`` would."""
     spec = importlib.util.spec_from_file_location(f"checked_{script.stem}", script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(script.parent))
+        spec.loader.exec_module(module)
     return module
 
 
