@@ -99,13 +99,17 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|")
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="this part alone; may be given more than once")
     parser.add_argument("--output", type=Path, default=None, help="folder for device.json and device.md")
     parser.add_argument("--size", choices=SIZES, default=None, help="by default full on CUDA, else tiny")
     parser.add_argument("--rows", type=Path, default=None, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = parser().parse_args()
     size = args.size or (FULL if torch.cuda.is_available() else TINY).name
     if args.rows:
         measure(args.part[0], size, args.rows)

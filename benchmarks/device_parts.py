@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from device_models import FULL, FixedAnswers, Size, build_pipeline, build_vlm, videos
-from flow_grpo import CONFIGS, MINI, PRESETS, Clock, Ours, watched_plain
+from flow_grpo_timed import CONFIGS, MINI, PRESETS, Clock, Ours, watched_plain
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.plan import make_plan

@@ -18,11 +18,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 @pytest.fixture(scope="module")
 def device() -> Iterator[ModuleType]:
     sys.path.insert(0, str(FOLDER))
-    namesake = sys.modules.pop("flow_grpo", None)  # a folder of tests, where those ran in this process
     yield importlib.import_module("device")
     sys.path.remove(str(FOLDER))
-    if namesake is not None:
-        sys.modules["flow_grpo"] = namesake
 
 
 def test_a_part_that_outlives_its_limit_is_stopped_and_says_so(device: ModuleType) -> None:
