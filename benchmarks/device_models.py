@@ -16,11 +16,11 @@ import torch
 
 from reward_model.backends import Completion, Conversation, Sampling
 from reward_model.backends.local import LocalBackend
+from reward_model.minis.model import build_judge
+from reward_model.minis.tokenizer import CHAT_TEMPLATE, piece_tokenizer
 from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VerdictScore
-from reward_model.training.mini_config import build_judge
-from reward_model.training.mini_tokenizer import CHAT_TEMPLATE, piece_tokenizer
 from reward_model.training.plan import qwen3_vl_8b_config
 
 

@@ -21,9 +21,9 @@ from cac_align.flow_grpo.plan import make_plan
 from cac_align.rewards.cac import CaCReward
 from reward_model.backends.local import LocalBackend
 from reward_model.config import JudgeConfig
+from reward_model.engine.settings import read_yaml
 from reward_model.judge import TwoTurnJudge
-from reward_model.training.settings_file import read_yaml
-from reward_model.video import load_video
+from reward_model.video.clip import load_video
 
 Row = dict[str, Any]
 GIB = 2**30

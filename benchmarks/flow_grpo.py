@@ -40,9 +40,9 @@ import torch
 from flow_grpo_timed import CONFIGS, MINI, PHASES, PRESETS, Clock, Ours, watched_plain
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.reward_specs import build_reward
+from cac_align.flow_grpo.judging.reward_specs import build_reward
+from reward_model.engine.settings import read_yaml
 from reward_model.files import write_text
-from reward_model.training.settings_file import read_yaml
 
 MIB = 2**20
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from cac_align.candidates import split_frames
-from cac_align.flow_grpo.advantages import compute_advantages
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.kernels import log_prob
+from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.loading import default_accelerator, load_pipeline, prepare_pipeline, prompt_lists
-from cac_align.flow_grpo.lora import adapter_off
-from cac_align.flow_grpo.rollout import split_calls
-from cac_align.flow_grpo.sampling import GroupSampler
-from cac_align.flow_grpo.schedule import read_schedule, step_weights
-from cac_align.flow_grpo.scheduler import FlowSDEScheduler
+from cac_align.flow_grpo.maths.advantages import compute_advantages
+from cac_align.flow_grpo.maths.kernels import log_prob
+from cac_align.flow_grpo.maths.sampling import GroupSampler
+from cac_align.flow_grpo.maths.schedule import read_schedule, step_weights
+from cac_align.flow_grpo.sampler.rollout import split_calls
+from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.rewards.base import evaluate
+from cac_align.selection.candidates import split_frames
 
 
 class PlainLoop:

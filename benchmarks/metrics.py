@@ -174,7 +174,7 @@ def make_material(folder: Path, videos: Path | None) -> Path:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cac_align" / "metrics"))
     from vbench_standins import moving_texture, write_weights
 
-    from cac_align.metrics.lossless import write_lossless
+    from reward_model.video.lossless import write_lossless
 
     done = folder / "complete"
     if not done.is_file():

@@ -40,11 +40,11 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from reward_model.files import write_text
-from reward_model.training.mini_batch import MiniCollator, use_equal_images
-from reward_model.training.mini_config import build_judge
-from reward_model.training.mini_data import draw_rows, make_example
+from reward_model.minis.collator import MiniCollator, use_equal_images
+from reward_model.minis.model import build_judge
+from reward_model.minis.rows import draw_rows, make_example
 from reward_model.training.plan import PlanConfig, make_plan
-from reward_model.training.sft import AnswerCollator, AnswerTrainer, sft_config
+from reward_model.training.sft.trainer import AnswerCollator, AnswerTrainer, sft_config
 
 MIB = 2**20
 
@@ -199,9 +199,9 @@ def sft_table(args: argparse.Namespace) -> str:
 def grpo_table(args: argparse.Namespace) -> str:
     """Rollouts of stage 3: batched with shared prompts against one ``generate`` per rollout."""
     from reward_model.backends.local import LocalBackend
-    from reward_model.training.grpo_sampler import ModelSampler, stop_tokens
-    from reward_model.training.rollout_rows import PromptBuilder, RowModel, stock_vision_inputs
-    from reward_model.training.two_turn import GrpoSample, TwoTurnRollouts
+    from reward_model.training.grpo.rollouts import GrpoSample, TwoTurnRollouts
+    from reward_model.training.grpo.rows import PromptBuilder, RowModel, stock_vision_inputs
+    from reward_model.training.grpo.sampler import ModelSampler, stop_tokens
     from reward_model.world import KINDS, make_video
 
     backend = LocalBackend(args.model)
@@ -248,9 +248,9 @@ def grpo_table(args: argparse.Namespace) -> str:
 
 def vllm_rollouts(backend: Any, rollouts: Any, generator: torch.Generator, draw: Callable[[], int]) -> Any:
     """The same draw by vLLM in this process, with a transfer of all weights each time, as every step has one."""
-    from reward_model.training.grpo_prepare import default_accelerator
-    from reward_model.training.grpo_sampler import stop_tokens
-    from reward_model.training.vllm_sampler import VllmSampler, engine_weights, make_engine
+    from reward_model.training.grpo.prepare import default_accelerator
+    from reward_model.training.grpo.sampler import stop_tokens
+    from reward_model.training.grpo.vllm_sampler import VllmSampler, engine_weights, make_engine
 
     step, own = 0, rollouts.generator
     sampler = VllmSampler(
@@ -280,7 +280,7 @@ def plain_rollout(backend: Any, frames: np.ndarray, truth: Any) -> int:
     from reward_model.backends.base import Sampling
     from reward_model.parsing import ParseError, parse_turn
     from reward_model.prompts import load_prompts
-    from reward_model.video import native_window, resize_frames, sample_indices, zoom_indices
+    from reward_model.video.clip import native_window, resize_frames, sample_indices, zoom_indices
 
     config, prompts = backend.config, load_prompts(backend.config.prompts)
 

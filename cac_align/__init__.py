@@ -17,15 +17,15 @@ from reward_model.lazy import lazy_names
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BestOfNOutput": "cac_align.selection",
+    "BestOfNOutput": "cac_align.selection.best",
     "CaCReward": "cac_align.rewards.cac",
     "CompositeReward": "cac_align.rewards.composite",
     "FlowGRPOConfig": "cac_align.flow_grpo.config",
     "FlowGRPOTrainer": "cac_align.flow_grpo.trainer",
     "UnifiedReward": "cac_align.rewards.unified",
     "VBenchMetric": "cac_align.metrics.metric",
-    "best_of_n": "cac_align.selection",
-    "set_verbosity": "reward_model.terminal",
+    "best_of_n": "cac_align.selection.best",
+    "set_verbosity": "reward_model.terminal.program",
 }
 
 __all__ = [
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
     from cac_align.rewards.unified import UnifiedReward
-    from cac_align.selection import BestOfNOutput, best_of_n
-    from reward_model.terminal import set_verbosity
+    from cac_align.selection.best import BestOfNOutput, best_of_n
+    from reward_model.terminal.program import set_verbosity
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,6 +1,6 @@
 """``cac-align score | best-of-n | report | doctor | data | rate | vbench | train | run``.
 
-Exit codes are those of :mod:`reward_model.terminal`: 0 all is well, 1 a video could not be judged or a check failed,
+Exit codes are those of :mod:`reward_model.terminal.program`: 0 all is well, 1 a video could not be judged or a check failed,
 2 the command was used wrongly or something it needs is missing, 70 a fault of the program, 130 stopped by Ctrl-C.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import cac_align
 from cac_align.commands import best_of_n, data, doctor, rate, report, score, train, vbench
 from cac_align.commands.threads import settle_threads
-from reward_model.command_parser import CommandParser, add_steps, names_as_typed, walk
-from reward_model.terminal import LEVELS, run_program, set_verbosity
+from reward_model.terminal.parser import CommandParser, add_steps, names_as_typed, walk
+from reward_model.terminal.program import LEVELS, run_program, set_verbosity
 
 COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench, train.TRAIN, train.RUN)
 PROGRAM = "cac-align"

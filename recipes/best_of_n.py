@@ -18,10 +18,10 @@ import time
 import warnings
 from pathlib import Path
 
-from reward_model.command_parser import CommandParser, names_as_typed
 from reward_model.files import check_output_folder
 from reward_model.shipped import located
-from reward_model.terminal import quiet_bars, run_program
+from reward_model.terminal.parser import CommandParser, names_as_typed
+from reward_model.terminal.program import quiet_bars, run_program
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

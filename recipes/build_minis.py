@@ -18,8 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reward_model.command_parser import CommandParser
-from reward_model.terminal import run_program
+from reward_model.terminal.parser import CommandParser
+from reward_model.terminal.program import run_program
 
 # One thread each: the models are so small that threads spend their time waiting for each other. Must be set before
 # torch loads.
@@ -75,7 +75,7 @@ def build_judge(args: argparse.Namespace) -> Path:
     """Two rounds of stages 1 and 2, then stage 3, in processes of their own; the result is copied to
     ``OUTPUT/cac-mini``, whose README.md stays.
     """
-    from reward_model.training.settings_file import read_yaml
+    from reward_model.engine.settings import read_yaml
 
     work = args.work_dir / "judge"
     if args.restart:

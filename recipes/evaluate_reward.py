@@ -27,10 +27,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from reward_model.command_parser import CommandParser, names_as_typed
 from reward_model.files import check_output_folder
 from reward_model.shipped import located
-from reward_model.terminal import quiet_bars, run_program
+from reward_model.terminal.parser import CommandParser, names_as_typed
+from reward_model.terminal.program import quiet_bars, run_program
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Judges what is not judged yet and writes the tables."""
     args = parser().parse_args(arguments)
     check(args)
-    from reward_model.evaluation.suite import run_suite
+    from reward_model.evaluation.running.suite import run_suite
 
     quiet_bars("transformers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
@@ -146,7 +146,7 @@ def parser() -> CommandParser:
 
 
 def _benches(args: argparse.Namespace) -> dict[str, Any]:
-    from reward_model.evaluation.bench_names import open_bench
+    from reward_model.evaluation.benches.names import open_bench
 
     options = {name: getattr(args, name) for name in ("videos", "seed", "kinds", "size", "setting")}
     options |= {"video_root": args.video_root, "video_pattern": args.video_pattern}
@@ -161,7 +161,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _contestants(args: argparse.Namespace) -> list[Any]:
     from cac_align.rewards.cac import mini_judge_folder
-    from reward_model.evaluation.contestants import distinct, judge_contestant, parse_baseline, parse_source
+    from reward_model.evaluation.running.contestants import distinct, judge_contestant, parse_baseline, parse_source
 
     options = {k: v for k, v in (("base_url", args.base_url), ("device", args.device)) if v is not None}
     asked = args.models + ([args.model] if args.model is not None else [])
@@ -185,7 +185,7 @@ def _contestants(args: argparse.Namespace) -> list[Any]:
 
 
 def _ablation(args: argparse.Namespace) -> dict[str, list[Any]]:
-    from reward_model.evaluation.ablation import parse_ablation
+    from reward_model.evaluation.tables.ablation import parse_ablation
 
     if args.ablation and (args.models or args.model or args.baseline):
         raise ValueError("--ablation brings its own models; leave out --model, --models and --baseline")
@@ -193,8 +193,8 @@ def _ablation(args: argparse.Namespace) -> dict[str, list[Any]]:
 
 
 def _report(args: argparse.Namespace, results: Any, rows: dict[str, list[Any]]) -> tuple[list[Any], list[Path]]:
-    from reward_model.evaluation.ablation import ablation_table
-    from reward_model.evaluation.reports import make_tables, to_json, write_report
+    from reward_model.evaluation.tables.ablation import ablation_table
+    from reward_model.evaluation.tables.reports import make_tables, to_json, write_report
     from reward_model.files import write_text
 
     tables = make_tables(results)

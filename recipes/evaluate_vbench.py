@@ -24,10 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reward_model.command_parser import CommandParser, names_as_typed
+from reward_model.engine.settings import find_config, read_yaml
 from reward_model.files import check_output_folder
-from reward_model.terminal import quiet_bars, run_program
-from reward_model.training.settings_file import find_config, read_yaml
+from reward_model.terminal.parser import CommandParser, names_as_typed
+from reward_model.terminal.program import quiet_bars, run_program
 
 PRESETS = Path(__file__).resolve().parent / "configs" / "evaluate_vbench"
 FULL = PRESETS / "full.yaml"

@@ -20,9 +20,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from reward_model.command_parser import CommandParser
-from reward_model.terminal import run_program
-from reward_model.training.settings_file import changed, parse_settings, read_yaml, settings_parser
+from reward_model.engine.settings import changed, parse_settings, read_yaml, settings_parser
+from reward_model.terminal.parser import CommandParser
+from reward_model.terminal.program import run_program
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -77,7 +77,7 @@ def settings(args: Any) -> dict[str, Any]:
     from cac_align.flow_grpo.config import FlowGRPOConfig
     from cac_align.flow_grpo.loading import located_settings
     from cac_align.flow_grpo.setting_names import ALIASES
-    from reward_model.training.trl_names import FLOW, in_our_names
+    from reward_model.engine.trl_names import FLOW, in_our_names
 
     known = [f.name for f in fields(FlowGRPOConfig)]
     return located_settings(in_our_names(changed(read_yaml(args.config), args.set), known, {**ALIASES, **FLOW}))
@@ -94,10 +94,10 @@ def dry_run(config: Any) -> None:
     """Prints the plan without loading a weight. Rewards are made, which finds options that cannot work; models that are
     not there are listed as missing.
     """
+    from cac_align.flow_grpo.judging.reward_specs import build_reward
     from cac_align.flow_grpo.loading import prompt_lists
     from cac_align.flow_grpo.needs import needs_text
     from cac_align.flow_grpo.plan import describe, make_plan
-    from cac_align.flow_grpo.reward_specs import build_reward
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     prompts, _ = prompt_lists(config, None, None)

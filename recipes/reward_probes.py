@@ -19,11 +19,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from reward_model.command_parser import CommandParser, names_as_typed
 from reward_model.extras import need
 from reward_model.files import check_output_folder
 from reward_model.shipped import located
-from reward_model.terminal import quiet_bars, run_program
+from reward_model.terminal.parser import CommandParser, names_as_typed
+from reward_model.terminal.program import quiet_bars, run_program
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,10 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     yaml = need("yaml", "reading --rewards")
     quiet_bars("transformers", "diffusers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
-    from cac_align.evaluation.probe_table import ask_probes, probe_table
-    from cac_align.evaluation.probes import find_probes
     from cac_align.files import write_json, write_text
-    from cac_align.flow_grpo.reward_specs import read_specs
+    from cac_align.flow_grpo.judging.reward_specs import read_specs
+    from cac_align.probes.probes import find_probes
+    from cac_align.probes.table import ask_probes, probe_table
 
     probes = find_probes(args.probes)
     specs = read_specs(yaml.safe_load(args.rewards or default_rewards()))
@@ -68,7 +68,7 @@ def source(args: argparse.Namespace) -> tuple[str, list[tuple[Any, str]], float]
         raise ValueError("--videos and --pipe exclude each other; give one")
     if args.num < 1:
         raise ValueError(f"--num {args.num} must be at least 1")
-    from cac_align.evaluation import probe_videos as made
+    from cac_align.probes import videos as made
 
     if args.videos is not None:
         return made.folder_videos(args.videos, args.num)

@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 
-from reward_model.terminal import run_program
+from reward_model.terminal.program import run_program
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,11 +28,11 @@ STAGE = "stage2"
 def main(arguments: list[str] | None = None) -> int:
     """Parses, trains, exports, and says where the judge is."""
     if "--list-settings" in (sys.argv[1:] if arguments is None else arguments):
-        from reward_model.training.stage_config import settings_text
+        from reward_model.training.sft.config import settings_text
 
         print(settings_text())
         return 0
-    from reward_model.training.stage_run import run_recipe
+    from reward_model.training.sft.run import run_recipe
 
     return run_recipe(STAGE, arguments)
 

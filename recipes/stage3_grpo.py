@@ -21,10 +21,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reward_model.command_parser import CommandParser
+from reward_model.engine.settings import changed, parse_settings, read_yaml, settings_parser
 from reward_model.shipped import located
-from reward_model.terminal import run_program
-from reward_model.training.settings_file import changed, parse_settings, read_yaml, settings_parser
+from reward_model.terminal.parser import CommandParser
+from reward_model.terminal.program import run_program
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,9 +36,9 @@ MINI = PRESETS / "mini.yaml"
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, builds the trainer, says what it is about to do, and trains."""
     args = parse(arguments)
-    from reward_model.training.grpo_card import grpo_card
-    from reward_model.training.grpo_config import GrpoConfig
-    from reward_model.training.grpo_setup import describe, open_trainer, plan_config
+    from reward_model.training.grpo.card import grpo_card
+    from reward_model.training.grpo.config import GrpoConfig
+    from reward_model.training.grpo.setup import describe, open_trainer, plan_config
     from reward_model.training.missing import print_missing
     from reward_model.training.plan import print_plan
 
@@ -67,10 +67,10 @@ def settings(args: Any) -> dict[str, Any]:
     """The file's settings with those of the command line over them; unknown ones are refused here."""
     from dataclasses import fields
 
-    from reward_model.training.grpo_config import GrpoConfig
-    from reward_model.training.grpo_setup import OWN
-    from reward_model.training.settings_file import check_known
-    from reward_model.training.trl_names import STAGE3, in_our_names
+    from reward_model.engine.settings import check_known
+    from reward_model.engine.trl_names import STAGE3, in_our_names
+    from reward_model.training.grpo.config import GrpoConfig
+    from reward_model.training.grpo.setup import OWN
 
     known = [*OWN, *(f.name for f in fields(GrpoConfig))]
     base = read_yaml(args.config)
@@ -92,8 +92,8 @@ def variant(name: str) -> dict[str, Any]:
 
 def check(chosen: dict[str, Any]) -> None:
     """Raises ValueError for a setting with a value that the rules refuse."""
-    from reward_model.training.grpo_config import GrpoConfig
-    from reward_model.training.grpo_setup import OWN
+    from reward_model.training.grpo.config import GrpoConfig
+    from reward_model.training.grpo.setup import OWN
 
     GrpoConfig.from_dict({k: v for k, v in chosen.items() if k not in OWN})
 

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reward_model.command_parser import CommandParser, names_as_typed
 from reward_model.files import check_output_folder
-from reward_model.terminal import run_program
+from reward_model.terminal.parser import CommandParser, names_as_typed
+from reward_model.terminal.program import run_program
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     from reward_model.data.annotations import read_annotations, video_path
     from reward_model.data.synthesis import AskConfig, Price, RuleConfig, estimate, plan, synthesize, write_outputs
     from reward_model.data.synthesis.world_records import write_world_records
-    from reward_model.evaluation.table import plain_text
-    from reward_model.video import Video, load_video
+    from reward_model.statistics.table import plain_text
+    from reward_model.video.clip import Video, load_video
 
     annotations = args.annotations or write_world_records(args.output / "world", args.world)
     records = read_annotations(annotations, video_root=args.video_root)

@@ -24,9 +24,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from reward_model.command_parser import CommandParser
-from reward_model.terminal import quiet_bars, run_program
-from reward_model.training.settings_file import parse_settings, settings_parser
+from reward_model.engine.settings import parse_settings, settings_parser
+from reward_model.terminal.parser import CommandParser
+from reward_model.terminal.program import quiet_bars, run_program
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,16 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses the command line, does the parts, prints the table."""
     args = parse(arguments)
     if args.list_settings:
-        from cac_align.evaluation.settings import TableSettings
+        from cac_align.table2.settings import TableSettings
 
         print(inspect.getdoc(TableSettings))
         return 0
     quiet()
-    from cac_align.evaluation.job import TableJob
+    from cac_align.table2.job import TableJob
 
     chosen = settings(args)
     if args.dry_run:
-        from cac_align.evaluation.forecast import forecast
+        from cac_align.table2.forecast import forecast
 
         text, complete = forecast(chosen)
         print(text)
@@ -58,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     job = TableJob(chosen, HERE / "flow_grpo.py", say)
     job.work([p for p in args.parts if p != "tables"], row=args.only_row, seed=args.seed)
     if "tables" in args.parts:
-        from cac_align.evaluation.output import write_outputs
-        from reward_model.evaluation.table import plain_text
+        from cac_align.table2.output import write_outputs
+        from reward_model.statistics.table import plain_text
 
         written = write_outputs(job)
         print(plain_text(written[0].read_text(encoding="utf-8")))
@@ -75,8 +75,8 @@ def settings(args: argparse.Namespace) -> Any:
     """
     from dataclasses import fields
 
-    from cac_align.evaluation.settings import TableSettings, read_settings
     from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.table2.settings import TableSettings, read_settings
 
     own, training = ({f.name for f in fields(kind)} for kind in (TableSettings, FlowGRPOConfig))
     named = [(text.partition("=")[0], text) for text in args.set]

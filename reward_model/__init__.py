@@ -29,7 +29,7 @@ _HOMES = {
     "TwoTurnJudge": "reward_model.judge",
     "Verdict": "reward_model.schema",
     "VideoAnnotation": "reward_model.schema",
-    "VideoError": "reward_model.video",
+    "VideoError": "reward_model.video.clip",
     "parse_turn": "reward_model.parsing",
 }
 
@@ -60,6 +60,6 @@ if TYPE_CHECKING:
     from reward_model.judge import TwoTurnJudge
     from reward_model.parsing import ParseError, parse_turn
     from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VideoAnnotation
-    from reward_model.video import VideoError
+    from reward_model.video.clip import VideoError
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

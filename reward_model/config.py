@@ -11,8 +11,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
-from reward_model.described import described
 from reward_model.readout import READOUTS
+from reward_model.terminal.described import described
 
 JUDGE_FILE = "judge.json"
 #: A checkpoint with this file rates videos by a protocol of UnifiedReward and gives no verdicts.

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
-from reward_model.video import native_window, sample_indices, zoom_indices
+from reward_model.video.clip import native_window, sample_indices, zoom_indices
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "a red green blue ball square moves right left bounces on black gray background dog catches nothing"
@@ -151,7 +151,7 @@ def ltx_pipe() -> Any:
 @pytest.fixture(scope="session")
 def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real Qwen3-VL checkpoint of random weights: it answers garbage, so every verdict is a forced one."""
-    from reward_model.training.mini_config import build_judge
+    from reward_model.minis.model import build_judge
 
     folder = tmp_path_factory.mktemp("tiny-judge")
     model, processor = build_judge("tiny")

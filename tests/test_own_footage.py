@@ -9,10 +9,10 @@ import pytest
 from cac_align import CaCReward
 from reward_model.data.annotations import read_annotations, validate_annotations
 from reward_model.data.corruptions import corrupt_folder
-from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.schema import AnomalyType
-from reward_model.training.stage_config import parse_stage
-from reward_model.training.stage_run import run_stage
+from reward_model.training.sft.config import parse_stage
+from reward_model.training.sft.run import run_stage
+from reward_model.video.mp4 import write_mp4
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_VIDEOS, LENGTH, SIZE = 10, 40, 96

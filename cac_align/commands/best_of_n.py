@@ -9,7 +9,7 @@ from typing import Any
 from cac_align.commands.judge_options import add_judge_arguments, build_reward
 from cac_align.files import prompt_name
 from reward_model.shipped import located
-from reward_model.terminal import printable, quiet_bars
+from reward_model.terminal.program import printable, quiet_bars
 
 FOLDER = Path("outputs/best-of-n")
 NAME, HELP = "best-of-n", "Draw n videos from a diffusers pipeline, judge them, keep the best, write the evidence."
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
     pipe_kwargs = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
     _check(args, output)
     if args.image is not None:
-        from cac_align.candidates import open_first_frame
+        from cac_align.selection.candidates import open_first_frame
 
         pipe_kwargs["image"] = open_first_frame(args.image, "--image")
     reward = build_reward(args)
-    from cac_align.selection import best_of_n
+    from cac_align.selection.best import best_of_n
 
     # A judge that cannot be had is found out before the pipeline loads. Where that offloads, memory is too short for
     # both at once, and best_of_n loads the judge after the drawing.
@@ -99,10 +99,10 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     Raises:
         ValueError: an argument is out of range, a file is not there, or the folder holds candidates of other settings.
     """
-    from cac_align.run_folder import check_settings
-    from reward_model.devices import check_precision, torch_device
+    from cac_align.selection.run_folder import check_settings
+    from reward_model.backends.devices import check_precision, torch_device
     from reward_model.files import check_output_folder
-    from reward_model.video import check_fps
+    from reward_model.video.clip import check_fps
 
     check_precision(args.dtype)
     torch_device(args.device)
@@ -127,7 +127,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
 
 def _size_of(pipe: Any, image: Any) -> dict[str, int]:
     """Height and width in the shape of the first frame, where the pipeline's own would stretch it."""
-    from cac_align.candidates import fitting_size, stretched
+    from cac_align.selection.candidates import fitting_size, stretched
 
     fits = fitting_size(pipe, image) if stretched(pipe, {"image": image}) else None
     return {} if fits is None else {"height": fits[0], "width": fits[1]}
@@ -151,7 +151,7 @@ def load_pipeline(
     import torch
     from diffusers import DiffusionPipeline
 
-    from reward_model.devices import torch_device, torch_dtype
+    from reward_model.backends.devices import torch_device, torch_dtype
 
     quiet_bars("diffusers", "transformers")
     place = torch_device(device)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cac_align.commands import data_formats, data_show
 from cac_align.commands.steps import add_steps, run_step
 from reward_model.files import check_output_folder
-from reward_model.terminal import printable
+from reward_model.terminal.program import printable
 
 if TYPE_CHECKING:
     from reward_model.data.validation import Problem
@@ -211,7 +211,7 @@ def _agreement(args: argparse.Namespace) -> int:
         min_window_iou=args.min_window_iou,
         min_box_iou=args.min_box_iou,
     )
-    from reward_model.evaluation.table import plain_text
+    from reward_model.statistics.table import plain_text
 
     print(json.dumps(result.to_dict(), indent=1) if args.json else plain_text(result.to_markdown()).rstrip())
     return 0 if all(b.kept for b in result.batches) else 1

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_model.terminal import printable
+from reward_model.terminal.program import printable
 
 if TYPE_CHECKING:
     from reward_model.data.formats.common import Imported

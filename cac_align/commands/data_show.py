@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_model.terminal import printable
+from reward_model.terminal.program import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def card(record: Record, path: Path, index: int) -> dict[str, Any]:
         ValueError: it has fewer frames than its annotation says.
     """
     from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
-    from reward_model.video import load_video
+    from reward_model.video.clip import load_video
 
     truth, video = record.truth, load_video(path, record.truth.fps)
     if len(video.frames) < truth.num_frames:
@@ -162,7 +162,7 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
 def _small_copy(frames: np.ndarray, fps: float) -> str:
     """The video as an inline MP4: what stops or jumps shows in motion only. Large videos are made smaller."""
     from cac_align.report.media import data_uri, write_mp4
-    from reward_model.video import resize_frames
+    from reward_model.video.clip import resize_frames
 
     height, width = frames.shape[1:3]
     factor = VIDEO_HEIGHT / min(height, width)

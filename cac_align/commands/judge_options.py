@@ -61,7 +61,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
 
 def check_judge(args: argparse.Namespace) -> None:
     """Raises ValueError for settings of a judge that make no sense, before anything is loaded."""
-    from reward_model.devices import check_precision, torch_device
+    from reward_model.backends.devices import check_precision, torch_device
 
     if args.judge_batch_size is not None and args.judge_batch_size < 1:
         raise ValueError(f"--judge-batch-size {args.judge_batch_size} must be at least 1")
@@ -91,7 +91,7 @@ def build_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
     from cac_align.rewards.cac import CaCReward
 
     if args.backend == "local":
-        from reward_model.terminal import quiet_bars
+        from reward_model.terminal.program import quiet_bars
 
         quiet_bars("transformers")
     given = {"revision": args.revision, "device": args.judge_device, "dtype": args.judge_dtype}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_reward, check_judge
 from cac_align.commands.score_rows import ScoreRows, check_rows_file, digest, open_rows, record
-from cac_align.readout_note import readout_note
+from cac_align.report.readout_note import readout_note
 from reward_model.files import check_output_folder
-from reward_model.terminal import printable, score_text
+from reward_model.terminal.program import printable, score_text
 
 if TYPE_CHECKING:
     from reward_model.schema import Verdict
@@ -96,7 +96,7 @@ def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a number is out of range, every file is missing, or a folder cannot be written to.
     """
-    from reward_model.video import check_fps
+    from reward_model.video.clip import check_fps
 
     if args.fps is not None:
         check_fps(args.fps)
@@ -160,7 +160,7 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
         return []
     texts = None if all(p is None for p in prompts) else prompts
     from reward_model.schema import Verdict
-    from reward_model.video import VideoError
+    from reward_model.video.clip import VideoError
 
     # Asked as a judge, not as a reward: a file that is not there is one of many here, not the caller's mistake.
     try:
@@ -174,7 +174,7 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
 
 def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
     """What a row depends on beside the video and its prompt."""
-    from reward_model.evaluation.store import model_fingerprint
+    from reward_model.evaluation.running.store import model_fingerprint
 
     names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "fps")
     model, readout = str(reward.model), reward.judge_model.config.readout
@@ -262,7 +262,7 @@ def _names(paths: Sequence[str]) -> dict[str, str]:
 def _overlay(args: argparse.Namespace, name: str, path: str, verdict: Verdict) -> None:
     """Decodes one video and writes it with what was found."""
     from cac_align.report.overlay import write_overlay
-    from reward_model.video import VideoError, load_video
+    from reward_model.video.clip import VideoError, load_video
 
     try:
         video = load_video(path, args.fps)

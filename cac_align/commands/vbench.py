@@ -10,7 +10,7 @@ from pathlib import Path
 from cac_align.commands.data import print_problems
 from cac_align.commands.steps import add_steps, run_step
 from reward_model.files import check_output_folder
-from reward_model.terminal import printable
+from reward_model.terminal.program import printable
 
 NAME, HELP = "vbench", "Score folders of videos by VBench, install the real package, write what its scripts accept."
 DEFAULT = ("subject_consistency", "imaging_quality", "dynamic_degree")

@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING
 from reward_model.lazy import lazy_names
 
 _HOMES = {
-    "FlowSDEScheduler": "cac_align.flow_grpo.scheduler",
-    "GroupSampler": "cac_align.flow_grpo.sampling",
-    "SDEWindow": "cac_align.flow_grpo.windows",
-    "Schedule": "cac_align.flow_grpo.schedule",
-    "StepRecord": "cac_align.flow_grpo.trajectory",
-    "Trajectory": "cac_align.flow_grpo.trajectory",
-    "check_pipeline": "cac_align.flow_grpo.pipeline",
-    "load_lora": "cac_align.flow_grpo.lora_files",
-    "compute_advantages": "cac_align.flow_grpo.advantages",
-    "log_prob": "cac_align.flow_grpo.kernels",
-    "read_schedule": "cac_align.flow_grpo.schedule",
-    "sde_sampling": "cac_align.flow_grpo.pipeline",
-    "transition": "cac_align.flow_grpo.kernels",
+    "FlowSDEScheduler": "cac_align.flow_grpo.sampler.scheduler",
+    "GroupSampler": "cac_align.flow_grpo.maths.sampling",
+    "SDEWindow": "cac_align.flow_grpo.maths.windows",
+    "Schedule": "cac_align.flow_grpo.maths.schedule",
+    "StepRecord": "cac_align.flow_grpo.sampler.trajectory",
+    "Trajectory": "cac_align.flow_grpo.sampler.trajectory",
+    "check_pipeline": "cac_align.flow_grpo.sampler.pipeline",
+    "load_lora": "cac_align.flow_grpo.learner.lora_files",
+    "compute_advantages": "cac_align.flow_grpo.maths.advantages",
+    "log_prob": "cac_align.flow_grpo.maths.kernels",
+    "read_schedule": "cac_align.flow_grpo.maths.schedule",
+    "sde_sampling": "cac_align.flow_grpo.sampler.pipeline",
+    "transition": "cac_align.flow_grpo.maths.kernels",
 }
 
 __all__ = [
@@ -52,14 +52,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from cac_align.flow_grpo.advantages import compute_advantages
-    from cac_align.flow_grpo.kernels import log_prob, transition
-    from cac_align.flow_grpo.lora_files import load_lora
-    from cac_align.flow_grpo.pipeline import check_pipeline, sde_sampling
-    from cac_align.flow_grpo.sampling import GroupSampler
-    from cac_align.flow_grpo.schedule import Schedule, read_schedule
-    from cac_align.flow_grpo.scheduler import FlowSDEScheduler
-    from cac_align.flow_grpo.trajectory import StepRecord, Trajectory
-    from cac_align.flow_grpo.windows import SDEWindow
+    from cac_align.flow_grpo.learner.lora_files import load_lora
+    from cac_align.flow_grpo.maths.advantages import compute_advantages
+    from cac_align.flow_grpo.maths.kernels import log_prob, transition
+    from cac_align.flow_grpo.maths.sampling import GroupSampler
+    from cac_align.flow_grpo.maths.schedule import Schedule, read_schedule
+    from cac_align.flow_grpo.maths.windows import SDEWindow
+    from cac_align.flow_grpo.sampler.pipeline import check_pipeline, sde_sampling
+    from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
+    from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from cac_align.flow_grpo.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.config_checks import check_all, read_batch
-from cac_align.flow_grpo.kernels import Kernel
-from cac_align.flow_grpo.objectives import PolicyObjective
-from cac_align.flow_grpo.schedule import StepWeighting
+from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
+from cac_align.flow_grpo.maths.kernels import Kernel
+from cac_align.flow_grpo.maths.objectives import PolicyObjective
+from cac_align.flow_grpo.maths.schedule import StepWeighting
+from cac_align.flow_grpo.maths.windows import SDEWindow, WindowMode
 from cac_align.flow_grpo.setting_names import renamed
-from cac_align.flow_grpo.windows import SDEWindow, WindowMode
-from reward_model.described import described, settings_of
+from reward_model.terminal.described import described, settings_of
 
 Objective = PolicyObjective | Literal["nft"]
 
@@ -337,7 +337,7 @@ class FlowGRPOConfig:
     @classmethod
     def from_yaml(cls, path: str | Path, **changes: Any) -> FlowGRPOConfig:
         """Settings from a YAML file, with changes put over them."""
-        from reward_model.training.settings_file import read_yaml
+        from reward_model.engine.settings import read_yaml
 
         return cls.from_dict({**read_yaml(path), **changes})
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from cac_align.flow_grpo.kernels import WITH_NOISE_LEVEL, check_kernel
-from reward_model.described import choices_of
+from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, check_kernel
+from reward_model.terminal.described import choices_of
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -137,7 +137,7 @@ def _check_batch(config: FlowGRPOConfig) -> None:
 
 
 def _check_rewards(config: FlowGRPOConfig) -> None:
-    from cac_align.flow_grpo.reward_specs import read_specs
+    from cac_align.flow_grpo.judging.reward_specs import read_specs
 
     specs = read_specs(config.rewards)
     if config.reward_combination == "advantages" and config.reward_on_failure == "drop":

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from cac_align.candidates import split_frames
-from cac_align.flow_grpo.canaries import WATCHED, canaries, collapsed
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.embeddings import TextEmbeddings
-from cac_align.flow_grpo.policy import batched_calls
-from cac_align.flow_grpo.reward_bus import RewardBus
-from cac_align.flow_grpo.rollout import guidance_texts, image_argument
-from cac_align.flow_grpo.seeds import derive_seed
+from cac_align.flow_grpo.judging.canaries import WATCHED, canaries, collapsed
+from cac_align.flow_grpo.judging.reward_bus import RewardBus
+from cac_align.flow_grpo.maths.seeds import derive_seed
+from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
+from cac_align.flow_grpo.sampler.policy import batched_calls
+from cac_align.flow_grpo.sampler.rollout import guidance_texts, image_argument
 from cac_align.rewards.base import Evaluation
-from reward_model.evaluation.significance import paired_bootstrap, paired_permutation
+from cac_align.selection.candidates import split_frames
+from reward_model.statistics.significance import paired_bootstrap, paired_permutation
 
 
 @dataclass

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cac_align.candidates import open_first_frame
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
-from cac_align.flow_grpo.lora import add_lora
+from cac_align.flow_grpo.learner.lora import add_lora
+from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.flow_grpo.needs import PIPELINE_FILE, is_path
 from cac_align.flow_grpo.output_folder import clear_leftovers, explained
-from cac_align.flow_grpo.pipeline import check_pipeline
-from cac_align.flow_grpo.schedule import num_stochastic_steps, read_schedule, step_weights
+from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
+from cac_align.flow_grpo.sampler.pipeline import check_pipeline
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
-from cac_align.rewards.source import located
+from cac_align.selection.candidates import open_first_frame
+from reward_model.backends.source import located
 
 if TYPE_CHECKING:
-    from cac_align.flow_grpo.scheduler import FlowSDEScheduler
+    from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ def stochastic_scheduler(
     Raises:
         ValueError: the window does not fit the schedule.
     """
-    from cac_align.flow_grpo.scheduler import FlowSDEScheduler
+    from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
     scheduler = FlowSDEScheduler.from_scheduler(
         base, integer_timesteps=config.integer_timesteps, ode_solver=config.ode_solver, **config.noise
@@ -211,7 +211,7 @@ def default_accelerator(mixed_precision: str) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    from reward_model.training.grpo_prepare import several_on_cpu
+    from reward_model.training.grpo.prepare import several_on_cpu
 
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":

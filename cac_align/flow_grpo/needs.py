@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cac_align.flow_grpo.reward_specs import SHORT, RewardSpec, read_specs
-from cac_align.rewards.source import located, shipped_folder
+from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, read_specs
+from reward_model.backends.source import located, shipped_folder
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig

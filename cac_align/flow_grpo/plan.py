@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.lora import add_lora, lora_parameters
-from cac_align.flow_grpo.reward_specs import SHORT, read_specs
-from cac_align.rewards.source import located
+from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
+from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters
+from reward_model.backends.source import located
 
 GIB = 2**30
 BYTES = {"no": 4, "bf16": 2, "fp16": 2}

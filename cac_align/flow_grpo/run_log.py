@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.files import write_text
-from reward_model.training.step_lines import drop_lines_after
-from reward_model.training.video_summary import add_video
+from reward_model.engine.step_lines import drop_lines_after
+from reward_model.engine.video_summary import add_video
 
 if TYPE_CHECKING:
     import numpy as np

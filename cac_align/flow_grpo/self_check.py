@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.reward_bus import RewardBus
+from cac_align.flow_grpo.judging.reward_bus import RewardBus
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def check_reward(bus: RewardBus, config: FlowGRPOConfig, prompt: str) -> None:
 
 
 def judge_noise(found: Mapping[str, float], policy: str) -> str:
-    """What a measured floor (:meth:`~cac_align.flow_grpo.replay.Replay.noise_floor`) means, as a line of the plan.
+    """What a measured floor (:meth:`~cac_align.flow_grpo.learner.replay.Replay.noise_floor`) means, as a line of the plan.
 
     Args:
         found: ``floor``, ``limit``, ``log_prob``.

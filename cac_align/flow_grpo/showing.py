@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.evaluation import EvaluatedVideo
-from cac_align.flow_grpo.experience import Experience
+from cac_align.flow_grpo.learner.experience import Experience
 from cac_align.flow_grpo.run_log import RunLog
 
 

@@ -22,9 +22,7 @@ from typing import Any
 
 import torch
 
-from cac_align.flow_grpo import checkpoint as files
 from cac_align.flow_grpo.card import write_card
-from cac_align.flow_grpo.conditioning import check_images, images_fingerprint
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.evaluation import (
     collapsed_canaries,
@@ -33,9 +31,15 @@ from cac_align.flow_grpo.evaluation import (
     evaluation_indices,
     summarise,
 )
-from cac_align.flow_grpo.experience import Experience, advantages_of, experience_numbers, rows_of
 from cac_align.flow_grpo.interrupts import StopRequest
-from cac_align.flow_grpo.learner import DivergenceError, Learner
+from cac_align.flow_grpo.judging.reward_bus import RewardBus
+from cac_align.flow_grpo.judging.reward_specs import build_reward
+from cac_align.flow_grpo.learner.experience import Experience, advantages_of, experience_numbers, rows_of
+from cac_align.flow_grpo.learner.learner import DivergenceError, Learner
+from cac_align.flow_grpo.learner.learner import checkpoint as files
+from cac_align.flow_grpo.learner.lora import adapter_off
+from cac_align.flow_grpo.learner.lora_files import export_lora
+from cac_align.flow_grpo.learner.processes import gather
 from cac_align.flow_grpo.loading import (
     default_accelerator,
     encode_texts,
@@ -45,19 +49,15 @@ from cac_align.flow_grpo.loading import (
     prompt_lists,
     stochastic_scheduler,
 )
-from cac_align.flow_grpo.lora import adapter_off
-from cac_align.flow_grpo.lora_files import export_lora
+from cac_align.flow_grpo.maths.sampling import GroupSampler
+from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import check_needs
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
-from cac_align.flow_grpo.policy import run_autocast
-from cac_align.flow_grpo.processes import gather
-from cac_align.flow_grpo.reward_bus import RewardBus
-from cac_align.flow_grpo.reward_specs import build_reward
-from cac_align.flow_grpo.rollout import Rollout, RolloutSampler, guidance_texts, split_calls
 from cac_align.flow_grpo.run_log import RunLog, check_reporters
-from cac_align.flow_grpo.sampling import GroupSampler
-from cac_align.flow_grpo.schedule import read_schedule
+from cac_align.flow_grpo.sampler.conditioning import check_images, images_fingerprint
+from cac_align.flow_grpo.sampler.policy import run_autocast
+from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, guidance_texts, split_calls
 from cac_align.flow_grpo.self_check import check_reward, judge_noise
 from cac_align.flow_grpo.showing import show_evaluation, show_groups
 from cac_align.rewards.base import RewardError, check_callable

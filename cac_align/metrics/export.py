@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from cac_align.files import atomic, write_json, write_text
 from cac_align.metrics.dimensions import check_dimension
-from cac_align.metrics.lossless import same_video, write_lossless
 from cac_align.metrics.videos import PROMPT_FILE, VideoEntry
-from reward_model.media.reading import read_facts
-from reward_model.video import VideoError, load_video
+from reward_model.video.clip import VideoError, load_video
+from reward_model.video.lossless import same_video, write_lossless
+from reward_model.video.reading import read_facts
 
 LAYOUTS = ("standard", "custom")
 #: The package looks for videos 0 to 4 of each prompt.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.rewards.base import Evaluation, RewardError
 from cac_align.rewards.inputs import log_unjudged
-from cac_align.rewards.source import check_on_error
+from reward_model.backends.source import check_on_error
 
 if TYPE_CHECKING:
     from cac_align.metrics.native import Clip, Measure
@@ -161,7 +161,7 @@ class VBenchMetric:
         """The scores and the reason of every None.
 
         Args:
-            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+            videos: anything :func:`reward_model.video.clip.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
                 W), lists of images; grey and alpha are fine.
             prompts: the texts; only some dimensions of the package read them.
             fps: frames per second. Files bring their own, which decides how dynamic degree samples them; an explicit

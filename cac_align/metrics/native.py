@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.metrics.dimensions import Dimension
-from reward_model.video import Video
+from reward_model.video.clip import Video
 
 if TYPE_CHECKING:
     import numpy as np

@@ -160,9 +160,9 @@ class VBenchPackage:
         """The file of each video that can be read, and the reasons of the others. The package prefers mp4 and chokes
         on broken files in native code, so each is decoded once before.
         """
-        from cac_align.metrics.lossless import write_lossless
-        from reward_model.media.frames import FileVideo
-        from reward_model.video import VideoError, load_video
+        from reward_model.video.clip import VideoError, load_video
+        from reward_model.video.frames import FileVideo
+        from reward_model.video.lossless import write_lossless
 
         paths: dict[int, Path] = {}
         broken: dict[int, str] = {}

@@ -10,8 +10,8 @@ import numpy as np
 from cac_align.metrics.dimensions import DIMENSIONS, Dimension, total
 from cac_align.metrics.folder import failures
 from cac_align.metrics.rows import Row
-from reward_model.evaluation.intervals import bootstrap
-from reward_model.evaluation.table import Estimate, Table
+from reward_model.statistics.intervals import bootstrap
+from reward_model.statistics.table import Estimate, Table
 
 Rows = Mapping[str, Sequence[Row]]
 

@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from cac_align.flow_grpo.interrupts import StopRequest
-from reward_model.training.muon import MuonAdamW, divide_parameters
+from reward_model.engine.muon import MuonAdamW, divide_parameters
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def learning_rate_factor(step: int, config: LoopConfig) -> float:
 def mini_optimizers(
     modules: Iterable[nn.Module], *, lr: float, adam_lr: float, adam_names: tuple[str, ...] = ()
 ) -> list[torch.optim.Optimizer]:
-    """Muon for weight matrices, AdamW for the rest; see :func:`reward_model.training.muon.divide_parameters`."""
+    """Muon for weight matrices, AdamW for the rest; see :func:`reward_model.engine.muon.divide_parameters`."""
     named = [pair for module in modules for pair in module.named_parameters()]
     groups = divide_parameters(named, lr=lr, adam_lr=adam_lr, adam_names=adam_names)
     return [MuonAdamW(groups, momentum=0.9, betas=(0.9, 0.99), weight_decay=0.0)]

@@ -22,8 +22,8 @@ from transformers import (
 
 from cac_align.minis.unified_tokenizer import build_tokenizer, score_texts
 from reward_model.backends.checkpoint import load_checkpoint
-from reward_model.training.mini_config import build_judge, compare_heads, fourier, init_fan_in, look_back
-from reward_model.training.mini_tokenizer import CHAT_TEMPLATE
+from reward_model.minis.model import build_judge, compare_heads, fourier, init_fan_in, look_back
+from reward_model.minis.tokenizer import CHAT_TEMPLATE
 
 #: Layers that start with comparing heads: the first sees how far things move, the second how much that changes.
 COMPARING_LAYERS = 2

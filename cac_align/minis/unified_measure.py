@@ -19,9 +19,9 @@ from cac_align.minis.unified_captions import SLOTS, change_slot, read_caption
 from cac_align.minis.unified_damage import PICTURE_KINDS, TIME_KINDS
 from cac_align.minis.unified_data import FIRST_ANOMALY_SEED, draw_rows, prompt_of, truth_of, video_of
 from cac_align.rewards.unified import UnifiedReward
-from reward_model.evaluation.intervals import Interval, bootstrap
-from reward_model.evaluation.metrics import auroc
-from reward_model.evaluation.unified_protocols import APS
+from reward_model.evaluation.metrics.classification import auroc
+from reward_model.statistics.intervals import Interval, bootstrap
+from reward_model.unified.protocols import APS
 from reward_model.world import KINDS, make_scene, make_video
 
 AXES = ("alignment", "physics", "style")

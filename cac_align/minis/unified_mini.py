@@ -52,7 +52,7 @@ def build_unified_mini(
 
     Raises:
         ValueError: ``scale`` is not above zero, or there is no such judge.
-        TrainingStopped: see :mod:`reward_model.training.guards`.
+        TrainingStopped: see :mod:`reward_model.engine.guards`.
 
     Example:
         >>> build_unified_mini("/tmp/unified", "/tmp/unified-work", scale=0.001)  # doctest: +SKIP
@@ -96,8 +96,8 @@ def train_unified(work: Path, judge: str | Path, config: UnifiedMiniConfig, seed
 
 
 def _train(work: Path, model: Any, processor: Any, rows: Any, config: UnifiedMiniConfig, seed: int) -> Any:
-    from reward_model.training.mini_batch import MiniCollator, use_equal_images
-    from reward_model.training.sft import run_sft, sft_config
+    from reward_model.minis.collator import MiniCollator, use_equal_images
+    from reward_model.training.sft.trainer import run_sft, sft_config
 
     side = picture_side(processor)
     collator = MiniCollator(processor, partial(make_example, side=side), side // processor.image_processor.patch_size)

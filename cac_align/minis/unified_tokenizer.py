@@ -12,8 +12,8 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerFast
 
 from cac_align.minis.unified_captions import caption_words
-from reward_model.evaluation.unified_protocols import APS
-from reward_model.training.mini_tokenizer import escape, piece_tokenizer
+from reward_model.minis.tokenizer import escape, piece_tokenizer
+from reward_model.unified.protocols import APS
 
 #: What training asks beside that question.
 DESCRIBE = "Describe the video."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.folders import file_digest, unreadable
-from reward_model.video import VideoError
+from reward_model.video.clip import VideoError
 
 SUFFIXES = (".mp4", ".m4v", ".webm", ".mov", ".mkv", ".avi")
 #: Where journals and exports go, inside the folder.
@@ -89,7 +89,7 @@ def describe(root: Path, name: str, prompt: str = "", group: str = "") -> FoundV
         OutsideError: it leads out of the folder.
         VideoError: it is no readable video, too short, or states no frame rate.
     """
-    from reward_model.data.probe import probe
+    from reward_model.video.probe import probe
 
     path = inside(root, name)
     header = probe(path)

@@ -17,10 +17,10 @@ from cac_align.rating.folder import RATINGS, inside
 from cac_align.rating.items import Item
 from cac_align.rating.store import Store
 from cac_align.rating.tally import finished_records
-from reward_model.data.agreement import krippendorff_alpha
 from reward_model.data.records import Record, edited
 from reward_model.data.review import BATCH_KEY, REVIEWER_KEY, ReviewResult, draw_spot_check, review_agreement
-from reward_model.evaluation.intervals import wilson
+from reward_model.statistics.agreement import krippendorff_alpha
+from reward_model.statistics.intervals import wilson
 
 #: Extra keys: everyone who reviewed it, and what the annotator is asked to change.
 REVIEWERS_KEY, NOTE_KEY = "reviewers", "review_note"

@@ -11,8 +11,8 @@ from cac_align.rating.store import Store
 from cac_align.rating.suggestions import Suggestion
 from reward_model.data.records import GROUP_KEY, Record
 from reward_model.data.review import ANNOTATOR_KEY, compare_annotations, reviewer_agreement
-from reward_model.evaluation.intervals import wilson
 from reward_model.schema import Anomaly, AnomalyType, VideoAnnotation
+from reward_model.statistics.intervals import wilson
 
 
 def rating_record(item: Item, answer: Mapping[str, Any], person: str) -> Record:

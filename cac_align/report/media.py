@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cac_align.files import atomic
-from reward_model.media.writing import stream_rate
+from reward_model.video.writing import stream_rate
 
 #: Below this many pixels on its shorter side a video is enlarged, by repeating pixels, for players to show it well.
 MIN_SIDE = 256

@@ -13,10 +13,10 @@ from cac_align.files import atomic, write_json, write_text
 from cac_align.report.form import form_fault
 from cac_align.report.media import write_mp4
 from cac_align.report.page import render_page
-from reward_model.video import VideoError, read_file
+from reward_model.video.clip import VideoError, read_file
 
 if TYPE_CHECKING:
-    from cac_align.selection import BestOfNOutput
+    from cac_align.selection.best import BestOfNOutput
 
 RESULT_FILE, PAGE_FILE = "result.json", "report.html"
 FORMAT = 1

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cac_align.readout_note import readout_note
 from cac_align.report.cues import reasoning_pieces, unconfirmed
 from cac_align.report.media import thumbnail_uri
+from cac_align.report.readout_note import readout_note
 from reward_model.schema import Anomaly, Verdict
 
 if TYPE_CHECKING:

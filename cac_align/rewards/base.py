@@ -44,7 +44,7 @@ class Reward(Protocol):
 class RewardError(ValueError):
     """A reward broke its contract, or nothing could be judged. The message names the reward and what it did."""
 
-    #: Of a command that ends by it, see :mod:`reward_model.terminal`.
+    #: Of a command that ends by it, see :mod:`reward_model.terminal.program`.
     exit_code = 1
 
 

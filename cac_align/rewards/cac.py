@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never
 from cac_align.rewards.base import RewardError
 from cac_align.rewards.hub import push_judge, save_judge
 from cac_align.rewards.inputs import check_inputs, log_unjudged
-from cac_align.rewards.source import (
+from reward_model.backends.source import (
     BackendSource,
     announce_demo,
     check_backend,
@@ -31,10 +31,10 @@ from cac_align.rewards.source import (
 
 if TYPE_CHECKING:
     from reward_model.backends.base import Backend
+    from reward_model.backends.secret import Secret
     from reward_model.config import JudgeConfig
     from reward_model.judge import TwoTurnJudge
     from reward_model.schema import Verdict
-    from reward_model.secret import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -303,7 +303,7 @@ class CaCReward:
         """One verdict per video, in order.
 
         Args:
-            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+            videos: anything :func:`reward_model.video.clip.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
                 W), lists of images.
             prompts: the text each video was made from; one string serves all.
             fps: frames per second. Files bring their own.

@@ -26,7 +26,7 @@ def save_judge(judge: TwoTurnJudge, folder: Path, source: str | None) -> Path:
     """
     from reward_model.config import JUDGE_FILE
     from reward_model.files import write_text
-    from reward_model.training.stage_config import judge_json
+    from reward_model.training.sft.config import judge_json
 
     backend = judge.backend
     if backend.name != "local":

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from reward_model.backends.base import Completion
-    from reward_model.evaluation.unified_pairs import PairProtocol
+    from reward_model.unified.pairs import PairProtocol
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def merge_orders(
     protocol: PairProtocol, forward: Completion, backward: Completion, provenance: Mapping[str, Any]
 ) -> Comparison:
     """Two answers about videos a and b as one comparison; ``forward`` is the one to which a was shown first."""
-    from reward_model.evaluation.unified_protocols import ScoreError
-    from reward_model.evaluation.unified_reward import complete_lines
+    from reward_model.unified.protocols import ScoreError
+    from reward_model.unified.score import complete_lines
 
     shares: list[float | None] = [None, None]
     axes: list[Mapping[str, float]] = [{}, {}]
@@ -110,7 +110,7 @@ def compare_all(
         batch_size: questions asked at once; None: all.
     """
     from reward_model.backends.base import Sampling
-    from reward_model.evaluation.unified_reward import ask_in_batches, describe
+    from reward_model.unified.score import ask_in_batches, describe
 
     shown = [protocol.show(frames) for frames in videos]
     pairs = list(combinations(range(len(videos)), 2))

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from cac_align.rewards.base import Evaluation, RewardError
 from cac_align.rewards.inputs import check_inputs, log_unjudged
 from cac_align.rewards.ranking import Comparison, Ranking, compare_all, rank_by_share
-from cac_align.rewards.source import BackendSource, check_backend, check_on_error, hidden, local_options
 from cac_align.rewards.unified_model import MINI_KNOWS, announce_mini, check_fit, default_model, mini_unified_folder
+from reward_model.backends.source import BackendSource, check_backend, check_on_error, hidden, local_options
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from reward_model.evaluation.unified_pairs import PairProtocol
-    from reward_model.evaluation.unified_protocols import Protocol
-    from reward_model.evaluation.unified_reward import UnifiedScore
-    from reward_model.secret import Secret
+    from reward_model.backends.secret import Secret
+    from reward_model.unified.pairs import PairProtocol
+    from reward_model.unified.protocols import Protocol
+    from reward_model.unified.score import UnifiedScore
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class UnifiedReward:
 
     Frames, scales and form of the answer are the scripts'; the sentences of the question are ours unless ``wording``
     names a file with others. The checkpoints were tuned on the scripts' sentences;
-    :mod:`reward_model.evaluation.protocols.wording` says where these stand. The embedded mini knows ours alone.
+    :mod:`reward_model.unified.wording` says where these stand. The embedded mini knows ours alone.
 
     Checkpoints on Qwen3-VL run in this process, those on Qwen2.5-VL, Qwen3.5 and LLaVA behind a server. The score is
     the mean of the protocol's axes, each brought from its range to [0, 1] by (x - low) / (high - low); the overall
@@ -198,7 +198,7 @@ class UnifiedReward:
         """Everything about each video's score: axes, the answer, the reason of a None, provenance.
 
         Args:
-            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+            videos: anything :func:`reward_model.video.clip.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
                 W), lists of images.
             prompts: the text each video was made from; one string serves all. Needed: agreement with it is scored.
             fps: frames per second; checked and then ignored, the protocols go by frames.
@@ -207,7 +207,7 @@ class UnifiedReward:
             ValueError: ``videos`` is a single one, a prompt is missing, numbers do not match, or the protocol compares
                 only.
         """
-        from reward_model.evaluation.unified_reward import UnifiedReward as Scorer
+        from reward_model.unified.score import UnifiedReward as Scorer
 
         items, _, rates = check_inputs(videos, prompts, _rate(fps))
         texts = _texts(prompts, len(items))
@@ -262,19 +262,19 @@ class UnifiedReward:
         return replace(ranking, reasons=reasons)
 
     def _point_protocol(self) -> Protocol:
-        from reward_model.evaluation.unified_protocols import PROTOCOLS
+        from reward_model.unified.protocols import PROTOCOLS
 
         return self._adapted(PROTOCOLS[self.protocol])
 
     def _pair_protocol(self) -> PairProtocol:
-        from reward_model.evaluation.unified_pairs import PAIR_PROTOCOLS as KNOWN
+        from reward_model.unified.pairs import PAIR_PROTOCOLS as KNOWN
 
         return self._adapted(KNOWN[PARTNERS.get(self.protocol, self.protocol)])
 
     def _adapted(self, protocol: Any) -> Any:
         """The protocol with this reward's answer limit and, where it is the one that was named, its wording."""
         if self.wording is not None and protocol.name == self.protocol:
-            from reward_model.evaluation.protocols.wording import with_wording
+            from reward_model.unified.wording import with_wording
 
             protocol = with_wording(protocol, self.wording)
         return protocol if self.max_new_tokens is None else replace(protocol, max_new_tokens=self.max_new_tokens)
@@ -325,7 +325,7 @@ def _rate(fps: Any) -> Any:
 
 def _load(videos: Sequence[Any], fps: float) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """Frames of the readable videos and the reasons of the others, by position."""
-    from reward_model.video import VideoError, load_video
+    from reward_model.video.clip import VideoError, load_video
 
     frames, unreadable = {}, {}
     for position, video in enumerate(videos):

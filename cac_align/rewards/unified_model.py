@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from cac_align.rewards.source import announce_demo, shipped_folder
+from reward_model.backends.source import announce_demo, shipped_folder
 
 MODEL_VARIABLE = "UNIFIED_REWARD_MODEL"
 

@@ -26,7 +26,7 @@ def parsers() -> Iterator[tuple[str, str, argparse.ArgumentParser | None]]:
     """(command line, what it does, parser) of every command and recipe; no parser where TRL's has to be asked."""
     from cac_align.cli import build_parser
     from cac_align.commands.train import RUN, TRAIN
-    from reward_model.command_parser import walk
+    from reward_model.terminal.parser import walk
 
     for parser in walk(build_parser()):
         if not any(action.dest == "options" for action in parser._actions):
@@ -73,7 +73,7 @@ def stage_rows() -> list[tuple[str, str]]:
     """Of stages 1 and 2: what is not TRL's own."""
     from dataclasses import fields
 
-    from reward_model.training.stage_config import StageArguments
+    from reward_model.training.sft.config import StageArguments
 
     own = [(f"--{f.name.replace('_', '-')} {f.default}", f.metadata["help"]) for f in fields(StageArguments)]
     return [

@@ -1,6 +1,6 @@
 """``.. settings-table:: package.module.Class`` shows the settings of a dataclass: values, defaults, meanings.
 
-The texts are those of the source (``reward_model.described``), so the page cannot fall behind the code. What
+The texts are those of the source (``reward_model.terminal.described``), so the page cannot fall behind the code. What
 ``described`` appends to a class's docstring for ``help()`` is left out on the page, which has the table.
 """
 
@@ -13,7 +13,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
-from reward_model.described import HEADING, Setting, settings_of
+from reward_model.terminal.described import HEADING, Setting, settings_of
 
 COLUMNS = (("setting", 22), ("values", 18), ("default", 16), ("meaning", 44))
 #: Marks a setting that may differ when a run is continued.

@@ -213,7 +213,7 @@ def kernels() -> str:
     """Std of every kernel's step over Wan's schedule of 20 steps, shift 3."""
     from diffusers import UniPCMultistepScheduler
 
-    from cac_align.flow_grpo.kernels import coefficients
+    from cac_align.flow_grpo.maths.kernels import coefficients
 
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     scheduler.set_timesteps(20)

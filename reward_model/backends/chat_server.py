@@ -29,6 +29,7 @@ from reward_model.backends.retrying import (
     ask_until_answered,
     parse_retry_after,
 )
+from reward_model.backends.secret import Secret
 from reward_model.backends.server_errors import (
     MAX_ERROR_BYTES,
     body_text,
@@ -37,7 +38,6 @@ from reward_model.backends.server_errors import (
     remedy,
     shortened,
 )
-from reward_model.secret import Secret
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.backends.base import CheckpointError
-from reward_model.devices import ran_out_of_memory
+from reward_model.backends.devices import ran_out_of_memory
 
 logger = logging.getLogger(__name__)
 

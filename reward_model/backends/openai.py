@@ -28,10 +28,10 @@ from reward_model.backends.logprobs import NextTokens, continues, generated_verd
 from reward_model.backends.replay import request_key
 from reward_model.backends.reply import Reply
 from reward_model.backends.retrying import Backoff, Deadline, RequestRejected
+from reward_model.backends.secret import Secret
 from reward_model.backends.wire import check_frames, to_wire
 from reward_model.readout import words_after
 from reward_model.schema import VerdictScore
-from reward_model.secret import Secret
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reward_model.data.agreement import cohen_kappa, krippendorff_alpha
 from reward_model.data.records import Record
 from reward_model.data.splits import position
 from reward_model.grounding import mean_box_iou, temporal_iou
 from reward_model.schema import AnomalyType, Box, VideoAnnotation
+from reward_model.statistics.agreement import cohen_kappa, krippendorff_alpha
 
 #: Extra keys of a record: who annotated it, who reviewed it in round one, its batch, who spot-checks it.
 ANNOTATOR_KEY, REVIEWER_KEY, BATCH_KEY, CHECKER_KEY = "annotator", "reviewer", "batch", "spot_checker"

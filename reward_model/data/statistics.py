@@ -13,7 +13,7 @@ from reward_model.data.records import Record
 from reward_model.schema import BOX_SCALE, AnomalyType, Box
 
 if TYPE_CHECKING:
-    from reward_model.evaluation.table import Table
+    from reward_model.statistics.table import Table
 
 #: Upper ends of the histogram bins; the last bin is open. Fig. 4 cuts at 1 s and at 20 % (F-66).
 SPAN_EDGES_S = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -89,7 +89,7 @@ class DatasetStatistics:
 
     def tables(self, max_items: int = 20) -> list[Table]:
         """Everything counted, as tables; of the items only the most common."""
-        from reward_model.evaluation.table import Table
+        from reward_model.statistics.table import Table
 
         spans = ("mean s", "median s")
         classes = [(n, self.videos[n], *_cells(self.video_s[n])) for n in self.videos]

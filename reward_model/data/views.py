@@ -31,7 +31,7 @@ from reward_model.extras import need
 from reward_model.parsing import format_report, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
-from reward_model.video import native_window, sample_indices, zoom_indices
+from reward_model.video.clip import native_window, sample_indices, zoom_indices
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ class StageViews:
     # --- samples ------------------------------------------------------------------------------------------------------
 
     def load(self, row: Mapping[str, Any]) -> Any:
-        """The :class:`~reward_model.training.sft.Example` of a row: frames, question and answer.
+        """The :class:`~reward_model.training.sft.trainer.Example` of a row: frames, question and answer.
 
         Raises:
             VideoError: the video file is missing, broken or shorter than its annotation.
@@ -304,7 +304,7 @@ class StageViews:
         return (side, side) if side else (truth.height, truth.width)
 
     def _example(self, row: Mapping[str, Any], frames: np.ndarray) -> Any:
-        from reward_model.training.sft import Example
+        from reward_model.training.sft.trainer import Example
 
         return Example(self._question(row, frames), self._answer(row))
 

@@ -1,20 +1,25 @@
 """How good a judge is: metrics with intervals, benches whose truth is exact, baselines, and tables."""
 
-from reward_model.evaluation.bench import Bench, BenchVideo, CalibrationBench, MainBench, OodBench, WorldBench
-from reward_model.evaluation.calibration import ReliabilityBin, calibration_error, reliability_bins, saturation_share
-from reward_model.evaluation.hard_bench import HardBench
-from reward_model.evaluation.intervals import Interval, bootstrap, wilson
-from reward_model.evaluation.measure import measure
-from reward_model.evaluation.metrics import Confusion, ImpliedRates, auroc, confusion, implied_rates
-from reward_model.evaluation.paper_tables import PaperTable, load_paper_tables, paper_table
-from reward_model.evaluation.record_bench import JsonlBench, RecordBench, VifCotBench
-from reward_model.evaluation.result import EvaluationResult, Metric, TypeRecall
-from reward_model.evaluation.row import Row, make_row
-from reward_model.evaluation.runner import evaluate
-from reward_model.evaluation.significance import mcnemar, paired_bootstrap, paired_permutation
-from reward_model.evaluation.store import RowStore, read_rows
-from reward_model.evaluation.table import Estimate, Table
-from reward_model.evaluation.tubes import tube_iou
+from reward_model.evaluation.benches.bench import Bench, BenchVideo, CalibrationBench, MainBench, OodBench, WorldBench
+from reward_model.evaluation.benches.hard import HardBench
+from reward_model.evaluation.benches.records import JsonlBench, RecordBench, VifCotBench
+from reward_model.evaluation.metrics.calibration import (
+    ReliabilityBin,
+    calibration_error,
+    reliability_bins,
+    saturation_share,
+)
+from reward_model.evaluation.metrics.classification import Confusion, ImpliedRates, auroc, confusion, implied_rates
+from reward_model.evaluation.metrics.tubes import tube_iou
+from reward_model.evaluation.running.measure import measure
+from reward_model.evaluation.running.result import EvaluationResult, Metric, TypeRecall
+from reward_model.evaluation.running.row import Row, make_row
+from reward_model.evaluation.running.runner import evaluate
+from reward_model.evaluation.running.store import RowStore, read_rows
+from reward_model.evaluation.tables.paper_tables import PaperTable, load_paper_tables, paper_table
+from reward_model.statistics.intervals import Interval, bootstrap, wilson
+from reward_model.statistics.significance import mcnemar, paired_bootstrap, paired_permutation
+from reward_model.statistics.table import Estimate, Table
 
 __all__ = [
     "Bench",

@@ -8,7 +8,7 @@ from typing import Any
 
 from reward_model.config import JUDGE_FILE
 from reward_model.training.export import merge_adapter, save_gathered
-from reward_model.training.grpo_prepare import is_sharded
+from reward_model.training.grpo.prepare import is_sharded
 
 
 def export_policy(
@@ -18,7 +18,7 @@ def export_policy(
     the training.
 
     Args:
-        policy: the prepared :class:`~reward_model.training.rollout_rows.RowModel`.
+        policy: the prepared :class:`~reward_model.training.grpo.rows.RowModel`.
         judge_file, card: as :func:`write_judge` takes them.
     """
     bare = accelerator.unwrap_model(policy).model

@@ -241,7 +241,7 @@ def model_config(model: str) -> Any:
 
         return AutoConfig.from_pretrained(model)
     if model in ("mini", "tiny"):
-        from reward_model.training.mini_config import build_judge
+        from reward_model.minis.model import build_judge
 
         return build_judge(model)[0].config
     if "qwen3-vl-8b" in model.lower():

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from cac_align import BestOfNOutput, best_of_n
-from cac_align.candidates import RESERVED, candidate_seed, encode_once, generate, split_frames
 from cac_align.rewards.base import RewardError
-from cac_align.run_folder import ResumeError, describe_pipeline, plain
+from cac_align.selection.candidates import RESERVED, candidate_seed, encode_once, generate, split_frames
+from cac_align.selection.run_folder import ResumeError, describe_pipeline, plain
 from reward_model.schema import Verdict
 
 PROMPT = "a red ball moves right"
@@ -476,7 +476,7 @@ def test_a_first_frame_of_another_shape_is_said(wan_i2v_pipe):
 
 
 def test_the_size_that_fits_a_first_frame(wan_i2v_pipe):
-    from cac_align.candidates import fitting_size
+    from cac_align.selection.candidates import fitting_size
 
     height, width = fitting_size(wan_i2v_pipe, Image.new("RGB", (480, 832)))
     assert (height, width) == (832, 480)

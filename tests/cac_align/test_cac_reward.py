@@ -293,7 +293,7 @@ def test_options_as_people_write_them(options, words):
 
 
 def test_a_unified_checkpoint_is_no_judge():
-    from cac_align.rewards.source import shipped_folder
+    from reward_model.backends.source import shipped_folder
 
     with pytest.raises(ValueError, match=r"Use UnifiedReward\(\.\.\.\)"):
         CaCReward("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b")

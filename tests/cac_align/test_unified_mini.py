@@ -62,9 +62,9 @@ from cac_align.minis.unified_tokenizer import (  # noqa: E402
 )
 from cac_align.minis.wan_config import world_prompts  # noqa: E402
 from cac_align.prompts import read_prompts  # noqa: E402
-from reward_model.evaluation.unified_protocols import APS  # noqa: E402
-from reward_model.training.mini_batch import MiniCollator, use_equal_images  # noqa: E402
-from reward_model.training.sft import AnswerCollator, Example  # noqa: E402
+from reward_model.minis.collator import MiniCollator, use_equal_images  # noqa: E402
+from reward_model.training.sft.trainer import AnswerCollator, Example  # noqa: E402
+from reward_model.unified.protocols import APS  # noqa: E402
 from reward_model.world import make_scene  # noqa: E402
 from reward_model.world.kinds import SETTINGS  # noqa: E402
 
@@ -475,7 +475,7 @@ def start(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped_in", [".", "second"])
 def test_a_killed_training_continues_to_the_same_bytes(tmp_path, stopped_in):
-    from reward_model.training.guards import last_complete_checkpoint
+    from reward_model.engine.guards import last_complete_checkpoint
 
     assert start(tmp_path / "whole").wait(timeout=900) == 0
     cut, work, deadline = start(tmp_path / "cut"), tmp_path / "cut", time.monotonic() + 600

@@ -25,8 +25,9 @@ from cac_align.rewards import unified, unified_model
 from cac_align.rewards.base import Reward, RewardError, evaluate
 from reward_model.backends.base import Completion
 from reward_model.backends.replay import RecordingBackend
-from reward_model.evaluation import unified_pairs, unified_protocols
-from reward_model.evaluation.unified_protocols import ScoreError
+from reward_model.unified import pairs as unified_pairs
+from reward_model.unified import protocols as unified_protocols
+from reward_model.unified.protocols import ScoreError
 from reward_model.world import make_video
 
 KEY = "sk-test-must-never-be-seen"

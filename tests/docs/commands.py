@@ -100,7 +100,7 @@ def _check_script(words: list[str]) -> None:
     if not script.is_file():
         raise ValueError(f"there is no {words[0]}")
     if script.name in ("stage1_warmup.py", "stage2_sft.py"):
-        from reward_model.training.stage_config import parse_stage
+        from reward_model.training.sft.config import parse_stage
 
         with _no_exit():
             presets = ROOT / "recipes" / "configs" / script.name.partition("_")[0]

@@ -102,7 +102,7 @@ def test_an_annotation_of_the_documents_is_one_of_ours(tmp_path):
 
 def test_rewards_of_the_documents_are_read_as_a_run_reads_them():
     yaml = pytest.importorskip("yaml")
-    from cac_align.flow_grpo.reward_specs import read_specs
+    from cac_align.flow_grpo.judging.reward_specs import read_specs
 
     found = [yaml.safe_load(b.code) for b in BLOCKS if b.language == "yaml"]
     specs = [spec for settings in found if "rewards" in settings for spec in read_specs(settings["rewards"])]

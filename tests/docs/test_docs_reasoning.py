@@ -14,7 +14,7 @@ from reward_model.data.synthesis.full_reasoning import three_steps
 from reward_model.data.synthesis.rule_check import rule_check
 from reward_model.data.synthesis.tasks import conversation, plan
 from reward_model.parsing import format_report, parse_turn
-from reward_model.video import Video
+from reward_model.video.clip import Video
 from reward_model.world import KINDS, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom
 

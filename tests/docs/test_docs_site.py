@@ -80,8 +80,8 @@ def test_the_notebook_runs():
     [
         "cac_align.FlowGRPOConfig",
         "reward_model.JudgeConfig",
-        "reward_model.training.grpo_config.GrpoConfig",
-        "reward_model.training.stage_config.StageArguments",
+        "reward_model.training.grpo.config.GrpoConfig",
+        "reward_model.training.sft.config.StageArguments",
     ],
 )
 def test_every_setting_is_in_the_table_with_its_meaning(place, monkeypatch):

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from reward_model.backends.base import BackendError, CheckpointError
 from reward_model.backends.checkpoint import locate
+from reward_model.backends.devices import check_precision, torch_device
 from reward_model.backends.local import LocalBackend
-from reward_model.devices import check_precision, torch_device
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from PIL import Image
 
 from reward_model.backends import BackendError, Message, Sampling
 from reward_model.backends.local import LocalBackend, verdict_tokens
+from reward_model.minis.model import build_judge
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import load_prompts
 from reward_model.readout import VerdictPrefix
-from reward_model.training.mini_config import build_judge
 from reward_model.world import make_video
 
 

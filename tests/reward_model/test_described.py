@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from reward_model.described import choices_of, described, settings_of
+from reward_model.terminal.described import choices_of, described, settings_of
 
 Colour = Literal["red", "blue"]
 

@@ -18,8 +18,8 @@ from reward_model.backends.base import Completion
 from reward_model.backends.replay import RecordingBackend, ReplayBackend
 from reward_model.evaluation import WorldBench
 from reward_model.evaluation import evaluate as evaluate_in_full
-from reward_model.evaluation.bench import FIRST_BENCH_SEED
-from reward_model.evaluation.row import rollout_of
+from reward_model.evaluation.benches.bench import FIRST_BENCH_SEED
+from reward_model.evaluation.running.row import rollout_of
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import format_report
 from reward_model.rewards import spatial_reward

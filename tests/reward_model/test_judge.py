@@ -9,11 +9,11 @@ import pytest
 
 from reward_model.backends import Completion
 from reward_model.config import CHOICES, JudgeConfig, answer_limit, load_judge_config
-from reward_model.described import choices_of, settings_of
 from reward_model.judge import TwoTurnJudge, _Case
 from reward_model.parsing import forced_prefix, format_report
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
-from reward_model.video import VideoError
+from reward_model.terminal.described import choices_of, settings_of
+from reward_model.video.clip import VideoError
 
 CAC_MINI = Path(__file__).parents[2] / "assets" / "cac-mini"
 FRAMES = np.zeros((81, 16, 16, 3), np.uint8)
@@ -423,7 +423,7 @@ def test_provenance_tells_all_that_a_score_depends_on():
 
 def test_frames_that_cannot_be_had_spoil_no_other():
     """A file may break off behind its header: that shows when the frames of a turn are read."""
-    from reward_model.video import Video
+    from reward_model.video.clip import Video
 
     class Torn(Video):
         def take(self, indices, size=None):

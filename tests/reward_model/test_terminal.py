@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from reward_model import terminal
 from reward_model.backends.base import BackendError
 from reward_model.extras import need
-from reward_model.terminal import explain, printable, run_program, set_verbosity
+from reward_model.terminal.program import explain, printable, run_program, set_verbosity
+from reward_model.terminal.program import program as terminal
 
 
 def ended(capsys, error, **options):
@@ -119,7 +119,7 @@ def test_verbosity_is_a_switch():
 
 
 def program(body, **environment):
-    start = "import sys\nfrom reward_model.terminal import run_program\ndef main():\n"
+    start = "import sys\nfrom reward_model.terminal.program import run_program\ndef main():\n"
     code = f"{start}{body}\nsys.exit(run_program(main, 'tool'))"
     return subprocess.Popen(
         [sys.executable, "-c", code],

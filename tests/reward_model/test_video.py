@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from reward_model.schema import FrameRange
-from reward_model.video import (
+from reward_model.video.clip import (
     Video,
     VideoError,
     check_fps,

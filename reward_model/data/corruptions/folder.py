@@ -19,12 +19,12 @@ from reward_model.data.corruptions.compose import KINDS, candidates, corrupt
 from reward_model.data.corruptions.decoys import DECOYS, reblend
 from reward_model.data.corruptions.durations import draw_both
 from reward_model.data.corruptions.footage import Footage
-from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY
 from reward_model.files import write_text
 from reward_model.folders import file_digest, not_utf8, regular_files
 from reward_model.schema import AnomalyType, VideoAnnotation
-from reward_model.video import VideoError, load_video
+from reward_model.video.clip import VideoError, load_video
+from reward_model.video.mp4 import write_mp4
 
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif"})
 

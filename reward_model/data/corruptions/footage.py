@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from reward_model.data.corruptions.base import CorruptionError, Rect
 from reward_model.data.corruptions.camera import fit_motion, warp_grey
-from reward_model.video import check_fps
+from reward_model.video.clip import check_fps
 
 SMALL_SIDE = 192
 
@@ -29,7 +29,7 @@ class Footage:
         if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
             raise CorruptionError(
                 f"frames have shape {np.shape(frames)} and dtype {getattr(frames, 'dtype', '?')}; "
-                "expected (T, H, W, 3) uint8. reward_model.video.to_frames converts any common form"
+                "expected (T, H, W, 3) uint8. reward_model.video.clip.to_frames converts any common form"
             )
         if len(frames) < 8 or min(frames.shape[1:3]) < 16:
             raise CorruptionError(

@@ -11,7 +11,7 @@ from reward_model.backends.base import Conversation
 from reward_model.prompts import fill
 from reward_model.prompts.verification import load_verification
 from reward_model.schema import Anomaly, Box
-from reward_model.video import resize_frames
+from reward_model.video.clip import resize_frames
 
 #: Longer side of an enlarged part in pixels, and how much wider than the box it is cut on each side.
 CROP_SIZE = 384

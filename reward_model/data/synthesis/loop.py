@@ -19,7 +19,7 @@ from reward_model.data.synthesis.asking import Asker
 from reward_model.data.synthesis.config import AskConfig, RuleConfig
 from reward_model.data.synthesis.rounds import Call, Course, Outcome, course
 from reward_model.data.synthesis.tasks import Task, conversation
-from reward_model.video import Video, VideoError
+from reward_model.video.clip import Video, VideoError
 
 LoadVideo = Callable[[Record], Video]
 OnOutcome = Callable[[Outcome], None]

@@ -9,7 +9,7 @@ import numpy as np
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY, Record
 from reward_model.files import atomic
-from reward_model.media.writing import stream_rate
+from reward_model.video.writing import stream_rate
 from reward_model.world import KINDS, make_video
 
 #: Seeds of training videos lie below 100,000.

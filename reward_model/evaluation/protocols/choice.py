@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reward_model.evaluation.result import EvaluationResult
+from reward_model.evaluation.running.result import EvaluationResult
 
 #: The row of a model asked the judge's own question, once.
 COMMON = "common"

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from reward_model.backends.base import Backend, Completion, Conversation, Message, Sampling
-from reward_model.evaluation.unified_protocols import ScoreError, even_indices, last_answer, repeated_indices
-from reward_model.evaluation.unified_reward import ask_in_batches
 from reward_model.prompts import clean_line
 from reward_model.schema import Status, Verdict
-from reward_model.video import Video, VideoError, load_video, sample_indices
+from reward_model.unified.protocols import ScoreError, even_indices, last_answer, repeated_indices
+from reward_model.unified.score import ask_in_batches
+from reward_model.video.clip import Video, VideoError, load_video, sample_indices
 
 
 @dataclass(frozen=True)

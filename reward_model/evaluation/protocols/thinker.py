@@ -15,11 +15,11 @@ import numpy as np
 
 from reward_model.backends.base import Backend, Conversation, Message, Sampling
 from reward_model.evaluation.protocols.status import open_videos, read_word
-from reward_model.evaluation.unified_protocols import ScoreError, even_indices, last_answer
-from reward_model.evaluation.unified_reward import ask_in_batches
 from reward_model.prompts import clean_line, clean_text
 from reward_model.schema import Status, Verdict
-from reward_model.video import Video
+from reward_model.unified.protocols import ScoreError, even_indices, last_answer
+from reward_model.unified.score import ask_in_batches
+from reward_model.video.clip import Video
 
 _CALL = re.compile(r"<(/?)tool_call>", re.IGNORECASE)
 _LIST = re.compile(r"\[([\d\s,]{1,400})\]")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.evaluation.job import TableJob
-from cac_align.evaluation.settings import TableSettings
-from cac_align.evaluation.training import Training
+from cac_align.table2.job import TableJob
+from cac_align.table2.settings import TableSettings
+from cac_align.table2.training import Training
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "recipes" / "flow_grpo.py"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cac_align import CaCReward
-from cac_align.evaluation.probe_table import UNTOUCHED, ProbeAnswers, ask_probes, compare, probe_table
-from cac_align.evaluation.probe_videos import world_videos
-from cac_align.evaluation.probes import IMITATION, PROBES, find_probes, make_probe
-from reward_model.evaluation.intervals import wilson
+from cac_align.probes.probes import IMITATION, PROBES, find_probes, make_probe
+from cac_align.probes.table import UNTOUCHED, ProbeAnswers, ask_probes, compare, probe_table
+from cac_align.probes.videos import world_videos
+from reward_model.statistics.intervals import wilson
 
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES = np.random.default_rng(0).integers(0, 256, (24, 32, 40, 3), dtype=np.uint8)

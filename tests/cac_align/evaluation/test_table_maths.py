@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cac_align.evaluation.correlations import clustered, kendall, spearman
-from cac_align.evaluation.maths import by_seed, difference_of, mean_of, p_value, ratio_of, redraw
-from reward_model.evaluation.intervals import wilson
+from cac_align.table2.correlations import clustered, kendall, spearman
+from cac_align.table2.maths import by_seed, difference_of, mean_of, p_value, ratio_of, redraw
+from reward_model.statistics.intervals import wilson
 
 NAN = float("nan")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cac_align.evaluation.columns import COLUMNS, find_column
-from cac_align.evaluation.matrix import best_candidate
-from cac_align.evaluation.measures import (
+from cac_align.flow_grpo.judging.reward_specs import read_specs
+from cac_align.probes.probes import blurred
+from cac_align.table2.columns import COLUMNS, find_column
+from cac_align.table2.matrix import best_candidate
+from cac_align.table2.measures import (
     FAULTS,
     appearance_drift,
     edge_sharpness,
@@ -15,8 +17,6 @@ from cac_align.evaluation.measures import (
     tracked_motion,
     world_values,
 )
-from cac_align.evaluation.probes import blurred
-from cac_align.flow_grpo.reward_specs import read_specs
 from reward_model.world import make_video
 
 

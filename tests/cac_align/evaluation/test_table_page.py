@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cac_align.evaluation import page
-from cac_align.evaluation.curves import plot_curves, read_steps, running_mean, series
-from cac_align.evaluation.matrix import Matrix
-from cac_align.evaluation.output import write_outputs
-from cac_align.evaluation.page import example_places
-from cac_align.evaluation.ratings import Ratings, video_name
+from cac_align.table2 import page
+from cac_align.table2.curves import plot_curves, read_steps, running_mean, series
+from cac_align.table2.matrix import Matrix
+from cac_align.table2.output import write_outputs
+from cac_align.table2.page import example_places
+from cac_align.table2.ratings import Ratings, video_name
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.schema import VideoAnnotation

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from cac_align import best_of_n
-from cac_align.evaluation.columns import find_column
-from cac_align.evaluation.draws import open_pipeline
-from cac_align.evaluation.matrix import Matrix
-from cac_align.evaluation.output import write_outputs
-from cac_align.evaluation.tables import TableMaker
-from cac_align.run_folder import ResumeError
+from cac_align.selection.run_folder import ResumeError
+from cac_align.table2.columns import find_column
+from cac_align.table2.draws import open_pipeline
+from cac_align.table2.matrix import Matrix
+from cac_align.table2.output import write_outputs
+from cac_align.table2.tables import TableMaker
 from tests.cac_align.evaluation import tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")

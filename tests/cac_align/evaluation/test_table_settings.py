@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cac_align.evaluation.settings import TableSettings, read_settings
-from cac_align.evaluation.training import make_training, trainings
 from cac_align.flow_grpo.needs import check_model
+from cac_align.table2.settings import TableSettings, read_settings
+from cac_align.table2.training import make_training, trainings
 from tests.cac_align.evaluation.tables import TOYS, settings
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cac_align.evaluation.spread import FLAT, group_spread, spread_table
+from cac_align.table2.spread import FLAT, group_spread, spread_table
 
 NAN = float("nan")
 

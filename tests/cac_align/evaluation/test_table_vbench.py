@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from cac_align.evaluation.output import write_outputs
 from cac_align.metrics import VBenchMetric
+from cac_align.table2.output import write_outputs
 from tests.cac_align.evaluation import tables
 from tests.cac_align.metrics import vbench_standins
 

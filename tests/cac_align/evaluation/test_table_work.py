@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cac_align.evaluation.work import NothingToWaitFor, Unit, claim, held_claims, work_through
+from cac_align.table2.work import NothingToWaitFor, Unit, claim, held_claims, work_through
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from cac_align.evaluation.work import Unit, work_through
+from cac_align.table2.work import Unit, work_through
 folder = Path(sys.argv[1])
 def unit(k):
     path = folder / f"unit-{k}"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cac_align.flow_grpo.advantages import combine_advantages, compute_advantages
+from cac_align.flow_grpo.maths.advantages import combine_advantages, compute_advantages
 
 REWARDS = [0.9, 0.1, 0.4, 0.35, 0.3, 0.8, 0.2, 0.6]
 GROUPS = ["a"] * 4 + ["b"] * 4

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cac_align.flow_grpo.canaries import (
+from cac_align.flow_grpo.judging.canaries import (
     canaries,
     collapsed,
     colour_entropy,

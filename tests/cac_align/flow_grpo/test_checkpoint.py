@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cac_align.flow_grpo.checkpoint import CheckpointError, newest_checkpoint
+from cac_align.flow_grpo.learner.checkpoint import CheckpointError, newest_checkpoint
 from tests.cac_align.flow_grpo.runs import build, equal, weights
 
 

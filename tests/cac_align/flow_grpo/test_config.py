@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.kernels import KERNELS
+from cac_align.flow_grpo.judging.reward_specs import build_reward, read_specs
+from cac_align.flow_grpo.maths.kernels import KERNELS
 from cac_align.flow_grpo.older_runs import as_meant
-from cac_align.flow_grpo.reward_specs import build_reward, read_specs
-from reward_model.described import choices_of, settings_of
+from reward_model.terminal.described import choices_of, settings_of
 from tests.cac_align.flow_grpo.toy_rewards import brightness
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cac_align.flow_grpo.credit import LatentGrid, anomaly_weights, normalised, verdict_weights
+from cac_align.flow_grpo.maths.credit import LatentGrid, anomaly_weights, normalised, verdict_weights
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Verdict
 from reward_model.world import make_video
 

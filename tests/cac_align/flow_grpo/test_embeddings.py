@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cac_align.flow_grpo.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
+from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from tests.cac_align.flow_grpo.runs import PROMPTS, tiny_pipe
 
 

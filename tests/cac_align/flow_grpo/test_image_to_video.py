@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cac_align.flow_grpo.checkpoint import CheckpointError
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.learner.checkpoint import CheckpointError
 from cac_align.flow_grpo.loading import load_pipeline, prompt_images
-from cac_align.flow_grpo.policy import GuidedVelocity
+from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, tiny_pipe, weights
 from tests.conftest import _quiet, _wan_parts

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from cac_align.flow_grpo.kernels import (
+from cac_align.flow_grpo.maths.kernels import (
     KERNELS,
     batch_mean,
     coefficients,

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cac_align.flow_grpo import load_lora
-from cac_align.flow_grpo.lora import add_lora, lora_parameters
-from cac_align.flow_grpo.lora_files import WEIGHTS, export_lora
+from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters
+from cac_align.flow_grpo.learner.lora_files import WEIGHTS, export_lora
 from tests.cac_align.flow_grpo.runs import tiny_pipe
 
 ALPHA, RANK = 12, 4
@@ -131,8 +131,8 @@ def test_what_is_no_lora_is_named(tmp_path):
 
 CHILD = """
 import sys, torch
-from cac_align.flow_grpo.lora import add_lora, lora_parameters
-from cac_align.flow_grpo.lora_files import export_lora
+from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters
+from cac_align.flow_grpo.learner.lora_files import export_lora
 from tests.cac_align.flow_grpo.runs import tiny_pipe
 pipe = tiny_pipe()
 add_lora(pipe.transformer, r=4, alpha=8, targets=["to_q", "to_k", "to_v", "to_out.0"])

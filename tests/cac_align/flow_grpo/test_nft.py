@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cac_align.flow_grpo.nft import nft_loss, noised, old_policy_decay, optimality
-from cac_align.flow_grpo.nft_replay import forward_sigmas
-from cac_align.flow_grpo.schedule import read_schedule
+from cac_align.flow_grpo.learner.nft_replay import forward_sigmas
+from cac_align.flow_grpo.maths.nft import nft_loss, noised, old_policy_decay, optimality
+from cac_align.flow_grpo.maths.schedule import read_schedule
 
 
 def f64(*values):

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, UniPCMultistepScheduler
 from PIL import Image
 
 from cac_align.flow_grpo import check_pipeline, sde_sampling
-from cac_align.flow_grpo.kernels import log_prob, log_ratio
+from cac_align.flow_grpo.maths.kernels import log_prob, log_ratio
 
 PROMPTS = ["a red ball moves right", "a blue square bounces"]
 GUIDANCE = 3.0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cac_align.flow_grpo.policy import GuidedVelocity, batched_calls
+from cac_align.flow_grpo.sampler.policy import GuidedVelocity, batched_calls
 from tests.cac_align.flow_grpo.runs import PROMPTS, tiny_pipe
 
 CALL = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 3, "output_type": "latent"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cac_align.flow_grpo.checkpoint import last_checkpoint
+from cac_align.flow_grpo.learner.checkpoint import last_checkpoint
 from tests.cac_align.flow_grpo.runs import build, equal, weights
 from tests.launched import ROOT, launch
 
@@ -54,7 +54,7 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
-from cac_align.flow_grpo.processes import gather
+from cac_align.flow_grpo.learner.processes import gather
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build
 out, count = sys.argv[1], int(sys.argv[2])
 trainer = build(out, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2, save_every=1, eval_every=1,

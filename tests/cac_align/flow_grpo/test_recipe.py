@@ -8,10 +8,10 @@ import torch
 import yaml
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.lora import add_lora, matching_modules
+from cac_align.flow_grpo.judging.reward_specs import read_specs
+from cac_align.flow_grpo.learner.lora import add_lora, matching_modules
 from cac_align.flow_grpo.needs import is_path, readout_notes
 from cac_align.flow_grpo.plan import make_plan, meta_transformer
-from cac_align.flow_grpo.reward_specs import read_specs
 from cac_align.prompts import read_prompts
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from cac_align.flow_grpo.reward_bus import RewardBus
+from cac_align.flow_grpo.judging.reward_bus import RewardBus
 from tests.cac_align.flow_grpo.toy_rewards import brightness, hanging
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from cac_align.flow_grpo.sampling import GroupSampler
+from cac_align.flow_grpo.maths.sampling import GroupSampler
 
 SAMPLER = GroupSampler(num_prompts=30, groups_per_step=4, num_generations=6, seed=5)
 

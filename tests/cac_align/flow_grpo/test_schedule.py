@@ -6,9 +6,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from cac_align.flow_grpo.base_scheduler import build, describe, shift_of
-from cac_align.flow_grpo.kernels import coefficients
-from cac_align.flow_grpo.schedule import (
+from cac_align.flow_grpo.maths.kernels import coefficients
+from cac_align.flow_grpo.maths.schedule import (
     Schedule,
     gradient_scales,
     num_stochastic_steps,
@@ -16,6 +15,7 @@ from cac_align.flow_grpo.schedule import (
     step_stds,
     step_weights,
 )
+from cac_align.flow_grpo.sampler.base_scheduler import build, describe, shift_of
 
 from . import reference
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from cac_align.flow_grpo.kernels import log_prob, transition
-from cac_align.flow_grpo.schedule import read_schedule
-from cac_align.flow_grpo.scheduler import FlowSDEScheduler
-from cac_align.flow_grpo.trajectory import step_noise
+from cac_align.flow_grpo.maths.kernels import log_prob, transition
+from cac_align.flow_grpo.maths.schedule import read_schedule
+from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
+from cac_align.flow_grpo.sampler.trajectory import step_noise
 
 SHAPE = (16, 2, 4, 4)
 

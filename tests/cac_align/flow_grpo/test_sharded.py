@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cac_align.flow_grpo.checkpoint import CheckpointError, read_checkpoint
+from cac_align.flow_grpo.learner.checkpoint import CheckpointError, read_checkpoint
 from cac_align.flow_grpo.loading import check_deepspeed
 from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
@@ -21,7 +21,7 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
-from cac_align.flow_grpo.lora import adapter_off
+from cac_align.flow_grpo.learner.lora import adapter_off
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build, tiny_pipe
 from tests.sharded import shard_on_cpu, sharded_accelerator
 out, kind, changes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from cac_align.flow_grpo.checkpoint import CheckpointError, last_checkpoint, newest_checkpoint
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.lora import adapter_off
+from cac_align.flow_grpo.learner.checkpoint import CheckpointError, last_checkpoint, newest_checkpoint
+from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.trainer import DivergenceError
 from cac_align.rewards.base import Evaluation, RewardError
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Verdict
@@ -35,7 +35,7 @@ def one_thread():
 
 def gradients(trainer, experience, chunks=None):
     """What one update would step along; the weights stay."""
-    from cac_align.flow_grpo.experience import chunks_of
+    from cac_align.flow_grpo.learner.experience import chunks_of
 
     found = {}
 
@@ -227,7 +227,7 @@ def test_kl_is_zero_at_first_and_has_a_gradient_later(tmp_path, space):
 
 
 def first_chunk(trainer, experience):
-    from cac_align.flow_grpo.experience import chunks_of
+    from cac_align.flow_grpo.learner.experience import chunks_of
 
     return chunks_of(experience, trainer.config.rows_per_forward)[0]
 
@@ -298,7 +298,7 @@ def test_a_missing_score_is_counted_and_teaches_nothing(tmp_path):
     lost = experience.rollouts[0].records[0]
     lost.next_latents[0] += 100.0  # the unjudged video may hold anything
     assert distance(gradients(trainer, experience), with_it) == 0
-    from cac_align.flow_grpo.experience import experience_numbers
+    from cac_align.flow_grpo.learner.experience import experience_numbers
 
     assert experience_numbers(experience.rows, experience.advantages)["reward/failed"] == 1 / 8
     assert experience.rows[0].reason == "too dark"

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from cac_align.flow_grpo.seeds import derive_seed
-from cac_align.flow_grpo.windows import SDEWindow
+from cac_align.flow_grpo.maths.seeds import derive_seed
+from cac_align.flow_grpo.maths.windows import SDEWindow
 
 
 def test_all_and_fixed():

@@ -14,10 +14,10 @@ import pytest
 from cac_align.cli import main
 from cac_align.metrics import VBenchPackage, export_videos, find_videos, read_results
 from cac_align.metrics.export import missing_videos, standard_prompts
-from cac_align.metrics.lossless import same_video, write_lossless
 from cac_align.prompts import read_prompts
-from reward_model.media.reading import read_facts
-from reward_model.video import load_video
+from reward_model.video.clip import load_video
+from reward_model.video.lossless import same_video, write_lossless
+from reward_model.video.reading import read_facts
 from tests.reward_model.media.clips import numbered, write
 
 FULL_INFO = [

@@ -15,10 +15,10 @@ import pytest
 
 from cac_align.metrics import MetricSuite, evaluate_videos, find_videos
 from cac_align.metrics.folder import Process, failures
-from cac_align.metrics.lossless import write_lossless
 from cac_align.metrics.report import seed_totals, to_dict, vbench_tables
 from cac_align.metrics.rows import ROWS, Row, RowsLostError, RowWriter
-from reward_model.video import read_file
+from reward_model.video.clip import read_file
+from reward_model.video.lossless import write_lossless
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cac_align.metrics import weights
-from cac_align.metrics.lossless import write_lossless
+from reward_model.video.lossless import write_lossless
 
 #: name -> (frames, height, width, fps, pixels the texture moves per frame). Landscape, portrait, odd, over 512.
 VIDEOS = {

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from cac_align.cli import main
-from cac_align.evaluation.ratings import Ratings
 from cac_align.rating.study import open_rating
 from cac_align.rating.suggestions import Suggestion
+from cac_align.table2.ratings import Ratings
 from reward_model.data.annotations import read_annotations
 from reward_model.schema import Anomaly
-from reward_model.training.stage_config import parse_stage
-from reward_model.training.stage_run import run_stage
+from reward_model.training.sft.config import parse_stage
+from reward_model.training.sft.run import run_stage
 
 ROOT = Path(__file__).resolve().parents[3]
 

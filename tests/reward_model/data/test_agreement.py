@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from reward_model.data.agreement import cohen_kappa, krippendorff_alpha
+from reward_model.statistics.agreement import cohen_kappa, krippendorff_alpha
 
 N = None
 #: Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability": part A (binary, two observers), part B (nominal,

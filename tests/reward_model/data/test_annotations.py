@@ -21,10 +21,10 @@ from reward_model.data.annotations import (
     write_annotations,
 )
 from reward_model.data.line_checks import check_object
-from reward_model.data.probe import probe
 from reward_model.data.validation import MAX_LINE_BYTES
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
-from reward_model.video import VideoError
+from reward_model.video.clip import VideoError
+from reward_model.video.probe import probe
 from reward_model.world import KINDS
 from reward_model.world.scene import make_scene
 from reward_model.world.video import make_annotation
@@ -366,7 +366,7 @@ def test_rates_within_half_a_percent_are_the_same(tmp_path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_the_header_tells_what_decoding_would(tmp_path, suffix):
     """Matroska states no number of frames: its packets are counted."""
-    from reward_model.video import read_file
+    from reward_model.video.clip import read_file
 
     path = tmp_path / f"x.{suffix}"
     write_clip(path, num_frames=21, fps=16, size=(32, 48))

@@ -12,8 +12,8 @@ import pytest
 
 from reward_model.data.annotations import read_annotations, validate_annotations, video_path
 from reward_model.data.corruptions import KINDS, CorruptionError, corrupt_folder, folder
-from reward_model.data.corruptions.mp4 import write_mp4
-from reward_model.video import load_video
+from reward_model.video.clip import load_video
+from reward_model.video.mp4 import write_mp4
 
 FPS, LENGTH = 12.0, 24
 

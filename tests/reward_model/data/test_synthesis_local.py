@@ -9,9 +9,9 @@ from reward_model.backends.local import LocalBackend
 from reward_model.data.records import Record
 from reward_model.data.synthesis import plan, synthesize
 from reward_model.data.synthesis.config import AskConfig, RuleConfig
+from reward_model.minis.model import build_judge
 from reward_model.schema import VideoAnnotation
-from reward_model.training.mini_config import build_judge
-from reward_model.video import Video
+from reward_model.video.clip import Video
 
 ASK = AskConfig(frame_size=32, max_new_tokens=4, call_attempts=1, max_zoom_frames=4)
 RULES = RuleConfig(verify="rule", max_rounds=1, salient_rounds=1)

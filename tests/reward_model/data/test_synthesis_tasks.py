@@ -13,7 +13,7 @@ from reward_model.data.synthesis.config import AskConfig, RuleConfig
 from reward_model.data.synthesis.crops import CROP_SIZE, cut_out
 from reward_model.data.synthesis.tasks import conversation, plan
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
-from reward_model.video import Video, VideoError
+from reward_model.video.clip import Video, VideoError
 
 FRAMES = np.arange(81, dtype=np.uint8)[:, None, None, None] * np.ones((1, 20, 40, 3), np.uint8)
 VIDEO = Video(FRAMES, 16.0)

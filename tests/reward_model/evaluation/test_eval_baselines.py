@@ -7,7 +7,7 @@ import pytest
 
 from reward_model.backends.base import Completion
 from reward_model.evaluation import CalibrationBench, WorldBench, auroc, evaluate
-from reward_model.evaluation.baselines import (
+from reward_model.evaluation.running.baselines import (
     ConstantJudge,
     RandomJudge,
     Threshold,
@@ -15,8 +15,8 @@ from reward_model.evaluation.baselines import (
     calibrate,
     fit_threshold,
 )
-from reward_model.evaluation.unified_protocols import APS, VIDEO5, ScoreError
-from reward_model.evaluation.unified_reward import UnifiedReward
+from reward_model.unified.protocols import APS, VIDEO5, ScoreError
+from reward_model.unified.score import UnifiedReward
 
 BENCH = WorldBench(4, seed=910_000)
 VIDEOS = list(BENCH)

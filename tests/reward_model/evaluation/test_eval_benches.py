@@ -14,13 +14,13 @@ import pytest
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.evaluation import HardBench, JsonlBench, MainBench, OodBench, WorldBench
-from reward_model.evaluation.bench import CALIBRATION_SEED, HARD_SEED, MAIN_SEED, OOD_SEED, CalibrationBench
-from reward_model.evaluation.bench_names import open_bench
-from reward_model.evaluation.hard_bench import _CELL_SEEDS
-from reward_model.evaluation.record_bench import RecordBench, balanced
-from reward_model.evaluation.store import bench_fingerprint
+from reward_model.evaluation.benches.bench import CALIBRATION_SEED, HARD_SEED, MAIN_SEED, OOD_SEED, CalibrationBench
+from reward_model.evaluation.benches.hard import _CELL_SEEDS
+from reward_model.evaluation.benches.names import open_bench
+from reward_model.evaluation.benches.records import RecordBench, balanced
+from reward_model.evaluation.running.store import bench_fingerprint
 from reward_model.schema import AnomalyType
-from reward_model.video import VideoError
+from reward_model.video.clip import VideoError
 from reward_model.world import KINDS, make_video
 from reward_model.world.cells import CELLS, anomaly_cell
 
@@ -69,7 +69,7 @@ def test_hard_fills_its_four_cells_equally_and_always_alike():
 
 
 def test_hard_cells_that_cannot_be_filled_are_an_error(monkeypatch):
-    monkeypatch.setattr("reward_model.evaluation.hard_bench._CELL_SEEDS", 30)
+    monkeypatch.setattr("reward_model.evaluation.benches.hard._CELL_SEEDS", 30)
     with pytest.raises(ValueError, match=r"only \d+ of 50 .*allow more kinds"):
         HardBench(50)[1]
 

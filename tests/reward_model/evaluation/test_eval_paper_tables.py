@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reward_model.evaluation import implied_rates, load_paper_tables, paper_table
-from reward_model.evaluation.paper_tables import CLASS_TABLES, INCONSISTENT_ROW
+from reward_model.evaluation.tables.paper_tables import CLASS_TABLES, INCONSISTENT_ROW
 
 #: Rounding: every printed rate is within half a thousandth, and a precision depends on two of them.
 RATE, F1 = 6e-4, 1e-3

@@ -12,18 +12,18 @@ import pytest
 
 from reward_model.backends.base import Completion
 from reward_model.evaluation import WorldBench, evaluate
-from reward_model.evaluation.baselines import ConstantJudge
-from reward_model.evaluation.contestants import OFFICIAL, WITH_MODEL, ModelSource, parse_baseline
-from reward_model.evaluation.paper_tables import paper_table
 from reward_model.evaluation.protocols.choice import balanced, is_biased, stronger_of_both
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import FrameSelection, ThinkerJudge, requested_frames
-from reward_model.evaluation.protocols.wording import PUBLIC_WORDINGS, with_wording, wording_origin, words_digest
-from reward_model.evaluation.reports import make_tables
-from reward_model.evaluation.unified_pairs import PAIR_PROTOCOLS
-from reward_model.evaluation.unified_protocols import APS, PROTOCOLS, ScoreError
-from reward_model.evaluation.unified_reward import UnifiedReward
-from reward_model.video import Video
+from reward_model.evaluation.running.baselines import ConstantJudge
+from reward_model.evaluation.running.contestants import OFFICIAL, WITH_MODEL, ModelSource, parse_baseline
+from reward_model.evaluation.tables.paper_tables import paper_table
+from reward_model.evaluation.tables.reports import make_tables
+from reward_model.unified.pairs import PAIR_PROTOCOLS
+from reward_model.unified.protocols import APS, PROTOCOLS, ScoreError
+from reward_model.unified.score import UnifiedReward
+from reward_model.unified.wording import PUBLIC_WORDINGS, with_wording, wording_origin, words_digest
+from reward_model.video.clip import Video
 
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES = np.arange(81, dtype=np.uint8)[:, None, None, None].repeat(12, 1).repeat(12, 2).repeat(3, 3)

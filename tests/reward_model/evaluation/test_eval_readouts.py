@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from reward_model.evaluation import calibration_error, reliability_bins
-from reward_model.evaluation.readouts import argue_default, ordering_within, readout_figures
-from reward_model.evaluation.reliability_plot import plot_reliability
-from reward_model.evaluation.row import Row
+from reward_model.evaluation.running.row import Row
+from reward_model.evaluation.tables.readouts import argue_default, ordering_within, readout_figures
+from reward_model.evaluation.tables.reliability_plot import plot_reliability
 
 
 def test_bins_by_brute_force():

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from reward_model.evaluation import auroc, mcnemar, paired_bootstrap, paired_permutation
-from reward_model.evaluation.compare import compare
-from reward_model.evaluation.paired_tables import gain_table
-from reward_model.evaluation.row import Row
+from reward_model.evaluation.running.row import Row
+from reward_model.evaluation.tables.compare import compare
+from reward_model.evaluation.tables.paired_tables import gain_table
 
 
 def mean(values, videos):

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from reward_model.evaluation import MainBench, Row, RowStore, WorldBench, evaluate, read_rows
-from reward_model.evaluation.ablation import ROWS, ablation_table, parse_ablation
-from reward_model.evaluation.baselines import ConstantJudge
-from reward_model.evaluation.contestants import (
+from reward_model.evaluation.running.baselines import ConstantJudge
+from reward_model.evaluation.running.contestants import (
     Contestant,
     ModelSource,
     distinct,
@@ -22,10 +21,11 @@ from reward_model.evaluation.contestants import (
     parse_baseline,
     parse_source,
 )
-from reward_model.evaluation.paper_tables import paper_table
-from reward_model.evaluation.reports import make_tables, write_report
-from reward_model.evaluation.store import model_fingerprint
-from reward_model.evaluation.suite import run_suite
+from reward_model.evaluation.running.store import model_fingerprint
+from reward_model.evaluation.running.suite import run_suite
+from reward_model.evaluation.tables.ablation import ROWS, ablation_table, parse_ablation
+from reward_model.evaluation.tables.paper_tables import paper_table
+from reward_model.evaluation.tables.reports import make_tables, write_report
 
 ROOT = Path(__file__).resolve().parents[3]
 BENCH = WorldBench(6, seed=920_000, size=24)

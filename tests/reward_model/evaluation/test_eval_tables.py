@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from reward_model.evaluation import Estimate, Interval, Table
-from reward_model.evaluation.table import escape_latex, escape_markdown
+from reward_model.statistics.table import escape_latex, escape_markdown
 
 NASTY = r"my_model-7B & 100% #1 {x} $y$ a\b ~^ <|im|> `c` *d* [e]"
 

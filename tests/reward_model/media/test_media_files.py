@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reward_model.data.probe import probe
-from reward_model.media import limits
-from reward_model.media.container import open_container, use_threads
-from reward_model.media.frames import FileFrames
-from reward_model.video import Video, VideoError, load_video, sample_indices
+from reward_model.video.clip import Video, VideoError, limits, load_video, sample_indices
+from reward_model.video.container import open_container, use_threads
+from reward_model.video.frames import FileFrames
+from reward_model.video.probe import probe
 from tests.reward_model.media.clips import number, numbered, write
 
 
@@ -210,8 +209,8 @@ def test_frames_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch, 
     path = write(tmp_path / name, numbered(40), codec=codec, **settings)
     whole = load_video(path)
     assert isinstance(whole.frames, np.ndarray)
-    monkeypatch.setattr("reward_model.media.reading.KEEP_BYTES", 0)
-    monkeypatch.setattr("reward_model.media.frames.NEAR", 2)
+    monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
+    monkeypatch.setattr("reward_model.video.frames.NEAR", 2)
     large = load_video(path)
     assert isinstance(large.frames, FileFrames) and large.frames.shape == whole.frames.shape
     rng = np.random.default_rng(0)
@@ -230,10 +229,10 @@ def test_frames_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch, 
 
 def test_only_what_is_looked_at_is_decoded_to_pictures(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", numbered(40), gop_size=10, max_b_frames=0)
-    monkeypatch.setattr("reward_model.media.reading.KEEP_BYTES", 0)
+    monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
     made = []
     upright = limits.check_size
-    monkeypatch.setattr("reward_model.media.pictures.check_size", lambda *a: made.append(a) or upright(*a))
+    monkeypatch.setattr("reward_model.video.pictures.check_size", lambda *a: made.append(a) or upright(*a))
     video = load_video(path)
     assert video.num_frames == 40 and number(video.take([0, 10, 20])) == [0, 10, 0] and len(made) == 3
 
@@ -243,7 +242,7 @@ def test_more_memory_than_is_allowed_is_refused_before_it_is_taken(tmp_path, mon
     monkeypatch.setenv(limits.LIMIT_VARIABLE, str(20 * 32 * 48 * 3 / 2**30))
     with pytest.raises(VideoError, match=r"40 frames of 48x32 .*GiB; expected at most.*ffmpeg -i.*CAC_VIDEO_GIB"):
         load_video(path)
-    monkeypatch.setattr("reward_model.media.reading.KEEP_BYTES", 0)
+    monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
     assert load_video(path).take(range(0, 40, 2)).shape[0] == 20
     monkeypatch.setenv(limits.LIMIT_VARIABLE, "much")
     with pytest.raises(VideoError, match="is not a number of GiB"):
@@ -266,7 +265,7 @@ def test_running_out_of_memory_names_the_file(tmp_path, monkeypatch):
         raise MemoryError
 
     path = write(tmp_path / "a.mp4", numbered(4))
-    monkeypatch.setattr("reward_model.media.limits.np.empty", full)
+    monkeypatch.setattr("reward_model.video.limits.np.empty", full)
     with pytest.raises(VideoError, match=r"memory ran out while .*a.mp4"):
         load_video(path)
 

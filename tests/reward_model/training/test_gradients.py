@@ -3,7 +3,7 @@
 import torch
 from torch import distributed, multiprocessing, nn
 
-from reward_model.training.gradients import average_gradients, share_of
+from reward_model.minis.gradients import average_gradients, share_of
 
 
 def net():

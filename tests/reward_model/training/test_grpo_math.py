@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reward_model.training.grpo_math import (
+from reward_model.training.grpo.maths import (
     clipped_surrogate,
     group_advantages,
     grpo_loss,

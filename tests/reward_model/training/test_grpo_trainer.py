@@ -13,22 +13,22 @@ import pytest
 import torch
 
 from reward_model.config import JudgeConfig, answer_limit, load_judge_config
+from reward_model.engine.checkpoints import CheckpointError, checkpoint_fault, last_checkpoint
+from reward_model.engine.interrupts import Interrupted
+from reward_model.engine.settings import read_yaml
+from reward_model.minis.model import build_judge
 from reward_model.parsing import format_report
 from reward_model.rewards import total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
-from reward_model.training.grpo_config import GrpoConfig
-from reward_model.training.grpo_log import clip_pictures
-from reward_model.training.grpo_math import group_advantages
-from reward_model.training.grpo_prepare import check_no_dropout
-from reward_model.training.grpo_sampler import Sampled
-from reward_model.training.grpo_setup import OWN, check_limits, describe, judge_file, open_trainer, plan_config
-from reward_model.training.grpo_state import CheckpointError, checkpoint_fault, last_checkpoint
-from reward_model.training.grpo_trainer import DivergenceError, GrpoTrainer
-from reward_model.training.interrupts import Interrupted
-from reward_model.training.mini_config import build_judge
-from reward_model.training.rollout_rows import masked_log_probs, stock_vision_inputs
-from reward_model.training.settings_file import read_yaml
-from reward_model.training.two_turn import GrpoSample
+from reward_model.training.grpo.config import GrpoConfig
+from reward_model.training.grpo.log import clip_pictures
+from reward_model.training.grpo.maths import group_advantages
+from reward_model.training.grpo.prepare import check_no_dropout
+from reward_model.training.grpo.rollouts import GrpoSample
+from reward_model.training.grpo.rows import masked_log_probs, stock_vision_inputs
+from reward_model.training.grpo.sampler import Sampled
+from reward_model.training.grpo.setup import OWN, check_limits, describe, judge_file, open_trainer, plan_config
+from reward_model.training.grpo.trainer import DivergenceError, GrpoTrainer
 from tests.launched import ROOT, launch
 
 SIZE = 48
@@ -796,7 +796,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 torch.set_num_threads(1)
-from reward_model.training.grpo_sampler import ModelSampler
+from reward_model.training.grpo.sampler import ModelSampler
 from tests.reward_model.training.test_grpo_trainer import TurnByTurn, build
 trainer = build(sys.argv[1], prompts_per_step=4, generator=TurnByTurn)
 rank = dist.get_rank()

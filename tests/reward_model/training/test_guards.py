@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from reward_model.backends.base import Message
-from reward_model.training.guards import (
+from reward_model.engine.guards import (
     TrainingStopped,
     check_lengths,
     check_rows,
@@ -23,8 +23,8 @@ from reward_model.training.guards import (
     last_complete_checkpoint,
     safetensors_fault,
 )
-from reward_model.training.mini_config import build_judge
-from reward_model.training.sft import AnswerCollator, Example, run_sft, sft_config
+from reward_model.minis.model import build_judge
+from reward_model.training.sft.trainer import AnswerCollator, Example, run_sft, sft_config
 
 
 def load(row):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reward_model.training.head_scores import token_scores
+from reward_model.training.grpo.head_scores import token_scores
 
 
 def plain(head, states, tokens, temperature):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from reward_model.minis.model import build_judge, fourier
 from reward_model.prompts import load_prompts
-from reward_model.training.mini_config import build_judge, fourier
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from reward_model.minis.collator import MiniCollator
+from reward_model.minis.drift import drift_boxes
+from reward_model.minis.model import build_processor
+from reward_model.minis.rows import draw_rows, make_example
+from reward_model.minis.tokenizer import coordinate_values
 from reward_model.parsing import parse_turn
 from reward_model.schema import BOX_SCALE
-from reward_model.training.mini_batch import MiniCollator
-from reward_model.training.mini_config import build_processor
-from reward_model.training.mini_data import draw_rows, make_example
-from reward_model.training.mini_drift import drift_boxes
-from reward_model.training.mini_tokenizer import coordinate_values
-from reward_model.training.sft import IGNORE, AnswerCollator, Example
+from reward_model.training.sft.trainer import IGNORE, AnswerCollator, Example
 
 
 @pytest.fixture(scope="module")

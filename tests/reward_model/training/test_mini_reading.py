@@ -6,11 +6,11 @@ import re
 import pytest
 import torch
 
+from reward_model.minis.collator import MiniCollator
+from reward_model.minis.model import build_judge
+from reward_model.minis.rows import make_example
+from reward_model.minis.warm_up_reading import NAMES, MarkedPrompts, mark_labels, warm_up_reading
 from reward_model.schema import Anomaly, FrameRange
-from reward_model.training.mini_batch import MiniCollator
-from reward_model.training.mini_config import build_judge
-from reward_model.training.mini_data import make_example
-from reward_model.training.mini_reading import NAMES, MarkedPrompts, mark_labels, warm_up_reading
 from reward_model.world.kinds import KINDS, REASONS
 from reward_model.world.narration import STATES, narrate_frames, read_states
 

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from reward_model.minis.rows import draw_rows, make_example, runs
+from reward_model.minis.splices import SPLICED, STRIDE, make_splice
 from reward_model.parsing import parse_turn
-from reward_model.training.mini_data import draw_rows, make_example, runs
-from reward_model.training.mini_splice import SPLICED, STRIDE, make_splice
 from reward_model.world.kinds import SETTINGS_OF
 from reward_model.world.scene import make_scene
 from reward_model.world.video import render

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from reward_model.training.mini_batch import MiniCollator, use_equal_images
-from reward_model.training.mini_config import build_judge
-from reward_model.training.mini_data import make_example
-from reward_model.training.mini_frames import HEADS, STAGES, draw_frames, outline_of
-from reward_model.training.mini_warmup import OFFSETS, WarmupHeads, init_vision, np_rng, warm_up_vision
+from reward_model.minis.collator import MiniCollator, use_equal_images
+from reward_model.minis.frames import HEADS, STAGES, draw_frames, outline_of
+from reward_model.minis.model import build_judge
+from reward_model.minis.rows import make_example
+from reward_model.minis.warm_up_vision import OFFSETS, WarmupHeads, init_vision, np_rng, warm_up_vision
 from reward_model.world.canvas import Canvas
 from reward_model.world.scene import make_scene
 

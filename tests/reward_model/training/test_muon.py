@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from reward_model.training.muon import MuonAdamW, divide_parameters, orthogonalize
+from reward_model.engine.muon import MuonAdamW, divide_parameters, orthogonalize
 
 
 def test_the_update_is_nearly_orthogonal_and_keeps_the_directions():

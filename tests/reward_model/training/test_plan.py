@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from reward_model.config import answer_limit
+from reward_model.minis.model import build_judge, build_processor
 from reward_model.training.lora import PARTS, describe_trainable, lora_config, lora_modules, part_of
-from reward_model.training.mini_config import build_judge, build_processor
 from reward_model.training.plan import (
     QWEN3_VL_8B_PARAMETERS,
     PlanConfig,
@@ -105,7 +105,7 @@ def test_forward_flops_agree_with_torchs_counter_on_a_real_forward():
     from torch.utils.flop_counter import FlopCounterMode
 
     from reward_model.backends.base import Message
-    from reward_model.training.sft import AnswerCollator, Example
+    from reward_model.training.sft.trainer import AnswerCollator, Example
 
     model, processor = build_judge("tiny")
     model.set_attn_implementation("eager")  # torch counts plain matrix products, not the CPU's fused attention

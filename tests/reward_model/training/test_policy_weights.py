@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+from reward_model.minis.model import build_judge
+from reward_model.training.grpo.policy_weights import policy_weights
 from reward_model.training.lora import lora_config
-from reward_model.training.mini_config import build_judge
-from reward_model.training.policy_weights import policy_weights
 
 
 def with_adapter():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from reward_model.minis.collator import MiniCollator, use_equal_images
+from reward_model.minis.model import build_judge
+from reward_model.minis.tokenizer import FRAME_SIZE
 from reward_model.prompts import load_prompts
-from reward_model.training.mini_batch import MiniCollator, use_equal_images
-from reward_model.training.mini_config import build_judge
-from reward_model.training.mini_tokenizer import FRAME_SIZE
-from reward_model.training.rollout_rows import (
+from reward_model.training.grpo.rows import (
     Pictures,
     PromptBuilder,
     Row,

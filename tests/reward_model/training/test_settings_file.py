@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from reward_model.training.settings_file import add_set_option, changed, read_yaml
+from reward_model.engine.settings import add_set_option, changed, read_yaml
 
 
 def test_assignments_win_and_reach_inside_without_touching_the_original():
@@ -45,7 +45,7 @@ def test_a_file_that_holds_no_settings_is_named(tmp_path, text):
 
 
 def parsed(arguments, presets=None):
-    from reward_model.training.settings_file import parse_settings, settings_parser
+    from reward_model.engine.settings import parse_settings, settings_parser
 
     return parse_settings(settings_parser("", default=None, dry_run="plan"), arguments, presets=presets)
 
@@ -98,7 +98,7 @@ def test_settings_of_the_trainings_reach_them_through_the_table(load_recipe):
 
 def test_a_wrong_name_is_answered_with_the_nearest(load_recipe):
     pytest.importorskip("trl")
-    from reward_model.training.stage_config import parse_stage
+    from reward_model.training.sft.config import parse_stage
 
     for wrong in (["--max_stepz", "3"], ["--set", "max_stepz=3"]):
         with pytest.raises(ValueError, match="did you mean max_steps"):
@@ -110,7 +110,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(load_recipe):
 
 def test_stages_take_their_settings_by_set_too(tmp_path):
     pytest.importorskip("trl")
-    from reward_model.training.stage_config import parse_stage
+    from reward_model.training.sft.config import parse_stage
 
     (tmp_path / "a.yaml").write_text("model_name_or_path: tiny\nuse_cpu: true\nbf16: false\nmax_steps: 3\nsamples: 9\n")
     words = ["--config", str(tmp_path / "a.yaml"), "--set", "max_steps=4", "samples=null", "--learning-rate", "0.5"]

@@ -9,11 +9,11 @@ from datasets import Dataset
 from test_guards import load
 from transformers import TrainerCallback
 
-from reward_model.training.guards import last_complete_checkpoint
-from reward_model.training.interrupts import Interrupted
+from reward_model.engine.guards import last_complete_checkpoint
+from reward_model.engine.interrupts import Interrupted
+from reward_model.minis.model import build_judge
 from reward_model.training.lora import lora_config
-from reward_model.training.mini_config import build_judge
-from reward_model.training.sft import AnswerCollator, run_sft, sft_config
+from reward_model.training.sft.trainer import AnswerCollator, run_sft, sft_config
 
 
 class PowerCut(Exception):

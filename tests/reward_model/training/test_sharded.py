@@ -9,8 +9,8 @@ import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
-from reward_model.training.grpo_prepare import settle_sharding
-from reward_model.training.mini_config import build_judge
+from reward_model.minis.model import build_judge
+from reward_model.training.grpo.prepare import settle_sharding
 from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
 
@@ -19,9 +19,9 @@ import sys
 sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
-from reward_model.training.grpo_trainer import GrpoTrainer
-from reward_model.training.mini_config import build_judge
-from reward_model.training.policy_weights import policy_weights
+from reward_model.training.grpo.trainer import GrpoTrainer
+from reward_model.minis.model import build_judge
+from reward_model.training.grpo.policy_weights import policy_weights
 from safetensors.torch import save_file
 from tests.reward_model.training.test_grpo_trainer import JUDGE, Draws, TurnByTurn, load, settings
 from tests.sharded import sharded_accelerator

@@ -9,8 +9,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from reward_model.training.mini_config import build_judge
-from reward_model.training.settings_file import read_yaml
+from reward_model.engine.settings import read_yaml
+from reward_model.minis.model import build_judge
 from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
 
@@ -24,7 +24,7 @@ import torch
 torch.set_num_threads(1)
 from tests.sharded import shard_on_cpu
 shard_on_cpu(sys.argv[1])
-from reward_model.training.stage_run import run_recipe
+from reward_model.training.sft.run import run_recipe
 sys.exit(run_recipe(sys.argv[2], sys.argv[3:]))
 """
 

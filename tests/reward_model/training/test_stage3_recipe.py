@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from reward_model.data.annotations import Record, read_annotations, write_annotations
-from reward_model.data.corruptions.mp4 import write_mp4
 from reward_model.data.stage_split import stage_records
+from reward_model.minis.model import build_judge
 from reward_model.rewards import RewardWeights
-from reward_model.training.grpo_card import SHOWN, last_numbers
-from reward_model.training.grpo_config import GrpoConfig
-from reward_model.training.grpo_samples import annotated_rows
-from reward_model.training.grpo_setup import OWN
-from reward_model.training.mini_config import build_judge
+from reward_model.training.grpo.card import SHOWN, last_numbers
+from reward_model.training.grpo.config import GrpoConfig
+from reward_model.training.grpo.setup import OWN
+from reward_model.training.grpo.videos import annotated_rows
+from reward_model.video.mp4 import write_mp4
 from reward_model.world import make_video
 from tests.launched import ROOT
 

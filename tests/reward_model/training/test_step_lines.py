@@ -1,6 +1,6 @@
 """What a resumed run keeps of its log."""
 
-from reward_model.training.step_lines import drop_lines_after
+from reward_model.engine.step_lines import drop_lines_after
 
 
 def test_lines_beyond_the_checkpoint_and_a_cut_line_go(tmp_path):

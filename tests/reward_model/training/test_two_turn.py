@@ -7,20 +7,20 @@ import torch
 from reward_model.backends.local import LocalBackend
 from reward_model.config import JudgeConfig
 from reward_model.judge import TwoTurnJudge
+from reward_model.minis.model import build_judge
 from reward_model.parsing import ParseError, format_report, parse_turn
 from reward_model.rewards import RewardConfig, total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
-from reward_model.training.grpo_log import rollout_numbers
-from reward_model.training.grpo_sampler import ModelSampler, Sampled, stop_tokens
-from reward_model.training.mini_config import build_judge
-from reward_model.training.rollout_rows import PromptBuilder, RowModel, stock_vision_inputs
-from reward_model.training.two_turn import (
+from reward_model.training.grpo.log import rollout_numbers
+from reward_model.training.grpo.rollouts import (
     GrpoSample,
     RolloutRecord,
     TurnDraw,
     TwoTurnRollouts,
     invalid_kind,
 )
+from reward_model.training.grpo.rows import PromptBuilder, RowModel, stock_vision_inputs
+from reward_model.training.grpo.sampler import ModelSampler, Sampled, stop_tokens
 from reward_model.turn_two import joined, merge_clips
 
 SIZE = 48

@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from reward_model.training.video_summary import add_video, encode_gif, gif_size
+from reward_model.engine.video_summary import add_video, encode_gif, gif_size
 
 FRAMES = np.stack([np.full((48, 30, 3), 20 * k, np.uint8) for k in range(1, 8)])
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward_model.training.mini_config import build_judge
-from reward_model.training.rollout_rows import Prompt, PromptBuilder, stock_vision_inputs
-from reward_model.training.vllm_sampler import make_engine, request
+from reward_model.minis.model import build_judge
+from reward_model.training.grpo.rows import Prompt, PromptBuilder, stock_vision_inputs
+from reward_model.training.grpo.vllm_sampler import make_engine, request
 from tests.vllm_judge import ENVIRONMENT, HAS_VLLM, judge_for_vllm, needs_vllm
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,10 +21,10 @@ import json, sys
 sys.path.insert(0, {root!r})
 import torch
 from reward_model.config import load_judge_config
-from reward_model.training.grpo_config import GrpoConfig
-from reward_model.training.grpo_sampler import ModelSampler, stop_tokens
-from reward_model.training.grpo_samples import world_loader, world_rows
-from reward_model.training.grpo_trainer import GrpoTrainer
+from reward_model.training.grpo.config import GrpoConfig
+from reward_model.training.grpo.sampler import ModelSampler, stop_tokens
+from reward_model.training.grpo.videos import world_loader, world_rows
+from reward_model.training.grpo.trainer import GrpoTrainer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.sharded import sharded_accelerator

@@ -6,14 +6,14 @@ from functools import cache
 import pytest
 import torch
 
-from reward_model.training import warmup_state
-from reward_model.training.guards import TrainingStopped
-from reward_model.training.mini_batch import MiniCollator
-from reward_model.training.mini_config import build_judge
-from reward_model.training.mini_data import make_example
-from reward_model.training.mini_reading import warm_up_reading
-from reward_model.training.mini_warmup import warm_up_vision
-from reward_model.training.warmup_state import WarmupState, forget_state
+from reward_model.engine.guards import TrainingStopped
+from reward_model.minis import warm_up_state as warmup_state
+from reward_model.minis.collator import MiniCollator
+from reward_model.minis.model import build_judge
+from reward_model.minis.rows import make_example
+from reward_model.minis.warm_up_reading import warm_up_reading
+from reward_model.minis.warm_up_state import WarmupState, forget_state
+from reward_model.minis.warm_up_vision import warm_up_vision
 
 WARM_UPS = [warm_up_vision, warm_up_reading]
 STEPS = 6

@@ -1,0 +1,194 @@
+"""What must hold of a checkpoint before a run goes on from it. A fault is a line: the file, what is wrong, what to do.
+
+A checkpoint is renamed into place when it is whole, so a faulty one was changed or cut afterwards: by a copy that broke
+off, a disk, or somebody's hand. A run never goes on with a part of it missing, which would be another run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reward_model.engine.checkpoints import STATE_FILE, CheckpointError, find_checkpoints
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+#: Entries of the state that every checkpoint has, and their types.
+_ENTRIES: dict[str, type] = {
+    "step": int,
+    "updates": int,
+    "ema_updates": int,
+    "num_processes": int,
+    "parts": list,
+    "history": list,
+    "schedule": dict,
+}
+#: State of AdamW per parameter.
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Tensors = dict[str, torch.Tensor]
+Layout = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, None if there is none; for messages, damage is not looked for.
+
+    The checks of the judge's stage 3 (:mod:`~reward_model.engine.checkpoints`) ask for files that are not here.
+    """
+    found = find_checkpoints(output_dir)
+    return found[-1] if found else None
+
+
+def newest_checkpoint(output_dir: Path) -> Path | None:
+    """The newest checkpoint of a run, None if there is none.
+
+    Raises:
+        CheckpointError: its state file is gone: without this, the run would quietly go on from an older one.
+    """
+    numbered = [(n, p) for p in output_dir.glob("checkpoint-*") if (n := _number(p.name)) >= 0 and p.is_dir()]
+    if not numbered:
+        return None
+    folder = max(numbered)[1]
+    if not (folder / STATE_FILE).is_file():
+        raise damaged(folder / STATE_FILE, "it is missing")
+    return folder
+
+
+def damaged(path: Path, fault: str) -> CheckpointError:
+    """The error that names a file of a checkpoint, its fault, and what to do."""
+    folder = path.parent
+    older = [p.name for p in find_checkpoints(folder.parent) if p != folder]
+    before = [name for name in older if _number(name) < _number(folder.name)]
+    remedy = f"go on from {before[-1]}" if before else "begin again from step 0"
+    return CheckpointError(f"{str(path)!r} is damaged: {fault}. Delete {folder.name} to {remedy}, or put the file back")
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``grpo_state.json``, seen to be whole.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    path = folder / STATE_FILE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, str(error) or type(error).__name__) from error
+    if not isinstance(state, dict):
+        raise damaged(path, f"it holds a {type(state).__name__}, not an object")
+    for name, kind in _ENTRIES.items():
+        value: Any = state.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
+            raise damaged(path, f"{name!r} is {_short(value)}, must be {_WORDS[kind]}")
+    if state["step"] != _number(folder.name):
+        raise damaged(path, f"it is of step {state['step']}")
+    for entry in state["history"]:
+        if not isinstance(entry, dict) or not all(map(_finite, entry.values())) or "step" not in entry:
+            raise damaged(path, f"'history' holds {_short(entry)}, must hold numbers by name")
+    lists = state.get("eval_rewards") or {}
+    if not isinstance(lists, dict) or not all(
+        isinstance(v, list) and all(x is None or _finite(x) for x in v) for v in lists.values()
+    ):
+        raise damaged(path, f"'eval_rewards' is {_short(lists)}, must hold lists of numbers")
+    names = [*state["parts"], *(state.get("own_parts") or [])]
+    if not all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names):
+        raise damaged(path, f"'parts' is {_short(names)}, must list names")
+    return state
+
+
+def check_counters(folder: Path, state: Mapping[str, Any], present: Mapping[str, Any], ema_every: int) -> None:
+    """The counters of a state fit each other and those of this run.
+
+    Args:
+        folder: the checkpoint.
+        state: of :func:`read_state`.
+        present: the same counters of a fresh run: what their entries look like.
+        ema_every: updates between two averagings; 0 without an average.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    path, schedule, updates = folder / STATE_FILE, state["schedule"], state["updates"]
+    for key, like in present["schedule"].items():
+        needed = key in ("last_epoch", "_last_lr")
+        if (needed or key in schedule) and not _alike(schedule.get(key), like):
+            raise damaged(path, f"'schedule' has {key}={_short(schedule.get(key))}, must be like {_short(like)}")
+    if schedule["last_epoch"] != updates:
+        raise damaged(path, f"'schedule' is at update {schedule['last_epoch']}, the run at {updates}")
+    if ema_every and state["ema_updates"] != updates // ema_every:
+        raise damaged(path, f"'ema_updates' is {state['ema_updates']}, must be {updates // ema_every}")
+    scaler = state.get("scaler")
+    if scaler is not None and not (isinstance(scaler, dict) and all(map(_finite, scaler.values()))):
+        raise damaged(path, f"'scaler' is {_short(scaler)}, must hold numbers by name")
+
+
+def check_file(path: Path, state: Mapping[str, Any]) -> None:
+    """A file is there and, where the checkpoint has digests, holds the bytes that were written.
+
+    Raises:
+        CheckpointError: it is not, or does not.
+    """
+    if not path.is_file():
+        raise damaged(path, "it is missing")
+    digests = state.get("digests")
+    if isinstance(digests, dict) and digests.get(path.name) != digest(path):
+        raise damaged(path, "its bytes are not those that were written")
+
+
+def check_tensors(path: Path, tensors: Tensors, layout: Mapping[str, tuple[int, ...]], *, exact: bool = True) -> None:
+    """Tensors have the names and shapes of a part and are finite; ``exact``: and there are no others.
+
+    Raises:
+        CheckpointError: one is missing, or is of another form.
+    """
+    for name, shape in layout.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise damaged(path, f"{name} is missing")
+        if tuple(tensor.shape) != tuple(shape) or not tensor.is_floating_point():
+            raise damaged(path, f"{name} is {tuple(tensor.shape)} of {tensor.dtype}, must be {tuple(shape)} of floats")
+        if not bool(torch.isfinite(tensor).all()):
+            raise damaged(path, f"{name} holds values that are not finite")
+    if exact and (extra := sorted(set(tensors) - set(layout))):
+        raise damaged(path, f"{extra[0]} does not belong to this run")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _number(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else -1
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _alike(found: Any, like: Any) -> bool:
+    """Whether a value has the form of another: numbers for numbers, lists of as many, equal keys."""
+    if isinstance(like, dict):
+        return isinstance(found, dict) and found.keys() == like.keys() and all(_alike(found[k], like[k]) for k in like)
+    if isinstance(like, list | tuple):
+        return isinstance(found, list) and len(found) == len(like) and all(map(_alike, found, like))
+    if isinstance(like, bool) or like is None:
+        return type(found) is type(like)
+    if isinstance(like, int):
+        return isinstance(found, int) and not isinstance(found, bool)
+    return _finite(found) and not isinstance(found, bool) if isinstance(like, float) else type(found) is type(like)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_WORDS: dict[type, str] = {int: "a whole number of at least 0", list: "a list", dict: "an object"}

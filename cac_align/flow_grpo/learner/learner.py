@@ -1,0 +1,326 @@
+"""The adapter and everything that changes it: optimiser, schedule, averages, and the updates on a step's videos.
+
+The loss is a sum over videos with weights fixed beforehand, so it is the same for any split into forwards or processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of, idle_chunk
+from cac_align.flow_grpo.learner.learner import checkpoint as files
+from cac_align.flow_grpo.learner.lora import lora_parameters, weights_of
+from cac_align.flow_grpo.learner.nft_replay import nft_step_loss
+from cac_align.flow_grpo.learner.processes import gather
+from cac_align.flow_grpo.learner.replay import Replay, StepLoss, columns_of, policy_numbers
+from cac_align.flow_grpo.maths.credit import LatentGrid, verdict_weights
+from cac_align.flow_grpo.maths.nft import old_policy_decay
+from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
+from cac_align.flow_grpo.sampler.policy import GuidedVelocity
+from cac_align.flow_grpo.sampler.rollout import guidance_texts
+from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
+from reward_model.training.grpo.prepare import is_sharded, settle_sharding, uses_deepspeed
+
+
+class DivergenceError(RuntimeError):
+    """Loss or gradient is no longer finite. Names the step and the last good checkpoint."""
+
+
+class Learner:
+    """Learns from the videos of a step.
+
+    Args:
+        transformer: with its adapter, on no device in particular.
+        scheduler: the one that draws the videos.
+        step_weights: weight of each step of its schedule.
+        texts: embeddings of all prompts and of the negative prompt.
+        config: objective, optimiser, averages.
+        accelerator: processes and precision.
+
+    ``parameters`` are the adapter's, by name; ``updates`` counts optimiser updates; ``ema`` and ``old`` (of nft) are
+    None where the run has none.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        scheduler: FlowSDEScheduler,
+        step_weights: Sequence[float],
+        texts: TextEmbeddings,
+        config: FlowGRPOConfig,
+        accelerator: Any,
+    ) -> None:
+        from diffusers.optimization import get_scheduler
+        from diffusers.training_utils import EMAModel
+
+        self.config, self.accelerator, self.texts, self.step_weights = config, accelerator, texts, step_weights
+        self.grid = LatentGrid(config.num_frames, config.height, config.width)
+        policy = GuidedVelocity(transformer, config.guidance_scale, config.batched_guidance)
+        optimizer = torch.optim.AdamW(
+            [p for p in policy.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+        )
+        self.schedule = get_scheduler(
+            config.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=config.warmup_steps,
+            num_training_steps=config.max_steps * config.num_iterations * config.num_minibatches,
+        )
+        self.bare = policy
+        settle_sharding(accelerator, config.max_grad_norm)
+        self._deepspeed = uses_deepspeed(accelerator)
+        if is_sharded(accelerator) and not self._deepspeed:
+            # The pipeline calls the transformer without the policy around it: the one that gathers its weights.
+            self.wrapped, self.optimizer = accelerator.prepare(transformer, optimizer)
+            self.policy = policy
+        else:
+            self.wrapped, self.optimizer = accelerator.prepare(policy, optimizer)
+            self.policy = self.wrapped
+        self.parameters = lora_parameters(transformer)
+        self.ema = EMAModel(self.parameters.values(), decay=config.ema_decay) if config.ema_decay else None
+        self.old = [p.detach().clone() for p in self.parameters.values()] if config.objective == "nft" else None
+        self.replay = Replay(self.policy, self.bare, scheduler, config)
+        self.updates = 0
+
+    # --- which weights ------------------------------------------------------------------------------------------------
+
+    def sampling_weights(self) -> Any:
+        """A block in which the adapter holds what videos are drawn with: the trained weights, or nft's slow copy."""
+        return nullcontext() if self.old is None else self._with(self.old)
+
+    def averaged_weights(self) -> Any:
+        """A block in which the adapter holds the averaged weights, where the run keeps them."""
+        return nullcontext() if self.ema is None else self._with(self.ema.shadow_params)
+
+    @contextmanager
+    def _with(self, values: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Other values in the adapter. FSDP2 leaves the outermost weights gathered after a forward pass: they are
+        released on both sides, so that what is gathered next is what is there.
+        """
+        release = getattr(self.wrapped, "reshard", lambda: None)
+        release()
+        with weights_of(list(self.parameters.values()), values):
+            yield
+            release()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """After a step the sampling policy of nft moves towards the trained one, by the number of updates done;
+        other objectives have none.
+        """
+        if self.old is None:
+            return
+        keep = old_policy_decay(self.updates, self.config.nft_decay)
+        for old, new in zip(self.old, self.parameters.values(), strict=True):
+            old.mul_(keep).add_(new.detach(), alpha=1 - keep)
+
+    # --- updates ------------------------------------------------------------------------------------------------------
+
+    def learn(self, experience: Experience) -> dict[str, float]:
+        """All updates on the videos of a step, and their numbers; none if no group has variance.
+
+        Raises:
+            DivergenceError: loss or gradient norm is NaN or infinite.
+        """
+        config = self.config
+        chunks = chunks_of(experience, config.rows_per_forward)
+        parts = config.num_minibatches
+        wanted = max(gather(self.accelerator, [len(chunks)]))
+        if wanted == 0:
+            return {"policy/updates": 0.0}
+        wanted = math.ceil(wanted / parts) * parts
+        chunks += [idle_chunk(experience, config.rows_per_forward)] * (wanted - len(chunks))
+        size, found = wanted // parts, []
+        for _ in range(config.num_iterations):
+            found += [self.update(experience, chunks[k : k + size]) for k in range(0, wanted, size)]
+        return self.numbers(found)
+
+    def update(self, experience: Experience, chunks: Sequence[Chunk]) -> list[StepLoss]:
+        """One optimiser update.
+
+        Raises:
+            DivergenceError: loss or gradient norm is NaN or infinite; weights are as they were (DeepSpeed has stepped).
+        """
+        count = sum(gather(self.accelerator, [float(sum(c.counted.sum() for c in chunks))]))
+        passes = self.config.num_trained_steps
+        scale = self.accelerator.num_processes / (max(count, 1.0) * passes)
+        found: list[StepLoss] = []
+        total = 0.0
+        work = [(chunk, k) for chunk in chunks for k in range(passes)]
+        for number, (chunk, k) in enumerate(work):
+            last = number == len(work) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                result = self.step_loss(experience, chunk, k)
+                counted = chunk.counted.to(result.loss.device)
+                loss = (result.loss * counted).sum() * scale
+                self.accelerator.backward(loss)
+            total += float(loss.detach())
+            kept = counted > 0
+            tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
+            found.append(StepLoss(*(t.detach()[kept].cpu() for t in tensors)))
+        self.apply(total, experience.step)
+        return found
+
+    def step_loss(self, experience: Experience, chunk: Chunk, k: int) -> StepLoss:
+        """Pass k of a chunk: the k-th step of its window, or the k-th noise level of nft."""
+        config, device = self.config, self.accelerator.device
+        rollout = experience.rollouts[chunk.rollout]
+        texts = [rollout.prompt] * len(chunk.rows)
+        positive, negative = guidance_texts(self.texts, texts, config, device)
+        cells = self._cells(experience, chunk)
+        image = None if rollout.image is None else rollout.image.to(device)
+        if self.old is not None:
+            assert rollout.clean is not None
+            return nft_step_loss(
+                self.replay,
+                rollout.clean[list(chunk.rows)].to(device),
+                [rollout.specs[row].seed for row in chunk.rows],
+                k,
+                chunk.advantages,
+                positive,
+                parameters=list(self.parameters.values()),
+                old=self.old,
+                image=image,
+                cells=cells,
+            )
+        record = rollout.records[k]
+        if len(chunk.rows) < len(rollout.specs):
+            record = record.select(chunk.rows)
+        weight = self.step_weights[record.step]
+        return self.replay.step_loss(
+            record.to(device), chunk.advantages, positive, negative, image=image, weight=weight, cells=cells
+        )
+
+    def _cells(self, experience: Experience, chunk: Chunk) -> torch.Tensor | None:
+        """Weights of latent cells from the judge's findings."""
+        if not self.config.localised_credit:
+            return None
+        verdicts = experience.answers[chunk.rollout].verdicts
+        cells = verdict_weights([verdicts[r] for r in chunk.rows], self.grid, floor=self.config.credit_floor)
+        return cells.to(self.accelerator.device)
+
+    def apply(self, loss: float, step: int) -> None:
+        """Clips, checks and steps.
+
+        Args:
+            loss: of this process's share.
+            step: steps done before this one, for the message.
+        """
+        limit = self.config.max_grad_norm or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), limit)
+        self.grad_norm = 0.0 if norm is None else float(norm)
+        total = sum(gather(self.accelerator, [loss])) / self.accelerator.num_processes
+        scaled = self.accelerator.scaler is not None  # fp16: the scaler passes over a step that overflowed
+        if not math.isfinite(total) or not (scaled or math.isfinite(self.grad_norm)):
+            self.optimizer.zero_grad()
+            last = files.last_checkpoint(Path(self.config.output_dir))
+            raise DivergenceError(
+                f"step {step + 1}: loss {total:.4g}, gradient norm {self.grad_norm:.4g}. The step is not kept. "
+                f"Last good checkpoint: {last or 'none'}. Try a lower learning_rate, a larger beta or bf16"
+            )
+        self.loss = total
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        if self.ema is not None and self.updates % self.config.ema_every == 0:
+            self.ema.step(self.parameters.values())
+
+    def numbers(self, updates: Sequence[Sequence[StepLoss]]) -> dict[str, float]:
+        """The monitors of the updates of a step, over all processes."""
+        passes = [p for update in updates for p in update]
+        columns = [gather(self.accelerator, column) for column in columns_of(passes)]
+        return {
+            "policy/loss": self.loss,
+            "policy/grad_norm": self.grad_norm,
+            "policy/updates": float(len(updates)),
+            "policy/learning_rate": float(self.schedule.get_last_lr()[0]),
+            **policy_numbers(columns, self.config),
+        }
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What a checkpoint keeps: adapter, optimiser and averages, each by name, whole and on the CPU."""
+        parts = {
+            "lora": {name: files.whole(p) for name, p in self.parameters.items()},
+        }
+        if not self._deepspeed:
+            parts["optimizer"] = files.optimizer_tensors(self._inner, self.parameters)
+        averages = {"ema": self.ema.shadow_params if self.ema is not None else None, "old": self.old}
+        for name, values in averages.items():
+            if values is not None:
+                parts[name] = {k: files.whole(v) for k, v in zip(self.parameters, values, strict=True)}
+        return parts
+
+    def layout(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Names and shapes of :meth:`tensors` after the first update, to hold a checkpoint against."""
+        shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        found = {"lora": shapes}
+        if self.ema is not None:
+            found["ema"] = shapes
+        if self.old is not None:
+            found["old"] = shapes
+        if self._deepspeed:
+            found["optimizer"] = files.shard_layout(self._inner)
+        else:
+            moments = [(n, key, shape) for n, shape in shapes.items() for key in files.MOMENTS]
+            found["optimizer"] = {f"{n}/{key}": () if key == "step" else shape for n, key, shape in moments}
+        return found
+
+    def own_tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What a checkpoint keeps for each process: DeepSpeed's share of the optimiser."""
+        return {"optimizer": files.shard_tensors(self._inner)} if self._deepspeed else {}
+
+    def counters(self) -> dict[str, Any]:
+        """What a checkpoint keeps as JSON."""
+        scaler = self.accelerator.scaler
+        return {
+            "updates": self.updates,
+            "ema_updates": self.ema.optimization_step if self.ema is not None else 0,
+            "schedule": self.schedule.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    @torch.no_grad()
+    def restore(self, parts: Mapping[str, Mapping[str, torch.Tensor]], counters: Mapping[str, Any]) -> None:
+        """Puts :meth:`tensors` and :meth:`counters` back."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(files.like(parts["lora"][name], parameter))
+        if self._deepspeed:
+            files.restore_shard(self._inner, dict(parts["optimizer"]))
+        else:
+            files.restore_optimizer(self._inner, self.parameters, dict(parts["optimizer"]))
+        for name, kept in (("ema", self.ema.shadow_params if self.ema is not None else None), ("old", self.old)):
+            for target, key in zip(kept or [], self.parameters, strict=False):
+                target.copy_(files.like(parts[name][key], target))
+        if self.ema is not None:
+            self.ema.optimization_step = counters["ema_updates"]
+        if self.accelerator.scaler is not None and counters["scaler"]:
+            self.accelerator.scaler.load_state_dict(counters["scaler"])
+        self.schedule.load_state_dict(counters["schedule"])
+        for group, rate in zip(self._inner.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate  # the schedule sets it after an update only
+        self.updates = counters["updates"]
+
+    def exported(self, *, averaged: bool) -> dict[str, torch.Tensor]:
+        """The adapter to hand over, whole and on the CPU: the averaged one if asked for and kept."""
+        values = self.ema.shadow_params if averaged and self.ema is not None else self.parameters.values()
+        return {name: files.whole(value) for name, value in zip(self.parameters, values, strict=True)}
+
+    @property
+    def _inner(self) -> Any:
+        """The optimiser without the wrappers of accelerate and DeepSpeed."""
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner.optimizer if self._deepspeed else inner

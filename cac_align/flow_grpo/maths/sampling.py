@@ -1,0 +1,126 @@
+"""Which samples a rank draws at a step: groups kept whole over the ranks, no prompt twice in an epoch.
+
+A pure function of (seed, epoch, step): a resumed run needs no state, and one rank draws the same samples as eight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cac_align.flow_grpo.maths.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """One sample to draw: candidate ``generation`` of the group of ``prompt_index``.
+
+    ``seed`` belongs to this sample alone, ``group_seed`` to its whole group (for runs that start a group from the same
+    latents). Both depend on run seed, epoch, prompt and candidate, not on rank or order. ``group`` counts the groups of
+    one step, over all ranks.
+    """
+
+    prompt_index: int
+    group: int
+    generation: int
+    seed: int
+    group_seed: int
+
+
+@dataclass(frozen=True)
+class GroupSampler:
+    """Deals groups of ``num_generations`` samples of one prompt to ranks.
+
+    The samples of a step, group by group, are cut into ``world_size`` equal parts. Where the ranks divide the groups, a
+    group never leaves its rank; else it lies on neighbouring ranks, and rewards must be gathered before advantages are
+    computed (:func:`cac_align.flow_grpo.maths.advantages.compute_advantages` takes them in any order).
+
+    Args:
+        num_prompts: prompts of the training list.
+        groups_per_step: prompts of one step over all ranks.
+        num_generations: samples of each prompt, at least 2.
+        seed: of the order of prompts and of the samples.
+
+    Raises:
+        ValueError: a group of one, or more groups than prompts.
+
+    Example:
+        >>> sampler = GroupSampler(num_prompts=240, groups_per_step=4, num_generations=2)
+        >>> [(s.group, s.generation) for s in sampler.rank_samples(epoch=0, step=0, rank=1, world_size=2)]
+        [(2, 0), (2, 1), (3, 0), (3, 1)]
+    """
+
+    num_prompts: int
+    groups_per_step: int
+    num_generations: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_generations < 2:
+            raise ValueError(
+                f"num_generations={self.num_generations} must be at least 2: a group of one has no advantage"
+            )
+        if self.groups_per_step < 1:
+            raise ValueError(f"groups_per_step={self.groups_per_step} must be at least 1")
+        if self.num_prompts < self.groups_per_step:
+            raise ValueError(
+                f"groups_per_step={self.groups_per_step} needs as many different prompts, the list has "
+                f"{self.num_prompts}; add prompts or lower groups_per_step"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full steps in one pass; prompts left over are other ones in every epoch."""
+        return self.num_prompts // self.groups_per_step
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one step over all ranks."""
+        return self.groups_per_step * self.num_generations
+
+    def prompt_order(self, epoch: int) -> list[int]:
+        """The order in which an epoch visits the prompts: a shuffle by hash, so that no library version changes it."""
+        return sorted(range(self.num_prompts), key=lambda index: derive_seed(self.seed, "order", epoch, index))
+
+    def step_samples(self, epoch: int, step: int) -> list[SampleSpec]:
+        """All samples of a step, group by group.
+
+        Args:
+            epoch: from 0.
+            step: within the epoch, from 0 to ``steps_per_epoch - 1``.
+        """
+        if epoch < 0 or not 0 <= step < self.steps_per_epoch:
+            raise ValueError(
+                f"epoch {epoch}, step {step} lies outside an epoch of {self.steps_per_epoch} steps; "
+                "use locate(iteration) to turn a running count into both"
+            )
+        first = step * self.groups_per_step
+        chosen = self.prompt_order(epoch)[first : first + self.groups_per_step]
+        return [self._spec(epoch, p, g, k) for g, p in enumerate(chosen) for k in range(self.num_generations)]
+
+    def rank_samples(self, epoch: int, step: int, rank: int, world_size: int) -> list[SampleSpec]:
+        """The samples one rank draws; those of all ranks, joined in order, are :meth:`step_samples`.
+
+        Raises:
+            ValueError: ``rank`` is none of ``world_size``, or the samples do not divide among them.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} must lie in 0 to {world_size - 1}")
+        self.check_world_size(world_size)
+        share = self.samples_per_step // world_size
+        return self.step_samples(epoch, step)[rank * share : (rank + 1) * share]
+
+    def check_world_size(self, world_size: int) -> None:
+        """Raises ValueError unless every rank gets as many samples as any other."""
+        if world_size < 1 or self.samples_per_step % world_size:
+            raise ValueError(
+                f"{self.groups_per_step} groups x {self.num_generations} samples = {self.samples_per_step} do not "
+                f"divide among {world_size} ranks; change groups_per_step or num_generations"
+            )
+
+    def locate(self, iteration: int) -> tuple[int, int]:
+        """Epoch and step of the iteration-th step of the run, counted from 0."""
+        return divmod(iteration, self.steps_per_epoch)
+
+    def _spec(self, epoch: int, prompt: int, group: int, generation: int) -> SampleSpec:
+        group_seed = derive_seed(self.seed, "group", epoch, prompt)
+        return SampleSpec(prompt, group, generation, derive_seed(group_seed, generation), group_seed)

@@ -1,0 +1,160 @@
+"""Draws the videos of a step with the unmodified pipeline and keeps what training needs of them, and nothing else.
+
+One :class:`Rollout` is one call of the pipeline: some videos of one group, which share prompt and window. Every video
+has a seed of its own for its first latents and its noise, so it depends on neither rank nor batch mates (up to the
+rounding of batched arithmetic).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.maths.sampling import SampleSpec
+from cac_align.flow_grpo.sampler.conditioning import ImageCondition, noted_condition
+from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
+from cac_align.flow_grpo.sampler.policy import batched_calls
+from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
+from cac_align.flow_grpo.sampler.trajectory import StepRecord
+from cac_align.selection.candidates import split_frames
+
+
+@dataclass
+class Rollout:
+    """Videos of one call.
+
+    ``records`` are the stochastic steps (their row k is video k), on the CPU; ``clean`` the final latents (R, ...),
+    kept for objective nft only; ``frames`` (T, H, W, 3) uint8 each, empty where they were not decoded; ``image`` the
+    condition of an image-to-video pipeline, on the CPU.
+    """
+
+    specs: tuple[SampleSpec, ...]
+    prompt: str
+    records: list[StepRecord]
+    frames: list[np.ndarray]
+    clean: torch.Tensor | None = None
+    image: ImageCondition | None = None
+
+    @property
+    def group(self) -> int:
+        return self.specs[0].group
+
+
+def split_calls(specs: Sequence[SampleSpec], batch_size: int) -> list[tuple[SampleSpec, ...]]:
+    """The samples of a rank as calls of at most ``batch_size`` videos of one group."""
+    calls: list[tuple[SampleSpec, ...]] = []
+    for _, members in groupby(specs, key=lambda spec: spec.group):
+        whole = tuple(members)
+        calls += [whole[k : k + batch_size] for k in range(0, len(whole), batch_size)]
+    return calls
+
+
+class RolloutSampler:
+    """Draws calls of a step.
+
+    Args:
+        pipe: a Wan pipeline, whose scheduler is the ``scheduler`` given here while it is drawn from.
+        scheduler: of :func:`~cac_align.flow_grpo.sampler.pipeline.sde_sampling`.
+        texts: embeddings of all prompts and of the negative prompt.
+        config: sizes, guidance, windows, seed.
+        images: first frame by prompt, for image-to-video pipelines.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        scheduler: FlowSDEScheduler,
+        texts: TextEmbeddings,
+        config: FlowGRPOConfig,
+        images: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.pipe, self.scheduler, self.texts, self.config = pipe, scheduler, texts, config
+        self.images = images or {}
+
+    def window(self, spec: SampleSpec, epoch: int, step: int) -> tuple[int, ...]:
+        """The stochastic steps of a group; empty for objective nft."""
+        config = self.config
+        if config.objective == "nft":
+            return ()
+        steps = config.num_inference_steps if config.last_step_noise else config.num_inference_steps - 1
+        return config.window.steps(steps, seed=config.seed, epoch=epoch, prompt_id=spec.prompt_index, iteration=step)
+
+    def draw(
+        self, calls: Sequence[tuple[SampleSpec, ...]], prompts: Sequence[str], epoch: int, step: int
+    ) -> Iterator[Rollout]:
+        """One rollout after the other; ``prompts`` is the whole list that specs point into."""
+        for specs in calls:
+            yield self.draw_one(specs, prompts[specs[0].prompt_index], self.window(specs[0], epoch, step))
+
+    @torch.no_grad()
+    def draw_one(
+        self, specs: tuple[SampleSpec, ...], prompt: str, window: tuple[int, ...], *, decode: bool = True
+    ) -> Rollout:
+        """One call of the pipeline.
+
+        Args:
+            specs: of one group.
+            prompt: its text.
+            window: its stochastic steps.
+            decode: False skips the VAE, and there are no frames.
+        """
+        config, pipe = self.config, self.pipe
+        device = pipe.transformer.device
+        positive, negative = guidance_texts(self.texts, [prompt] * len(specs), config, device)
+        last: list[torch.Tensor] = []
+        starts = [s.group_seed if config.same_initial_noise else s.seed for s in specs]
+        before, pipe.scheduler = pipe.scheduler, self.scheduler
+        try:
+            with (
+                self.scheduler.rollout([s.seed for s in specs], window) as trajectory,
+                batched_calls(pipe.transformer, negative, config.batched_guidance),
+                noted_condition(pipe.transformer) as condition,
+            ):
+                output = pipe(
+                    **image_argument(self.images, prompt),
+                    prompt_embeds=positive,
+                    negative_prompt_embeds=negative,
+                    height=config.height,
+                    width=config.width,
+                    num_frames=config.num_frames,
+                    num_inference_steps=config.num_inference_steps,
+                    guidance_scale=config.guidance_scale,
+                    generator=[torch.Generator("cpu").manual_seed(seed) for seed in starts],
+                    output_type="np" if decode else "latent",
+                    callback_on_step_end=_keep(last) if config.objective == "nft" else None,
+                )
+        finally:
+            pipe.scheduler = before
+        frames = split_frames(output, len(specs)) if decode else []
+        records = [record.to("cpu") for record in trajectory]
+        image = condition[0].to("cpu") if condition else None
+        return Rollout(specs, prompt, records, frames, last[0].cpu() if last else None, image)
+
+
+def guidance_texts(
+    texts: TextEmbeddings, prompts: Sequence[str], config: FlowGRPOConfig, device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Embeddings (B, L, D) of prompts and, with guidance, of the negative prompt."""
+    positive = texts.batch(prompts, device)
+    return positive, texts.batch([config.negative_prompt] * len(prompts), device) if config.guided else None
+
+
+def image_argument(images: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """``image`` of a pipeline call; nothing for text-to-video."""
+    return {"image": images[prompt]} if images else {}
+
+
+def _keep(last: list[torch.Tensor]) -> Any:
+    """A callback that keeps the latents of the latest step."""
+
+    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        last[:] = [tensors["latents"]]
+        return tensors
+
+    return callback

@@ -1,0 +1,139 @@
+"""From stored scores to a table's numbers: which video stands for a row, and its values as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cac_align.flow_grpo.judging.reward_specs import RewardSpec
+from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
+from cac_align.rewards.order import order
+from cac_align.table2.columns import Column, reward_column
+from cac_align.table2.draws import Item, Source
+from cac_align.table2.job import TableJob
+from cac_align.table2.ratings import Ratings, video_name
+from cac_align.table2.settings import TableRow
+
+Values = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The video that stands for a row: candidate ``index`` of an item of a source."""
+
+    source: Source
+    item: Item
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Of its file among the videos for people."""
+        return video_name(self.source.name, self.item.name, self.index)
+
+
+class Matrix:
+    """The values of a table.
+
+    Args:
+        job: whose scores are read; what is not there yet is left out.
+    """
+
+    def __init__(self, job: TableJob) -> None:
+        self.job, self.settings = job, job.settings
+        self.ratings = Ratings(self.settings.ratings) if self.settings.ratings else None
+
+    @property
+    def columns(self) -> list[Column]:
+        """The settings' columns, then the rewards."""
+        return [*self.settings.table_columns, *(reward_column(name) for name in self.settings.reward_specs)]
+
+    @cached_property
+    def stored(self) -> dict[tuple[str, str], list[dict[str, float | None]]]:
+        """All values by source and item, a mapping for each candidate."""
+        found = {}
+        for source in self.job.sources.values():
+            if not self.job.ready(source):
+                continue
+            for item in self.job.draws.items:
+                if self.job.scores.path(source, item).is_file():
+                    found[source.name, item.name] = self.job.scores.values(source, item)
+        return found
+
+    def videos(self, source: str | None = None) -> tuple[list[Values], np.ndarray]:
+        """The values of every candidate of a source, or of all, and the label of each one's prompt."""
+        entries = [(item, found) for (name, item), found in sorted(self.stored.items()) if source in (None, name)]
+        rows: list[Values] = [values for _, candidates in entries for values in candidates]
+        prompts = np.array([item.partition("-")[0] for item, candidates in entries for _ in candidates])
+        return rows, prompts
+
+    def chosen(self, row: TableRow) -> list[list[Chosen | None]]:
+        """The video of each training seed (a single list for rows that are not trained) and item; None where it is not
+        there, or nothing could be judged.
+        """
+        items, sources = self.job.draws.items, self.job.sources
+        if row.kind == "flow_grpo":
+            loras = [sources[f"{row.slug}/seed-{seed}"] for seed in self.settings.train_seeds]
+            return [[self._there(source, item, 0) for item in items] for source in loras]
+        base = sources["base"]
+        picks = [0 if row.kind == "base" else self._best(row, item) for item in items]
+        return [[None if k is None else self._there(base, i, k) for i, k in zip(items, picks, strict=True)]]
+
+    def array(self, row: TableRow, column: Column) -> np.ndarray:
+        """(R, P, S) values of a row, NaN where there is none."""
+        rows = [[self.value(video, column) for video in videos] for videos in self.chosen(row)]
+        return np.array(rows, float).reshape(len(rows), -1, len(self.settings.eval_seeds))
+
+    def value(self, video: Chosen | None, column: Column) -> float:
+        """The value of a video in a column."""
+        if video is None:
+            return float("nan")
+        if column.key == "people":
+            rated = self.ratings.value(video.name) if self.ratings else None
+            return float("nan") if rated is None else rated
+        found = self.values_of(video).get(self.key(column))
+        return float("nan") if found is None else float(found)
+
+    def key(self, column: Column) -> str:
+        """The key of a column's values; the judge's goes by the name of the reward that judges."""
+        return f"{self.settings.judge}/abnormal" if column.key == "judge/abnormal" else column.key
+
+    def values_of(self, video: Chosen) -> Values:
+        return self.stored[video.source.name, video.item.name][video.index]
+
+    def _there(self, source: Source, item: Item, index: int) -> Chosen | None:
+        return Chosen(source, item, index) if (source.name, item.name) in self.stored else None
+
+    def _best(self, row: TableRow, item: Item) -> int | None:
+        found = self.stored.get(("base", item.name))
+        return None if found is None else best_candidate(found[: self.settings.n], row.rewards, row.combination)
+
+
+def column_of(rows: Sequence[Values], name: str) -> np.ndarray:
+    """(N,) values of a name, NaN where there is none."""
+    return np.array([np.nan if (value := row.get(name)) is None else value for row in rows], float)
+
+
+def best_candidate(
+    candidates: Sequence[Values], rewards: Sequence[RewardSpec], combination: str = "scores"
+) -> int | None:
+    """The candidate with the highest reward, the first of equal ones; None where none has every reward that counts.
+
+    Args:
+        candidates: values of each.
+        rewards: with weights.
+        combination: ``scores``: weighted mean; ``advantages``: each standardised among the candidates first.
+    """
+    counted = [r for r in rewards if r.weight > 0]
+    parts = [[values.get(r.name) for values in candidates] for r in counted]
+    whole = [all(part[k] is not None for part in parts) for k in range(len(candidates))]
+    parts = [[v if ok else None for v, ok in zip(part, whole, strict=True)] for part in parts]
+    weights = [r.weight for r in counted]
+    if combination == "scores":
+        scores = mean_of_parts(parts, weights)
+    else:
+        scores = per_reward_scores(parts, weights, [0] * len(candidates))
+    best = order(scores, rank_by="score")[0] if scores else None
+    return best if best is not None and scores[best] is not None else None

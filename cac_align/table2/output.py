@@ -1,0 +1,88 @@
+"""Everything a table's folder shows in the end, written from what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cac_align.files import write_json, write_text
+from cac_align.report.media import write_mp4
+from cac_align.table2.job import TableJob
+from cac_align.table2.matrix import Chosen, Matrix
+from cac_align.table2.ratings import FOLDER
+from cac_align.table2.tables import TableMaker, to_dict
+from reward_model.statistics.table import Table
+
+
+def write_outputs(job: TableJob) -> list[Path]:
+    """Writes tables, correlations, curves, the page and the videos for people; one process at a time, so that the last
+    one to come has seen everything.
+
+    Returns:
+        The files, the table first.
+    """
+    with job.alone("tables"):
+        matrix = Matrix(job)
+        if not matrix.stored:
+            raise ValueError(f"{job.folder} holds no scores yet; run with --parts train draw score")
+        maker = TableMaker(matrix)
+        tables = maker.all()
+        written = write_tables(job.folder / "table2", tables)
+        write_json(job.folder / "table2.json", to_dict(maker, tables))
+        written.append(job.folder / "table2.json")
+        written += _correlations(job, matrix)
+        written += _curves(job)
+        written += _page(job, matrix, tables)
+        _videos(job, matrix)
+    return written
+
+
+def write_tables(stem: Path, tables: Sequence[Table]) -> list[Path]:
+    """The tables as Markdown and LaTeX."""
+    markdown, latex = stem.with_suffix(".md"), stem.with_suffix(".tex")
+    write_text(markdown, "\n".join(table.to_markdown() for table in tables))
+    text = "\n".join(table.to_latex() for table in tables)
+    write_text(latex, text.replace("\u2191", r"$\uparrow$").replace("\u2193", r"$\downarrow$"))
+    return [markdown, latex]
+
+
+def _correlations(job: TableJob, matrix: Matrix) -> list[Path]:
+    from cac_align.table2.correlations import correlate, correlation_tables
+    from cac_align.table2.spread import spread_table, spreads
+
+    pairs, within = correlate(matrix), spreads(matrix)
+    contents: dict[str, Sequence[Any]] = {"within_prompts": within, "correlations": pairs}
+    path = job.folder / "correlations"
+    tables = [spread_table(within), *correlation_tables(pairs)]
+    write_text(path.with_suffix(".md"), "\n".join(t.to_markdown() for t in tables))
+    write_json(path.with_suffix(".json"), {key: [e.to_dict() for e in found] for key, found in contents.items()})
+    return [path.with_suffix(".md"), path.with_suffix(".json")]
+
+
+def _curves(job: TableJob) -> list[Path]:
+    from cac_align.table2.curves import plot_curves
+
+    return plot_curves(list(job.trainings.values()), job.folder)
+
+
+def _page(job: TableJob, matrix: Matrix, tables: Sequence[Table]) -> list[Path]:
+    from cac_align.table2.page import write_page
+
+    return [write_page(job, matrix, tables, job.folder / "table2.html")]
+
+
+def _videos(job: TableJob, matrix: Matrix) -> None:
+    """Every video that stands for some row, once, for people to rate: ``cac-align rate OUTPUT/videos-mp4``."""
+    chosen: dict[str, Chosen] = {
+        video.name: video
+        for row in job.settings.table_rows
+        for videos in matrix.chosen(row)
+        for video in videos
+        if video is not None
+    }
+    for name, video in chosen.items():
+        path = job.folder / FOLDER / f"{name}.mp4"
+        if not path.is_file():
+            write_mp4(path, job.draws.load(video.source, video.item, video.index), job.draws.config.fps)
+    write_json(job.folder / FOLDER / "prompts.json", {f"{n}.mp4": v.item.prompt for n, v in sorted(chosen.items())})

@@ -1,0 +1,222 @@
+"""Every video scored once by everything: rewards with their axes and verdicts, pixel measures, VBench's dimensions.
+
+One JSON file for each source and item. A score counts as long as the videos and what scored them are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cac_align.files import write_json
+from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec
+from cac_align.flow_grpo.needs import check_model, model_of
+from cac_align.rewards.base import evaluate
+from cac_align.table2 import measures
+from cac_align.table2.draws import Draws, Item, Source
+from cac_align.table2.settings import TableSettings
+from reward_model.evaluation.running.store import fingerprint, model_fingerprint
+
+FORMAT = 1
+#: What one scorer says of some videos: for each a ``score`` or ``reason``, and perhaps ``parts`` and a ``verdict``.
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Something that scores videos.
+
+    Attributes:
+        name: its values are called ``name`` and ``name/part``.
+        setting: digest of everything its scores depend on besides the video.
+        ask: (videos, prompts, fps) -> an answer for each.
+    """
+
+    name: str
+    setting: str
+    ask: Callable[[Sequence[np.ndarray], Sequence[str], float], list[Answer]]
+
+
+def make_scorers(settings: TableSettings) -> list[Scorer]:
+    """All that a table needs: canaries, pixel measures where a column wants them, VBench's dimensions, the rewards.
+
+    Raises:
+        ValueError: a model or weight file is missing; the message has the remedy.
+    """
+    keys = [column.key for column in settings.table_columns]
+    found = [_pixels("canaries", "cac_align.flow_grpo.judging.canaries", _canaries)]
+    if any(key.startswith("world/") for key in keys):
+        found.append(_pixels("world", "cac_align.table2.measures", measures.world_values))
+    dimensions = [key.removeprefix("vbench/") for key in keys if key.startswith("vbench/")]
+    if dimensions:
+        found.append(_vbench(settings, dimensions))
+    return [*found, *(reward_scorer(s, settings.device) for s in settings.reward_specs.values())]
+
+
+def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
+    """A reward as a scorer; its model loads when it is first asked. A judge is asked for all its readouts, which leaves
+    its score as it is.
+
+    Raises:
+        ValueError: its model is missing.
+    """
+    model = model_of(spec)
+    if model is not None and spec.options.get("backend", "local") == "local":
+        check_model(model, f"reward {spec.name!r}")
+    options = dict(spec.options)
+    if spec.target == SHORT["cac"]:
+        options.setdefault("all_readouts", True)
+    if device and spec.target in SHORT.values() and options.get("backend", "local") == "local":
+        options.setdefault("device", device)
+    reward = replace(spec, options=options).build()
+    asked = {k: v for k, v in options.items() if k not in ("device", "api_key")}
+    # Scores are kept under what was asked. Where no readout was named it used to be "direct" and is the judge's best
+    # today: what was kept of the first must not be taken for the second.
+    if spec.target == SHORT["cac"]:
+        readout = asked.pop("readout", None)
+        asked |= {} if readout == "direct" else {"readout": readout}
+    mark = model_fingerprint(model)[:16] if model and Path(model).is_dir() else model
+    setting = fingerprint("reward", spec.target, asked, mark)[:16]
+    return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps))
+
+
+def ask_reward(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
+    """What a reward says of each video, with a verdict's readouts and status as parts."""
+    found = evaluate(reward, list(videos), list(prompts), fps=fps)
+    answers = []
+    for k, (score, verdict) in enumerate(zip(found.scores, found.verdicts, strict=True)):
+        parts = {name: values[k] for name, values in found.parts.items()}
+        if verdict is not None:
+            parts |= verdict_parts(verdict)
+        answers.append(
+            {
+                "score": score,
+                "reason": found.reasons[k],
+                "parts": parts,
+                "verdict": None if verdict is None else verdict.to_dict(),
+            }
+        )
+    return answers
+
+
+def verdict_parts(verdict: Any) -> dict[str, float | None]:
+    """A verdict in numbers: every readout, the log-odds, and ``abnormal``, 1 or 0 (None: no verdict)."""
+    from reward_model.readout import READOUTS, turn_value
+
+    final = verdict.turns[-1] if verdict.turns else None
+    parts = {name: None if final is None else turn_value(final, name) for name in READOUTS}
+    status = None if verdict.status is None else float(verdict.status == "abnormal")
+    return {**{k: v for k, v in parts.items() if v is not None}, "abnormal": status}
+
+
+class Scores:
+    """The scores of a table on disk.
+
+    Args:
+        draws: the videos.
+        scorers: of :func:`make_scorers`.
+    """
+
+    def __init__(self, draws: Draws, scorers: Sequence[Scorer]) -> None:
+        self.draws, self.scorers = draws, {s.name: s for s in scorers}
+        self.folder = Path(draws.settings.output_dir) / "scores"
+        self._known: set[tuple[str, str]] = set()
+
+    def path(self, source: Source, item: Item) -> Path:
+        return self.folder / source.name / f"{item.name}.json"
+
+    def missing(self, source: Source, item: Item) -> list[Scorer]:
+        """What has not scored these videos yet."""
+        if not self.path(source, item).is_file():
+            return list(self.scorers.values())
+        found = self._read(source, item)
+        return [s for s in self.scorers.values() if found.get(s.name, {}).get("setting") != s.setting]
+
+    def done(self, source: Source, item: Item) -> bool:
+        """Whether everything has scored them."""
+        key = (source.name, item.name)
+        if key not in self._known and not self.missing(source, item):
+            self._known.add(key)
+        return key in self._known
+
+    def score(self, source: Source, item: Item) -> None:
+        """Has the videos of an item scored by what is missing; each scorer's answers are on disk before the next is
+        asked.
+        """
+        todo = self.missing(source, item)
+        if not todo:
+            return
+        videos = [self.draws.load(source, item, k) for k in range(source.count)]
+        entries = self._read(source, item) if self.path(source, item).is_file() else {}
+        for scorer in todo:
+            answers = scorer.ask(videos, [item.prompt] * len(videos), self.draws.config.fps)
+            entries[scorer.name] = {"setting": scorer.setting, "videos": answers}
+            head = {"format": FORMAT, "videos": self.draws.identity(source, item), "prompt": item.prompt}
+            write_json(self.path(source, item), {**head, "scores": entries})
+
+    def answer(self, source: Source, item: Item, index: int, scorer: str) -> Answer | None:
+        """What a scorer said of a video; None where it was not asked yet."""
+        path = self.path(source, item)
+        found = self._read(source, item).get(scorer) if path.is_file() else None
+        known = self.scorers.get(scorer)
+        return None if found is None or known is None or found["setting"] != known.setting else found["videos"][index]
+
+    def values(self, source: Source, item: Item) -> list[dict[str, float | None]]:
+        """All values of each candidate of an item by key; nothing for what was not scored yet."""
+        path = self.path(source, item)
+        entries = self._read(source, item) if path.is_file() else {}
+        found: list[dict[str, float | None]] = [{} for _ in range(source.count)]
+        for name, entry in entries.items():
+            if name not in self.scorers or entry["setting"] != self.scorers[name].setting:
+                continue
+            for values, answer in zip(found, entry["videos"], strict=True):
+                values[name] = answer["score"]
+                values |= {f"{name}/{part}": value for part, value in answer["parts"].items()}
+        return found
+
+    def _read(self, source: Source, item: Item) -> dict[str, Any]:
+        path = self.path(source, item)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            same = data["format"] == FORMAT and data["videos"] == self.draws.identity(source, item)
+            return dict(data["scores"]) if same else {}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no file of scores ({error!r}); delete it to score again") from error
+
+
+def _canaries(frames: np.ndarray, fps: float) -> dict[str, float]:
+    from cac_align.flow_grpo.judging.canaries import canaries
+
+    return canaries(frames)
+
+
+def _pixels(name: str, module: str, measure: Callable[[np.ndarray, float], Mapping[str, float]]) -> Scorer:
+    """Measures without a network; they have parts and no score of their own."""
+
+    def ask(videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
+        return [{"score": None, "reason": None, "parts": dict(measure(v, fps)), "verdict": None} for v in videos]
+
+    return Scorer(name, fingerprint("pixels", module, measures.REVISION)[:16], ask)
+
+
+def _vbench(settings: TableSettings, dimensions: Sequence[str]) -> Scorer:
+    from cac_align.metrics.suite import MetricSuite
+
+    options = {"cache_dir": settings.vbench_cache, "backend": settings.vbench_backend, "device": settings.device}
+    suite = MetricSuite(dimensions, **options)
+    setting = fingerprint("vbench", *(suite.describe(name) for name in dimensions))[:16]
+
+    def ask(videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
+        found = suite.evaluate(videos, list(prompts), fps=fps)
+        reasons = ["; ".join(f"{d}: {r}" for d, r in f.reasons.items()) or None for f in found]
+        return [
+            {"score": None, "reason": r, "parts": f.scores, "verdict": None}
+            for f, r in zip(found, reasons, strict=True)
+        ]
+
+    return Scorer("vbench", setting, ask)

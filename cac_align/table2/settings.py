@@ -1,0 +1,270 @@
+"""What a table is made of: rows, their rewards, seeds, prompts and columns, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.judging.reward_specs import RewardSpec, read_specs
+from cac_align.flow_grpo.loading import located_settings
+from cac_align.prompts import read_prompts, shared_prompts
+from cac_align.table2.columns import Column, find_column
+from reward_model.backends.source import located
+
+KINDS = ("base", "best_of_n", "flow_grpo")
+COMBINATIONS = ("scores", "advantages")
+_ROW_KEYS = {"name", "kind", "rewards", "combination", "overrides"}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of the table.
+
+    Attributes:
+        name: as the table shows it.
+        kind: ``base`` (candidate 0 of the untouched model), ``best_of_n`` (the best of its candidates) or
+            ``flow_grpo`` (a LoRA for each training seed).
+        rewards: with their weights; what chooses, or what is trained on.
+        combination: ``scores``: the weighted mean of the scores (the paper's); ``advantages``: each reward standardised
+            in its group first.
+        overrides: settings of Flow-GRPO that are this row's own.
+    """
+
+    name: str
+    kind: str
+    rewards: tuple[RewardSpec, ...] = ()
+    combination: str = "scores"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("+", " plus ")).strip("-")
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """Everything a table can be told; :func:`read_settings` makes one from YAML.
+
+    Attributes:
+        output_dir: of everything.
+        flow_grpo: settings file of the trainings; also says what videos look like (size, guidance, steps).
+        rows: as mappings of ``name``, ``kind``, ``rewards``, ``combination``, ``overrides``; the base first.
+        rewards: every reward that rows name, in the form of :mod:`cac_align.flow_grpo.judging.reward_specs`.
+        columns: names of :mod:`cac_align.table2.columns`.
+        eval_prompts: file of prompts that no training saw.
+        num_eval_prompts: the first of them; None: all.
+        overrides: settings of Flow-GRPO of all trainings.
+        launcher: what stands before the training script, such as ``[accelerate, launch]``; empty: this Python.
+        train_seeds: a training for each, of every row of kind ``flow_grpo``.
+        watch: further rewards of every training, with weight 0: seen in its curve, without effect on it.
+        n: candidates of Best-of-N.
+        eval_seeds: videos of each prompt, all rows starting from the same latents.
+        num_inference_steps: of drawing; None: as evaluations of the training.
+        judge: name of the reward whose verdicts are the anomaly column and the page's evidence.
+        ratings: export of people's ratings (``cac-align rate --export``) of OUTPUT/videos-mp4.
+        device: of drawing and scoring; None: CUDA if there is any.
+        vbench_cache, vbench_backend: of VBench columns.
+        motion: the column that must not fall, with ``motion_share`` of the base as its limit.
+        num_resamples, seed: of the bootstrap; ``seed`` also of the latents.
+        seconds: measured seconds, for the estimate of ``--dry-run``: ``train_video``, ``draw``, and one for each
+            reward.
+        examples: pairs of videos on the page.
+    """
+
+    output_dir: str
+    flow_grpo: str
+    rows: Sequence[Any]
+    rewards: Sequence[Any]
+    columns: Sequence[str]
+    eval_prompts: str
+    num_eval_prompts: int | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    launcher: Sequence[str] = ()
+    train_seeds: Sequence[int] = (0,)
+    watch: Sequence[Any] = ()
+    n: int = 5
+    eval_seeds: Sequence[int] = (0,)
+    num_inference_steps: int | None = None
+    judge: str | None = "cac"
+    ratings: str | None = None
+    device: str | None = None
+    vbench_cache: str | None = None
+    vbench_backend: str = "native"
+    motion: str | None = None
+    motion_share: float = 0.95
+    num_resamples: int = 2000
+    seed: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    examples: int = 6
+
+    def __post_init__(self) -> None:
+        for name, low in (("n", 1), ("num_resamples", 100), ("seed", 0), ("examples", 0)):
+            _whole(name, getattr(self, name), low)
+        for name in ("num_eval_prompts", "num_inference_steps"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 2)
+        for name in ("train_seeds", "eval_seeds"):
+            seeds = getattr(self, name)
+            if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds or len(set(seeds)) < len(seeds):
+                raise ValueError(f"{name}={seeds!r} must be a list of different whole numbers, such as [0, 1]")
+            for seed in seeds:
+                _whole(name, seed, 0)
+        if not 0 < self.motion_share <= 1:
+            raise ValueError(f"motion_share={self.motion_share!r} must lie in (0, 1]: the share of the base's motion")
+        self._check_rows()
+        self._check_columns()
+
+    def _check_rows(self) -> None:
+        rows = self.table_rows
+        if not rows or rows[0].kind != "base" or sum(r.kind == "base" for r in rows) != 1:
+            raise ValueError(
+                "rows must begin with one of kind 'base', which the others are compared with, and no other"
+            )
+        slugs = [r.slug for r in rows]
+        if len(set(slugs)) < len(slugs) or not all(slugs):
+            raise ValueError(f"rows are named {[r.name for r in rows]}: every name needs letters of its own")
+
+    def _check_columns(self) -> None:
+        specs, chosen = self.reward_specs, [c.name for c in self.table_columns]
+        if self.judge is not None and self.judge not in specs:
+            raise ValueError(f"judge={self.judge!r} is none of the rewards {', '.join(specs)}; name one, or null")
+        if self.motion is not None and self.motion not in chosen:
+            raise ValueError(f"motion={self.motion!r} is none of the columns {', '.join(chosen)}; name one, or null")
+        if "anomaly_judge" in chosen and self.judge is None:
+            raise ValueError("column 'anomaly_judge' needs judge=..., the name of a reward that gives verdicts")
+        if "anomaly_people" in chosen and self.ratings is None:
+            raise ValueError("column 'anomaly_people' needs ratings=..., an export of cac-align rate --export")
+
+    @property
+    def reward_specs(self) -> dict[str, RewardSpec]:
+        """The rewards by name."""
+        return {spec.name: spec for spec in read_specs(self.rewards)}
+
+    @property
+    def watched(self) -> list[RewardSpec]:
+        """Rewards that trainings see with weight 0."""
+        return read_specs(self.watch) if self.watch else []
+
+    @property
+    def table_rows(self) -> list[TableRow]:
+        """The rows, checked."""
+        return [_read_row(entry, self.reward_specs) for entry in self.rows]
+
+    @property
+    def table_columns(self) -> list[Column]:
+        """The columns, without those of rewards, which always follow."""
+        return [find_column(name) for name in self.columns]
+
+    def row(self, name: str) -> TableRow:
+        """The row of a name or folder.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for row in self.table_rows:
+            if name in (row.name, row.slug):
+                return row
+        raise ValueError(f"no row {name!r}; there are {', '.join(repr(r.name) for r in self.table_rows)}")
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What all trainings share, as Flow-GRPO reads it."""
+        from reward_model.engine.settings import read_yaml
+
+        return {**read_yaml(located(self.flow_grpo)), **self.overrides}
+
+    @property
+    def video(self) -> FlowGRPOConfig:
+        """Settings of Flow-GRPO that say what a video looks like; size, steps and guidance are the same for all rows.
+
+        Raises:
+            ValueError: a setting is unknown or wrong.
+        """
+        return FlowGRPOConfig.from_dict(located_settings(self.training_settings))
+
+    @property
+    def prompts(self) -> list[str]:
+        """The evaluation prompts.
+
+        Raises:
+            ValueError: the file is missing or broken, has too few, or shares one with the training prompts.
+        """
+        listed = read_prompts(located(self.eval_prompts))
+        wanted = self.num_eval_prompts or len(listed)
+        if wanted > len(listed):
+            raise ValueError(f"num_eval_prompts={wanted}, but {self.eval_prompts} holds {len(listed)}")
+        chosen = listed[:wanted]
+        if self.video.prompts and any(r.kind == "flow_grpo" for r in self.table_rows):
+            both = shared_prompts(read_prompts(self.video.prompts), chosen)
+            if both:
+                raise ValueError(f"{len(both)} evaluation prompts are trained on, such as {both[0][:60]!r}; use others")
+        return [p.text for p in chosen]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSettings:
+    """Settings from a YAML file with ``name=value`` texts put over them; ``overrides.max_steps=8`` reaches inside.
+
+    Raises:
+        ValueError: the file cannot be read, or a setting is unknown, missing or wrong.
+    """
+    from reward_model.engine.settings import changed, read_yaml
+
+    found = changed(read_yaml(path), changes)
+    known = {f.name for f in fields(TableSettings)}
+    unknown = sorted(set(found) - known)
+    if unknown:
+        import difflib
+
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        raise ValueError(f"{path}: unknown setting {unknown[0]!r}; {hint}")
+    missing = sorted({"output_dir", "flow_grpo", "rows", "rewards", "columns", "eval_prompts"} - set(found))
+    if missing:
+        raise ValueError(f"{path}: {', '.join(missing)} must be set; see recipes/configs/table2/mini.yaml")
+    return TableSettings(**found)
+
+
+def _read_row(entry: Any, known: Mapping[str, RewardSpec]) -> TableRow:
+    if not isinstance(entry, Mapping) or set(entry) - _ROW_KEYS or not isinstance(entry.get("name"), str):
+        raise ValueError(f"row {entry!r} must be a mapping of {', '.join(sorted(_ROW_KEYS))} with at least 'name'")
+    name, kind = entry["name"], entry.get("kind", "base")
+    if kind not in KINDS:
+        raise ValueError(f"row {name!r}: kind={kind!r} must be one of {', '.join(KINDS)}")
+    rewards = tuple(_row_reward(name, r, known) for r in entry.get("rewards") or ())
+    if (kind == "base") == bool(rewards):
+        raise ValueError(f"row {name!r} of kind {kind} must have {'no rewards' if kind == 'base' else 'rewards'}")
+    if rewards and not any(r.weight > 0 for r in rewards):
+        raise ValueError(f"row {name!r}: no reward has a weight above 0")
+    combination = entry.get("combination", "scores")
+    if combination not in COMBINATIONS:
+        raise ValueError(f"row {name!r}: combination={combination!r} must be one of {', '.join(COMBINATIONS)}")
+    overrides = entry.get("overrides") or {}
+    if not isinstance(overrides, Mapping) or (overrides and kind != "flow_grpo"):
+        raise ValueError(f"row {name!r}: overrides must be a mapping, of rows of kind flow_grpo only")
+    return TableRow(name, kind, rewards, combination, dict(overrides))
+
+
+def _row_reward(row: str, entry: Any, known: Mapping[str, RewardSpec]) -> RewardSpec:
+    """A reward of a row: a name of ``rewards``, alone or with a weight."""
+    name = str(entry.get("reward") if isinstance(entry, Mapping) else entry)
+    if name not in known or (isinstance(entry, Mapping) and set(entry) - {"reward", "weight"}):
+        raise ValueError(
+            f"row {row!r}: reward {entry!r} must be one of {', '.join(known)}, or a mapping of 'reward' and 'weight'"
+        )
+    spec = known[name]
+    weight = entry.get("weight", 1.0) if isinstance(entry, Mapping) else 1.0
+    [checked] = read_specs([{"reward": spec.target, "name": spec.name, "weight": weight, "options": spec.options}])
+    return checked
+
+
+def _whole(name: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")

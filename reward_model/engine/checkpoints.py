@@ -1,0 +1,181 @@
+"""Checkpoints of stage 3: everything a run needs to go on as if it had never stopped, or nothing at all.
+
+A checkpoint is written beside its place and renamed at the end, so a folder named ``checkpoint-N`` is always whole. It
+holds weights, optimiser and random states (accelerate), the schedule and counters (``grpo_state.json``) and the
+sampler's random state of each process (safetensors). The frozen reference is the checkpoint the run started from; its
+fingerprint is kept instead of a copy and checked on resume.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from reward_model.engine.guards import archive_fault, safetensors_fault
+from reward_model.files import to_disk
+
+log = logging.getLogger(__name__)
+
+STATE_FILE = "grpo_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or does not fit the run that wants to continue from it."""
+
+
+def save_checkpoint(
+    accelerator: Any, output_dir: Path, step: int, state: Mapping[str, Any], generator: torch.Generator, keep: int
+) -> Path:
+    """Writes ``checkpoint-<step>`` from all processes and deletes all but the last ``keep``.
+
+    Raises:
+        CheckpointError: it could not be written (disk full, ...). Older checkpoints are as they were.
+    """
+    final = output_dir / f"checkpoint-{step}"
+    partial = output_dir / f"checkpoint-{step}.partial"
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        save_file({"sampler": generator.get_state()}, partial / _sampler_file(accelerator.process_index))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            text = json.dumps({**state, "step": step, "num_processes": accelerator.num_processes}, indent=2)
+            (partial / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+            shutil.rmtree(final, ignore_errors=True)
+            for file in partial.rglob("*"):
+                to_disk(file)
+            partial.replace(final)
+            to_disk(output_dir)
+            for old in find_checkpoints(output_dir)[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        last = last_checkpoint(output_dir)
+        raise CheckpointError(
+            f"could not write checkpoint {step} to {str(output_dir)!r}: {error}. "
+            f"The last good one is {str(last) if last else 'none'}; make room and start again to continue from it"
+        ) from error
+    accelerator.wait_for_everyone()
+    return final
+
+
+def find_checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoints of a run that were written to their end, oldest first; later damage is not looked for."""
+    found = [(int(m[1]), p) for p in output_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(p.name))]
+    return [p for _, p in sorted(found) if (p / STATE_FILE).is_file()]
+
+
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """The newest whole checkpoint of a run, None if there is none; damaged ones are passed over, with a warning."""
+    for path in reversed(find_checkpoints(output_dir)):
+        fault = checkpoint_fault(path)
+        if fault is None:
+            return path
+        log.warning("%s is damaged (%s); it is not used", path, fault)
+    return None
+
+
+def resumable(output_dir: Path) -> Path | None:
+    """Where a run goes on: its newest whole checkpoint; None where it has none at all.
+
+    Raises:
+        CheckpointError: it has some, and every one is damaged. Beginning anew would write over them.
+    """
+    last = last_checkpoint(output_dir)
+    found = find_checkpoints(output_dir)
+    if last is None and found:
+        raise CheckpointError(
+            f"{str(found[-1])!r} is damaged ({checkpoint_fault(found[-1])}), and no checkpoint before it is whole. "
+            "Remove them to begin anew, or choose another output_dir"
+        )
+    return last
+
+
+def checkpoint_fault(folder: Path) -> str | None:
+    """Why a checkpoint cannot be continued from: a part is missing, cut off or of another form. None if it can.
+
+    Weights in one file, or the shards of FSDP (``pytorch_model_fsdp_0``) or DeepSpeed (``pytorch_model``), which their
+    own readers check.
+    """
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        processes = int(state["num_processes"])
+        if not isinstance(state["schedule"], dict) or not isinstance(state["config"], dict):
+            return f"{STATE_FILE} is not one of stage 3"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"{STATE_FILE}: {type(error).__name__} {error}"
+    if state.get("step") != int(folder.name.rpartition("-")[2]):
+        return f"{STATE_FILE} is of step {state.get('step')}"
+    if not any(folder.glob("pytorch_model*")):
+        weights = sorted(folder.glob("model*.safetensors"))
+        faults = [f"{w.name}: {fault}" for w in weights if (fault := safetensors_fault(w))]
+        if not weights or faults:
+            return faults[0] if faults else "model.safetensors is missing"
+        if fault := archive_fault(folder / "optimizer.bin"):
+            return f"optimizer.bin {fault}"
+    return next((fault for number in range(processes) if (fault := _process_fault(folder, number))), None)
+
+
+def _process_fault(folder: Path, number: int) -> str | None:
+    """What is wrong with the parts that each process has of its own."""
+    if fault := safetensors_fault(folder / _sampler_file(number)):
+        return f"{_sampler_file(number)}: {fault}"
+    fault = archive_fault(folder / f"random_states_{number}.pkl")
+    return f"random_states_{number}.pkl {fault}" if fault else None
+
+
+def load_checkpoint(
+    accelerator: Any, folder: Path, generator: torch.Generator, expected: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Restores weights, optimiser and random states, and returns the other state.
+
+    Args:
+        expected: entries of the state that must be equal, or the run would not be the same.
+
+    Raises:
+        CheckpointError: it belongs to another run, or a part cannot be read.
+    """
+    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    wanted = {**expected, "num_processes": accelerator.num_processes}
+    wrong = [f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in wanted.items() if state.get(k) != v]
+    if wrong:
+        raise CheckpointError(
+            f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
+        )
+    try:
+        accelerator.load_state(str(folder))
+        generator.set_state(load_file(folder / _sampler_file(accelerator.process_index))["sampler"])
+    except Exception as error:
+        # A damaged file raises what its reader happens to trip over.
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{str(folder)!r} cannot be continued from ({type(error).__name__}: {said}). Remove it, and the same "
+            "command continues from the one before it; or choose another output_dir"
+        ) from error
+    return state
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A short hash of a model's weights: names, shapes and the first 4096 values of each."""
+    digest = sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().flatten()[:4096].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sampler_file(process: int) -> str:
+    return f"sampler_{process}.safetensors"

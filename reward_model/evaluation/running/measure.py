@@ -1,0 +1,163 @@
+"""From rows to metrics with intervals. Pure: the same rows give the same numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from reward_model.evaluation.metrics.calibration import calibration_error, saturation_share
+from reward_model.evaluation.metrics.classification import STATUSES, Confusion, auroc, confusion
+from reward_model.evaluation.running.result import EvaluationResult, Metric, TypeRecall
+from reward_model.evaluation.running.row import Row
+from reward_model.readout import READOUTS
+from reward_model.schema import AnomalyType
+from reward_model.statistics.intervals import bootstrap, wilson
+from reward_model.world.cells import CELLS
+
+
+def measure(
+    rows: Sequence[Row], bench: Mapping[str, Any], judge: Mapping[str, Any] | None = None, *, num_resamples: int = 1000
+) -> EvaluationResult:
+    """All metrics of :func:`reward_model.evaluation.evaluate` from its rows.
+
+    Args:
+        rows: one per video.
+        bench, judge: what they say of themselves, kept as they are.
+        num_resamples: of each bootstrap.
+    """
+    judged = [r for r in rows if r.has_verdict]
+    abnormal = [r for r in judged if r.truth == "abnormal"]
+    table = confusion([r.truth for r in judged], [r.status for r in judged])
+    metrics = {
+        "parse rate": _count(sum(r.turns_parsed for r in judged), sum(r.turns_written for r in judged)),
+        "status accuracy": share([r.correct for r in judged]),
+        **_overlap_metrics(abnormal, num_resamples),
+        "reward, Equation 6": mean_of([r.reward for r in judged if r.reward is not None], num_resamples),
+        **_class_metrics(judged, table, num_resamples),
+    }
+    for name, values in readout_values(rows).items():
+        metrics |= _score_metrics(name, values, rows, num_resamples)
+    metrics["not judged"] = share([r.score is None and r.status is None for r in rows])
+    cells = [c for c in CELLS if any(r.cell == c for r in abnormal)]
+    return EvaluationResult(
+        bench=dict(bench),
+        judge=dict(judge or {}),
+        metrics=metrics,
+        confusion=table,
+        recall_by_kind={
+            k: _recall(r for r in abnormal if r.kind == k) for k in dict.fromkeys(r.kind for r in abnormal)
+        },
+        recall_by_type={t.value: found for t in AnomalyType if (found := _type_recall(abnormal, t.value)) is not None},
+        recall_by_cell={", ".join(c): _recall(r for r in abnormal if r.cell == c) for c in cells},
+        seconds_per_video=sum(r.seconds for r in rows) / max(1, len(rows)),
+        errors=dict(Counter(r.error[:200] for r in judged if r.error)),
+        videos=[r.to_dict() for r in rows],
+    )
+
+
+def readout_values(rows: Sequence[Row]) -> dict[str, list[float | None]]:
+    """Probability of "normal" of every video by each readout at hand; ``score`` is the reward as it was given."""
+    found: dict[str, list[float | None]] = {"score": [r.score for r in rows]}
+    for readout in READOUTS:
+        found[readout] = [r.readouts.get(readout) for r in rows]
+    return {name: values for name, values in found.items() if any(v is not None for v in values)}
+
+
+def share(hits: Sequence[bool]) -> Metric:
+    """A share with Wilson's interval; None of nothing."""
+    return _count(sum(hits), len(hits))
+
+
+def mean_of(values: Sequence[float], num_resamples: int) -> Metric:
+    """A mean with its bootstrap interval; None of nothing."""
+    if not values:
+        return Metric(None)
+    array = np.array(values)
+    found = bootstrap(lambda k: float(array[k].mean()), len(array), num_resamples=num_resamples)
+    return Metric(float(array.mean()), found, len(array))
+
+
+def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
+    def overlap(read: Callable[[Row], float | None]) -> Metric:
+        values = [read(r) for r in abnormal]
+        # A judge that writes nothing has no overlap; one that failed on some videos has 0 there.
+        known = [v or 0.0 for v in values] if any(v is not None for v in values) else []
+        return mean_of(known, num_resamples)
+
+    # A window that nobody looked into: a judge of one turn, which is not asked for boxes.
+    one_turn = any(r.window_found and not r.zoomed for r in abnormal)
+    return {
+        "temporal IoU, scan": overlap(lambda r: r.temporal_iou),
+        "temporal IoU, final": overlap(lambda r: r.temporal_iou_final),
+        "spatial IoU": Metric(None) if one_turn else overlap(lambda r: r.spatial_iou),
+        "vIoU": Metric(None) if one_turn else overlap(lambda r: r.tube_iou),
+        "type IoU": overlap(lambda r: r.type_iou),
+    }
+
+
+def _class_metrics(judged: Sequence[Row], table: Confusion, num_resamples: int) -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    for status in reversed(STATUSES):
+        if not sum(table.counts[status]):
+            continue
+        truth = np.array([r.truth == status for r in judged])
+        called = np.array([r.status == status for r in judged])
+        found[f"recall, {status}"] = _count(table.hits(status), int(truth.sum()))
+        found[f"precision, {status}"] = _count(table.hits(status), table.num_called(status))
+        found[f"F1, {status}"] = Metric(
+            table.f1(status),
+            bootstrap(partial(_f1, truth, called), len(truth), strata=truth, num_resamples=num_resamples),
+            len(truth),
+        )
+    if judged:
+        found["unparsed"] = _count(table.num_unparsed, len(judged))
+    return found
+
+
+def _f1(truth: np.ndarray, called: np.ndarray, k: np.ndarray) -> float:
+    """2 TP / (2 TP + FP + FN): the harmonic mean of both rates, defined even where nothing was called so."""
+    return 2 * float((truth[k] & called[k]).sum()) / float(truth[k].sum() + called[k].sum())
+
+
+def _score_metrics(
+    name: str, values: Sequence[float | None], rows: Sequence[Row], num_resamples: int
+) -> dict[str, Metric]:
+    known = [(v, r.truth == "normal") for v, r in zip(values, rows, strict=True) if v is not None]
+    p, normal = np.array([v for v, _ in known]), np.array([n for _, n in known])
+    redraw = partial(bootstrap, num=len(p), strata=normal, num_resamples=num_resamples)
+    found: dict[str, Metric] = {}
+    both = normal.any() and not normal.all()
+    found[f"AUROC, {name}"] = (
+        Metric(auroc(p, normal), redraw(lambda k: auroc(p[k], normal[k])), len(p))
+        if both
+        else Metric(None, None, len(p))
+    )
+    saturated = saturation_share(p)
+    found[f"saturation, {name}"] = Metric(saturated, wilson(round(saturated * len(p)), len(p)), len(p))
+    if p.min() >= 0 and p.max() <= 1:
+        error = calibration_error(p, normal)
+        interval = redraw(lambda k: calibration_error(p[k], normal[k]))
+        found[f"ECE, {name}"] = Metric(error, interval, len(p))
+    return found
+
+
+def _type_recall(abnormal: Sequence[Row], name: str) -> TypeRecall | None:
+    having = [r for r in abnormal if name in r.truth_types]
+    if not having:
+        return None
+    # Only a judge that names types can be asked for them.
+    names = any(r.types for r in abnormal) or all(r.status != "abnormal" for r in abnormal)
+    typed = share([r.status == "abnormal" and name in r.types for r in having]) if names else Metric(None)
+    return TypeRecall(detected=_recall(having), typed=typed)
+
+
+def _recall(rows: Any) -> Metric:
+    return share([r.status == "abnormal" for r in rows])
+
+
+def _count(hits: int, num: int) -> Metric:
+    return Metric(hits / num, wilson(hits, num), num) if num else Metric(None)

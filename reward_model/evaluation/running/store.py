@@ -1,0 +1,144 @@
+"""Rows on disk: whole after every batch, continued by a later run, and never mixed with those of another judge or
+bench.
+
+One JSONL file per judge and bench. Its first line says what the rows belong to; a run whose fingerprint differs starts
+over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reward_model.evaluation.benches.bench import Bench
+from reward_model.evaluation.running.row import Row
+from reward_model.files import write_text
+
+logger = logging.getLogger(__name__)
+
+#: Raised when the meaning of a column changes: rows of another format are judged again.
+FORMAT = 2
+#: Bytes read at both ends of a file too large to hash as a whole.
+_EDGE = 1 << 20
+_WHOLE = 64 << 20
+
+
+@dataclass
+class RowStore:
+    """The rows of one judge on one bench.
+
+    Args:
+        path: the file; it need not exist.
+        fingerprint: of judge, settings and bench together, see :func:`fingerprint`.
+    """
+
+    path: Path
+    fingerprint: str
+    rows: list[Row] = field(default_factory=list)
+    judge: dict[str, Any] = field(default_factory=dict)
+    bench: dict[str, Any] = field(default_factory=dict)
+    num_videos: int = 0
+
+    @classmethod
+    def open(cls, path: str | Path, fingerprint: str) -> RowStore:
+        """The store with the rows it already holds, or an empty one where the file is absent or belongs to another
+        judge, bench or format.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        store = cls(Path(path), fingerprint)
+        if not store.path.is_file():
+            return store
+        found = read_rows(store.path)
+        if found.fingerprint != fingerprint:
+            logger.warning("%s holds rows of another judge, bench or setting; judging again", store.path)
+            return store
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether every video has its row."""
+        return self.num_videos > 0 and len(self.rows) == self.num_videos
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Appends rows and writes the file as a whole: a stop at any time leaves the old file or the new one."""
+        self.rows.extend(rows)
+        self.save()
+
+    def save(self) -> None:
+        """Writes the file, atomically."""
+        head = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "num_videos": self.num_videos,
+            "bench": self.bench,
+            "judge": self.judge,
+        }
+        lines = [head, *(r.to_dict() for r in self.rows)]
+        write_text(self.path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+def read_rows(path: str | Path) -> RowStore:
+    """A finished or unfinished store, whatever it belongs to.
+
+    Raises:
+        ValueError: the file is missing, damaged, or no store.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no evaluation rows at {str(path)!r}")
+    try:
+        head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        if head["format"] != FORMAT:
+            return RowStore(path, f"format {head['format']}")
+        rows = [Row.from_dict(line) for line in lines]
+        return RowStore(path, head["fingerprint"], rows, head["judge"], head["bench"], head["num_videos"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no file of evaluation rows ({error}); delete it to judge again") from error
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 (hex) of JSON-safe parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def bench_fingerprint(bench: Bench) -> str:
+    """Changes with what the bench says of itself and with the pixels and truth of its first and last video."""
+    found: list[Any] = [bench.describe(), len(bench)]
+    for index in sorted({0, len(bench) - 1}):
+        video = bench[index]
+        found += [hashlib.sha256(np.ascontiguousarray(video.frames).tobytes()).hexdigest(), video.truth.to_dict()]
+    return fingerprint(found)
+
+
+def model_fingerprint(model: str | Path, settings: Mapping[str, Any] | None = None) -> str:
+    """Changes with the settings and, for a folder, with the content of its files; a name stands for itself.
+
+    Files over 64 MiB count by size, both ends and time of change, so that a large checkpoint costs nothing.
+    """
+    folder = Path(model)
+    files: list[Any] = [str(model)] if not folder.is_dir() else []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []:
+        files.append((file.relative_to(folder).as_posix(), _file_mark(file)))
+    return fingerprint(files, dict(settings or {}))
+
+
+def _file_mark(file: Path) -> str:
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with file.open("rb") as stream:
+        if size <= _WHOLE:
+            digest.update(stream.read())
+        else:
+            digest.update(stream.read(_EDGE) + str(file.stat().st_mtime_ns).encode())
+            stream.seek(-_EDGE, 2)
+            digest.update(stream.read())
+    return digest.hexdigest()

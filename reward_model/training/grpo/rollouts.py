@@ -1,0 +1,269 @@
+"""Rollouts of stage 3: the judge's two turns as sampled token ids (paper C.1; F-38 to F-41).
+
+Everything that is asked here is asked the way :mod:`reward_model.judge` asks at inference: the same grids, window,
+resizing, wording and parser. Both turns of all groups run as batches; frames and prompts that several rollouts share
+are built once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from reward_model.backends.base import Conversation, Message
+from reward_model.config import JudgeConfig
+from reward_model.parsing import REGION_T, ParseError
+from reward_model.prompts import load_prompts
+from reward_model.rewards import Rollout
+from reward_model.schema import Status, TurnReport, VideoAnnotation
+from reward_model.training.grpo.rows import Pictures, Prompt, PromptBuilder, Row, as_read
+from reward_model.training.grpo.sampler import Generator, Sampled
+from reward_model.turn_two import legible_status, merge_clips, merge_statuses, read_answer, turn_two_clips
+from reward_model.video.clip import resize_frames, sample_indices
+
+#: Ways in which a turn can be invalid, as they are counted.
+INVALID = ("unparsable", "schema", "window", "truncated")
+
+
+@dataclass(frozen=True)
+class GrpoSample:
+    """What is true of a video, and how to get its frames: native indices -> (N, H, W, 3) uint8."""
+
+    truth: VideoAnnotation
+    frames: Callable[[Sequence[int]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TurnDraw:
+    """One sampled answer. ``report`` is None where it is invalid, then ``invalid`` names the kind (:data:`INVALID`),
+    ``reason`` says why, and ``legible`` is the status that counts all the same (``lenient_invalid``). ``indices`` are
+    the native frames shown.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    indices: tuple[int, ...]
+    report: TurnReport | None = None
+    invalid: str | None = None
+    reason: str = ""
+    legible: Status | None = None
+
+
+@dataclass
+class RolloutRecord:
+    """Both turns of one rollout, and the rows they are trained on.
+
+    ``zooms`` has one entry; none if the rollout ended after turn one, several if each window got a clip of its own.
+    ``error``: a technical failure (frames that cannot be read); such a rollout has no reward.
+    """
+
+    group: int
+    scan: TurnDraw | None = None
+    zooms: list[TurnDraw] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    unseen_indices: tuple[int, ...] = ()
+    error: str | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """``|y|``: sampled tokens of both turns."""
+        return sum(r.num_tokens for r in self.rows)
+
+    def outcome(self) -> Rollout:
+        """The rollout as the reward sees it."""
+        assert self.scan is not None
+        report, indices = merge_clips([(z.report, z.indices) for z in self.zooms])
+        said = [z.report.status if z.report else z.legible for z in self.zooms]
+        legible = (self.scan.legible, merge_statuses(said))
+        scan, unseen = self.scan, self.unseen_indices
+        return Rollout(scan.report, report, bool(self.zooms), scan.indices, indices, unseen, legible)
+
+
+@dataclass
+class _Case:
+    """One video on its way through both turns."""
+
+    sample: GrpoSample
+    indices: list[int]
+    conversation: Conversation
+    prompt: Prompt
+    clips: dict[tuple[int, ...], Pictures] = field(default_factory=dict)
+    prompts: dict[tuple[str, tuple[int, ...]], Prompt] = field(default_factory=dict)
+
+
+class TwoTurnRollouts:
+    """Draws rollouts.
+
+    Args:
+        builder: makes prompts of conversations.
+        generator: draws answers.
+        config: how this checkpoint asks (``judge.json``): rates, limits, margin and number of clips, and what turn two
+            sees beside its clip.
+    """
+
+    def __init__(self, builder: PromptBuilder, generator: Generator, config: JudgeConfig) -> None:
+        self.builder, self.generator, self.config = builder, generator, config
+        self.wording = load_prompts(config.prompts)
+        #: Seconds of the last :meth:`draw`: ``turn_one``, ``crop``, ``turn_two``.
+        self.seconds: dict[str, float] = {}
+
+    def draw(self, samples: Sequence[GrpoSample], num_generations: int) -> list[list[RolloutRecord]]:
+        """``num_generations`` rollouts of each sample, in order."""
+        clock = _Clock()
+        groups = [[RolloutRecord(g) for _ in range(num_generations)] for g in range(len(samples))]
+        cases: dict[int, _Case] = {}
+        for number, sample in enumerate(samples):
+            try:
+                cases[number] = self._open(sample)
+            except (ValueError, OSError, RuntimeError) as error:
+                for record in groups[number]:
+                    record.error = f"turn one: {error}"
+        limit = max((self.config.answer_limit(1, len(c.indices)) for c in cases.values()), default=1)
+        answers = self.generator([c.prompt for c in cases.values()], [num_generations] * len(cases), limit)
+        for (number, case), drawn in zip(cases.items(), answers, strict=True):
+            for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
+                record.scan = self._read(answer, 1, case.indices)
+                rollout = number * num_generations + k
+                record.rows = [Row.answer(case.prompt, answer.ids, rollout, answer.log_probs)]
+        self.seconds["turn_one"] = clock.lap()
+        asked = [ask for number, case in cases.items() for record in groups[number] for ask in self._crop(case, record)]
+        self.seconds["crop"] = clock.lap()
+        self._zoom(asked)
+        self.seconds["turn_two"] = clock.lap()
+        return groups
+
+    def _open(self, sample: GrpoSample) -> _Case:
+        truth = sample.truth
+        indices = sample_indices(truth.num_frames, truth.fps, self.config.scan_fps)
+        frames = self._frames(sample, indices)
+        conversation = self.wording.scan(frames, truth.prompt)
+        prompt = self.builder.prompt(conversation, [self.builder.pictures(frames)])
+        return _Case(sample, indices, conversation, prompt)
+
+    # --- turn two -----------------------------------------------------------------------------------------------------
+
+    def _crop(self, case: _Case, record: RolloutRecord) -> list[_Ask]:
+        """What turn two is asked for this rollout; nothing where it ended after turn one."""
+        report = record.scan.report if record.scan else None
+        if report is None or report.window is None or self.config.num_turns == 1:
+            return []
+        truth = case.sample.truth
+        clips = turn_two_clips(report, case.indices, truth.num_frames, truth.fps, self.config)
+        shown = {n for clip in clips for n in range(clip[0], clip[-1] + 1)}
+        grid = sample_indices(truth.num_frames, truth.fps, self.config.zoom_fps)
+        record.unseen_indices = tuple(n for n in grid if n not in shown)
+        try:
+            return [self._ask(case, record, report, clip) for clip in clips]
+        except (ValueError, OSError, RuntimeError) as error:
+            record.error = f"turn two: {error}"
+            return []
+
+    def _ask(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
+        if clip not in case.clips:
+            case.clips[clip] = self.builder.pictures(self._frames(case.sample, clip))
+        pictures, text = case.clips[clip], case.sample.truth.prompt
+        if self.config.context == "chat":
+            return self._ask_on(case, record, pictures, clip)
+        cot = report.cot if self.config.context == "fresh" else ""
+        if (cot, clip) not in case.prompts:
+            conversation = self.wording.zoom(pictures.frames, text, cot=cot)
+            case.prompts[cot, clip] = self.builder.prompt(conversation, [pictures])
+        return _Ask(record, case.prompts[cot, clip], clip)
+
+    def _ask_on(self, case: _Case, record: RolloutRecord, pictures: Pictures, clip: tuple[int, ...]) -> _Ask:
+        """Turn two as the next message of the chat. Turn one stands there as the model read it, id by id."""
+        between = self.builder.encode(self._between(case, pictures), [pictures])
+        first = record.rows[0]
+        read = np.where(first.mask, as_read(first.ids, self.builder.processor), first.ids)
+        prompt = Prompt(np.concatenate([read, between]), (*first.pictures, pictures))
+        return _Ask(record, prompt, clip, (between, pictures))
+
+    def _between(self, case: _Case, pictures: Pictures) -> str:
+        """What the chat template puts between turn one's end token and turn two's first."""
+        marker = "\N{WHITE SQUARE}answer\N{WHITE SQUARE}"
+        chat = self.wording.zoom_continued(case.conversation, marker, pictures.frames)
+        assert isinstance(chat[-2], Message)
+        text = self.builder.processor.apply_chat_template(
+            [m.to_chat() for m in chat], add_generation_prompt=True, tokenize=False
+        )
+        return text.split(marker, 1)[1].removeprefix(self.builder.processor.tokenizer.eos_token)
+
+    def _zoom(self, asked: list[_Ask]) -> None:
+        unique = list({id(a.prompt): a.prompt for a in asked}.values())
+        users = {id(p): [a for a in asked if a.prompt is p] for p in unique}
+        limit = max((self.config.answer_limit(2, len(a.clip)) for a in asked), default=1)
+        drawn = self.generator(unique, [len(users[id(p)]) for p in unique], limit)
+        for prompt, answers in zip(unique, drawn, strict=True):
+            for ask, answer in zip(users[id(prompt)], answers, strict=True):
+                ask.record.zooms.append(self._read(answer, 2, ask.clip))
+                self._add_row(ask, answer)
+
+    @staticmethod
+    def _add_row(ask: _Ask, answer: Sampled) -> None:
+        record = ask.record
+        if ask.continued is None:
+            record.rows.append(Row.answer(ask.prompt, answer.ids, record.rows[0].rollout, answer.log_probs))
+            return
+        first, (between, pictures) = record.rows[0], ask.continued
+        if len(record.zooms) == 1:  # turn one is trained once, in the row that continues it
+            record.rows = [first.then(between, pictures, answer.ids, answer.log_probs)]
+            return
+        length = len(ask.prompt.ids) - len(between)
+        silent = Row(ask.prompt.ids[:length], np.zeros(length, bool), first.pictures[:1], first.rollout)
+        record.rows.append(silent.then(between, pictures, answer.ids, answer.log_probs))
+
+    # --- both turns ---------------------------------------------------------------------------------------------------
+
+    def _read(self, answer: Sampled, turn: int, indices: Sequence[int]) -> TurnDraw:
+        tokenizer = self.builder.processor.tokenizer
+        kept = answer.ids[:-1] if answer.finished else answer.ids
+        text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        draw = TurnDraw(answer.ids, text, tuple(indices))
+        if not answer.finished:
+            invalid, reason = "truncated", f"cut after {len(answer.ids)} tokens"
+        else:
+            try:
+                return replace(draw, report=read_answer(text, turn, len(indices), self.config))
+            except ParseError as error:
+                invalid, reason = invalid_kind(error), error.reason
+        return replace(draw, invalid=invalid, reason=reason, legible=legible_status(text, self.config))
+
+    def _frames(self, sample: GrpoSample, indices: Sequence[int]) -> np.ndarray:
+        frames = sample.frames(indices)
+        if len(frames) != len(indices):
+            raise ValueError(f"{sample.truth.video_id}: asked for {len(indices)} frames, got {len(frames)}")
+        size = self.config.frame_size
+        return frames if size is None else resize_frames(frames, (size, size))
+
+
+@dataclass
+class _Ask:
+    """One question of turn two; ``continued`` holds template ids and clip where it continues the chat."""
+
+    record: RolloutRecord
+    prompt: Prompt
+    clip: tuple[int, ...]
+    continued: tuple[np.ndarray, Pictures] | None = None
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        passed, self.last = now - self.last, now
+        return passed
+
+
+def invalid_kind(error: ParseError) -> str:
+    """``unparsable`` (no single JSON object), ``window`` (its time region) or ``schema`` (anything else)."""
+    if error.reason.startswith(REGION_T):
+        return "window"
+    if error.reason.startswith(("the answer holds", "the answer is")):
+        return "unparsable"
+    return "schema"

@@ -1,0 +1,221 @@
+"""From a settings file to a trainer of stage 3: model, data, fast vision path; and the plan that is printed first."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.extras import need
+from reward_model.training.grpo.config import GrpoConfig
+from reward_model.training.grpo.trainer import GrpoTrainer
+from reward_model.training.grpo.videos import Load, annotated_loader, annotated_rows, world_loader, world_rows
+from reward_model.training.sft.config import judge_json
+from reward_model.video.clip import sample_indices
+
+if TYPE_CHECKING:
+    from reward_model.training.plan import PlanConfig
+
+GIB = 2**30
+#: What a settings file may hold beside the settings of :class:`GrpoConfig`.
+OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan")
+
+
+@contextmanager
+def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
+    """The trainer a settings file describes, ready within the block; the fast vision path ends with it.
+
+    Raises:
+        ValueError: a setting is unknown or wrong; the message names it.
+    """
+    need("datasets", "stage 3")
+    need("tensorboard", "the log of a run")
+    own = {k: settings[k] for k in OWN if k in settings}
+    config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
+    for name in ("model", "data"):
+        if name not in own:
+            raise ValueError(f"the settings must name {name!r}; see recipes/configs/stage3/mini.yaml")
+    known = load_judge_config(own["model"])
+    judge = known.override(**own.get("judge", {}))
+    rows, load = _data(own["data"], judge)
+    check_limits(known, config.asked(judge), longest_scan(rows, load, judge))
+    model, processor = _load(own)
+    fast, block = _fast_vision(model, processor) if own.get("fast_vision") else (None, nullcontext())
+    with block:  # before the trainer copies the model: the reference has to see frames the same way
+        trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast)
+        trainer.judge_file = judge_file(own["model"], trainer.judge_config)
+        yield trainer
+
+
+def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
+    """What ``--dry-run`` plans for; ``plan`` in the settings may name ``model``, ``num_gpus``, ``peak_tflops`` and
+    other fields of :class:`~reward_model.training.plan.PlanConfig`; no GPU (0) is a CPU.
+
+    A step is counted as the training passes of its rollouts, each as long as a scan; drawing them and the reference
+    pass come on top. Memory is reckoned for the longest answers: about a clip of ``max_zoom_frames``.
+
+    Raises:
+        ValueError: a setting is unknown or wrong.
+    """
+    from reward_model.training.plan import PlanConfig
+
+    config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
+    known = dict(settings.get("plan") or {})
+    gpus = int(known.get("num_gpus", 8))
+    rollouts = config.prompts_per_step * config.num_generations
+    each = math.ceil(rollouts / max(1, gpus))
+    drawn = min(config.generation_batch_size, each)
+    judge = _judge_of(settings.get("model"), settings.get("judge", {}), config)
+    scan_frames = int(known.get("num_frames", PlanConfig.num_frames))
+    clip = judge.max_zoom_frames
+    written = {1: judge.answer_limit(1, scan_frames), 2: judge.answer_limit(2, clip) if judge.num_turns == 2 else 0}
+    defaults = {
+        "model": settings.get("model"),
+        "lora_r": config.lora_r if config.use_lora else None,
+        "steps": config.max_steps,
+        "accumulation": max(1, math.ceil(rollouts * config.num_iterations / max(1, gpus))),
+        "num_gpus": gpus,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "reference": bool(config.beta) and not config.use_lora,
+        "answer_tokens": written[1],
+        "longest_frames": clip if judge.num_turns == 2 else scan_frames,
+        "longest_answer": max(written.values()),
+        "drawn_tokens": math.ceil(each / drawn) * sum(written.values()) if gpus > 1 else 0,
+        "host_copies": 2 if config.beta and not config.use_lora else 1,
+        "drawn_at_once": 0 if config.use_vllm else drawn,
+        "vllm_share": config.vllm_gpu_memory_utilization if config.use_vllm and gpus else 0.0,
+    }
+    if "answer_tokens" in known:
+        defaults |= {"longest_frames": None, "longest_answer": None}
+    try:
+        return PlanConfig(stage="stage3", **{**defaults, **known})
+    except TypeError as error:
+        raise ValueError(f"plan: {error}; its fields are those of reward_model.training.plan.PlanConfig") from None
+
+
+def _judge_of(model: Any, changes: Mapping[str, Any], config: GrpoConfig) -> JudgeConfig:
+    """How the judge will be asked, as far as it can be known before its checkpoint is there."""
+    known = load_judge_config(model) if isinstance(model, str) else JudgeConfig()
+    return config.asked(known.override(**changes))
+
+
+def judge_file(model: str, judge: JudgeConfig) -> str:
+    """The text of the trained judge's ``judge.json``: that of the checkpoint it started from, with how it was asked."""
+    path = Path(model) / JUDGE_FILE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known.pop("max_new_tokens", None)  # an older name of the limits that follow
+    return json.dumps({**known, **json.loads(judge_json(judge))}, indent=2) + "\n"
+
+
+def longest_scan(rows: Any, load: Load, judge: JudgeConfig) -> int:
+    """Frames of the longest scan of these rows. Procedural videos are all of one length."""
+    truths = [json.loads(t) for t in rows["truth"]] if "truth" in rows.column_names else [load(rows[0]).truth.to_dict()]
+    lengths = {(t["num_frames"], t["fps"]) for t in truths}
+    return max(len(sample_indices(length, rate, judge.scan_fps)) for length, rate in lengths)
+
+
+def check_limits(known: JudgeConfig, asked: JudgeConfig, scan_frames: int) -> None:
+    """No answer that the earlier stages taught is cut: a cut answer is invalid, and would be trained away.
+
+    Args:
+        known: the checkpoint's own settings.
+        asked: those of the training.
+        scan_frames: frames of the longest scan.
+
+    Raises:
+        ValueError: a limit lies below the checkpoint's.
+    """
+    for turn, name, frames in ((1, "max_scan_tokens", scan_frames), (2, "max_zoom_tokens", asked.max_zoom_frames)):
+        limit, needed = asked.answer_limit(turn, frames), known.answer_limit(turn, frames)
+        if limit < needed:
+            raise ValueError(
+                f"{name}={limit} is below the {needed} tokens that the checkpoint was taught to write about {frames} "
+                f"frames; cut answers would count as invalid. Set {name} to null, which takes the checkpoint's limit"
+            )
+
+
+def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Model on the CPU (accelerate places it) and processor."""
+    from reward_model.backends.checkpoint import load_checkpoint
+    from reward_model.backends.devices import torch_dtype
+
+    dtype = torch_dtype(own.get("dtype", "float32"))
+    return load_checkpoint(own["model"], dtype=dtype, attn_implementation=own.get("attn_implementation") or None)
+
+
+def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
+    """Rows and their loader: ``source: world`` (rows, kinds, seed) or ``source: annotations`` (cache_dir, and what
+    :func:`annotated_rows` takes: path, disjoint, held_out, rows, seed, split, video_root).
+    """
+    options = dict(data)
+    source = options.pop("source", None)
+    if source == "world":
+        size = options.pop("size", None) or judge.frame_size
+        if not size:
+            raise ValueError("data: source 'world' needs a size: this checkpoint's judge.json has no frame_size")
+        return world_rows(options.pop("rows"), **options), world_loader(size)
+    if source == "annotations":
+        cache = options.pop("cache_dir", None)
+        try:
+            rows = annotated_rows(options.pop("path"), scan_fps=judge.scan_fps, **options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"data: {error}; see reward_model.training.grpo.videos.annotated_rows") from None
+        return rows, annotated_loader(judge, cache)
+    raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
+
+
+def _fast_vision(model: Any, processor: Any) -> tuple[Any, Any]:
+    """The mini judge's way for frames of one size: patches made for the whole batch, attention within all at once."""
+    from reward_model.minis.collator import MiniCollator, use_equal_images
+
+    side = math.isqrt(model.config.vision_config.num_position_embeddings)
+    collator = MiniCollator(processor, _no_rows, num_grid_per_side=side)
+    return lambda frames: collator.vision_inputs(np.stack(list(frames))), use_equal_images(model)
+
+
+def _no_rows(row: Mapping[str, Any]) -> Any:
+    raise ValueError("stage 3 uses the mini's collator for frames alone, not for rows")
+
+
+def describe(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
+    """What a run is about to do, for the terminal. Memory is arithmetic on weights, gradients and AdamW's moments;
+    activations come on top.
+    """
+    config, world = trainer.config, trainer.accelerator.num_processes
+    parameters = list(trainer.policy.parameters())
+    total = sum(p.numel() for p in parameters)
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    weights = sum(p.numel() * p.element_size() for p in parameters)
+    training = sum(3 * p.numel() * p.element_size() for p in parameters if p.requires_grad)
+    reference = weights if config.beta and not config.use_lora else 0
+    memory = (weights + training + reference) / GIB
+    rollouts = config.prompts_per_step * config.num_generations
+    judge, epochs = trainer.judge_config, config.max_steps * config.prompts_per_step / len(trainer.dataset)
+    return "\n".join(
+        [
+            f"stage 3, two-turn GRPO of {settings['model']}",
+            f"  data        {len(trainer.dataset)} rows ({settings['data'].get('source')})",
+            f"  rollouts    {config.prompts_per_step} prompts x {config.num_generations} = {rollouts} a step over "
+            f"{world} process(es), at most {judge.max_scan_tokens} and {judge.max_zoom_tokens} new tokens"
+            + (f", by vLLM on {config.vllm_gpu_memory_utilization:.0%} of each GPU" if config.use_vllm else ""),
+            f"  steps       {config.max_steps}, {config.num_iterations} update(s) each, learning rate "
+            f"{config.learning_rate:g}; {epochs:.2f} epochs",
+            f"  trained     {trained:,} of {total:,} parameters" + (" (LoRA)" if config.use_lora else ""),
+            f"  memory      {memory:.2f} GiB of weights, gradients, optimiser and reference, before activations and "
+            "sharding",
+            f"  output      {config.output_dir} (from step {_last_step(config)})",
+        ]
+    )
+
+
+def _last_step(config: GrpoConfig) -> int:
+    from reward_model.engine.checkpoints import last_checkpoint
+
+    last = last_checkpoint(Path(config.output_dir))
+    return int(last.name.rpartition("-")[2]) if last else 0

@@ -1,0 +1,151 @@
+"""Where stage 3 gets its videos: the procedural world, or annotated files. Rows are light; frames come later."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reward_model.config import JudgeConfig
+from reward_model.data.views import cycled
+from reward_model.extras import need
+from reward_model.schema import VideoAnnotation
+from reward_model.training.grpo.rollouts import GrpoSample
+from reward_model.video.clip import sample_indices
+
+log = logging.getLogger(__name__)
+
+#: World scenes of stage 3; stages 1 and 2 draw theirs below 100,000.
+STAGE3_SEEDS = range(100_000, 200_000)
+
+Load = Callable[[Mapping[str, Any]], GrpoSample]
+
+
+def world_rows(
+    count: int, *, seed: int = 0, kinds: Sequence[str] | None = None, seeds: Sequence[int] = STAGE3_SEEDS
+) -> Any:
+    """``count`` rows of the procedural world, normal and anomalous in turn (1:1), as a ``datasets.Dataset``.
+
+    A normal video is drawn where an anomaly could have been, so that the setting tells nothing.
+
+    Args:
+        seed: of the draw.
+        kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`.
+        seeds: scenes to draw from.
+    """
+    Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
+
+    from reward_model.world.kinds import KINDS, SETTINGS_OF
+
+    names = list(KINDS) if kinds is None else list(kinds)
+    unknown = sorted(set(names) - set(KINDS))
+    if unknown or not names:
+        raise ValueError(f"unknown kind(s) of anomaly {unknown}; expected some of {', '.join(KINDS)}")
+    rng = np.random.default_rng([seed, 33])
+    rows = []
+    for k in range(count):
+        kind = str(rng.choice(names))
+        setting = str(rng.choice(SETTINGS_OF[kind]))
+        seed_of_video = int(rng.integers(seeds[0], seeds[-1] + 1))
+        rows.append({"seed": seed_of_video, "kind": kind if k % 2 else "", "setting": setting})
+    return Dataset.from_list(rows)
+
+
+def world_loader(size: int) -> Load:
+    """Rows of :func:`world_rows` -> samples of ``size`` x ``size`` pixels."""
+    return partial(_load_world, size=size)
+
+
+def _load_world(row: Mapping[str, Any], *, size: int) -> GrpoSample:
+    from reward_model.world import make_annotation, make_scene
+    from reward_model.world.video import render
+
+    scene = make_scene(row["seed"], row["kind"] or None, setting=row["setting"])
+    return GrpoSample(make_annotation(scene, size), lambda indices: render(scene, indices, size))
+
+
+def annotated_rows(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    video_root: str | Path | None = None,
+    disjoint: bool = False,
+    held_out: float = 0.0,
+    rows: int | None = None,
+    seed: int = 0,
+    scan_fps: float = 4.0,
+) -> Any:
+    """Rows of an annotation file, normal and anomalous 1:1, as a ``datasets.Dataset``.
+
+    Footage is dealt to the stages as stages 1 and 2 deal it (:func:`reward_model.data.stage_split.stage_records`): with
+    the same ``disjoint``, ``held_out`` and ``seed`` no video is in two of them, and what is held out is held out from
+    all.
+
+    Args:
+        path: a JSONL file that :func:`reward_model.data.annotations.read_annotations` reads.
+        split: keep the records of this split only, whatever the stages are dealt.
+        video_root: where relative paths start; by default the folder of ``path``.
+        disjoint: take stage 3's share of the footage, where no line names a stage.
+        held_out: share of the footage that no stage trains on, where no line is marked so.
+        rows: how many; more than there are videos repeat them evenly. None: every video of the rarer status once.
+        seed: of the dealing and of the choice.
+        scan_fps: an anomaly that no frame of this grid shows is left out, as in stage 2.
+
+    Raises:
+        ValueError: the file breaks a rule, a video is missing, or a status has no record.
+    """
+    Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
+
+    from reward_model.data.annotations import read_annotations
+    from reward_model.data.stage_split import stage_records
+
+    root = Path(video_root) if video_root else Path(path).parent
+    records = read_annotations(path, video_root=video_root)
+    if split is not None:
+        records = [r for r in records if r.split == split]
+    else:
+        records, _ = stage_records(records, "stage3", disjoint=disjoint, held_out=held_out, seed=seed)
+    which = f"split {split!r}" if split is not None else "stage 3"
+    if not records:
+        raise ValueError(f"{path} holds no record of {which}; stage 3 needs annotated videos")
+    shown = [r for r in records if r.truth.status == "normal" or _is_seen(r.truth, scan_fps)]
+    if len(shown) < len(records):
+        log.info("%d abnormal videos show nothing at %g fps; left out", len(records) - len(shown), scan_fps)
+    rng = np.random.default_rng([seed, 3])
+    parts = [[r for r in shown if r.truth.status == status] for status in ("normal", "abnormal")]
+    for status, part in zip(("normal", "abnormal"), parts, strict=True):
+        if not part:
+            raise ValueError(f"{path} holds no {status} video of {which}; stage 3 trains on both, 1:1. Add some")
+    each = min(map(len, parts)) if rows is None else max(1, rows // 2)
+    drawn = [[part[k] for k in cycled(len(part), each, rng)] for part in parts]
+    chosen = [record for pair in zip(*drawn, strict=True) for record in pair]
+    return Dataset.from_list([{"video": str(root / r.video), "truth": json.dumps(r.truth.to_dict())} for r in chosen])
+
+
+def _is_seen(truth: VideoAnnotation, fps: float) -> bool:
+    grid = sample_indices(truth.num_frames, truth.fps, fps)
+    return any(n in a.frames for a in truth.anomalies for n in grid)
+
+
+def annotated_loader(config: JudgeConfig, cache_dir: str | Path | None = None) -> Load:
+    """Rows of :func:`annotated_rows` -> samples. A video is decoded once and kept as the frames its two grids can show.
+
+    Args:
+        config: the judge's grids.
+        cache_dir: keeps decoded frames between runs; None keeps a few videos in memory.
+    """
+    from reward_model.data.frame_cache import FrameCache
+
+    return partial(_load_annotated, config=config, cache=FrameCache(cache_dir))
+
+
+def _load_annotated(row: Mapping[str, Any], *, config: JudgeConfig, cache: Any) -> GrpoSample:
+    truth = VideoAnnotation.from_dict(json.loads(row["truth"]))
+    grids = [sample_indices(truth.num_frames, truth.fps, rate) for rate in (config.scan_fps, config.zoom_fps)]
+    kept = sorted({n for grid in grids for n in grid})
+    return GrpoSample(truth, lambda indices: cache.frames(Path(row["video"]), indices, kept, truth.num_frames))

@@ -1,0 +1,171 @@
+"""The samples of stages 1 and 2: procedural videos, or a user's own annotated ones, checked before anything trains."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reward_model.config import JudgeConfig
+from reward_model.engine.guards import check_lengths, check_rows, check_videos
+from reward_model.training.plan import tokens_per_frame
+from reward_model.training.sft.config import HELD_OUT_SEEDS, WORLD, StageArguments
+from reward_model.training.sft.left_out import unused_in_stage1
+
+if TYPE_CHECKING:
+    from reward_model.data.stage_split import Stage
+
+log = logging.getLogger(__name__)
+
+#: Below this many videos none is held out unless the file marks some: each one is needed.
+MIN_TO_HOLD_OUT = 40
+
+
+@dataclass
+class StageData:
+    """Rows of a stage, and how to turn them into samples."""
+
+    rows: Any
+    held_out: Any
+    load: Callable[[Mapping[str, Any]], Any]
+    judge: JudgeConfig
+    summary: str
+    ordered: bool = False
+
+
+def stage_data(name: Stage, stage: StageArguments, config: Any, processor: Any, judge: JudgeConfig) -> StageData:
+    """The data of ``stage1`` or ``stage2``.
+
+    Args:
+        config: ``SFTConfig``; its steps, batches and seed size and order the procedural rows.
+        judge: settings of the judge; the result's ``judge`` may allow longer answers, as long as the data has.
+
+    Raises:
+        ValueError: the data cannot make a balanced, complete set; the message says what to mend.
+    """
+    if stage.data == WORLD:
+        return _world_data(name, stage, config, judge)
+    return _annotated_data(name, stage, config, processor, judge)
+
+
+def _world_data(name: Stage, stage: StageArguments, config: Any, judge: JudgeConfig) -> StageData:
+    from datasets import Dataset
+
+    from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
+
+    if config.max_steps < 1:
+        raise ValueError("data: world has no end; set max_steps in the configuration")
+    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
+    rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))
+    tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
+    count = max(32, stage.eval_samples)
+    drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed)
+    held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
+    load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
+    return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", True)
+
+
+def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: Any, judge: JudgeConfig) -> StageData:
+    from reward_model.data.annotations import read_annotations, video_path
+    from reward_model.data.frame_cache import FrameCache
+    from reward_model.data.stage_split import stage_records
+    from reward_model.data.views import StageViews, ViewOptions
+
+    records = read_annotations(stage.data)
+    train, held = stage_records(
+        records,
+        name,
+        disjoint=stage.disjoint,
+        held_out=stage.held_out if len(records) >= MIN_TO_HOLD_OUT else 0.0,
+        seed=config.data_seed or 0,
+    )
+    check_videos([video_path(r, stage.data) for r in [*train, *held]])
+    cot: Sequence[Any] = ()
+    if stage.cot:
+        from reward_model.data.cot import read_cot
+
+        cot = read_cot(stage.cot)
+    folder = {None: str(Path(config.output_dir) / "frames"), "none": None}.get(stage.cache_dir, stage.cache_dir)
+    options = ViewOptions(
+        frames_per_video=stage.frames_per_video,
+        untrimmed_windows=stage.untrimmed_windows,
+        hints=stage.hints,
+        without_cot=stage.without_cot,
+        empty_cot_share=stage.empty_cot_share,
+    )
+    cache = FrameCache(folder, frame_size=judge.frame_size)
+    # One set of views serves both parts, so that a row's number of its record has one meaning.
+    views = StageViews([*train, *held], stage.data, judge, cache, cot, options)
+    part = partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)
+    rows = part(train).rows(name, seed=config.seed, count=stage.samples)
+    told = {s.video_id for s in cot if s.turn == "zoom"} if cot and not stage.without_cot else None
+    unused = unused_in_stage1(train, set(rows["record"]), told) if name == "stage1" else ""
+    if unused:
+        log.warning("%s", unused)
+    counts = check_rows(rows)
+    held_rows = None
+    if {r.truth.status for r in held} == {"normal", "abnormal"}:
+        try:
+            held_rows = part(held).rows(name, seed=config.seed)
+            held_rows = held_rows.map(lambda row: {"record": row["record"] + len(train)})
+        except ValueError as error:
+            log.warning("nothing is held out: %s", error)
+    lengths = TokenCount(processor, views)
+    rows, long = check_lengths(rows, lengths.total, stage.max_tokens)
+    judge = lengths.longer_answers(rows, judge)
+    summary = (
+        f"{len(rows)} samples of {len(train)} videos in {stage.data} ({counts['normal']} normal, "
+        f"{counts['abnormal']} abnormal; {len(long)} left out as too long), reasoning "
+        f"{'from ' + stage.cot if stage.cot else 'written from the annotations'}; "
+        f"{len(held_rows) if held_rows is not None else 0} held-out samples{'; ' + unused if unused else ''}"
+    )
+    return StageData(rows, held_rows, views.load, judge, summary)
+
+
+class TokenCount:
+    """Lengths of samples in tokens, from their words and frame sizes; no video is decoded."""
+
+    def __init__(self, processor: Any, views: Any) -> None:
+        self.processor, self.views = processor, views
+
+    def answer(self, row: Mapping[str, Any]) -> int:
+        """Tokens of the answer with its end token."""
+        return len(self.processor.tokenizer.encode(self.views.text(row).answer, add_special_tokens=False)) + 1
+
+    def total(self, row: Mapping[str, Any]) -> int:
+        """Tokens of prompt, frames and answer."""
+        chat = [m.to_chat() for m in self.views.text(row).conversation]
+        text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        words = len(self.processor.tokenizer.encode(text, add_special_tokens=False))
+        settings = self.processor.image_processor
+        height, width = self.views.frame_shape(row)
+        per_frame = tokens_per_frame(
+            height,
+            width,
+            patch=settings.patch_size,
+            merge=settings.merge_size,
+            min_pixels=settings.size["shortest_edge"],
+            max_pixels=settings.size["longest_edge"],
+        )
+        return words + len(row["indices"]) * (per_frame - 1) + self.answer(row)
+
+    def longer_answers(self, rows: Any, judge: JudgeConfig) -> JudgeConfig:
+        """The judge with room for the longest answers of the data plus a quarter: an answer that is cut off counts as
+        unreadable.
+        """
+        changes: dict[str, int] = {}
+        for number, turn in ((1, "scan"), (2, "zoom")):
+            asked = [row for row in rows if (row["task"] == "scan") == (number == 1)]
+            lengths = [(64 * math.ceil(1.25 * self.answer(row) / 64), len(row["indices"])) for row in asked]
+            if any(needed > judge.answer_limit(number, frames) for needed, frames in lengths):
+                name = f"max_{turn}_tokens"
+                # Where the limit followed the frames, a number takes its place that cuts none of the data.
+                limits = [max(needed, judge.answer_limit(number, frames)) for needed, frames in lengths]
+                changes[name] = max(limits)
+                log.info("answers of the data need up to %d tokens: %s becomes %d", max(lengths)[0], name, max(limits))
+        return judge.override(**changes)
