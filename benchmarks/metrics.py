@@ -174,7 +174,7 @@ def make_material(folder: Path, videos: Path | None) -> Path:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cac_align" / "metrics"))
     from vbench_standins import moving_texture, write_weights
 
-    from reward_model.video.lossless import write_lossless
+    from reward_model.video.writing import LOSSLESS_H264, write_video
 
     done = folder / "complete"
     if not done.is_file():
@@ -184,7 +184,9 @@ def make_material(folder: Path, videos: Path | None) -> Path:
         videos = folder / "videos"
         videos.mkdir(exist_ok=True)
         for seed, speed in ((1, 2), (2, 9)):
-            write_lossless(videos / f"texture-{seed}.mp4", moving_texture(9, 240, 416, speed, seed=seed), 8.0)
+            write_video(
+                videos / f"texture-{seed}.mp4", moving_texture(9, 240, 416, speed, seed=seed), 8.0, LOSSLESS_H264
+            )
     return videos
 
 

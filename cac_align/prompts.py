@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,3 +116,17 @@ def _read_object(line: str, folder: Path) -> Prompt:
         None if family is None else AnomalyType.parse(family),
         None if image is None else folder / image,
     )
+
+
+def prompt_name(prompt: str, *, longest: int = 40) -> str:
+    """A folder name for a prompt: its first words, and a digest that tells it from every other prompt.
+
+    Example:
+        >>> prompt_name("A red ball, bouncing!")
+        'a-red-ball-bouncing-f2306ca6'
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+    if len(words) > longest:
+        words = words[: longest + 1].rpartition("-")[0] or words[:longest]
+    digest = hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{words}-{digest}" if words else digest

@@ -77,7 +77,7 @@ def folder_of(prompt: str) -> Path:
     """A folder for each prompt, so that a second one does not meet the candidates of the first."""
     if prompt == PROMPT:
         return DEMO
-    from cac_align.files import prompt_name
+    from cac_align.prompts import prompt_name
 
     return DEMO.with_name(f"{DEMO.name}-{prompt_name(prompt)}")
 

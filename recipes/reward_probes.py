@@ -37,10 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     yaml = need("yaml", "reading --rewards")
     quiet_bars("transformers", "diffusers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
-    from cac_align.files import write_json, write_text
     from cac_align.flow_grpo.judging.reward_specs import read_specs
     from cac_align.probes.probes import find_probes
     from cac_align.probes.table import ask_probes, probe_table
+    from reward_model.files import write_json, write_text
 
     probes = find_probes(args.probes)
     specs = read_specs(yaml.safe_load(args.rewards or default_rewards()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 #: Of this machine: the number of a process means something on it alone, and folders can be shared.
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
@@ -87,7 +89,18 @@ def check_output_folder(folder: str | Path, option: str = "--output") -> None:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Writes UTF-8 text atomically and returns the path."""
+    """Writes UTF-8 text atomically and returns the path; lone surrogates, which file names can carry, become question
+    marks.
+    """
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(text.encode("utf-8", "replace"))
     return Path(path)
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Writes readable JSON atomically and returns the path.
+
+    Raises:
+        ValueError: the data holds NaN or infinity, which JSON has no word for.
+    """
+    return write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")

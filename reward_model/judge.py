@@ -31,15 +31,9 @@ from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.readout import completed_prefix, direct_prefix, turn_score, turn_value, verdict_prefix
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
 from reward_model.turn_two import legible_status, read_answer, turn_two_clips
-from reward_model.video.clip import (
-    Video,
-    VideoError,
-    check_fps,
-    load_video,
-    native_window,
-    sample_indices,
-    thinned,
-)
+from reward_model.video.clip import Video, VideoError, check_fps
+from reward_model.video.load import load_video
+from reward_model.video.sampling import native_window, sample_indices, thinned
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +87,7 @@ class TwoTurnJudge:
         """One verdict per video, in order; both turns run in batches.
 
         Args:
-            videos: anything :func:`reward_model.video.clip.load_video` reads.
+            videos: anything :func:`reward_model.video.load_video` reads.
             prompts: the text each video was made from; one string serves all.
             fps: frames per second of the videos, one number or one each; files bring their own.
             on_error: ``"verdict"`` keeps going and reports an unreadable video in its verdict, ``"raise"`` raises.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from reward_model.config import JudgeConfig
 from reward_model.parsing import BBOX, ParseError, parse_turn
 from reward_model.schema import FrameRange, Status, TurnReport
-from reward_model.video.clip import native_window, zoom_indices
+from reward_model.video.sampling import native_window, zoom_indices
 
 _LEGIBLE = re.compile(r'"status"\s?:\s?"\s?((?:ab)?normal)\s?"', re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from reward_model.data.corruptions import corrupt_folder
 from reward_model.schema import AnomalyType
 from reward_model.training.sft.config import parse_stage
 from reward_model.training.sft.run import run_stage
-from reward_model.video.mp4 import write_mp4
+from reward_model.video.writing import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_VIDEOS, LENGTH, SIZE = 10, 40, 96
@@ -41,7 +41,7 @@ def test_from_ten_videos_to_a_reward(tmp_path):
     footage = tmp_path / "footage"
     footage.mkdir()
     for k in range(NUM_VIDEOS):
-        write_mp4(footage / f"{k}.mp4", moving_texture(k), 16)
+        write_video(footage / f"{k}.mp4", moving_texture(k), 16)
     annotations = corrupt_folder(footage, tmp_path / "data", per_video=1, kinds=[AnomalyType.OBJECT], seed=0)
     assert not validate_annotations(annotations).errors
     statuses = [r.truth.status for r in read_annotations(annotations)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_reward
-from cac_align.files import prompt_name
+from cac_align.prompts import prompt_name
 from reward_model.shipped import located
 from reward_model.terminal.program import printable, quiet_bars
 

@@ -87,9 +87,9 @@ def _open(args: argparse.Namespace) -> Study:
 
 def _judge(args: argparse.Namespace) -> Path:
     """Judges every video that has no verdict yet; returns the file of verdicts."""
-    from cac_align.files import write_text
     from cac_align.rating.folder import RATINGS, find_videos, inside
     from reward_model.data.formats.verdicts import read_entries
+    from reward_model.files import write_text
 
     path = inside(args.directory, f"{RATINGS}/verdicts.json")
     known = read_entries(path) if path.is_file() else []

@@ -84,11 +84,11 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from cac_align.files import write_text
     from cac_align.metrics.folder import evaluate_videos, failures, process_device, this_process
     from cac_align.metrics.report import vbench_tables
     from cac_align.metrics.suite import MetricSuite
     from cac_align.metrics.videos import find_videos
+    from reward_model.files import write_text
 
     if args.batch_size < 1:
         raise ValueError(f"batch_size={args.batch_size} must be at least 1")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cac_align.files import write_text
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from reward_model.files import write_text
 
 TAGS = ["diffusers", "lora", "flow-grpo", "cac-align"]
 

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.files import write_text
 from reward_model.engine.step_lines import drop_lines_after
 from reward_model.engine.video_summary import add_video
+from reward_model.files import write_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -33,7 +33,7 @@ def check_reward(bus: RewardBus, config: FlowGRPOConfig, prompt: str) -> None:
 
 
 def judge_noise(found: Mapping[str, float], policy: str) -> str:
-    """What a measured floor (:meth:`~cac_align.flow_grpo.learner.replay.Replay.noise_floor`) means, as a line of the plan.
+    """A measured floor (:meth:`~cac_align.flow_grpo.learner.replay.Replay.noise_floor`) in words, for the plan.
 
     Args:
         found: ``floor``, ``limit``, ``log_prob``.

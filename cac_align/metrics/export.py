@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cac_align.files import atomic, write_json, write_text
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.metrics.videos import PROMPT_FILE, VideoEntry
-from reward_model.video.clip import VideoError, load_video
-from reward_model.video.lossless import same_video, write_lossless
+from reward_model.files import atomic, write_json, write_text
+from reward_model.video.clip import VideoError
+from reward_model.video.load import load_video
 from reward_model.video.reading import read_facts
+from reward_model.video.writing import LOSSLESS_H264, write_video
 
 LAYOUTS = ("standard", "custom")
 #: The package looks for videos 0 to 4 of each prompt.
@@ -143,7 +144,7 @@ def _place(source: Path, target: Path, link: bool) -> None:
         raise ValueError(f"{target} is there already with other content; export into an empty folder")
     if anew:
         video = load_video(source)
-        write_lossless(target, video.frames, video.fps)
+        write_video(target, video.frames, video.fps, LOSSLESS_H264)
         return
     with atomic(target) as temporary:
         if link:
@@ -154,3 +155,14 @@ def _place(source: Path, target: Path, link: bool) -> None:
 
 def _same_bytes(one: Path, other: Path) -> bool:
     return one.read_bytes() == other.read_bytes()
+
+
+def same_video(one: Path, other: Path) -> bool:
+    """Whether two files show the same frames at the same rate."""
+    try:
+        a, b = load_video(one), load_video(other)
+    except VideoError:
+        return False
+    if a.frames.shape != b.frames.shape or abs(a.fps / b.fps - 1) > 1e-3:
+        return False
+    return all((x == y).all() for x, y in zip(a.frames, b.frames, strict=True))

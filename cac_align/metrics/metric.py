@@ -161,7 +161,7 @@ class VBenchMetric:
         """The scores and the reason of every None.
 
         Args:
-            videos: anything :func:`reward_model.video.clip.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
                 W), lists of images; grey and alpha are fine.
             prompts: the texts; only some dimensions of the package read them.
             fps: frames per second. Files bring their own, which decides how dynamic degree samples them; an explicit

@@ -160,9 +160,10 @@ class VBenchPackage:
         """The file of each video that can be read, and the reasons of the others. The package prefers mp4 and chokes
         on broken files in native code, so each is decoded once before.
         """
-        from reward_model.video.clip import VideoError, load_video
+        from reward_model.video.clip import VideoError
         from reward_model.video.frames import FileVideo
-        from reward_model.video.lossless import write_lossless
+        from reward_model.video.load import load_video
+        from reward_model.video.writing import LOSSLESS_H264, write_video
 
         paths: dict[int, Path] = {}
         broken: dict[int, str] = {}
@@ -176,7 +177,7 @@ class VBenchPackage:
             if fps is None and facts is not None and facts.as_stored and facts.path.suffix == ".mp4":
                 paths[k] = Path(video).absolute()
             else:
-                paths[k] = write_lossless(folder / f"{k:06d}.mp4", loaded.frames, loaded.fps)
+                paths[k] = write_video(folder / f"{k:06d}.mp4", loaded.frames, loaded.fps, LOSSLESS_H264)
         return paths, broken
 
 

@@ -15,7 +15,8 @@ from cac_align.metrics.native import Clip
 from cac_align.metrics.weights import WeightsError
 from cac_align.rewards.base import check_callable, evaluate
 from cac_align.rewards.inputs import check_inputs
-from reward_model.video.clip import Video, VideoError, load_video
+from reward_model.video.clip import Video, VideoError
+from reward_model.video.load import load_video
 
 
 @dataclass

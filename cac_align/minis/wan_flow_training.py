@@ -16,6 +16,7 @@ import torch
 from cac_align.minis.compact_prompts import encode_compact, prompt_bias
 from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop, generators, mini_optimizers
 from cac_align.minis.world_videos import NUM_FRAMES, SIZE, contact_sheet
+from reward_model.video.writing import write_video
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
@@ -189,6 +190,4 @@ def _log_samples(pipe: WanPipeline, loop: TrainingLoop, directory: Path) -> None
 
 def save_mp4(frames: np.ndarray, path: Path, fps: int = 16, zoom: int = 4) -> None:
     """(T, H, W, 3) uint8 to H.264, each pixel enlarged ``zoom`` times."""
-    import imageio.v3 as iio
-
-    iio.imwrite(path, frames.repeat(zoom, axis=1).repeat(zoom, axis=2), plugin="pyav", codec="libx264", fps=fps)
+    write_video(path, frames.repeat(zoom, axis=1).repeat(zoom, axis=2), fps)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cac_align.files import write_json, write_text
 from cac_align.rating.folder import RATINGS, inside
 from cac_align.rating.store import Store
 from cac_align.rating.suggestions import Suggestion
 from cac_align.rating.tally import consensus, differences, finished_records, summarise
 from reward_model.data.annotations import rebase, write_annotations
 from reward_model.data.records import Record
+from reward_model.files import write_json, write_text
 
 
 def export_ratings(root: Path, store: Store, suggestions: Mapping[str, Suggestion]) -> list[Path]:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cac_align.files import write_json
 from cac_align.rating.export import write_records
 from cac_align.rating.folder import RATINGS, inside
 from cac_align.rating.items import Item
@@ -19,6 +18,7 @@ from cac_align.rating.store import Store
 from cac_align.rating.tally import finished_records
 from reward_model.data.records import Record, edited
 from reward_model.data.review import BATCH_KEY, REVIEWER_KEY, ReviewResult, draw_spot_check, review_agreement
+from reward_model.files import write_json
 from reward_model.statistics.agreement import krippendorff_alpha
 from reward_model.statistics.intervals import wilson
 

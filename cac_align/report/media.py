@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cac_align.files import atomic
-from reward_model.video.writing import stream_rate
+from reward_model.video.writing import PAGE, write_video
 
 #: Below this many pixels on its shorter side a video is enlarged, by repeating pixels, for players to show it well.
 MIN_SIDE = 256
@@ -33,25 +32,14 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
     Returns:
         The factor the picture was enlarged by, see :func:`display_scale`.
     """
-    import av
-
     scale = display_scale(*frames.shape[1:3])
-    height, width = (side * scale + side * scale % 2 for side in frames.shape[1:3])
-    with (
-        atomic(path) as temporary,
-        av.open(str(temporary.absolute()), "w", options={"movflags": "+faststart"}) as container,
-    ):
-        # No B-frames: the time stamp of frame k is then exactly k / fps, which the page's boxes go by.
-        options = {"crf": "15", "preset": "veryfast", "bf": "0"}
-        stream = container.add_stream("libx264", rate=stream_rate(fps), options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6
-        for picture in frames:
-            large = picture.repeat(scale, 0).repeat(scale, 1)
-            large = np.pad(large, ((0, height - large.shape[0]), (0, width - large.shape[1]), (0, 0)), mode="edge")
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(large), format="rgb24")))
-        container.mux(stream.encode())
+    write_video(path, (_even(picture.repeat(scale, 0).repeat(scale, 1)) for picture in frames), fps, PAGE)
     return scale
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import cac_align
-from cac_align.files import atomic, write_json, write_text
 from cac_align.report.form import form_fault
 from cac_align.report.media import write_mp4
 from cac_align.report.page import render_page
-from reward_model.video.clip import VideoError, read_file
+from reward_model.files import atomic, write_json, write_text
+from reward_model.video.clip import VideoError
+from reward_model.video.load import read_file
 
 if TYPE_CHECKING:
     from cac_align.selection.best import BestOfNOutput

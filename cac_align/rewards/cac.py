@@ -303,7 +303,7 @@ class CaCReward:
         """One verdict per video, in order.
 
         Args:
-            videos: anything :func:`reward_model.video.clip.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
                 W), lists of images.
             prompts: the text each video was made from; one string serves all.
             fps: frames per second. Files bring their own.

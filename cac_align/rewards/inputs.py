@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps, load_video
+from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps
+from reward_model.video.load import load_video
 
 
 def check_inputs(

@@ -198,7 +198,7 @@ class UnifiedReward:
         """Everything about each video's score: axes, the answer, the reason of a None, provenance.
 
         Args:
-            videos: anything :func:`reward_model.video.clip.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
+            videos: anything :func:`reward_model.video.load_video` reads: paths, (T, H, W, 3) arrays, torch (T, C, H,
                 W), lists of images.
             prompts: the text each video was made from; one string serves all. Needed: agreement with it is scored.
             fps: frames per second; checked and then ignored, the protocols go by frames.
@@ -325,7 +325,8 @@ def _rate(fps: Any) -> Any:
 
 def _load(videos: Sequence[Any], fps: float) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """Frames of the readable videos and the reasons of the others, by position."""
-    from reward_model.video.clip import VideoError, load_video
+    from reward_model.video.clip import VideoError
+    from reward_model.video.load import load_video
 
     frames, unreadable = {}, {}
     for position, video in enumerate(videos):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.files import atomic
+from reward_model.files import atomic
 
 
 class ResumeError(ValueError):

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import cac_align
-from cac_align.files import write_text
 from cac_align.report.media import data_uri, write_mp4
 from cac_align.report.overlay import draw_overlay
 from cac_align.report.page import content_policy, page_file, page_template
 from cac_align.table2.curves import CURVES, DARK_CURVES
 from cac_align.table2.job import TableJob
 from cac_align.table2.matrix import Chosen, Matrix
+from reward_model.files import write_text
 from reward_model.schema import Verdict
 from reward_model.statistics.table import Table, show
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.files import write_json
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec
 from cac_align.flow_grpo.needs import check_model, model_of
 from cac_align.rewards.base import evaluate
@@ -21,6 +20,7 @@ from cac_align.table2 import measures
 from cac_align.table2.draws import Draws, Item, Source
 from cac_align.table2.settings import TableSettings
 from reward_model.evaluation.running.store import fingerprint, model_fingerprint
+from reward_model.files import write_json
 
 FORMAT = 1
 #: What one scorer says of some videos: for each a ``score`` or ``reason``, and perhaps ``parts`` and a ``verdict``.

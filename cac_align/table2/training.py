@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cac_align.files import write_json, write_text
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec
 from cac_align.flow_grpo.loading import located_settings
@@ -21,6 +20,7 @@ from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.table2.settings import TableRow, TableSettings
 from cac_align.table2.work import held_claims
 from reward_model.engine.settings import read_yaml
+from reward_model.files import write_json, write_text
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 #: Written when a training has come to its end: a LoRA without it is one that was interrupted.

@@ -36,7 +36,7 @@ def check_frames(conversations: Sequence[Conversation]) -> None:
     for part in (part for conversation in conversations for message in conversation for part in message.content):
         if not isinstance(part, str) and (part.dtype != np.uint8 or part.ndim != 3 or part.shape[2] != 3):
             raise ValueError(
-                f"a frame must be (H, W, 3) uint8, got {part.shape} {part.dtype}; convert it with reward_model.video.clip"
+                f"a frame must be (H, W, 3) uint8, got {part.shape} {part.dtype}; convert it with reward_model.video"
             )
 
 

@@ -92,7 +92,7 @@ def walk(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
 
 
 def names_as_typed(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """What the program calls each argument -> the option a user types; see :func:`reward_model.terminal.program.as_typed`."""
+    """Internal name of each argument -> the option a user types; see :func:`reward_model.terminal.program.as_typed`."""
     found = {}
     for action in parser._actions:
         long = [name for name in action.option_strings if name.startswith("--")]

@@ -11,7 +11,8 @@ from reward_model.backends.base import Backend, Completion, Conversation, Sampli
 from reward_model.unified.pairs import PairProtocol
 from reward_model.unified.protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.unified.wording import wording_origin
-from reward_model.video.clip import VideoError, load_video
+from reward_model.video.clip import VideoError
+from reward_model.video.load import load_video
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class UnifiedReward:
         """Everything about each video's score.
 
         Args:
-            videos: anything :func:`reward_model.video.clip.load_video` reads.
+            videos: anything :func:`reward_model.video.load_video` reads.
             prompts: the text each video was made from; one string serves all.
             fps: frames per second, one number or one each. The protocols go by frames and ignore it.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.video.clip import Video, VideoError, check_fps, resize_frames
+from reward_model.video.clip import LazyFrames, Video, VideoError, check_fps, resize_frames
 from reward_model.video.container import faults, open_container, use_threads
 from reward_model.video.facts import Facts
 from reward_model.video.limits import ENCODE, MAX_FPS, allocate, broken_off, repair
@@ -64,7 +64,7 @@ class FileVideo(Video):
         return video
 
 
-class FileFrames:
+class FileFrames(LazyFrames):
     """The frames (T, H, W, 3) uint8 of a file too large to be kept, decoded when they are asked for.
 
     Reads like an array: ``len``, ``shape``, ``nbytes``, an index, a slice or a list of indices, iteration. Whatever

@@ -10,7 +10,7 @@ from reward_model.video.reading import read_facts
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What :func:`reward_model.video.clip.load_video` gives: ``num_frames`` at ``fps`` frames per second (None: the file
+    """What :func:`reward_model.video.load_video` gives: ``num_frames`` at ``fps`` frames per second (None: the file
     states no rate, or one that nobody believes), and ``width`` and ``height`` in pixels as they are shown.
     """
 

@@ -20,7 +20,7 @@ from cac_align.report.page import score_axis, visible
 from cac_align.report.save import ReportError, render_folder
 from cac_align.report.view import _summary, film_indices, flatten, probability, score_digits, signed, timeline
 from reward_model.schema import AnomalyType, Box, Verdict
-from reward_model.video.clip import read_file
+from reward_model.video.load import read_file
 from reward_model.world import make_video
 
 NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""

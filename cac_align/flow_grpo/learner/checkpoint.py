@@ -4,7 +4,7 @@ A folder ``checkpoint-N`` holds ``lora``, ``optimizer``, ``ema`` (and ``old`` fo
 states of every process (under DeepSpeed also its share of the optimiser), and ``grpo_state.json`` with counters,
 schedule, settings, the fingerprint of the sigma schedule, the evaluations and a digest of every file. It is written
 beside its place and renamed at the end. Nothing in it is pickled, so a folder from elsewhere can hold wrong numbers but
-no code; every part is demanded and looked at before the run goes on (:mod:`~cac_align.flow_grpo.learner.checkpoint_checks`).
+no code; :mod:`~cac_align.flow_grpo.learner.checkpoint_checks` demands and inspects every part before a run continues.
 """
 
 from __future__ import annotations

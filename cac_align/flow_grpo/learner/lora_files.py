@@ -29,7 +29,7 @@ def export_lora(pipe: Any, folder: str | Path, state: dict[str, torch.Tensor]) -
 
     Args:
         pipe: whose transformer has the adapter.
-        state: adapter weights by the name of :func:`~cac_align.flow_grpo.learner.lora.lora_parameters`, whole and on any
+        state: adapter weights under the names of :func:`~cac_align.flow_grpo.learner.lora.lora_parameters`, whole; any
             device.
 
     Raises:

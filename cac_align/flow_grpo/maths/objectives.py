@@ -39,8 +39,8 @@ def grpo(
     """The clipped surrogate, max(-A r, -A clip(r)), of each sample (Flow-GRPO).
 
     Args:
-        log_ratio: (B,) new minus old log-prob: the difference of two :func:`~cac_align.flow_grpo.maths.kernels.log_prob`, or
-            better :func:`~cac_align.flow_grpo.maths.kernels.log_ratio`.
+        log_ratio: (B,) new minus old log-prob: from :func:`~cac_align.flow_grpo.maths.kernels.log_ratio`, which is more
+            accurate than the difference of two log-probs.
         advantages: (B,).
         clip_range, clip_range_high: the ratio is kept between 1 - clip_range and 1 + clip_range_high (by default the
             same). Log-probs are means over elements, so 1e-3 is wide.

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from cac_align.files import atomic
 from reward_model.engine.checkpoints import fingerprint
 from reward_model.engine.guards import safetensors_fault
+from reward_model.files import atomic
 
 #: Embeddings kept in memory (4 MB each for Wan in bf16), so that a step reads each file once.
 RECENT = 32

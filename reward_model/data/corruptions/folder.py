@@ -23,8 +23,9 @@ from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY
 from reward_model.files import write_text
 from reward_model.folders import file_digest, not_utf8, regular_files
 from reward_model.schema import AnomalyType, VideoAnnotation
-from reward_model.video.clip import VideoError, load_video
-from reward_model.video.mp4 import write_mp4
+from reward_model.video.clip import VideoError
+from reward_model.video.load import load_video
+from reward_model.video.writing import write_video
 
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif"})
 
@@ -184,7 +185,7 @@ def _make_pair(
         made.append((f"{group}-{pair}-normal", calm, replace(truth, anomalies=()), {**common, "operator": "normal"}))
     records = []
     for name, picture, annotation, extra in made:
-        write_mp4(output / "videos" / f"{name}.mp4", picture, fps)
+        write_video(output / "videos" / f"{name}.mp4", picture, fps)
         records.append(Record(f"videos/{name}.mp4", replace(annotation, video_id=name), extra=extra).to_dict())
     return records, unfit
 

@@ -29,7 +29,7 @@ class Footage:
         if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
             raise CorruptionError(
                 f"frames have shape {np.shape(frames)} and dtype {getattr(frames, 'dtype', '?')}; "
-                "expected (T, H, W, 3) uint8. reward_model.video.clip.to_frames converts any common form"
+                "expected (T, H, W, 3) uint8. reward_model.video.to_frames converts any common form"
             )
         if len(frames) < 8 or min(frames.shape[1:3]) < 16:
             raise CorruptionError(

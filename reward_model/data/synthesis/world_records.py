@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY, Record
-from reward_model.files import atomic
-from reward_model.video.writing import stream_rate
+from reward_model.video.writing import FFV1, write_video
 from reward_model.world import KINDS, make_video
 
 #: Seeds of training videos lie below 100,000.
@@ -33,19 +30,6 @@ def write_world_records(folder: str | Path, count: int, *, seed: int = FIRST_SEE
     for k in range(count):
         frames, truth = make_video(seed + k, kinds[k // 2 % len(kinds)] if k % 2 else None)
         name = f"videos/{k:05d}.mkv"
-        write_lossless(folder / name, frames, truth.fps)
+        write_video(folder / name, frames, truth.fps, FFV1)
         records.append(Record(name, truth, extra={ORIGIN_KEY: GENERATED, MAKER_KEY: "the procedural world"}))
     return write_annotations(folder / "annotations.jsonl", records)
-
-
-def write_lossless(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Frames (T, H, W, 3) uint8 as FFV1 in Matroska, which gives every pixel back."""
-    import av
-
-    with atomic(path) as temporary, av.open(str(temporary.absolute()), "w") as container:
-        stream = container.add_stream("ffv1", rate=stream_rate(fps))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "bgr0"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
-        container.mux(stream.encode())

@@ -12,7 +12,7 @@ import numpy as np
 
 from reward_model.rewards import Rollout
 from reward_model.schema import Anomaly, Box, VideoAnnotation
-from reward_model.video.clip import sample_indices
+from reward_model.video.sampling import sample_indices
 
 Tube = Mapping[int, Sequence[Box]]
 

@@ -17,7 +17,7 @@ from reward_model.readout import READOUTS, turn_value
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
 from reward_model.schema import FrameRange, Status, Verdict, VideoAnnotation
 from reward_model.turn_two import merge_clips
-from reward_model.video.clip import sample_indices
+from reward_model.video.sampling import sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
 

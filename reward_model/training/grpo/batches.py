@@ -30,7 +30,7 @@ class MicroBatch:
     reference: torch.Tensor | None = None
 
     def corrected_advantages(self, old: torch.Tensor, clip_max: float | None) -> torch.Tensor:
-        """Advantages, weighed by :func:`~reward_model.training.grpo.maths.sampling_correction` where another engine drew
+        """Advantages, weighted by :func:`~reward_model.training.grpo.maths.sampling_correction` if another engine drew
         the tokens and ``clip_max`` is given.
         """
         if self.drawn is None or clip_max is None:

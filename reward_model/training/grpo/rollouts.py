@@ -22,7 +22,8 @@ from reward_model.schema import Status, TurnReport, VideoAnnotation
 from reward_model.training.grpo.rows import Pictures, Prompt, PromptBuilder, Row, as_read
 from reward_model.training.grpo.sampler import Generator, Sampled
 from reward_model.turn_two import legible_status, merge_clips, merge_statuses, read_answer, turn_two_clips
-from reward_model.video.clip import resize_frames, sample_indices
+from reward_model.video.clip import resize_frames
+from reward_model.video.sampling import sample_indices
 
 #: Ways in which a turn can be invalid, as they are counted.
 INVALID = ("unparsable", "schema", "window", "truncated")

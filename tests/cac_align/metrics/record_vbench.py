@@ -20,9 +20,9 @@ from typing import Any
 
 from vbench_standins import DIMENSIONS, write_videos, write_weights
 
-from cac_align.files import write_json
 from cac_align.metrics.package import VBenchPackage
 from cac_align.metrics.weights import RAFT_THINGS
+from reward_model.files import write_json
 
 RECORDED = Path(__file__).with_name("vbench_recorded.json")
 

@@ -13,11 +13,11 @@ import pytest
 
 from cac_align.cli import main
 from cac_align.metrics import VBenchPackage, export_videos, find_videos, read_results
-from cac_align.metrics.export import missing_videos, standard_prompts
+from cac_align.metrics.export import missing_videos, same_video, standard_prompts
 from cac_align.prompts import read_prompts
-from reward_model.video.clip import load_video
-from reward_model.video.lossless import same_video, write_lossless
+from reward_model.video.load import load_video
 from reward_model.video.reading import read_facts
+from reward_model.video.writing import LOSSLESS_H264, write_video
 from tests.reward_model.media.clips import numbered, write
 
 FULL_INFO = [
@@ -175,7 +175,7 @@ def test_weights_command_lists_sources(tmp_path, small_cache, capsys):
 
 def test_score_command_writes_a_table_and_says_what_failed(tmp_path, capsys):
     frames = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.full((1, 16, 16, 3), 5, np.uint8)
-    write_lossless(tmp_path / "videos" / "a cat-0.mp4", frames, 8)
+    write_video(tmp_path / "videos" / "a cat-0.mp4", frames, 8, LOSSLESS_H264)
     (tmp_path / "videos" / "a dog-0.mp4").write_bytes(b"broken")
     arguments = ["vbench", "score", str(tmp_path / "videos"), "--output", str(tmp_path / "out")]
     assert main([*arguments, "--dimensions", "temporal_flickering"]) == 1

@@ -17,8 +17,8 @@ from cac_align.metrics import MetricSuite, evaluate_videos, find_videos
 from cac_align.metrics.folder import Process, failures
 from cac_align.metrics.report import seed_totals, to_dict, vbench_tables
 from cac_align.metrics.rows import ROWS, Row, RowsLostError, RowWriter
-from reward_model.video.clip import read_file
-from reward_model.video.lossless import write_lossless
+from reward_model.video.load import read_file
+from reward_model.video.writing import LOSSLESS_H264, write_video
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     """Two prompts, two seeds each."""
     for prompt, step in (("a cat", 2), ("a dog", 10)):
         for k in range(2):
-            write_lossless(tmp_path / "videos" / f"{prompt}-{k}.mp4", noise(k, step + k, 4 + k), 8)
+            write_video(tmp_path / "videos" / f"{prompt}-{k}.mp4", noise(k, step + k, 4 + k), 8, LOSSLESS_H264)
     return tmp_path / "videos"
 
 
@@ -45,7 +45,7 @@ def flicker_suite() -> MetricSuite:
 @pytest.mark.parametrize("size", [(16, 24), (131, 199)])
 def test_lossless_files_decode_to_the_same_bytes(size, tmp_path):
     frames = np.random.RandomState(0).randint(0, 256, (3, *size, 3)).astype(np.uint8)
-    found, fps = read_file(write_lossless(tmp_path / "a.mp4", frames, 23.976))
+    found, fps = read_file(write_video(tmp_path / "a.mp4", frames, 23.976, LOSSLESS_H264))
     assert (found == frames).all()
     assert fps == pytest.approx(23.976)
 
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_and_a_broken_line_does_not_count(folder, tmp_path
 def test_changed_videos_weights_and_settings_are_scored_anew(folder, tmp_path, monkeypatch):
     entries, out = find_videos(folder), tmp_path / "out"
     first = evaluate_videos(entries, flicker_suite(), out)
-    write_lossless(folder / "a dog-1.mp4", noise(9, 20), 8)
+    write_video(folder / "a dog-1.mp4", noise(9, 20), 8, LOSSLESS_H264)
     second = evaluate_videos(find_videos(folder), flicker_suite(), out)
     assert second[:3] == first[:3]
     assert second[3].score == pytest.approx(235 / 255)
@@ -126,7 +126,7 @@ def test_a_failure_is_counted_named_and_tried_again(folder, tmp_path):
     [table] = vbench_tables({"base": rows}, num_resamples=20)
     assert any("1 of 5 videos without temporal_flickering: a cow-0.mp4" in note for note in table.notes)
     assert to_dict({"base": rows}, [table])["failures"]["base"]["temporal_flickering"].keys() == {"a cow-0.mp4"}
-    write_lossless(folder / "a cow-0.mp4", noise(1, 1), 8)
+    write_video(folder / "a cow-0.mp4", noise(1, 1), 8, LOSSLESS_H264)
     assert not failures(evaluate_videos(find_videos(folder), flicker_suite(), tmp_path / "out"))
 
 

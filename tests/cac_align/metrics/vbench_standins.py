@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cac_align.metrics import weights
-from reward_model.video.lossless import write_lossless
+from reward_model.video.writing import LOSSLESS_H264, write_video
 
 #: name -> (frames, height, width, fps, pixels the texture moves per frame). Landscape, portrait, odd, over 512.
 VIDEOS = {
@@ -55,7 +55,7 @@ def moving_texture(num: int, height: int, width: int, speed: int, *, seed: int) 
 
 def write_videos(folder: Path) -> dict[str, Path]:
     """The videos as files that decode to exactly these frames."""
-    return {n: write_lossless(folder / f"{n}-0.mp4", make_frames(n), VIDEOS[n][3]) for n in VIDEOS}
+    return {n: write_video(folder / f"{n}-0.mp4", make_frames(n), VIDEOS[n][3], LOSSLESS_H264) for n in VIDEOS}
 
 
 class Noise:

@@ -12,8 +12,8 @@ import pytest
 
 from reward_model.data.annotations import read_annotations, validate_annotations, video_path
 from reward_model.data.corruptions import KINDS, CorruptionError, corrupt_folder, folder
-from reward_model.video.clip import load_video
-from reward_model.video.mp4 import write_mp4
+from reward_model.video.load import load_video
+from reward_model.video.writing import write_video
 
 FPS, LENGTH = 12.0, 24
 
@@ -32,8 +32,8 @@ def footage(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    write_mp4(tmp_path / "in" / "one.mp4", footage(1), FPS)
-    write_mp4(tmp_path / "in" / "deep" / "two.mp4", footage(2), FPS)
+    write_video(tmp_path / "in" / "one.mp4", footage(1), FPS)
+    write_video(tmp_path / "in" / "deep" / "two.mp4", footage(2), FPS)
     return tmp_path / "in"
 
 
@@ -97,7 +97,7 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
     """Fails if a finished video is made twice, a half-written one is kept, or the seed depends on the order."""
     whole = corrupt_folder(source, tmp_path / "whole", per_video=2, seed=5)
     written: list[str] = []
-    true_write = folder.write_mp4
+    true_write = folder.write_video
 
     def dying_write(path: Path, frames: np.ndarray, fps: float) -> None:
         if len(written) == 3:
@@ -106,12 +106,12 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
         written.append(path.name)
         true_write(path, frames, fps)
 
-    monkeypatch.setattr(folder, "write_mp4", dying_write)
+    monkeypatch.setattr(folder, "write_video", dying_write)
     with pytest.raises(KeyboardInterrupt):
         corrupt_folder(source, tmp_path / "out", per_video=2, seed=5)
     assert not (tmp_path / "out" / "annotations.jsonl").exists()
     again: list[str] = []
-    monkeypatch.setattr(folder, "write_mp4", lambda p, f, r: (again.append(p.name), true_write(p, f, r)))
+    monkeypatch.setattr(folder, "write_video", lambda p, f, r: (again.append(p.name), true_write(p, f, r)))
     path = corrupt_folder(source, tmp_path / "out", per_video=2, seed=5)
     assert not set(written[:2]) & set(again) and len(again) == 6  # the first pair was finished, the second half
     assert path.read_bytes() == whole.read_bytes()
@@ -128,7 +128,7 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
 
 
 def test_unfit_and_broken_videos_are_reported_not_fatal(source: Path, tmp_path: Path):
-    write_mp4(source / "even.mp4", np.full((20, 32, 32, 3), 80, np.uint8), FPS)
+    write_video(source / "even.mp4", np.full((20, 32, 32, 3), 80, np.uint8), FPS)
     (source / "broken.mp4").write_bytes(b"no video at all")
     path = corrupt_folder(
         [*sorted(source.rglob("*.mp4")), source / "absent.mp4"], tmp_path / "out", per_video=1, kinds=["bulge"]

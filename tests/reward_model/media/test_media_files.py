@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reward_model.video.clip import Video, VideoError, limits, load_video, sample_indices
+from reward_model.video.clip import Video, VideoError, limits
 from reward_model.video.container import open_container, use_threads
 from reward_model.video.frames import FileFrames
+from reward_model.video.load import load_video
 from reward_model.video.probe import probe
+from reward_model.video.sampling import sample_indices
 from tests.reward_model.media.clips import number, numbered, write
 
 

@@ -15,7 +15,7 @@ from reward_model.training.grpo.card import SHOWN, last_numbers
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.setup import OWN
 from reward_model.training.grpo.videos import annotated_rows
-from reward_model.video.mp4 import write_mp4
+from reward_model.video.writing import write_video
 from reward_model.world import make_video
 from tests.launched import ROOT
 
@@ -87,7 +87,7 @@ def footage(tmp_path_factory):
     truths = {}
     for name, kind in (("normal", None), ("squash", "squash")):
         frames, truths[name] = make_video(3, kind, num_frames=17)
-        write_mp4(folder / f"{name}.mp4", frames, truths[name].fps)
+        write_video(folder / f"{name}.mp4", frames, truths[name].fps)
     records = []
     for k in range(60):
         name = "squash" if k % 3 else "normal"

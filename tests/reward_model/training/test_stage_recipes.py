@@ -30,7 +30,7 @@ from reward_model.training.sft.config import judge_json, judge_settings_of, load
 from reward_model.training.sft.data import stage_data
 from reward_model.training.sft.left_out import unused_in_stage1
 from reward_model.training.sft.run import LAUNCHER_SETS, run_stage
-from reward_model.video.mp4 import write_mp4
+from reward_model.video.writing import write_video
 from reward_model.world import make_video
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,7 +141,7 @@ def footage(tmp_path_factory):
     records = []
     for k in range(6):
         frames, truth = make_video(k, "squash" if k % 2 else None, num_frames=33)
-        write_mp4(folder / f"{k}.mp4", frames, truth.fps)
+        write_video(folder / f"{k}.mp4", frames, truth.fps)
         split = "val" if k >= 4 else ""
         records.append(Record(f"{k}.mp4", truth, split))
     return write_annotations(folder / "own.jsonl", records)
@@ -283,7 +283,7 @@ def long_anomalies(tmp_path_factory):
         frames, truth = make_video(k, kind, num_frames=49)
         window = FrameRange(8, 40)
         long = [replace(a, frames=window, boxes=dict.fromkeys(range(8, 41), BOXES)) for a in truth.anomalies]
-        write_mp4(folder / f"{k}.mp4", frames, truth.fps)
+        write_video(folder / f"{k}.mp4", frames, truth.fps)
         records.append(Record(f"{k}.mp4", replace(truth, anomalies=tuple(long)), "train"))
     return write_annotations(folder / "own.jsonl", records)
 
