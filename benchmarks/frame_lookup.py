@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from reward_model.data.example import IGNORE
 from reward_model.engine.muon import MuonAdamW, divide_parameters
 from reward_model.minis.collator import MiniCollator
 from reward_model.minis.model import build_judge
 from reward_model.minis.rows import draw_rows, make_example
-from reward_model.training.sft.trainer import IGNORE
 from reward_model.world.narration import STATES, read_states
 
 NAMES = ("", *STATES)

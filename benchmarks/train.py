@@ -248,7 +248,7 @@ def grpo_table(args: argparse.Namespace) -> str:
 
 def vllm_rollouts(backend: Any, rollouts: Any, generator: torch.Generator, draw: Callable[[], int]) -> Any:
     """The same draw by vLLM in this process, with a transfer of all weights each time, as every step has one."""
-    from reward_model.training.grpo.prepare import default_accelerator
+    from reward_model.engine.processes import default_accelerator
     from reward_model.training.grpo.sampler import stop_tokens
     from reward_model.training.grpo.vllm_sampler import VllmSampler, engine_weights, make_engine
 

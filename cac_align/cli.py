@@ -1,7 +1,8 @@
 """``cac-align score | best-of-n | report | doctor | data | rate | vbench | train | run``.
 
 Exit codes are those of :mod:`reward_model.terminal.program`: 0 all is well, 1 a video could not be judged or a check
-failed, 2 the command was used wrongly or something it needs is missing, 70 a fault of the program, 130 stopped by Ctrl-C.
+failed, 2 the command was used wrongly or something it needs is missing, 70 a fault of the program, 130 stopped by
+Ctrl-C.
 """
 
 from __future__ import annotations

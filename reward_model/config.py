@@ -240,3 +240,30 @@ def load_judge_config(folder: str | Path) -> JudgeConfig:
         return JudgeConfig().override(**{**BEFORE_THE_SETTING, **data})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def judge_json(judge: JudgeConfig) -> str:
+    """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training."""
+    names = (
+        "prompts",
+        "scan_fps",
+        "zoom_fps",
+        "min_zoom_frames",
+        "max_zoom_frames",
+        "frame_size",
+        "max_scan_tokens",
+        "max_zoom_tokens",
+        "max_scan_frames",
+        "window_margin",
+        "crop",
+        "context",
+        "num_turns",
+        "require_all_frames",
+        "lenient_invalid",
+        "demo_scale",
+    )
+    settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
+    settings["readouts"] = list(judge.readouts)
+    settings["prompt_version"] = load_prompts(judge.prompts).version
+    assert set(settings) <= {f.name for f in fields(JudgeConfig)}
+    return json.dumps(settings, indent=2) + "\n"

@@ -19,7 +19,6 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from reward_model.parsing import ParseError, forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.readout import completed_prefix, direct_prefix, turn_score, turn_value, verdict_prefix
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
+from reward_model.shipped import package_version
 from reward_model.turn_two import legible_status, read_answer, turn_two_clips
 from reward_model.video.clip import Video, VideoError, check_fps
 from reward_model.video.load import load_video
@@ -341,7 +341,7 @@ class TwoTurnJudge:
             **({"demo_scale": True} if config.demo_scale else {}),
             "demo_scale": config.demo_scale,
             "seconds": round(sum(t.seconds for t in turns), 4),
-            "cac_align": _package_version(),
+            "cac_align": package_version(),
         }
 
 
@@ -404,10 +404,3 @@ def _spread(value: Any, count: int, name: str, scalar: Any) -> list[Any]:
     if len(values) != count:
         raise ValueError(f"{len(values)} {name} for {count} videos; give one for all, or one each")
     return values
-
-
-def _package_version() -> str:
-    try:
-        return version("cac-align")
-    except PackageNotFoundError:
-        return "unknown"

@@ -5,6 +5,7 @@ In a checkout they lie in ``assets`` and ``recipes``; a wheel holds the same fol
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -40,3 +41,11 @@ def recipes_folder() -> Path:
         if (folder / "configs").is_dir():
             return folder
     raise ValueError("this installation holds no recipes; install the wheel of cac-align, or use a checkout")
+
+
+def package_version() -> str:
+    """The version of this software; ``unknown`` where it runs without having been installed."""
+    try:
+        return version("cac-align")
+    except PackageNotFoundError:
+        return "unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from reward_model.terminal.program import parser as command_parser
+from reward_model.terminal import parser as command_parser
 
 #: Name, help, what adds its arguments, what runs it.
 Step = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]

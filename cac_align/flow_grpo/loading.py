@@ -211,7 +211,7 @@ def default_accelerator(mixed_precision: str) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    from reward_model.training.grpo.prepare import several_on_cpu
+    from reward_model.engine.processes import several_on_cpu
 
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":

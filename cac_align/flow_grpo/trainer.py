@@ -31,12 +31,11 @@ from cac_align.flow_grpo.evaluation import (
     evaluation_indices,
     summarise,
 )
-from cac_align.flow_grpo.interrupts import StopRequest
 from cac_align.flow_grpo.judging.reward_bus import RewardBus
 from cac_align.flow_grpo.judging.reward_specs import build_reward
+from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.experience import Experience, advantages_of, experience_numbers, rows_of
 from cac_align.flow_grpo.learner.learner import DivergenceError, Learner
-from cac_align.flow_grpo.learner.learner import checkpoint as files
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.lora_files import export_lora
 from cac_align.flow_grpo.learner.processes import gather
@@ -61,6 +60,7 @@ from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, guidanc
 from cac_align.flow_grpo.self_check import check_reward, judge_noise
 from cac_align.flow_grpo.showing import show_evaluation, show_groups
 from cac_align.rewards.base import RewardError, check_callable
+from reward_model.engine.interrupts import StopRequest
 
 __all__ = ["DivergenceError", "FlowGRPOTrainer", "OutputError"]
 

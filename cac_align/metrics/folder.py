@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cac_align.metrics.rows import Row, RowWriter, check_kept, digest, merge, read_rows
-from cac_align.metrics.suite import MetricSuite, VideoScores
+from cac_align.metrics.scoring import VideoScores
+from cac_align.metrics.suite import MetricSuite
 from cac_align.metrics.videos import VideoEntry
 from reward_model.folders import file_digest, hold
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.metrics.dimensions import check_dimension
+from cac_align.metrics.scoring import score_videos
 from cac_align.rewards.base import Evaluation, RewardError
 from cac_align.rewards.inputs import log_unjudged
 from reward_model.backends.source import check_on_error
@@ -170,9 +171,7 @@ class VBenchMetric:
         Raises:
             ValueError: ``videos`` is a single one, or prompts do not match.
         """
-        from cac_align.metrics.suite import MetricSuite
-
-        found = MetricSuite({self.name: self}).evaluate(videos, prompts, fps=fps)
+        found = score_videos({self.name: self}, videos, prompts, fps=fps)
         scores, reasons = [f.scores[self.name] for f in found], [f.reasons.get(self.name) for f in found]
         failed = [f"video {k}: {reason}" for k, reason in enumerate(reasons) if reason]
         if failed and self.on_error == "raise":

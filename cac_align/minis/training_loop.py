@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from cac_align.flow_grpo.interrupts import StopRequest
+from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.muon import MuonAdamW, divide_parameters
 
 log = logging.getLogger(__name__)

@@ -1,23 +1,28 @@
-"""Results on disk: the videos, ``result.json``, and the page made from them."""
+"""The outcome of best-of-n, and its files: the videos, ``result.json``, and the page made from them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import cac_align
 from cac_align.report.form import form_fault
 from cac_align.report.media import write_mp4
 from cac_align.report.page import render_page
+from cac_align.report.readout_note import readout_note
+from cac_align.rewards.order import objections, order
 from reward_model.files import atomic, write_json, write_text
+from reward_model.shipped import package_version
+from reward_model.terminal.program import score_text
 from reward_model.video.clip import VideoError
 from reward_model.video.load import read_file
 
 if TYPE_CHECKING:
-    from cac_align.selection.best import BestOfNOutput
+    from reward_model.schema import Verdict
 
 RESULT_FILE, PAGE_FILE = "result.json", "report.html"
 FORMAT = 1
@@ -25,6 +30,87 @@ FORMAT = 1
 
 class ReportError(ValueError):
     """A folder is no saved result. The message names what is missing."""
+
+
+class VideoFrames(np.ndarray):
+    """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
+            from PIL import Image
+
+            return Image.fromarray(np.asarray(found))
+        return found if isinstance(found, np.generic) else np.asarray(found)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(np.asarray(self))
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = np.asarray(array)
+        return plain[()] if return_scalar else plain
+
+
+@dataclass(frozen=True, repr=False)
+class BestOfNOutput:
+    """The candidates of one prompt, what the reward said of them, and the choice.
+
+    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None where there is none;
+    ``reasons`` says why a score is missing; ``parts`` holds the members' scores of a composite reward.
+    """
+
+    prompt: str
+    candidates: list[np.ndarray]
+    scores: list[float | None]
+    best: int
+    seeds: list[int]
+    verdicts: list[Verdict | None]
+    reasons: list[str | None]
+    fps: float
+    parts: dict[str, list[float | None]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> VideoFrames:
+        """The chosen video, an array (T, H, W, 3) uint8. A single frame of it, ``out.frames[k]``, is a PIL image, so
+        that ``diffusers.utils.export_to_video(out.frames, ...)`` writes what is there: it multiplies arrays by 255.
+        ``out.candidates[out.best]`` is the plain array.
+        """
+        return self.candidates[self.best].view(VideoFrames)
+
+    @property
+    def ranking(self) -> list[int]:
+        """Candidates from best to worst, by :func:`cac_align.rewards.order.order`; ties in drawing order, those without
+        a score last."""
+        return order(self.scores, objections(self.verdicts), self.settings.get("rank_by", "verdict"))
+
+    def __repr__(self) -> str:
+        return f"BestOfNOutput(prompt={self.prompt!r}, best={self.best}, scores={self.scores})"
+
+    def __str__(self) -> str:
+        """One line per candidate, best first."""
+        return "\n".join(f"{rank}.  {self._line(k)}" for rank, k in enumerate(self.ranking, 1))
+
+    def _line(self, k: int) -> str:
+        score, verdict = self.scores[k], self.verdicts[k]
+        if score is None:
+            return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
+        found = ", ".join(t.value for t in verdict.types) if verdict else ""
+        note = readout_note(verdict, score)
+        said = "  ".join(part for part in (found, f"({note})" if note else "") if part)
+        return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes ``best.mp4``, ``candidates/*.mp4``, ``result.json`` and ``report.html``; each file is written whole or
+        not at all.
+
+        Args:
+            directory: created when missing; files of an earlier save are replaced.
+
+        Returns:
+            The path of ``report.html``, a self-contained page.
+        """
+        return save_output(self, Path(directory))
 
 
 def save_output(output: BestOfNOutput, folder: Path) -> Path:
@@ -52,7 +138,7 @@ def save_output(output: BestOfNOutput, folder: Path) -> Path:
     shape = output.frames.shape
     result = {
         "format": FORMAT,
-        "cac_align": cac_align.__version__,
+        "cac_align": package_version(),
         "prompt": output.prompt,
         "best": output.best,
         "ranking": output.ranking,

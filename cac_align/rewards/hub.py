@@ -24,9 +24,8 @@ def save_judge(judge: TwoTurnJudge, folder: Path, source: str | None) -> Path:
     Raises:
         ValueError: the judge's model is elsewhere.
     """
-    from reward_model.config import JUDGE_FILE
+    from reward_model.config import JUDGE_FILE, judge_json
     from reward_model.files import write_text
-    from reward_model.training.sft.config import judge_json
 
     backend = judge.backend
     if backend.name != "local":

@@ -12,88 +12,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from cac_align.report.readout_note import readout_note
+from cac_align.report.save import BestOfNOutput
 from cac_align.rewards.base import RewardError, check_reward, demo_note, evaluate, make_ready, reward_name
 from cac_align.rewards.composite import CompositeReward
 from cac_align.rewards.order import RankBy, check_rank_by, objections, order
 from cac_align.rewards.provenance import describe_reward
-from cac_align.selection.best import candidates as draw
-from cac_align.selection.best import run_folder
-from cac_align.selection.candidates import VideoFrames
-from reward_model.terminal.program import score_text
+from cac_align.selection import candidates as draw
+from cac_align.selection import run_folder
 from reward_model.video.clip import check_fps
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from reward_model.schema import Verdict
-
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, repr=False)
-class BestOfNOutput:
-    """The candidates of one prompt, what the reward said of them, and the choice.
-
-    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None where there is none;
-    ``reasons`` says why a score is missing; ``parts`` holds the members' scores of a composite reward.
-    """
-
-    prompt: str
-    candidates: list[np.ndarray]
-    scores: list[float | None]
-    best: int
-    seeds: list[int]
-    verdicts: list[Verdict | None]
-    reasons: list[str | None]
-    fps: float
-    parts: dict[str, list[float | None]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def frames(self) -> VideoFrames:
-        """The chosen video, an array (T, H, W, 3) uint8. A single frame of it, ``out.frames[k]``, is a PIL image, so
-        that ``diffusers.utils.export_to_video(out.frames, ...)`` writes what is there: it multiplies arrays by 255.
-        ``out.candidates[out.best]`` is the plain array.
-        """
-        return self.candidates[self.best].view(VideoFrames)
-
-    @property
-    def ranking(self) -> list[int]:
-        """Candidates from best to worst, by :func:`cac_align.rewards.order.order`; ties in drawing order, those without
-        a score last."""
-        return order(self.scores, objections(self.verdicts), self.settings.get("rank_by", "verdict"))
-
-    def __repr__(self) -> str:
-        return f"BestOfNOutput(prompt={self.prompt!r}, best={self.best}, scores={self.scores})"
-
-    def __str__(self) -> str:
-        """One line per candidate, best first."""
-        return "\n".join(f"{rank}.  {self._line(k)}" for rank, k in enumerate(self.ranking, 1))
-
-    def _line(self, k: int) -> str:
-        score, verdict = self.scores[k], self.verdicts[k]
-        if score is None:
-            return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
-        found = ", ".join(t.value for t in verdict.types) if verdict else ""
-        note = readout_note(verdict, score)
-        said = "  ".join(part for part in (found, f"({note})" if note else "") if part)
-        return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
-
-    def save(self, directory: str | Path) -> Path:
-        """Writes ``best.mp4``, ``candidates/*.mp4``, ``result.json`` and ``report.html``; each file is written whole or
-        not at all.
-
-        Args:
-            directory: created when missing; files of an earlier save are replaced.
-
-        Returns:
-            The path of ``report.html``, a self-contained page.
-        """
-        from cac_align.report.save import save_output
-
-        return save_output(self, Path(directory))
 
 
 @overload

@@ -30,25 +30,6 @@ RESERVED = {
 }
 
 
-class VideoFrames(np.ndarray):
-    """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
-
-    def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
-        if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
-            from PIL import Image
-
-            return Image.fromarray(np.asarray(found))
-        return found if isinstance(found, np.generic) else np.asarray(found)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(np.asarray(self))
-
-    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        plain = np.asarray(array)
-        return plain[()] if return_scalar else plain
-
-
 def open_first_frame(path: str | Path, setting: str) -> Any:
     """A photo as it is meant to be seen, RGB: turned as its EXIF orientation says.
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cac_align
 from cac_align.report.media import data_uri, write_mp4
 from cac_align.report.overlay import draw_overlay
 from cac_align.report.page import content_policy, page_file, page_template
@@ -17,6 +16,7 @@ from cac_align.table2.job import TableJob
 from cac_align.table2.matrix import Chosen, Matrix
 from reward_model.files import write_text
 from reward_model.schema import Verdict
+from reward_model.shipped import package_version
 from reward_model.statistics.table import Table, show
 
 
@@ -40,7 +40,7 @@ def write_page(job: TableJob, matrix: Matrix, tables: Sequence[Table], path: Pat
         style=style,
         script=script,
         policy=content_policy(style, script),
-        version=cac_align.__version__,
+        version=package_version(),
     )
     write_text(path, text)
     return path

@@ -158,7 +158,8 @@ class ReviewResult:
 
     def to_markdown(self) -> str:
         """Two tables: the batches, and agreement beyond chance."""
-        from reward_model.evaluation import Estimate, Table, wilson
+        from reward_model.statistics.intervals import wilson
+        from reward_model.statistics.table import Estimate, Table
 
         rows = []
         for b in self.batches:

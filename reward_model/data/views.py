@@ -24,6 +24,7 @@ import numpy as np
 from reward_model.backends.base import Conversation
 from reward_model.config import JudgeConfig
 from reward_model.data.annotations import Record, video_path
+from reward_model.data.example import Example
 from reward_model.data.frame_cache import FrameCache
 from reward_model.data.plain_cot import plain_cot, plain_report
 from reward_model.data.stage_split import Stage
@@ -282,7 +283,7 @@ class StageViews:
     # --- samples ------------------------------------------------------------------------------------------------------
 
     def load(self, row: Mapping[str, Any]) -> Any:
-        """The :class:`~reward_model.training.sft.trainer.Example` of a row: frames, question and answer.
+        """The :class:`~reward_model.data.example.Example` of a row: frames, question and answer.
 
         Raises:
             VideoError: the video file is missing, broken or shorter than its annotation.
@@ -303,9 +304,7 @@ class StageViews:
         truth, side = self.records[int(row["record"])].truth, self.judge.frame_size
         return (side, side) if side else (truth.height, truth.width)
 
-    def _example(self, row: Mapping[str, Any], frames: np.ndarray) -> Any:
-        from reward_model.training.sft.trainer import Example
-
+    def _example(self, row: Mapping[str, Any], frames: np.ndarray) -> Example:
         return Example(self._question(row, frames), self._answer(row))
 
     def _question(self, row: Mapping[str, Any], frames: np.ndarray) -> Conversation:

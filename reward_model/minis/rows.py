@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from reward_model.data.example import Example
 from reward_model.minis.drift import drift_boxes
 from reward_model.minis.splices import SPLICED, make_splice
 from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
 from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
-from reward_model.training.sft.trainer import Example
 from reward_model.video.clip import resize_frames
 from reward_model.video.sampling import native_window, sample_indices, zoom_indices
 from reward_model.world.kinds import KINDS, REASONS, SETTINGS_OF, SINGLE_FRAME

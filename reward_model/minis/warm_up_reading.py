@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from reward_model.data.example import IGNORE, Example
 from reward_model.engine.checkpoints import fingerprint
 from reward_model.engine.muon import MuonAdamW, divide_parameters
 from reward_model.minis.collator import MiniCollator, use_equal_images
 from reward_model.minis.gradients import average_gradients, share_of
 from reward_model.minis.rows import draw_rows, make_example
 from reward_model.minis.warm_up_state import WarmupState
-from reward_model.training.sft.trainer import IGNORE, Example
 from reward_model.world.kinds import KINDS
 from reward_model.world.narration import NORMAL_STATE, read_states
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reward_model.config import JUDGE_FILE, JudgeConfig
-from reward_model.training.sft.config import judge_json
+from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json
 
 #: Moved last: a folder without it is not taken for a model.
 _LAST = "config.json"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE
+from reward_model.engine.processes import is_sharded
 from reward_model.training.export import merge_adapter, save_gathered
-from reward_model.training.grpo.prepare import is_sharded
 
 
 def export_policy(

@@ -14,7 +14,7 @@ class VideoError(ValueError):
 
 
 class VideoFormError(VideoError):
-    """A value of a form that :func:`reward_model.video.load_video` does not read: the caller's mistake, not the video's."""
+    """A value of a form that :func:`reward_model.video.load_video` does not read: a mistake of the caller."""
 
 
 class LazyFrames:

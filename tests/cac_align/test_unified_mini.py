@@ -62,8 +62,9 @@ from cac_align.minis.unified_tokenizer import (  # noqa: E402
 )
 from cac_align.minis.wan_config import world_prompts  # noqa: E402
 from cac_align.prompts import read_prompts  # noqa: E402
+from reward_model.data.example import Example  # noqa: E402
 from reward_model.minis.collator import MiniCollator, use_equal_images  # noqa: E402
-from reward_model.training.sft.trainer import AnswerCollator, Example  # noqa: E402
+from reward_model.training.sft.trainer import AnswerCollator  # noqa: E402
 from reward_model.unified.protocols import APS  # noqa: E402
 from reward_model.world import make_scene  # noqa: E402
 from reward_model.world.kinds import SETTINGS  # noqa: E402

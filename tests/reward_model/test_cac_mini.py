@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
+from reward_model.data.example import IGNORE
 from reward_model.minis.collator import MiniCollator, use_equal_images
 from reward_model.minis.model import build_judge, build_processor, judge_settings
 from reward_model.minis.rows import TRAIN_SEEDS, draw_rows, make_example, stage1_rows, stage2_rows
@@ -20,7 +21,7 @@ from reward_model.minis.tokenizer import coordinate_values, number_pieces, templ
 from reward_model.parsing import STATUS_PREFIX, ParseError, format_report, parse_turn
 from reward_model.prompts import load_prompts
 from reward_model.training.judge_folder import write_judge
-from reward_model.training.sft.trainer import IGNORE, AnswerCollator, AnswerTrainer, run_sft, sft_config
+from reward_model.training.sft.trainer import AnswerCollator, AnswerTrainer, run_sft, sft_config
 from reward_model.video.sampling import sample_indices
 from reward_model.world import KINDS, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom

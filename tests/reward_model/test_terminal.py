@@ -11,8 +11,8 @@ import pytest
 
 from reward_model.backends.base import BackendError
 from reward_model.extras import need
+from reward_model.terminal import program as terminal
 from reward_model.terminal.program import explain, printable, run_program, set_verbosity
-from reward_model.terminal.program import program as terminal
 
 
 def ended(capsys, error, **options):

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of, idle_chunk
-from cac_align.flow_grpo.learner.learner import checkpoint as files
 from cac_align.flow_grpo.learner.lora import lora_parameters, weights_of
 from cac_align.flow_grpo.learner.nft_replay import nft_step_loss
 from cac_align.flow_grpo.learner.processes import gather
@@ -26,7 +26,7 @@ from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.sampler.rollout import guidance_texts
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
-from reward_model.training.grpo.prepare import is_sharded, settle_sharding, uses_deepspeed
+from reward_model.engine.processes import is_sharded, settle_sharding, uses_deepspeed
 
 
 class DivergenceError(RuntimeError):

@@ -203,8 +203,8 @@ def batch_mean(values: torch.Tensor, weights: torch.Tensor | None = None) -> tor
     """Mean over all dimensions but the first, (B, ...) to (B,).
 
     Args:
-        weights: broadcastable to ``values``, of mean 1 per sample (see :mod:`~cac_align.flow_grpo.maths.credit`). Weights
-            that are all 1 give exactly the plain mean.
+        weights: broadcastable to ``values``, of mean 1 per sample, as :mod:`~cac_align.flow_grpo.maths.credit` makes
+            them. Weights that are all 1 give exactly the plain mean.
     """
     if weights is not None:
         if weights.ndim > values.ndim or torch.broadcast_shapes(weights.shape, values.shape) != values.shape:

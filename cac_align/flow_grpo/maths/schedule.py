@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from cac_align.flow_grpo.maths.base_scheduler import check_flow_matching
 from cac_align.flow_grpo.maths.kernels import coefficients
-from cac_align.flow_grpo.sampler.base_scheduler import check_flow_matching
 
 StepWeighting = Literal["none", "inv_c", "tempflow"]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from typing import Any
 
 import torch
 
+from reward_model.engine.processes import is_sharded
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.rows import core_model
 
@@ -85,48 +84,6 @@ def decay_groups(policy: torch.nn.Module, weight_decay: float) -> list[dict[str,
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return [g for g in groups if g["params"]]
-
-
-def several_on_cpu() -> bool:
-    """Whether ``torchrun`` started several processes where there is no GPU. Accelerate has to be told: without ``cpu``
-    each process would take itself for the only one and write over the others.
-    """
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
-
-
-def default_accelerator() -> Any:
-    """What ``accelerate launch`` set up; on its own, one process."""
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    return Accelerator(cpu=several_on_cpu(), kwargs_handlers=handlers)
-
-
-def settle_sharding(accelerator: Any, max_grad_norm: float) -> None:
-    """Tells DeepSpeed and FSDP2 what accelerate does not; before anything is prepared.
-
-    DeepSpeed clips by itself and asks for the size of batches, which the trainers make. FSDP2 would round what leaves
-    the model, log-probabilities too, to the precision of its products.
-    """
-    deepspeed = accelerator.state.deepspeed_plugin
-    if deepspeed is not None:
-        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
-        deepspeed.deepspeed_config["gradient_clipping"] = float(max_grad_norm)
-    fsdp = getattr(accelerator.state, "fsdp_plugin", None)
-    policy: Any = getattr(fsdp, "mixed_precision_policy", None)
-    if fsdp is not None and getattr(policy, "output_dtype", None) is not None:
-        fsdp.mixed_precision_policy = replace(policy, output_dtype=None)
-
-
-def is_sharded(accelerator: Any) -> bool:
-    """Whether weights are spread over processes, so that all must take part in every forward pass."""
-    return str(accelerator.distributed_type).rpartition(".")[2] in ("FSDP", "DEEPSPEED")
-
-
-def uses_deepspeed(accelerator: Any) -> bool:
-    """Whether DeepSpeed steps and clips; it keeps the optimiser's state in parts of its own."""
-    return accelerator.state.deepspeed_plugin is not None
 
 
 def prepare_reference(reference: Any, accelerator: Any) -> Any:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
 from reward_model.extras import need
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.grpo.videos import Load, annotated_loader, annotated_rows, world_loader, world_rows
-from reward_model.training.sft.config import judge_json
 from reward_model.video.sampling import sample_indices
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from reward_model.config import JudgeConfig
+from reward_model.config import JudgeConfig, judge_json
 from reward_model.engine.checkpoints import (
     CheckpointError,
     fingerprint,
@@ -31,7 +31,7 @@ from reward_model.engine.checkpoints import (
     save_checkpoint,
 )
 from reward_model.engine.interrupts import StopRequest
-from reward_model.engine.processes import gathered, largest, summed
+from reward_model.engine.processes import default_accelerator, gathered, is_sharded, largest, settle_sharding, summed
 from reward_model.rewards import RewardParts, mean_saliency, total_reward
 from reward_model.training.grpo.batches import Experience, MicroBatch, PromptOrder, idle_batch, micro_batches
 from reward_model.training.grpo.config import GrpoConfig
@@ -42,14 +42,7 @@ from reward_model.training.grpo.maths import (
     scored_rollouts,
     token_terms,
 )
-from reward_model.training.grpo.prepare import (
-    default_accelerator,
-    is_sharded,
-    make_optimizer,
-    prepare_model,
-    prepare_reference,
-    settle_sharding,
-)
+from reward_model.training.grpo.prepare import make_optimizer, prepare_model, prepare_reference
 from reward_model.training.grpo.rollouts import GrpoSample, RolloutRecord, TwoTurnRollouts
 from reward_model.training.grpo.rows import (
     PromptBuilder,
@@ -61,7 +54,6 @@ from reward_model.training.grpo.rows import (
 from reward_model.training.grpo.sampler import Generator, ModelSampler, stop_tokens
 from reward_model.training.grpo.videos import Load
 from reward_model.training.judge_folder import export_policy
-from reward_model.training.sft.config import judge_json
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ TRL's ``ModelConfig`` (model, precision, LoRA). A YAML file holds them; the comm
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -196,33 +195,6 @@ def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
         return judge
     trained = (*judge.readouts, *(n for n in READOUTS if n not in judge.readouts))
     return judge.override(readouts=trained if stage.empty_cot_share else ("paper",))
-
-
-def judge_json(judge: JudgeConfig) -> str:
-    """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training."""
-    names = (
-        "prompts",
-        "scan_fps",
-        "zoom_fps",
-        "min_zoom_frames",
-        "max_zoom_frames",
-        "frame_size",
-        "max_scan_tokens",
-        "max_zoom_tokens",
-        "max_scan_frames",
-        "window_margin",
-        "crop",
-        "context",
-        "num_turns",
-        "require_all_frames",
-        "lenient_invalid",
-        "demo_scale",
-    )
-    settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
-    settings["readouts"] = list(judge.readouts)
-    settings["prompt_version"] = load_prompts(judge.prompts).version
-    assert set(settings) <= {f.name for f in fields(JudgeConfig)}
-    return json.dumps(settings, indent=2) + "\n"
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------

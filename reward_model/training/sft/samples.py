@@ -24,7 +24,7 @@ class SampleCallback(TrainerCallback):
 
     Args:
         processor: of the model that trains.
-        load: row -> :class:`~reward_model.training.sft.trainer.Example`.
+        load: row -> :class:`~reward_model.data.example.Example`.
         rows: the rows to show, the same ones each time.
         folder: of the TensorBoard events.
         max_new_tokens: of an answer.

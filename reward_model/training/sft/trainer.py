@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
-from reward_model.backends.base import Conversation
+from reward_model.data.example import IGNORE, Example, read_ids
 from reward_model.engine.guards import (
     GradientGuard,
     StopCallback,
@@ -28,35 +28,6 @@ from reward_model.engine.guards import (
 )
 from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.muon import MuonAdamW, divide_parameters
-
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Example:
-    """One training sample: what is asked, and the text to answer.
-
-    ``read`` is what the model sees of its answer while it learns to write it, where that is not the answer itself; it
-    must be as many tokens long.
-    """
-
-    conversation: Conversation
-    answer: str
-    read: str | None = None
-
-
-def read_ids(tokenizer: Any, example: Example, answer: list[int]) -> list[int]:
-    """Token ids the model reads in place of ``answer``, the ids of the answer and its end token.
-
-    Raises:
-        ValueError: they are not as many as those of the answer.
-    """
-    if example.read is None:
-        return answer
-    read = tokenizer.encode(example.read + tokenizer.eos_token, add_special_tokens=False)
-    if len(answer) != len(read):
-        raise ValueError(f"read must be as long as answer, which has {len(answer)} tokens, got {len(read)} tokens")
-    return read
 
 
 @dataclass

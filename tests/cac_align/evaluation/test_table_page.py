@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.cac_align.table2 import tables
 
 from cac_align.table2 import page
 from cac_align.table2.curves import plot_curves, read_steps, running_mean, series
@@ -19,7 +20,6 @@ from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.schema import VideoAnnotation
 from reward_model.world import make_video
-from tests.cac_align.evaluation import tables
 
 HOSTILE = "a <script>alert(1)</script> ball & \u202egnp"
 
@@ -151,7 +151,7 @@ def test_running_mean():
 
 
 def test_templates_ship_with_the_package():
-    import cac_align.evaluation
+    import cac_align.table2
 
-    folder = Path(cac_align.evaluation.__file__).parent / "templates"
+    folder = Path(cac_align.table2.__file__).parent / "templates"
     assert {p.name for p in folder.iterdir()} == {"table2.css", "table2.html.j2", "table2.js"}

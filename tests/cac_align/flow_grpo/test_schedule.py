@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
+from cac_align.flow_grpo.maths.base_scheduler import build, describe, shift_of
 from cac_align.flow_grpo.maths.kernels import coefficients
 from cac_align.flow_grpo.maths.schedule import (
     Schedule,
@@ -15,7 +16,6 @@ from cac_align.flow_grpo.maths.schedule import (
     step_stds,
     step_weights,
 )
-from cac_align.flow_grpo.sampler.base_scheduler import build, describe, shift_of
 
 from . import reference
 

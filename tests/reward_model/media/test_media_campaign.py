@@ -187,7 +187,8 @@ def all_files(folder: Path) -> list[Path]:
 
 def read_all() -> None:
     """The other process: reads the files named on its standard input; one line before each and one after."""
-    from reward_model.video.clip import VideoError, reading
+    from reward_model.video import reading
+    from reward_model.video.clip import VideoError
     from reward_model.video.load import load_video
     from reward_model.video.probe import probe
 

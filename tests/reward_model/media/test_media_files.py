@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reward_model.video.clip import Video, VideoError, limits
+from reward_model.video import limits
+from reward_model.video.clip import Video, VideoError
 from reward_model.video.container import open_container, use_threads
 from reward_model.video.frames import FileFrames
 from reward_model.video.load import load_video

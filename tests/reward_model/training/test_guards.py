@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from reward_model.backends.base import Message
+from reward_model.data.example import Example
 from reward_model.engine.guards import (
     TrainingStopped,
     check_lengths,
@@ -24,7 +25,7 @@ from reward_model.engine.guards import (
     safetensors_fault,
 )
 from reward_model.minis.model import build_judge
-from reward_model.training.sft.trainer import AnswerCollator, Example, run_sft, sft_config
+from reward_model.training.sft.trainer import AnswerCollator, run_sft, sft_config
 
 
 def load(row):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from reward_model.data.example import IGNORE, Example
 from reward_model.minis.collator import MiniCollator
 from reward_model.minis.drift import drift_boxes
 from reward_model.minis.model import build_processor
@@ -13,7 +14,7 @@ from reward_model.minis.rows import draw_rows, make_example
 from reward_model.minis.tokenizer import coordinate_values
 from reward_model.parsing import parse_turn
 from reward_model.schema import BOX_SCALE
-from reward_model.training.sft.trainer import IGNORE, AnswerCollator, Example
+from reward_model.training.sft.trainer import AnswerCollator
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,8 @@ def test_forward_flops_agree_with_torchs_counter_on_a_real_forward():
     from torch.utils.flop_counter import FlopCounterMode
 
     from reward_model.backends.base import Message
-    from reward_model.training.sft.trainer import AnswerCollator, Example
+    from reward_model.data.example import Example
+    from reward_model.training.sft.trainer import AnswerCollator
 
     model, processor = build_judge("tiny")
     model.set_attn_implementation("eager")  # torch counts plain matrix products, not the CPU's fused attention

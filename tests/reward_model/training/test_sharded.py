@@ -9,8 +9,8 @@ import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
+from reward_model.engine.processes import settle_sharding
 from reward_model.minis.model import build_judge
-from reward_model.training.grpo.prepare import settle_sharding
 from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
 
