@@ -244,6 +244,8 @@ def load_judge_config(folder: str | Path) -> JudgeConfig:
 
 def judge_json(judge: JudgeConfig) -> str:
     """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training."""
+    from reward_model.prompts import load_prompts
+
     names = (
         "prompts",
         "scan_fps",

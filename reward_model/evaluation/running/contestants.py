@@ -12,8 +12,8 @@ from reward_model.evaluation.benches.bench import CalibrationBench
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import ThinkerJudge
 from reward_model.evaluation.running.baselines import ConstantJudge, RandomJudge, calibrate
+from reward_model.evaluation.running.choice import COMMON
 from reward_model.evaluation.running.store import bench_fingerprint, fingerprint, model_fingerprint
-from reward_model.evaluation.tables.choice import COMMON
 from reward_model.prompts import WORDINGS, load_prompts
 from reward_model.unified.protocols import PROTOCOLS
 from reward_model.unified.score import UnifiedReward

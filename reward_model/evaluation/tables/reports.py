@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reward_model.evaluation.running.choice import LEAST_RECALL, balanced, stronger_of_both
 from reward_model.evaluation.running.contestants import OFFICIAL
 from reward_model.evaluation.running.result import EvaluationResult
 from reward_model.evaluation.running.row import Row
 from reward_model.evaluation.running.suite import Results, rows_of
-from reward_model.evaluation.tables.choice import LEAST_RECALL, balanced, stronger_of_both
 from reward_model.evaluation.tables.class_tables import (
     hard_table,
     kind_table,

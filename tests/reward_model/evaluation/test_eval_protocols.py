@@ -15,8 +15,8 @@ from reward_model.evaluation import WorldBench, evaluate
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import FrameSelection, ThinkerJudge, requested_frames
 from reward_model.evaluation.running.baselines import ConstantJudge
+from reward_model.evaluation.running.choice import balanced, is_biased, stronger_of_both
 from reward_model.evaluation.running.contestants import OFFICIAL, WITH_MODEL, ModelSource, parse_baseline
-from reward_model.evaluation.tables.choice import balanced, is_biased, stronger_of_both
 from reward_model.evaluation.tables.paper_tables import paper_table
 from reward_model.evaluation.tables.reports import make_tables
 from reward_model.unified.pairs import PAIR_PROTOCOLS
