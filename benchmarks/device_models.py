@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from reward_model.backends import Completion, Conversation, Sampling
 from reward_model.backends.local import LocalBackend
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.minis.model import build_judge
 from reward_model.minis.tokenizer import CHAT_TEMPLATE, piece_tokenizer
 from reward_model.parsing import format_report

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reward_model.backends import Completion, Conversation, Sampling
 from reward_model.backends.local import LocalBackend
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.files import write_text
 from reward_model.judge import TwoTurnJudge
 from reward_model.readout import WORDS

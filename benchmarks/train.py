@@ -277,7 +277,7 @@ def plain_rollout(backend: Any, frames: np.ndarray, truth: Any) -> int:
     """Sampled tokens of one two-turn rollout with a ``generate`` call for each turn; ends after turn one where the
     answer names no window.
     """
-    from reward_model.backends.base import Sampling
+    from reward_model.conversation import Sampling
     from reward_model.parsing import ParseError, parse_turn
     from reward_model.prompts import load_prompts
     from reward_model.video.clip import resize_frames

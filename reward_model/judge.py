@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.backends.base import Backend, Completion, Conversation, Sampling
+from reward_model.backends.base import Backend
 from reward_model.config import JudgeConfig
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.parsing import ParseError, forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.readout import completed_prefix, direct_prefix, turn_score, turn_value, verdict_prefix

@@ -37,7 +37,7 @@ from cac_align.minis.unified_damage import (
     roughness,
 )
 from cac_align.minis.unified_tokenizer import DESCRIBE, Scores, write_answer
-from reward_model.backends.base import Message
+from reward_model.conversation import Message
 from reward_model.data.example import Example
 from reward_model.unified.protocols import APS
 from reward_model.world import make_scene

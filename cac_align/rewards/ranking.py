@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from reward_model.backends.base import Completion
+    from reward_model.conversation import Completion
     from reward_model.unified.pairs import PairProtocol
 
 
@@ -109,7 +109,7 @@ def compare_all(
         prompt: the text they were made from.
         batch_size: questions asked at once; None: all.
     """
-    from reward_model.backends.base import Sampling
+    from reward_model.conversation import Sampling
     from reward_model.unified.score import ask_in_batches, describe
 
     shown = [protocol.show(frames) for frames in videos]

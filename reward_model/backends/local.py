@@ -21,11 +21,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from reward_model.backends.base import BackendError, Completion, Conversation, Sampling
+from reward_model.backends.base import BackendError
 from reward_model.backends.checkpoint import load_checkpoint, settings_folder
 from reward_model.backends.devices import ran_out_of_memory, torch_device, torch_dtype
 from reward_model.backends.thoughts import begin_answer
 from reward_model.config import JudgeConfig, load_judge_config
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.parsing import STATUS_PREFIX
 from reward_model.readout import WORDS, words_after
 from reward_model.schema import VerdictScore

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Literal, TypeVar
 
-from reward_model.backends.base import BackendError, Completion, Conversation, Sampling
+from reward_model.backends.base import BackendError
 from reward_model.backends.chat_server import ChatServer
 from reward_model.backends.logprobs import NextTokens, continues, generated_verdict, next_tokens, verdict_score
 from reward_model.backends.replay import request_key
@@ -30,6 +30,7 @@ from reward_model.backends.reply import Reply
 from reward_model.backends.retrying import Backoff, Deadline, RequestRejected
 from reward_model.backends.secret import Secret
 from reward_model.backends.wire import check_frames, to_wire
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.readout import words_after
 from reward_model.schema import VerdictScore
 

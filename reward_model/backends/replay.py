@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reward_model.backends.base import Backend, BackendError, Completion, Conversation, Sampling
+from reward_model.backends.base import Backend, BackendError
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.readout import WORDS, words_after
 from reward_model.schema import VerdictScore
 

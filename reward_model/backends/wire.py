@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from reward_model.backends.base import Conversation, Message
+from reward_model.conversation import Conversation, Message
 
 
 def to_wire(conversation: Sequence[Message], image_format: Literal["png", "jpeg"] = "png") -> list[dict[str, Any]]:

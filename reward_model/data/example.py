@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from reward_model.backends.base import Conversation
+from reward_model.conversation import Conversation
 
 #: Label of tokens that the loss leaves out.
 IGNORE = -100

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.backends.base import Conversation
 from reward_model.config import JudgeConfig
+from reward_model.conversation import Conversation
 from reward_model.data.annotations import Record, video_path
 from reward_model.data.example import Example
 from reward_model.data.frame_cache import FrameCache

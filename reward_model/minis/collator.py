@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel, ProcessorMixin
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
-from reward_model.backends.base import Conversation
+from reward_model.conversation import Conversation
 from reward_model.data.example import IGNORE, Example, read_ids
 from reward_model.minis.model import FRAME_SIZE, PATCH_SIZE
 

@@ -21,7 +21,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from reward_model.backends.base import Conversation, Message
+from reward_model.conversation import Conversation, Message
 
 #: Of each wording, raised by hand when its meaning changes; the hash follows every edit.
 REVISIONS = {"paper": 2, "compact": 1}

@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Literal
 
-from reward_model.backends.base import Conversation, Message
+from reward_model.conversation import Conversation, Message
 from reward_model.prompts import clean_line, clean_text, fill, load_prompts
 from reward_model.prompts.hints import describe_errors
 from reward_model.schema import Anomaly

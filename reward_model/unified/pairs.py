@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.backends.base import Conversation, Message
+from reward_model.conversation import Conversation, Message
 from reward_model.prompts import clean_line
 from reward_model.unified.protocols import (
     ScoreError,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_model.backends.base import Conversation, Message
+from reward_model.conversation import Conversation, Message
 from reward_model.prompts import clean_line
 
 _TAG = re.compile(r"<(/?)(answer|think)>", re.IGNORECASE)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from reward_model.backends.base import Backend, Completion, Conversation, Sampling
+from reward_model.backends.base import Backend
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.unified.pairs import PairProtocol
 from reward_model.unified.protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.unified.wording import wording_origin

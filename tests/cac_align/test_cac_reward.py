@@ -15,7 +15,8 @@ import pytest
 from cac_align import CaCReward, UnifiedReward
 from cac_align.rewards import cac
 from cac_align.rewards.base import Reward, RewardError
-from reward_model.backends.base import BackendError, Completion
+from reward_model.backends.base import BackendError
+from reward_model.conversation import Completion
 from reward_model.schema import Verdict, VerdictScore
 from reward_model.world import make_video
 

@@ -23,8 +23,8 @@ from PIL import Image
 from cac_align import CompositeReward, UnifiedReward
 from cac_align.rewards import unified, unified_model
 from cac_align.rewards.base import Reward, RewardError, evaluate
-from reward_model.backends.base import Completion
 from reward_model.backends.replay import RecordingBackend
+from reward_model.conversation import Completion
 from reward_model.unified import pairs as unified_pairs
 from reward_model.unified import protocols as unified_protocols
 from reward_model.unified.protocols import ScoreError

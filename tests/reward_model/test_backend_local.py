@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from reward_model.backends import BackendError, Message, Sampling
+from reward_model.backends import BackendError
 from reward_model.backends.local import LocalBackend, verdict_tokens
+from reward_model.conversation import Message, Sampling
 from reward_model.minis.model import build_judge
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import load_prompts
@@ -168,7 +169,7 @@ def test_a_text_only_message_needs_no_frames_of_its_own(backend, conversations):
 
 def test_a_question_without_pictures_is_answered(backend):
     """A judge of reports reads text only; the vision tower must not be asked for features of nothing."""
-    from reward_model.backends.base import Message, Sampling
+    from reward_model.conversation import Message, Sampling
 
     asked = [(Message("user", ("Is this consistent?",)),), (Message("user", ("Yes or no, in one word?",)),)]
     both = backend.generate(asked, Sampling(max_new_tokens=4))

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reward_model.backends.base import Backend, BackendError, Message, Sampling
+from reward_model.backends.base import Backend, BackendError
 from reward_model.backends.logprobs import generated_verdict, next_tokens, word_log_prob
 from reward_model.backends.openai import OpenAIBackend
 from reward_model.backends.retrying import Backoff
+from reward_model.conversation import Message, Sampling
 from reward_model.readout import WORDS, VerdictPrefix, verdict_prefix
 
 KEY = "sk-test-THIS-MUST-NEVER-BE-SEEN-0123456789"

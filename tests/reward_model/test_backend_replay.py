@@ -10,8 +10,9 @@ import threading
 import numpy as np
 import pytest
 
-from reward_model.backends.base import Backend, BackendError, Completion, Message, Sampling
+from reward_model.backends.base import Backend, BackendError
 from reward_model.backends.replay import RecordingBackend, ReplayBackend, request_key
+from reward_model.conversation import Completion, Message, Sampling
 from reward_model.schema import VerdictScore
 
 GREEDY = Sampling(max_new_tokens=50)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward_model.backends.base import Completion
 from reward_model.backends.replay import RecordingBackend, ReplayBackend
+from reward_model.conversation import Completion
 from reward_model.evaluation import WorldBench
 from reward_model.evaluation import evaluate as evaluate_in_full
 from reward_model.evaluation.benches.bench import FIRST_BENCH_SEED

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from reward_model.backends.base import Message, Sampling
 from reward_model.backends.logprobs import generated_verdict, next_tokens
 from reward_model.backends.openai import OpenAIBackend
 from reward_model.backends.reply import read_reply
 from reward_model.backends.retrying import AttemptFailed
+from reward_model.conversation import Message, Sampling
 
 KEY = "sk-test-THIS-MUST-NEVER-BE-SEEN-0123456789"
 PREFIX = '{"COT": "x", "status": "'

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward_model.backends import Completion
 from reward_model.config import CHOICES, JudgeConfig, answer_limit, load_judge_config
+from reward_model.conversation import Completion
 from reward_model.judge import TwoTurnJudge, _Case
 from reward_model.parsing import forced_prefix, format_report
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reward_model.backends import Message
+from reward_model.conversation import Message
 from reward_model.parsing import ANOMALIES, BBOX, COT, LABEL, REASON, REGION, REGION_T, STATUS
 from reward_model.prompts import PromptSet, clean_line, clean_text, fill, last_sentence, load_prompts
 from reward_model.schema import AnomalyType

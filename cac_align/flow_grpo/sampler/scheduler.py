@@ -18,10 +18,10 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import FrozenDict, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
+from cac_align.flow_grpo.maths import base_scheduler
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Transition, check_kernel, log_prob, transition
 from cac_align.flow_grpo.maths.schedule import Schedule, num_stochastic_steps, read_schedule
 from cac_align.flow_grpo.maths.seeds import derive_seed
-from cac_align.flow_grpo.sampler import base_scheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory, Windows, step_noise
 
 

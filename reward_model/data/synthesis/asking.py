@@ -6,8 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reward_model.backends.base import Backend, BackendError, Completion
+from reward_model.backends.base import Backend, BackendError
 from reward_model.backends.retrying import Backoff
+from reward_model.conversation import Completion
 from reward_model.data.synthesis.ledger import Kind, Ledger
 from reward_model.data.synthesis.rounds import Call
 from reward_model.data.synthesis.tally import is_answer

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reward_model.backends.base import Conversation
+from reward_model.conversation import Conversation
 from reward_model.prompts import fill
 from reward_model.prompts.verification import load_verification
 from reward_model.schema import Anomaly, Box

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from reward_model.backends.base import Conversation
+from reward_model.conversation import Conversation
 from reward_model.data.synthesis.tasks import Task
 from reward_model.prompts.verification import load_verification
 

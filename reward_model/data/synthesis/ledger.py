@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
-from reward_model.backends.base import Completion
+from reward_model.conversation import Completion
 from reward_model.data.synthesis.ledger_header import LedgerError, LedgerHeader, check_header
 from reward_model.data.synthesis.tally import Tally, is_answer
 

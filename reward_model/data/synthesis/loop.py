@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from itertools import islice
 
-from reward_model.backends.base import Completion, Conversation
+from reward_model.conversation import Completion, Conversation
 from reward_model.data.records import Record
 from reward_model.data.synthesis.asking import Asker
 from reward_model.data.synthesis.config import AskConfig, RuleConfig

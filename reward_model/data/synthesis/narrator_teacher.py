@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reward_model.backends.base import Completion, Conversation, Sampling
 from reward_model.backends.replay import request_key
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.data.cot import TURN_NUMBER
 from reward_model.data.synthesis.config import AskConfig
 from reward_model.data.synthesis.full_reasoning import three_steps

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from reward_model.backends.base import Completion, Conversation, Sampling
+from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.data.cot import TURN_NUMBER
 from reward_model.data.synthesis.config import AskConfig, RuleConfig
 from reward_model.data.synthesis.form_check import find_leak, frame_fault

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reward_model.backends.base import Conversation
+from reward_model.conversation import Conversation
 from reward_model.data.cot import TurnName
 from reward_model.data.records import Record
 from reward_model.data.synthesis.config import AskConfig

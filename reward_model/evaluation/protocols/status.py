@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.backends.base import Backend, Completion, Conversation, Message, Sampling
+from reward_model.backends.base import Backend
+from reward_model.conversation import Completion, Conversation, Message, Sampling
 from reward_model.prompts import clean_line
 from reward_model.schema import Status, Verdict
 from reward_model.unified.protocols import ScoreError, even_indices, last_answer, repeated_indices

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.backends.base import Backend, Conversation, Message, Sampling
+from reward_model.backends.base import Backend
+from reward_model.conversation import Conversation, Message, Sampling
 from reward_model.evaluation.protocols.status import open_videos, read_word
 from reward_model.prompts import clean_line, clean_text
 from reward_model.schema import Status, Verdict

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from reward_model.backends.base import Conversation, Message
 from reward_model.config import JudgeConfig
+from reward_model.conversation import Conversation, Message
 from reward_model.parsing import REGION_T, ParseError
 from reward_model.prompts import load_prompts
 from reward_model.rewards import Rollout

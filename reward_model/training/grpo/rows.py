@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from reward_model.backends.base import Conversation
+from reward_model.conversation import Conversation
 from reward_model.training.grpo.head_scores import HEAD_CHUNK, token_scores
 
 #: Frames (N, H, W, 3) uint8 -> keyword arguments of ``get_image_features``, ``image_grid_thw`` (N, 3) among them.

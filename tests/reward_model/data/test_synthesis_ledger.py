@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from reward_model.backends.base import Completion
+from reward_model.conversation import Completion
 from reward_model.data.synthesis.ledger import CallId, Ledger
 from reward_model.data.synthesis.ledger_header import LedgerError, LedgerHeader
 from reward_model.data.synthesis.tally import Price, Tally

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reward_model.backends.base import Sampling
+from reward_model.conversation import Sampling
 from reward_model.data.annotations import read_annotations, video_path, write_annotations
 from reward_model.data.cot import read_cot
 from reward_model.data.records import Record

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reward_model.backends.base import Completion
+from reward_model.conversation import Completion
 from reward_model.data.records import Record
 from reward_model.data.synthesis.config import AskConfig, RuleConfig
 from reward_model.data.synthesis.rounds import call_seed, course

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reward_model.backends.base import BackendError, Message, Sampling
+from reward_model.backends.base import BackendError
 from reward_model.backends.openai import OpenAIBackend
+from reward_model.conversation import Message, Sampling
 from reward_model.data.annotations import read_annotations, video_path
 from reward_model.data.records import Record
 from reward_model.data.synthesis import plan, synthesize

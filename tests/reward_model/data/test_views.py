@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from reward_model.backends.base import Completion
 from reward_model.config import JudgeConfig
+from reward_model.conversation import Completion
 from reward_model.data.annotations import Record, write_annotations
 from reward_model.data.cot import CotSample
 from reward_model.data.frame_cache import FrameCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reward_model.backends.base import Completion
+from reward_model.conversation import Completion
 from reward_model.evaluation import CalibrationBench, WorldBench, auroc, evaluate
 from reward_model.evaluation.running.baselines import (
     ConstantJudge,

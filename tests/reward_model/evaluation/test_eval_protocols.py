@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward_model.backends.base import Completion
+from reward_model.conversation import Completion
 from reward_model.evaluation import WorldBench, evaluate
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import FrameSelection, ThinkerJudge, requested_frames

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from reward_model.backends.base import Message
+from reward_model.conversation import Message
 from reward_model.data.example import Example
 from reward_model.engine.guards import (
     TrainingStopped,

@@ -104,7 +104,7 @@ def test_forward_flops_agree_with_torchs_counter_on_a_real_forward():
     """The formula is held against every matrix product that a real tiny model runs."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from reward_model.backends.base import Message
+    from reward_model.conversation import Message
     from reward_model.data.example import Example
     from reward_model.training.sft.trainer import AnswerCollator
 

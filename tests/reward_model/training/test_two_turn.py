@@ -213,7 +213,7 @@ class Recorder:
         self.backend, self.answers, self.conversations = backend, list(answers), []
 
     def generate(self, conversations, sampling):
-        from reward_model.backends.base import Completion
+        from reward_model.conversation import Completion
 
         self.conversations += conversations
         return [Completion(self.answers.pop(0)) for _ in conversations]
