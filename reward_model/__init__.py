@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reward_model.lazy import lazy_names
+from reward_model.moved import find_former_names
 
 _HOMES = {
     "Anomaly": "reward_model.schema",
@@ -63,3 +64,4 @@ if TYPE_CHECKING:
     from reward_model.video.clip import VideoError
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+find_former_names()

@@ -1,1 +1,4 @@
-"""TODO door sign."""
+"""What every training shares: ``settings`` from YAML and the command line, ``processes`` and the numbers they share,
+``checkpoints``, ``guards`` that stop a run, ``interrupts`` that let it finish its step, ``step_lines`` and
+``video_summary`` for what it shows, and the optimiser ``muon``.
+"""

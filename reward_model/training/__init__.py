@@ -1,7 +1,5 @@
-"""Training the judge: stages 1 and 2 with TRL's SFTTrainer, and the mini judge, from scratch on the procedural world.
+"""Training the judge: stages 1 and 2 in ``sft``, stage 3 in ``grpo``.
 
-``sft`` knows conversations and answers only and serves models of any size. Everything named ``mini`` belongs to the
-small checkpoint in ``assets/cac-mini``: configuration, tokenizer and processor (``mini_config``), samples
-(``mini_data``, ``mini_frames``, ``mini_splice``) and the warm-ups of its vision tower (``mini_warmup``) and its reading
-(``mini_reading``); ``recipes/build_minis.py`` runs its stages one after the other.
+Beside them: ``plan`` (memory and time before anything is rented), ``missing`` (what a machine lacks for a run),
+``lora``, and the trained judge as a folder: ``export`` of stages 1 and 2, ``judge_folder`` of stage 3.
 """

@@ -1,1 +1,21 @@
-"""TODO door sign."""
+"""From recorded videos to an updated adapter: ``experience``, ``replay`` and ``nft_replay`` (losses of a step), the
+``learner``, ``lora`` and ``lora_files``, ``checkpoint`` and its checks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reward_model.lazy import lazy_names
+
+_HOMES = {
+    "DivergenceError": "cac_align.flow_grpo.learner.learner",
+    "Learner": "cac_align.flow_grpo.learner.learner",
+}
+
+__all__ = ["DivergenceError", "Learner"]
+
+if TYPE_CHECKING:
+    from cac_align.flow_grpo.learner.learner import DivergenceError, Learner
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,1 +1,1 @@
-"""TODO door sign."""
+"""Benches: ``bench`` (procedural videos, numbered), ``hard``, ``records`` (annotated files), ``names`` (as typed)."""

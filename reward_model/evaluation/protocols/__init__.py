@@ -1,1 +1,1 @@
-"""How models of other makers are asked about one video, and how rows of two ways of asking become one (C.2)."""
+"""Models of other makers: ``status`` asks a question that is answered with a word, ``thinker`` is VR-Thinker."""

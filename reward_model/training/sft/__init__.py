@@ -1,1 +1,23 @@
-"""TODO door sign."""
+"""Stages 1 and 2, supervised: ``config`` (arguments and model), ``data`` (samples), ``trainer`` (collator, loss, run),
+``run`` (a whole stage from its arguments to an exported judge), ``samples`` (answers shown while it trains).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reward_model.lazy import lazy_names
+
+_HOMES = {
+    "AnswerCollator": "reward_model.training.sft.trainer",
+    "AnswerTrainer": "reward_model.training.sft.trainer",
+    "run_sft": "reward_model.training.sft.trainer",
+    "sft_config": "reward_model.training.sft.trainer",
+}
+
+__all__ = ["AnswerCollator", "AnswerTrainer", "run_sft", "sft_config"]
+
+if TYPE_CHECKING:
+    from reward_model.training.sft.trainer import AnswerCollator, AnswerTrainer, run_sft, sft_config
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

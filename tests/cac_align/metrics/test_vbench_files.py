@@ -18,7 +18,7 @@ from cac_align.prompts import read_prompts
 from reward_model.video.load import load_video
 from reward_model.video.reading import read_facts
 from reward_model.video.writing import LOSSLESS_H264, write_video
-from tests.reward_model.media.clips import numbered, write
+from tests.reward_model.video.clips import numbered, write
 
 FULL_INFO = [
     {"prompt_en": "a cat", "dimension": ["subject_consistency", "dynamic_degree"]},

@@ -17,7 +17,7 @@ from cac_align.table2.draws import open_pipeline
 from cac_align.table2.matrix import Matrix
 from cac_align.table2.output import write_outputs
 from cac_align.table2.tables import TableMaker
-from tests.cac_align.evaluation import tables
+from tests.cac_align.table2 import tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

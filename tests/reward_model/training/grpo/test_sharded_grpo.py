@@ -23,7 +23,7 @@ from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.minis.model import build_judge
 from reward_model.training.grpo.policy_weights import policy_weights
 from safetensors.torch import save_file
-from tests.reward_model.training.test_grpo_trainer import JUDGE, Draws, TurnByTurn, load, settings
+from tests.reward_model.training.grpo.test_grpo_trainer import JUDGE, Draws, TurnByTurn, load, settings
 from tests.sharded import sharded_accelerator
 out, kind, precision, draws, lora = sys.argv[1:]
 rows = [{{"seed": k, "abnormal": k % 2}} for k in range(8)]  # no video comes twice

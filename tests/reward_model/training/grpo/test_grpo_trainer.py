@@ -500,7 +500,7 @@ import sys
 sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
-from tests.reward_model.training.test_grpo_trainer import build
+from tests.reward_model.training.grpo.test_grpo_trainer import build
 build(sys.argv[1], max_steps=12, save_steps=2).train()
 """
 
@@ -749,7 +749,7 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
-from tests.reward_model.training.test_grpo_trainer import TurnByTurn, build
+from tests.reward_model.training.grpo.test_grpo_trainer import TurnByTurn, build
 trainer = build(sys.argv[1], prompts_per_step=4, per_device_train_batch_size=3, generator=TurnByTurn, max_grad_norm=0.0)
 assert trainer.accelerator.num_processes == int(sys.argv[3])
 batches = trainer.micro_batches(trainer.collect())
@@ -797,7 +797,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 torch.set_num_threads(1)
 from reward_model.training.grpo.sampler import ModelSampler
-from tests.reward_model.training.test_grpo_trainer import TurnByTurn, build
+from tests.reward_model.training.grpo.test_grpo_trainer import TurnByTurn, build
 trainer = build(sys.argv[1], prompts_per_step=4, generator=TurnByTurn)
 rank = dist.get_rank()
 rows = trainer.micro_batches(trainer.collect())[0].rows

@@ -20,7 +20,7 @@ from reward_model.video.frames import FileFrames
 from reward_model.video.load import load_video
 from reward_model.video.probe import probe
 from reward_model.video.sampling import sample_indices
-from tests.reward_model.media.clips import number, numbered, write
+from tests.reward_model.video.clips import number, numbered, write
 
 
 def shown(path: Path) -> tuple[np.ndarray, float]:

@@ -9,8 +9,8 @@ import pytest
 
 from cac_align.metrics import VBenchMetric
 from cac_align.table2.output import write_outputs
-from tests.cac_align.evaluation import tables
 from tests.cac_align.metrics import vbench_standins
+from tests.cac_align.table2 import tables
 
 COLUMNS = ["dynamic_degree", "subject_consistency", "imaging_quality"]
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.reward_model.media.clips import numbered, write
+from tests.reward_model.video.clips import numbered, write
 
 ROOT = Path(__file__).parents[3]
 #: Address space of the process that reads them all, and what it may really use.
@@ -225,7 +225,7 @@ def read_all() -> None:
 def test_every_file_gives_frames_or_a_video_error(tmp_path):
     files = all_files(tmp_path)
     assert len(files) > 350
-    program = "from tests.reward_model.media.test_media_campaign import read_all; read_all()"
+    program = "from tests.reward_model.video.test_media_campaign import read_all; read_all()"
     places = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", program],

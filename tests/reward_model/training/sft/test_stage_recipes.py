@@ -33,7 +33,7 @@ from reward_model.training.sft.run import LAUNCHER_SETS, run_stage
 from reward_model.video.writing import write_video
 from reward_model.world import make_video
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CONFIGS = ROOT / "recipes" / "configs"
 RECIPES = {"stage1": ROOT / "recipes" / "stage1_warmup.py", "stage2": ROOT / "recipes" / "stage2_sft.py"}
 ON_CPU = ["--use_cpu", "true", "--bf16", "false"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cac_align.evaluation import tables
+from tests.cac_align.table2 import tables
 
 
 @pytest.fixture(scope="session")

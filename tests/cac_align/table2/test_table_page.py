@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cac_align.table2 import tables
 
 from cac_align.table2 import page
 from cac_align.table2.curves import plot_curves, read_steps, running_mean, series
@@ -20,6 +19,7 @@ from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.schema import VideoAnnotation
 from reward_model.world import make_video
+from tests.cac_align.table2 import tables
 
 HOSTILE = "a <script>alert(1)</script> ball & \u202egnp"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cac_align.evaluation import tables
+from tests.cac_align.table2 import tables
 
 pytestmark = pytest.mark.slow
 

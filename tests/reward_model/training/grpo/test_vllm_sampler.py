@@ -14,7 +14,7 @@ from reward_model.training.grpo.rows import Prompt, PromptBuilder, stock_vision_
 from reward_model.training.grpo.vllm_sampler import make_engine, request
 from tests.vllm_judge import ENVIRONMENT, HAS_VLLM, judge_for_vllm, needs_vllm
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 WORKER = """
 import json, sys

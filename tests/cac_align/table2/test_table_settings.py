@@ -10,7 +10,7 @@ import yaml
 from cac_align.flow_grpo.needs import check_model
 from cac_align.table2.settings import TableSettings, read_settings
 from cac_align.table2.training import make_training, trainings
-from tests.cac_align.evaluation.tables import TOYS, settings
+from tests.cac_align.table2.tables import TOYS, settings
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((ROOT / "recipes" / "configs" / "table2").glob("*.yaml"))
@@ -29,7 +29,7 @@ def at_home(monkeypatch):
 @pytest.fixture
 def inputs(tmp_path):
     """Settings without weights: enough for every check."""
-    from tests.cac_align.evaluation.tables import FLOW
+    from tests.cac_align.table2.tables import FLOW
 
     (tmp_path / "flow.yaml").write_text(FLOW.format(model="assets/wan-mini", prompts=tmp_path / "train.txt"))
     (tmp_path / "train.txt").write_text("a red ball moves right\na blue square bounces\n")

@@ -15,7 +15,7 @@ from cac_align.table2.training import Training
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "recipes" / "flow_grpo.py"
-TOYS = "tests.cac_align.evaluation.tables"
+TOYS = "tests.cac_align.table2.tables"
 
 FLOW = """
 model: {model}

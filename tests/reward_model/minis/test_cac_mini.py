@@ -26,7 +26,7 @@ from reward_model.video.sampling import sample_indices
 from reward_model.world import KINDS, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom
 
-CHECKPOINT = Path(__file__).parents[2] / "assets" / "cac-mini"
+CHECKPOINT = Path(__file__).parents[3] / "assets" / "cac-mini"
 GRID = sample_indices(81, 16, 4)
 
 
