@@ -16,8 +16,7 @@ from cac_align.flow_grpo.maths.kernels import (
     log_ratio,
     transition,
 )
-
-from . import reference
+from tests.cac_align.flow_grpo import reference
 
 SCHEDULES = {
     (name, shift): make(20, shift)

@@ -10,8 +10,7 @@ from cac_align.flow_grpo.maths.divergence import mean_divergence, velocity_diver
 from cac_align.flow_grpo.maths.kernels import coefficients, guard_log_ratio, log_prob, log_ratio, transition
 from cac_align.flow_grpo.maths.objectives import dppo, grpo, guard, policy_objective, ratio_metrics
 from cac_align.flow_grpo.maths.schedule import Schedule, gradient_scales
-
-from . import reference
+from tests.cac_align.flow_grpo import reference
 
 
 def f64(*values):

@@ -16,8 +16,7 @@ from cac_align.flow_grpo.maths.schedule import (
     step_stds,
     step_weights,
 )
-
-from . import reference
+from tests.cac_align.flow_grpo import reference
 
 VERSION = f"diffusers {diffusers.__version__} has another schedule than 0.42.1"
 

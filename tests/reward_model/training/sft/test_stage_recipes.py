@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from reward_model.backends.local import LocalBackend
-from reward_model.config import JudgeConfig, load_judge_config
+from reward_model.config import JudgeConfig, judge_json, load_judge_config
 from reward_model.data.annotations import Record, read_annotations, write_annotations
 from reward_model.engine.guards import last_complete_checkpoint
 from reward_model.judge import TwoTurnJudge
@@ -26,7 +26,7 @@ from reward_model.schema import Box, FrameRange
 from reward_model.training.export import merge_adapter, model_card
 from reward_model.training.missing import missing_inputs
 from reward_model.training.plan import QWEN3_VL_8B_PARAMETERS
-from reward_model.training.sft.config import judge_json, judge_settings_of, load_model, parse_stage
+from reward_model.training.sft.config import judge_settings_of, load_model, parse_stage
 from reward_model.training.sft.data import stage_data
 from reward_model.training.sft.left_out import unused_in_stage1
 from reward_model.training.sft.run import LAUNCHER_SETS, run_stage
