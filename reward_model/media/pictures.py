@@ -1,4 +1,4 @@
-"""Decoded frames as a player shows them."""
+"""Decoded frames as a player shows them: with square pixels, turned and mirrored."""
 
 from __future__ import annotations
 
@@ -10,9 +10,33 @@ import numpy as np
 from reward_model.media.facts import Facts
 from reward_model.media.limits import check_size
 
+#: Aspects of pixels that formats of video have had lie well within 1/4 and 4; others are a broken header.
+_WIDEST = 4.0
+#: An aspect that changes the width by less is what rounding the size to whole pixels left behind.
+_LEAST_CHANGE = 0.01
+
+
+def pixel_aspect(stream: Any, name: str) -> float:
+    """Width over height of a stored pixel (720 x 576 is 4:3 television at 16:15, 16:9 at 64:45), 1 if it is not stated,
+    not believed, or as good as square.
+
+    Args:
+        stream: of video, of an opened container.
+        name: of the container's format. What pictures state is passed over, as browsers do: it means paper.
+    """
+    stated = stream.sample_aspect_ratio
+    aspect = float(stated) if stated and name not in ("gif", "apng") else 1.0
+    believed = 1 / _WIDEST <= aspect <= _WIDEST and abs(aspect - 1) >= _LEAST_CHANGE
+    return aspect if believed else 1.0
+
+
+def square_width(width: int, aspect: float) -> int:
+    """Columns of square pixels that show ``width`` columns of others; even, as most encoders want it."""
+    return width if aspect == 1 else max(2, 2 * round(width * aspect / 2))
+
 
 class Upright:
-    """Makes the decoded frames of one file (H, W, 3) uint8, turned and mirrored as the file asks.
+    """Makes the decoded frames of one file (H, W, 3) uint8, their pixels square, turned and mirrored as the file asks.
 
     One converter serves all frames: PyAV's own, one per frame, starts threads for each.
     """
@@ -29,7 +53,9 @@ class Upright:
         Raises:
             VideoError: it has another size than the first.
         """
-        picture: np.ndarray = self._converter.reformat(frame, format="rgb24").to_ndarray()
+        aspect = self._facts.pixel_aspect
+        shape = {} if aspect == 1 else {"width": square_width(frame.width, aspect), "interpolation": "BICUBIC"}
+        picture: np.ndarray = self._converter.reformat(frame, format="rgb24", **shape).to_ndarray()
         if self._turned is None or self._turned[0] != frame.rotation:
             self._turned = frame.rotation, matrix(frame)
         if self._turned[1] is not None:
