@@ -53,18 +53,20 @@ class Upright:
         Raises:
             VideoError: it has another size than the first.
         """
-        aspect = self._facts.pixel_aspect
-        shape = {} if aspect == 1 else {"width": square_width(frame.width, aspect), "interpolation": "BICUBIC"}
-        picture: np.ndarray = self._converter.reformat(frame, format="rgb24", **shape).to_ndarray()
         if self._turned is None or self._turned[0] != frame.rotation:
             self._turned = frame.rotation, matrix(frame)
-        if self._turned[1] is not None:
-            swap, flip_y, flip_x = self._turned[1]
-            picture = picture.transpose(1, 0, 2) if swap else picture
-            picture = np.ascontiguousarray(picture[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-        facts = self._facts
-        check_size(facts.path, picture.shape[1], picture.shape[0], (facts.width, facts.height))
-        return picture
+        turned, facts = self._turned[1], self._facts
+        width, height = square_width(frame.width, facts.pixel_aspect), frame.height
+        shown = (height, width) if turned and turned[0] else (width, height)
+        check_size(facts.path, *shown, (facts.width, facts.height))
+        # Without a width the converter leaves pixels as they are.
+        scale, how = (None, None) if facts.pixel_aspect == 1 else (width, "BICUBIC")
+        picture: np.ndarray = self._converter.reformat(frame, scale, None, "rgb24", interpolation=how).to_ndarray()
+        if turned is None:
+            return picture
+        swap, flip_y, flip_x = turned
+        picture = picture.transpose(1, 0, 2) if swap else picture
+        return np.ascontiguousarray(picture[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
 def matrix(frame: Any) -> tuple[bool, bool, bool] | None:

@@ -144,8 +144,8 @@ def _facts(path: Path, container: Any, track: Track, first: Any) -> Facts:
         and stream is container.streams.video[0]
     )
     as_stored = as_stored and fps is not None and rate is not None and abs(fps / rate - 1) < 0.01
-    place = (track.frames, order, keys, stream.index)
-    return Facts(path, count, fps, rate, *size, shown, *place, as_stored, aspect, None if aspect == 1 else stored)
+    facts = Facts(path, count, fps, rate, *size, shown, track.frames, order, keys, stream.index, as_stored)
+    return facts if aspect == 1 else replace(facts, pixel_aspect=aspect, stored_size=stored)
 
 
 def _decode_all(facts: Facts, track: Track, first: Any, more: Iterator[Any]) -> tuple[np.ndarray, Facts]:
