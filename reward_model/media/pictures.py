@@ -57,8 +57,8 @@ class Upright:
             self._turned = frame.rotation, matrix(frame)
         turned, facts = self._turned[1], self._facts
         width, height = square_width(frame.width, facts.pixel_aspect), frame.height
-        shown = (height, width) if turned and turned[0] else (width, height)
-        check_size(facts.path, *shown, (facts.width, facts.height))
+        across, down = (height, width) if turned and turned[0] else (width, height)
+        check_size(facts.path, across, down, (facts.width, facts.height))
         # Without a width the converter leaves pixels as they are.
         scale, how = (None, None) if facts.pixel_aspect == 1 else (width, "BICUBIC")
         picture: np.ndarray = self._converter.reformat(frame, scale, None, "rgb24", interpolation=how).to_ndarray()
