@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cac_align.flow_grpo.reward_specs import SHORT, RewardSpec, read_specs
 from cac_align.rewards.source import located, shipped_folder
+from reward_model.config import load_judge_config
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -153,7 +153,10 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
         folder = Path(located(model)) if model else None
         if wanted is None or folder is None or not folder.is_dir():
             continue
-        trained = _trained_readouts(folder)
+        try:
+            trained = load_judge_config(folder).readouts
+        except (OSError, ValueError):
+            continue  # said in full by whoever loads it
         if wanted not in trained:
             found.append(
                 f"reward {spec.name} is read by readout {wanted!r}, which {model} was never trained for (it was for "
@@ -161,10 +164,3 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
             )
     return found
 
-
-def _trained_readouts(folder: Path) -> list[str]:
-    try:
-        listed = json.loads((folder / "judge.json").read_text(encoding="utf-8")).get("readouts")
-    except (OSError, ValueError, AttributeError):
-        listed = None
-    return [str(r) for r in listed] if isinstance(listed, list) and listed else ["paper"]
