@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cac_align.flow_grpo.reward_specs import SHORT, RewardSpec, read_specs
 from cac_align.rewards.source import located, shipped_folder
 from reward_model.config import load_judge_config
+from reward_model.setting_keys import bare_address
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -134,7 +135,7 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
         elif backend == "local":
             found.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
         else:
-            where = spec.options.get("base_url", "its recording")
+            where = bare_address(str(spec.options.get("base_url") or "its recording"))
             found.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
     return found
 
@@ -163,4 +164,3 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
                 f"{', '.join(trained)}): its scores may mean little; set readout: {trained[0]}, or leave it out"
             )
     return found
-

@@ -118,8 +118,8 @@ def parse_source(
 
 
 def judge_contestant(name: str, source: ModelSource, settings: Mapping[str, Any] | None = None) -> Contestant:
-    """A two-turn judge on a model; ``settings`` are fields of :class:`~reward_model.config.JudgeConfig`. Where they name
-    no readout, the best that the checkpoint was trained for is taken.
+    """A two-turn judge on a model; ``settings`` are fields of :class:`~reward_model.config.JudgeConfig`. Where they
+    name no readout, the best that the checkpoint was trained for is taken.
     """
     chosen = {"all_readouts": True, "readout": None, **(settings or {})}
 
