@@ -20,6 +20,7 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.loading import located_settings
 from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.flow_grpo.reward_specs import RewardSpec
+from reward_model.setting_keys import handed_on
 from reward_model.training.settings_file import read_yaml
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -88,9 +89,10 @@ class Training:
         import yaml
 
         settings, log = self.folder / "settings.yaml", self.folder / "train.log"
-        write_text(settings, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+        rewards, keys = handed_on(self.config.rewards)  # a key goes by the environment, not into the file
+        write_text(settings, yaml.safe_dump({**self.config.to_dict(), "rewards": rewards}, sort_keys=False))
         command = [*(launcher or [sys.executable]), str(script), "--config", str(settings)]
-        environment = {**os.environ, "PYTHONPATH": _import_path()}
+        environment = {**os.environ, "PYTHONPATH": _import_path(), **keys}
         with log.open("ab") as file:
             start = file.tell()
             code = subprocess.run(
