@@ -51,7 +51,7 @@ def _text_encoder() -> Any:
     return UMT5EncoderModel(config).eval()
 
 
-def _wan_parts(in_channels: int) -> dict[str, Any]:
+def _wan_parts(in_channels: int, num_layers: int = 2) -> dict[str, Any]:
     import torch
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 
@@ -68,7 +68,7 @@ def _wan_parts(in_channels: int) -> dict[str, Any]:
         text_dim=32,
         freq_dim=256,
         ffn_dim=32,
-        num_layers=2,
+        num_layers=num_layers,
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=32,
