@@ -36,16 +36,17 @@ MINI = PRESETS / "mini.yaml"
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, builds the trainer, says what it is about to do, and trains."""
     args = parse(arguments)
-    from reward_model.training.grpo_card import grpo_card
     from reward_model.training.grpo_config import GrpoConfig
-    from reward_model.training.grpo_setup import describe, open_trainer, plan_config
-    from reward_model.training.missing import print_missing
-    from reward_model.training.plan import print_plan
 
     if args.list_settings:
         print(GrpoConfig.help_text())
         return
-    chosen = settings(args)
+    chosen = settings(args)  # a misspelt setting is refused before torch and the trainer load
+    from reward_model.training.grpo_card import grpo_card
+    from reward_model.training.grpo_setup import describe, open_trainer, plan_config
+    from reward_model.training.missing import print_missing
+    from reward_model.training.plan import print_plan
+
     if args.dry_run:
         print_plan(plan_config(chosen))
         print("One sample is one rollout's training pass; drawing the rollouts and the reference pass come on top.")
@@ -67,8 +68,7 @@ def settings(args: Any) -> dict[str, Any]:
     """The file's settings with those of the command line over them; unknown ones are refused here."""
     from dataclasses import fields
 
-    from reward_model.training.grpo_config import GrpoConfig
-    from reward_model.training.grpo_setup import OWN
+    from reward_model.training.grpo_config import OWN, GrpoConfig
     from reward_model.training.settings_file import check_known
     from reward_model.training.trl_names import STAGE3, in_our_names
 
@@ -92,8 +92,7 @@ def variant(name: str) -> dict[str, Any]:
 
 def check(chosen: dict[str, Any]) -> None:
     """Raises ValueError for a setting with a value that the rules refuse."""
-    from reward_model.training.grpo_config import GrpoConfig
-    from reward_model.training.grpo_setup import OWN
+    from reward_model.training.grpo_config import OWN, GrpoConfig
 
     GrpoConfig.from_dict({k: v for k, v in chosen.items() if k not in OWN})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -27,6 +28,15 @@ from reward_model.video import native_window, sample_indices, zoom_indices
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "a red green blue ball square moves right left bounces on black gray background dog catches nothing"
 WORDS = TEXT.split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled_heap() -> None:
+    """Takes what is alive before a file's tests, millions of objects of torch and its like, out of later garbage
+    collections. Among them a full one takes half a second, and libraries ask for many: imageio with each video.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _tokenizer() -> Any:
