@@ -53,9 +53,11 @@ PROMPT = "a yellow triangle moves right on a brown background"
 #: Procedural videos of the judge's part; their seeds belong to no training and no bench.
 NUM_VIDEOS, FIRST_SEED = 60, 910_000
 
-#: Keys of JSON that change from run to run or from machine to machine: times, versions, places.
+#: Keys of JSON that change from run to run or from machine to machine: times, versions, places, and the digests that a
+#: checkpoint holds of its files, those that are left out here among them.
 VOLATILE = frozenset(
     {
+        "digests",
         "seconds",
         "time",
         "date",
@@ -78,8 +80,9 @@ VOLATILE = frozenset(
 )
 #: Names of logged numbers that begin so are times or memory.
 VOLATILE_PREFIXES = ("seconds/", "memory/")
-#: Files that hold prose, events with time stamps, pickled classes, or what another file holds too.
-LEFT_OUT = ("README.md", "events.out.tfevents", "training_args.bin", "random_states_", "rng_state")
+#: Files that hold prose, events with time stamps, pickled classes, or the random state of the whole process, which
+#: starts anywhere: what is drawn comes from seeds of its own.
+LEFT_OUT = ("README.md", "events.out.tfevents", "training_args.bin", "random_", "rng_state")
 
 
 # --- digests ----------------------------------------------------------------------------------------------------------
