@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import WanPipeline
 from scipy import stats
 
 from cac_align import BestOfNOutput, CaCReward, best_of_n
+from cac_align.pipelines import open_pipeline
 from reward_model.evaluation import auroc, bootstrap
 from reward_model.files import write_text
 from reward_model.readout import READOUTS, turn_value
@@ -84,7 +84,7 @@ def _with_interval(differences: np.ndarray) -> list[float]:
 
 def draw_and_judge(args: argparse.Namespace, prompts: list[str]) -> list[list[BestOfNOutput]]:
     """All groups, by prompt and seed."""
-    pipe = WanPipeline.from_pretrained(args.pipe)
+    pipe = open_pipeline(args.pipe)
     pipe.set_progress_bar_config(disable=True)
     reward = CaCReward(args.model, all_readouts=True)
     by_seed = [

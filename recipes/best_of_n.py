@@ -41,13 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     started = time.perf_counter()
     print("Loading the mini generator and the mini judge (demo-scale: trained on moving shapes only) ...", flush=True)
-    from diffusers import WanPipeline
-
     from cac_align import CaCReward, best_of_n
+    from cac_align.pipelines import open_pipeline
 
     quiet_bars("transformers", "diffusers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
-    pipe = WanPipeline.from_pretrained(located("assets/wan-mini"))
+    pipe = open_pipeline(located("assets/wan-mini"))
     pipe.set_progress_bar_config(disable=True)
     reward = CaCReward(located("assets/cac-mini"), all_readouts=True)
     loaded = time.perf_counter()

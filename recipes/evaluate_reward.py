@@ -119,7 +119,9 @@ def parser() -> CommandParser:
     parser.add_argument("--video-root", default=None, help="folder of the videos of an annotation file")
     parser.add_argument("--video-pattern", default=None, help="of vif, such as {source}/{label}/*{video_id}*.mp4")
     parser.add_argument(
-        "--readout", choices=("direct", "paper", "log_odds"), default="direct", help="what the score is"
+        "--readout",
+        choices=("direct", "paper", "log_odds"),
+        help="what the score is (default: the best that a checkpoint was trained for)",
     )
     parser.add_argument("--no-reasoning", action="store_true", help="verdicts without chain of thought")
     parser.add_argument(

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     from reward_model.files import write_json, write_text
 
     probes = find_probes(args.probes)
-    specs = read_specs(yaml.safe_load(args.rewards or default_rewards()))
+    specs = read_specs(yaml.safe_load(args.rewards))
     title, videos, fps = source(args)
     rewards = {spec.name: spec.build() for spec in specs}
     found = ask_probes(rewards, videos, probes, fps=fps, seed=args.seed, say=lambda text: print(text, flush=True))
@@ -53,13 +53,6 @@ def main(arguments: list[str] | None = None) -> int:
     write_json(args.output / "probes.json", data)
     print(table.to_text() + f"\nwritten: {args.output}/probes.md, .json")
     return 0
-
-
-def default_rewards() -> str:
-    """$CAC_REWARD_MODEL by its best readout, or the mini judge by the one its published probes were made with."""
-    from cac_align.rewards.cac import MODEL_VARIABLE
-
-    return "[cac]" if os.environ.get(MODEL_VARIABLE) else "[{reward: cac, options: {readout: direct}}]"
 
 
 def source(args: argparse.Namespace) -> tuple[str, list[tuple[Any, str]], float]:
@@ -81,7 +74,7 @@ def parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rewards", default=None, metavar="YAML", help="as in settings of Flow-GRPO; default: the CaC judge"
+        "--rewards", default="[cac]", metavar="YAML", help="as in settings of Flow-GRPO (default: the CaC judge)"
     )
     parser.add_argument("--videos", type=Path, default=None, metavar="DIR", help="a folder of normal videos")
     parser.add_argument(

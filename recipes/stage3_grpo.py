@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.list_settings:
         print(GrpoConfig.help_text())
         return
-    chosen = settings(args)
+    chosen = settings(args)  # a misspelt setting is refused before torch and the trainer load
+
     if args.dry_run:
         print_plan(plan_config(chosen))
         print("One sample is one rollout's training pass; drawing the rollouts and the reference pass come on top.")
@@ -69,8 +70,7 @@ def settings(args: Any) -> dict[str, Any]:
 
     from reward_model.engine.settings import check_known
     from reward_model.engine.trl_names import STAGE3, in_our_names
-    from reward_model.training.grpo.config import GrpoConfig
-    from reward_model.training.grpo.setup import OWN
+    from reward_model.training.grpo.config import OWN, GrpoConfig
 
     known = [*OWN, *(f.name for f in fields(GrpoConfig))]
     base = read_yaml(args.config)
@@ -92,8 +92,7 @@ def variant(name: str) -> dict[str, Any]:
 
 def check(chosen: dict[str, Any]) -> None:
     """Raises ValueError for a setting with a value that the rules refuse."""
-    from reward_model.training.grpo.config import GrpoConfig
-    from reward_model.training.grpo.setup import OWN
+    from reward_model.training.grpo.config import OWN, GrpoConfig
 
     GrpoConfig.from_dict({k: v for k, v in chosen.items() if k not in OWN})
 

@@ -5,7 +5,7 @@ trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -159,6 +159,18 @@ class JudgeConfig:
             if value is not None and not 0 < value <= most:
                 raise ValueError(f"{name}={value!r} must be above zero and at most {most:,}")
 
+    @property
+    def best_readout(self) -> str:
+        """Where the score is read if nobody says where: the first of ``readouts`` that these settings can read. Without
+        reasoning there is no place after it, and a checkpoint that was trained for no other is read at ``direct``.
+
+        >>> JudgeConfig(readouts=("paper", "log_odds")).best_readout
+        'paper'
+        >>> JudgeConfig(readouts=("paper", "log_odds")).override(reasoning=False).best_readout
+        'log_odds'
+        """
+        return _best_readout(self.readouts, self.reasoning)
+
     def answer_limit(self, turn: int, num_frames: int) -> int:
         """New tokens of an answer of turn 1 or 2 about ``num_frames`` frames."""
         limit = self.max_scan_tokens if turn == 1 else self.max_zoom_tokens
@@ -176,8 +188,12 @@ class JudgeConfig:
             raise ValueError(f"unknown judge setting(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         changes = {k: v for k, v in changes.items() if v is not None}
         if changes.get("reasoning") is False and "readout" not in changes and self.readout == "paper":
-            changes["readout"] = "direct"
+            changes["readout"] = _best_readout(changes.get("readouts", self.readouts), reasoning=False)
         return replace(self, **changes)
+
+
+def _best_readout(trained: Iterable[str], reasoning: bool) -> str:
+    return next((r for r in trained if reasoning or r != "paper"), "paper" if reasoning else "direct")
 
 
 #: Settings with a few allowed values.

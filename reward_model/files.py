@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 #: Of this machine: the number of a process means something on it alone, and folders can be shared.
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)(?:\.[^.]*)?")
+#: Names that :func:`atomic` gives, and gave before it named the machine.
+_TEMPORARY = re.compile(r"\..+\.(?:([0-9a-f]{6})-(\d+)(?:\.[^.]*)?|(\d+)\.\w+)")
 #: Folders whose leftovers this process has cleared.
 _cleared: set[Path] = set()
 
@@ -29,7 +31,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path.parent)
+    if path.parent not in _cleared:
+        _cleared.add(path.parent)
+        clear_leftovers(path.parent)
     temporary = path.with_name(f".{path.stem}.{_HOST}-{os.getpid()}{path.suffix}")
     try:
         yield temporary
@@ -50,26 +54,43 @@ def to_disk(path: str | Path) -> None:
             os.close(number)
 
 
-def _clear_leftovers(folder: Path) -> None:
-    """Removes temporaries of processes of this machine that have ended."""
-    if folder in _cleared:
-        return
-    _cleared.add(folder)
-    for entry in list(os.scandir(folder)):
-        found = _TEMPORARY.fullmatch(entry.name)
-        if found and found[1] == _HOST and not _is_alive(int(found[2])):
-            with contextlib.suppress(OSError):
-                Path(entry.path).unlink()
+def clear_leftovers(folder: str | Path, *, below: bool = False, older_than_s: float | None = None) -> int:
+    """Removes what processes that were killed have left half-written; returns how many files. A whole file is never
+    touched.
+
+    Args:
+        folder: with leftovers.
+        below: in its folders, too.
+        older_than_s: also those of other machines and of this very process (a killed one may have had its number), from
+            that age on: for who writes into the folder alone, or knows how long a file takes. None: those of ended
+            processes of this machine only.
+    """
+    count = 0
+    for path in list(Path(folder).rglob(".*") if below else Path(folder).glob(".*")):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or not path.is_file():
+            continue
+        process = int(found[2] or found[3])
+        if older_than_s is None:
+            left = found[1] == _HOST and not _is_alive(process)
+        else:
+            left = process == os.getpid() or not _is_alive(process)
+        with contextlib.suppress(OSError):
+            if left and (not older_than_s or time.time() - path.stat().st_mtime >= older_than_s):
+                path.unlink()
+                count += 1
+    return count
 
 
 def _is_alive(process: int) -> bool:
+    """Whether a process of that number runs on this machine."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except (OSError, OverflowError):
+    except OSError:
         return True
-    return True
+    return process > 0
 
 
 def check_output_folder(folder: str | Path, option: str = "--output") -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,11 @@ def parse_turn(text: str, *, turn: int, num_frames: int) -> TurnReport:
         raise ParseError("the answer is nested too deeply", text) from None
 
 
+def straight_quotes(text: str) -> str:
+    """The text, as long as before, with a plain quotation mark for each typographic one."""
+    return _SMART_QUOTE.sub('"', text)
+
+
 def whole_characters(text: str) -> str:
     """The text with a replacement character for each half of a surrogate pair: JSON can spell one, which no file, page
     or tokenizer can hold.
@@ -177,7 +182,8 @@ _INSIDE = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _STRING_OR_COMMA = re.compile(rf'"{_INSIDE}(?:"|\\?\Z)|,(?=\s*+[}}\]])', re.DOTALL)
 _TOKEN = re.compile(rf'"{_INSIDE}"|[{{}}\[\]]', re.DOTALL)
 _VALUE = re.compile(rf'\s*+:\s*+"({_INSIDE})"', re.DOTALL)
-_SMART_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u2033": '"'})
+_SMART_QUOTE = re.compile("[\u201c\u201d\u201e\u201f\u2033]")
+_TRAILING_COMMA = re.compile(r",\s*+[}\]]")
 _OBJECT_START = re.compile(r'\{(?=\s*+")')
 _OWN_KEY = re.compile(rf'"\s*+(?:{COT}|{STATUS}|{ANOMALIES})\s*+"\s*+:', re.IGNORECASE)
 _AFTER_THOUGHT = re.compile(r"</think(?:ing)?>(?=\s*+(?:\{|```))", re.IGNORECASE)
@@ -217,21 +223,32 @@ def _find_object(text: str) -> _Found:
 
 
 def _only_object(text: str, begin: int) -> _Found | None:
-    straight = text.translate(_SMART_QUOTES)
-    repairs = (text, _drop_trailing_commas(text, begin), straight, _drop_trailing_commas(straight, begin))
-    for candidate in dict.fromkeys(repairs):
+    tried = set()
+    for candidate in _repairs(text, begin):
+        if candidate in tried:
+            continue
+        tried.add(candidate)
         found, outside = _objects(candidate, begin)
         if len(found) > 1:
             raise _BadAnswerError(f"the answer holds {len(found)} objects with a status")
-        if found and _OWN_KEY.search(outside.translate(_SMART_QUOTES)):
+        if found and _OWN_KEY.search(straight_quotes(outside)):
             raise _BadAnswerError("the answer holds a second, broken object beside the complete one")
         if found:
             return found[0]
     return None
 
 
+def _repairs(text: str, begin: int) -> Iterator[str]:
+    """The text as it is, then repaired, each repair made only when it is asked for."""
+    for written in (text, straight_quotes(text)):
+        yield written
+        yield _drop_trailing_commas(written, begin)
+
+
 def _drop_trailing_commas(text: str, begin: int) -> str:
     """The text with a space for each trailing comma, so that every other character keeps its place."""
+    if not _TRAILING_COMMA.search(text, begin):
+        return text
     start = _OBJECT_START.search(text, begin)
     at = start.start() if start else len(text)  # a lone quote in the prose before must not turn strings inside out
     return text[:at] + _STRING_OR_COMMA.sub(lambda m: " " if m[0] == "," else m[0], text[at:])
@@ -239,13 +256,12 @@ def _drop_trailing_commas(text: str, begin: int) -> str:
 
 def _objects(text: str, begin: int) -> tuple[list[_Found], str]:
     """All outermost objects of the text that have a status key, and the text around them."""
-    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     found, outside, after = [], [], begin
     broken, length = 0, 0
     start = _OBJECT_START.search(text, begin)
     while start:
         try:
-            value, end = decoder.raw_decode(text, start.start())
+            value, end = _DECODER.raw_decode(text, start.start())
         except ValueError as error:
             broken, length = broken + 1, length + max(getattr(error, "pos", len(text)) - start.start(), 0)
             if broken > _MAX_BROKEN or length > _MAX_BROKEN_LENGTH * len(text):
@@ -278,6 +294,8 @@ def _canonical(key: str) -> str:
 def _no_constant(name: str) -> float:
     raise _BadAnswerError(f"{name} is not a JSON number")
 
+
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
 
 _KEYS = {k.lower(): k for k in (COT, STATUS, ANOMALIES, REGION_T, LABEL, REASON, REGION, BBOX)}
 

@@ -24,6 +24,7 @@ from reward_model.parsing import (
     STATUS_PREFIX,
     find_status,
     forced_prefix,
+    straight_quotes,
     whole_characters,
 )
 from reward_model.schema import Turn, VerdictScore
@@ -35,7 +36,6 @@ WORDS = ("normal", "abnormal")
 
 _SPACE = r"(?:\s|\\[nrtbf])*+"
 _WRITTEN = re.compile(rf"({_SPACE})((?:ab)?normal){_SPACE}", re.IGNORECASE)
-_STRAIGHT = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"'))
 # In an answer that is not JSON: a status key that follows another value, or begins the object.
 _LOOSE_STATUS = re.compile(rf'(?<=[,{{])\s*+("\s*+{STATUS}\s*+"\s*+:\s*+"({_SPACE}(?:ab)?normal)\b)', re.IGNORECASE)
 _OPEN_COT = re.compile(rf'\{{\s*+"\s*+{COT}\s*+"\s*+:\s*+"', re.IGNORECASE)
@@ -80,7 +80,7 @@ def verdict_prefix(text: str) -> VerdictPrefix | None:
         return VerdictPrefix(text[: place.key] + STATUS_PREFIX, spelling(place.value))
     if len(text) > MAX_ANSWER_LENGTH:
         return None
-    found = list(_LOOSE_STATUS.finditer(text.translate(_STRAIGHT)))
+    found = list(_LOOSE_STATUS.finditer(straight_quotes(text)))
     if not found or len({match[2].strip().lower() for match in found}) > 1:
         return None
     return VerdictPrefix(text[: found[0].start(1)] + STATUS_PREFIX, spelling(found[0][2]))
@@ -114,7 +114,7 @@ def completed_prefix(text: str) -> VerdictPrefix:
     after it. What stands before the answer's object is kept.
     """
     text = text[:MAX_ANSWER_LENGTH].strip()
-    start = _OPEN_COT.search(text.translate(_STRAIGHT))
+    start = _OPEN_COT.search(straight_quotes(text))
     if not start:
         return VerdictPrefix(forced_prefix(text))
     return VerdictPrefix(text[: start.start()] + forced_prefix(_read_open_string(text[start.end() :])))
@@ -122,7 +122,7 @@ def completed_prefix(text: str) -> VerdictPrefix:
 
 def _read_open_string(body: str) -> str:
     """The value of a JSON string that may never have been closed, or holds quotes that should have been escaped."""
-    straight = body.translate(_STRAIGHT)
+    straight = straight_quotes(body)
     ends = (m.start() for m in _QUOTE_OR_ESCAPE.finditer(straight) if m[0] == '"')
     end = next((at for at in ends if _AFTER_COT.match(straight, at + 1)), len(body))
     raw = _ESCAPE.sub(lambda m: m[0] if len(m[0]) > 1 else '\\"' if m[0] == '"' else "", body[:end])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -29,6 +30,15 @@ TEXT = "a red green blue ball square moves right left bounces on black gray back
 WORDS = TEXT.split()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def settled_heap() -> None:
+    """Takes what is alive before a file's tests, millions of objects of torch and its like, out of later garbage
+    collections. Among them a full one takes half a second, and libraries ask for many: imageio with each video.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -51,7 +61,7 @@ def _text_encoder() -> Any:
     return UMT5EncoderModel(config).eval()
 
 
-def _wan_parts(in_channels: int) -> dict[str, Any]:
+def _wan_parts(in_channels: int, num_layers: int = 2) -> dict[str, Any]:
     import torch
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 
@@ -68,7 +78,7 @@ def _wan_parts(in_channels: int) -> dict[str, Any]:
         text_dim=32,
         freq_dim=256,
         ffn_dim=32,
-        num_layers=2,
+        num_layers=num_layers,
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=32,

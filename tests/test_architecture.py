@@ -30,6 +30,7 @@ LAYERS = (
         "devices",
         "described",
         "secret",
+        "setting_keys",
     ),
     ("prompts", "parsing", "readout", "rewards"),
     ("backends", "config", "judge", "turn_two"),

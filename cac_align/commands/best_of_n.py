@@ -146,11 +146,13 @@ def load_pipeline(
     which are what the judge looks for.
 
     Raises:
-        ValueError: there is no such device or precision, the pipeline takes no LoRA, or the LoRA does not fit.
+        ValueError: there is no such device or precision, the pipeline lacks weights or takes no LoRA, or the LoRA does
+            not fit.
     """
     import torch
     from diffusers import DiffusionPipeline
 
+    from cac_align.pipelines import open_pipeline
     from reward_model.backends.devices import torch_device, torch_dtype
 
     quiet_bars("diffusers", "transformers")
@@ -161,7 +163,7 @@ def load_pipeline(
     parts = DiffusionPipeline.load_config(model)
     wan = "AutoencoderKLWan" in (parts.get("vae") or ())
     given = {"default": precision, "vae": torch.float32} if wan else precision
-    pipe = DiffusionPipeline.from_pretrained(model, dtype=given)
+    pipe = open_pipeline(model, dtype=given)
     if lora is not None:
         _load_lora(pipe, lora)
     if cpu_offload:

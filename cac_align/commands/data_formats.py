@@ -118,7 +118,7 @@ def _label_studio(args: argparse.Namespace, base: list[Record]) -> Imported:
 
 def _cvat(args: argparse.Namespace, base: list[Record]) -> Imported:
     from reward_model.data.annotations import video_path
-    from reward_model.data.formats.common import Imported, varying_rate
+    from reward_model.data.formats.common import Imported, stored_size, varying_rate
     from reward_model.data.formats.cvat import from_cvat
     from reward_model.data.formats.documents import read_documents
     from reward_model.data.validation import Problem
@@ -127,8 +127,12 @@ def _cvat(args: argparse.Namespace, base: list[Record]) -> Imported:
         raise ValueError("--format cvat needs --base, the annotation file the tasks were made from")
     documents, problems = read_documents(args.source, ".xml")
     _some(documents, problems)
-    read = from_cvat(documents, base, type_map=_type_map(args))
-    places = [(r, video_path(r, args.base, args.video_root)) for r in read.records]
+
+    def place(record: Record) -> Path:
+        return video_path(record, args.base, args.video_root)
+
+    read = from_cvat(documents, base, type_map=_type_map(args), stored_size=lambda record: stored_size(place(record)))
+    places = [(record, place(record)) for record in read.records]
     varying = {r.truth.video_id: reason for r, place in places if (reason := varying_rate(place))}
     problems += [Problem(0, name, reason) for name, reason in varying.items()]
     return Imported([r for r in read.records if r.truth.video_id not in varying], [*problems, *read.problems])
@@ -241,7 +245,7 @@ def run_export(args: argparse.Namespace) -> int:
     """Writes the tasks and the configuration they need."""
     from reward_model.data.annotations import read_annotations, rebase, video_path
     from reward_model.data.formats import cvat, label_studio
-    from reward_model.data.formats.common import varying_rate
+    from reward_model.data.formats.common import stored_size, varying_rate
     from reward_model.data.formats.grouped import to_grouped
     from reward_model.files import write_text
 
@@ -261,8 +265,11 @@ def run_export(args: argparse.Namespace) -> int:
         return 0
     names = _file_names(records)
     for name, record in zip(names, records, strict=True):
-        write_text(args.output / f"{name}.xml", cvat.to_cvat(record))
-        reason = varying_rate(video_path(record, args.annotations))
+        place = video_path(record, args.annotations)
+        width, height = stored_size(place) or (record.truth.width, record.truth.height)
+        seen = replace(record, truth=replace(record.truth, width=width, height=height))
+        write_text(args.output / f"{name}.xml", cvat.to_cvat(seen))
+        reason = varying_rate(place)
         if reason:
             print(printable(f"warning: {record.truth.video_id}: {reason}"), file=sys.stderr)
     print(f"{args.output}: {len(records)} tasks")

@@ -19,6 +19,7 @@ from cac_align.flow_grpo.maths.objectives import PolicyObjective
 from cac_align.flow_grpo.maths.schedule import StepWeighting
 from cac_align.flow_grpo.maths.windows import SDEWindow, WindowMode
 from cac_align.flow_grpo.setting_names import renamed
+from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import described, settings_of
 
 Objective = PolicyObjective | Literal["nft"]
@@ -257,6 +258,7 @@ class FlowGRPOConfig:
     def __post_init__(self) -> None:
         if isinstance(self.report_to, str):
             object.__setattr__(self, "report_to", [self.report_to])
+        object.__setattr__(self, "rewards", hidden_keys(self.rewards))
         check_all(self)
 
     # --- derived ------------------------------------------------------------------------------------------------------
@@ -312,13 +314,15 @@ class FlowGRPOConfig:
         return {"kernel": self.kernel, "noise_level": self.noise_level, "last_step_noise": self.last_step_noise}
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued: all settings that are not marked free."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata["free"]}
+        """What must be equal for a checkpoint to be continued: all settings that are not marked free, but no keys."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata["free"]}
+        return without_keys(found, keep_names=False)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All settings, for files; without keys."""
+        return without_keys(asdict(self))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FlowGRPOConfig:

@@ -20,6 +20,7 @@ from cac_align.flow_grpo.needs import PIPELINE_FILE, is_path
 from cac_align.flow_grpo.output_folder import clear_leftovers, explained
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
+from cac_align.pipelines import open_pipeline
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
 from cac_align.selection.candidates import open_first_frame
 from reward_model.backends.source import located
@@ -64,23 +65,21 @@ def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:
         text_encoder: False leaves the encoder out, for processes that read embeddings only.
 
     Raises:
-        ValueError: there is no such pipeline, or it is of a kind that cannot be trained.
+        ValueError: there is no such pipeline, it lacks weights, or it is of a kind that cannot be trained.
     """
-    from diffusers import AutoencoderKLWan, DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
+    from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
 
     parts: dict[str, Any] = {} if text_encoder else {"text_encoder": None}
-    dtype, where = DTYPES[config.mixed_precision], {"revision": config.revision}
+    dtype = {"default": DTYPES[config.mixed_precision], "vae": torch.float32}
     kinds = {kind.__name__: kind for kind in (WanPipeline, WanImageToVideoPipeline)}
     try:
         model = located(config.model)
-        name = DiffusionPipeline.load_config(model, **where)["_class_name"]
+        name = DiffusionPipeline.load_config(model, revision=config.revision)["_class_name"]
         if name not in kinds:
             raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
-        vae = AutoencoderKLWan.from_pretrained(model, subfolder="vae", dtype=torch.float32, **where)
-        pipe = kinds[name].from_pretrained(model, vae=vae, dtype=dtype, **parts, **where)
+        return open_pipeline(model, kinds[name], dtype=dtype, revision=config.revision, parts=parts)
     except OSError as error:
         raise ValueError(_why_not(config.model, error)) from error
-    return pipe
 
 
 def _why_not(model: str, error: OSError) -> str:

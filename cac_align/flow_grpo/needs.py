@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, read_specs
 from reward_model.backends.source import located, shipped_folder
+from reward_model.config import load_judge_config
+from reward_model.setting_keys import bare_address
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -134,7 +135,7 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
         elif backend == "local":
             found.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
         else:
-            where = spec.options.get("base_url", "its recording")
+            where = bare_address(str(spec.options.get("base_url") or "its recording"))
             found.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
     return found
 
@@ -153,18 +154,13 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
         folder = Path(located(model)) if model else None
         if wanted is None or folder is None or not folder.is_dir():
             continue
-        trained = _trained_readouts(folder)
+        try:
+            trained = load_judge_config(folder).readouts
+        except (OSError, ValueError):
+            continue  # said in full by whoever loads it
         if wanted not in trained:
             found.append(
                 f"reward {spec.name} is read by readout {wanted!r}, which {model} was never trained for (it was for "
                 f"{', '.join(trained)}): its scores may mean little; set readout: {trained[0]}, or leave it out"
             )
     return found
-
-
-def _trained_readouts(folder: Path) -> list[str]:
-    try:
-        listed = json.loads((folder / "judge.json").read_text(encoding="utf-8")).get("readouts")
-    except (OSError, ValueError, AttributeError):
-        listed = None
-    return [str(r) for r in listed] if isinstance(listed, list) and listed else ["paper"]

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reward_model.setting_keys import without_keys
+
 #: A setting that every file written since then has: a file without it is an older one.
 _MARK = "nft_sigmas"
 _CAC = ("cac", "cac_align:CaCReward")
 
 
 def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a checkpoint or a ``settings.yaml`` as a run of today would name them; newer files are unchanged.
+    """Settings of a checkpoint or a ``settings.yaml`` as a run of today would name them.
 
-    Older runs read the judge before its reasoning where they named no readout, and drew the noise levels of nft
-    uniformly.
+    Older runs wrote down keys of servers, which are left out here. Still older ones read the judge before its reasoning
+    where they named no readout, and drew the noise levels of nft uniformly.
 
     Example:
         >>> as_meant({"objective": "grpo", "rewards": ["cac"]})["rewards"]
         [{'reward': 'cac', 'options': {'readout': 'direct'}}]
     """
+    settings = without_keys(settings, keep_names=False)
     if _MARK in settings:
-        return dict(settings)
+        return settings
     found = {**settings, _MARK: "uniform" if settings.get("objective") == "nft" else "schedule"}
     if isinstance(settings.get("rewards"), list):
         found["rewards"] = [_reward(entry) for entry in settings["rewards"]]

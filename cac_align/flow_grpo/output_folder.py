@@ -8,14 +8,13 @@ import fcntl
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reward_model import files
+
 LOCK = ".run.lock"
-#: Names of :func:`reward_model.files.atomic`: the process that wrote is the number, after its machine.
-_TEMPORARY = re.compile(r"\..+\.(?:[0-9a-f]{6}-)?(\d+)\.\w+")
 _ROOM = "make room there, or set output_dir to another disk; the same command then goes on from the last checkpoint"
 _REMEDIES = {
     errno.ENOSPC: _ROOM,
@@ -116,32 +115,10 @@ def clear_leftovers(folder: str | Path, *, older_than_s: float = 0.0) -> int:
         folder: with everything below it.
         older_than_s: only files of that age; for a folder that processes of other machines write into, too.
     """
-    folder, count = Path(folder), 0
-    for path in folder.glob("checkpoint-*.partial"):
+    partial = list(Path(folder).glob("checkpoint-*.partial"))
+    for path in partial:
         shutil.rmtree(path, ignore_errors=True)
-        count += 1
-    for path in folder.rglob(".*"):
-        match = _TEMPORARY.fullmatch(path.name)
-        if match is None or not path.is_file() or _at_work(int(match[1])):
-            continue
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime >= older_than_s:
-                path.unlink()
-                count += 1
-    return count
-
-
-def _at_work(process: int) -> bool:
-    """Whether another process of that number runs on this machine."""
-    if process == os.getpid():
-        return False  # a killed one had our number: nothing of ours is half-written when a run begins
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return process > 0
+    return len(partial) + files.clear_leftovers(folder, below=True, older_than_s=older_than_s)
 
 
 def _sentence(name: str, number: int) -> str:

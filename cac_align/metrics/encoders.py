@@ -110,10 +110,12 @@ class ClipEncoder:
 
 def aesthetic_head(path: Path, device: Any = "cpu") -> torch.nn.Linear:
     """LAION's linear head, from a normalised CLIP ViT-L/14 embedding to a rating of about 0 to 10."""
-    from torch import nn
+    import torch
 
     state = read_state(path)
-    return fill(nn.Linear(entry(state, "weight", path).shape[1], 1), state, path).to(device)
+    with torch.device("meta"):
+        head = torch.nn.Linear(entry(state, "weight", path).shape[1], 1)
+    return fill(head, state, path).to(device)
 
 
 def _depth(state: dict[str, Any], prefix: str) -> int:
@@ -124,8 +126,12 @@ def _depth(state: dict[str, Any], prefix: str) -> int:
 
 
 def _vit(name: str, **sizes: Any) -> Any:
+    """A vision transformer whose parameters are on the meta device."""
+    from accelerate import init_empty_weights
+
     try:
         import timm
     except ImportError as error:
         raise ImportError("this dimension needs timm: pip install 'cac-align[vbench]'") from error
-    return timm.create_model(name, pretrained=False, **sizes)
+    with init_empty_weights():  # torch.device("meta") would move what older timm computes on the way, too
+        return timm.create_model(name, pretrained=False, **sizes)

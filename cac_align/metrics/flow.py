@@ -42,6 +42,8 @@ def load_raft(path: Path, device: Any = "cpu") -> torch.nn.Module:
         WeightsError: the file is broken or holds another model.
         ImportError: torchvision cannot be imported.
     """
+    import torch
+
     try:
         from torchvision.models.optical_flow import raft_large
     except (ImportError, RuntimeError) as error:
@@ -52,7 +54,9 @@ def load_raft(path: Path, device: Any = "cpu") -> torch.nn.Module:
     state = {k.removeprefix("module."): v for k, v in read_state(path).items()}
     # norm3 is a second name of downsample.1.
     renamed = {torchvision_name(k): v for k, v in state.items() if ".norm3." not in k}
-    return fill(raft_large(weights=None), renamed, path).to(device)
+    with torch.device("meta"):
+        model = raft_large(weights=None)
+    return fill(model, renamed, path).to(device)
 
 
 def torchvision_name(name: str) -> str:

@@ -160,7 +160,9 @@ def load_musiq(path: Path, device: str | torch.device = "cpu") -> Musiq:
     """
     state = read_state(path)
     depth = len({k.split(".")[2] for k in state if k.startswith("transformer_encoder.transformer.")})
-    return fill(Musiq(entry(state, "embedding.weight", path).shape[0], depth), state, path).to(device)
+    with torch.device("meta"):
+        model = Musiq(entry(state, "embedding.weight", path).shape[0], depth)
+    return fill(model, state, path).to(device)
 
 
 def pyramid(images: torch.Tensor) -> list[torch.Tensor]:

@@ -139,19 +139,24 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def fill(model: Any, state: Mapping[str, Any], path: Path) -> Any:
-    """The model with exactly these weights, ready to evaluate.
+    """The model with exactly these weights in float32, ready to evaluate.
+
+    Args:
+        model: on the meta device, so that no weights are drawn which are then overwritten.
+        state: its tensors by name; the model keeps them.
+        path: where they are from, for the message.
 
     Raises:
         WeightsError: names or shapes differ.
     """
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise WeightsError(
             f"{path} holds the weights of another model than {type(model).__name__}: {' '.join(lines[1:3])[:300]}"
         ) from error
-    return model.eval().requires_grad_(False)
+    return model.float().eval().requires_grad_(False)
 
 
 def entry(state: Mapping[str, Any], name: str, path: Path) -> Any:

@@ -58,17 +58,18 @@ def pipeline_videos(
     """Videos a Wan pipeline of 32 x 32 pixels draws, one of each prompt; those the rule finds a fault in are left out.
 
     Raises:
-        ValueError: the pipeline or the prompts are missing, or the rule objects to every video.
+        ValueError: the pipeline, some of its weights or the prompts are missing, or the rule objects to every video.
     """
     from diffusers import WanPipeline
 
     from cac_align.flow_grpo.needs import check_model
+    from cac_align.pipelines import open_pipeline
     from cac_align.prompts import read_prompts
     from cac_align.selection.candidates import candidate_seed, encode_once, generate
     from reward_model.world.tracking import find_faults
 
     check_model(model, "--pipe")
-    pipe = WanPipeline.from_pretrained(model)
+    pipe = open_pipeline(model, WanPipeline)
     pipe.set_progress_bar_config(disable=True)
     options = {"height": 32, "width": 32, "num_frames": 81, "guidance_scale": 2.0, "max_sequence_length": 64}
     options["num_inference_steps"] = num_inference_steps

@@ -240,13 +240,8 @@ class CaCReward:
 
     def _readout(self, config: JudgeConfig) -> str:
         """The readout asked for, else the first that the checkpoint was trained for and that can be read."""
-        asked = self._judge_options["readout"]
-        if asked is not None:
-            return str(asked)
-        trained = self._judge_options["readouts"] or config.readouts
-        reasoning = self._judge_options["reasoning"]
-        thinks = config.reasoning if reasoning is None else reasoning
-        return next((r for r in trained if thinks or r != "paper"), "paper" if thinks else "direct")
+        asked, reasoning, readouts = (self._judge_options[name] for name in ("readout", "reasoning", "readouts"))
+        return config.override(reasoning=reasoning, readouts=readouts).best_readout if asked is None else str(asked)
 
     def check_ready(self) -> None:
         """Looks for what would keep the judge from loading, without loading it.

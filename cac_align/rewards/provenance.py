@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from cac_align.rewards.base import reward_name
+from reward_model.setting_keys import without_keys
 
 #: Attributes of a reward, or of its source, that decide its scores.
 _TOLD = ("model", "protocol", "wording", "readout", "revision")
-_USER = re.compile(r"//[^/@]*@")
 _OPTIONS = ("revision", "dtype", "base_url")
 
 
@@ -23,15 +22,15 @@ def describe_reward(reward: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"reward": reward_name(reward)}
     described = getattr(reward, "describe", None)
     if callable(described):
-        found |= dict(described())
+        found |= without_keys(dict(described()))
     found |= {name: value for name in _TOLD if isinstance(value := getattr(reward, name, None), str)}
     if (backend := getattr(reward, "backend", None)) is not None:
         found["backend"] = (
             backend if isinstance(backend, str) else str(getattr(backend, "name", type(backend).__name__))
         )
     options = getattr(getattr(reward, "_source", None), "options", None) or {}
-    # An address may hold a user and a password.
-    found |= {name: _USER.sub("//", str(options[name])) for name in _OPTIONS if options.get(name) is not None}
+    told = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
+    found |= {name: str(value) for name, value in without_keys(told).items()}
     judge = getattr(reward, "_judge_options", None)
     if isinstance(judge, dict):
         found["settings"] = {k: list(v) if isinstance(v, tuple) else v for k, v in judge.items()}

@@ -21,6 +21,7 @@ from cac_align.table2.draws import Draws, Item, Source
 from cac_align.table2.settings import TableSettings
 from reward_model.evaluation.running.store import fingerprint, model_fingerprint
 from reward_model.files import write_json
+from reward_model.setting_keys import without_keys
 
 FORMAT = 1
 #: What one scorer says of some videos: for each a ``score`` or ``reason``, and perhaps ``parts`` and a ``verdict``.
@@ -74,7 +75,7 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
     if device and spec.target in SHORT.values() and options.get("backend", "local") == "local":
         options.setdefault("device", device)
     reward = replace(spec, options=options).build()
-    asked = {k: v for k, v in options.items() if k not in ("device", "api_key")}
+    asked = {k: v for k, v in without_keys(options, keep_names=False).items() if k != "device"}
     # Scores are kept under what was asked. Where no readout was named it used to be "direct" and is the judge's best
     # today: what was kept of the first must not be taken for the second.
     if spec.target == SHORT["cac"]:

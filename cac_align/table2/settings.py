@@ -14,6 +14,7 @@ from cac_align.flow_grpo.loading import located_settings
 from cac_align.prompts import read_prompts, shared_prompts
 from cac_align.table2.columns import Column, find_column
 from reward_model.backends.source import located
+from reward_model.setting_keys import hidden_keys, without_keys
 
 KINDS = ("base", "best_of_n", "flow_grpo")
 COMBINATIONS = ("scores", "advantages")
@@ -103,6 +104,8 @@ class TableSettings:
     examples: int = 6
 
     def __post_init__(self) -> None:
+        for name in ("rewards", "watch", "rows", "overrides"):
+            object.__setattr__(self, name, hidden_keys(getattr(self, name)))
         for name, low in (("n", 1), ("num_resamples", 100), ("seed", 0), ("examples", 0)):
             _whole(name, getattr(self, name), low)
         for name in ("num_eval_prompts", "num_inference_steps"):
@@ -206,7 +209,8 @@ class TableSettings:
         return [p.text for p in chosen]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All settings, for files; without keys."""
+        return without_keys(asdict(self))
 
 
 def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSettings:

@@ -21,6 +21,7 @@ from cac_align.table2.settings import TableRow, TableSettings
 from cac_align.table2.work import held_claims
 from reward_model.engine.settings import read_yaml
 from reward_model.files import write_json, write_text
+from reward_model.setting_keys import handed_on
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 #: Written when a training has come to its end: a LoRA without it is one that was interrupted.
@@ -88,9 +89,10 @@ class Training:
         import yaml
 
         settings, log = self.folder / "settings.yaml", self.folder / "train.log"
-        write_text(settings, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+        rewards, keys = handed_on(self.config.rewards)  # a key goes by the environment, not into the file
+        write_text(settings, yaml.safe_dump({**self.config.to_dict(), "rewards": rewards}, sort_keys=False))
         command = [*(launcher or [sys.executable]), str(script), "--config", str(settings)]
-        environment = {**os.environ, "PYTHONPATH": _import_path()}
+        environment = {**os.environ, "PYTHONPATH": _import_path(), **keys}
         with log.open("ab") as file:
             start = file.tell()
             code = subprocess.run(

@@ -329,15 +329,23 @@ def _plain_generation(net: Any, tokenizer: Any) -> Any:
     return GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, do_sample=False)
 
 
-def load_weights(cls: Any, model: str, **options: Any) -> Any:
+def load_weights(cls: Any, model: str, *, called: str | None = None, **options: Any) -> Any:
     """``cls.from_pretrained`` for models that must be whole: it fills what a checkpoint lacks with random numbers.
 
+    Args:
+        cls: a class of transformers or of diffusers.
+        model: folder or hub id.
+        called: its name in messages, if another.
+        **options: for ``from_pretrained``.
+
     Raises:
-        CheckpointError: the weights cannot be read, or some of the model's are missing or of another shape.
+        CheckpointError: the weights cannot be read, or some of the model's are missing, of another shape, or not
+            finite.
     """
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
     from transformers.utils import logging as transformers_logging
 
+    called = model if called is None else called
     said = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its table of what is missing becomes one line below
     try:
@@ -345,22 +353,25 @@ def load_weights(cls: Any, model: str, **options: Any) -> Any:
     except Exception as error:
         if ran_out_of_memory(error):
             raise CheckpointError(
-                f"out of memory while loading {model!r} ({_line(error)}); use dtype='bfloat16', device_map='auto', "
+                f"out of memory while loading {called!r} ({_line(error)}); use dtype='bfloat16', device_map='auto', "
                 "quantization_config=..., or a smaller checkpoint"
             ) from error
         if isinstance(error, ImportError):
-            raise CheckpointError(f"loading {model!r} needs a package that is not installed: {_line(error)}") from error
-        raise CheckpointError(f"cannot load the model in {model!r}: {_line(error)}") from error
+            raise CheckpointError(
+                f"loading {called!r} needs a package that is not installed: {_line(error)}"
+            ) from error
+        raise CheckpointError(f"cannot load the model in {called!r}: {_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(said)
-    missing = sorted(map(str, info.get("missing_keys") or ()))
+    kept = {name for name, _ in net.named_buffers()}  # computed where the model is built, as tables of positions are
+    missing = sorted(set(map(str, info.get("missing_keys") or ())) - kept)
     other = sorted(str(k[0]) if isinstance(k, tuple) else str(k) for k in info.get("mismatched_keys") or ())
     broken = [str(m) for m in info.get("error_msgs") or ()]
     if is_deepspeed_zero3_enabled():
         return net  # the weights are spread over processes, and the report speaks of this one's share
     unknown = sorted(map(str, info.get("unexpected_keys") or ()))
     if unknown and not (missing or other or broken):
-        logger.warning("%r holds %d weights the model has no place for (%s, ...)", model, len(unknown), unknown[0])
+        logger.warning("%r holds %d weights the model has no place for (%s, ...)", called, len(unknown), unknown[0])
     if missing or other or broken:
         parts = [
             f"{len(keys)} {what} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
@@ -368,11 +379,33 @@ def load_weights(cls: Any, model: str, **options: Any) -> Any:
             if keys
         ]
         raise CheckpointError(
-            f"the weights in {model!r} are not those of the model its config.json describes: "
+            f"the weights in {called!r} are not those of the model its config.json describes: "
             f"{'; '.join([*parts, *broken[:1]])}. The file is damaged or belongs to another model: copy or download it "
             "again"
         )
+    _check_finite(net, called)
     return net
+
+
+def _check_finite(net: Any, called: str) -> None:
+    """Reads every weight once; parts on disk and those of quantised models, which are whole numbers, are left out."""
+    bad = [
+        name
+        for name, weight in net.named_parameters()
+        if weight.is_floating_point() and weight.element_size() > 1 and not weight.is_meta and not _finite(weight)
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} of the weights in {called!r} hold numbers that are infinite or none (NaN) in {net.dtype} "
+            f"({', '.join(bad[:2])}{', ...' if len(bad) > 2 else ''}). The file is damaged or its training diverged: "
+            "copy or download it again, or take an earlier checkpoint; in float16, try bfloat16"
+        )
+
+
+def _finite(weight: Any) -> bool:
+    import torch
+
+    return not weight.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all())
 
 
 def _line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.extras import need
+from reward_model.setting_keys import blotted, hidden_keys
 from reward_model.shipped import located
 from reward_model.terminal.parser import CommandParser, nearest
 
@@ -27,8 +28,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     yaml = need("yaml", "a settings file")
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the settings in {str(path)!r}: {error}") from error
+    except yaml.YAMLError as error:  # in full it shows a piece of the file, where a key may stand
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        reason = (
+            f"{problem} in line {mark.line + 1}, column {mark.column + 1}" if mark and problem else "it is not YAML"
+        )
+        raise ValueError(f"cannot read the settings in {str(path)!r}: {reason}") from None
     if not isinstance(data, dict):
         raise ValueError(f"{str(path)!r} must hold 'name: value' lines, got {type(data).__name__}")
     return data
@@ -66,7 +73,7 @@ def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise ValueError(f"{text!r} must be name=value, for instance max_steps=10")
+            raise ValueError(f"{blotted(text)!r} must be name=value, for instance max_steps=10")
         outer, _, inner = name.partition(".")
         if not inner:
             result[name] = _value(name, value)
@@ -74,7 +81,8 @@ def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
         if result.get(outer) is None:
             result[outer] = {}
         if not isinstance(result[outer], dict):
-            raise ValueError(f"{text!r} reaches inside {outer!r}, which is {result[outer]!r}; set {outer}=... itself")
+            value = hidden_keys(result[outer])
+            raise ValueError(f"{blotted(text)!r} reaches inside {outer!r}, which is {value!r}; set {outer}=... itself")
         result[outer][inner] = _value(name, value)
     return result
 
@@ -85,7 +93,8 @@ def _value(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{name}={text!r} cannot be read as YAML ({reason}); put texts in quotes") from None
+        shown = blotted(text)
+        raise ValueError(f"{name}={shown!r} cannot be read as YAML ({reason}); put texts in quotes") from None
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:

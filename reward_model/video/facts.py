@@ -24,7 +24,9 @@ class Facts:
         keys: stored frames that decoding can begin at.
         stream: the index of the video stream; -1: Pillow reads the file.
         as_stored: a reader that shows each frame of the first video stream as it is stored, at the stated rate, gives
-            the same: nothing is turned, hidden or shown for longer than the others.
+            the same: nothing is turned, widened, hidden or shown for longer than the others.
+        pixel_aspect: width of a stored pixel over its height; 1: stored pixels are shown as they are.
+        stored_size: width and height, upright, of pictures whose pixels are not square; None: those that are shown.
     """
 
     path: Path
@@ -39,6 +41,8 @@ class Facts:
     keys: tuple[int, ...]
     stream: int
     as_stored: bool = False
+    pixel_aspect: float = 1.0
+    stored_size: tuple[int, int] | None = None
 
     @property
     def frame_bytes(self) -> int:

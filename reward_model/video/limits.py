@@ -16,6 +16,9 @@ LIMIT_VARIABLE = "CAC_VIDEO_GIB"
 LIMIT_GIB = 8.0
 #: The largest picture: 8192 x 8192.
 MAX_PIXELS = 2**26
+#: All pictures of an animated file together: 2,071 of 1920 x 1080, or 10,485 of 640 x 640. Each is built on the one
+#: before it, so all are decoded, at some nanoseconds a pixel, and a picture that says "as before" takes a few bytes.
+MAX_ANIMATED_PIXELS = 2**32
 #: A video whose frames take no more than this is decoded once and kept; of a larger one, what is looked at.
 KEEP_BYTES = 512 * 2**20
 #: Pictures that the threads of one decoder hold.
@@ -45,6 +48,23 @@ def too_large(path: Path, width: int, height: int) -> str:
         f"the pictures of {str(path)!r} are {width}x{height}; expected at most {MAX_PIXELS} pixels. Shrink it: "
         f"{repair(path, '-vf', 'scale=-2:1080', *ENCODE)}"
     )
+
+
+def check_animation(path: Path, count: int, width: int, height: int, *, convertible: bool = True) -> None:
+    """
+    Args:
+        convertible: whether FFmpeg reads the file.
+
+    Raises:
+        VideoError: the pictures of an animated GIF, WebP or PNG are too many for their size.
+    """
+    total = count * width * height
+    if total > MAX_ANIMATED_PIXELS:
+        convert = f", or make it a video: {repair(path, '-vf', 'scale=-2:480', *ENCODE)}" if convertible else ""
+        raise VideoError(
+            f"{str(path)!r} animates {count} pictures of {width}x{height}, {total:,} pixels; expected at most "
+            f"{MAX_ANIMATED_PIXELS:,}. Shrink or shorten it where it was made{convert}"
+        )
 
 
 def check_size(path: Path, width: int, height: int, expected: tuple[int, int]) -> None:

@@ -12,12 +12,16 @@ from reward_model.video.reading import read_facts
 class VideoHeader:
     """What :func:`reward_model.video.load_video` gives: ``num_frames`` at ``fps`` frames per second (None: the file
     states no rate, or one that nobody believes), and ``width`` and ``height`` in pixels as they are shown.
+
+    ``stored_size`` is the width and height that tools see which show stored pixels, where these are not square, as
+    those of anamorphic video; None where they are.
     """
 
     num_frames: int
     fps: float | None
     width: int
     height: int
+    stored_size: tuple[int, int] | None = None
 
 
 def probe(path: str | Path) -> VideoHeader:
@@ -29,4 +33,4 @@ def probe(path: str | Path) -> VideoHeader:
         VideoError: the file is missing, is not a video, holds no frame, or breaks off.
     """
     facts = read_facts(path)
-    return VideoHeader(facts.num_frames, facts.fps, facts.width, facts.height)
+    return VideoHeader(facts.num_frames, facts.fps, facts.width, facts.height, facts.stored_size)

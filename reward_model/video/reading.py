@@ -15,18 +15,30 @@ import numpy as np
 from reward_model.video.clip import VideoError
 from reward_model.video.container import check_regular, faults, open_container, use_threads
 from reward_model.video.facts import Facts
-from reward_model.video.limits import KEEP_BYTES, MAX_PIXELS, allocate, broken_off, check_memory, too_large
-from reward_model.video.pictures import Upright, matrix
+from reward_model.video.limits import (
+    KEEP_BYTES,
+    MAX_PIXELS,
+    allocate,
+    broken_off,
+    check_animation,
+    check_memory,
+    too_large,
+)
+from reward_model.video.pictures import Upright, matrix, pixel_aspect, square_width
 from reward_model.video.scan import Track, check_whole, scan
 from reward_model.video.timeline import timeline
 from reward_model.video.webp import webp_facts, webp_pictures
+
+#: Formats of animated pictures, beside WebP.
+_ANIMATED = ("gif", "apng", "jpegxl_anim")
 
 
 def read_facts(path: str | Path) -> Facts:
     """What a video file is.
 
     Raises:
-        VideoError: it is missing, is not a regular file, is not a video, is a still picture, or breaks off.
+        VideoError: it is missing, is not a regular file, is not a video, is a still picture, is larger than
+            allowed, or breaks off.
     """
     return read_file(path, pixels=False)[0]
 
@@ -44,6 +56,9 @@ def read_file(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarray | No
         with open_container(path) as container:
             track = scan(container, path)
             check_whole(path, container, track)
+            if container.format.name in _ANIMATED:
+                context = track.stream.codec_context
+                check_animation(path, track.count, context.width, context.height)
             first, decoded = _first_picture(path, track)
             facts = _facts(path, container, track, first)
             frames = None
@@ -101,7 +116,12 @@ def _first_picture(path: Path, track: Track) -> tuple[Any, Iterator[Any]]:
 def _facts(path: Path, container: Any, track: Track, first: Any) -> Facts:
     stream = track.stream
     turned = matrix(first)
-    width, height = (first.height, first.width) if turned and turned[0] else (first.width, first.height)
+    aspect = pixel_aspect(stream, container.format.name)
+    size, stored = (square_width(first.width, aspect), first.height), (first.width, first.height)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise VideoError(too_large(path, *size))
+    if turned and turned[0]:
+        size, stored = size[::-1], stored[::-1]
     stated = stream.average_rate or stream.base_rate
     stamps = [p for p, _ in track.stamps]
     order: tuple[int, ...] | None = None
@@ -116,9 +136,16 @@ def _facts(path: Path, container: Any, track: Track, first: Any) -> Facts:
     elif order is not None:
         keys = tuple(sorted(bisect_right(order, p) - 1 for p, key in track.stamps if key and p is not None))
     rate = float(stated) if stated else None
-    as_stored = turned is None and shown is None and not track.discarded and stream is container.streams.video[0]
+    as_stored = (
+        turned is None
+        and aspect == 1
+        and shown is None
+        and not track.discarded
+        and stream is container.streams.video[0]
+    )
     as_stored = as_stored and fps is not None and rate is not None and abs(fps / rate - 1) < 0.01
-    return Facts(path, count, fps, rate, width, height, shown, track.frames, order, keys, stream.index, as_stored)
+    facts = Facts(path, count, fps, rate, *size, shown, track.frames, order, keys, stream.index, as_stored)
+    return facts if aspect == 1 else replace(facts, pixel_aspect=aspect, stored_size=stored)
 
 
 def _decode_all(facts: Facts, track: Track, first: Any, more: Iterator[Any]) -> tuple[np.ndarray, Facts]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reward_model.video.clip import VideoError
 from reward_model.video.facts import Facts
-from reward_model.video.limits import MAX_PIXELS, broken_off, too_large
+from reward_model.video.limits import MAX_PIXELS, broken_off, check_animation, too_large
 from reward_model.video.timeline import timeline
 
 
@@ -18,7 +18,7 @@ def webp_facts(path: Path) -> Facts:
     """What an animated WebP is.
 
     Raises:
-        VideoError: it is a still picture, too large, or shorter than it states.
+        VideoError: it is a still picture, too large, too long for its size, or shorter than it states.
     """
     width = height = 0
     durations: list[int] = []
@@ -41,6 +41,7 @@ def webp_facts(path: Path) -> Facts:
         raise VideoError(f"{str(path)!r} is a still picture; at least 2 frames are needed: give the video it is from")
     if width * height > MAX_PIXELS:
         raise VideoError(too_large(path, width, height))
+    check_animation(path, len(durations), width, height, convertible=False)
     # As browsers do: a frame that states no time stays for a tenth of a second.
     ends = np.cumsum([d if d > 10 else 100 for d in durations]) / 1000
     seconds = np.concatenate([[0.0], ends[:-1]])

@@ -12,10 +12,18 @@ from cac_align.report.media import write_mp4
 from reward_model.world import make_video
 
 
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    """The bytes of one video with an anomaly and of three short ones; each test gets files of its own."""
+    path = tmp_path_factory.mktemp("encoded") / "clip.mp4"
+    shown = [make_video(3, "squash")[0], *(make_video(40 + k, None, size=32)[0][:17] for k in range(3))]
+    return [(write_mp4(path, frames, 16), path.read_bytes())[1] for frames in shown]
+
+
 @pytest.fixture
-def clip(tmp_path):
+def clip(tmp_path, encoded):
     path = tmp_path / "clip.mp4"
-    write_mp4(path, make_video(3, "squash")[0], 16)
+    path.write_bytes(encoded[0])
     return path
 
 
@@ -190,10 +198,11 @@ def test_doctor(capsys, judge_folder):
 
 
 @pytest.fixture
-def clips(tmp_path):
+def clips(tmp_path, encoded):
+    (tmp_path / "clips").mkdir()
     paths = [tmp_path / "clips" / f"{name}.mp4" for name in "abc"]
-    for k, path in enumerate(paths):
-        write_mp4(path, make_video(40 + k, None, size=32)[0][:17], 16)
+    for path, data in zip(paths, encoded[1:], strict=True):
+        path.write_bytes(data)
     return paths
 
 

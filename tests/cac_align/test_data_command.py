@@ -238,6 +238,37 @@ def test_cvat_of_a_video_whose_rate_varies_is_refused_and_said_on_export(tmp_pat
     assert "the rate of" in said and "Write the rate anew" in said and "ffmpeg" in said and not back.exists()
 
 
+def test_cvat_places_boxes_in_stored_pixels_where_these_are_not_square(tmp_path, capsys):
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        for _ in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    hand = Anomaly(AnomalyType.HUMAN, FrameRange(2, 4), {n: (Box(250, 500, 500, 750),) for n in (2, 3, 4)}, ("hand",))
+    new = Record("v.mp4", VideoAnnotation("v", 12, 8.0, 70, 32, anomalies=(hand,)))
+    old = replace(new, truth=replace(new.truth, width=48))  # annotated in stored pixels
+    other = replace(new, truth=replace(new.truth, width=56))
+    out = tmp_path / "out"
+    for n, record in enumerate((new, old)):
+        source, back = tmp_path / f"{n}.jsonl", tmp_path / f"back-{n}.jsonl"
+        write_annotations(source, [record])
+        assert read_annotations(source) == [record], "either size is that of the file"
+        assert run("export", source, "--format", "cvat", "--output", out) == 0
+        document = (out / "v.xml").read_text()
+        assert "<width>48</width>" in document and 'xtl="12.000000"' in document and 'xbr="24.000000"' in document
+        assert run("import", out, "--format", "cvat", "--output", back, "--base", source) == 0
+        assert read_annotations(back) == [record]
+    write_annotations(tmp_path / "other.jsonl", [other])
+    with pytest.raises(AnnotationError, match="annotated size 56x32, but the file has 70x32"):
+        read_annotations(tmp_path / "other.jsonl")
+    (out / "v.xml").write_text(document.replace("<width>48</width>", "<width>50</width>"))
+    capsys.readouterr()
+    assert run("import", out, "--format", "cvat", "--output", tmp_path / "x.jsonl", "--base", tmp_path / "0.jsonl") == 1
+    assert "width 50, the record 70; they are not the same video" in capsys.readouterr().err
+
+
 def test_grouped_records_go_out_and_come_back_to_another_folder(clips, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("export", clips / "all.jsonl", "--format", "grouped", "--output", out) == 0

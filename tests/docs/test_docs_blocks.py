@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import run_page
 from commands import check, commands
 from documents import DOCS, PAGES, ROOT, RUN, blocks, name
 
@@ -109,10 +110,16 @@ def test_rewards_of_the_documents_are_read_as_a_run_reads_them():
     assert {"cac", "unified"} <= {s.name for s in specs}
 
 
-def run(page: Path, folder: Path) -> None:
-    """Runs a page in a folder that looks like a checkout, without its environment and outputs."""
+def checkout(folder: Path) -> Path:
+    """Makes a folder look like a checkout, without its environment and outputs."""
     for part in ("assets", "recipes", "benchmarks", "docs"):
         (folder / part).symlink_to(ROOT / part)
+    return folder
+
+
+def run(page: Path, folder: Path) -> None:
+    """Runs a page in a process of its own, in a folder that looks like a checkout."""
+    checkout(folder)
     script = Path(__file__).with_name("run_page.py")
     if name(page) == "docs/quick_start.md":  # its first command is `make demo`, which runs this
         subprocess.run([sys.executable, "recipes/best_of_n.py", "--n", "2"], cwd=folder, check=True, timeout=900)
@@ -125,9 +132,11 @@ def run(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if name(p) in FAST], ids=name)
-def test_short_code_runs_as_printed(page, tmp_path):
+def test_short_code_runs_as_printed(page, tmp_path, monkeypatch):
+    """In this process, which has loaded what the page needs."""
     assert runs(page)
-    run(page, tmp_path)
+    monkeypatch.chdir(checkout(tmp_path))
+    run_page.main(page)
 
 
 @pytest.mark.slow

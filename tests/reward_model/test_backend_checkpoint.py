@@ -36,8 +36,12 @@ def rewrite(folder, change):
             lambda d: {k: np.tile(t, 2) if k.endswith("norm.weight") else t for k, t in d.items()},
             "of another shape",
         ),
+        (
+            lambda d: {k: np.full_like(t, np.nan) if ".layers.1.mlp" in k else t for k, t in d.items()},
+            r"3 of the weights .* infinite or none \(NaN\).*layers\.1\.mlp",
+        ),
     ],
-    ids=["every second", "renamed", "one layer", "other shapes"],
+    ids=["every second", "renamed", "one layer", "other shapes", "not a number"],
 )
 def test_a_judge_without_its_weights_is_refused(copy, change, words):
     rewrite(copy, change)

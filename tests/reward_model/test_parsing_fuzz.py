@@ -42,6 +42,9 @@ class Reader:
     """JSON by recursive descent, with optional trailing commas. Objects are lists of pairs, so that nothing is lost."""
 
     ESCAPES: ClassVar = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+    SCALAR: ClassVar = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
+    UNESCAPED: ClassVar = re.compile(r'[^"\\]+')
+    SPACE: ClassVar = re.compile(r"[ \t\n\r]*")
 
     def __init__(self, text: str, at: int) -> None:
         self.text, self.at = text, at
@@ -54,9 +57,7 @@ class Reader:
             return list(self.items("]", self.value))
         if self.text[self.at : self.at + 1] == '"':
             return self.string()
-        match = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null").match(
-            self.text, self.at
-        )
+        match = self.SCALAR.match(self.text, self.at)
         if not match:
             raise Unreadable
         self.at = match.end()
@@ -89,20 +90,21 @@ class Reader:
         while not self.take('"'):
             if self.at >= len(self.text):
                 raise Unreadable
-            char = self.text[self.at]
-            self.at += 1
-            if char == "\\":
-                char = self.text[self.at : self.at + 1]
-                self.at += 1
-                if char == "u":
-                    code = self.text[self.at : self.at + 4]
-                    if not re.fullmatch(r"[0-9a-fA-F]{4}", code):
-                        raise Unreadable
-                    char, self.at = chr(int(code, 16)), self.at + 4
-                elif char in self.ESCAPES:
-                    char = self.ESCAPES[char]
-                else:
+            if run := self.UNESCAPED.match(self.text, self.at):
+                out.append(run[0])
+                self.at = run.end()
+                continue
+            char = self.text[self.at + 1 : self.at + 2]  # after a backslash
+            self.at += 2
+            if char == "u":
+                code = self.text[self.at : self.at + 4]
+                if not re.fullmatch(r"[0-9a-fA-F]{4}", code):
                     raise Unreadable
+                char, self.at = chr(int(code, 16)), self.at + 4
+            elif char in self.ESCAPES:
+                char = self.ESCAPES[char]
+            else:
+                raise Unreadable
             out.append(char)
         return "".join(out)
 
@@ -112,8 +114,7 @@ class Reader:
         return found
 
     def space(self) -> None:
-        while self.text[self.at : self.at + 1] in (" ", "\t", "\n", "\r"):
-            self.at += 1
+        self.at = self.SPACE.match(self.text, self.at).end()
 
     def fail(self) -> Any:
         raise Unreadable

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reward_model.setting_keys import blotted, hidden_keys, revealed
+
 #: Short names of this package's rewards.
 SHORT = {"cac": "cac_align:CaCReward", "unified": "cac_align:UnifiedReward"}
 KEYS = ("reward", "weight", "name", "options")
@@ -15,7 +17,9 @@ KEYS = ("reward", "weight", "name", "options")
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """One reward of a run: ``module:name`` of a class (``options`` are its arguments) or of a function."""
+    """One reward of a run: ``module:name`` of a class (``options`` are its arguments) or of a function. Keys among the
+    options are hidden (:mod:`reward_model.setting_keys`).
+    """
 
     target: str
     name: str
@@ -26,7 +30,8 @@ class RewardSpec:
         """The reward.
 
         Raises:
-            ValueError: there is no such module or name, or it refuses the options.
+            ValueError: there is no such module or name, it refuses the options, or a variable that stands for a key is
+                not set.
         """
         module, _, attribute = self.target.partition(":")
         try:
@@ -40,7 +45,11 @@ class RewardSpec:
                 raise ValueError(f"reward {self.name!r}: {self.target!r} is a function and takes no options")
             return found
         try:
-            return found(**self.options)
+            options = revealed(self.options, bare=self.target not in SHORT.values())  # ours take keys in their holders
+        except ValueError as error:
+            raise ValueError(f"reward {self.name!r}: {error}") from None
+        try:
+            return found(**options)
         except TypeError as error:
             raise ValueError(f"reward {self.name!r}: {self.target!r} refuses its options: {error}") from error
 
@@ -55,8 +64,9 @@ def read_specs(entries: Any) -> list[RewardSpec]:
         >>> [(s.target, s.weight) for s in read_specs(["cac", {"reward": "unified", "weight": 0.5}])]
         [('cac_align:CaCReward', 1.0), ('cac_align:UnifiedReward', 0.5)]
     """
+    entries = hidden_keys(entries)
     if isinstance(entries, str) or not isinstance(entries, Sequence) or not entries:
-        raise ValueError(f"rewards={entries!r} must be a list of at least one reward, such as [cac]")
+        raise ValueError(f"rewards={blotted(repr(entries))} must be a list of at least one reward, such as [cac]")
     specs = [_read(entry) for entry in entries]
     names = [spec.name for spec in specs]
     for name in names:
@@ -86,7 +96,9 @@ def _read(entry: Any) -> RewardSpec:
     if isinstance(entry, str):
         entry = {"reward": entry}
     if not isinstance(entry, Mapping) or "reward" not in entry or set(entry) - set(KEYS):
-        raise ValueError(f"reward {entry!r} must be a name, or a mapping of {', '.join(KEYS)} with at least 'reward'")
+        raise ValueError(
+            f"reward {blotted(repr(entry))} must be a name, or a mapping of {', '.join(KEYS)} with at least 'reward'"
+        )
     short = str(entry["reward"])
     target = SHORT.get(short, short)
     module, _, attribute = target.partition(":")
@@ -96,5 +108,5 @@ def _read(entry: Any) -> RewardSpec:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"reward {short!r}: weight={weight!r} must be a finite number of 0 or more")
     if not isinstance(options, Mapping):
-        raise ValueError(f"reward {short!r}: options={options!r} must be a mapping")
+        raise ValueError(f"reward {short!r}: options must be a mapping, got {type(options).__name__}")
     return RewardSpec(target, str(entry.get("name") or short.rpartition(":")[2]), float(weight), dict(options))

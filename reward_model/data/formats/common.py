@@ -163,6 +163,16 @@ def varying_rate(path: Path) -> str:
     )
 
 
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """Width and height that a tool sees which shows stored pixels, as CVAT does, of a video whose pixels are not
+    square; None if they are, or if there is no such file.
+    """
+    try:
+        return probe(path).stored_size
+    except VideoError:
+        return None
+
+
 def empty_annotation(video_id: str, path: Path, prompt: str = "", source: str = "") -> VideoAnnotation:
     """A normal annotation whose length, rate and size are read from the header of the file.
 

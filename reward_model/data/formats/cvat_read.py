@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -27,10 +27,17 @@ from reward_model.data.validation import Problem
 from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, FrameRange
 
 SALIENCY = {"salient": True, "non-salient": False, "unknown": None}
+StoredSize = Callable[[Record], tuple[int, int] | None]
 _WHOLE = (0.0, 0.0, float(BOX_SCALE), float(BOX_SCALE))
 
 
-def from_cvat(files: Mapping[str, bytes], base: Iterable[Record], *, type_map: TypeMap | None = None) -> Imported:
+def from_cvat(
+    files: Mapping[str, bytes],
+    base: Iterable[Record],
+    *,
+    type_map: TypeMap | None = None,
+    stored_size: StoredSize | None = None,
+) -> Imported:
     """The records of exported XML documents.
 
     Args:
@@ -40,6 +47,8 @@ def from_cvat(files: Mapping[str, bytes], base: Iterable[Record], *, type_map: T
         base: the records the tasks were made from: CVAT knows neither rates nor prompts. A video that was shown as a
             whole and has no track is normal.
         type_map: label to type where the project has labels of its own; None leaves a label out.
+        stored_size: width and height of a video whose pixels are not square, as CVAT shows it; asked where the size of
+            a task is not that of its record.
     """
     known = list(base)
     problems: list[Problem] = []
@@ -61,7 +70,7 @@ def from_cvat(files: Mapping[str, bytes], base: Iterable[Record], *, type_map: T
     by_id = {r.truth.video_id: r for r in known}
     records = []
     for video_id, mine in parts.items():
-        reading = _Reading(by_id[video_id], type_map)
+        reading = _Reading(by_id[video_id], type_map, stored_size)
         for part in mine:
             try:
                 reading.add(part)
@@ -204,26 +213,35 @@ class _Group:
 class _Reading:
     """The parts of one video on their way to its record."""
 
-    def __init__(self, record: Record, types: TypeMap | None) -> None:
-        self.base, self.types, self.warnings = record, types, list[str]()
+    def __init__(self, record: Record, types: TypeMap | None, stored_size: StoredSize | None) -> None:
+        self.base, self.types, self.stored_size, self.warnings = record, types, stored_size, list[str]()
         self.covered: list[tuple[_Coverage, str]] = []
         self.found: list[tuple[_Group, Anomaly]] = []
         self.left_out = False
+        self.size = (record.truth.width, record.truth.height)
 
     def add(self, part: _Part) -> None:
         truth = self.base.truth
-        for tag, value in (("width", truth.width), ("height", truth.height)):
-            stated = _count(part.meta, f".//original_size/{tag}")
-            if stated is not None and stated != value:
-                raise FormatError(
-                    f"the task's video has {tag} {stated}, the record {value}; they are not the same video"
-                )
+        self.size = self._size(part.meta)
         coverage = _coverage(part.meta, truth.num_frames)
         self.covered.append((coverage, part.name))
         groups: dict[str, _Group] = {}
         for index, track in enumerate(part.tracks):
             self._track(track, index, coverage, groups)
         self.found += [(group, self._anomaly(group)) for group in groups.values()]
+
+    def _size(self, meta: Element) -> tuple[int, int]:
+        """Width and height of the pictures that the boxes of a task are placed in."""
+        shown = {"width": self.base.truth.width, "height": self.base.truth.height}
+        stated = {tag: _count(meta, f".//original_size/{tag}") for tag in shown}
+        sizes = {tag: size if (size := stated[tag]) is not None else shown[tag] for tag in shown}
+        found = sizes["width"], sizes["height"]
+        other = next((tag for tag in shown if sizes[tag] != shown[tag]), None)
+        if other is not None and (self.stored_size is None or found != self.stored_size(self.base)):
+            raise FormatError(
+                f"the task's video has {other} {sizes[other]}, the record {shown[other]}; they are not the same video"
+            )
+        return found
 
     def record(self) -> Record:
         """Everything put together.
@@ -305,7 +323,7 @@ class _Reading:
         return kind
 
     def _keyframes(self, track: Element, index: int, coverage: _Coverage) -> list[Keyframe]:
-        sizes = (self.base.truth.width, self.base.truth.height) * 2
+        sizes = self.size * 2
         found: list[Keyframe] = []
         made: set[str] = set()
         for shape in track:

@@ -25,8 +25,7 @@ def single_turn(judge: TwoTurnJudge) -> TwoTurnJudge:
 
 def without_reasoning(judge: TwoTurnJudge) -> TwoTurnJudge:
     """The same model without chain of thought: the likelier verdict word decides, no window, no second turn."""
-    readout = "direct" if judge.config.readout == "paper" else judge.config.readout
-    return TwoTurnJudge(judge.backend, judge.config, reasoning=False, readout=readout, all_readouts=False)
+    return TwoTurnJudge(judge.backend, judge.config, reasoning=False, all_readouts=False)
 
 
 class ConstantJudge:

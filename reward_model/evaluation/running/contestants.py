@@ -22,7 +22,7 @@ from reward_model.unified.wording import with_wording
 #: Simpler forms of a given judge, and the settings that make them.
 VARIANTS: dict[str, dict[str, Any]] = {
     "single-turn": {"num_turns": 1},
-    "no-reasoning": {"reasoning": False, "readout": "direct", "all_readouts": False},
+    "no-reasoning": {"reasoning": False, "all_readouts": False},
 }
 #: Baselines that need no model.
 CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -118,14 +118,18 @@ def parse_source(
 
 
 def judge_contestant(name: str, source: ModelSource, settings: Mapping[str, Any] | None = None) -> Contestant:
-    """A two-turn judge on a model; ``settings`` are fields of :class:`~reward_model.config.JudgeConfig`."""
-    chosen = {"all_readouts": True, **(settings or {})}
+    """A two-turn judge on a model; ``settings`` are fields of :class:`~reward_model.config.JudgeConfig`. Where they
+    name no readout, the best that the checkpoint was trained for is taken.
+    """
+    chosen = {"all_readouts": True, "readout": None, **(settings or {})}
 
     def build() -> Any:
+        from reward_model.config import JudgeConfig
         from reward_model.judge import TwoTurnJudge
 
         backend = source.open()
-        return TwoTurnJudge(backend, getattr(backend, "config", None), **chosen)
+        config = (getattr(backend, "config", None) or JudgeConfig()).override(**chosen)
+        return TwoTurnJudge(backend, config, readout=chosen["readout"] or config.best_readout)
 
     # How many are judged at once decides nothing, unless answers are drawn: then it decides which draw a video gets.
     dropped = () if chosen.get("temperature") else ("batch_size",)
@@ -133,8 +137,13 @@ def judge_contestant(name: str, source: ModelSource, settings: Mapping[str, Any]
 
 
 def variant(name: str, of: str, source: ModelSource, settings: Mapping[str, Any] | None = None) -> Contestant:
-    """A simpler form (one of :data:`VARIANTS`) of the judge called ``of``."""
-    return judge_contestant(f"{of}, {name}", source, {**(settings or {}), **VARIANTS[name]})
+    """A simpler form (one of :data:`VARIANTS`) of the judge called ``of``. Without reasoning there is no place after it
+    to read: such a form is read at the best of the others.
+    """
+    changed = {**(settings or {}), **VARIANTS[name]}
+    if not changed.get("reasoning", True) and changed.get("readout") == "paper":
+        changed["readout"] = None
+    return judge_contestant(f"{of}, {name}", source, changed)
 
 
 def unified_contestant(

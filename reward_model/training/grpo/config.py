@@ -13,6 +13,9 @@ from typing import Any, Literal
 from reward_model.config import JudgeConfig
 from reward_model.rewards import RewardConfig, RewardWeights
 
+#: What a settings file may hold beside the settings of :class:`GrpoConfig`.
+OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan")
+
 
 def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})

@@ -13,7 +13,7 @@ import numpy as np
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
 from reward_model.extras import need
-from reward_model.training.grpo.config import GrpoConfig
+from reward_model.training.grpo.config import OWN, GrpoConfig
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.grpo.videos import Load, annotated_loader, annotated_rows, world_loader, world_rows
 from reward_model.video.sampling import sample_indices
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from reward_model.training.plan import PlanConfig
 
 GIB = 2**30
-#: What a settings file may hold beside the settings of :class:`GrpoConfig`.
-OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from typing import Any
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -12,11 +14,22 @@ PROMPTS = ["a red ball moves right", "a blue square bounces", "a dog catches a b
 EVAL_PROMPTS = ["a red square bounces", "a blue ball moves left"]
 
 
-def tiny_pipe() -> Any:
+def tiny_pipe(num_layers: int = 2) -> Any:
     """16x16 pixels, 5 or 9 frames; the same weights every time."""
     from diffusers import WanPipeline
 
-    return _quiet(WanPipeline(**_wan_parts(16)))
+    return _quiet(WanPipeline(**_wan_parts(16, num_layers)))
+
+
+def shallow_pipe() -> Any:
+    """One block, which is all that most tests of a trainer need."""
+    return tiny_pipe(num_layers=1)
+
+
+@functools.cache
+def _texts() -> tempfile.TemporaryDirectory:
+    """A cache of embeddings for all runs of this process; runs of several processes need ``text_cache=None``."""
+    return tempfile.TemporaryDirectory(prefix="texts")
 
 
 def settings(folder: Any, **changes: Any) -> FlowGRPOConfig:
@@ -31,8 +44,9 @@ def settings(folder: Any, **changes: Any) -> FlowGRPOConfig:
         "kernel": "flow",
         "noise_level": 0.7,
         "batch": "2x4",
-        "sample_batch_size": 2,
+        "sample_batch_size": 4,
         "max_sequence_length": 16,
+        "text_cache": _texts().name,
         "max_steps": 4,
         "lora_r": 4,
         "lora_alpha": 8,
@@ -58,7 +72,7 @@ def build(
 ) -> Any:
     return FlowGRPOTrainer(
         settings(folder, **changes),
-        pipe=pipe or tiny_pipe(),
+        pipe=pipe or shallow_pipe(),
         reward=reward,
         prompts=PROMPTS,
         eval_prompts=list(eval_prompts),

@@ -16,7 +16,7 @@ from cac_align.flow_grpo.learner.checkpoint import CheckpointError
 from cac_align.flow_grpo.loading import load_pipeline, prompt_images
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
-from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, tiny_pipe, weights
+from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, shallow_pipe, weights
 from tests.conftest import _quiet, _wan_parts
 
 
@@ -32,7 +32,7 @@ def image_pipe(encoder=True):
     from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    parts = _wan_parts(36)
+    parts = _wan_parts(36, num_layers=1)
     if not encoder:
         return _quiet(WanImageToVideoPipeline(**parts, image_processor=None, image_encoder=None))
     shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 32}
@@ -84,7 +84,7 @@ def test_replay_with_another_image_is_another_policy(tmp_path):
     trainer = build(tmp_path)
     trainer.run_step()
     rollout = trainer.collect().rollouts[0]
-    texts = [trainer.texts.batch([text] * 2) for text in (rollout.prompt, "")]
+    texts = [trainer.texts.batch([text] * 4) for text in (rollout.prompt, "")]
     changes = (
         {"latents": rollout.image.latents + 0.5},
         {"embeds": rollout.image.embeds.flip(1) + 0.5},
@@ -109,7 +109,7 @@ def test_nft_trains(tmp_path):
 
 
 def test_a_run_evaluates_resumes_and_exports(tmp_path):
-    options = {"eval_prompts": EVAL_PROMPTS, "save_every": 1, "eval_every": 1, "learning_rate": 1e-2}
+    options = {"eval_prompts": EVAL_PROMPTS[:1], "save_every": 1, "eval_every": 1, "learning_rate": 1e-2}
     straight = build(tmp_path / "a", max_steps=2, **options)
     straight.train()
     build(tmp_path / "b", max_steps=1, **options).train()
@@ -117,12 +117,12 @@ def test_a_run_evaluates_resumes_and_exports(tmp_path):
     resumed.train()
     assert equal(weights(resumed), weights(straight)) and len(resumed.history) == 3
     with pytest.raises(CheckpointError, match="images was"):
-        build(tmp_path / "b", max_steps=3, images=pictures([*PROMPTS, *EVAL_PROMPTS], 1), **options).train()
+        build(tmp_path / "b", max_steps=3, images=pictures([*PROMPTS, *EVAL_PROMPTS[:1]], 1), **options).train()
     folder = resumed.export(tmp_path / "lora")
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: image-to-video" in card and "WanImageToVideoPipeline.from_pretrained" in card
     rollout = resumed.collect().rollouts[0]
-    record, texts = rollout.records[0], [resumed.texts.batch([text] * 2) for text in (rollout.prompt, "")]
+    record, texts = rollout.records[0], [resumed.texts.batch([text] * 4) for text in (rollout.prompt, "")]
     fresh = image_pipe()
     policy = GuidedVelocity(fresh.transformer, 3.0)
     with torch.no_grad(), resumed.learner.averaged_weights():
@@ -178,4 +178,4 @@ def test_images_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"WanImageToVideoPipeline needs an image for every prompt; 3 have none"):
         build(tmp_path, images=pictures(PROMPTS[:1]))
     with pytest.raises(ValueError, match=r"4 images were given, but WanPipeline takes none"):
-        build(tmp_path, pipe=tiny_pipe())
+        build(tmp_path, pipe=shallow_pipe())

@@ -16,7 +16,7 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
-from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build
+from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build, tiny_pipe
 
 ROOT = Path(__file__).resolve().parents[3]
 MEAN_GAIN = 2e-4
@@ -27,6 +27,7 @@ MINI_GAIN = 0.05
 def gain(folder, seed):
     trainer = build(
         folder,
+        pipe=tiny_pipe(),
         seed=seed,
         eval_prompts=EVAL_PROMPTS,
         max_steps=NUM_STEPS,

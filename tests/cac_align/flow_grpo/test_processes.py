@@ -55,10 +55,11 @@ import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
 from cac_align.flow_grpo.learner.processes import gather
-from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build
+from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build, tiny_pipe
 out, count = sys.argv[1], int(sys.argv[2])
-trainer = build(out, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2, save_every=1, eval_every=1,
-                eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5, objective={objective!r},
+trainer = build(out, pipe=tiny_pipe(), text_cache=None, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2,
+                save_every=1, eval_every=1, eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5,
+                objective={objective!r},
                 kernel={kernel!r}, noise_level={noise!r}, learning_rate=1e-2)
 assert trainer.accelerator.num_processes == count
 trainer.run_step()
@@ -78,8 +79,9 @@ groups = gather(trainer.accelerator, [sorted({{r.group for r in experience.rollo
 assert sorted(g for part in groups for g in part) == [0, 1, 2, 3], groups  # no group on two ranks
 trainer.step = 1
 folder = trainer.save()
-again = build(out, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2, save_every=1, eval_every=1,
-              eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5, objective={objective!r},
+again = build(out, pipe=tiny_pipe(), text_cache=None, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2,
+              save_every=1, eval_every=1, eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5,
+              objective={objective!r},
               kernel={kernel!r}, noise_level={noise!r}, learning_rate=1e-2)
 again.train()
 assert again.step == 2 and [e["step"] for e in again.history] == [0, 2]

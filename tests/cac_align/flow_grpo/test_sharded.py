@@ -31,9 +31,9 @@ if base:
     pipe.transformer.to(getattr(torch, base))
 shard_on_cpu(kind)
 accelerator = sharded_accelerator(kind, changes.get("mixed_precision", "no")) if kind == "fsdp2" else None
-trainer = build(out, pipe=pipe, accelerator=accelerator, batch="4x2", max_steps=3, save_every=2, eval_every=1,
-                eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5, learning_rate=1e-2,
-                **changes)
+trainer = build(out, pipe=pipe, text_cache=None, accelerator=accelerator, batch="4x2", max_steps=3, save_every=2,
+                eval_every=1, eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5,
+                learning_rate=1e-2, **changes)
 trainer.train()
 weights = trainer.learner.exported(averaged=False)
 trainer.export(out + "/lora")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -18,3 +19,14 @@ def hanging(videos: Any, prompts: Any = None, *, fps: float, **kwargs: Any) -> l
     if videos[0].mean() == 10:
         time.sleep(600)
     return [0.5] * len(videos)
+
+
+class Guarded:
+    """Mean brightness, for whoever brings the keys in ``$TOY_KEYS``."""
+
+    def __init__(self, api_key: str, server: dict[str, str]) -> None:
+        if [api_key, server["hf_token"]] != os.environ["TOY_KEYS"].split():
+            raise ValueError("the server does not take this key")
+
+    def __call__(self, videos: Any, prompts: Any = None, *, fps: float, **kwargs: Any) -> list[float]:
+        return brightness(videos, fps=fps)

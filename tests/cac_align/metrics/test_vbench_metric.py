@@ -43,8 +43,8 @@ def test_still_and_changing_videos_are_told_apart(small_cache):
 
 @pytest.mark.parametrize("dimension", ["subject_consistency", "imaging_quality", "aesthetic_quality"])
 def test_the_batch_size_does_not_matter(dimension, small_cache):
-    frames = make_frames("odd")
-    one, many = (metric(dimension, small_cache, batch_size=n)([frames], fps=8)[0] for n in (1, 5))
+    frames = make_frames("odd")[:3]
+    one, many = (metric(dimension, small_cache, batch_size=n)([frames], fps=8)[0] for n in (1, 2))
     assert one == pytest.approx(many, abs=1e-5)
 
 
@@ -54,19 +54,19 @@ def test_all_layouts_of_a_video_score_alike(small_cache, standin_videos):
     floats = frames.astype(np.float32) / 255
     alpha = np.concatenate([frames, np.full_like(frames[..., :1], 7)], -1)
     forms = [frames, torch_video, floats, alpha, list(frames), standin_videos["fast"]]
-    scores = metric("imaging_quality", small_cache)(forms, fps=8)
+    scores = metric("aesthetic_quality", small_cache)(forms, fps=8)
     assert scores == [scores[0]] * len(forms)
     assert scores[0] is not None
 
 
 def test_grey_is_its_three_equal_channels(small_cache):
     grey = make_frames("fast")[..., :1]
-    first, second = metric("imaging_quality", small_cache)([grey, grey.repeat(3, -1)], fps=8)
+    first, second = metric("aesthetic_quality", small_cache)([grey, grey.repeat(3, -1)], fps=8)
     assert first == second is not None
 
 
 def test_videos_of_other_sizes_lengths_and_rates_share_a_call(small_cache):
-    videos = [make_frames(name) for name in VIDEOS]
+    videos = [make_frames(name)[: 2 + k % 2] for k, name in enumerate(VIDEOS)]
     for dimension in ("subject_consistency", "imaging_quality", "background_consistency"):
         scores = metric(dimension, small_cache)(videos, fps=8)
         assert len({round(s, 6) for s in scores}) == len(videos)
@@ -125,12 +125,12 @@ def test_one_metric_failing_on_one_video_costs_nothing_else(small_cache):
             raise RuntimeError("out of memory\nsecond line")
         return [float("nan") if len(videos[0]) == 7 else 0.5]
 
-    suite = MetricSuite({"fussy": fussy, "imaging_quality": metric("imaging_quality", small_cache)})
+    suite = MetricSuite({"fussy": fussy, "temporal_flickering": metric("temporal_flickering", small_cache)})
     found = suite.evaluate([make_frames(name) for name in ("fast", "odd", "large")], fps=8)
     assert [f.scores["fussy"] for f in found] == [0.5, None, None]
     assert [f.reasons.get("fussy") for f in found][2] == "out of memory"
     assert "nan" in found[1].reasons["fussy"]
-    assert all(f.scores["imaging_quality"] is not None for f in found)
+    assert all(f.scores["temporal_flickering"] is not None for f in found)
 
 
 def test_a_suite_needs_each_metric_once(small_cache):

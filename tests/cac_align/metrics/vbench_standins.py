@@ -111,16 +111,19 @@ def write_weights(
 def dino(width: int, depth: int) -> dict[str, torch.Tensor]:
     import timm
 
-    model = timm.create_model(
-        "vit_base_patch16_224", embed_dim=width, depth=depth, num_heads=max(1, width // 64), num_classes=0
-    )
+    with torch.device("meta"):
+        model = timm.create_model(
+            "vit_base_patch16_224", embed_dim=width, depth=depth, num_heads=max(1, width // 64), num_classes=0
+        )
     return randomise(model.state_dict(), 1)
 
 
 def musiq(depth: int) -> dict[str, torch.Tensor]:
     from cac_align.metrics.musiq import Musiq
 
-    state = randomise(Musiq(depth=depth).state_dict(), 2)
+    with torch.device("meta"):
+        model = Musiq(depth=depth)
+    state = randomise(model.state_dict(), 2)
     return state | {"head.weight": state["head.weight"] * 20, "head.bias": torch.tensor([50.0])}
 
 
@@ -132,7 +135,8 @@ def raft() -> dict[str, torch.Tensor]:
 
     from cac_align.metrics.flow import torchvision_name
 
-    shapes = raft_large(weights=None).state_dict()
+    with torch.device("meta"):
+        shapes = raft_large(weights=None).state_dict()
     state = randomise({n: shapes[torchvision_name(n)] for n in _raft_names() if torchvision_name(n) in shapes}, 3)
     for name in ("weight", "bias"):
         state[f"update_block.flow_head.conv2.{name}"] *= 0.018

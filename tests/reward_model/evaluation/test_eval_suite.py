@@ -127,6 +127,38 @@ def test_settings_change_the_fingerprint_of_a_judge():
     assert file_name("../my model: 7B/x") == "my_model_7B_x"
 
 
+@pytest.mark.parametrize(
+    ("judge_json", "line", "readout"),
+    [
+        ('{"readouts": ["log_odds", "direct", "paper"]}', [], "log_odds"),
+        ('{"readouts": ["log_odds", "direct", "paper"]}', ["--readout", "direct"], "direct"),
+        ('{"readouts": ["paper", "log_odds"]}', [], "paper"),
+        ('{"readouts": ["paper", "log_odds"]}', ["--no-reasoning"], "log_odds"),
+        ("{}", [], "paper"),
+    ],
+)
+def test_a_judge_is_measured_at_the_best_readout_it_was_trained_for(
+    load_recipe, judge_folder, tmp_path, judge_json, line, readout
+):
+    folder = shutil.copytree(judge_folder, tmp_path / "judge")
+    (folder / "judge.json").write_text(judge_json)
+    recipe = load_recipe("evaluate_reward")
+    args = recipe.parser().parse_args(["--model", str(folder), "--device", "cpu", *line])
+    [contestant] = recipe._contestants(args)
+    config = contestant.open().config
+    assert config.readout == readout and config.all_readouts == config.reasoning
+
+
+def test_a_form_without_reasoning_is_read_at_the_best_place_before_it(judge_folder, tmp_path):
+    folder = shutil.copytree(judge_folder, tmp_path / "judge")
+    (folder / "judge.json").write_text('{"readouts": ["paper", "log_odds"]}')
+    judges = {"a": ModelSource(str(folder), options={"device": "cpu"})}
+    for asked, readout in ((None, "log_odds"), ("paper", "log_odds"), ("direct", "direct")):
+        [form] = parse_baseline("no-reasoning", judges, settings={"readout": asked})
+        config = form.open().config
+        assert (config.readout, config.reasoning, config.all_readouts) == (readout, False, False)
+
+
 # --- suite and report ------------------------------------------------------------------------------------------------
 
 

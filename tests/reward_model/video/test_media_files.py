@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from reward_model.video.container import open_container, use_threads
 from reward_model.video.frames import FileFrames
 from reward_model.video.load import load_video
 from reward_model.video.probe import probe
+from reward_model.video.reading import read_facts
 from reward_model.video.sampling import sample_indices
 from tests.reward_model.video.clips import number, numbered, write
 
@@ -333,3 +335,86 @@ def test_a_size_that_changes_midway_is_named(tmp_path):
     both.write_bytes(small.read_bytes() + large.read_bytes())
     with pytest.raises(VideoError, match=r"both.ts"):
         load_video(both)
+
+
+def animation(suffix: str, count: int, side: int) -> bytes:
+    """An animated file whose pictures after the first change one pixel each; those of WebP have no content."""
+    if suffix == "gif":
+        data = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
+        for k in range(count):
+            data += b"\x21\xf9\x04\x04" + struct.pack("<H", 5) + b"\0\0"
+            data += b"\x2c" + struct.pack("<HHHHB", k, 0, 1, 1, 0) + bytes([2, 2, 0x44, 1, 0])
+        return data + b";"
+    if suffix == "webp":
+        size = (side - 1).to_bytes(3, "little")
+        chunks = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + size + size
+        frame = bytes(12) + (50).to_bytes(3, "little") + b"\0"
+        chunks += count * (b"ANMF" + struct.pack("<I", len(frame)) + frame)
+        return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    row = zlib.compress(bytes((1 + side) * side), 1)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    data += chunk(b"acTL", struct.pack(">II", count, 0))
+    data += chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, side, side, 0, 0, 5, 100, 0, 0)) + chunk(b"IDAT", row)
+    for k in range(1, count):
+        data += chunk(b"fcTL", struct.pack(">IIIIIHHBB", 2 * k - 1, 1, 1, k, 0, 5, 100, 0, 0))
+        data += chunk(b"fdAT", struct.pack(">I", 2 * k) + zlib.compress(bytes(2)))
+    return data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_animated_files_have_a_limit_on_all_pixels_together(tmp_path, suffix):
+    path = tmp_path / f"long.{suffix}"
+    side = 2048
+    most = limits.MAX_ANIMATED_PIXELS // side**2
+    path.write_bytes(animation(suffix, most + 1, side))
+    words = (
+        rf"long\.{suffix}' animates {most + 1} pictures of 2048x2048, 4,299,161,600 pixels; expected at most 4,294,967"
+    )
+    for read in (probe, load_video):
+        with pytest.raises(VideoError, match=words + ".*Shrink or shorten it"):
+            read(path)
+    path.write_bytes(animation(suffix, most, side))
+    assert probe(path).num_frames == most
+
+
+@pytest.mark.parametrize(
+    ("aspect", "turn", "size"),
+    [
+        (Fraction(16, 11), None, (32, 70)),
+        (Fraction(2), None, (32, 96)),
+        (Fraction(1, 2), None, (32, 24)),
+        (Fraction(3, 2), {"degrees": 90}, (72, 32)),
+        (Fraction(3, 2), {"degrees": 180}, (32, 72)),
+    ],
+)
+def test_pixels_that_are_not_square_are_shown_as_players_show_them(tmp_path, monkeypatch, aspect, turn, size):
+    path = write(tmp_path / "a.mp4", numbered(6), turn=turn, sample_aspect_ratio=aspect)
+    frames, _ = shown(path)
+    assert frames.shape[1:3] == size
+    assert (frames.mean((0, 3)) > 240).mean() == pytest.approx(0.25, abs=0.06)  # a quarter is white, however wide
+    assert probe(path).stored_size == ((32, 48) if turn == {"degrees": 90} else (48, 32))
+    monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
+    again = load_video(path)
+    assert isinstance(again.frames, FileFrames) and np.array_equal(again.take(range(6)), frames)
+
+
+@pytest.mark.parametrize("aspect", [Fraction(0), Fraction(1), Fraction(1280, 1281), Fraction(100), Fraction(1, 100)])
+def test_square_and_unbelievable_pixels_leave_every_byte_as_it_was(tmp_path, aspect):
+    plain, _ = shown(write(tmp_path / "plain.mp4", numbered(6)))
+    path = write(tmp_path / "a.mp4", numbered(6), sample_aspect_ratio=aspect)
+    assert np.array_equal(shown(path)[0], plain) and read_facts(path).as_stored
+    assert probe(path).stored_size is None
+
+
+def test_a_size_that_changes_midway_is_named_where_pixels_are_not_square(tmp_path):
+    halves = [
+        write(tmp_path / f"{side}.ts", numbered(4, side, side), sample_aspect_ratio=Fraction(2)).read_bytes()
+        for side in (32, 48)
+    ]
+    (tmp_path / "both.ts").write_bytes(b"".join(halves))
+    with pytest.raises(VideoError, match=r"changes its picture size midway, from 64x32 to 96x48"):
+        np.asarray(load_video(tmp_path / "both.ts").frames)
