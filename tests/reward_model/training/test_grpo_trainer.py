@@ -824,14 +824,32 @@ first, second = (one(prompts, repeats, limit) for one in samplers)
 assert first == second
 # A process without a question takes part in the others' forward passes.
 assert len(samplers[0](prompts if rank else [], repeats if rank else [], 4)) == 2 * rank
+
+# A layer of one process runs out of memory: both processes halve, and draw what smaller batches would have drawn.
+layers = [m for m in sharded.modules() if type(m).__name__.endswith("TextDecoderLayer")]
+attention = layers[1].self_attn
+whole = attention.forward
+def narrow(hidden_states, *args, **options):
+    if rank == {short} and len(hidden_states) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    return whole(hidden_states, *args, **options)
+attention.forward = narrow
+short, small = (
+    ModelSampler(model.eval(), torch.Generator().manual_seed(rank), [3], batch_size=size, most=how)
+    for model, size, how in ((sharded, 3, most), (plain, 1, int))
+)
+answers = short(prompts, repeats, limit)
+assert short.batch_size == 1, short.batch_size
+assert answers == small(prompts, repeats, limit)
 """
 
 
 @pytest.mark.slow
-def test_sharded_weights_give_the_same_values_and_answers(tmp_path):
+@pytest.mark.parametrize("short", [0, 1])
+def test_sharded_weights_give_the_same_values_and_answers(tmp_path, short):
     """FSDP2 on the CPU: unequal numbers of prompts, answers and tokens in two processes must not wait for each other
-    for ever.
+    for ever, nor must a process with memory for one that is ``short`` of it.
     """
     script = tmp_path / "sharded.py"
-    script.write_text(SHARDED.format(root=str(ROOT)))
+    script.write_text(SHARDED.format(root=str(ROOT), short=short))
     launch(script, 2, tmp_path / "out")
