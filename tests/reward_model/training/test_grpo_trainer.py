@@ -89,7 +89,7 @@ def settings(folder, **changes):
         "learning_rate": 1e-3,
         "warmup_steps": 1,
         "save_steps": 2,
-        "log_samples_every": 2,
+        "log_samples_every": 0,
     }
     return GrpoConfig(**{**base, **changes})
 
@@ -615,7 +615,7 @@ def test_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path):
 
 def test_samples_are_shown_escaped_with_clips(tmp_path):
     evil = (abnormal(1, 2).replace("it bends", "<script>alert(1)</script>|`"),)
-    trainer = build(tmp_path, max_steps=2, generator=lambda t: Draws(t, evil, ZOOMS))
+    trainer = build(tmp_path, max_steps=2, log_samples_every=2, generator=lambda t: Draws(t, evil, ZOOMS))
     trainer.train()
     rows = [json.loads(s) for s in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and "<script>" in rows[0]["turn_one"]
