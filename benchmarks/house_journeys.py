@@ -41,6 +41,7 @@ class Footprint:
     functions: set[tuple[str, str]] = field(default_factory=set)
     edges: set[tuple[str, str]] = field(default_factory=set)
     _files: dict[CodeType, str | None] = field(default_factory=dict)
+    _on: bool = False
 
     @property
     def files(self) -> list[str]:
@@ -53,18 +54,29 @@ class Footprint:
         return sorted((a, b) for a, b in self.edges if a < b and (b, a) in self.edges)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Notes what is entered within the block, in this thread and in those that begin within it."""
+    def reaching_threads(self) -> Iterator[None]:
+        """Threads that begin within the block can be watched, also by a :meth:`watching` that begins after them."""
+        before = threading.getprofile()
         threading.setprofile(self._note)
-        sys.setprofile(self._note)
         try:
             yield
         finally:
-            sys.setprofile(None)
-            threading.setprofile(None)
+            threading.setprofile(before)  # type: ignore[arg-type]
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Notes what is entered within the block, in this thread and in those that begin within it."""
+        with self.reaching_threads():
+            self._on = True
+            sys.setprofile(self._note)
+            try:
+                yield
+            finally:
+                sys.setprofile(None)
+                self._on = False
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or (file := self._file(frame.f_code)) is None or _is_importing(frame):
+        if not self._on or event != "call" or (file := self._file(frame.f_code)) is None or _is_importing(frame):
             return
         name = frame.f_code.co_qualname
         if not frame.f_code.co_name.startswith("<"):
@@ -156,10 +168,11 @@ def align_a_step(folder: Path) -> Footprint:
 
     settings = read_preset("flow_grpo/mini.yaml")
     small = {"batch": "2x4", "sample_batch_size": 4, "num_inference_steps": 4, "output_dir": str(folder / "out")}
-    trainer = FlowGRPOTrainer(FlowGRPOConfig.from_dict({**settings, **small}))
     footprint = Footprint()
-    with footprint.watching():
-        trainer.run_step()
+    with footprint.reaching_threads():  # the one that judges begins with the trainer, which tries the reward
+        trainer = FlowGRPOTrainer(FlowGRPOConfig.from_dict({**settings, **small}))
+        with footprint.watching():
+            trainer.run_step()
     return footprint
 
 

@@ -22,12 +22,12 @@ def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
         >>> as_meant({"objective": "grpo", "rewards": ["cac"]})["rewards"]
         [{'reward': 'cac', 'options': {'readout': 'direct'}}]
     """
-    settings = without_keys(settings, keep_names=False)
-    if _MARK in settings:
-        return settings
-    found = {**settings, _MARK: "uniform" if settings.get("objective") == "nft" else "schedule"}
-    if isinstance(settings.get("rewards"), list):
-        found["rewards"] = [_reward(entry) for entry in settings["rewards"]]
+    found: dict[str, Any] = without_keys(settings, keep_names=False)
+    if _MARK in found:
+        return found
+    found[_MARK] = "uniform" if found.get("objective") == "nft" else "schedule"
+    if isinstance(found.get("rewards"), list):
+        found["rewards"] = [_reward(entry) for entry in found["rewards"]]
     return found
 
 

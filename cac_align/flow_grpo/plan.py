@@ -15,7 +15,7 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
-from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters
+from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
 from reward_model.backends.source import located
 
 GIB = 2**30
@@ -85,11 +85,12 @@ def make_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: in
     """
     if transformer is None:
         transformer = meta_transformer(config.model)
-        with torch.device("meta"):
-            add_lora(transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets)
-    adapters = lora_parameters(transformer)
-    trained = sum(p.numel() for p in adapters.values())
-    frozen = sum(p.numel() for p in transformer.parameters()) - trained
+        modules, trained = lora_sizes(transformer, r=config.lora_r, targets=config.lora_targets)
+        frozen = sum(p.numel() for p in transformer.parameters())
+    else:
+        adapters = lora_parameters(transformer)
+        modules, trained = sum("lora_A" in name for name in adapters), sum(p.numel() for p in adapters.values())
+        frozen = sum(p.numel() for p in transformer.parameters()) - trained
     copies = 4 + (config.ema_decay > 0) + (config.objective == "nft")  # value, gradient, two moments
     latents = _latent_elements(config, transformer)
     samples = config.samples_per_step // max(world_size, 1)
@@ -98,7 +99,7 @@ def make_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: in
     passes = config.num_iterations * steps * sides * config.samples_per_step
     return Plan(
         transformer_parameters=frozen,
-        lora_modules=sum("lora_A" in name for name in adapters),
+        lora_modules=modules,
         lora_parameters=trained,
         weights=frozen * BYTES[config.mixed_precision] / GIB,
         adapter=copies * trained * 4 / GIB,

@@ -24,7 +24,6 @@ from reward_model.backends.source import (
     check_backend,
     check_on_error,
     hidden,
-    local_options,
     outside,
     shipped_folder,
 )
@@ -172,16 +171,13 @@ class CaCReward:
             base_url=base_url,
             api_key=api_key,
             revision=revision,
-            device=device,  # type: ignore[arg-type]
-            options=local_options(
-                backend,
-                dtype,
-                torch_dtype,
-                backend_options,
-                device_map=device_map,
-                quantization_config=quantization_config,
-                attn_implementation=attn_implementation,
-            ),
+            device=device,
+            dtype=dtype,
+            torch_dtype=torch_dtype,
+            device_map=device_map,
+            quantization_config=quantization_config,
+            attn_implementation=attn_implementation,
+            options=backend_options,
         )
         self._judge: TwoTurnJudge | None = None
         self._lock = threading.Lock()

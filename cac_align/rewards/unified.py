@@ -14,7 +14,7 @@ from cac_align.rewards.base import Evaluation, RewardError
 from cac_align.rewards.inputs import check_inputs, log_unjudged
 from cac_align.rewards.ranking import Comparison, Ranking, compare_all, rank_by_share
 from cac_align.rewards.unified_model import MINI_KNOWS, announce_mini, check_fit, default_model, mini_unified_folder
-from reward_model.backends.source import BackendSource, check_backend, check_on_error, hidden, local_options
+from reward_model.backends.source import BackendSource, check_backend, check_on_error, hidden
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,16 +121,13 @@ class UnifiedReward:
             base_url=base_url,
             api_key=api_key,
             revision=revision,
-            device=device,  # type: ignore[arg-type]
-            options=local_options(
-                backend,
-                dtype,
-                torch_dtype,
-                backend_options,
-                device_map=device_map,
-                quantization_config=quantization_config,
-                attn_implementation=attn_implementation,
-            ),
+            device=device,
+            dtype=dtype,
+            torch_dtype=torch_dtype,
+            device_map=device_map,
+            quantization_config=quantization_config,
+            attn_implementation=attn_implementation,
+            options=backend_options,
         )
         self._opened: Any = None
         self._lock = threading.Lock()

@@ -17,8 +17,8 @@ from cac_align.rewards.base import RewardError, check_reward, demo_note, evaluat
 from cac_align.rewards.composite import CompositeReward
 from cac_align.rewards.order import RankBy, check_rank_by, objections, order
 from cac_align.rewards.provenance import describe_reward
-from cac_align.selection.best import run_folder
-from reward_model.data.corruptions.compose import candidates as draw
+from cac_align.selection import candidates as draw
+from cac_align.selection import run_folder
 from reward_model.video.clip import check_fps
 
 if TYPE_CHECKING:

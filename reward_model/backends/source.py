@@ -39,11 +39,13 @@ class BackendSource:
         model: folder or hub id, the name a server serves it under, or a recording; None with a backend object.
         backend: ``"local"``, ``"openai"``, ``"replay"``, or a backend object.
         base_url, api_key: of the server.
-        revision, device, dtype: of the local model.
+        revision, device, dtype: of the local model; ``torch_dtype`` is another name for ``dtype``.
+        device_map, quantization_config, attn_implementation: of the local model, handed to ``from_pretrained``.
         options: more for the backend; they win over the above.
 
     Raises:
-        ValueError: an unknown backend, or an address or key for one that has none.
+        ValueError: an unknown backend, an address or key for one that has none, an option that the backend cannot
+            take, or no precision of that name.
     """
 
     def __init__(
@@ -54,8 +56,12 @@ class BackendSource:
         base_url: str | None = None,
         api_key: str | Secret | None = None,
         revision: str | None = None,
-        device: str | None = None,
+        device: str | int | None = None,
         dtype: Any = None,
+        torch_dtype: Any = None,
+        device_map: Any = None,
+        quantization_config: Any = None,
+        attn_implementation: str | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         options = dict(options or {})
@@ -63,10 +69,16 @@ class BackendSource:
         check_backend(backend, base_url, api_key)
         own: dict[str, Any] = {}
         if backend == "local":
-            own = {"revision": revision, "device": device, "dtype": dtype}
+            own = {"revision": revision, "device": device}
         elif backend == "openai":
             own = {"base_url": base_url}
-        self.model, self.backend, self.options = model, backend, {**own, **options}
+        local = {
+            "device_map": device_map,
+            "quantization_config": quantization_config,
+            "attn_implementation": attn_implementation,
+        }
+        found = local_options(backend, dtype, torch_dtype, options, **local)
+        self.model, self.backend, self.options = model, backend, {**own, **found}
         self._api_key = api_key
 
     @property

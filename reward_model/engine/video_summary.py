@@ -14,8 +14,8 @@ MIN_HEIGHT, MAX_SIDE = 144, 320
 MAX_FRAMES = 32
 
 
-def add_video(board: Any, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, *, fps: float) -> None:
-    """Writes a video as an animated image.
+def add_video(board: Any, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, *, fps: float) -> bytes:
+    """Writes a video as an animated image; returns its GIF.
 
     Args:
         board: a ``SummaryWriter``.
@@ -28,6 +28,7 @@ def add_video(board: Any, tag: str, frames: Sequence[np.ndarray] | np.ndarray, s
     height, width = gif_size(gif)
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
     board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    return gif
 
 
 def encode_gif(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> bytes:

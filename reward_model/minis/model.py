@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -221,11 +222,12 @@ def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
     weight = model.get_input_embeddings().weight
     width = weight.shape[1]
     families: dict[str, torch.Tensor] = {}
+    pieces = number_pieces()
+    tokens = tokenizer(list(pieces), add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        for text, (family, value) in number_pieces().items():
+        for (text, (family, value)), ids in zip(pieces.items(), tokens, strict=True):
             corner = "corner" in family
             scale = BOX_SCALE if corner else 1.5 * MAX_FRAMES
-            ids = tokenizer.encode(text, add_special_tokens=False)
             if len(ids) != 1:
                 raise RuntimeError(f"number piece {text!r} is {len(ids)} tokens")
             common = families.setdefault(family, weight[ids[0]].clone())
@@ -239,14 +241,15 @@ def fourier(position: float, width: int, *, rough: bool = False) -> torch.Tensor
     range, evenly in their logarithm; ``rough``: from 2 to 1/28, evenly in frequency, which makes near positions as
     different as far ones.
     """
-    rates = torch.linspace(0.5, 28, width // 2) if rough else _log_space(0.5, 24, width // 2)
-    return math.sqrt(2) * torch.cat(
-        [torch.sin(2 * math.pi * position * rates), torch.cos(2 * math.pi * position * rates)]
-    )
+    angles = 2 * math.pi * position * _rates(width // 2, rough)
+    return math.sqrt(2) * torch.cat([torch.sin(angles), torch.cos(angles)])
 
 
-def _log_space(low: float, high: float, count: int) -> torch.Tensor:
-    return torch.exp(torch.linspace(math.log(low), math.log(high), count))
+@cache
+def _rates(count: int, rough: bool) -> torch.Tensor:
+    if rough:
+        return torch.linspace(0.5, 28, count)
+    return torch.exp(torch.linspace(math.log(0.5), math.log(24), count))
 
 
 def judge_settings(prompt_version: str, **changes: object) -> str:

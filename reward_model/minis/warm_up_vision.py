@@ -50,6 +50,7 @@ def warm_up_vision(
     batch: int = 64,
     learning_rate: float = 2e-3,
     seed: int = 0,
+    sample: int = 512,
     num_workers: int = 0,
     state_file: Path | None = None,
     progress: bool = False,
@@ -64,6 +65,7 @@ def warm_up_vision(
         steps: optimiser steps; rates rise for 3 % of them, stay, and fall to zero from 40 % on.
         batch: frames of a step, of all processes together.
         seed: of the frames and the heads.
+        sample: frames whose patches the tower's first layer is fitted to before the first step.
         num_workers: processes that draw frames ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
         progress: show a bar with the time left.
@@ -71,11 +73,12 @@ def warm_up_vision(
     tower, (rank, batch) = model.model.visual, share_of(batch)
     run = {"steps": steps, "batch": batch, "seed": seed, "rate": learning_rate, "start": fingerprint(tower)}
     torch.manual_seed(seed)
-    init_vision(model, collator, draw_frames(512, np_rng(seed, 13)).pictures)
     heads = WarmupHeads(tower, model.config.text_config.hidden_size)
     optimizer, schedule = _optimizer(tower, heads, learning_rate, steps)
     state = WarmupState(state_file, {"tower": tower, "heads": heads}, [optimizer], [schedule], run)
     first, right = state.load()
+    if not first:
+        init_vision(model, collator, draw_frames(sample, np_rng(seed, 13)).pictures)
     draws = _Draws(steps, batch, seed, rank)
     drawn = DataLoader(draws, batch_size=None, sampler=range(first, steps), num_workers=num_workers)
     bar = tqdm(drawn, "vision warm-up", total=steps, initial=first, disable=not progress or rank != 0)

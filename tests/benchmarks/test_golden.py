@@ -32,6 +32,8 @@ def test_times_places_and_the_order_of_keys_do_not_count_and_the_last_bit_does(g
     two = {"turns": [{"text": "/tmp/y/best.mp4", "seconds": 4}], "seconds/all": 5.0, "score": 0.1, "version": "2"}
     assert golden.digest(one, {"/tmp/x": "RUN"}) == golden.digest(two, {"/tmp/y": "RUN"})
     assert golden.digest(one) != golden.digest(two)
+    log = [{"eval_loss": 0.5, "eval_runtime": seconds, "eval_steps_per_second": 1 / seconds} for seconds in (1.0, 2.0)]
+    assert golden.digest(log[0]) == golden.digest(log[1])
     assert golden.digest({"score": 0.1}) != golden.digest({"score": float(np.nextafter(0.1, 1))})
 
 

@@ -7,6 +7,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -154,6 +155,20 @@ def test_a_journey_sees_threads_and_edges_but_no_import_and_no_stranger(modules,
     }
     assert footprint.edges == {("rooms/first.py", "rooms/second.py"), ("rooms/second.py", "rooms/third.py")}
     assert footprint.mutual == []
+
+
+def test_a_thread_that_waits_since_before_the_watch_is_seen_from_then_on(modules, tmp_path, monkeypatch):
+    (tmp_path / "halls").mkdir()
+    (tmp_path / "halls" / "worker.py").write_text("def early():\n    return 1\n\n\ndef late():\n    return 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = importlib.import_module("halls.worker")
+    footprint = modules["house_journeys"].Footprint(tmp_path, ("halls",))
+    with footprint.reaching_threads(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(worker.early).result() == 1
+        with footprint.watching():
+            assert pool.submit(worker.late).result() == 2
+        assert pool.submit(worker.early).result() == 1
+    assert footprint.functions == {("halls/worker.py", "late")}
 
 
 def test_a_class_is_found_wherever_it_stands_and_only_if_it_is_one(modules, house_root, monkeypatch):

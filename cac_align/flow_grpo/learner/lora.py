@@ -50,6 +50,17 @@ def matching_modules(transformer: torch.nn.Module, targets: Sequence[str]) -> li
     return found
 
 
+def lora_sizes(transformer: torch.nn.Module, *, r: int, targets: Sequence[str]) -> tuple[int, int]:
+    """How many modules :func:`add_lora` would adapt and how many parameters it would add, without adding any.
+
+    Raises:
+        ValueError: as :func:`matching_modules`.
+    """
+    names = matching_modules(transformer, targets)
+    shapes = [transformer.get_parameter(f"{name}.weight").shape for name in names]
+    return len(names), sum(r * (rows + columns) for rows, columns in shapes)
+
+
 def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name, in a fixed order."""
     return {name: p for name, p in transformer.named_parameters() if "lora_" in name}

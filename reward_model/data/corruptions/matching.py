@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 
-def match(
-    picture: np.ndarray, template: np.ndarray, weight: np.ndarray, guess: np.ndarray, reach: int
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Best position of the template near ``guess`` as (x, y) to a fraction of a pixel, its weighted correlation, and
-    the pixels there.
+class Match(NamedTuple):
+    """Where a template fits best: its corner (x, y) to a fraction of a pixel, the weighted correlation there, the
+    pixels there, and the correlation at the place that was ``guessed``.
     """
+
+    corner: np.ndarray
+    score: float
+    seen: np.ndarray
+    guessed: float
+
+
+def match(picture: np.ndarray, template: np.ndarray, weight: np.ndarray, guess: np.ndarray, reach: int) -> Match:
+    """The best position of the template up to ``reach`` pixels from the corner ``guess`` (x, y) in each direction."""
     height, width = template.shape
-    limit = np.array([picture.shape[1] - width, picture.shape[0] - height])
-    low = np.clip(np.round(guess).astype(int) - reach, 0, limit)
-    high = np.clip(np.round(guess).astype(int) + reach, 0, limit)
-    area = picture[low[1] : high[1] + height, low[0] : high[0] + width]
-    windows = sliding_window_view(area, (height, width)).reshape(-1, height * width)
+    x0, left, right = _span(float(guess[0]), reach, picture.shape[1] - width)
+    y0, top, bottom = _span(float(guess[1]), reach, picture.shape[0] - height)
+    area = np.ascontiguousarray(picture[top : bottom + height, left : right + width])
+    shape = (bottom - top + 1, right - left + 1)
+    # All windows as rows; sliding_window_view would take longer to be called than small areas take to be searched.
+    windows = np.ndarray((*shape, height, width), area.dtype, area, strides=area.strides * 2)
+    windows = windows.reshape(-1, height * width)
     flat = weight.ravel()
     centred = template.ravel() - flat @ template.ravel()
     mean, power = windows @ flat, (windows**2) @ flat
     spread = np.sqrt(np.maximum(power - mean**2, 0.25) * max(float(flat @ centred**2), 0.25))
-    scores = ((windows @ (flat * centred)) / spread).reshape(high[1] - low[1] + 1, high[0] - low[0] + 1)
-    y, x = (int(v) for v in np.unravel_index(int(scores.argmax()), scores.shape))
-    fine = np.array([_peak(scores[y], x), _peak(scores[:, x], y)])
+    scores = ((windows @ (flat * centred)) / spread).reshape(shape)
+    y, x = divmod(int(scores.argmax()), shape[1])
+    corner = np.array([left + _peak(scores[y], x), top + _peak(scores[:, x], y)])
     seen = area[y : y + height, x : x + width]
-    return low + fine, float(scores[y, x]), seen
+    return Match(corner, float(scores[y, x]), seen, float(scores[y0 - top, x0 - left]))
+
+
+def _span(guess: float, reach: int, limit: int) -> tuple[int, int, int]:
+    """The nearest whole pixel to ``guess``, and the first and last that are tried, all within 0 to ``limit``."""
+    middle = round(guess)
+    low, high = (min(max(v, 0), limit) for v in (middle - reach, middle + reach))
+    return min(max(middle, low), high), low, high
 
 
 def _peak(line: np.ndarray, k: int) -> float:

@@ -137,12 +137,11 @@ def _motions(here: np.ndarray, there: np.ndarray, spots: np.ndarray, reach: int)
         patch = here[corner[1] : corner[1] + size, corner[0] : corner[0] + size]
         if patch.std() < MIN_SPREAD:
             continue
-        where, score, _ = match(there, patch, weight, corner.astype(float), reach)
-        _, still, _ = match(there, patch, weight, corner.astype(float), 0)
-        if still >= score - MIN_GAIN:
+        best = match(there, patch, weight, corner, reach)
+        if best.guessed >= best.score - MIN_GAIN:
             found.append(0.0)
         else:
-            found.append(float(np.hypot(*(where - corner))) if score >= MIN_MATCH else None)
+            found.append(float(np.hypot(*(best.corner - corner))) if best.score >= MIN_MATCH else None)
     return found
 
 

@@ -37,10 +37,11 @@ def find_region(footage: Footage, rng: np.random.Generator, *, span: FrameRange,
     found = found or _textured_regions(footage, span)
     weights = np.array([score for score, _, _ in found[:MAX_KEPT]])
     order = rng.choice(len(weights), len(weights), replace=False, p=weights / weights.sum())
-    tracks = [follow(footage, found[k][1], found[k][2], moving=moving) for k in order[:3]]
-    for track in tracks:
-        if len(track.trusted()) >= 0.5 * footage.fps:
-            return track
+    tracks = []
+    for k in order[:3]:
+        tracks.append(follow(footage, found[k][1], found[k][2], moving=moving))
+        if len(tracks[-1].trusted()) >= 0.5 * footage.fps:
+            return tracks[-1]
     return max(tracks, key=lambda t: len(t.trusted()))
 
 
@@ -90,7 +91,7 @@ def _follow(
     reach = max(4, round(0.05 * max(small.shape[1:])))
     stop = len(small) if step > 0 else -1
     for k in range(anchor + step, stop, step):
-        where, score, seen = match(small[k], template, weight, position + velocity, reach)
+        where, score, seen, _ = match(small[k], template, weight, position + velocity, reach)
         if score >= TRUSTED:
             velocity = 0.5 * velocity + 0.5 * np.clip(where - position, -reach, reach)
             position = where

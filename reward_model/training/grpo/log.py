@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.engine.step_lines import drop_lines_after
-from reward_model.engine.video_summary import add_video, encode_gif
+from reward_model.engine.video_summary import add_video
 from reward_model.extras import need
 from reward_model.rewards import (
     RewardConfig,
@@ -199,8 +199,8 @@ class StepLog:
 
     def _clip(self, name: str, tag: str, pictures: Sequence[np.ndarray], step: int) -> None:
         (self.folder / "samples").mkdir(exist_ok=True)
-        (self.folder / "samples" / name).write_bytes(encode_gif(pictures, SHOWN_FPS))
-        add_video(self.board, tag, pictures, step, fps=SHOWN_FPS)
+        gif = add_video(self.board, tag, pictures, step, fps=SHOWN_FPS)
+        (self.folder / "samples" / name).write_bytes(gif)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:

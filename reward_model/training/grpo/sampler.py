@@ -10,7 +10,8 @@ by.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,8 +20,12 @@ import torch
 
 from reward_model.backends.devices import ran_out_of_memory
 from reward_model.training.grpo.rows import Prompt, as_read, core_model, mrope_positions
+from reward_model.training.sharded_memory import LayersToTheEnd
 
 log = logging.getLogger(__name__)
+
+#: In the place of a number that processes agree on: this one has run out of memory.
+_FAILED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,18 @@ class Generator(Protocol):
         ...
 
 
+class _OutOfMemory(Exception):
+    """Some process has run out of memory while all were drawing; every process raises it, at the same place."""
+
+
 @dataclass
 class ModelSampler:
     """A :class:`Generator` over a :class:`~reward_model.training.grpo.rows.RowModel` in this process.
+
+    A batch that does not fit into memory is drawn again in halves, as if it had begun with batches of that size. Where
+    weights are sharded, all processes halve together: whoever ran out of memory says so where they next agree on
+    whether to go on, and :class:`~reward_model.training.sharded_memory.LayersToTheEnd` brings the forward pass that it
+    happened in to its end.
 
     Args:
         policy: the module to call; the wrapped one where its weights are sharded, else the bare one.
@@ -64,80 +78,128 @@ class ModelSampler:
     batch_size: int = 64
     most: Callable[[int], int] = int
     _spare: Prompt | None = None
+    _failure: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self._layers = LayersToTheEnd(self.policy) if self.most is not int else None
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Prompt], repeats: Sequence[int], max_new_tokens: int) -> list[list[Sampled]]:
+        """Answers to each prompt.
+
+        Raises:
+            RuntimeError: a single answer does not fit into memory; or weights are sharded, and it ended at a place
+                where the other processes cannot be told.
+        """
         answers: list[list[Sampled]] = [[] for _ in prompts]
         rows = [k for k, n in enumerate(repeats) for _ in range(n)]
         rows.sort(key=lambda k: len(prompts[k].ids))  # stable: rollouts of a prompt stay together
-        batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         self._spare = prompts[0] if prompts else self._spare
-        for number in range(self.most(len(batches))):
-            if number < len(batches):
-                batch = batches[number]
-                found = self._fitting([prompts[k] for k in batch], max_new_tokens)
+        with self._layers.at_work() if self._layers is not None else nullcontext():
+            while self.most(len(rows)):
+                batch = rows[: self.batch_size]
+                assert self._spare is not None  # every process has prompts in its first call
+                state = self.generator.get_state()
+                try:
+                    found = self._draw([prompts[k] for k in batch] or [self._spare], max_new_tokens if batch else 1)
+                except _OutOfMemory as stopped:
+                    failure, self._failure = self._failure, None
+                    self._halve(self.most(len(batch)), failure or stopped)
+                    self.generator.set_state(state)
+                    continue
+                if not batch:  # the answer to a spare prompt is nobody's
+                    self.generator.set_state(state)
+                    continue
                 for k, one in zip(batch, found, strict=True):
                     answers[k].append(one)
-            elif self._spare is not None:
-                self._draw([self._spare], 1)
+                rows = rows[len(batch) :]
         return answers
 
-    def _fitting(self, rows: list[Prompt], limit: int) -> list[Sampled]:
-        """:meth:`_draw` in halves, as often as it takes until they fit into memory.
+    def _halve(self, size: int, failure: BaseException) -> None:
+        """Smaller batches from now on. ``size``: answers of the largest batch of any process."""
+        if size <= 1:
+            raise RuntimeError(self._remedy(size)) from failure
+        self.batch_size = size // 2
+        log.warning("out of memory while drawing %d answers; going on with %d at once", size, self.batch_size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _remedy(self, size: int) -> str:
+        return (
+            f"out of memory while drawing {size} answer(s) at once: lower generation_batch_size (now "
+            f"{self.batch_size}), max_pixels or max_zoom_frames, or set use_vllm: true"
+        )
+
+    @contextmanager
+    def _noting(self, *, forward: bool = False) -> Iterator[None]:
+        """A block in which running out of memory is noted, to be told when the processes next agree.
+
+        Args:
+            forward: it holds a forward pass of all processes, which this one must come to the end of.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            if forward and self._layers is not None:
+                raise RuntimeError(self._remedy(self.batch_size)) from error
+            self._failure = error.with_traceback(None)  # which would keep the tensors
+        if forward and self._layers is not None:
+            self._failure = self._layers.take_failure() or self._failure
+
+    def _agreed(self, number: int) -> int:
+        """The largest of a number over all processes.
 
         Raises:
-            RuntimeError: a single answer does not fit; or weights are sharded, where all processes would have to halve
-                at the same moment.
+            _OutOfMemory: some process ran out of memory since they last agreed.
         """
-        if len(rows) <= self.batch_size:
-            state = self.generator.get_state()
-            try:
-                return self._draw(rows, limit)
-            except (RuntimeError, MemoryError) as error:
-                if not ran_out_of_memory(error):
-                    raise
-                if self.most is not int or len(rows) == 1:
-                    raise RuntimeError(
-                        f"out of memory while drawing {len(rows)} answer(s) at once: lower generation_batch_size "
-                        f"(now {self.batch_size}), max_pixels or max_zoom_frames, or set use_vllm: true"
-                    ) from error
-            self.batch_size = len(rows) // 2
-            log.warning("out of memory while drawing %d answers; going on with %d at once", len(rows), self.batch_size)
-            self.generator.set_state(state)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        parts = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        return [one for part in parts for one in self._fitting(part, limit)]
+        found = self.most(number if self._failure is None else _FAILED)
+        if found >= _FAILED:
+            raise _OutOfMemory
+        return found
 
     def _draw(self, rows: list[Prompt], limit: int) -> list[Sampled]:
-        """One answer for each entry of ``rows``; equal prompts (by identity) are read once."""
+        """One answer for each entry of ``rows``; equal prompts (by identity) are read once.
+
+        Between two places where all processes agree there is one forward pass, of all of them.
+        """
         unique = list({id(p): p for p in rows}.values())
         numbers = {id(p): k for k, p in enumerate(unique)}
-        logits, cache, mask, following = self._prefill(unique)
-        device = logits.device
-        origin = torch.tensor([numbers[id(p)] for p in rows], device=device)
-        cache.batch_select_indices(origin)
-        logits, following = logits[origin], following[origin]
-        mask = None if mask is None else mask[origin]
+        device = self.generator.device
         stops = torch.tensor(list(self.stop_ids), device=device)
         alive = torch.arange(len(rows), device=device)  # which row each entry of the batch belongs to
         done = torch.zeros(len(rows), dtype=torch.bool, device=device)
         drawn: list[tuple[np.ndarray, np.ndarray]] = []
-        for step in range(self.most(limit)):
-            token = self._choose(logits)
-            drawn.append((alive[~done].cpu().numpy(), token[~done].cpu().numpy()))
-            done = done | torch.isin(token, stops) | (step + 1 >= limit)
-            if not self.most(int(not bool(done.all()))):
+        with self._noting(forward=True):
+            logits, cache, mask, following = self._prefill(unique)
+        if self._failure is None:
+            with self._noting():
+                origin = torch.tensor([numbers[id(p)] for p in rows], device=device)
+                cache.batch_select_indices(origin)
+                logits, following = logits[origin], following[origin]
+                mask = None if mask is None else mask[origin]
+        going = True
+        for step in range(self._agreed(limit)):
+            if self._failure is None:
+                with self._noting():
+                    if going:  # else only others are, and what is drawn here must not depend on them
+                        token = self._choose(logits)
+                        drawn.append((alive[~done].cpu().numpy(), token[~done].cpu().numpy()))
+                        done = done | torch.isin(token, stops) | (step + 1 >= limit)
+                        going = not bool(done.all())
+                    if going and done.float().mean() >= 0.2:
+                        keep = torch.nonzero(~done)[:, 0]
+                        cache.batch_select_indices(keep)
+                        alive, done, token, following = alive[keep], done[keep], token[keep], following[keep]
+                        mask = None if mask is None else mask[keep]
+                    if mask is not None:
+                        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            if not self._agreed(int(going)):
                 break
-            if done.float().mean() >= 0.2 and not bool(done.all()):
-                keep = torch.nonzero(~done)[:, 0]
-                cache.batch_select_indices(keep)
-                alive, done, token, following = alive[keep], done[keep], token[keep], following[keep]
-                mask = None if mask is None else mask[keep]
-            if mask is not None:
-                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._step(token, following, mask, cache)
-            following = following + 1
+            with self._noting(forward=True):
+                logits = self._step(token, following, mask, cache)
+                following = following + 1
         return self._collect(drawn, len(rows))
 
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:

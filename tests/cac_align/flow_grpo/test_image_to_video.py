@@ -67,7 +67,7 @@ def build(folder, *, pipe=None, images=None, eval_prompts=(), **changes):
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("encoder", [True, False])
 def test_ratio_is_exactly_one_and_the_adapter_learns(tmp_path, encoder, batched):
-    trainer = build(tmp_path, pipe=image_pipe(encoder), batched_guidance=batched, beta=0.1)
+    trainer = build(tmp_path, pipe=image_pipe(encoder), batched_guidance=batched, beta=0.1, batch="1x4")
     before = weights(trainer)
     trainer.run_step()
     after = weights(trainer)
@@ -81,7 +81,7 @@ def test_ratio_is_exactly_one_and_the_adapter_learns(tmp_path, encoder, batched)
 
 def test_replay_with_another_image_is_another_policy(tmp_path):
     """Both parts of the condition reach the replay: change either, and log-probs move."""
-    trainer = build(tmp_path)
+    trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
     rollout = trainer.collect().rollouts[0]
     texts = [trainer.texts.batch([text] * 4) for text in (rollout.prompt, "")]
@@ -96,13 +96,13 @@ def test_replay_with_another_image_is_another_policy(tmp_path):
 
 
 def test_videos_of_two_images_differ(tmp_path):
-    one, two = (build(tmp_path / str(k), images=pictures(PROMPTS, k)).collect() for k in (0, 1))
+    one, two = (build(tmp_path / str(k), images=pictures(PROMPTS, k), batch="1x2").collect() for k in (0, 1))
     first, second = one.rollouts[0], two.rollouts[0]
     assert first.specs == second.specs and not np.array_equal(first.frames[0], second.frames[0])
 
 
 def test_nft_trains(tmp_path):
-    trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, beta=0.01)
+    trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, beta=0.01, batch="1x4")
     before = weights(trainer)
     _, numbers = trainer.run_step()
     assert not equal(weights(trainer), before) and np.isfinite(numbers["policy/loss"])
@@ -110,6 +110,7 @@ def test_nft_trains(tmp_path):
 
 def test_a_run_evaluates_resumes_and_exports(tmp_path):
     options = {"eval_prompts": EVAL_PROMPTS[:1], "save_every": 1, "eval_every": 1, "learning_rate": 1e-2}
+    options["batch"] = "1x4"
     straight = build(tmp_path / "a", max_steps=2, **options)
     straight.train()
     build(tmp_path / "b", max_steps=1, **options).train()

@@ -46,7 +46,7 @@ def test_an_output_that_is_a_file_is_refused_before_anything_loads(tmp_path):
 def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, monkeypatch):
     from cac_align.flow_grpo.run_log import RunLog
 
-    trainer = build(tmp_path, max_steps=3, save_every=1)
+    trainer = build(tmp_path, max_steps=2, save_every=1)
     write = RunLog.numbers
 
     def full(self, step, values):
@@ -58,9 +58,9 @@ def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="no space left on device; make room"):
         trainer.train()
     monkeypatch.undo()
-    again = build(tmp_path, max_steps=3, save_every=1)
+    again = build(tmp_path, max_steps=2, save_every=1)
     again.train()
-    assert again.step == 3
+    assert again.step == 2
 
 
 def test_a_second_process_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import yaml
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
-from cac_align.flow_grpo.learner.lora import add_lora, matching_modules
+from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters, lora_sizes, matching_modules
 from cac_align.flow_grpo.needs import is_path, readout_notes
 from cac_align.flow_grpo.plan import make_plan, meta_transformer
 from cac_align.prompts import read_prompts
@@ -82,12 +82,15 @@ def test_strict_preset_is_the_public_formula():
 def test_wan_has_240_modules_on_the_meta_device():
     """Attention q, k, v, out, in self and cross attention, of 30 blocks; no weight is loaded."""
     transformer = meta_transformer(WAN)
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    assert len(matching_modules(transformer, ["ffn.net.2"])) == 30
+    modules, parameters = lora_sizes(transformer, r=32, targets=targets)
     with torch.device("meta"):
-        names = add_lora(transformer, r=32, alpha=64, targets=["to_q", "to_k", "to_v", "to_out.0"])
+        names = add_lora(transformer, r=32, alpha=64, targets=targets)
+    assert modules == 240 and parameters == sum(p.numel() for p in lora_parameters(transformer).values())
     assert len(names) == 240 == 4 * 2 * 30 and len(set(names)) == 240
     assert all(p.device.type == "meta" for p in transformer.parameters())
     assert sum("lora_A" in n for n, _ in transformer.named_parameters()) == 240
-    assert len(matching_modules(meta_transformer(WAN), ["ffn.net.2"])) == 30
 
 
 def test_plan_arithmetic():

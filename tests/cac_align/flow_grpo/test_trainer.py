@@ -81,7 +81,7 @@ def test_two_steps_move_the_adapter_and_nothing_else(tmp_path):
     pipe = tiny_pipe()
     base = {k: v.clone() for k, v in pipe.transformer.state_dict().items()}
     vae = {k: v.clone() for k, v in pipe.vae.state_dict().items()}
-    trainer = build(tmp_path, pipe=pipe)
+    trainer = build(tmp_path, pipe=pipe, batch="1x4")
     before = weights(trainer)
     trainer.run_step()
     trainer.run_step()
@@ -95,7 +95,7 @@ def test_two_steps_move_the_adapter_and_nothing_else(tmp_path):
 
 def test_ratio_is_exactly_one_and_the_noise_floor_is_zero(tmp_path):
     for batched in (True, False):
-        trainer = build(tmp_path / str(batched), batched_guidance=batched)
+        trainer = build(tmp_path / str(batched), batched_guidance=batched, batch="1x4")
         trainer.run_step()
         assert trainer.self_check() == {"floor": 0.0, "limit": 1e-3, "log_prob": 0.0}
         _, numbers = trainer.run_step()
@@ -116,7 +116,7 @@ def other_precision():
 
 def test_ratio_is_exactly_one_in_bfloat16(tmp_path, other_precision):
     """Under autocast, as the presets run: sampling and replay round alike."""
-    trainer = build(tmp_path, mixed_precision="bf16")
+    trainer = build(tmp_path, mixed_precision="bf16", batch="1x4")
     trainer.run_step()
     assert trainer.self_check()["floor"] == 0.0
     _, numbers = trainer.run_step()
@@ -183,7 +183,7 @@ def test_other_objectives_train(tmp_path, objective):
 
 
 def test_nft_trains_on_finished_videos(tmp_path):
-    trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, nft_decay=2, beta=0.01, max_steps=2)
+    trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, nft_decay=2, beta=0.01, batch="1x4")
     before = weights(trainer)
     experience, numbers = trainer.run_step()
     assert all(not r.records and r.clean.shape == (4, 16, 2, 2, 2) for r in experience.rollouts)
@@ -207,7 +207,7 @@ def test_the_sampling_policy_of_nft_follows_by_updates(tmp_path):
 
 def test_nft_goes_towards_the_better_videos(drawn, tmp_path):
     """At theta = old the gradient is that of sum (2r - 1): opposite advantages, opposite gradients; none, none."""
-    trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None)
+    trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, batch="1x4")
     experience = trainer.collect()
     plus = gradients(trainer, experience)
     values = experience.advantages.values.clone()
@@ -225,7 +225,7 @@ def test_nft_goes_towards_the_better_videos(drawn, tmp_path):
 
 @pytest.mark.parametrize("space", ["velocity", "mean"])
 def test_kl_is_zero_at_first_and_has_a_gradient_later(tmp_path, space):
-    trainer = build(tmp_path, beta=1.0, kl_space=space, learning_rate=1e-2)
+    trainer = build(tmp_path, beta=1.0, kl_space=space, learning_rate=1e-2, batch="1x4")
     experience, numbers = trainer.run_step()
     assert numbers["policy/kl"] == 0.0
     experience.advantages.values.zero_()
@@ -412,12 +412,13 @@ def verdict():
 
 def test_uniform_credit_is_plain_grpo_and_localised_credit_is_not(tmp_path):
     found = {}
+    reward = [0.1, 0.5, 0.3, 0.9]
     for name, options in {
         "plain": {},
         "uniform": {"localised_credit": True, "credit_floor": 1.0},
         "local": {"localised_credit": True, "credit_floor": 0.0},
     }.items():
-        trainer = build(tmp_path / name, reward=Some([0.1, 0.5, 0.3, 0.9], verdict()), **options)
+        trainer = build(tmp_path / name, reward=Some(reward, verdict()), batch="1x4", **options)
         trainer.run_step()
         found[name] = weights(trainer)
     assert equal(found["plain"], found["uniform"]) and not equal(found["plain"], found["local"])
@@ -477,7 +478,8 @@ def test_early_stop_when_the_reward_rises_while_motion_dies(tmp_path):
             self.calls += len(videos)
             return [min(1.0, self.calls / 1000 + k / 100) for k in range(len(videos))]
 
-    trainer = build(tmp_path, reward=Rising(), eval_prompts=EVAL_PROMPTS, max_steps=6, eval_every=1, canary_patience=1)
+    options = {"batch": "1x4", "max_steps": 6, "eval_every": 1, "canary_patience": 1}
+    trainer = build(tmp_path, reward=Rising(), eval_prompts=EVAL_PROMPTS, **options)
     trainer._evaluate(_nothing(), base=True)
     trainer.history[0]["motion_energy"] = 10.0  # the base moved a lot
     trainer.train()
@@ -506,7 +508,7 @@ def test_evaluation_repeats_itself_and_compares_with_the_base(tmp_path):
 
 
 def test_average_is_evaluated_and_the_trained_weights_come_back(tmp_path):
-    trainer = build(tmp_path, ema_decay=0.5)
+    trainer = build(tmp_path, ema_decay=0.5, batch="1x4")
     for _ in range(3):
         trainer.run_step()
     mine = weights(trainer)
@@ -518,7 +520,7 @@ def test_average_is_evaluated_and_the_trained_weights_come_back(tmp_path):
 
 def test_average_is_the_closed_form(tmp_path):
     """With diffusers' warm-up min(decay, (1 + k) / (10 + k)) the first averaging takes the weights as they are."""
-    trainer = build(tmp_path, ema_decay=0.9, ema_every=1)
+    trainer = build(tmp_path, ema_decay=0.9, ema_every=1, batch="1x4")
     seen = []
     for _ in range(4):
         trainer.run_step()
@@ -543,7 +545,7 @@ def lines(folder):
 @pytest.mark.parametrize("more", [{}, {"objective": "nft", "kernel": "ode", "noise_level": None}], ids=["grpo", "nft"])
 def test_a_resumed_run_is_the_same_run(tmp_path, more):
     options = {"eval_prompts": EVAL_PROMPTS[:1], "window_mode": "random", "warmup_steps": 3, "beta": 0.01, **more}
-    options |= {"max_steps": 2, "save_every": 1, "eval_every": 1}
+    options |= {"batch": "1x4", "max_steps": 2, "save_every": 1, "eval_every": 1}
     straight = build(tmp_path / "a", **options)
     start = weights(straight)
     straight.train()
@@ -572,19 +574,19 @@ def test_a_checkpoint_holds_no_pickle(tmp_path):
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    build(tmp_path, max_steps=2).train()
+    build(tmp_path, batch="1x4", max_steps=1).train()
     with pytest.raises(CheckpointError, match=r"noise_level was 0.7 and is now 0.5"):
-        build(tmp_path, noise_level=0.5).train()
+        build(tmp_path, batch="1x4", noise_level=0.5).train()
     with pytest.raises(CheckpointError, match="sigma_fingerprint was"):
-        build(tmp_path, flow_shift=3.0).train()
-    with pytest.raises(CheckpointError, match="holds checkpoint-2"):
-        build(tmp_path).train(resume=False)
-    build(tmp_path, max_steps=3, save_every=1, reward_workers=2).train()  # free settings may change
-    assert last_checkpoint(tmp_path).name == "checkpoint-3"
+        build(tmp_path, batch="1x4", flow_shift=3.0).train()
+    with pytest.raises(CheckpointError, match="holds checkpoint-1"):
+        build(tmp_path, batch="1x4").train(resume=False)
+    build(tmp_path, batch="1x4", max_steps=2, save_every=1, reward_workers=2).train()  # free settings may change
+    assert last_checkpoint(tmp_path).name == "checkpoint-2"
 
 
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
-    trainer = build(tmp_path)
+    trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
     first = trainer.save()
     trainer.run_step()
@@ -604,7 +606,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_ctrl_c_saves_the_step_and_ends(tmp_path):
-    trainer = build(tmp_path, save_every=100, max_steps=50)
+    trainer = build(tmp_path, batch="1x4", save_every=100, max_steps=50)
     learn = trainer.learner.learn
 
     def interrupted(experience):
@@ -640,7 +642,7 @@ def test_a_signal_during_the_last_step_ends_a_whole_run(tmp_path):
 
 
 def test_export_loads_back(tmp_path):
-    trainer = build(tmp_path, ema_decay=0.5, learning_rate=1e-2)
+    trainer = build(tmp_path, ema_decay=0.5, learning_rate=1e-2, batch="1x4")
     for _ in range(2):
         trainer.run_step()
     folder = trainer.export(tmp_path / "lora")
@@ -666,7 +668,7 @@ def test_export_loads_back(tmp_path):
 
 def test_a_killed_base_evaluation_is_in_the_log_once(tmp_path):
     """Killed before the first checkpoint, a run begins again from nothing, and so does its log."""
-    options = {"eval_prompts": EVAL_PROMPTS, "max_steps": 1}
+    options = {"eval_prompts": EVAL_PROMPTS[:1], "batch": "1x4", "max_steps": 1}
     killed = build(tmp_path, **options)
     killed.run_step = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
@@ -678,8 +680,8 @@ def test_a_killed_base_evaluation_is_in_the_log_once(tmp_path):
 
 def test_a_run_ends_with_what_its_prompts_can_tell(tmp_path):
     """The rewards of each prompt outlive a checkpoint, so that a resumed run compares in pairs, too."""
-    build(tmp_path, eval_prompts=EVAL_PROMPTS, max_steps=2).train()
-    trainer = build(tmp_path, eval_prompts=EVAL_PROMPTS, max_steps=4)
+    build(tmp_path, eval_prompts=EVAL_PROMPTS, batch="1x4", max_steps=1).train()
+    trainer = build(tmp_path, eval_prompts=EVAL_PROMPTS, batch="1x4", max_steps=2)
     trainer.train()
     assert len(trainer.eval_rewards["base"]) == len(trainer.eval_rewards["last"]) == 2
     assert trainer.change().endswith("noise at 2 prompts; more prompts (eval_num_prompts) or more steps would tell.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -163,15 +164,21 @@ def test_a_region_can_be_named(clip):
     assert "upper right" in truth.anomalies[0].reason
 
 
+@cache
+def world(seed: int) -> Footage:
+    """A video of the procedural world; analysed once for all tests."""
+    return Footage(make_video(seed, size=48)[0], 16)
+
+
 @pytest.mark.parametrize("seed", [4, 8])
 @pytest.mark.parametrize("kind", ["bulge", "freeze", "flicker", "vanish"])
 def test_the_world_can_be_corrupted_too(kind, seed):
     """Tiny even pictures: an operator that needs large frames or fine texture, or a camera fit that follows the one
     thing there is on an even ground, fails here.
     """
-    frames, _ = make_video(seed, size=48)
-    out, truth = corrupt(frames, 16, kind=kind, seed=3)
-    assert out.shape == frames.shape and truth.anomalies[0].type is KINDS[kind]
+    footage = world(seed)
+    out, truth = corrupt(footage.frames, 16, kind=kind, seed=3, footage=footage)
+    assert out.shape == footage.frames.shape and truth.anomalies[0].type is KINDS[kind]
 
 
 @pytest.mark.parametrize("shape", [(17, 64, 3), (90, 33, 3)])
@@ -182,29 +189,34 @@ def test_any_aspect_and_odd_sizes(shape):
     assert out.shape == frames.shape and truth.status == "abnormal"
 
 
+@pytest.fixture(scope="module")
+def short() -> np.ndarray:
+    return moving_video(20)
+
+
 @pytest.mark.parametrize(
-    ("frames", "options", "message"),
+    ("change", "options", "message"),
     [
-        (moving_video(7), {}, "7 frames"),
-        (np.full((20, 48, 64, 3), 90, np.uint8), {"kind": "bulge"}, "even everywhere"),
-        (np.repeat(moving_video(1), 20, 0), {"kind": "freeze"}, "moves by itself"),
-        (moving_video(20)[..., 0], {}, "expected"),
-        (moving_video(12), {"num_anomalies": 4}, "too short"),
-        (moving_video(12), {"kind": "explode"}, "unknown kind"),
-        (moving_video(20), {"kind": "mirror"}, "writing"),
-        (moving_video(20), {"kind": "swirl", "region": (99, Box(0, 0, 500, 500))}, "frame 99"),
+        (lambda short: short[:7], {}, "7 frames"),
+        (lambda short: np.full((20, 48, 64, 3), 90, np.uint8), {"kind": "bulge"}, "even everywhere"),
+        (lambda short: np.repeat(short[:1], 20, 0), {"kind": "freeze"}, "moves by itself"),
+        (lambda short: short[..., 0], {}, "expected"),
+        (lambda short: short[:12], {"num_anomalies": 4}, "too short"),
+        (lambda short: short[:12], {"kind": "explode"}, "unknown kind"),
+        (lambda short: short, {"kind": "mirror"}, "writing"),
+        (lambda short: short, {"kind": "swirl", "region": (99, Box(0, 0, 500, 500))}, "frame 99"),
     ],
 )
-def test_unfit_videos_are_refused_with_a_reason(frames, options, message):
+def test_unfit_videos_are_refused_with_a_reason(short, change, options, message):
     with pytest.raises(CorruptionError, match=message):
-        corrupt(frames, FPS, seed=0, **options)
+        corrupt(change(short), FPS, seed=0, **options)
 
 
 def test_hover_needs_vertical_motion():
     """Fails if any motion counts as a fall."""
-    sideways, _ = make_video(8, size=48)  # a white square moves left
+    sideways = world(8)  # a white square moves left
     with pytest.raises(CorruptionError, match="0 pixels down"):
-        corrupt(sideways, 16, kind="hover", seed=0)
+        corrupt(sideways.frames, 16, kind="hover", seed=0, footage=sideways)
 
 
 def test_hover_needs_a_fall():

@@ -84,18 +84,19 @@ def test_a_small_set_has_anomalies_below_a_second_and_above(source: Path, tmp_pa
 
 def test_a_kind_that_does_not_fit_is_told_with_its_reason_and_another_is_made(source: Path, tmp_path: Path):
     """Fails if nobody learns why a kind is missing from the set: here nothing is written in the footage."""
-    kinds = ["mirror", "swirl"]
-    path = corrupt_folder(source, tmp_path / "out", per_video=4, kinds=kinds, normal=False)
+    options = {"per_video": 6, "kinds": ["mirror", "swirl"], "normal": False, "max_frames": 12, "seed": 1}
+    path = corrupt_folder(source / "one.mp4", tmp_path / "out", **options)
     assert {r.extra["operator"] for r in read_annotations(path)} == {"swirl"}
     skipped = json.loads((tmp_path / "out" / "skipped.json").read_text())
     assert skipped and {s["kind"] for s in skipped} == {"mirror"} and all("writing" in s["reason"] for s in skipped)
-    corrupt_folder(source, tmp_path / "out", per_video=4, kinds=kinds, normal=False)  # resumed: nothing is forgotten
+    corrupt_folder(source / "one.mp4", tmp_path / "out", **options)  # resumed: nothing is forgotten
     assert json.loads((tmp_path / "out" / "skipped.json").read_text()) == skipped
 
 
 def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Path, tmp_path: Path, monkeypatch):
     """Fails if a finished video is made twice, a half-written one is kept, or the seed depends on the order."""
-    whole = corrupt_folder(source, tmp_path / "whole", per_video=2, seed=5)
+    options = {"per_video": 2, "kinds": ["swirl", "flicker"], "seed": 5}
+    whole = corrupt_folder(source, tmp_path / "whole", **options)
     written: list[str] = []
     true_write = folder.write_video
 
@@ -108,11 +109,11 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
 
     monkeypatch.setattr(folder, "write_video", dying_write)
     with pytest.raises(KeyboardInterrupt):
-        corrupt_folder(source, tmp_path / "out", per_video=2, seed=5)
+        corrupt_folder(source, tmp_path / "out", **options)
     assert not (tmp_path / "out" / "annotations.jsonl").exists()
     again: list[str] = []
     monkeypatch.setattr(folder, "write_video", lambda p, f, r: (again.append(p.name), true_write(p, f, r)))
-    path = corrupt_folder(source, tmp_path / "out", per_video=2, seed=5)
+    path = corrupt_folder(source, tmp_path / "out", **options)
     assert not set(written[:2]) & set(again) and len(again) == 6  # the first pair was finished, the second half
     assert path.read_bytes() == whole.read_bytes()
     ours, theirs = (
@@ -121,9 +122,9 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
     )
     assert ours == theirs
     again.clear()
-    corrupt_folder(source, tmp_path / "out", per_video=2, seed=5)
+    corrupt_folder(source, tmp_path / "out", **options)
     assert again == []
-    corrupt_folder(source, tmp_path / "out", per_video=2, seed=6)
+    corrupt_folder(source, tmp_path / "out", **{**options, "seed": 6})
     assert len(again) == 8  # other settings: everything anew
 
 

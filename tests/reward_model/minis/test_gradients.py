@@ -1,5 +1,7 @@
 """Batches shared and gradients averaged by two real processes."""
 
+from datetime import timedelta
+
 import torch
 from torch import distributed, multiprocessing, nn
 
@@ -20,22 +22,29 @@ def loss(model, rank):
 
 def trained(model):
     model["frozen"].requires_grad_(False)
-    return list(model.parameters())
 
 
-def process(rank, folder):
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    model = net()
-    parameters = trained(model)
-    loss(model, rank).backward()
-    average_gradients(parameters)
+def process(rank, model, folder):
+    place, limit = f"file://{folder}/rendezvous", timedelta(seconds=60)
+    distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2, timeout=limit)
+    average_gradients(list(model.parameters()))
     torch.save({name: p.grad for name, p in model.named_parameters()}, folder / f"{rank}.pt")
     assert (share_of(64), share_of(5)) == ((rank, 32), (rank, 3))
     distributed.destroy_process_group()
 
 
 def test_heads_that_only_one_process_asks_are_averaged_and_untouched_ones_stay_without(tmp_path):
-    multiprocessing.spawn(process, (tmp_path,), nprocs=2)
+    processes = []
+    for rank in (0, 1):
+        model = net()
+        trained(model)
+        loss(model, rank).backward()  # here: autograd may refuse to run in a forked process
+        processes.append(multiprocessing.get_context("fork").Process(target=process, args=(rank, model, tmp_path)))
+    for one in processes:
+        one.start()
+    for one in processes:
+        one.join()
+    assert [one.exitcode for one in processes] == [0, 0]
     model = net()
     trained(model)
     ((loss(model, 0) + loss(model, 1)) / 2).backward()

@@ -99,9 +99,9 @@ def test_it_learns_and_leaves_no_hook_behind(judge):
     def loss():
         torch.manual_seed(0)
         heads = WarmupHeads(tower, model.config.text_config.hidden_size)
+        with use_equal_images(model), torch.no_grad():
+            out = model.model.get_image_features(**collator.vision_inputs(held.pictures), return_dict=True)
         for _ in range(30):  # only the heads: what the tower knows is what they can read off
-            with use_equal_images(model), torch.no_grad():
-                out = model.model.get_image_features(**collator.vision_inputs(held.pictures), return_dict=True)
             total, _ = heads.loss(out, held)
             total.backward()
             with torch.no_grad():
@@ -114,7 +114,7 @@ def test_it_learns_and_leaves_no_hook_behind(judge):
     before = {n: p.detach().clone() for n, p in tower.named_parameters()}
     init_vision(model, collator, held.pictures)
     untrained = loss()
-    warm_up_vision(model, collator, steps=60, batch=32, seed=0)
+    warm_up_vision(model, collator, steps=20, batch=16, seed=0, sample=64)
     assert loss() < untrained - 0.3
     assert all(not torch.equal(p, before[n]) for n, p in tower.named_parameters())
     assert not tower.merger._forward_pre_hooks
@@ -125,6 +125,6 @@ def test_the_same_seed_gives_the_same_tower_whoever_draws_the_frames(judge):
     for num_workers in (0, 1):
         model, processor = build_judge("tiny", seed=0)
         collator = MiniCollator(processor, make_example)
-        warm_up_vision(model, collator, steps=3, batch=8, seed=4, num_workers=num_workers)
+        warm_up_vision(model, collator, steps=3, batch=8, seed=4, sample=64, num_workers=num_workers)
         towers.append({n: p.detach().clone() for n, p in model.model.visual.named_parameters()})
     assert all(torch.equal(towers[0][n], towers[1][n]) for n in towers[0])

@@ -1,7 +1,7 @@
 """The warm-ups of the mini, stopped and continued: the same bits as if they had never stopped."""
 
 import logging
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -15,7 +15,8 @@ from reward_model.minis.warm_up_reading import warm_up_reading
 from reward_model.minis.warm_up_state import WarmupState, forget_state
 from reward_model.minis.warm_up_vision import warm_up_vision
 
-WARM_UPS = [warm_up_vision, warm_up_reading]
+VISION = partial(warm_up_vision, sample=64)
+WARM_UPS = [pytest.param(VISION, id="vision"), pytest.param(warm_up_reading, id="reading")]
 STEPS = 6
 
 
@@ -58,11 +59,28 @@ def cut_after(monkeypatch, step):
     return lambda: monkeypatch.setattr(WarmupState, "keep", keep)
 
 
-def stopped(monkeypatch, warm_up, path, step=3):
-    power_back = cut_after(monkeypatch, step)
-    with pytest.raises(PowerCut):
-        run(warm_up, path)
-    power_back()
+@pytest.fixture(scope="module")
+def states():
+    """What each warm-up had written when it was stopped, by warm-up."""
+    return {}
+
+
+@pytest.fixture
+def stopped(states, tmp_path, monkeypatch):
+    """Gives the state file of a warm-up that was stopped after step 3; each is stopped once."""
+
+    def make(warm_up):
+        path = tmp_path / "state.safetensors"
+        if warm_up not in states:
+            power_back = cut_after(monkeypatch, 3)
+            with pytest.raises(PowerCut):
+                run(warm_up, path)
+            power_back()
+            states[warm_up] = path.read_bytes()
+        path.write_bytes(states[warm_up])
+        return path
+
+    return make
 
 
 def same(a, b):
@@ -71,9 +89,8 @@ def same(a, b):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("warm_up", WARM_UPS)
-def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, tmp_path, monkeypatch, caplog):
-    path = tmp_path / "state.safetensors"
-    stopped(monkeypatch, warm_up, path)
+def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, stopped, caplog):
+    path = stopped(warm_up)
     with caplog.at_level(logging.INFO):
         resumed = run(warm_up, path, num_workers=workers)
     assert "continues after step 2 of 6" in caplog.text
@@ -87,25 +104,22 @@ def test_keeping_states_and_showing_a_bar_change_nothing(warm_up, tmp_path, caps
     assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"], "nothing half-written is left"
 
 
-def test_a_state_of_other_settings_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / "state.safetensors"
-    stopped(monkeypatch, warm_up_reading, path)
+def test_a_state_of_other_settings_is_refused(stopped):
+    path = stopped(warm_up_reading)
     with pytest.raises(ValueError, match=r"steps was 6 and is now 8.*--resume False"):
         run(warm_up_reading, path, steps=8)
     with pytest.raises(ValueError, match="seed was 3 and is now 4"):
         run(warm_up_reading, path, seed=4)
 
 
-def test_half_a_state_is_no_state(tmp_path, monkeypatch, caplog):
-    path = tmp_path / "state.safetensors"
-    stopped(monkeypatch, warm_up_reading, path)
+def test_half_a_state_is_no_state(stopped, caplog):
+    path = stopped(warm_up_reading)
     path.write_bytes(path.read_bytes()[:-100])
     assert same(run(warm_up_reading, path), whole(warm_up_reading)) and "incomplete" in caplog.text
 
 
-def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    path = tmp_path / "state.safetensors"
-    stopped(monkeypatch, warm_up_reading, path)
+def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, stopped):
+    path = stopped(warm_up_reading)
     before = path.read_bytes()
 
     def full(tensors, place, metadata):

@@ -14,6 +14,7 @@ from cac_align.flow_grpo.maths.kernels import log_prob, log_ratio
 PROMPTS = ["a red ball moves right", "a blue square bounces"]
 GUIDANCE = 3.0
 CALL = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 4, "guidance_scale": GUIDANCE}
+CALL["max_sequence_length"] = 16  # of words no prompt here has more
 FLOW = {"kernel": "flow", "noise_level": 0.7}
 
 
@@ -39,7 +40,7 @@ def run(pipe, seeds=(1, 2), prompts=PROMPTS, windows=None, options=FLOW, **call)
 
 def replay(pipe, scheduler, record, prompts=PROMPTS, dtype=torch.float32):
     """Training's half: the transformer again on the recorded latents, guidance as the pipeline has it."""
-    positive, negative = pipe.encode_prompt(prompts, None, True, max_sequence_length=512, device="cpu")
+    positive, negative = pipe.encode_prompt(prompts, None, True, max_sequence_length=16, device="cpu")
     timestep = record.timestep.expand(len(record.latents))
 
     def forward(text):

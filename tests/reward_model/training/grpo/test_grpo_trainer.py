@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +89,7 @@ def settings(folder, **changes):
         "learning_rate": 1e-3,
         "warmup_steps": 1,
         "save_steps": 2,
-        "log_samples_every": 2,
+        "log_samples_every": 0,
     }
     return GrpoConfig(**{**base, **changes})
 
@@ -127,6 +129,15 @@ def collected(tmp_path_factory):
     experience = trainer.collect()
     assert any(r.zooms for r in experience.records) and not all(r.zooms for r in experience.records)
     return trainer, experience
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of four steps that nothing stopped, and its first weights."""
+    trainer = build(tmp_path_factory.mktemp("straight"))
+    start = weights(trainer)
+    trainer.train()
+    return trainer, start
 
 
 # --- objective --------------------------------------------------------------------------------------------------------
@@ -210,6 +221,22 @@ def test_equal_policies_have_no_kl_and_beta_pulls_back(collected):
             trainer.reference.model.lm_head.weight.div_(1.5)
 
 
+@pytest.fixture
+def without_kl(drawn_without_kl):
+    """A trainer without a KL term, the batches of a step, and their gradient; its settings are restored afterwards."""
+    trainer, batches, plain = drawn_without_kl
+    before = trainer.config
+    yield trainer, [replace(b) for b in batches], plain
+    trainer.config = before
+
+
+@pytest.fixture(scope="module")
+def drawn_without_kl(tmp_path_factory):
+    trainer = build(tmp_path_factory.mktemp("without"), beta=0.0)
+    batches = trainer.micro_batches(trainer.collect())
+    return trainer, batches, gradients(trainer, batches)
+
+
 @pytest.mark.parametrize(
     ("gap", "changes", "factor"),
     [
@@ -221,10 +248,9 @@ def test_equal_policies_have_no_kl_and_beta_pulls_back(collected):
         (0.3, {"vllm_importance_sampling_correction": False}, 1.0),
     ],
 )
-def test_tokens_another_engine_drew_weigh_as_much_as_the_policy_would_draw_them(tmp_path, gap, changes, factor):
-    trainer = build(tmp_path, beta=0.0, **changes)
-    batches = trainer.micro_batches(trainer.collect())
-    plain = gradients(trainer, batches)
+def test_tokens_another_engine_drew_weigh_as_much_as_the_policy_would_draw_them(without_kl, gap, changes, factor):
+    trainer, batches, plain = without_kl
+    trainer.config = replace(trainer.config, **changes)
     for batch in batches:
         batch.drawn = trainer.policy(batch.rows)[0].detach() - gap
         expected = pytest.approx(abs(gap) * len(batch.drawn), rel=1e-5, abs=1e-6)
@@ -387,22 +413,20 @@ def trl_inputs(batch, processor, vision):
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path):
-    straight = build(tmp_path / "a")
-    start = weights(straight)
-    straight.train()
-    halted = build(tmp_path / "b", max_steps=2, lr_scheduler_type="constant_with_warmup")
+def test_a_resumed_run_is_the_same_run(tmp_path, straight):
+    one, start = straight
+    halted = build(tmp_path, max_steps=2, lr_scheduler_type="constant_with_warmup")
     halted.train()
-    resumed = build(tmp_path / "b")
+    resumed = build(tmp_path)
     resumed.train()
-    assert equal(weights(resumed), weights(straight)) and not equal(weights(resumed), start)
-    for a, b in zip(straight.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
+    assert equal(weights(resumed), weights(one)) and not equal(weights(resumed), start)
+    for a, b in zip(one.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
         assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
-    lines = [json.loads(s) for s in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
-    whole = [json.loads(s) for s in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    folders = tmp_path, Path(one.config.output_dir)
+    lines, whole = ([json.loads(s) for s in (f / "metrics.jsonl").read_text().splitlines()] for f in folders)
     drop = [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in lines]
     assert drop == [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in whole]
-    assert [p.name for p in sorted((tmp_path / "b").glob("checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
+    assert [p.name for p in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
 
 
 def test_checkpoints_hold_no_copy_of_the_reference(tmp_path):
@@ -477,7 +501,7 @@ def test_a_part_of_another_kind_is_named_and_not_a_traceback(tmp_path):
         build(tmp_path).train()
 
 
-def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path):
+def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path, straight):
     class Stopped(Draws):
         def __call__(self, prompts, repeats, limit):
             if self.trainer.step == 2 and prompts:
@@ -486,13 +510,12 @@ def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path):
             return super().__call__(prompts, repeats, limit)
 
     with pytest.raises(Interrupted, match=r"after step 3 of 4; .*checkpoint-3") as ended:
-        build(tmp_path / "cut", generator=Stopped).train()
+        build(tmp_path, generator=Stopped).train()
     assert ended.value.exit_code == 128 + signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    resumed, whole = build(tmp_path / "cut"), build(tmp_path / "whole")
+    resumed = build(tmp_path)
     resumed.train()
-    whole.train()
-    assert equal(weights(resumed), weights(whole))
+    assert equal(weights(resumed), weights(straight[0]))
 
 
 CHILD = """
@@ -592,7 +615,7 @@ def test_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path):
 
 def test_samples_are_shown_escaped_with_clips(tmp_path):
     evil = (abnormal(1, 2).replace("it bends", "<script>alert(1)</script>|`"),)
-    trainer = build(tmp_path, max_steps=2, generator=lambda t: Draws(t, evil, ZOOMS))
+    trainer = build(tmp_path, max_steps=2, log_samples_every=2, generator=lambda t: Draws(t, evil, ZOOMS))
     trainer.train()
     rows = [json.loads(s) for s in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and "<script>" in rows[0]["turn_one"]
@@ -824,14 +847,32 @@ first, second = (one(prompts, repeats, limit) for one in samplers)
 assert first == second
 # A process without a question takes part in the others' forward passes.
 assert len(samplers[0](prompts if rank else [], repeats if rank else [], 4)) == 2 * rank
+
+# A layer of one process runs out of memory: both processes halve, and draw what smaller batches would have drawn.
+layers = [m for m in sharded.modules() if type(m).__name__.endswith("TextDecoderLayer")]
+attention = layers[1].self_attn
+whole = attention.forward
+def narrow(hidden_states, *args, **options):
+    if rank == {short} and len(hidden_states) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    return whole(hidden_states, *args, **options)
+attention.forward = narrow
+short, small = (
+    ModelSampler(model.eval(), torch.Generator().manual_seed(rank), [3], batch_size=size, most=how)
+    for model, size, how in ((sharded, 3, most), (plain, 1, int))
+)
+answers = short(prompts, repeats, limit)
+assert short.batch_size == 1, short.batch_size
+assert answers == small(prompts, repeats, limit)
 """
 
 
 @pytest.mark.slow
-def test_sharded_weights_give_the_same_values_and_answers(tmp_path):
+@pytest.mark.parametrize("short", [0, 1])
+def test_sharded_weights_give_the_same_values_and_answers(tmp_path, short):
     """FSDP2 on the CPU: unequal numbers of prompts, answers and tokens in two processes must not wait for each other
-    for ever.
+    for ever, nor must a process with memory for one that is ``short`` of it.
     """
     script = tmp_path / "sharded.py"
-    script.write_text(SHARDED.format(root=str(ROOT)))
+    script.write_text(SHARDED.format(root=str(ROOT), short=short))
     launch(script, 2, tmp_path / "out")

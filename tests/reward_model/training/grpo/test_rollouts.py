@@ -1,5 +1,7 @@
 """Rollouts: asked as inference asks, cropped by the judge's own rules, stored as the sampled ids."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -410,6 +412,71 @@ def test_a_batch_that_does_not_fit_is_halved_and_loses_nothing(judge):
     small.room = 0
     with pytest.raises(RuntimeError, match=r"drawing 1 answer.*generation_batch_size"):
         small(prompts, [1, 1], 6)
+
+
+class Together(ModelSampler):
+    """A sampler that runs out of memory between two forward passes, where more than ``room`` answers are chosen."""
+
+    room = 100
+    forwards = 0
+
+    def _choose(self, logits):
+        if len(logits) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super()._choose(logits)
+
+    def _prefill(self, prompts):
+        self.forwards += 1
+        return super()._prefill(prompts)
+
+    def _step(self, *state):
+        self.forwards += 1
+        return super()._step(*state)
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_all_processes_halve_where_one_runs_out_of_memory(judge, room):
+    """Two processes as threads that agree by a barrier: the same number of forward passes, whoever was short of memory,
+    and the answers of a run that began with batches that fit.
+    """
+    prompts, repeats, limits = prompts_of(judge, 17, 33), ([4, 3], [1, 1]), (6, 9)
+
+    def run(size, room):
+        meeting, numbers, found = threading.Barrier(2), [0, 0], [None, None]
+
+        def process(rank):
+            def most(number):
+                numbers[rank] = number
+                meeting.wait(60)
+                largest = max(numbers)
+                meeting.wait(60)
+                return largest
+
+            policy = RowModel(judge[0], stock_vision_inputs(judge[1]))
+            stops = stop_tokens(judge[0], judge[1].tokenizer)
+            one = Together(policy, torch.Generator().manual_seed(rank), stops, batch_size=size, most=most)
+            one.room = room if rank == 0 else 100
+            try:
+                found[rank] = one(prompts, repeats[rank], limits[rank]), one.batch_size, one.forwards
+            except RuntimeError as error:
+                found[rank] = str(error)
+
+        threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(300)
+        return found
+
+    found = run(8, room)
+    if room == 0:
+        assert all("drawing 1 answer" in text and "generation_batch_size" in text for text in found)
+        return
+    (first, size, forwards), (second, other_size, other_forwards) = found
+    assert size == other_size == 1 and forwards == other_forwards
+    straight = run(1, 100)
+    assert [first, second] == [straight[0][0], straight[1][0]]
+    assert [len(a) for a in first] == [4, 3] and [len(a) for a in second] == [1, 1]
 
 
 def test_the_log_watches_what_each_turn_names():

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import cache
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ class SignalIn(TrainerCallback):
 
 
 def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False, stopped_in=None):
-    """Six steps of shuffled samples, checkpoints every two; returns the weights and the order of the samples."""
+    """Four steps of shuffled samples, checkpoints every two; returns the weights and the order of the samples."""
     torch.manual_seed(seed)
     model, processor = build_judge("tiny", seed=seed)
     load.side = round(processor.image_processor.size["longest_edge"] ** 0.5)
@@ -51,7 +52,7 @@ def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False, stopp
 
     config = sft_config(
         folder,
-        max_steps=6,
+        max_steps=4,
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=2,
         learning_rate=1e-3,
@@ -77,9 +78,15 @@ def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False, stopp
     return {k: v.clone() for k, v in trainer.model.state_dict().items() if v.is_floating_point()}, order
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Gives weights and order of an uninterrupted run, with adapters or without; each is run once."""
+    return cache(lambda lora: train(tmp_path_factory.mktemp("whole"), lora=lora))
+
+
 @pytest.mark.parametrize("lora", [False, True])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, lora):
-    whole, order = train(tmp_path / "whole", lora=lora)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, lora):
+    whole, order = uninterrupted(lora)
     _, before = train(tmp_path / "cut", lora=lora, cut=3)
     # Other initial adapters: what is loaded must be the checkpoint's. The base of LoRA is the same file in real runs.
     resumed, after = train(tmp_path / "cut", lora=lora, seed=0 if lora else 7)
@@ -91,11 +98,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, lora):
     assert len(resumed) == len(whole)
 
 
-def test_a_signal_ends_a_training_with_a_checkpoint_and_a_sentence(tmp_path):
+def test_a_signal_ends_a_training_with_a_checkpoint_and_a_sentence(tmp_path, uninterrupted):
     """In the middle of step 3, between two checkpoints: the step is finished, and nothing of it is done again."""
-    whole, order = train(tmp_path / "whole", lora=False)
+    whole, order = uninterrupted(False)
     with pytest.raises(
-        Interrupted, match=r"after step 3 of 6; the same command continues from .*checkpoint-3"
+        Interrupted, match=r"after step 3 of 4; the same command continues from .*checkpoint-3"
     ) as ended:
         train(tmp_path / "cut", lora=False, stopped_in=3)
     assert ended.value.exit_code == 128 + signal.SIGTERM
@@ -106,18 +113,12 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_lora_leaves_the_base_as_it_was_and_moves_every_part(tmp_path, checkpointing):
+def test_lora_leaves_the_base_as_it_was_and_moves_every_part(tmp_path, uninterrupted, checkpointing):
     """Gradient checkpointing is where adapters of a frozen vision tower silently stop learning."""
     base = build_judge("tiny", seed=0)[0].state_dict()
-    weights, _ = train(tmp_path, lora=True, checkpointing=checkpointing)
+    weights, _ = train(tmp_path, lora=True, checkpointing=True) if checkpointing else uninterrupted(True)
     plain = {k.removeprefix("base_model.model.").replace(".base_layer", ""): v for k, v in weights.items()}
     assert all(torch.equal(v, base[k]) for k, v in plain.items() if k in base)
     moved = [k for k, v in weights.items() if "lora_B" in k and v.abs().sum() > 0]
     for part in ("visual.blocks", "visual.merger", "deepstack_merger_list", "language_model"):
         assert any(part in k for k in moved), f"no adapter of {part} has learnt anything"
-
-
-def test_runs_follow_from_the_seed(tmp_path):
-    first, _ = train(tmp_path / "a", lora=False)
-    second, _ = train(tmp_path / "b", lora=False)
-    assert all(torch.equal(v, second[k]) for k, v in first.items())
