@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reward_model.lazy import lazy_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "BestOfNOutput": "cac_align.report.save",

@@ -1,44 +1,42 @@
-"""Imports go downwards only: recipes -> cac_align -> reward_model, and inside reward_model from the top layer to the
-schema.
+"""Imports go downwards only: recipes -> cac_align -> reward_model, and inside each package from floor to floor.
+
+A room is a module, or a package with all that is in it; ``TYPE_CHECKING`` blocks count, lists of public names in an
+``__init__`` do not.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Parts of reward_model by height; a part may import its own height and below.
-LAYERS = (
-    (
-        "schema",
-        "video",
-        "media",
-        "grounding",
-        "files",
-        "folders",
-        "lazy",
-        "shipped",
-        "extras",
-        "terminal",
-        "command_parser",
-        "replaced_forward",
-        "devices",
-        "described",
-        "secret",
-        "setting_keys",
+#: Rooms of the two packages, the ground floor first. A room imports rooms of lower floors only.
+FLOORS = {
+    "reward_model": (
+        ("conversation", "extras", "files", "folders", "lazy", "moved", "schema", "shipped", "statistics"),
+        ("grounding", "parsing", "prompts", "terminal", "video", "world"),
+        ("readout", "rewards"),
+        ("config",),
+        ("backends", "turn_two"),
+        ("data", "judge", "setting_keys", "unified"),
+        ("engine", "evaluation"),
+        ("minis",),
+        ("training",),
     ),
-    ("prompts", "parsing", "readout", "rewards"),
-    ("backends", "config", "judge", "turn_two"),
-    ("data", "world", "training", "evaluation"),
-)
-HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
-#: Messages and sampling are words that prompts write and backends read; they stand with the schema.
-HEIGHT["backends.base"] = 0
+    "cac_align": (
+        ("pipelines", "prompts", "rewards"),
+        ("metrics", "minis", "report"),
+        ("rating", "selection"),
+        ("commands", "flow_grpo"),
+        ("cli", "probes", "table2"),
+        ("__main__",),
+    ),
+}
 
 
 def modules(package: str) -> list[Path]:
@@ -79,19 +77,58 @@ def test_no_package_imports_what_stands_above_it(package, forbidden):
     assert not found
 
 
-def test_layers_of_the_judge_are_kept():
-    wrong = []
-    for path in modules("reward_model"):
-        part = path.relative_to(ROOT / "reward_model").with_suffix("").parts[0]
-        if part == "__init__":
-            continue  # the list of public names, loaded when used
-        assert part in HEIGHT, f"{path.relative_to(ROOT)}: give {part!r} a place in LAYERS"
-        for line, name in imports(path):
-            top, *parts = name.split(".")
-            target = next((t for t in (".".join(parts[:2]), parts[0]) if t in HEIGHT), None) if parts else None
-            if top == "reward_model" and target and HEIGHT[target] > HEIGHT[part]:
-                wrong.append(f"{path.relative_to(ROOT)}:{line} ({part}) imports {target}, which stands above it")
+def packages() -> list[str]:
+    """Dotted names of all packages with more than one room."""
+    found = [p.parent for package in FLOORS for p in modules(package) if p.name == "__init__.py"]
+    return [".".join(f.relative_to(ROOT).parts) for f in found]
+
+
+def arrows(package: str) -> dict[str, dict[str, str]]:
+    """For each room of a package the rooms it imports, each with a place where it does."""
+    folder = ROOT.joinpath(*package.split("."))
+    rooms = {p.stem for p in folder.glob("*.py")} | {p.name for p in folder.iterdir() if (p / "__init__.py").is_file()}
+    found: dict[str, dict[str, str]] = {room: {} for room in sorted(rooms - {"__init__"})}
+    for path in modules(str(folder.relative_to(ROOT))):
+        room = path.relative_to(folder).with_suffix("").parts[0]
+        for line, name in imports(path) if room != "__init__" else ():
+            target = name.removeprefix(f"{package}.").partition(".")[0] if name.startswith(f"{package}.") else ""
+            if target in found and target != room:
+                found[room].setdefault(target, f"{path.relative_to(ROOT)}:{line}")
+    return found
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_room_imports_lower_floors_only(package):
+    height = {room: floor for floor, rooms in enumerate(FLOORS[package]) for room in rooms}
+    graph = arrows(package)
+    assert set(graph) == set(height), "give every room a floor, and no other"
+    wrong = [
+        f"{place}: {room} imports {target}, which is not below it"
+        for room, targets in graph.items()
+        for target, place in targets.items()
+        if height[target] >= height[room]
+    ]
     assert not wrong
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_room_stands_as_low_as_it_can(package):
+    """A floor says how much a room rests on; a list that drifts from the code says nothing."""
+    graph = arrows(package)
+    heights: dict[str, int] = {}
+    for room in TopologicalSorter(graph).static_order():
+        heights[room] = 1 + max((heights[target] for target in graph[room]), default=-1)
+    assert heights == {room: floor for floor, rooms in enumerate(FLOORS[package]) for room in rooms}
+
+
+def test_no_rooms_of_any_package_import_each_other():
+    circles = []
+    for package in packages():
+        try:
+            list(TopologicalSorter(arrows(package)).static_order())
+        except CycleError as error:
+            circles.append(f"{package}: {' -> '.join(reversed(error.args[1]))}")
+    assert not circles
 
 
 def test_backends_do_not_know_the_judge():
