@@ -44,7 +44,7 @@ def spatial_iou(a: Box, b: Box) -> float:
 
 
 def match_boxes(pred: Sequence[Box], truth: Sequence[Box]) -> list[float]:
-    """IoU of each true box with its partner, in the order of ``truth``, under the pairing with the largest sum (G-11).
+    """IoU of each true box with its partner, in the order of ``truth``, under the pairing with the largest sum.
 
     A true box without a partner has 0; predicted boxes left over cost nothing.
 

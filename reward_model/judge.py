@@ -303,9 +303,7 @@ class TwoTurnJudge:
         )
 
     def _joint(self, turns: Sequence[Turn], final: float) -> float:
-        """1 - P1(abnormal) P2(abnormal): continuous where the reward would jump from turn one's value to turn two's
-        (G-28).
-        """
+        """1 - P1(abnormal) P2(abnormal), which does not jump from turn one's value to turn two's as Equation 7 does."""
         first = self._value(turns[0])
         return final if first is None else 1 - (1 - first) * (1 - final)
 

@@ -30,7 +30,7 @@ REGION_T, LABEL, REASON, REGION, BBOX = (
     "BBOX",
 )
 
-#: The verdict word follows this text in canonical answers; both words are scored from here (G-23).
+#: The verdict word follows this text in canonical answers; both words are scored from here.
 STATUS_PREFIX = '"status": "'
 
 #: Characters of the longest answer that is read: some 100,000 tokens of ordinary text, where judges are given 6,144.
@@ -365,7 +365,7 @@ _WHOLE = re.compile(r"(?:the\s++)?(?:entire|whole|full)\s++(?:clip|snippet|video
 
 
 def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
-    """Frame ranges of a time region in order, overlapping ones joined (G-29)."""
+    """Frame ranges of a time region in order, overlapping ones joined."""
     if turn == 2 and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return [FrameRange(0, num_frames - 1)]
     pairs = [p for part in (value if isinstance(value, list) else [value]) for p in _pairs(part)]

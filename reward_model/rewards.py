@@ -94,7 +94,7 @@ class Rollout:
 
     @property
     def valid(self) -> tuple[bool, bool]:
-        """Valid_1 and Valid_2 (F-42): a turn two that never was is valid only after a valid "normal"."""
+        """Valid_1 and Valid_2 of Equation 2: a missing turn two is valid only after a valid "normal"."""
         return self.scan is not None, self.zoom is not None or self.vacuous
 
     def predicted_frames(self) -> set[int]:
@@ -130,8 +130,8 @@ def format_reward(rollout: Rollout) -> float:
 
 
 def status_reward(rollout: Rollout, truth: VideoAnnotation, *, rescued_normal: float = -0.5) -> float:
-    """0 where the statuses are right, down to -1 (F-44): an anomalous video needs both turns, a normal one may pass on
-    turn one.
+    """0 where the statuses are right, down to -1 (section 3.3): an anomalous video needs both turns, a normal one may
+    pass on turn one.
     """
     statuses = _statuses(rollout)
     if truth.status == "abnormal":
@@ -221,7 +221,7 @@ def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig 
 
 
 def _one_turn(rollout: Rollout) -> Rollout:
-    """The scan in the place of both turns: the halves of Equations 2 and 3 become one whole, and no box is had."""
+    """Treats the scan as both turns, so Equations 2 and 3 count it in full; there are no boxes to score."""
     scan, legible = rollout.scan, rollout.legible[0]
     return Rollout(scan, scan, True, rollout.scan_indices, legible=(legible, legible))
 

@@ -283,7 +283,7 @@ class TurnReport:
 
     @property
     def window(self) -> FrameRange | None:
-        """The hull of all predicted frame ranges (G-26), or None for a normal report."""
+        """The hull of all predicted frame ranges, or None for a normal report."""
         if not self.anomalies:
             return None
         return FrameRange(min(a.frames.start for a in self.anomalies), max(a.frames.end for a in self.anomalies))

@@ -1,5 +1,4 @@
-"""Verified reasoning as JSONL, one sample per line: the frames shown, the answer to learn, and how it was come by (F-2,
-F-28, F-32).
+"""Verified reasoning as JSONL, one sample per line: the frames shown, the answer to learn, and how it was obtained.
 
 Example:
     >>> samples = read_cot("outputs/cot/cot.jsonl")                                          # doctest: +SKIP

@@ -1,7 +1,7 @@
 """Reasoning written from the annotation alone, for data that no teacher has described.
 
-It says what the annotation knows and nothing else: for every frame whether an annotated anomaly shows in it, then what
-was annotated. Verified reasoning of a teacher (F-16..F-32) says more and is used instead where there is a file of it.
+It repeats the annotation and adds nothing: for every frame whether an annotated anomaly shows in it, then the
+anomalies. Verified reasoning of a teacher (paper, sections 3.1 and B.2) says more and is used if a file of it is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from reward_model.schema import Anomaly, TurnReport, sort_types
 
 NORMAL_FRAME = "normal."
 NO_ANOMALY = "No anomaly."
-#: Between paragraphs: a full-size judge writes paragraphs (F-24), the compact wording sentences in one line.
+#: Between paragraphs: a full-size judge writes paragraphs (Fig. S4), the compact wording sentences on one line.
 SEPARATORS = {"paper": "\n\n", "compact": " "}
 
 

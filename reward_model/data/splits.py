@@ -1,4 +1,4 @@
-"""Splits that do not leak: by source footage, the same on every machine, hardly moved by new videos (F-33, G-4).
+"""Splits that do not leak: by source footage, the same on every machine, hardly moved by new videos.
 
 A group (the extra key ``group``, else the video itself) goes to the split that a hash of its name and the seed points
 at. So a corrupted twin lands beside its original, and adding videos never moves the others. Whether a group is held out

@@ -1,4 +1,4 @@
-"""Which annotated videos a training stage may use: disjoint between stages, and never the held-out ones (F-33, G-4)."""
+"""The annotated videos that a training stage may use: disjoint between stages (paper, C.2), never the held-out ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set holds (F-15, Fig. S1): types, saliency, temporal span, items and area, as numbers and as a table."""
+"""Statistics of a data set (Fig. S1): types, saliency, temporal span, items and area, as numbers and as a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reward_model.schema import BOX_SCALE, AnomalyType, Box
 if TYPE_CHECKING:
     from reward_model.statistics.table import Table
 
-#: Upper ends of the histogram bins; the last bin is open. Fig. 4 cuts at 1 s and at 20 % (F-66).
+#: Upper ends of the histogram bins; the last bin is open. Fig. 4 cuts at 1 s and at 20 %.
 SPAN_EDGES_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 AREA_EDGES = (0.01, 0.05, 0.1, 0.2, 0.5)
 HARD_SPAN_S, HARD_AREA = 1.0, 0.2

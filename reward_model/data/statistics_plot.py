@@ -1,4 +1,4 @@
-"""The figure of a data set (F-15, Fig. S1): type, saliency, temporal span, item and area, each in a panel."""
+"""The figure of a data set (Fig. S1): type, saliency, temporal span, item and area, each in a panel."""
 
 from __future__ import annotations
 

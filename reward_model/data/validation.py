@@ -19,7 +19,7 @@ from reward_model.video.probe import probe
 MAX_LINE_BYTES = 16 * 2**20
 #: Rates closer than this share are the same: 23.976 and 24 are 0.1 % apart, 24 and 25 are 4 %.
 FPS_TOLERANCE = 0.005
-#: The classes of a split may differ by this share of its videos before it is called imbalanced (F-33 asks for 1:1).
+#: The classes of a split may differ by this share of its videos before it is called imbalanced. Section C.2: 1:1.
 BALANCE_TOLERANCE = 0.1
 
 
@@ -97,7 +97,7 @@ def validate_annotations(
 
 
 def check_together(lines: Sequence[tuple[int, Record]]) -> list[Problem]:
-    """Faults between numbered records: an id used twice, a group in two splits (F-33), classes out of balance."""
+    """Faults between numbered records: an id used twice, a group in two splits, classes out of balance."""
     problems = []
     ids: dict[str, int] = {}
     groups: dict[str, tuple[str, int]] = {}
@@ -124,7 +124,7 @@ def _check_balance(records: Iterable[Record]) -> Iterator[Problem]:
         normal, abnormal = count["normal"], count["abnormal"]
         if abs(normal - abnormal) > BALANCE_TOLERANCE * (normal + abnormal):
             place = f"split {split!r}" if split else "the file"
-            message = f"{place} holds {normal} normal and {abnormal} abnormal videos; training expects 1:1 (F-33)"
+            message = f"{place} holds {normal} normal and {abnormal} abnormal videos; training expects 1:1"
             yield Problem(0, "", message, "warning")
 
 

@@ -1,4 +1,4 @@
-"""Annotated videos as training samples: what stage 1 and stage 2 see of them (F-33..F-36).
+"""Annotated videos as training samples: what stage 1 and stage 2 see of them (paper, sections 3.2 and C.2).
 
 Rows are light (which video, which frames); :meth:`StageViews.load` turns a row into the conversation and the answer
 when a batch needs it. Frame grids, frame size and wording come from the judge's own settings, so that training asks
@@ -36,7 +36,7 @@ from reward_model.video.sampling import native_window, sample_indices, zoom_indi
 
 log = logging.getLogger(__name__)
 
-#: Clips for every video in stage 2: 15K to 20K (F-35).
+#: Clips for every video in stage 2: 15K to 20K (section C.2).
 CLIPS_PER_VIDEO = 15 / 20
 #: Share of clips that are shown a conclusion of turn one (ours; see :meth:`StageViews.hint`).
 HINT_SHARE = 0.7
@@ -50,13 +50,13 @@ class ViewOptions:
 
     Args:
         frames_per_video: anomalous frames of each video in stage 1; 20K frames from 5K videos, half of them normal, are
-            two (F-34).
-        max_clip_s: longest anomaly that makes a clip (F-36).
-        untrimmed_windows: clips of longer anomalies too, as inference crops any window turn one reports (G-5); their
+            two (section C.2).
+        max_clip_s: longest anomaly that makes a clip (section 3.2).
+        untrimmed_windows: clips of longer anomalies too, as inference crops any window turn one reports; their
             frames are thinned to the judge's ``max_zoom_frames``.
-        hints: show turn one's conclusion to clips as inference does (F-40, G-13).
+        hints: show turn one's conclusion to clips as inference does (section 3.2).
         without_cot: with a file of verified reasoning, videos that lack it are left out, as the paper discards them
-            (F-32); True keeps them, with reasoning from the annotation.
+            (section 3.1); True keeps them, with reasoning from the annotation.
         empty_cot_share: share of the samples whose answer has no reasoning and gives its verdict at once, which trains
             the readouts ``direct`` and ``log_odds``. The paper trains none.
     """
@@ -340,8 +340,8 @@ class StageViews:
 
     @staticmethod
     def _frame_answer(sample: Any, native: int, status: str) -> str | None:
-        """The single-frame answer derived from a verified clip (G-25); None where that clip does not show the frame,
-        says nothing of it alone, or judges it otherwise than the annotation.
+        """The single-frame answer derived from a verified clip; None if that clip does not show the frame, says nothing
+        about it alone, or judges it differently from the annotation.
         """
         from reward_model.data.synthesis.single_frame import single_frame_cot
 
@@ -381,8 +381,8 @@ def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple
     """The anomalies a row is to report, on the grid of its frames: those that at least one of them shows.
 
     Turn-two answers need boxes for each: an anomaly that has none on these frames takes the annotated box
-    nearest in time (a thing that is gone, F-12), and one that has none at all is not asked for. A single frame shows
-    only single-frame types (G-25).
+    nearest in time (a thing that is gone), and one that has none at all is not asked for. A single frame shows only
+    single-frame types.
     """
     found = []
     for anomaly in truth.anomalies:

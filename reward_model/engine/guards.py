@@ -246,7 +246,7 @@ def together(number: int) -> int:
 
 
 def check_rows(rows: Any, *, tolerance: float = 0.1) -> dict[str, int]:
-    """Rows of each status, once they are seen to be a usable, balanced set (1:1, F-33).
+    """Rows of each status, once they are seen to be a usable, balanced set (1:1).
 
     Args:
         rows: data set with a column ``status``.

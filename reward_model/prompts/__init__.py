@@ -56,9 +56,7 @@ class PromptSet:
         return (self._user("scan", frames, first, prompt_block=block, hint_block=hint),)
 
     def zoom(self, frames: Frames, prompt: str = "", *, cot: str = "", hint: str = "") -> Conversation:
-        """Turn two as a fresh conversation: the clip, and what turn one reasoned (F-40). ``hint`` as in
-        :meth:`scan`.
-        """
+        """Turn two as a fresh conversation: the clip and turn one's reasoning. ``hint``: see :meth:`scan`."""
         cot = clean_text(cot)
         return (
             self._user(

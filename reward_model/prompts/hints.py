@@ -1,5 +1,4 @@
-"""What a teacher is told of the truth while it writes reasoning: the four hint branches of the synthesis prompt (Fig.
-S4, F-18..F-22).
+"""Hints about the truth for a teacher that writes reasoning: the four branches of the synthesis prompt (Fig. S4).
 
 A judge never sees them; they exist so that the same wording serves inference and the synthesis of training data.
 """

@@ -1,5 +1,4 @@
-"""What only the synthesis of reasoning asks: the reviewer's question of Fig. S6 and the words around enlarged parts
-(F-30, G-14).
+"""Prompts of the synthesis of reasoning alone: the reviewer's question of Fig. S6 and the words around enlarged parts.
 
 These texts stand apart from the wordings of the judge, whose version is part of every checkpoint.
 """
@@ -35,7 +34,7 @@ class VerificationPrompts:
         """The question whether a report agrees with what people found. Text only, as in the paper.
 
         Args:
-            turn: the alternative of points 2 and 4 that applies (G-2).
+            turn: the alternative of points 2 and 4 that applies.
             segment_id, video_id: what the report is about; shown on one line each.
             truth: the annotated anomalies on the frames of that turn.
             analysis: the whole answer under review.

@@ -1,4 +1,4 @@
-"""Is one judge really better than another on the same videos (F-90)? Paired tests, pure functions of arrays."""
+"""Paired tests of two judges on the same videos. Pure functions of arrays."""
 
 from __future__ import annotations
 

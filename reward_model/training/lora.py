@@ -1,6 +1,6 @@
-"""Where LoRA goes in a Qwen3-VL judge: every linear layer of the vision tower, the adapter and the language model.
+"""LoRA targets in a Qwen3-VL judge: every linear layer of the vision tower, the adapter and the language model.
 
-The paper keeps all three unfrozen in every stage (C.2, F-33), so an adapter on the language model alone would train
+The paper keeps all three unfrozen in every stage (section C.2), so an adapter on the language model alone would train
 another model. Left as they are: the patch embedding (a 3D convolution), position and word embeddings, norms, and the
 head.
 """
@@ -42,8 +42,8 @@ def lora_config(*, r: int = 32, alpha: int = 64, dropout: float = 0.0, targets: 
     """A ``peft.LoraConfig`` on :data:`LORA_TARGETS`.
 
     Args:
-        r: rank; the paper's is 32 (F-34).
-        alpha: scale numerator; not in the paper (G-24), twice the rank is ours.
+        r: rank; the paper's is 32 (section C.2).
+        alpha: scale numerator; not in the paper, twice the rank is our choice.
         dropout: not in the paper; 0 keeps a resumed run and a merged model equal to the trained one.
         targets: other ``target_modules``; None is all three parts.
         options: more arguments of ``peft.LoraConfig``.

@@ -42,10 +42,11 @@ REASONS: dict[str, str] = {
     "mirror": "shows mirrored letters",
     "change": "changes its word",
 }
-#: Kinds that a single frame shows (F-7); the others need frames to be compared. A changed word is a family exception.
+#: Kinds that a single frame shows (paper, section B.1.2); the others need frames to be compared. A changed word is a
+#: family exception.
 SINGLE_FRAME = ("squash", "split", "extra_limb", "missing_limb", "bent_limb", "overlap", "scramble", "mirror")
 
-#: Kinds whose boxes stand on the last and first frame around the event instead of on every frame (F-12).
+#: Kinds whose boxes stand on the last and first frame around the event instead of on every frame (section B.1.3).
 BOUNDARY = ("vanish", "appear")
 
 SETTINGS = ("single", "objects", "person", "physics", "sign")

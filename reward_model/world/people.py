@@ -46,7 +46,7 @@ class Person:
         return [Layer(np.maximum.reduce(masks), self.color)]
 
     def regions(self, canvas: Canvas) -> list[np.ndarray]:
-        """The half of the body with the faulty limb: one box tells what is wrong from the inside alone (F-10)."""
+        """The half of the body with the faulty limb: one box tells what is wrong from the inside alone."""
         # A missing limb is boxed where it should be, hence ``whole``.
         parts = [self._limb(canvas, limb, whole=limb.lost) for limb in self.limbs if limb.part == self.faulty_part]
         return [np.maximum.reduce([self._trunk(canvas), *parts])]

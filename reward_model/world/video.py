@@ -82,7 +82,7 @@ def _anomaly(scene: Scene, size: int) -> Anomaly:
     window = fault.frames
     shown = list(window.frames())
     if fault.kind in BOUNDARY:
-        # A thing that goes is boxed on the last and the first frame that show it, one that comes likewise (F-12).
+        # A thing that goes is boxed on the last and the first frame that show it, one that comes likewise (B.1.3).
         shown = [window.start - 1, window.end + 1] if fault.kind == "vanish" else [window.start, window.end]
     masks = scene.focus.regions(_open(scene, np.asarray(shown), size))
     boxes = {n: tuple(box for m in masks if (box := mask_box(m[k])) is not None) for k, n in enumerate(shown)}

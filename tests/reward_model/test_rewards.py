@@ -300,7 +300,7 @@ def test_a_legible_status_of_turn_two_opens_the_gate():
     assert total_reward(alone, NORMAL_TRUTH, RewardConfig(num_turns=1)).total == -1
 
 
-# --- finding F-56: what shrinking the window pays ---------------------------------------------------------------------
+# --- what shrinking the window pays -----------------------------------------------------------------------------------
 
 WHOLE = Box(0, 0, 100, 1000)
 GRID = range(30)

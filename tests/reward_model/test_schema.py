@@ -209,7 +209,7 @@ def test_windows_between_two_samples_move_to_the_nearest():
 
 
 def test_boxes_of_the_last_visible_frame_move_into_the_window():
-    """A thing that vanishes has its box just before the window (F-12); the grid must not lose it."""
+    """A thing that vanishes has its box just before the window; the grid must not lose it."""
     anomaly = Anomaly(AnomalyType.MOTION, FrameRange(8, 19), {7: (BOX,), 20: (Box(0, 0, 1, 1),)})
     moved = anomaly.on_grid(GRID)
     assert moved.frames == FrameRange(2, 4) and moved.boxes[2] == (BOX,) and moved.boxes[4] == (Box(0, 0, 1, 1),)

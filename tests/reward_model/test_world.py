@@ -100,7 +100,7 @@ def test_a_split_has_a_box_for_each_half():
 
 @pytest.mark.parametrize("kind", BOUNDARY)
 def test_what_comes_or_goes_is_boxed_at_the_edge_of_the_event(kind):
-    """F-12: the last frame that shows a thing before it goes, the first one after, or the other way round."""
+    """The last frame that shows a thing before it goes, the first one after, or the other way round."""
     for seed in SEEDS:
         scene = make_scene(seed, kind, setting="objects", nuisance=0)
         anomaly = make_annotation(scene, SIZE).anomalies[0]

@@ -1,8 +1,8 @@
-"""What every operator shares: the error, the edit of one frame, and boxes measured from the pixels that changed.
+"""Shared parts of all operators: the error, the edit of one frame, and boxes measured from the pixels that changed.
 
 An operator never draws a box by itself. It proposes edits; :func:`settle` puts them into a copy of the video, undoes
 what nobody can see, and measures what is left. The annotation is therefore true of the pixels, whatever the operator
-meant to do (F-10, F-11).
+meant to do; boxes are tight and cover disjoint regions separately (paper, section B.1.3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange
 MIN_CHANGE = 4
 #: The strongest twentieth of the edited pixels must change by this many levels, on the window's average frame.
 VISIBLE_CHANGE = 16
-#: Frame regions closer than this share of the shorter side count as one (F-11: several boxes for disjoint ones).
+#: Frame regions closer than this share of the shorter side count as one; disjoint ones get several boxes.
 MERGE_GAP = 0.04
 MAX_BOXES = 3
 
@@ -109,13 +109,14 @@ def annotate(
     """The record of an anomaly from measured rectangles.
 
     Args:
-        kind: its type (F-7, F-8).
+        kind: its type (section B.1.2).
         rects: what changed, by frame. Frames of the window that happen to look right take the rectangles of the
-            nearest frame that does not (F-10: one box per frame of the range).
+            nearest frame that does not: every frame of the range has a box (section B.1.3).
         shape: of the video, (T, H, W, 3).
         name: what the affected thing is called.
         words: what is wrong with it, a clause that follows the name.
-        window: the frames it lasts, where these are not the changed ones (F-12); boxes are then left as they are.
+        window: the frames it lasts, where these are not the changed ones, as for a thing that vanishes; boxes are then
+            left as they are.
     """
     height, width = shape[1:3]
     boxes = {n: tuple(Box.from_pixels(*r, width, height) for r in rects[n]) for n in sorted(rects)}

@@ -27,8 +27,8 @@ class Operator(Protocol):
     ) -> tuple[np.ndarray, Anomaly]: ...
 
 
-#: What can be put into a video, and the type it is annotated as (F-3, F-7, F-8). Where the caller says that what moves
-#: are people, the deformations and the duplicate are Human Distortion.
+#: Anomalies that can be put into a video, and the type each is annotated as (paper, section B.1.2). If the caller says
+#: that people move in the video, the deformations and the duplicate are Human Distortion.
 KINDS: Mapping[str, AnomalyType] = MappingProxyType(
     {
         "bulge": AnomalyType.OBJECT,
@@ -92,7 +92,7 @@ def corrupt(
     """A copy of a video with anomalies in it, and their annotation.
 
     Outside the annotated frames the result is bit-identical to the input. Inside, only pixels within the boxes differ
-    (for ``vanish``: within the region the thing would fill; its boxes stand on the frames around its absence, F-12).
+    (for ``vanish``: within the region the thing would fill; its boxes are on the frames around its absence).
 
     Args:
         frames: (T, H, W, 3) uint8, not changed.

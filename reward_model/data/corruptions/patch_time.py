@@ -29,7 +29,7 @@ OBJECT_CHANGE = 14
 
 
 def vanish(track: Track, window: FrameRange, rng: np.random.Generator, about: About) -> Result:
-    """The thing is gone for the window. Its boxes stand where it was last seen and where it is next seen (F-12)."""
+    """Removes the thing for the window; its boxes are on the last frame before and the first after (section B.1.3)."""
     plate, grow = make_plate(track, window)
     frames = track.footage.frames
     out, _ = settle(frames, [_erase(track, plate, grow, k, rng, about.grain) for k in window.frames()])

@@ -76,7 +76,7 @@ def _deform(
         done = (index - window.start + 1) / max(1.0, 0.2 * len(window))
         edits.append(_warp_frame(track, index, field, size, min(1.0, 0.5 + 0.5 * done), rng, about.grain))
     out, rects = settle(frames, edits)
-    # A deformed body is a Human Distortion, whatever deformed it (F-3).
+    # A deformed body is a Human Distortion, whatever deformed it.
     kind = AnomalyType.HUMAN if about.people and track.moving else AnomalyType.OBJECT
     return out, annotate(kind, rects, frames.shape, name=about.name, words=words)
 

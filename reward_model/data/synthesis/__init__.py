@@ -1,4 +1,4 @@
-"""Reasoning written by a teacher and verified against annotations: generate, verify, five rounds (F-16..F-32)."""
+"""Reasoning written by a teacher and verified against annotations: generate, verify, five rounds (section 3.1)."""
 
 from reward_model.data.synthesis.accounting import account, to_markdown
 from reward_model.data.synthesis.config import AskConfig, RuleConfig

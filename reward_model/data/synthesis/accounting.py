@@ -54,7 +54,7 @@ def _decisions(outcomes: Iterable[Outcome]) -> dict[str, int]:
 
 
 def _by_type(outcomes: Sequence[Outcome], salient_rounds: int) -> dict[str, dict[str, int]]:
-    """Per type, what became of each anomaly in each turn that shows it (G-6): met early, met late, never met."""
+    """Counts per type and turn of the anomalies that were matched early, matched late or never."""
     table = {t.value: {"asked": 0, "salient": 0, "non-salient": 0, "unmet": 0} for t in AnomalyType}
     for outcome in outcomes:
         for place, anomaly in enumerate(outcome.task.truth):

@@ -15,17 +15,17 @@ Verify = Literal["rule", "judge", "both"]
 
 @dataclass(frozen=True)
 class RuleConfig:
-    """What an answer must keep. Changing it costs no new answers where the recorded ones suffice.
+    """Rules an answer must keep. Changing them costs no new answers where the recorded ones suffice.
 
     Attributes:
-        verify: the rule of B.2, the reviewer of Fig. S6, or both (G-2).
-        temporal_iou, spatial_iou: an anomaly matches strictly above these (F-31).
+        verify: the rule of section B.2, the reviewer of Fig. S6, or both.
+        temporal_iou, spatial_iou: an anomaly matches strictly above these (section B.2).
         one_to_one: an answer must not list anomalies beyond the annotated ones.
         boundary: also ask :func:`~reward_model.data.synthesis.rule_check.boundary_check` of every window.
         zoom_window: what a clip's time region is compared with: the ``"annotated"`` range (B.2), or ``"either"``, which
             also accepts the whole clip where the clip is wider than the range.
-        check_frames: every frame has its own paragraph (F-24); off for wordings that ask for less.
-        max_rounds: answers a sample may try (F-32).
+        check_frames: every frame has its own paragraph (Fig. S4); off for wordings that ask for less.
+        max_rounds: answers a sample may try (section 3.1).
         salient_rounds: a match up to this round is salient, a later one is not.
     """
 
@@ -53,14 +53,14 @@ class RuleConfig:
 
 @dataclass(frozen=True)
 class AskConfig:
-    """What is asked, and how. Answers recorded under other values cannot be used.
+    """Settings of the questions. Answers recorded under other values cannot be used.
 
     Attributes:
         prompts: a wording with hint branches.
         scan_fps, zoom_fps: frames per second of turn one and turn two.
         min_zoom_frames, max_zoom_frames: a clip is widened to the first and thinned to the second.
-        crop: one clip over the hull of all windows if it fits ``max_zoom_frames``, or one per window (G-26).
-        normal_window_s: shortest and longest random clip of a normal video, in seconds (F-36).
+        crop: one clip over the hull of all windows if it fits ``max_zoom_frames``, or one per window.
+        normal_window_s: shortest and longest random clip of a normal video, in seconds (section 3.2).
         frame_size: side of the square each frame is resized to; None shows frames as they are.
         max_crops: enlarged parts shown after the frames of an abnormal clip, as in 3.1, which gives no number; 0 shows
             none.

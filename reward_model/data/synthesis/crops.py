@@ -1,4 +1,4 @@
-"""Enlarged parts of annotated regions, shown to the teacher after the frames of an abnormal clip (F-16, G-14)."""
+"""Enlarged parts of annotated regions, shown to the teacher after the frames of an abnormal clip (3.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the text of an answer must keep, whatever it says: no word of a hint (F-22), one paragraph per frame (F-24)."""
+"""Form of an answer's text, whatever it says: no mention of a hint, one paragraph per frame (Fig. S4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reviewer of Fig. S6: one word about one report (F-30). Anything but that word is a failed check."""
+"""The reviewer of Fig. S6: one word about one report. Anything but that word is a failed check."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Word = Literal["consistent", "inconsistent", "unclear"]
 
 
 def review_question(task: Task, answer: str) -> Conversation:
-    """The reviewer's question about a teacher's answer; abnormal samples only (G-15).
+    """The reviewer's question about a teacher's answer; abnormal samples only (docs/paper_notes.md).
 
     Raises:
         ValueError: the sample is normal; those are verified by their status alone.
     """
     if task.normal:
-        raise ValueError(f"{task.key}: a normal sample has nothing to review; its status decides (G-15)")
+        raise ValueError(f"{task.key}: a normal sample has nothing to review; its status decides")
     return load_verification().ask(
         task.turn, segment_id=task.key, video_id=task.record.truth.video_id, truth=task.truth, analysis=answer
     )

@@ -132,7 +132,7 @@ class NarratorJudge:
 
 
 def agrees(answer: str, task: Task) -> bool:
-    """Whether a report says what the annotation says, by the five points of Fig. S6 (F-30)."""
+    """True if a report agrees with the annotation on the five points of Fig. S6."""
     try:
         report = parse_turn(answer, turn=TURN_NUMBER[task.turn], num_frames=len(task.indices))
     except ParseError:

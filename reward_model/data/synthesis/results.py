@@ -1,4 +1,4 @@
-"""Outcomes -> verified samples, records that know their saliency, and the list of what was left out (F-32, G-6)."""
+"""Outcomes -> verified samples, records with saliency, and the list of omissions with their reasons (section B.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generate, verify, at most five rounds (F-32): the course of one sample, without a model and without a clock.
+"""Generate, verify, at most five rounds (section 3.1): the course of one sample, without a model and without a clock.
 
 The course is a generator: it yields the calls it needs and is sent their answers, so that the same rules serve a pool
 of threads, a batch on one GPU and a ledger that is read back.
@@ -23,7 +23,7 @@ from reward_model.data.synthesis.tasks import Task
 from reward_model.parsing import ParseError, format_report, parse_turn
 from reward_model.schema import TurnReport
 
-#: ``open``: no answer could be had; the next run asks again.
+#: ``open``: the teacher gave no usable answer; the next run asks again.
 Decision = Literal["salient", "non-salient", "discarded", "open"]
 
 
@@ -47,10 +47,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a sample.
+    """Result of one sample.
 
     ``answer`` is the canonical JSON of the first round that passed. ``first_match`` holds, per place in ``task.truth``,
-    the first round that met that anomaly (G-6). ``reason`` says why a sample was discarded or left open.
+    the first round that matched that anomaly. ``reason`` says why a sample was discarded or left open.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""The rule check (B.2, F-31) and the reviewer's numbers (Fig. S6, F-30), as pure functions.
+"""The rule check (section B.2) and the reviewer's numbers (Fig. S6), as pure functions.
 
 An answer passes when its judgment and its set of types are those of the annotation and every annotated anomaly is met
 by one predicted anomaly of its type, strictly above both IoU thresholds; space counts where the turn has boxes.
@@ -79,7 +79,7 @@ def rule_check(
 def boundary_check(
     pred: FrameRange, truth: FrameRange, *, max_offset: int = 2, min_overlap: float | None = 0.85
 ) -> bool:
-    """Point 4 of Fig. S6: both ends at most ``max_offset`` frames off, and an IoU of at least ``min_overlap`` (G-2).
+    """Point 4 of Fig. S6: both ends at most ``max_offset`` frames off, and an IoU of at least ``min_overlap``.
 
     Turn two has no overlap clause: ``min_overlap=None``.
 
@@ -93,7 +93,7 @@ def boundary_check(
 
 
 def covers_clip(window: FrameRange, num_frames: int) -> bool:
-    """Whether a time region is the whole clip, which is what turn two's teacher is told to write (F-20)."""
+    """True if a time region is the whole clip, which turn two's teacher is told to write (Fig. S4)."""
     return window == FrameRange(0, num_frames - 1)
 
 

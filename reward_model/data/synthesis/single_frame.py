@@ -1,5 +1,5 @@
-"""Reasoning for one frame (stage 1), taken from a verified clip (F-34, G-25): the frame's own paragraph of step 1, a
-verdict on the single-frame types, and the frame's boxes.
+"""Reasoning for one frame (stage 1), taken from a verified clip: the frame's own paragraph of step 1, a verdict on the
+single-frame types, and the frame's boxes. The paper does not say how it is written (docs/paper_notes.md).
 """
 
 from __future__ import annotations

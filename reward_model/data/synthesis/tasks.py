@@ -1,4 +1,4 @@
-"""Annotated videos -> the questions a teacher is asked: one scan each, and one zoom per clip (F-16, F-17, F-36)."""
+"""Annotated videos -> the questions a teacher is asked: one scan each, and one zoom per clip (Fig. S4)."""
 
 from __future__ import annotations
 

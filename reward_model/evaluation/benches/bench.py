@@ -14,7 +14,7 @@ from reward_model.world.video import SIZE
 
 #: Seeds below this one are for training.
 FIRST_BENCH_SEED = 400_000
-#: Where each bench begins; none reaches the next (F-64: thresholds are never set on what is tested).
+#: Where each bench begins; none reaches the next: thresholds are never set on test videos (section A.1).
 CALIBRATION_SEED, MAIN_SEED, HARD_SEED, OOD_SEED = 400_000, 500_000, 600_000, 700_000
 
 
@@ -102,9 +102,7 @@ class WorldBench:
 
 @dataclass(frozen=True)
 class MainBench(WorldBench):
-    """500 normal and 500 abnormal videos, all kinds in turn (F-65); unlike the paper's, with windows and boxes
-    (G-18).
-    """
+    """500 normal and 500 abnormal videos, all kinds in turn (section A.1), with windows and boxes unlike the paper's."""
 
     num_videos: int = 1000
     name: ClassVar[str] = "main"
@@ -112,7 +110,7 @@ class MainBench(WorldBench):
 
 @dataclass(frozen=True)
 class OodBench(WorldBench):
-    """The same world drawn in a style that no training has seen (F-91)."""
+    """The same world drawn in a style that no training has seen."""
 
     num_videos: int = 400
     seed: int = OOD_SEED

@@ -1,4 +1,4 @@
-"""The Hard bench: short or small anomalies, and their opposites, in four equal cells (F-66, Figure 4)."""
+"""The Hard bench: short or small anomalies, and their opposites, in four equal cells (Figure 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benches of annotated video files: JSONL annotations, and the external ViF-CoT-4K (F-67)."""
+"""Benches of annotated video files: JSONL annotations, and the external ViF-CoT-4K (section A.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a stated probability means what it says (F-96), and whether it still ranks. Pure functions of arrays."""
+"""Calibration and ranking quality of stated probabilities. Pure functions of arrays."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class ImpliedRates:
 
 
 def implied_rates(recall_abnormal: float, recall_normal: float, *, share_abnormal: float = 0.5) -> ImpliedRates:
-    """What both recalls imply at a given share of abnormal videos, if every answer was parsed (F-75).
+    """Precisions, F1 and accuracy that follow from both recalls and the share of abnormal videos, all answers parsed.
 
     Example:
         >>> round(implied_rates(0.910, 0.724).precision_abnormal, 3), round(implied_rates(0.910, 0.724).accuracy, 3)

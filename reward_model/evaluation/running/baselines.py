@@ -1,6 +1,4 @@
-"""What a judge has to beat: constants, chance, its own simpler forms, and scores turned into a status by a threshold
-(F-74, F-93).
-"""
+"""Baselines for a judge: constants, chance, its own simpler forms, and scores turned into a status by a threshold."""
 
 from __future__ import annotations
 

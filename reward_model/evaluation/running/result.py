@@ -36,7 +36,7 @@ class Metric:
 
 class TypeRecall(NamedTuple):
     """Of the abnormal videos with a type: the share called abnormal, and the share called abnormal with that type
-    named (G-17).
+    named. Table S3 does not say which of them it prints (docs/paper_notes.md).
     """
 
     detected: Metric

@@ -44,7 +44,7 @@ def evaluate(
         no ground for them:
 
         - ``parse rate``: share of turns whose text followed the schema, without forcing;
-        - ``status accuracy``, both classes' ``recall``, ``precision`` and ``F1``, and ``unparsed`` (F-68, F-98);
+        - ``status accuracy``, both classes' ``recall``, ``precision`` and ``F1``, and ``unparsed`` (Table 1);
         - ``temporal IoU, scan``: Equation 4 on turn one's grid; ``temporal IoU, final``: reported frames on native
           frames; ``spatial IoU``: Equation 5 on turn two's clip; ``vIoU``: the tube in space and time; ``type IoU``.
           Means over all abnormal videos, a missed one is 0;

@@ -1,4 +1,4 @@
-"""Ablations in the order of Table 3: several checkpoints, several seeds each (F-72, F-90)."""
+"""Ablations in the order of Table 3: several checkpoints, several seeds each."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def hard_table(bench: str, judges: Judges, *, paper: bool = True, note: str | No
 
 
 def type_table(bench: str, judges: Judges, *, paper: bool = True) -> Table:
-    """Table S3 with both readings of a recall per type (G-17)."""
+    """Table S3 with both readings of a recall per type."""
     ours: list[Sequence[Cell]] = []
     for name, result in judges.items():
         if not result.recall_by_type:

@@ -1,4 +1,4 @@
-"""Two judges on the same videos, with paired tests (F-90)."""
+"""Two judges on the same videos, with paired tests."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from reward_model.statistics.table import Cell, Estimate, Table
 
 
 def significance_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resamples: int = 2000) -> Table:
-    """Every other judge against the first one, on the same videos (F-90). Judges without statuses are left out."""
+    """Every other judge against the first one, on the same videos. Judges without statuses are left out."""
     judges = {name: found for name, found in rows.items() if found and all(r.has_verdict for r in found)}
     first, *others = judges or [""]
     lines: list[Sequence[Cell]] = []

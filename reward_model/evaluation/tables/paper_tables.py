@@ -1,4 +1,4 @@
-"""The paper's tables as printed (arXiv 2605.11723v2), to stand beside ours and to check arithmetic by (F-68..F-75).
+"""The paper's tables as printed (arXiv 2605.11723v2), for comparison with ours and to check our arithmetic.
 
 The numbers lie in ``paper_tables.json`` and nowhere else.
 """
@@ -13,7 +13,7 @@ from importlib.resources import files
 
 Value = float | str | None
 
-#: The one row whose precisions do not follow from its recalls (G-19), and the table it stands in.
+#: Table and name of the one row whose precisions do not follow from its recalls (docs/paper_notes.md).
 INCONSISTENT_ROW = ("Table 1", "Gemini-3.1-Pro")
 #: Tables with both classes' recall, precision and F1 and the accuracy.
 CLASS_TABLES = ("Table 1", "Table 3", "Table S1")

@@ -1,4 +1,4 @@
-"""Which readout should be the reward? Figures per readout, and a default that follows from them (F-96, G-28)."""
+"""Figures per readout, and the default reward that follows from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reliability plots: stated probability against observed share (F-96)."""
+"""Reliability plots: stated probability against observed share."""
 
 from __future__ import annotations
 

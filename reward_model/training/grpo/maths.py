@@ -31,7 +31,7 @@ def group_advantages(
             advantage 0; a group with fewer than two scored rollouts has advantage 0 throughout.
         scale_rewards: divide by the sample std (ddof 1) of the group, of all scored rewards, or by nothing.
         saliency: (P,) mean saliency of each sample, needed by ``scale_advantage``.
-        saliency_repair: the z-score cancels the saliency discount of Equation 6 (F-55). ``scale_advantage`` multiplies
+        saliency_repair: the z-score cancels the discount of Equation 6 (docs/method.md). ``scale_advantage`` multiplies
             it in again, ``mean_only`` leaves out the division; ``none`` is the paper.
         eps: added to the std.
 

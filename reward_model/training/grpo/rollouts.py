@@ -1,4 +1,4 @@
-"""Rollouts of stage 3: the judge's two turns as sampled token ids (paper C.1; F-38 to F-41).
+"""Rollouts of stage 3: the judge's two turns as sampled token ids (paper, sections 3.2 and C.1).
 
 Everything that is asked here is asked the way :mod:`reward_model.judge` asks at inference: the same grids, window,
 resizing, wording and parser. Both turns of all groups run as batches; frames and prompts that several rollouts share

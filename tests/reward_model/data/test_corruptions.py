@@ -111,7 +111,7 @@ def test_boxes_are_exactly_the_bounds_of_what_changed(kind, clip, made):
 
 
 def test_what_vanishes_has_boxes_around_its_absence_and_is_gone_within(clip, made):
-    """F-12. Fails if boxes stand inside the window, miss the disc, or the disc is still there."""
+    """Fails if boxes stand inside the window, miss the disc, or the disc is still there."""
     out, truth = made["vanish"]
     anomaly = truth.anomalies[0]
     assert list(anomaly.boxes) == [anomaly.frames.start - 1, anomaly.frames.end + 1]

@@ -161,7 +161,7 @@ def test_a_scan_is_asked_as_the_judge_asks_it(views, folder):
 
 def test_a_clip_covers_its_region_and_carries_its_boxes(views):
     rows = [r for r in views.rows("stage2", seed=0, count=70) if r["task"] == "zoom" and r["status"] == "abnormal"]
-    assert {r["video"] for r in rows} == {"object", "motion"}, "clips are of anomalies below a second (F-36)"
+    assert {r["video"] for r in rows} == {"object", "motion"}, "clips are of anomalies below a second"
     row = next(r for r in rows if r["video"] == "object")
     grid = sample_indices(LENGTH, FPS, 8)
     assert row["indices"] == [n for n in grid if 16 <= n <= 25]
@@ -259,7 +259,7 @@ def test_verified_reasoning_is_used_word_for_word_and_others_left_out(records, f
     samples = cot_samples(records)
     views = StageViews(records, folder / "data.jsonl", JUDGE, cot=samples)
     rows = views.rows("stage2", seed=0)
-    assert set(rows["video"]) == {"object", "normal0"}, "videos without verified reasoning are discarded (F-32)"
+    assert set(rows["video"]) == {"object", "normal0"}, "videos without verified reasoning are discarded"
     for row in rows:
         sample = next(s for s in samples if (s.video_id, s.turn) == (row["video"], row["task"]))
         assert tuple(row["indices"]) == sample.indices and views.load(row).answer == sample.answer

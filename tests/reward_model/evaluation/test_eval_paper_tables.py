@@ -1,4 +1,4 @@
-"""The paper's tables as stored, and what follows from them (F-75, G-19, G-21)."""
+"""The paper's tables as stored, and what follows from them."""
 
 from __future__ import annotations
 

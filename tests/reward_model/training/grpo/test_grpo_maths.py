@@ -1,4 +1,4 @@
-"""Equations 8 to 11 against golden numbers and a reference written in plain Python, and finding F-55."""
+"""Equations 8 to 11 against golden numbers and a reference written in plain Python, and the discount that cancels."""
 
 import math
 
@@ -81,7 +81,7 @@ def test_scale_by_batch_and_by_nothing():
             group_advantages(rewards, **wrong)
 
 
-# --- finding F-55 -----------------------------------------------------------------------------------------------------
+# --- the discount cancels ---------------------------------------------------------------------------------------------
 
 S = f64([5.4, 4.4, 3.1, 0, 0, 6.2, 0, 2.0])
 STATUS = f64([0, 0, 0, -1, -1, 0, -1, 0])

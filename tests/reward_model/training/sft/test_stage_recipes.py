@@ -84,7 +84,7 @@ def test_every_configuration_parses_and_its_bf16_choice_is_its_own(path):
     text = path.read_text()
     if path.stem == "full":
         choices = [s for s in text.splitlines() if s.startswith(("per_device", "gradient_acc", "max_tokens"))]
-        assert choices and all("ours" in line for line in choices), "not in the paper: must be marked (G-24)"
+        assert choices and all("ours" in line for line in choices), "not in the paper: must be marked"
         assert yaml.safe_load(text)["bf16"] is True
 
 
