@@ -51,15 +51,21 @@ def render(scene: Scene, indices: Sequence[int], size: int = SIZE) -> np.ndarray
     ground = ((scene.ground + scene.weather.tint[0]) * shade[..., None]).astype(np.float32)
     if scene.style.outlined:
         ground = ground * _hatch(size)
-    picture = np.repeat(ground[None], len(index), axis=0)
+    # Colours come first, (3, N, S, S): over pixels whose three colours stand side by side, layers take twice as long.
+    planes = np.repeat(_planes(ground), len(index), axis=1)
     tint = scene.weather.tint[1].astype(np.float32)
     for actor in scene.actors:
         for layer in actor.layers(canvas):
-            picture += layer.cover[..., None].astype(np.float32) * (layer.color + tint - picture)
-    picture *= scene.weather.light[index].astype(np.float32)[:, None, None, None]
+            planes += layer.cover.astype(np.float32, copy=False) * (_planes(layer.color + tint) - planes)
+    planes *= scene.weather.light[index].astype(np.float32)[:, None, None]
     if scene.weather.grain:
-        picture += _grain(scene, index, size)
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+        planes += _grain(scene, index, size)
+    return np.ascontiguousarray(np.moveaxis(np.clip(planes + 0.5, 0, 255).astype(np.uint8), 0, -1))
+
+
+def _planes(color: np.ndarray) -> np.ndarray:
+    """Colours (3,), (S, S, 3) or (N, 1, 1, 3) as planes (3, N or 1, S or 1, S or 1)."""
+    return np.moveaxis(color.reshape((1,) * (4 - color.ndim) + color.shape), -1, 0)
 
 
 def make_annotation(scene: Scene, size: int = SIZE) -> VideoAnnotation:
@@ -108,8 +114,11 @@ def _hatch(size: int) -> np.ndarray:
 
 
 def _grain(scene: Scene, index: np.ndarray, size: int) -> np.ndarray:
-    """Noise, another crop of one tile per frame: cheap, and frame n has the same noise in any selection."""
+    """Noise (3, N, size, size), another crop of one tile per frame: cheap, and frame n has the same noise in any
+    selection.
+    """
     rng = np.random.default_rng([scene.seed, 2])
     tile = rng.standard_normal((2 * size, 2 * size, 3), np.float32) * np.float32(scene.weather.grain)
     offsets = rng.integers(0, size, size=(scene.num_frames, 2))
-    return np.stack([tile[a : a + size, b : b + size] for a, b in offsets[index]])
+    tile = np.ascontiguousarray(np.moveaxis(tile, -1, 0))
+    return np.stack([tile[:, a : a + size, b : b + size] for a, b in offsets[index]], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -26,8 +27,14 @@ def setting_of(kind: str) -> str:
     return SETTINGS_OF[kind][-1]
 
 
-def clean(seed: int, anomaly: str | None, setting: str, **options):
-    return make_video(seed, anomaly, setting=setting, size=SIZE, nuisance=0, **options)
+@cache
+def normal_video(seed: int, setting: str):
+    return make_video(seed, None, setting=setting, size=SIZE)
+
+
+def truth_of(seed: int, anomaly: str, size: int = SIZE, **options):
+    """What :func:`make_video` says of a video, without drawing it."""
+    return make_annotation(make_scene(seed, anomaly, **options), size)
 
 
 def without_focus(scene, index):
@@ -40,7 +47,7 @@ def without_focus(scene, index):
 def test_twins_differ_in_the_window_and_only_there(kind):
     for seed in SEEDS:
         frames, truth = make_video(seed, kind, setting=setting_of(kind), size=SIZE)
-        twin, normal = make_video(seed, None, setting=setting_of(kind), size=SIZE)
+        twin, normal = normal_video(seed, setting_of(kind))
         window = truth.anomalies[0].frames
         differs = [bool((a != b).any()) for a, b in zip(frames, twin, strict=True)]
         assert [k for k, d in enumerate(differs) if d] == list(window.frames()), (seed, kind)
@@ -51,10 +58,10 @@ def test_twins_differ_in_the_window_and_only_there(kind):
 def test_the_anomaly_can_be_seen(kind):
     """Not a difference of one grey level: in every frame of the window some twenty-five grey levels on some pixels."""
     for seed in SEEDS:
-        frames, truth = clean(seed, kind, setting_of(kind))
-        twin = clean(seed, None, setting_of(kind))[0]
-        index = list(truth.anomalies[0].frames.frames())
-        changed = (np.abs(frames[index].astype(int) - twin[index]).max(-1) > 25).sum((1, 2))
+        scene, twin = (make_scene(seed, k, setting=setting_of(kind), nuisance=0) for k in (kind, None))
+        index = list(scene.fault.frames.frames())
+        frames, normal = (render(s, index, SIZE).astype(int) for s in (scene, twin))
+        changed = (np.abs(frames - normal).max(-1) > 25).sum((1, 2))
         assert (changed >= 4).all(), (seed, kind, changed.min())
         assert changed.mean() >= 9, (seed, kind, changed.mean())
 
@@ -94,7 +101,7 @@ def test_things_are_boxed_tightly():
 
 
 def test_a_split_has_a_box_for_each_half():
-    boxes = [b for seed in SEEDS for b in make_video(seed, "split")[1].anomalies[0].boxes.values()]
+    boxes = [b for seed in SEEDS for b in truth_of(seed, "split").anomalies[0].boxes.values()]
     assert {len(b) for b in boxes} == {2}
 
 
@@ -234,7 +241,7 @@ def test_every_family_and_kind_is_there_and_single_frame_kinds_are_of_single_fra
     assert set(KINDS.values()) == set(AnomalyType) and set(REASONS) == set(KINDS) == set(SETTINGS_OF)
     assert all(KINDS[k].single_frame or k == "overlap" for k in SINGLE_FRAME)
     for kind, family in KINDS.items():
-        assert make_video(1, kind)[1].types == (family,)
+        assert truth_of(1, kind).types == (family,)
     for family in AnomalyType:
         drawn = {make_scene(s, family).fault.kind for s in range(60)}
         assert drawn == {k for k, f in KINDS.items() if f is family}
@@ -275,7 +282,7 @@ def test_the_ink_style_looks_different_and_tells_the_same_story():
 
 def test_every_cell_of_the_hard_bench_can_be_filled_from_every_family():
     found = {
-        (KINDS[k], anomaly_cell(make_video(s, k, scale=scale, size=24)[1]))
+        (KINDS[k], anomaly_cell(truth_of(s, k, 24, scale=scale)))
         for k in KINDS
         for s in range(8)
         for scale in ((0.65, 1.2), (2.2, 2.8))

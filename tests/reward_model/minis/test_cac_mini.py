@@ -21,9 +21,11 @@ from reward_model.minis.tokenizer import coordinate_values, number_pieces, templ
 from reward_model.parsing import STATUS_PREFIX, ParseError, format_report, parse_turn
 from reward_model.prompts import load_prompts
 from reward_model.training.judge_folder import write_judge
+from reward_model.training.sft import AnswerCollator, AnswerTrainer, run_sft, sft_config
 from reward_model.training.sft.trainer import AnswerCollator, AnswerTrainer, run_sft, sft_config
+from reward_model.video import sample_indices
 from reward_model.video.sampling import sample_indices
-from reward_model.world import KINDS, make_video
+from reward_model.world import KINDS, make_annotation, make_scene, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom
 
 CHECKPOINT = Path(__file__).parents[3] / "assets" / "cac-mini"
@@ -77,7 +79,7 @@ def test_every_template_piece_and_number_is_one_token(processor):
 def test_boxes_on_the_pixel_grid_only_use_known_coordinates():
     seen = set()
     for seed in range(40):
-        for boxes in make_video(seed, "split")[1].anomalies[0].boxes.values():
+        for boxes in make_annotation(make_scene(seed, "split")).anomalies[0].boxes.values():
             seen |= {v for box in boxes for v in box.as_list()}
     assert seen <= set(coordinate_values())
     assert {20, 21, 41, 42} <= set(coordinate_values())
@@ -85,8 +87,9 @@ def test_boxes_on_the_pixel_grid_only_use_known_coordinates():
 
 def test_answers_are_short(processor):
     count = {
-        kind: len(processor.tokenizer.encode(format_report(narrate_scan(make_video(3, kind)[1], GRID), boxes=False)))
+        kind: len(processor.tokenizer.encode(format_report(narrate_scan(truth, GRID), boxes=False)))
         for kind in (None, *KINDS)
+        for truth in [make_annotation(make_scene(3, kind))]
     }
     assert count[None] <= 50
     assert max(count.values()) <= 70
@@ -99,7 +102,7 @@ def test_saved_files_load_as_stock_classes(tmp_path):
         Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "judge"),
         AutoProcessor.from_pretrained(tmp_path / "judge"),
     )
-    text = format_report(narrate_scan(make_video(3, "squash")[1], GRID))
+    text = format_report(narrate_scan(make_annotation(make_scene(3, "squash")), GRID))
     assert again.tokenizer.encode(text) == processor.tokenizer.encode(text)
     assert type(again) is type(processor)
     assert again.tokenizer.padding_side == "left"
