@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.cac_align.evaluation import tables
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
@@ -17,6 +16,7 @@ from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import TrainingError
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build
+from tests.cac_align.table2 import tables
 
 GUARDED = "tests.cac_align.flow_grpo.toy_rewards:Guarded"
 KEYS = ("sk-first-key-of-all", "hf_second_key_of_all")
