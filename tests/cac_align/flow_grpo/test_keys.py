@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.cac_align.evaluation import tables
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
@@ -17,6 +16,7 @@ from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import TrainingError
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build
+from tests.cac_align.table2 import tables
 
 GUARDED = "tests.cac_align.flow_grpo.toy_rewards:Guarded"
 KEYS = ("sk-first-key-of-all", "hf_second_key_of_all")
@@ -36,13 +36,14 @@ def told(folder: Path, *keys: str) -> list[Path]:
 
 def test_no_file_of_a_run_holds_a_key_and_it_goes_on_with_another(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TOY_KEYS", " ".join(KEYS))
-    first = build(tmp_path, rewards=[guarded()], eval_prompts=EVAL_PROMPTS, max_steps=1, save_every=1)
+    run = {"eval_prompts": EVAL_PROMPTS[:1], "batch": "1x4"}
+    first = build(tmp_path, rewards=[guarded()], max_steps=1, save_every=1, **run)
     first.train()
     first.export(tmp_path / "lora")
     new = ("sk-new-key-of-today", "hf_new_key_of_today")
     monkeypatch.setenv("TOY_KEYS", " ".join(new))
     monkeypatch.setenv("JUDGE_KEY", new[0])
-    again = build(tmp_path, rewards=[guarded("$JUDGE_KEY", new[1])], eval_prompts=EVAL_PROMPTS, max_steps=2)
+    again = build(tmp_path, rewards=[guarded("$JUDGE_KEY", new[1])], max_steps=2, **run)
     again.train()
     assert again.step == 2 and len(again.history) == 3, "it went on from the first step"
     again.export(tmp_path / "lora")
@@ -50,17 +51,17 @@ def test_no_file_of_a_run_holds_a_key_and_it_goes_on_with_another(tmp_path, monk
     settings = yaml.safe_load((tmp_path / "lora" / "settings.yaml").read_text())
     assert settings["rewards"][0]["options"] == {"api_key": "$JUDGE_KEY", "server": {}}
     with pytest.raises(CheckpointError, match="rewards was") as caught:
-        build(tmp_path, rewards=[guarded("$JUDGE_KEY", new[1], weight=2.0)], max_steps=3).train()
+        build(tmp_path, rewards=[guarded("$JUDGE_KEY", new[1], weight=2.0)], max_steps=3, **run).train()
     assert not any(k in str(caught.value) for k in new)
 
 
 def test_a_checkpoint_of_before_with_a_key_in_it_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_KEYS", " ".join(KEYS))
-    build(tmp_path, rewards=[guarded()], max_steps=1, save_every=1).train()
+    build(tmp_path, rewards=[guarded()], batch="1x4", max_steps=1, save_every=1).train()
     file = tmp_path / "checkpoint-1" / "grpo_state.json"
     state = json.loads(file.read_text())
     file.write_text(json.dumps({**state, "rewards": [guarded("sk-an-older-key")]}))
-    again = build(tmp_path, rewards=[guarded()], max_steps=2)
+    again = build(tmp_path, rewards=[guarded()], batch="1x4", max_steps=2)
     again.train()
     assert again.step == 2
     written = as_meant({"nft_sigmas": "schedule", "rewards": [guarded()]})
