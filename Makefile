@@ -45,5 +45,5 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo 'Installing the packages into $(VENV), about 6 GB, once ...'
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --quiet -c constraints.txt -e '.[all,dev]'
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --quiet --compile-bytecode -c constraints.txt -e '.[all,dev]'
 	@touch $(READY)
