@@ -7,7 +7,6 @@ from functools import cache
 import pytest
 import torch
 from datasets import Dataset
-from test_guards import load
 from transformers import TrainerCallback
 
 from reward_model.engine.guards import last_complete_checkpoint
@@ -15,6 +14,7 @@ from reward_model.engine.interrupts import Interrupted
 from reward_model.minis.model import build_judge
 from reward_model.training.lora import lora_config
 from reward_model.training.sft.trainer import AnswerCollator, run_sft, sft_config
+from tests.reward_model.engine.test_guards import load
 
 
 class PowerCut(Exception):
