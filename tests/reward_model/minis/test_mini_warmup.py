@@ -94,7 +94,7 @@ def test_attention_starts_on_the_neighbours_it_is_told(judge):
 def test_it_learns_and_leaves_no_hook_behind(judge):
     model, collator = judge
     tower = model.model.visual
-    held = draw_frames(64, np_rng(3))
+    held = draw_frames(48, np_rng(3))
 
     def loss():
         torch.manual_seed(0)
@@ -114,7 +114,7 @@ def test_it_learns_and_leaves_no_hook_behind(judge):
     before = {n: p.detach().clone() for n, p in tower.named_parameters()}
     init_vision(model, collator, held.pictures)
     untrained = loss()
-    warm_up_vision(model, collator, steps=20, batch=16, seed=0, sample=64)
+    warm_up_vision(model, collator, steps=8, batch=16, seed=0, sample=64)
     assert loss() < untrained - 0.3
     assert all(not torch.equal(p, before[n]) for n, p in tower.named_parameters())
     assert not tower.merger._forward_pre_hooks

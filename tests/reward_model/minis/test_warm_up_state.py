@@ -17,7 +17,7 @@ from reward_model.minis.warm_up_vision import warm_up_vision
 
 VISION = partial(warm_up_vision, sample=64)
 WARM_UPS = [pytest.param(VISION, id="vision"), pytest.param(warm_up_reading, id="reading")]
-STEPS = 6
+STEPS = 4
 
 
 class PowerCut(Exception):
@@ -28,7 +28,7 @@ class PowerCut(Exception):
 def one_thread(monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(warmup_state, "NUM_STATES", 3)  # a state every two steps
+    monkeypatch.setattr(warmup_state, "NUM_STATES", 2)  # a state every two steps
     yield
     torch.set_num_threads(threads)
 
@@ -36,7 +36,7 @@ def one_thread(monkeypatch):
 def run(warm_up, state_file=None, **options):
     """All that a warm-up leaves behind: weights, the share that is right, and torch's random state."""
     model, processor = build_judge("tiny", seed=0)
-    given = {"steps": STEPS, "batch": 4, "seed": 3, "state_file": state_file, **options}
+    given = {"steps": STEPS, "batch": 2, "seed": 3, "state_file": state_file, **options}
     right = warm_up(model, MiniCollator(processor, make_example), **given)
     return {**model.state_dict(), "right": torch.tensor(right), "random": torch.get_rng_state()}
 
@@ -93,7 +93,7 @@ def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, stopped, ca
     path = stopped(warm_up)
     with caplog.at_level(logging.INFO):
         resumed = run(warm_up, path, num_workers=workers)
-    assert "continues after step 2 of 6" in caplog.text
+    assert "continues after step 2 of 4" in caplog.text
     assert same(resumed, whole(warm_up))
 
 
@@ -106,7 +106,7 @@ def test_keeping_states_and_showing_a_bar_change_nothing(warm_up, tmp_path, caps
 
 def test_a_state_of_other_settings_is_refused(stopped):
     path = stopped(warm_up_reading)
-    with pytest.raises(ValueError, match=r"steps was 6 and is now 8.*--resume False"):
+    with pytest.raises(ValueError, match=r"steps was 4 and is now 8.*--resume False"):
         run(warm_up_reading, path, steps=8)
     with pytest.raises(ValueError, match="seed was 3 and is now 4"):
         run(warm_up_reading, path, seed=4)

@@ -1,5 +1,6 @@
 """Stage 3 as a whole on a tiny real judge: loss, oracle, resume, failures."""
 
+import copy
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +96,13 @@ def settings(folder, **changes):
     return GrpoConfig(**{**base, **changes})
 
 
+@cache
+def tiny():
+    return build_judge("tiny")
+
+
 def build(folder, *, rows=ROWS, load=load, generator=Draws, judge=JUDGE, **changes):
-    model, processor = build_judge("tiny")
+    model, processor = copy.deepcopy(tiny()[0]), tiny()[1]
     return GrpoTrainer(model, processor, rows, load, settings(folder, **changes), judge, generator=generator)
 
 
@@ -125,7 +132,7 @@ def distance(a, b):
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
-    trainer = build(tmp_path_factory.mktemp("run"), prompts_per_step=4)
+    trainer = build(tmp_path_factory.mktemp("run"))
     experience = trainer.collect()
     assert any(r.zooms for r in experience.records) and not all(r.zooms for r in experience.records)
     return trainer, experience
@@ -158,7 +165,7 @@ def test_rewards_and_advantages_are_those_of_the_paper(collected):
         expected = [total_reward(r.outcome(), sample.truth).total for r in experience.groups[k]]
         assert experience.rewards[k].tolist() == expected
     assert torch.equal(experience.advantages, group_advantages(experience.rewards))
-    assert experience.total == 16
+    assert experience.total == 8
 
 
 def test_gradient_is_that_of_the_written_out_objective(collected):
@@ -196,11 +203,11 @@ def test_loss_does_not_depend_on_the_partition(collected):
 
 def test_a_rollout_that_ended_after_turn_one_weighs_as_much(collected):
     trainer, experience = collected
-    sums = dict.fromkeys(range(16), 0.0)
+    sums = dict.fromkeys(range(8), 0.0)
     for batch in trainer.micro_batches(experience):
         for row, part in zip(batch.rows, batch.weights.split([r.num_tokens for r in batch.rows]), strict=True):
             sums[row.rollout] += float(part.sum())
-    assert list(sums.values()) == pytest.approx([1 / 16] * 16, abs=1e-6)
+    assert list(sums.values()) == pytest.approx([1 / 8] * 8, abs=1e-6)
 
 
 def test_equal_policies_have_no_kl_and_beta_pulls_back(collected):
@@ -437,13 +444,13 @@ def test_checkpoints_hold_no_copy_of_the_reference(tmp_path):
     assert not (folder / "model_1.safetensors").exists()
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    build(tmp_path, max_steps=2).train()
+def test_a_checkpoint_of_another_run_is_refused(straight):
+    folder = straight[0].config.output_dir
     with pytest.raises(CheckpointError, match="num_generations was 4 and is now 3"):
-        build(tmp_path, num_generations=3).train()
-    with pytest.raises(CheckpointError, match="checkpoint-2"):
-        build(tmp_path).train(resume=False)
-    other = build(tmp_path)
+        build(folder, num_generations=3).train()
+    with pytest.raises(CheckpointError, match="checkpoint-4"):
+        build(folder).train(resume=False)
+    other = build(folder)
     other.reference_print = "0" * 16
     with pytest.raises(CheckpointError, match="reference was"):
         other.train()

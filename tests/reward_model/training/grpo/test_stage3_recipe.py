@@ -27,14 +27,15 @@ def recipe(load_recipe):
     return load_recipe("stage3_grpo")
 
 
-@pytest.fixture
-def tiny(tmp_path):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
     model, processor = build_judge("tiny")
-    model.save_pretrained(tmp_path / "tiny")
-    processor.save_pretrained(tmp_path / "tiny")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     settings = {"prompts": "compact", "frame_size": 48, "max_scan_tokens": 4, "max_zoom_tokens": 4, "demo_scale": True}
-    (tmp_path / "tiny" / "judge.json").write_text(json.dumps(settings))
-    return tmp_path / "tiny"
+    (folder / "judge.json").write_text(json.dumps(settings))
+    return folder
 
 
 @pytest.mark.parametrize("lora", ["false", "true"])
