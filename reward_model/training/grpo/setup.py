@@ -112,7 +112,9 @@ def judge_file(model: str, judge: JudgeConfig) -> str:
 
 def longest_scan(rows: Any, load: Load, judge: JudgeConfig) -> int:
     """Frames of the longest scan of these rows. Procedural videos are all of one length."""
-    truths = [json.loads(t) for t in rows["truth"]] if "truth" in rows.column_names else [load(rows[0]).truth.to_dict()]
+    # A column is read at once by its slice, row by row without; rows name a video as often as it is drawn.
+    texts = set(rows["truth"][:]) if "truth" in rows.column_names else set()
+    truths = [json.loads(t) for t in texts] or [load(rows[0]).truth.to_dict()]
     lengths = {(t["num_frames"], t["fps"]) for t in truths}
     return max(len(sample_indices(length, rate, judge.scan_fps)) for length, rate in lengths)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.config import JudgeConfig
+from reward_model.data.annotations import Record, read_annotations
 from reward_model.data.views import cycled
 from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
@@ -101,7 +102,6 @@ def annotated_rows(
     """
     Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
 
-    from reward_model.data.annotations import read_annotations
     from reward_model.data.stage_split import stage_records
 
     root = Path(video_root) if video_root else Path(path).parent
@@ -117,14 +117,17 @@ def annotated_rows(
     if len(shown) < len(records):
         log.info("%d abnormal videos show nothing at %g fps; left out", len(records) - len(shown), scan_fps)
     rng = np.random.default_rng([seed, 3])
-    parts = [[r for r in shown if r.truth.status == status] for status in ("normal", "abnormal")]
+    parts = [[_row(r, root) for r in shown if r.truth.status == status] for status in ("normal", "abnormal")]
     for status, part in zip(("normal", "abnormal"), parts, strict=True):
         if not part:
             raise ValueError(f"{path} holds no {status} video of {which}; stage 3 trains on both, 1:1. Add some")
     each = min(map(len, parts)) if rows is None else max(1, rows // 2)
     drawn = [[part[k] for k in cycled(len(part), each, rng)] for part in parts]
-    chosen = [record for pair in zip(*drawn, strict=True) for record in pair]
-    return Dataset.from_list([{"video": str(root / r.video), "truth": json.dumps(r.truth.to_dict())} for r in chosen])
+    return Dataset.from_list([row for pair in zip(*drawn, strict=True) for row in pair])
+
+
+def _row(record: Record, root: Path) -> dict[str, str]:
+    return {"video": str(root / record.video), "truth": json.dumps(record.truth.to_dict())}
 
 
 def _is_seen(truth: VideoAnnotation, fps: float) -> bool:
