@@ -33,7 +33,7 @@ LAYERS = (
         "setting_keys",
     ),
     ("prompts", "parsing", "readout", "rewards"),
-    ("backends", "config", "judge", "turn_two"),
+    ("backends", "config", "judge", "turns"),
     ("data", "world", "training", "evaluation"),
 )
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
