@@ -17,44 +17,54 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from reward_model.backends.base import Backend
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion, Conversation, Sampling
-from reward_model.parsing import ParseError, forced_prefix
+from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
-from reward_model.readout import completed_prefix, direct_prefix, turn_score, turn_value, verdict_prefix
-from reward_model.schema import Anomaly, FrameRange, Status, Turn, Verdict, VerdictScore
+from reward_model.readout import turn_score, turn_value, verdict_places
+from reward_model.schema import Anomaly, FrameRange, Status, Turn, TurnReport, Verdict, VerdictScore
 from reward_model.shipped import package_version
-from reward_model.turn_two import legible_status, read_answer, turn_two_clips
+from reward_model.turns import Footage, TurnRequest, read_turn, scan_request, turn_two_clips, zoom_request
 from reward_model.video.clip import Video, VideoError, check_fps
 from reward_model.video.load import load_video
-from reward_model.video.sampling import native_window, sample_indices, thinned
+from reward_model.video.sampling import native_window
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
-@dataclass
-class _Case:
-    """One video on its way to a verdict."""
+@dataclass(frozen=True)
+class _Judged:
+    """A video whose turns are done, or broke off: then ``error`` says why there is no verdict."""
 
-    video: Video | None = None
-    prompt: str = ""
-    error: str | None = None
-    scan: Turn | None = None
-    zooms: list[Turn] = field(default_factory=list)
-    conversation: Conversation = ()
+    num_frames: int = 0
+    fps: float = 0.0
+    turns: tuple[Turn, ...] = ()
     window: FrameRange | None = None
-    strict: bool = False
+    error: str | None = None
 
-    @property
-    def open(self) -> bool:
-        return self.error is None
+
+@dataclass(frozen=True)
+class _Suspect:
+    """A video that turn one calls abnormal in a window (native frames), with what turn two is asked about."""
+
+    footage: Footage
+    request: TurnRequest
+    scan: Turn
+    report: TurnReport
+    window: FrameRange
+    clips: list[tuple[int, ...]]
+
+    def judged(self, zooms: Sequence[Turn] = (), error: str | None = None) -> _Judged:
+        return _Judged(self.footage.num_frames, self.footage.fps, (self.scan, *zooms), self.window, error)
 
 
 class TwoTurnJudge:
@@ -114,89 +124,91 @@ class TwoTurnJudge:
     def _judge_batch(
         self, videos: Sequence[Any], prompts: Sequence[Any], rates: Sequence[Any], on_error: str
     ) -> list[Verdict]:
-        cases = [self._open(v, p, r, on_error) for v, p, r in zip(videos, prompts, rates, strict=True)]
-        self._scan([c for c in cases if c.open])
-        suspects = [c for c in cases if c.open and self._find_window(c)]
-        self._zoom(suspects)
-        return [self._verdict(c) for c in cases]
+        strict = on_error == "raise"
+        opened = [self._open(v, p, r, strict) for v, p, r in zip(videos, prompts, rates, strict=True)]
+        scanned = _each(Footage, opened, lambda found: self._scan(found, strict))
+        judged = _each(_Suspect, scanned, lambda found: self._zoom(found, strict))
+        return [self._verdict(j) for j in judged]
 
-    def _open(self, video: Any, prompt: str | None, fps: float | None, on_error: str) -> _Case:
+    def _open(self, video: Any, prompt: str | None, fps: float | None, strict: bool) -> Footage | _Judged:
         try:
-            return _Case(load_video(video, fps), prompt or "", strict=on_error == "raise")
+            return self._footage(load_video(video, fps), prompt or "")
         except MemoryError:
-            return _Case(error="not enough memory to read this video; cut it, or scale it down")
+            return _Judged(error="not enough memory to read this video; cut it, or scale it down")
         except VideoError as error:
-            if on_error == "raise" or (fps is None and "fps is required" in str(error)):
+            if strict or (fps is None and "fps is required" in str(error)):
                 raise
-            return _Case(error=str(error))
+            return _Judged(error=str(error))
+
+    def _footage(self, video: Video, prompt: str) -> Footage:
+        side = self.config.frame_size
+
+        def take(indices: Sequence[int]) -> np.ndarray:
+            try:
+                return video.take(indices, None if side is None else (side, side))
+            except MemoryError as error:
+                said = str(error) or f"not enough memory for {len(indices)} frames; lower max_scan_frames"
+                raise MemoryError(said) from error
+
+        return Footage(video.num_frames, video.fps, take, prompt)
 
     # --- turn one -----------------------------------------------------------------------------------------------------
 
-    def _scan(self, cases: list[_Case]) -> None:
-        shown, indices = [], []
-        for case in cases:
-            assert case.video is not None
-            grid = sample_indices(case.video.num_frames, case.video.fps, self.config.scan_fps)
-            index = thinned(grid, self.config.max_scan_frames)
-            frames = self._frames(case, index)
-            if frames is not None:
-                case.conversation = self.prompts.scan(frames, case.prompt)
-                shown.append(case)
-                indices.append(index)
-        turns = self._ask(1, [c.conversation for c in shown], indices)
-        for case, turn in zip(shown, turns, strict=True):
-            case.scan = _at_true_rate(turn, case)
-            case.error = turn.error if turn.status is None else None
-            if case.scan.fps < turn.fps:
-                self._say_thinned(case)
+    def _scan(self, videos: Sequence[Footage], strict: bool) -> list[_Suspect | _Judged]:
+        requests = [_asked(partial(scan_request, v, self.config, self.prompts), strict) for v in videos]
+        answers = iter(self._ask([r for r in requests if isinstance(r, TurnRequest)]))
+        return [
+            self._scanned(footage, request, next(answers))
+            if isinstance(request, TurnRequest)
+            else _Judged(footage.num_frames, footage.fps, error=request)
+            for footage, request in zip(videos, requests, strict=True)
+        ]
 
-    def _say_thinned(self, case: _Case) -> None:
+    def _scanned(self, footage: Footage, request: TurnRequest, turn: Turn) -> _Suspect | _Judged:
+        scan, length, rate = _at_true_rate(turn, footage.fps), footage.num_frames, footage.fps
+        if scan.fps < turn.fps:
+            self._say_thinned(length / rate, scan.fps)
+        if scan.status is None:
+            return _Judged(length, rate, (scan,), error=scan.error)
+        report = scan.report
+        if report is None or report.window is None:
+            return _Judged(length, rate, (scan,))
+        # The window of the verdict is the one turn one named, whatever turn two is shown around it.
+        window = native_window(report.window, scan.frame_indices, length, margin="none")
+        clips = turn_two_clips(report, scan.frame_indices, length, rate, self.config)
+        suspect = _Suspect(footage, request, scan, report, window, clips)
+        return suspect if clips else suspect.judged()
+
+    def _say_thinned(self, seconds: float, rate: float) -> None:
         """Says once what a long video loses; every verdict carries it in its turn and its provenance."""
-        if self._said_thinned or case.scan is None or case.video is None:
+        if self._said_thinned:
             return
         self._said_thinned = True
-        seconds, rate = case.video.num_frames / case.video.fps, case.scan.fps
         logger.warning(
             "a video of %.0f s is scanned at %.2g frames per second instead of %g (max_scan_frames=%s): anomalies "
             "shorter than %.1f s can be missed. Cut long videos into pieces, or raise max_scan_frames",
             seconds, rate, self.config.scan_fps, self.config.max_scan_frames, 1 / rate,
         )  # fmt: skip
 
-    def _find_window(self, case: _Case) -> bool:
-        """Whether turn two is due; sets the suspicious window in native frames, as turn one named it."""
-        report = case.scan.report if case.scan else None
-        if report is None or report.window is None or case.scan is None or case.video is None:
-            return False
-        case.window = native_window(report.window, case.scan.frame_indices, case.video.num_frames, margin="none")
-        return self.config.num_turns == 2
-
     # --- turn two -----------------------------------------------------------------------------------------------------
 
-    def _zoom(self, cases: list[_Case]) -> None:
-        asked: list[_Case] = []
-        indices: list[list[int]] = []
-        conversations: list[Conversation] = []
-        for case in cases:
-            assert case.video is not None and case.scan is not None and case.scan.report is not None
-            video, report = case.video, case.scan.report
-            for clip in turn_two_clips(report, case.scan.frame_indices, video.num_frames, video.fps, self.config):
-                frames = self._frames(case, clip)
-                if frames is None:
-                    continue
-                if self.config.context == "chat":
-                    chat = self.prompts.zoom_continued(case.conversation, case.scan.text, frames, case.prompt)
-                else:
-                    cot = report.cot if self.config.context == "fresh" else ""
-                    chat = self.prompts.zoom(frames, case.prompt, cot=cot)
-                asked.append(case)
-                indices.append(list(clip))
-                conversations.append(chat)
-        for case, turn in zip(asked, self._ask(2, conversations, indices), strict=True):
-            case.zooms.append(_at_true_rate(turn, case))
-            if turn.status is None:
-                case.error = f"turn two: {turn.error}"
-        for case in cases:
-            case.zooms.sort(key=self._decides)
+    def _zoom(self, suspects: Sequence[_Suspect], strict: bool) -> list[_Judged]:
+        """Asks about all clips of all suspects at once."""
+        asked = [[self._zoom_request(s, clip, strict) for clip in s.clips] for s in suspects]
+        answers = iter(self._ask([r for requests in asked for r in requests if isinstance(r, TurnRequest)]))
+        judged = []
+        for suspect, requests in zip(suspects, asked, strict=True):
+            turns = [next(answers) for request in requests if isinstance(request, TurnRequest)]
+            faults = [request for request in requests if isinstance(request, str)]
+            faults += [f"turn two: {turn.error}" for turn in turns if turn.status is None]
+            zooms = sorted((_at_true_rate(t, suspect.footage.fps) for t in turns), key=self._decides)
+            judged.append(suspect.judged(zooms, faults[-1] if faults else None))
+        return judged
+
+    def _zoom_request(self, suspect: _Suspect, clip: tuple[int, ...], strict: bool) -> TurnRequest | str:
+        footage, request, answer, report = suspect.footage, suspect.request, suspect.scan.text, suspect.report
+        ask = partial(zoom_request, footage, request, answer, report, clip, self.config, self.prompts)
+        return _asked(ask, strict)
 
     def _decides(self, turn: Turn) -> tuple[bool, float]:
         """Orders the turns about several clips, the one that decides last."""
@@ -205,88 +217,74 @@ class TwoTurnJudge:
 
     # --- both turns ---------------------------------------------------------------------------------------------------
 
-    def _ask(self, number: int, conversations: list[Conversation], indices: list[list[int]]) -> list[Turn]:
+    def _ask(self, requests: Sequence[TurnRequest]) -> list[Turn]:
         """Asks one turn of all videos at once and reads the verdict where the readout wants it."""
-        if not conversations:
+        if not requests:
             return []
-        config, started = self.config, time.perf_counter()
-        if config.reasoning:
-            limit = max(config.answer_limit(number, len(index)) for index in indices)
-            sampling = Sampling(limit, config.temperature, seed=config.seed)
-            answers = self.backend.generate(conversations, sampling)
-        else:
-            answers = [Completion(forced_prefix()) for _ in conversations]
-        rate = config.scan_fps if number == 1 else config.zoom_fps
-        turns = [
-            self._read(Turn(number, tuple(index), rate, a.text, error=a.error, num_tokens=a.num_tokens))
-            for a, index in zip(answers, indices, strict=True)
-        ]
-        after = config.reasoning and (config.readout == "paper" or config.all_readouts)
-        before = config.readout != "paper" or config.all_readouts or not config.reasoning
-        stated = [verdict_prefix(t.text) for t in turns]  # where an answer states its own status
-        forced = [config.reasoning and place is None for place in stated]
-        after = after or any(config.reasoning and not t.error and t.report is None for t in turns)
-        ends = [place or completed_prefix(t.text) for place, t in zip(stated, turns, strict=True)]
-        paper = self._score(conversations, turns, ends) if after else None
-        direct = self._score(conversations, turns, [direct_prefix(place) for place in stated]) if before else None
+        started = time.perf_counter()
+        answers = self._answers(requests)
+        turns = [self._read(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        turns = self._scored([r.conversation for r in requests], turns)
         seconds = (time.perf_counter() - started) / len(turns)
-        done = []
-        for k, turn in enumerate(turns):
-            score = paper[k] if paper else None
-            score = replace(score, forced=forced[k]) if score else None
-            scored = replace(turn, score=score, direct_score=direct[k] if direct else None, seconds=seconds)
-            done.append(_decided(_sound(scored, config.readout)))
-        return done
+        return [replace(_decided(_sound(turn, self.config.readout)), seconds=seconds) for turn in turns]
 
-    def _read(self, turn: Turn) -> Turn:
+    def _answers(self, requests: Sequence[TurnRequest]) -> list[Completion]:
+        config = self.config
+        if not config.reasoning:
+            return [Completion(forced_prefix()) for _ in requests]
+        limit = max(config.answer_limit(r.number, len(r.indices)) for r in requests)
+        sampling = Sampling(limit, config.temperature, seed=config.seed)
+        return self.backend.generate([r.conversation for r in requests], sampling)
+
+    def _read(self, request: TurnRequest, answer: Completion) -> Turn:
+        rate = self.config.scan_fps if request.number == 1 else self.config.zoom_fps
+        turn = Turn(
+            request.number, request.indices, rate, answer.text, error=answer.error, num_tokens=answer.num_tokens
+        )
         if turn.error or not self.config.reasoning:
             return turn
-        try:
-            report = read_answer(turn.text, turn.number, len(turn.frame_indices), self.config)
-        except ParseError as error:
-            return replace(turn, parse_error=error.reason, status=legible_status(turn.text, self.config))
-        return replace(turn, report=report, status=report.status)
+        found = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config)
+        reason = found.error.reason if found.error is not None else None
+        return replace(turn, report=found.report, status=found.status, parse_error=reason)
+
+    def _scored(self, conversations: Sequence[Conversation], turns: Sequence[Turn]) -> list[Turn]:
+        """The turns with the probabilities of both words, wherever they are wanted."""
+        config = self.config
+        places = verdict_places(turns, config.readout, all_readouts=config.all_readouts, reasoning=config.reasoning)
+        after = self._score(conversations, turns, places.after)
+        before = self._score(conversations, turns, places.before)
+        scores = [s and replace(s, forced=forced) for s, forced in zip(after, places.forced, strict=True)]
+        return [replace(t, score=a, direct_score=b) for t, a, b in zip(turns, scores, before, strict=True)]
 
     def _score(
-        self, conversations: list[Conversation], turns: list[Turn], prefixes: Sequence[str]
+        self, conversations: Sequence[Conversation], turns: Sequence[Turn], prefixes: Sequence[str] | None
     ) -> list[VerdictScore | None]:
         """Scores of all answered turns in one batch; the same conversations again, so the backend can reuse their
-        vision features.
+        vision features. None for turns without an answer, and for all where no ``prefixes`` are given.
         """
-        alive = [k for k, t in enumerate(turns) if not t.error]
-        found = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive]) if alive else []
         scores: list[VerdictScore | None] = [None] * len(turns)
+        alive = [k for k, t in enumerate(turns) if not t.error] if prefixes is not None else []
+        if prefixes is None or not alive:
+            return scores
+        found = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive])
         for k, score in zip(alive, found, strict=True):
             scores[k] = score
         return scores
 
-    def _frames(self, case: _Case, index: Sequence[int]) -> np.ndarray | None:
-        """The frames a turn is shown, (N, H, W, 3) uint8; None where they cannot be had, and the case says why."""
-        assert case.video is not None
-        size = self.config.frame_size
-        try:
-            return case.video.take(index, None if size is None else (size, size))
-        except (VideoError, MemoryError) as error:
-            if case.strict and isinstance(error, VideoError):
-                raise
-            case.error = str(error) or f"not enough memory for {len(index)} frames; lower max_scan_frames"
-            return None
-
     # --- the verdict --------------------------------------------------------------------------------------------------
 
-    def _verdict(self, case: _Case) -> Verdict:
-        turns = (*((case.scan,) if case.scan is not None else ()), *case.zooms)
-        length, rate = (case.video.num_frames, case.video.fps) if case.video else (0, 0.0)
+    def _verdict(self, case: _Judged) -> Verdict:
+        turns = case.turns
         common: dict[str, Any] = {
             "turns": turns,
             "window": case.window,
             "readout": self.config.readout,
-            "num_frames": length,
-            "fps": rate,
+            "num_frames": case.num_frames,
+            "fps": case.fps,
             "provenance": self._provenance(turns),
         }
-        if case.error or not turns:
-            return Verdict(status=None, score=None, error=case.error or "not judged", **common)
+        if case.error is not None:
+            return Verdict(status=None, score=None, error=case.error, **common)
         final = turns[-1]
         score, value = turn_score(final, self.config.readout), self._value(final)
         if value is None:
@@ -296,7 +294,7 @@ class TwoTurnJudge:
         return Verdict(
             status=final.status,
             score=value,
-            anomalies=tuple(a for t in case.zooms or turns for a in _native_anomalies(t)),
+            anomalies=tuple(a for t in turns[1:] or turns for a in _native_anomalies(t)),
             log_odds=score.log_odds if score else None,
             forced=any(t.parse_error is not None for t in turns),
             **common,
@@ -337,21 +335,38 @@ class TwoTurnJudge:
             "temperature": config.temperature,
             "log_odds_temperature": config.log_odds_temperature,
             "seed": config.seed,
-            **({"demo_scale": True} if config.demo_scale else {}),
             "demo_scale": config.demo_scale,
             "seconds": round(sum(t.seconds for t in turns), 4),
             "cac_align": package_version(),
         }
 
 
-def _at_true_rate(turn: Turn, case: _Case) -> Turn:
-    """The turn with the rate its frames really have where they were thinned."""
+def _each(kind: type[T], cases: Sequence[Any], work: Callable[[list[T]], Sequence[Any]]) -> list[Any]:
+    """The cases in order, those of a kind as ``work`` leaves them; it is given all of them at once."""
+    done = iter(work([case for case in cases if isinstance(case, kind)]))
+    return [next(done) if isinstance(case, kind) else case for case in cases]
+
+
+def _asked(make: Callable[[], TurnRequest], strict: bool) -> TurnRequest | str:
+    """A question, or the reason why its frames cannot be shown; ``strict`` raises that reason."""
+    try:
+        return make()
+    except (VideoError, MemoryError) as error:
+        if strict and isinstance(error, VideoError):
+            raise
+        return str(error)
+
+
+def _at_true_rate(turn: Turn, fps: float) -> Turn:
+    """The turn of a video of ``fps`` frames per second, with the rate its frames really have where they were
+    thinned.
+    """
     index, steps = turn.frame_indices, len(turn.frame_indices) - 1
-    if steps < 1 or case.video is None:
+    if steps < 1:
         return turn
-    stride, full = (index[-1] - index[0]) / steps, max(case.video.fps / turn.fps, 1.0)
+    stride, full = (index[-1] - index[0]) / steps, max(fps / turn.fps, 1.0)
     # Indices are rounded to whole frames, which moves the mean by less than one frame over all steps.
-    return replace(turn, fps=case.video.fps / stride) if stride > full + 1 / steps + 1e-9 else turn
+    return replace(turn, fps=fps / stride) if stride > full + 1 / steps + 1e-9 else turn
 
 
 def _sound(turn: Turn, readout: str) -> Turn:

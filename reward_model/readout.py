@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reward_model.parsing import (
     ANOMALIES,
@@ -127,6 +129,42 @@ def _read_open_string(body: str) -> str:
     end = next((at for at in ends if _AFTER_COT.match(straight, at + 1)), len(body))
     raw = _ESCAPE.sub(lambda m: m[0] if len(m[0]) > 1 else '\\"' if m[0] == '"' else "", body[:end])
     return whole_characters(json.loads(f'"{raw}"', strict=False))
+
+
+@dataclass(frozen=True)
+class VerdictPlaces:
+    """Where the verdicts of several answered turns are read, one entry per turn.
+
+    Attributes:
+        after: prefixes that end after the reasoning; None: not read there.
+        before: prefixes that end before any reasoning; None: not read there.
+        forced: whether the answer states no status of its own, so that the place after it had to be made.
+    """
+
+    after: tuple[VerdictPrefix, ...] | None
+    before: tuple[VerdictPrefix, ...] | None
+    forced: tuple[bool, ...]
+
+
+def verdict_places(turns: Sequence[Turn], readout: str, *, all_readouts: bool, reasoning: bool) -> VerdictPlaces:
+    """The places that a readout needs; every place with ``all_readouts``. An answer that could not be read gets its
+    status from the words after it, whatever the readout.
+
+    Args:
+        turns: of one number, answered and read.
+        readout: one of :data:`READOUTS`.
+        reasoning: whether the answers were written by the model; False: they end at the verdict word.
+    """
+    stated = [verdict_prefix(turn.text) for turn in turns]
+    unread = any(reasoning and not turn.error and turn.report is None for turn in turns)
+    after = (reasoning and (readout == "paper" or all_readouts)) or unread
+    before = readout != "paper" or all_readouts or not reasoning
+    ends = (place or completed_prefix(turn.text) for place, turn in zip(stated, turns, strict=True))
+    return VerdictPlaces(
+        after=tuple(ends) if after else None,
+        before=tuple(direct_prefix(place) for place in stated) if before else None,
+        forced=tuple(reasoning and place is None for place in stated),
+    )
 
 
 def reward_value(score: VerdictScore, readout: str, temperature: float = 4.0) -> float:

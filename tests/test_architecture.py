@@ -23,7 +23,7 @@ FLOORS = {
         ("grounding", "parsing", "prompts", "terminal", "video", "world"),
         ("readout", "rewards"),
         ("config",),
-        ("backends", "turn_two"),
+        ("backends", "turns"),
         ("data", "judge", "setting_keys", "unified"),
         ("engine", "evaluation"),
         ("minis",),

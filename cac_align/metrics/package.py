@@ -161,8 +161,7 @@ class VBenchPackage:
         on broken files in native code, so each is decoded once before.
         """
         from reward_model.video.clip import VideoError
-        from reward_model.video.frames import FileVideo
-        from reward_model.video.load import load_video
+        from reward_model.video.load import FileVideo, load_video
         from reward_model.video.writing import LOSSLESS_H264, write_video
 
         paths: dict[int, Path] = {}

@@ -89,7 +89,7 @@ def describe(root: Path, name: str, prompt: str = "", group: str = "") -> FoundV
         OutsideError: it leads out of the folder.
         VideoError: it is no readable video, too short, or states no frame rate.
     """
-    from reward_model.video.probe import probe
+    from reward_model.video.reading import probe
 
     path = inside(root, name)
     header = probe(path)

@@ -13,7 +13,7 @@ from typing import Any
 from reward_model.data.line_checks import Finding, Severity, check_object
 from reward_model.data.records import Record, video_path
 from reward_model.video.clip import VideoError
-from reward_model.video.probe import probe
+from reward_model.video.reading import probe
 
 #: A longer line is refused unread: an annotation of a minute with a box per frame is under 1 MiB.
 MAX_LINE_BYTES = 16 * 2**20

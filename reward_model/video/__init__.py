@@ -1,9 +1,9 @@
 """Videos: what a file is, its frames as a player shows them, and which frames are looked at.
 
-Reading order: ``clip`` (frames in memory), ``load`` (anything people pass), ``sampling`` (grids and windows),
-``reading`` and ``frames`` (a file's facts and pictures), ``probe``, ``writing``. Below them: ``container``, ``scan``,
-``timeline``, ``pictures``, ``webp``, ``limits``. Where a file's frames do not follow each other at a constant rate, it
-is read as one of constant rate that shows at every moment what a player would show.
+Reading order: ``clip`` (frames in memory), ``load`` (anything people pass, files included), ``sampling`` (grids and
+windows), ``reading`` (a file's facts and pictures), ``container`` (a file opened safely), ``writing``. Where a file's
+frames do not follow each other at a constant rate, it is read as one of constant rate that shows at every moment what a
+player would show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HOMES = {
     "Video": "reward_model.video.clip",
     "VideoError": "reward_model.video.clip",
     "VideoFormError": "reward_model.video.clip",
-    "VideoHeader": "reward_model.video.probe",
+    "VideoHeader": "reward_model.video.reading",
     "check_fps": "reward_model.video.clip",
     "load_video": "reward_model.video.load",
     "native_window": "reward_model.video.sampling",
@@ -49,7 +49,7 @@ __all__ = [
 if TYPE_CHECKING:
     from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps, resize_frames, to_frames
     from reward_model.video.load import load_video, read_file
-    from reward_model.video.probe import VideoHeader
+    from reward_model.video.reading import VideoHeader
     from reward_model.video.sampling import native_window, sample_indices, thinned, zoom_indices
     from reward_model.video.writing import write_video
 

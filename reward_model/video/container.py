@@ -1,4 +1,6 @@
-"""Opening a file of a foreign name and content: regular files only, nothing read beside them, one kind of error."""
+"""A file of a foreign name and content, opened safely: how much it may ask for, regular files only, nothing read beside
+them, one kind of error, and what its packets say before any picture is decoded.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,103 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reward_model.video.clip import VideoError
-from reward_model.video.limits import ENCODE, MAX_PIXELS, THREAD_BYTES, repair
+
+# --- limits, and the words for a file beyond them ---------------------------------------------------------------------
+
+#: Moves the limit of memory below: GiB that the decoded frames of one video may take at once.
+LIMIT_VARIABLE = "CAC_VIDEO_GIB"
+LIMIT_GIB = 8.0
+#: The largest picture: 8192 x 8192.
+MAX_PIXELS = 2**26
+#: All pictures of an animated file together: 2,071 of 1920 x 1080, or 10,485 of 640 x 640. Each is built on the one
+#: before it, so all are decoded, at some nanoseconds a pixel, and a picture that says "as before" takes a few bytes.
+MAX_ANIMATED_PIXELS = 2**32
+#: A video whose frames take no more than this is decoded once and kept; of a larger one, what is looked at.
+KEEP_BYTES = 512 * 2**20
+#: Pictures that the threads of one decoder hold.
+THREAD_BYTES = 256 * 2**20
+#: Faster than any camera people use; a file that states more has a broken header.
+MAX_FPS = 500.0
+#: What makes a sound file of one that a player still shows.
+ENCODE = ("-c:v", "libx264", "-crf", "12", "-pix_fmt", "yuv420p")
+
+
+def repair(path: Path, *arguments: str, suffix: str = ".mp4") -> str:
+    """A command that makes a sound copy of a file: ``ffmpeg -i FILE ... COPY``, quoted for a shell."""
+    # With file: before it, no name is taken for a protocol or an option.
+    copy = path.with_name(f"{path.stem}-repaired{suffix}")
+    return shlex.join(["ffmpeg", "-i", f"file:{path}", *arguments, f"file:{copy}"])
+
+
+def broken_off(path: Path, stated: str, found: str) -> str:
+    return (
+        f"{str(path)!r} breaks off: it states {stated} and holds {found}. Make or fetch it again, or keep what is "
+        f"there: {repair(path, *ENCODE)}"
+    )
+
+
+def too_large(path: Path, width: int, height: int) -> str:
+    return (
+        f"the pictures of {str(path)!r} are {width}x{height}; expected at most {MAX_PIXELS} pixels. Shrink it: "
+        f"{repair(path, '-vf', 'scale=-2:1080', *ENCODE)}"
+    )
+
+
+def check_animation(path: Path, count: int, width: int, height: int, *, convertible: bool = True) -> None:
+    """
+    Args:
+        convertible: whether FFmpeg reads the file.
+
+    Raises:
+        VideoError: the pictures of an animated GIF, WebP or PNG are too many for their size.
+    """
+    total = count * width * height
+    if total > MAX_ANIMATED_PIXELS:
+        convert = f", or make it a video: {repair(path, '-vf', 'scale=-2:480', *ENCODE)}" if convertible else ""
+        raise VideoError(
+            f"{str(path)!r} animates {count} pictures of {width}x{height}, {total:,} pixels; expected at most "
+            f"{MAX_ANIMATED_PIXELS:,}. Shrink or shorten it where it was made{convert}"
+        )
+
+
+def check_size(path: Path, width: int, height: int, expected: tuple[int, int]) -> None:
+    if (width, height) != expected:
+        raise VideoError(
+            f"{str(path)!r} changes its picture size midway, from {expected[0]}x{expected[1]} to {width}x{height}; "
+            f"encode it at one size: {repair(path, '-vf', f'scale={expected[0]}:{expected[1]}', *ENCODE)}"
+        )
+
+
+def allocate(path: Path, count: int, height: int, width: int) -> np.ndarray:
+    """An array for ``count`` frames of a file, (count, height, width, 3) uint8, within the limit of memory."""
+    check_memory(path, count, height, width)
+    return np.empty((count, height, width, 3), np.uint8)
+
+
+def check_memory(path: Path, count: int, height: int, width: int) -> None:
+    """Raises VideoError if frames would take more than the limit of memory."""
+    text = os.environ.get(LIMIT_VARIABLE) or str(LIMIT_GIB)
+    try:
+        limit = float(text)
+    except ValueError:
+        raise VideoError(f"${LIMIT_VARIABLE}={text!r} is not a number of GiB; set it to {LIMIT_GIB:g}") from None
+    need = count * height * width * 3 / 2**30
+    if need > limit:
+        raise VideoError(
+            f"{count} frames of {width}x{height} from {str(path)!r} would take {need:.1f} GiB; expected at most "
+            f"{limit:g}. Shrink or shorten it: {repair(path, '-vf', 'scale=-2:480', *ENCODE)}, or raise "
+            f"${LIMIT_VARIABLE}"
+        )
+
+
+# --- opening ----------------------------------------------------------------------------------------------------------
 
 #: What may be opened: containers and elementary streams. Playlists, which name other files or addresses, are not here.
 _FORMATS = (
@@ -98,3 +192,130 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+# --- packets ----------------------------------------------------------------------------------------------------------
+
+#: Compressed data kept between finding out what a file is and decoding it.
+PACKET_BYTES = 64 * 2**20
+#: Formats whose stated duration is written by the program that finished the file, not guessed by the one that reads it.
+_STATE_DURATION = ("matroska", "flv", "asf", "nut")
+
+
+@dataclass
+class Track:
+    """What the packets of one video stream say."""
+
+    stream: Any
+    packets: list[Any] = field(default_factory=list)
+    stamps: list[tuple[int | None, bool]] = field(default_factory=list)
+    count: int = 0
+    discarded: int = 0
+    in_order: bool = True
+    torn: bool = False
+    end_s: float = 0.0
+    last_dts: int | None = None
+    lead: int | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.count - self.discarded
+
+    def drop_headless(self) -> None:
+        """Takes away what comes before the first key frame, which no decoder shows."""
+        lead = self.lead or 0
+        self.stamps = self.stamps[lead:]
+        self.discarded += lead
+
+
+def scan(container: Any, path: Path) -> Track:
+    """The stream that is the video, and what its packets say; pictures of covers are passed over."""
+    videos = [s for s in container.streams.video if not s.disposition.attached_pic]
+    if not videos and not container.streams.video:
+        raise VideoError(f"{str(path)!r} holds no video stream")
+    tracks = {s.index: Track(s) for s in videos or container.streams.video}
+    kept = 0
+    for packet in container.demux():
+        stream = packet.stream
+        if not packet.size:
+            continue
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        track = tracks.get(packet.stream_index)
+        end = None
+        if stamp is not None and stream.time_base is not None:
+            end = float((stamp + (packet.duration or 0)) * stream.time_base)
+        if track is None:
+            for other in tracks.values():  # a video may end before its sound does
+                other.end_s = max(other.end_s, end or 0.0)
+            continue
+        track.end_s = max(track.end_s, end or 0.0)
+        if stream.codec_context is not None and stream.codec_context.name == "vp8" and not bytes(packet)[0] & 0x10:
+            hidden = True  # a reference that is never shown, which Matroska does not mark
+        else:
+            hidden = packet.is_discard
+        track.count += 1
+        track.discarded += hidden
+        track.torn = packet.is_corrupt
+        if packet.dts is not None:
+            track.in_order &= track.last_dts is None or packet.dts >= track.last_dts
+            track.last_dts = packet.dts
+        if packet.is_keyframe and track.lead is None:
+            track.lead = len(track.stamps)
+        if not hidden:
+            track.stamps.append((packet.pts, packet.is_keyframe))
+        kept += packet.size
+        if kept <= PACKET_BYTES:
+            track.packets.append(packet)
+    track = max(tracks.values(), key=_rank)
+    track.drop_headless()
+    return track
+
+
+def _rank(track: Track) -> tuple[Any, ...]:
+    context = track.stream.codec_context
+    pixels = context.width * context.height if context is not None else 0
+    return context is not None, track.frames > 1, bool(track.stream.disposition.default), pixels, -track.stream.index
+
+
+def check_whole(path: Path, container: Any, track: Track) -> None:
+    """Raises VideoError if the file holds less than it states."""
+    stream, name = track.stream, container.format.name
+    if not track.count:
+        raise VideoError(f"{str(path)!r} holds no frame; it may have broken off, so make or fetch it again")
+    if stream.codec_context is None:
+        tag = "of an unknown codec"
+        raise VideoError(
+            f"{str(path)!r} holds a video stream {tag}: no decoder for it here. Convert it with the program that made "
+            f"it, or: {repair(path, *ENCODE)}"
+        )
+    rate = float(stream.average_rate or stream.base_rate or 0)
+    found: tuple[str, str] | None = None
+    if "mov" in name.split(","):
+        listed = len(stream.index_entries)
+        if track.count < listed:
+            found = f"{listed - sum(e.is_discard for e in stream.index_entries)} frames", f"{track.frames} of them"
+    elif name == "avi" and stream.frames and rate:
+        # Counted in time: dropped frames of an AVI are packets without content.
+        stamps = [p for p, _ in track.stamps if p is not None]
+        reached = max(stamps) - min(stamps) + 1 if stamps else track.count
+        if reached + 1 < stream.frames:
+            found = f"{stream.frames} frames", f"{reached} of them"
+    elif any(n in _STATE_DURATION for n in name.split(",")) and container.duration:
+        stated = container.duration / 1e6
+        if stated - track.end_s > max(0.5, 2 / rate if rate else 0):
+            found = f"{stated:.2f} seconds", f"{track.end_s:.2f} of them"
+    if found is None and (track.torn or not _ends_well(path, name)):
+        found = "more", f"{track.frames} frames, the last one torn"
+    if found is not None:
+        raise VideoError(broken_off(path, *found))
+
+
+def _ends_well(path: Path, name: str) -> bool:
+    """Whether a GIF or APNG has its last mark; True for other files."""
+    if name not in ("gif", "apng"):
+        return True
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 4096))
+        tail = file.read()
+    return tail.rstrip(b"\0").endswith(b";") if name == "gif" else b"IEND" in tail

@@ -21,7 +21,7 @@ from cac_align.commands import data
 from reward_model.data.annotations import AnnotationError, Record, read_annotations, write_annotations
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.video.clip import VideoError
-from reward_model.video.probe import probe
+from reward_model.video.reading import probe
 from reward_model.world import make_video
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from reward_model.config import CHOICES, JudgeConfig, answer_limit, load_judge_config
 from reward_model.conversation import Completion
-from reward_model.judge import TwoTurnJudge, _Case
+from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
 from reward_model.terminal.described import choices_of, settings_of
@@ -430,7 +430,7 @@ def test_frames_that_cannot_be_had_spoil_no_other():
             raise VideoError("breaks off at frame 12")
 
     judge = TwoTurnJudge(Scripted([NORMAL, NORMAL], scores=SCORES), prompts="compact")
-    judge._open = lambda video, prompt, fps, on_error: _Case(Video(FRAMES, 16) if video is FRAMES else video, "")
+    judge._open = lambda video, prompt, fps, strict: judge._footage(Video(FRAMES, 16) if video is FRAMES else video, "")
     first, torn, last = judge.judge([FRAMES, Torn(FRAMES, 16), FRAMES], fps=16)
     assert (first.status, torn.status, last.status) == ("normal", None, "normal")
     assert torn.error == "breaks off at frame 12"

@@ -14,10 +14,11 @@ from reward_model.readout import (
     completed_prefix,
     direct_prefix,
     reward_value,
+    verdict_places,
     verdict_prefix,
     words_after,
 )
-from reward_model.schema import TurnReport, VerdictScore
+from reward_model.schema import Turn, TurnReport, VerdictScore
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,36 @@ def test_a_ratio_of_two_tails_is_no_verdict(score, told):
 
 def test_readouts_are_the_documented_three():
     assert READOUTS == ("paper", "direct", "log_odds")
+
+
+@pytest.mark.parametrize(
+    ("readout", "all_readouts", "reasoning", "after", "before"),
+    [
+        ("paper", False, True, True, False),
+        ("direct", False, True, False, True),
+        ("log_odds", False, True, False, True),
+        ("paper", True, True, True, True),
+        ("direct", True, True, True, True),
+        ("direct", False, False, False, True),
+        ("direct", True, False, False, True),
+    ],
+)
+def test_verdicts_are_read_where_the_readout_needs_them(readout, all_readouts, reasoning, after, before):
+    report = TurnReport("normal", "all well") if reasoning else None
+    text = format_report(TurnReport("normal", "all well")) if reasoning else forced_prefix()
+    turn = Turn(1, (0, 1), 4.0, text, report=report)
+    places = verdict_places([turn], readout, all_readouts=all_readouts, reasoning=reasoning)
+    assert ((places.after is not None), (places.before is not None)) == (after, before)
+    assert places.forced == (False,)
+    assert not after or places.after == (verdict_prefix(text),)
+    assert not before or places.before == (direct_prefix(),)
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_its_status():
+    """Whatever the readout: without it the turn would have none. One unread answer decides for the whole batch."""
+    whole = Turn(1, (0, 1), 4.0, format_report(TurnReport("normal", "x")), report=TurnReport("normal", "x"))
+    cut = Turn(1, (0, 1), 4.0, '{"COT": "the cup')
+    places = verdict_places([whole, cut], "direct", all_readouts=False, reasoning=True)
+    assert places.after == (verdict_prefix(whole.text), completed_prefix(cut.text)) and places.forced == (False, True)
+    failed = Turn(1, (0, 1), 4.0, "", error="out of memory")
+    assert verdict_places([failed], "direct", all_readouts=False, reasoning=True).after is None

@@ -11,9 +11,8 @@ from reward_model.data.records import Record
 from reward_model.data.validation import Problem
 from reward_model.schema import BOX_SCALE, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.video.clip import VideoError
-from reward_model.video.limits import ENCODE, repair
-from reward_model.video.probe import probe
-from reward_model.video.reading import read_facts
+from reward_model.video.container import ENCODE, repair
+from reward_model.video.reading import probe, read_facts
 
 #: A foreign type name to one of the five types; None leaves anomalies of that name out.
 TypeMap = Mapping[str, AnomalyType | str | None]

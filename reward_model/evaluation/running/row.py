@@ -16,7 +16,7 @@ from reward_model.grounding import temporal_iou, type_iou
 from reward_model.readout import READOUTS, turn_value
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
 from reward_model.schema import FrameRange, Status, Verdict, VideoAnnotation
-from reward_model.turn_two import merge_clips
+from reward_model.turns import merge_clips
 from reward_model.video.sampling import sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 

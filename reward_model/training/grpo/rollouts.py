@@ -1,7 +1,7 @@
 """Rollouts of stage 3: the judge's two turns as sampled token ids (paper, sections 3.2 and C.1).
 
-Everything that is asked here is asked the way :mod:`reward_model.judge` asks at inference: the same grids, window,
-resizing, wording and parser. Both turns of all groups run as batches; frames and prompts that several rollouts share
+Questions come from :mod:`reward_model.turns`, as those of the judge do: the same grids, window, wording and parser.
+Both turns of all groups run as batches; frames and prompts that several rollouts share
 are built once.
 """
 
@@ -14,14 +14,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from reward_model.config import JudgeConfig
-from reward_model.conversation import Conversation, Message
 from reward_model.parsing import REGION_T, ParseError
-from reward_model.prompts import load_prompts
+from reward_model.prompts import PromptSet, load_prompts
 from reward_model.rewards import Rollout
 from reward_model.schema import Status, TurnReport, VideoAnnotation
 from reward_model.training.grpo.rows import Pictures, Prompt, PromptBuilder, Row, as_read
 from reward_model.training.grpo.sampler import Generator, Sampled
-from reward_model.turn_two import legible_status, merge_clips, merge_statuses, read_answer, turn_two_clips
+from reward_model.turns import (
+    Footage,
+    TurnRequest,
+    legible_status,
+    merge_clips,
+    merge_statuses,
+    passed_reasoning,
+    read_turn,
+    scan_request,
+    turn_two_clips,
+    zoom_request,
+)
 from reward_model.video.clip import resize_frames
 from reward_model.video.sampling import sample_indices
 
@@ -83,16 +93,43 @@ class RolloutRecord:
         return Rollout(scan.report, report, bool(self.zooms), scan.indices, indices, unseen, legible)
 
 
-@dataclass
 class _Case:
-    """One video on its way through both turns."""
+    """One video on its way through both turns. Frames and prompts that several rollouts share are built once."""
 
-    sample: GrpoSample
-    indices: list[int]
-    conversation: Conversation
-    prompt: Prompt
-    clips: dict[tuple[int, ...], Pictures] = field(default_factory=dict)
-    prompts: dict[tuple[str, tuple[int, ...]], Prompt] = field(default_factory=dict)
+    def __init__(self, sample: GrpoSample, builder: PromptBuilder, config: JudgeConfig, wording: PromptSet) -> None:
+        self.sample, self.builder, self.config, self.wording = sample, builder, config, wording
+        self._shown: dict[tuple[int, ...], Pictures] = {}
+        self._prompts: dict[tuple[str, tuple[int, ...]], Prompt] = {}
+        truth = sample.truth
+        self.footage = Footage(truth.num_frames, truth.fps, lambda n: self.pictures(tuple(n)).frames, truth.prompt)
+        self.scan = scan_request(self.footage, config, wording)
+        self.prompt = builder.prompt(self.scan.conversation, [self.pictures(self.scan.indices)])
+
+    def pictures(self, indices: tuple[int, ...]) -> Pictures:
+        """The frames as they are shown, one object for equal ``indices``.
+
+        Raises:
+            ValueError, OSError, RuntimeError: they cannot be read.
+        """
+        if indices not in self._shown:
+            frames = self.sample.frames(indices)
+            if len(frames) != len(indices):
+                raise ValueError(f"{self.sample.truth.video_id}: asked for {len(indices)} frames, got {len(frames)}")
+            size = self.config.frame_size
+            frames = frames if size is None else resize_frames(frames, (size, size))
+            self._shown[indices] = self.builder.pictures(frames)
+        return self._shown[indices]
+
+    def zoom(self, report: TurnReport, clip: tuple[int, ...]) -> Prompt:
+        """Turn two about a clip, as a new chat; one object for equal questions."""
+        key = passed_reasoning(report, self.config), clip
+        if key not in self._prompts:
+            request = self.zoom_request(report, clip)
+            self._prompts[key] = self.builder.prompt(request.conversation, [self.pictures(clip)])
+        return self._prompts[key]
+
+    def zoom_request(self, report: TurnReport, clip: tuple[int, ...], answer: str = "") -> TurnRequest:
+        return zoom_request(self.footage, self.scan, answer, report, clip, self.config, self.wording)
 
 
 class TwoTurnRollouts:
@@ -122,11 +159,11 @@ class TwoTurnRollouts:
             except (ValueError, OSError, RuntimeError) as error:
                 for record in groups[number]:
                     record.error = f"turn one: {error}"
-        limit = max((self.config.answer_limit(1, len(c.indices)) for c in cases.values()), default=1)
+        limit = max((self.config.answer_limit(1, len(c.scan.indices)) for c in cases.values()), default=1)
         answers = self.generator([c.prompt for c in cases.values()], [num_generations] * len(cases), limit)
         for (number, case), drawn in zip(cases.items(), answers, strict=True):
             for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
-                record.scan = self._read(answer, 1, case.indices)
+                record.scan = self._read(answer, 1, case.scan.indices)
                 rollout = number * num_generations + k
                 record.rows = [Row.answer(case.prompt, answer.ids, rollout, answer.log_probs)]
         self.seconds["turn_one"] = clock.lap()
@@ -137,56 +174,45 @@ class TwoTurnRollouts:
         return groups
 
     def _open(self, sample: GrpoSample) -> _Case:
-        truth = sample.truth
-        indices = sample_indices(truth.num_frames, truth.fps, self.config.scan_fps)
-        frames = self._frames(sample, indices)
-        conversation = self.wording.scan(frames, truth.prompt)
-        prompt = self.builder.prompt(conversation, [self.builder.pictures(frames)])
-        return _Case(sample, indices, conversation, prompt)
+        return _Case(sample, self.builder, self.config, self.wording)
 
     # --- turn two -----------------------------------------------------------------------------------------------------
 
     def _crop(self, case: _Case, record: RolloutRecord) -> list[_Ask]:
         """What turn two is asked for this rollout; nothing where it ended after turn one."""
         report = record.scan.report if record.scan else None
-        if report is None or report.window is None or self.config.num_turns == 1:
+        if report is None:
             return []
         truth = case.sample.truth
-        clips = turn_two_clips(report, case.indices, truth.num_frames, truth.fps, self.config)
+        clips = turn_two_clips(report, case.scan.indices, truth.num_frames, truth.fps, self.config)
+        if not clips:
+            return []
         shown = {n for clip in clips for n in range(clip[0], clip[-1] + 1)}
         grid = sample_indices(truth.num_frames, truth.fps, self.config.zoom_fps)
         record.unseen_indices = tuple(n for n in grid if n not in shown)
+        ask = self._ask_on if self.config.context == "chat" else self._ask
         try:
-            return [self._ask(case, record, report, clip) for clip in clips]
+            return [ask(case, record, report, clip) for clip in clips]
         except (ValueError, OSError, RuntimeError) as error:
             record.error = f"turn two: {error}"
             return []
 
     def _ask(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
-        if clip not in case.clips:
-            case.clips[clip] = self.builder.pictures(self._frames(case.sample, clip))
-        pictures, text = case.clips[clip], case.sample.truth.prompt
-        if self.config.context == "chat":
-            return self._ask_on(case, record, pictures, clip)
-        cot = report.cot if self.config.context == "fresh" else ""
-        if (cot, clip) not in case.prompts:
-            conversation = self.wording.zoom(pictures.frames, text, cot=cot)
-            case.prompts[cot, clip] = self.builder.prompt(conversation, [pictures])
-        return _Ask(record, case.prompts[cot, clip], clip)
+        return _Ask(record, case.zoom(report, clip), clip)
 
-    def _ask_on(self, case: _Case, record: RolloutRecord, pictures: Pictures, clip: tuple[int, ...]) -> _Ask:
+    def _ask_on(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
         """Turn two as the next message of the chat. Turn one stands there as the model read it, id by id."""
-        between = self.builder.encode(self._between(case, pictures), [pictures])
+        pictures = case.pictures(clip)
+        between = self.builder.encode(self._between(case, report, clip), [pictures])
         first = record.rows[0]
         read = np.where(first.mask, as_read(first.ids, self.builder.processor), first.ids)
         prompt = Prompt(np.concatenate([read, between]), (*first.pictures, pictures))
         return _Ask(record, prompt, clip, (between, pictures))
 
-    def _between(self, case: _Case, pictures: Pictures) -> str:
+    def _between(self, case: _Case, report: TurnReport, clip: tuple[int, ...]) -> str:
         """What the chat template puts between turn one's end token and turn two's first."""
         marker = "\N{WHITE SQUARE}answer\N{WHITE SQUARE}"
-        chat = self.wording.zoom_continued(case.conversation, marker, pictures.frames)
-        assert isinstance(chat[-2], Message)
+        chat = case.zoom_request(report, clip, answer=marker).conversation
         text = self.builder.processor.apply_chat_template(
             [m.to_chat() for m in chat], add_generation_prompt=True, tokenize=False
         )
@@ -224,20 +250,12 @@ class TwoTurnRollouts:
         text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         draw = TurnDraw(answer.ids, text, tuple(indices))
         if not answer.finished:
-            invalid, reason = "truncated", f"cut after {len(answer.ids)} tokens"
-        else:
-            try:
-                return replace(draw, report=read_answer(text, turn, len(indices), self.config))
-            except ParseError as error:
-                invalid, reason = invalid_kind(error), error.reason
-        return replace(draw, invalid=invalid, reason=reason, legible=legible_status(text, self.config))
-
-    def _frames(self, sample: GrpoSample, indices: Sequence[int]) -> np.ndarray:
-        frames = sample.frames(indices)
-        if len(frames) != len(indices):
-            raise ValueError(f"{sample.truth.video_id}: asked for {len(indices)} frames, got {len(frames)}")
-        size = self.config.frame_size
-        return frames if size is None else resize_frames(frames, (size, size))
+            reason = f"cut after {len(answer.ids)} tokens"
+            return replace(draw, invalid="truncated", reason=reason, legible=legible_status(text, self.config))
+        found = read_turn(text, turn, len(indices), self.config)
+        if found.error is None:
+            return replace(draw, report=found.report)
+        return replace(draw, invalid=invalid_kind(found.error), reason=found.error.reason, legible=found.status)
 
 
 @dataclass

@@ -63,7 +63,7 @@ def test_a_replaced_video_of_the_same_shape_is_another_video(page, folder, opene
     """Same name, length, size and rate, other pictures: it is not shown as what was listed, and old answers are not
     answers to it."""
     from cac_align.report.media import write_mp4
-    from reward_model.video.probe import probe
+    from reward_model.video.reading import probe
 
     rate_everything(page, "Ann", set())
     path = folder / "a/one.mp4"

@@ -24,7 +24,7 @@ from reward_model.data.line_checks import check_object
 from reward_model.data.validation import MAX_LINE_BYTES
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.video.clip import VideoError
-from reward_model.video.probe import probe
+from reward_model.video.reading import probe
 from reward_model.world import KINDS
 from reward_model.world.scene import make_scene
 from reward_model.world.video import make_annotation

@@ -190,7 +190,7 @@ def read_all() -> None:
     from reward_model.video import reading
     from reward_model.video.clip import VideoError
     from reward_model.video.load import load_video
-    from reward_model.video.probe import probe
+    from reward_model.video.reading import probe
 
     resource.setrlimit(resource.RLIMIT_AS, (SPACE_BYTES, SPACE_BYTES))
     kept = reading.KEEP_BYTES

@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reward_model.video import limits
+from reward_model.video import container
 from reward_model.video.clip import Video, VideoError
 from reward_model.video.container import open_container, use_threads
-from reward_model.video.frames import FileFrames
-from reward_model.video.load import load_video
-from reward_model.video.probe import probe
-from reward_model.video.reading import read_facts
+from reward_model.video.load import FileFrames, load_video
+from reward_model.video.reading import probe, read_facts
 from reward_model.video.sampling import sample_indices
 from tests.reward_model.video.clips import number, numbered, write
 
@@ -215,7 +213,7 @@ def test_frames_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch, 
     whole = load_video(path)
     assert isinstance(whole.frames, np.ndarray)
     monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
-    monkeypatch.setattr("reward_model.video.frames.NEAR", 2)
+    monkeypatch.setattr("reward_model.video.load.NEAR", 2)
     large = load_video(path)
     assert isinstance(large.frames, FileFrames) and large.frames.shape == whole.frames.shape
     rng = np.random.default_rng(0)
@@ -236,20 +234,20 @@ def test_only_what_is_looked_at_is_decoded_to_pictures(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", numbered(40), gop_size=10, max_b_frames=0)
     monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
     made = []
-    upright = limits.check_size
-    monkeypatch.setattr("reward_model.video.pictures.check_size", lambda *a: made.append(a) or upright(*a))
+    upright = container.check_size
+    monkeypatch.setattr("reward_model.video.reading.check_size", lambda *a: made.append(a) or upright(*a))
     video = load_video(path)
     assert video.num_frames == 40 and number(video.take([0, 10, 20])) == [0, 10, 0] and len(made) == 3
 
 
 def test_more_memory_than_is_allowed_is_refused_before_it_is_taken(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", numbered(40))
-    monkeypatch.setenv(limits.LIMIT_VARIABLE, str(20 * 32 * 48 * 3 / 2**30))
+    monkeypatch.setenv(container.LIMIT_VARIABLE, str(20 * 32 * 48 * 3 / 2**30))
     with pytest.raises(VideoError, match=r"40 frames of 48x32 .*GiB; expected at most.*ffmpeg -i.*CAC_VIDEO_GIB"):
         load_video(path)
     monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
     assert load_video(path).take(range(0, 40, 2)).shape[0] == 20
-    monkeypatch.setenv(limits.LIMIT_VARIABLE, "much")
+    monkeypatch.setenv(container.LIMIT_VARIABLE, "much")
     with pytest.raises(VideoError, match="is not a number of GiB"):
         load_video(path).take([0])
 
@@ -270,7 +268,7 @@ def test_running_out_of_memory_names_the_file(tmp_path, monkeypatch):
         raise MemoryError
 
     path = write(tmp_path / "a.mp4", numbered(4))
-    monkeypatch.setattr("reward_model.video.limits.np.empty", full)
+    monkeypatch.setattr("reward_model.video.container.np.empty", full)
     with pytest.raises(VideoError, match=r"memory ran out while .*a.mp4"):
         load_video(path)
 
@@ -369,7 +367,7 @@ def animation(suffix: str, count: int, side: int) -> bytes:
 def test_animated_files_have_a_limit_on_all_pixels_together(tmp_path, suffix):
     path = tmp_path / f"long.{suffix}"
     side = 2048
-    most = limits.MAX_ANIMATED_PIXELS // side**2
+    most = container.MAX_ANIMATED_PIXELS // side**2
     path.write_bytes(animation(suffix, most + 1, side))
     words = (
         rf"long\.{suffix}' animates {most + 1} pictures of 2048x2048, 4,299,161,600 pixels; expected at most 4,294,967"

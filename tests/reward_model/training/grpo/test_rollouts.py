@@ -11,6 +11,7 @@ from reward_model.config import JudgeConfig
 from reward_model.judge import TwoTurnJudge
 from reward_model.minis.model import build_judge
 from reward_model.parsing import ParseError, format_report, parse_turn
+from reward_model.prompts import load_prompts
 from reward_model.rewards import RewardConfig, total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
 from reward_model.training.grpo.log import rollout_numbers
@@ -23,7 +24,7 @@ from reward_model.training.grpo.rollouts import (
 )
 from reward_model.training.grpo.rows import PromptBuilder, RowModel, stock_vision_inputs
 from reward_model.training.grpo.sampler import ModelSampler, Sampled, stop_tokens
-from reward_model.turn_two import joined, merge_clips
+from reward_model.turns import Footage, joined, merge_clips, scan_request
 
 SIZE = 48
 CONFIG = JudgeConfig(prompts="compact", frame_size=SIZE, max_scan_tokens=300, max_zoom_tokens=400, max_zoom_frames=24)
@@ -110,6 +111,15 @@ def test_crop_is_the_judges(judge, margin, clip):
     assert set(record.unseen_indices) == set(range(0, 81, 2)) - set(clip)
     ((one,),), _ = draw(judge, [scan_answer((20, 20)), NORMAL], 1, window_margin=margin)
     assert len(one.zooms[0].indices) == 4 and one.zooms[0].indices[-1] == 80
+
+
+def test_a_long_video_is_scanned_as_the_judge_scans_it(judge):
+    """Both ask through one function, so the limit of frames holds in training too."""
+    ((record,),), _ = draw(judge, [NORMAL], 1, max_scan_frames=6)
+    footage = Footage(81, 16, sample().frames, "a red ball")
+    config = CONFIG.override(max_scan_frames=6)
+    assert record.scan.indices == scan_request(footage, config, load_prompts("compact")).indices
+    assert record.scan.indices == (0, 16, 32, 48, 64, 80)
 
 
 def test_a_window_that_reaches_past_the_end_is_clipped(judge):

@@ -1,33 +1,87 @@
-"""What judging and training share about turn two: which clips it is shown, how an answer is read, and how the reports
-about several clips become one (section 3.4; C.1).
+"""One question about one video: which frames each turn is shown, in what words it is asked, how its answer is read, and
+how the reports about several clips become one (section 3.4; C.1). Pure functions of a checkpoint's settings: the judge
+and stage 3 both ask through them, so that a judge is trained on the questions it will be asked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from reward_model.config import JudgeConfig
+from reward_model.conversation import Conversation
 from reward_model.parsing import BBOX, ParseError, parse_turn
+from reward_model.prompts import PromptSet
 from reward_model.schema import FrameRange, Status, TurnReport
-from reward_model.video.sampling import native_window, zoom_indices
+from reward_model.video.sampling import native_window, sample_indices, thinned, zoom_indices
 
 _LEGIBLE = re.compile(r'"status"\s?:\s?"\s?((?:ab)?normal)\s?"', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A video as the turns see it.
+
+    Attributes:
+        num_frames, fps: its native frames, and how many of them a second has.
+        take: native indices -> (N, H, W, 3) uint8, as they are shown; may raise where they cannot be read.
+        prompt: the text it was made from.
+    """
+
+    num_frames: int
+    fps: float
+    take: Callable[[Sequence[int]], np.ndarray]
+    prompt: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class TurnRequest:
+    """One question: turn one (the scan) or turn two (a zoom), the native frames it shows, and the messages."""
+
+    number: int
+    indices: tuple[int, ...]
+    conversation: Conversation
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An answer as it counts.
+
+    Attributes:
+        report: what it says; None where it is invalid.
+        status: that of the report, or one that is legible all the same (``lenient_invalid``).
+        error: why there is no report.
+    """
+
+    report: TurnReport | None = None
+    status: Status | None = None
+    error: ParseError | None = None
+
+
+def scan_request(footage: Footage, config: JudgeConfig, wording: PromptSet) -> TurnRequest:
+    """Turn one: the whole video on the grid of ``scan_fps``, thinned to ``max_scan_frames``."""
+    grid = sample_indices(footage.num_frames, footage.fps, config.scan_fps)
+    indices = tuple(thinned(grid, config.max_scan_frames))
+    return TurnRequest(1, indices, wording.scan(footage.take(indices), footage.prompt))
 
 
 def turn_two_clips(
     report: TurnReport, indices: Sequence[int], num_frames: int, fps: float, config: JudgeConfig
 ) -> list[tuple[int, ...]]:
     """Native indices of each clip turn two is shown: one of the hull of turn one's windows; or, with
-    ``crop="per_window"``, one of each window where the hull has more frames than ``max_zoom_frames``.
+    ``crop="per_window"``, one of each window where the hull has more frames than ``max_zoom_frames``. None where turn
+    one found nothing, or the checkpoint has one turn only.
 
     Args:
-        report: an abnormal report of turn one.
+        report: of turn one.
         indices: the native frames turn one was shown.
         num_frames, fps: of the video.
     """
-    assert report.window is not None
+    if report.window is None or config.num_turns == 1:
+        return []
 
     def cut(window: FrameRange, most: int = config.max_zoom_frames) -> tuple[int, ...]:
         native = native_window(window, indices, num_frames, margin=config.window_margin)
@@ -37,6 +91,35 @@ def turn_two_clips(
     if config.crop == "per_window" and len(cut(report.window, most=10**6)) > config.max_zoom_frames:
         return [cut(w) for w in joined([a.frames for a in report.anomalies])]
     return [cut(report.window)]
+
+
+def zoom_request(
+    footage: Footage,
+    scan: TurnRequest,
+    answer: str,
+    report: TurnReport,
+    clip: tuple[int, ...],
+    config: JudgeConfig,
+    wording: PromptSet,
+) -> TurnRequest:
+    """Turn two about one clip: in a chat of its own with turn one's reasoning (``context="fresh"``) or without
+    (``"clip_only"``), or as the next message of turn one's chat (``"chat"``).
+
+    Args:
+        scan, answer, report: turn one, what was answered, and that as it was read.
+        clip: one of :func:`turn_two_clips`.
+    """
+    frames = footage.take(clip)
+    if config.context == "chat":
+        return TurnRequest(2, clip, wording.zoom_continued(scan.conversation, answer, frames, footage.prompt))
+    return TurnRequest(2, clip, wording.zoom(frames, footage.prompt, cot=passed_reasoning(report, config)))
+
+
+def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
+    """What a new chat of turn two is told of turn one's reasoning; videos of one clip and one such text get one and the
+    same question.
+    """
+    return report.cot if config.context == "fresh" else ""
 
 
 def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
@@ -64,6 +147,15 @@ def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> T
             if bare:
                 raise ParseError(f"{BBOX} has no box on frame {bare[0]} of the clip (0-{num_frames - 1})", text)
     return report
+
+
+def read_turn(text: str, turn: int, num_frames: int, config: JudgeConfig) -> Reading:
+    """:func:`read_answer`, and what is left of an answer that cannot be read."""
+    try:
+        report = read_answer(text, turn, num_frames, config)
+    except ParseError as error:
+        return Reading(status=legible_status(text, config), error=error)
+    return Reading(report, report.status)
 
 
 def legible_status(text: str, config: JudgeConfig) -> Status | None:
