@@ -22,7 +22,7 @@ from reward_model.lazy import lazy_names
 _HOMES = {
     "FlowSDEScheduler": "cac_align.flow_grpo.sampler.scheduler",
     "GroupSampler": "cac_align.flow_grpo.maths.sampling",
-    "SDEWindow": "cac_align.flow_grpo.maths.windows",
+    "SDEWindow": "cac_align.flow_grpo.maths.sampling",
     "Schedule": "cac_align.flow_grpo.maths.schedule",
     "StepRecord": "cac_align.flow_grpo.sampler.trajectory",
     "Trajectory": "cac_align.flow_grpo.sampler.trajectory",
@@ -55,9 +55,8 @@ if TYPE_CHECKING:
     from cac_align.flow_grpo.learner.lora_files import load_lora
     from cac_align.flow_grpo.maths.advantages import compute_advantages
     from cac_align.flow_grpo.maths.kernels import log_prob, transition
-    from cac_align.flow_grpo.maths.sampling import GroupSampler
+    from cac_align.flow_grpo.maths.sampling import GroupSampler, SDEWindow
     from cac_align.flow_grpo.maths.schedule import Schedule, read_schedule
-    from cac_align.flow_grpo.maths.windows import SDEWindow
     from cac_align.flow_grpo.sampler.pipeline import check_pipeline, sde_sampling
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
     from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory

@@ -16,8 +16,8 @@ from cac_align.flow_grpo.config_checks import check_all, read_batch
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.maths.kernels import Kernel
 from cac_align.flow_grpo.maths.objectives import PolicyObjective
+from cac_align.flow_grpo.maths.sampling import SDEWindow, WindowMode
 from cac_align.flow_grpo.maths.schedule import StepWeighting
-from cac_align.flow_grpo.maths.windows import SDEWindow, WindowMode
 from cac_align.flow_grpo.setting_names import renamed
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import described, settings_of

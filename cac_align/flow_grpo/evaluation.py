@@ -13,7 +13,7 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.canaries import WATCHED, canaries, collapsed
 from cac_align.flow_grpo.judging.reward_bus import RewardBus
-from cac_align.flow_grpo.maths.seeds import derive_seed
+from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import batched_calls
 from cac_align.flow_grpo.sampler.rollout import guidance_texts, image_argument

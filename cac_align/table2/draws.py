@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.maths.seeds import derive_seed
+from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.needs import check_model
 from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed, encode_once, generate

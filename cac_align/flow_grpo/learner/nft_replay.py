@@ -8,10 +8,10 @@ import torch
 
 from cac_align.flow_grpo.learner.lora import weights_of
 from cac_align.flow_grpo.learner.replay import Replay, StepLoss
-from cac_align.flow_grpo.maths.divergence import velocity_divergence
 from cac_align.flow_grpo.maths.nft import nft_loss, noised, optimality
+from cac_align.flow_grpo.maths.objectives import velocity_divergence
+from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.maths.schedule import read_schedule
-from cac_align.flow_grpo.maths.seeds import derive_seed
 from cac_align.flow_grpo.sampler.conditioning import ImageCondition
 
 

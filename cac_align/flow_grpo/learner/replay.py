@@ -10,9 +10,8 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora import adapter_off
-from cac_align.flow_grpo.maths.divergence import mean_divergence, velocity_divergence
 from cac_align.flow_grpo.maths.kernels import guard_log_ratio, log_prob, log_ratio
-from cac_align.flow_grpo.maths.objectives import policy_objective, ratio_metrics
+from cac_align.flow_grpo.maths.objectives import mean_divergence, policy_objective, ratio_metrics, velocity_divergence
 from cac_align.flow_grpo.sampler.conditioning import ImageCondition
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord

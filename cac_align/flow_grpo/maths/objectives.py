@@ -1,4 +1,4 @@
-"""Policy-gradient losses on recorded steps: ``grpo``, ``guard`` and ``dppo``, and what to log about them.
+"""Losses on recorded steps: ``grpo``, ``guard``, ``dppo``, how far two policies are apart, and what to log about them.
 
 Losses are per sample, (B,), before any mean, so that per-step weights and gradient accumulation stay with the caller.
 Ratios are taken in float64: clip ranges go down to 1e-6, and the float32 numbers next to 1 are 1e-7 apart.
@@ -11,8 +11,7 @@ from typing import Literal, get_args
 
 import torch
 
-from cac_align.flow_grpo.maths.divergence import mean_divergence
-from cac_align.flow_grpo.maths.kernels import guard_log_ratio, log_ratio
+from cac_align.flow_grpo.maths.kernels import batch_mean, guard_log_ratio, log_ratio
 
 PolicyObjective = Literal["grpo", "guard", "dppo"]
 
@@ -137,6 +136,41 @@ def policy_objective(
         return grpo(change, advantages, clip_range=clip_range)
     far = mean_divergence(mean.detach(), old_mean, std, weights)
     return dppo(change, far, advantages, max_divergence=max_divergence)
+
+
+def mean_divergence(
+    mean: torch.Tensor,
+    other_mean: torch.Tensor,
+    std: torch.Tensor | float,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """KL of two Gaussians of equal std, averaged over elements: mean((mean - other)^2) / (2 std^2), (B,).
+
+    Never negative, exactly 0 for equal means. Gradients pass through ``mean`` only: compute ``other_mean`` without.
+
+    Args:
+        mean, other_mean: (B, ...).
+        std: of the step, above 0.
+        weights: cell weights, see :func:`cac_align.flow_grpo.maths.kernels.batch_mean`.
+    """
+    spread = torch.as_tensor(std, dtype=mean.dtype, device=mean.device)
+    if not bool((spread > 0).all()):
+        raise ValueError(
+            f"std={spread.min().item()} must be above 0: two ODE steps have no KL; use velocity_divergence"
+        )
+    return batch_mean(((mean - other_mean.detach().to(mean)) / spread).square() / 2, weights)
+
+
+def velocity_divergence(
+    velocity: torch.Tensor, other_velocity: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """mean((v - other)^2), (B,): the same for every step, where :func:`mean_divergence` is c(sigma)^2 / 2 times this.
+
+    Args:
+        velocity, other_velocity: (B, ...); fp32 arithmetic at least.
+    """
+    wide = velocity if velocity.dtype == torch.float64 else velocity.float()
+    return batch_mean((wide - other_velocity.detach().to(wide)).square(), weights)
 
 
 def ratio_metrics(log_ratio: torch.Tensor, clip_range: float | None = None) -> dict[str, float]:

@@ -1,13 +1,33 @@
-"""Which samples a rank draws at a step: groups kept whole over the ranks, no prompt twice in an epoch.
+"""What a step draws: seeds, the samples of its groups, and the steps of their rollouts that are stochastic and trained.
 
-A pure function of (seed, epoch, step): a resumed run needs no state, and one rank draws the same samples as eight.
+All of it is a pure function of (seed, epoch, step, prompt): a resumed run needs no state, and one rank draws the same
+samples as eight. Groups stay whole over the ranks, and no prompt comes twice in an epoch.
+
+Steps outside the SDE window are ODE steps: they cost no memory and no training. A window drawn per sample instead of
+per group compares samples that were exposed to noise at different times, which raises the variance of the rewards
+within the group; so its draw depends on the prompt alone, not on sample or rank.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from cac_align.flow_grpo.maths.seeds import derive_seed
+WindowMode = Literal["all", "fixed", "random", "progressive"]
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A well mixed 63-bit seed from integers and texts: the same on every machine, rank and library version.
+
+    It depends on what is drawn, never on which process draws it or how far a generator has run.
+
+    Example:
+        >>> derive_seed(0, "window", 3) == derive_seed(0, "window", 3) != derive_seed(0, "window", 4)
+        True
+    """
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ class GroupSampler:
         """The samples one rank draws; those of all ranks, joined in order, are :meth:`step_samples`.
 
         Raises:
-            ValueError: ``rank`` is none of ``world_size``, or the samples do not divide among them.
+            ValueError: ``rank`` is not in ``range(world_size)``, or the samples do not divide among them.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} must lie in 0 to {world_size - 1}")
@@ -124,3 +144,86 @@ class GroupSampler:
     def _spec(self, epoch: int, prompt: int, group: int, generation: int) -> SampleSpec:
         group_seed = derive_seed(self.seed, "group", epoch, prompt)
         return SampleSpec(prompt, group, generation, derive_seed(group_seed, generation), group_seed)
+
+
+@dataclass(frozen=True)
+class SDEWindow:
+    """How the window is chosen among the candidate steps ``start`` to ``stop`` (excluded).
+
+    Args:
+        mode: ``all`` candidates; ``fixed``: the first ``size`` of them; ``random``: ``size`` neighbouring ones, drawn
+            once per group; ``progressive``: ``size`` neighbouring ones that slide from noise to detail by ``stride``
+            every ``shift_every`` iterations and then start over (MixGRPO, arXiv 2507.21802).
+        size: steps in the window.
+        start, stop: candidate steps; ``stop`` None means up to the last stochastic step.
+        shift_every, stride: pace of ``progressive``.
+
+    Raises:
+        ValueError: an unknown mode, or a window without steps.
+
+    Example:
+        >>> SDEWindow("fixed", size=2, start=1).steps(19)
+        (1, 2)
+        >>> window = SDEWindow("random", size=2, stop=10)
+        >>> window.steps(19, seed=0, epoch=1, prompt_id="a dog") == window.steps(19, seed=0, epoch=1, prompt_id="a dog")
+        True
+    """
+
+    mode: WindowMode = "all"
+    size: int = 2
+    start: int = 0
+    stop: int | None = None
+    shift_every: int = 25
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(WindowMode):
+            raise ValueError(f"window mode {self.mode!r} is unknown; choose one of {', '.join(get_args(WindowMode))}")
+        for name, low in (("size", 1), ("start", 0), ("shift_every", 1), ("stride", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"window {name}={getattr(self, name)} must be at least {low}")
+
+    def check(self, num_stochastic_steps: int) -> range:
+        """The candidate steps, after making sure that a window fits into them.
+
+        Args:
+            num_stochastic_steps: steps with noise; one less than ``num_inference_steps`` unless ``last_step_noise``.
+        """
+        stop = num_stochastic_steps if self.stop is None else self.stop
+        if stop > num_stochastic_steps:
+            raise ValueError(
+                f"window stop={stop} lies outside the {num_stochastic_steps} stochastic steps (the last step has no "
+                "noise unless last_step_noise is set); lower stop or raise num_inference_steps"
+            )
+        needed = 1 if self.mode == "all" else self.size
+        if stop - self.start < needed:
+            raise ValueError(
+                f"a window of {needed} steps does not fit between start={self.start} and stop={stop} of "
+                f"{num_stochastic_steps} stochastic steps; lower size or start, or raise num_inference_steps"
+            )
+        return range(self.start, stop)
+
+    def steps(
+        self, num_stochastic_steps: int, *, seed: int = 0, epoch: int = 0, prompt_id: int | str = "", iteration: int = 0
+    ) -> tuple[int, ...]:
+        """The stochastic steps of one group.
+
+        Args:
+            num_stochastic_steps: see :meth:`check`.
+            seed, epoch, prompt_id: what ``random`` depends on, and nothing else.
+            iteration: optimisation steps done, which ``progressive`` depends on.
+        """
+        candidates = self.check(num_stochastic_steps)
+        if self.mode == "all":
+            return tuple(candidates)
+        places = len(candidates) - self.size + 1
+        if self.mode == "fixed":
+            offset = 0
+        elif self.mode == "random":
+            offset = derive_seed(seed, "window", epoch, prompt_id) % places
+        else:
+            # Places stride apart, the last one included even if the stride jumps over it.
+            stops = [*range(0, places - 1, self.stride), places - 1]
+            offset = stops[iteration // self.shift_every % len(stops)]
+        first = candidates.start + offset
+        return tuple(range(first, first + self.size))

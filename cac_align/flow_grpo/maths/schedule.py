@@ -1,4 +1,4 @@
-"""Facts of a sigma schedule, always read from the live scheduler, never from a table.
+"""A sigma schedule and the scheduler it comes from: always read from the live scheduler, never from a table.
 
 Tables go stale: diffusers changed the flow sigmas of UniPC on 2026-01-22 (pull request 12109), which moved them by
 up to 4e-3 and made weights looked up by integer timestep fail. A checkpoint therefore keeps the fingerprint of its
@@ -10,13 +10,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 
-from cac_align.flow_grpo.maths.base_scheduler import check_flow_matching
 from cac_align.flow_grpo.maths.kernels import coefficients
 
 StepWeighting = Literal["none", "inv_c", "tempflow"]
@@ -67,10 +66,10 @@ class Schedule:
         return hashlib.sha256(packed).hexdigest()[:16]
 
     def timestep(self, step: int, *, integer: bool = False) -> torch.Tensor:
-        """What the transformer is conditioned on at ``step``: a 0-dim float32 tensor, 1000 * sigma as a rule.
+        """What the transformer is conditioned on at ``step``: a 0-dim float32 tensor, usually 1000 * sigma.
 
         Args:
-            integer: int64 instead, cut off, as the stock UniPC scheduler has it.
+            integer: int64 instead, truncated as in the stock UniPC scheduler.
         """
         value = torch.tensor(self.sigmas[step], dtype=torch.float32) * self.num_train_timesteps
         return value.to(torch.int64) if integer else value
@@ -122,7 +121,7 @@ def step_stds(
 def num_stochastic_steps(
     schedule: Schedule, kernel: str, *, noise_level: float | None = None, last_step_noise: bool = False
 ) -> int:
-    """How many steps, counted from the first, have noise: N - 1 as a rule, N with ``last_step_noise``, 0 for an ODE."""
+    """How many steps, counted from the first, have noise: usually N - 1, N with ``last_step_noise``, 0 for an ODE."""
     stds = step_stds(schedule, kernel, noise_level=noise_level, last_step_noise=last_step_noise)
     return int((stds > 0).sum())
 
@@ -185,3 +184,62 @@ def _coefficients(schedule: Schedule, kernel: str, noise_level: float | None, la
         sigma_max=schedule.sigma_max,
         last_step_noise=last_step_noise,
     )
+
+
+# --- the scheduler a pipeline comes with ------------------------------------------------------------------------------
+
+
+def check_flow_matching(scheduler: Any) -> None:
+    """Raises ValueError unless a scheduler steps along x = (1 - sigma) x0 + sigma eps with a velocity model."""
+    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    if not name.startswith("Flow") and not config.get("use_flow_sigmas", False):
+        raise ValueError(
+            f"{name} is not a flow-matching scheduler; use FlowMatchEulerDiscreteScheduler, or UniPCMultistepScheduler "
+            "with use_flow_sigmas=True"
+        )
+    if config.get("prediction_type", "flow_prediction") != "flow_prediction":
+        raise ValueError(
+            f"{name} has prediction_type={config['prediction_type']!r}; the kernels need 'flow_prediction'"
+        )
+    for option in ("invert_sigmas", "stochastic_sampling"):
+        if config.get(option, False):
+            raise ValueError(f"{name} has {option}=True, which the kernels do not know; set it to False")
+
+
+def shift_of(scheduler: Any) -> float | None:
+    """The shift a scheduler applies now: ``flow_shift`` of UniPC, ``shift`` of FlowMatchEuler, or None."""
+    live = getattr(scheduler, "_shift", None)
+    if live is None:
+        live = scheduler.config.get("flow_shift")
+    return None if live is None else float(live)
+
+
+def describe_base(scheduler: Any) -> dict[str, Any]:
+    """What :func:`build_base` needs: class name, configuration, and the shift if ``set_shift`` has changed it since."""
+    config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+    shift = shift_of(scheduler)
+    changed = shift is not None and shift != config.get("shift", config.get("flow_shift"))
+    return {
+        "base_class": type(scheduler).__name__,
+        "base_config": config,
+        "live_shift": shift if changed else None,
+    }
+
+
+def build_base(base_class: str, base_config: Mapping[str, Any], live_shift: float | None = None) -> Any:
+    """The scheduler of a description.
+
+    Raises:
+        ValueError: diffusers has no scheduler of this name, or it is not a flow-matching one.
+    """
+    import diffusers
+
+    kind: Any = getattr(diffusers, base_class, None)
+    known = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not known:
+        raise ValueError(f"base_class={base_class!r} is not a diffusers scheduler, such as UniPCMultistepScheduler")
+    base = kind.from_config(dict(base_config))
+    if live_shift is not None:
+        base.set_shift(live_shift)
+    check_flow_matching(base)
+    return base

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cac_align.flow_grpo.maths.base_scheduler import check_flow_matching
+from cac_align.flow_grpo.maths.schedule import check_flow_matching
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler

@@ -1,9 +1,9 @@
 """A diffusers scheduler that samples the stochastic steps of Flow-GRPO, so that no pipeline needs a fork.
 
 It stands in front of the scheduler a pipeline came with, which keeps deciding the sigmas: shift, dynamic shifting and
-changes of diffusers are its own. Four things are added: the kernel inside the SDE window, noise of its own (pipelines
-pass no generator), a record of each stochastic step, and timesteps that are exactly 1000 * sigma, not cut off to
-integers, so that sampling and training condition the transformer on one and the same value.
+changes of diffusers are its own. Four things are added: the kernel inside the SDE window, noise of its own (most
+pipelines pass no generator), a record of each stochastic step, and timesteps that are exactly 1000 * sigma, not
+truncated to integers, so that sampling and training condition the transformer on one and the same value.
 """
 
 from __future__ import annotations
@@ -17,11 +17,18 @@ import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import FrozenDict, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
 
-from cac_align.flow_grpo.maths import base_scheduler
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Transition, check_kernel, log_prob, transition
-from cac_align.flow_grpo.maths.schedule import Schedule, num_stochastic_steps, read_schedule
-from cac_align.flow_grpo.maths.seeds import derive_seed
+from cac_align.flow_grpo.maths.sampling import derive_seed
+from cac_align.flow_grpo.maths.schedule import (
+    Schedule,
+    build_base,
+    check_flow_matching,
+    describe_base,
+    num_stochastic_steps,
+    read_schedule,
+)
 from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory, Windows, step_noise
 
 
@@ -84,7 +91,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             )
         if ode_solver not in ("euler", "base"):
             raise ValueError(f"ode_solver={ode_solver!r} must be 'euler' or 'base'")
-        self.base = base_scheduler.build(base_class, base_config or {}, live_shift)
+        self.base = build_base(base_class, base_config or {}, live_shift)
         self.schedule: Schedule | None = None
         self.sigmas: torch.Tensor = self.base.sigmas
         self.timesteps: torch.Tensor = self.base.timesteps
@@ -99,17 +106,17 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_scheduler(cls, scheduler: Any, **options: Any) -> FlowSDEScheduler:
-        """One that has the sigmas of ``scheduler`` to the bit, with its shift, even one changed by ``set_shift``.
+        """Builds one with sigmas bit-identical to ``scheduler``'s, including a shift set later by ``set_shift``.
 
         Args:
-            scheduler: a flow-matching scheduler, usually ``pipe.scheduler``; it is not changed. One of this class gives
-                its base away.
+            scheduler: a flow-matching scheduler, usually ``pipe.scheduler``; it is not changed. Of a
+                :class:`FlowSDEScheduler` the base scheduler is used.
             **options: arguments of the constructor, ``kernel`` and ``noise_level`` above all.
         """
         if isinstance(scheduler, cls):
             scheduler = scheduler.base
-        base_scheduler.check_flow_matching(scheduler)
-        return cls(**base_scheduler.describe(scheduler), **options)
+        check_flow_matching(scheduler)
+        return cls(**describe_base(scheduler), **options)
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -183,7 +190,12 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             self._open(self._trajectory)
 
     def step(
-        self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, return_dict: bool = True
+        self,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        return_dict: bool = True,
+        generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         """Draws the next latents: by the kernel inside the window, by the ODE outside.
 
@@ -191,6 +203,9 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             model_output: (B, ...) velocity, guidance folded in.
             timestep: one of ``timesteps``; read only for the first step, and only if no begin index was set.
             sample: (B, ...) latents.
+            generator: of the noise, one or one per sample, as in diffusers' schedulers; by default the seeds of this
+                scheduler. Within :meth:`rollout` its seeds decide, whatever generator a pipeline hands on: a record
+                must not depend on how far a generator has run.
 
         Returns:
             The next latents, in the dtype of ``sample``.
@@ -202,7 +217,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             following = self._deterministic(index, model_output, sample)
         if rows:
             picked = (sample, model_output) if whole else (sample[rows], model_output[rows])
-            drawn = self._draw(index, rows, *(tensor.detach() for tensor in picked))
+            drawn = self._draw(index, rows, *(tensor.detach() for tensor in picked), generator)
             if whole:
                 following = drawn.to(sample.dtype)
             else:
@@ -257,7 +272,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def num_stochastic_steps(self) -> int:
-        """Steps with noise in the present schedule, counted from the first: one less than all, as a rule."""
+        """Steps with noise in the present schedule, counted from the first: usually one less than all."""
         self._ready()
         return self._num_noisy
 
@@ -294,7 +309,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         """The step whose timestep a pipeline passed; the first, where integer timesteps repeat."""
         found = (self.timesteps.cpu() == torch.as_tensor(timestep).cpu()).nonzero()
         if not len(found):
-            raise ValueError(f"timestep {timestep} is none of the schedule; pass one of scheduler.timesteps")
+            raise ValueError(f"timestep {timestep} is not in the schedule; pass one of scheduler.timesteps")
         return int(found[0])
 
     def _stochastic_rows(self, index: int, batch: int) -> list[int]:
@@ -322,10 +337,16 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             self._solver.set_begin_index(index)
         return self._solver.step(velocity, self.base.timesteps[index], sample, return_dict=False)[0].to(sample.dtype)
 
-    def _draw(self, index: int, rows: list[int], sample: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+    def _draw(
+        self, index: int, rows: list[int], sample: torch.Tensor, velocity: torch.Tensor, generator: Any
+    ) -> torch.Tensor:
         self._solver = None
         drawn = self.transition_at(index, sample, velocity)
-        following = drawn.mean + drawn.std * step_noise(self._seeds(rows), index, drawn.mean)
+        if generator is None or self._trajectory is not None:
+            noise = step_noise(self._seeds(rows), index, drawn.mean)
+        else:
+            noise = randn_tensor(drawn.mean.shape, generator, drawn.mean.device, drawn.mean.dtype)
+        following = drawn.mean + drawn.std * noise
         if self._trajectory is not None:
             schedule = self._ready()
             self._trajectory.records.append(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cac_align.flow_grpo.maths.seeds import derive_seed
+from cac_align.flow_grpo.maths.sampling import derive_seed
 
 #: Stochastic steps of the whole batch, or of each sample; None: every step that has noise.
 Windows = Sequence[int] | Sequence[Sequence[int]] | None

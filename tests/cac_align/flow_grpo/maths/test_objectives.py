@@ -6,9 +6,16 @@ import math
 import pytest
 import torch
 
-from cac_align.flow_grpo.maths.divergence import mean_divergence, velocity_divergence
 from cac_align.flow_grpo.maths.kernels import coefficients, guard_log_ratio, log_prob, log_ratio, transition
-from cac_align.flow_grpo.maths.objectives import dppo, grpo, guard, policy_objective, ratio_metrics
+from cac_align.flow_grpo.maths.objectives import (
+    dppo,
+    grpo,
+    guard,
+    mean_divergence,
+    policy_objective,
+    ratio_metrics,
+    velocity_divergence,
+)
 from cac_align.flow_grpo.maths.schedule import Schedule, gradient_scales
 from tests.cac_align.flow_grpo import reference
 

@@ -6,13 +6,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from cac_align.flow_grpo.maths.base_scheduler import build, describe, shift_of
 from cac_align.flow_grpo.maths.kernels import coefficients
 from cac_align.flow_grpo.maths.schedule import (
     Schedule,
+    build_base,
+    describe_base,
     gradient_scales,
     num_stochastic_steps,
     read_schedule,
+    shift_of,
     step_stds,
     step_weights,
 )
@@ -79,13 +81,13 @@ def test_integer_timesteps_would_bend_the_step_sizes():
 def test_the_shift_survives_whatever_way_it_was_set():
     for scheduler in (unipc(5.0), FlowMatchEulerDiscreteScheduler(shift=5.0)):
         assert shift_of(scheduler) == 5.0
-        again = build(**describe(scheduler))
+        again = build_base(**describe_base(scheduler))
         assert read_schedule(again, 20) == read_schedule(scheduler, 20)
     euler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     plain = read_schedule(euler, 20)
     euler.set_shift(7.0)  # not in the config, so from_config alone would lose it
     assert shift_of(euler) == 7.0
-    assert read_schedule(build(**describe(euler)), 20) == read_schedule(euler, 20) != plain
+    assert read_schedule(build_base(**describe_base(euler)), 20) == read_schedule(euler, 20) != plain
 
 
 def test_fingerprint_tells_schedules_apart():
@@ -166,8 +168,8 @@ def test_number_of_stochastic_steps():
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (DDIMScheduler, "DDIMScheduler is no flow-matching scheduler; use FlowMatchEuler"),
-        (UniPCMultistepScheduler, "is no flow-matching scheduler"),
+        (DDIMScheduler, "DDIMScheduler is not a flow-matching scheduler; use FlowMatchEuler"),
+        (UniPCMultistepScheduler, "is not a flow-matching scheduler"),
         (lambda: UniPCMultistepScheduler(use_flow_sigmas=True), "prediction_type='epsilon'"),
         (lambda: FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "invert_sigmas=True"),
         (lambda: FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), "stochastic_sampling=True"),
@@ -190,5 +192,5 @@ def test_bad_schedules_and_weightings():
         step_weights("snr", schedule, "wan_linear")
     with pytest.raises(ValueError, match="nothing to weigh"):
         step_weights("inv_c", schedule, "ode")
-    with pytest.raises(ValueError, match="is no scheduler of diffusers"):
-        build("WanPipeline", {})
+    with pytest.raises(ValueError, match="is not a diffusers scheduler"):
+        build_base("WanPipeline", {})

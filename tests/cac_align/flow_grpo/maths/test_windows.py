@@ -4,8 +4,7 @@ from collections import Counter
 
 import pytest
 
-from cac_align.flow_grpo.maths.seeds import derive_seed
-from cac_align.flow_grpo.maths.windows import SDEWindow
+from cac_align.flow_grpo.maths.sampling import SDEWindow, derive_seed
 
 
 def test_all_and_fixed():

@@ -175,7 +175,7 @@ def test_pipelines_that_are_refused(wan_pipe):
         check_pipeline(two)
     image = copy.copy(wan_pipe)
     image.scheduler = DDIMScheduler()
-    with pytest.raises(ValueError, match="DDIMScheduler is no flow-matching scheduler"):
+    with pytest.raises(ValueError, match="DDIMScheduler is not a flow-matching scheduler"):
         check_pipeline(image)
     with pytest.raises(ValueError, match="object lacks a transformer or a scheduler"):
         check_pipeline(object())

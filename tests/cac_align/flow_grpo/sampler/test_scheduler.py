@@ -1,6 +1,7 @@
 """FlowSDEScheduler as a diffusers scheduler: sigmas, noise, windows, records, files (pipelines: test_pipelines)."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -228,6 +229,25 @@ def test_outside_a_rollout_it_samples_with_its_own_seeds_and_records_nothing():
     assert not torch.equal(runs[0][0] - start()[0], runs[0][1] - start()[1])
 
 
+def test_a_generator_decides_the_noise_outside_a_rollout_and_seeds_within():
+    def first(generator, rollout=False):
+        scheduler = make()
+        scheduler.set_timesteps(6)
+        x, t = start(), scheduler.timesteps[0]
+        with scheduler.rollout([1, 2]) if rollout else nullcontext():
+            return scheduler.step(velocity(x, t), t, x, generator=generator).prev_sample
+
+    each = [torch.Generator().manual_seed(k) for k in (5, 6)]
+    noises = [torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(k)) for k in (5, 6)]
+    drawn, again = first(each), first([torch.Generator().manual_seed(k) for k in (5, 6)])
+    assert torch.equal(drawn, again) and not torch.equal(drawn, first(None))
+    scheduler = make()
+    scheduler.set_timesteps(6)
+    mean, std = scheduler.transition_at(0, start(), velocity(start(), scheduler.timesteps[0]))
+    assert torch.equal(drawn, mean + std * torch.cat(noises))
+    assert torch.equal(first(each, rollout=True), first(None, rollout=True))
+
+
 @pytest.mark.parametrize("begin", [True, False])
 def test_the_first_step_is_found_with_and_without_begin_index(begin):
     scheduler = make()
@@ -237,7 +257,7 @@ def test_the_first_step_is_found_with_and_without_begin_index(begin):
     with pytest.raises(ValueError, match="all 6 steps are done"):
         scheduler.step(latents[-1], scheduler.timesteps[0], latents[-1])
     scheduler.set_timesteps(6)
-    with pytest.raises(ValueError, match="timestep 999 is none of the schedule"):
+    with pytest.raises(ValueError, match="timestep 999 is not in the schedule"):
         scheduler.step(latents[-1], 999, latents[-1])
 
 
