@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -220,29 +221,29 @@ def init_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTo
     space coincide.
     """
     weight = model.get_input_embeddings().weight
-    width = weight.shape[1]
-    families: dict[str, torch.Tensor] = {}
     pieces = number_pieces()
+    families: dict[str, dict[int, float]] = {}
     tokens = tokenizer(list(pieces), add_special_tokens=False)["input_ids"]
+    for (text, (family, value)), ids in zip(pieces.items(), tokens, strict=True):
+        if len(ids) != 1:
+            raise RuntimeError(f"number piece {text!r} is {len(ids)} tokens")
+        families.setdefault(family, {})[ids[0]] = value
     with torch.no_grad():
-        for (text, (family, value)), ids in zip(pieces.items(), tokens, strict=True):
-            corner = "corner" in family
+        for family, values in families.items():
+            corner, members = "corner" in family, list(values)
             scale = BOX_SCALE if corner else 1.5 * MAX_FRAMES
-            if len(ids) != 1:
-                raise RuntimeError(f"number piece {text!r} is {len(ids)} tokens")
-            common = families.setdefault(family, weight[ids[0]].clone())
-            features = fourier(value / scale, width, rough=not corner)
+            features = fourier([v / scale for v in values.values()], weight.shape[1], rough=not corner)
             shared = 0.6 if corner else 0.4
-            weight[ids[0]] = shared * common + math.sqrt(1 - shared**2) * 0.08 * features
+            weight[members] = shared * weight[members[0]] + math.sqrt(1 - shared**2) * 0.08 * features
 
 
-def fourier(position: float, width: int, *, rough: bool = False) -> torch.Tensor:
-    """``width`` sines and cosines of a position in [0, 1], unit variance. Wavelengths run from 2 down to 1/24 of the
-    range, evenly in their logarithm; ``rough``: from 2 to 1/28, evenly in frequency, which makes near positions as
-    different as far ones.
+def fourier(position: float | Sequence[float], width: int, *, rough: bool = False) -> torch.Tensor:
+    """``width`` sines and cosines of a position in [0, 1], unit variance; of several, (N, width). Wavelengths run from
+    2 down to 1/24 of the range, evenly in their logarithm; ``rough``: from 2 to 1/28, evenly in frequency, which makes
+    near positions as different as far ones.
     """
-    angles = 2 * math.pi * position * _rates(width // 2, rough)
-    return math.sqrt(2) * torch.cat([torch.sin(angles), torch.cos(angles)])
+    angles = (2 * math.pi * torch.tensor(position, dtype=torch.float64)).float()[..., None] * _rates(width // 2, rough)
+    return math.sqrt(2) * torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
 
 @cache
