@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
+# Where an image sets it, every process compiles torch and transformers anew: ten seconds each, and tests start many.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-all docs notebook style format clean
 
@@ -45,5 +47,5 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo 'Installing the packages into $(VENV), about 6 GB, once ...'
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --quiet -c constraints.txt -e '.[all,dev]'
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --quiet --compile-bytecode -c constraints.txt -e '.[all,dev]'
 	@touch $(READY)
