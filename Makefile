@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
+# Where an image sets it, every process compiles torch and transformers anew: ten seconds each, and tests start many.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-all docs notebook style format clean
 

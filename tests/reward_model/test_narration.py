@@ -7,7 +7,7 @@ import pytest
 from reward_model.parsing import format_report, parse_turn
 from reward_model.schema import FrameRange
 from reward_model.video.sampling import native_window, sample_indices, zoom_indices
-from reward_model.world import KINDS, make_video
+from reward_model.world import KINDS, make_annotation, make_scene
 from reward_model.world.narration import (
     STATES,
     anomaly_kind,
@@ -20,6 +20,10 @@ from reward_model.world.narration import (
 GRID = sample_indices(81, 16, 4)
 
 
+def truth_of(seed, kind=None):
+    return make_annotation(make_scene(seed, kind))
+
+
 def zoom_grid(truth, shrink=0):
     window = visible_anomalies(truth, GRID)[0].frames
     window = FrameRange(window.start + shrink, max(window.end - shrink, window.start + shrink))
@@ -29,7 +33,7 @@ def zoom_grid(truth, shrink=0):
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_reports_round_trip_through_text(seed, kind):
-    truth = make_video(seed, kind)[1]
+    truth = truth_of(seed, kind)
     scan, grid = narrate_scan(truth, GRID), zoom_grid(truth)
     zoom = narrate_zoom(truth, grid)
     assert parse_turn(format_report(scan, boxes=False), turn=1, num_frames=21).window == scan.window
@@ -41,7 +45,7 @@ def test_reports_round_trip_through_text(seed, kind):
 
 @pytest.mark.parametrize("kind", [None, *KINDS])
 def test_the_reasoning_has_one_true_sentence_per_frame(kind):
-    truth = make_video(3, kind)[1]
+    truth = truth_of(3, kind)
     cot = narrate_scan(truth, GRID).cot
     sentences = re.findall(r"Frame (\d+): ([^.]+\.)", cot)
     assert [int(n) for n, _ in sentences] == list(range(21))
@@ -51,14 +55,14 @@ def test_the_reasoning_has_one_true_sentence_per_frame(kind):
 
 
 def test_a_normal_video_has_a_normal_report_with_and_without_reasoning():
-    truth = make_video(5)[1]
+    truth = truth_of(5)
     assert narrate_scan(truth, GRID).status == "normal"
     assert narrate_scan(truth, GRID, cot=False).cot == ""
     assert narrate_scan(truth, GRID).cot.endswith("No anomaly.")
 
 
 def test_a_clip_beside_the_anomaly_is_normal():
-    truth = make_video(3, "squash")[1]
+    truth = truth_of(3, "squash")
     before = [n for n in range(0, 81, 2) if n < truth.anomalies[0].frames.start]
     assert narrate_zoom(truth, before).status == "normal"
 
@@ -66,20 +70,20 @@ def test_a_clip_beside_the_anomaly_is_normal():
 @pytest.mark.parametrize("seed", range(30))
 def test_a_clip_inside_a_disappearance_still_has_a_box(seed):
     """Otherwise turn two would be trained to give answers that the parser refuses."""
-    truth = make_video(seed, "vanish")[1]
+    truth = truth_of(seed, "vanish")
     report = narrate_zoom(truth, zoom_grid(truth, shrink=1))
     if report.status == "abnormal":
         assert all(a.boxes for a in report.anomalies)
 
 
 def test_scans_carry_no_boxes_and_zooms_do():
-    truth = make_video(3, "split")[1]
+    truth = truth_of(3, "split")
     assert not narrate_scan(truth, GRID).anomalies[0].boxes
     assert all(len(b) == 2 for b in narrate_zoom(truth, zoom_grid(truth)).anomalies[0].boxes.values())
 
 
 def test_shifted_reports_move_ranges_and_boxes_together():
-    report = narrate_zoom(make_video(3, "squash")[1], zoom_grid(make_video(3, "squash")[1]))
+    report = narrate_zoom(truth_of(3, "squash"), zoom_grid(truth_of(3, "squash")))
     moved = shift_report(report, 5)
     assert moved.window.start == report.window.start + 5
     assert min(moved.anomalies[0].boxes) == min(report.anomalies[0].boxes) + 5
@@ -88,4 +92,4 @@ def test_shifted_reports_move_ranges_and_boxes_together():
 
 def test_kinds_are_recovered_from_reasons():
     for kind in KINDS:
-        assert anomaly_kind(make_video(1, kind)[1].anomalies[0]) == kind
+        assert anomaly_kind(truth_of(1, kind).anomalies[0]) == kind
