@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from reward_model.schema import AnomalyType, Box, FrameRange
+from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange
 
 Frames = FrameRange | Iterable[int]
 
@@ -79,6 +79,44 @@ def mean_box_iou(
     return sum(found) / len(found) if found else 0.0
 
 
+def union_iou(a: Sequence[Box], b: Sequence[Box]) -> float:
+    """IoU of two regions, each the union of its boxes; exact, overlapping boxes count once.
+
+    Example:
+        >>> union_iou([Box(0, 0, 10, 10), Box(0, 0, 10, 10)], [Box(0, 0, 10, 5)])
+        0.5
+    """
+    xs = np.unique([x for box in (*a, *b) for x in (box.xmin, box.xmax)])
+    ys = np.unique([y for box in (*a, *b) for y in (box.ymin, box.ymax)])
+    cells = np.outer(np.diff(ys), np.diff(xs))
+    first, second = _covered(a, xs, ys), _covered(b, xs, ys)
+    joint = cells[first | second].sum()
+    return float(cells[first & second].sum() / joint) if joint else 1.0
+
+
+def union_area(boxes: Sequence[Box]) -> int:
+    """Area of the union of boxes, in squares of the 0-1000 grid.
+
+    Example:
+        >>> union_area([Box(0, 0, 500, 1000), Box(250, 0, 750, 1000)])
+        750000
+    """
+    if len(boxes) == 1:
+        return _area(boxes[0])
+    xs = np.unique([x for box in boxes for x in (box.xmin, box.xmax)])
+    ys = np.unique([y for box in boxes for y in (box.ymin, box.ymax)])
+    return int(np.outer(np.diff(ys), np.diff(xs))[_covered(boxes, xs, ys)].sum()) if len(boxes) else 0
+
+
+def join_boxes(anomalies: Sequence[Anomaly]) -> dict[int, tuple[Box, ...]]:
+    """Boxes of all anomalies by frame."""
+    boxes: dict[int, tuple[Box, ...]] = {}
+    for anomaly in anomalies:
+        for frame, found in anomaly.boxes.items():
+            boxes[frame] = boxes.get(frame, ()) + tuple(found)
+    return boxes
+
+
 def type_iou(pred: Iterable[AnomalyType], truth: Iterable[AnomalyType]) -> float:
     """Equation 3 for one turn: common types over all types.
 
@@ -101,3 +139,13 @@ def _frame_set(frames: Frames | None) -> set[int]:
 
 def _area(box: Box) -> int:
     return (box.xmax - box.xmin) * (box.ymax - box.ymin)
+
+
+def _covered(boxes: Sequence[Box], xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """Cells of the compressed grid that lie in one of the boxes, (len(ys) - 1, len(xs) - 1) booleans."""
+    covered = np.zeros((max(len(ys) - 1, 0), max(len(xs) - 1, 0)), bool)
+    for box in boxes:
+        left, right = np.searchsorted(xs, (box.xmin, box.xmax))
+        top, bottom = np.searchsorted(ys, (box.ymin, box.ymax))
+        covered[top:bottom, left:right] = True
+    return covered

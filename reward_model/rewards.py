@@ -7,12 +7,12 @@ are the rows of the table in ``tests/reward_model/test_rewards.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from reward_model.grounding import mean_box_iou, temporal_iou, type_iou
-from reward_model.schema import Anomaly, Box, Status, TurnReport, VideoAnnotation
+from reward_model.grounding import join_boxes, mean_box_iou, temporal_iou, type_iou
+from reward_model.schema import Anomaly, Status, TurnReport, VideoAnnotation
 
 SALIENCY = {True: 1.0, None: 1.0, False: 0.5}
 
@@ -150,7 +150,7 @@ def turn_type_ious(rollout: Rollout, truth: VideoAnnotation, *, clip_restricted:
     """
     shown = truth.types
     if clip_restricted and rollout.clip_indices:
-        shown = tuple({a.type for a in truth.anomalies if a.on_grid(rollout.clip_indices) is not None})
+        shown = tuple({a.type for a in truth.on_grid(rollout.clip_indices)})
     reports = ((rollout.scan, truth.types), (rollout.zoom if rollout.zoomed else None, shown))
     first, second = (type_iou(r.types, true) if r is not None and r.anomalies else 0.0 for r, true in reports)
     return first, second
@@ -160,8 +160,7 @@ def temporal_reward(rollout: Rollout, truth: VideoAnnotation) -> float:
     """Equation 4: union of the ranges turn one reported against all true frames, on the grid turn one was shown."""
     if rollout.scan is None:
         return 0.0
-    placed = [p for a in truth.anomalies if (p := a.on_grid(rollout.scan_indices)) is not None]
-    return temporal_iou(_frames(rollout.scan.anomalies), _frames(placed))
+    return temporal_iou(_frames(rollout.scan.anomalies), _frames(truth.on_grid(rollout.scan_indices)))
 
 
 def spatial_reward(rollout: Rollout, truth: VideoAnnotation, *, norm: str = "pred") -> float:
@@ -174,17 +173,16 @@ def spatial_reward(rollout: Rollout, truth: VideoAnnotation, *, norm: str = "pre
     """
     if rollout.zoom is None or not rollout.clip_indices:
         return 0.0
-    placed = [p for a in truth.anomalies if (p := a.on_grid(rollout.clip_indices)) is not None]
-    drawn, true = _boxes(rollout.zoom.anomalies), _boxes(placed)
+    placed = truth.on_grid(rollout.clip_indices)
+    drawn, true = join_boxes(rollout.zoom.anomalies), join_boxes(placed)
     if norm == "pred":
         return mean_box_iou(drawn, true, rollout.predicted_frames() & _frames(placed))
     common = _frames(rollout.zoom.anomalies) & _frames(placed)
     if norm == "named":
         return mean_box_iou(drawn, true, common)
     everywhere = sorted({*rollout.clip_indices, *rollout.unseen_indices})
-    whole = [p for a in truth.anomalies if (p := a.on_grid(everywhere)) is not None]
     shown = set(rollout.clip_indices)
-    missed = sum(len(v) for k, v in _boxes(whole).items() if everywhere[k] not in shown)
+    missed = sum(len(v) for k, v in join_boxes(truth.on_grid(everywhere)).items() if everywhere[k] not in shown)
     total = sum(len(v) for v in true.values()) + missed
     found = sum(len(true[k]) for k in true.keys() & common)
     return mean_box_iou(drawn, true, common) * found / total if total else 0.0
@@ -239,11 +237,3 @@ def _gates(rollout: Rollout, gate: str) -> tuple[bool, bool]:
 
 def _frames(anomalies: Sequence[Anomaly]) -> set[int]:
     return {k for a in anomalies for k in a.frames.frames()}
-
-
-def _boxes(anomalies: Sequence[Anomaly]) -> Mapping[int, tuple[Box, ...]]:
-    boxes: dict[int, tuple[Box, ...]] = {}
-    for anomaly in anomalies:
-        for frame, found in anomaly.boxes.items():
-            boxes[frame] = boxes.get(frame, ()) + found
-    return boxes

@@ -228,6 +228,10 @@ class VideoAnnotation:
     def types(self) -> tuple[AnomalyType, ...]:
         return sort_types(a.type for a in self.anomalies)
 
+    def on_grid(self, indices: Sequence[int]) -> tuple[Anomaly, ...]:
+        """The anomalies that a sampled grid does not lie wholly outside of, as :meth:`Anomaly.on_grid` places them."""
+        return tuple(placed for a in self.anomalies if (placed := a.on_grid(indices)) is not None)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "video_id": self.video_id,
@@ -425,6 +429,10 @@ class Verdict:
     @property
     def types(self) -> tuple[AnomalyType, ...]:
         return sort_types(a.type for a in self.anomalies)
+
+    def on_grid(self, indices: Sequence[int]) -> tuple[Anomaly, ...]:
+        """The anomalies that a sampled grid does not lie wholly outside of, as :meth:`Anomaly.on_grid` places them."""
+        return tuple(placed for a in self.anomalies if (placed := a.on_grid(indices)) is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-safe values; :meth:`from_dict` restores an equal verdict."""

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from reward_model.data.records import Record
+from reward_model.grounding import union_area
 from reward_model.schema import BOX_SCALE, AnomalyType, Box
 
 if TYPE_CHECKING:
@@ -151,27 +152,7 @@ def anomaly_area(boxes: Mapping[int, Sequence[Box]]) -> float:
     frames = [entries for entries in boxes.values() if entries]
     if not frames:
         raise ValueError("an anomaly without boxes has no area")
-    return stats.fmean(union_area(entries) for entries in frames)
-
-
-def union_area(boxes: Sequence[Box]) -> float:
-    """Share of the picture that at least one of the boxes covers, exact.
-
-    Example:
-        >>> union_area([Box(0, 0, 500, 1000), Box(250, 0, 750, 1000)])
-        0.75
-    """
-    if len(boxes) == 1:
-        return (boxes[0].xmax - boxes[0].xmin) * (boxes[0].ymax - boxes[0].ymin) / BOX_SCALE**2
-    xs = sorted({x for b in boxes for x in (b.xmin, b.xmax)})
-    ys = sorted({y for b in boxes for y in (b.ymin, b.ymax)})
-    covered = sum(
-        (x1 - x0) * (y1 - y0)
-        for x0, x1 in pairwise(xs)
-        for y0, y1 in pairwise(ys)
-        if any(b.xmin <= x0 and x1 <= b.xmax and b.ymin <= y0 and y1 <= b.ymax for b in boxes)
-    )
-    return covered / BOX_SCALE**2
+    return stats.fmean(union_area(entries) / BOX_SCALE**2 for entries in frames)
 
 
 def _saliency(values: Iterable[bool | None]) -> dict[str, int]:

@@ -365,7 +365,7 @@ class StageViews:
             return ""
         truth = self.records[int(row["record"])].truth
         grid = sample_indices(truth.num_frames, truth.fps, self.judge.scan_fps)
-        suspected: Sequence[Anomaly] = [m for a in truth.anomalies if (m := a.on_grid(grid))]
+        suspected: Sequence[Anomaly] = truth.on_grid(grid)
         if not suspected:
             others = [a for r in self.records for a in r.truth.anomalies]
             if not others:

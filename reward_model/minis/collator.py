@@ -22,6 +22,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 from reward_model.conversation import Conversation
 from reward_model.data.example import IGNORE, Example, read_ids
 from reward_model.minis.model import FRAME_SIZE, PATCH_SIZE
+from reward_model.training.grpo.rows import mrope_positions
 
 EQUAL_IMAGES = "equal_images"
 
@@ -123,25 +124,10 @@ class MiniCollator:
             token = self.processor.image_token
             side = self.num_grid_per_side // self.processor.image_processor.merge_size
             ids = self.processor.tokenizer.encode(text.replace(token, token * side**2), add_special_tokens=False)
-            self._prompts[key] = ids, mrope_positions(ids, self.processor.image_token_id, side)
+            image = self.processor.image_token_id
+            grids = [(side, side)] * (ids.count(image) // side**2)
+            self._prompts[key] = ids, mrope_positions(np.asarray(ids), image, grids)
         return self._prompts[key]
-
-
-def mrope_positions(ids: Sequence[int], image_token: int, side: int) -> np.ndarray:
-    """Qwen3-VL's three rotary positions (time, row, column) of a prompt whose images are ``side`` x ``side``
-    tokens, (3, len(ids)).
-    """
-    out = np.zeros((3, len(ids)), np.int64)
-    position, k = 0, 0
-    while k < len(ids):
-        if ids[k] == image_token:
-            block = np.arange(side**2)
-            out[:, k : k + side**2] = position + np.stack([0 * block, block // side, block % side])
-            position, k = position + side, k + side**2
-        else:
-            out[:, k] = position
-            position, k = position + 1, k + 1
-    return out
 
 
 def patchify(images: np.ndarray, settings: Any) -> torch.Tensor:

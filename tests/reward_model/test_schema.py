@@ -203,6 +203,13 @@ def test_windows_outside_the_clip_are_gone():
     assert anomaly.on_grid([20, 24]) is None and anomaly.on_grid([0, 4]) is None and anomaly.on_grid([]) is None
 
 
+def test_an_annotation_keeps_what_a_grid_touches():
+    near, far = Anomaly(AnomalyType.MOTION, FrameRange(5, 6)), Anomaly(AnomalyType.OBJECT, FrameRange(40, 44))
+    truth = VideoAnnotation("v", 81, 16, 64, 64, anomalies=(near, far))
+    assert truth.on_grid(GRID) == tuple(m for m in (near.on_grid(GRID), far.on_grid(GRID)) if m is not None)
+    assert [a.type for a in truth.on_grid(range(38, 50))] == [AnomalyType.OBJECT] and truth.on_grid([]) == ()
+
+
 def test_windows_between_two_samples_move_to_the_nearest():
     assert Anomaly(AnomalyType.MOTION, FrameRange(5, 6)).on_grid(GRID).frames == FrameRange(1, 1)
     assert Anomaly(AnomalyType.MOTION, FrameRange(7, 7)).on_grid(GRID).frames == FrameRange(2, 2)

@@ -33,7 +33,7 @@ def to_grouped(record: Record, *, sample_fps: float | None = None) -> dict[str, 
     """
     truth = record.truth
     indices = None if sample_fps is None else sample_indices(truth.num_frames, truth.fps, sample_fps)
-    found = [a for a in (x if indices is None else x.on_grid(indices) for x in truth.anomalies) if a is not None]
+    found = truth.anomalies if indices is None else truth.on_grid(indices)
     groups = []
     for kind in AnomalyType:
         instances = [{k: v for k, v in a.to_dict().items() if k != "type"} for a in found if a.type is kind]

@@ -121,8 +121,7 @@ def _overlaps(record: RolloutRecord, truth: VideoAnnotation) -> dict[str, float]
     for key, (report, indices) in shown.items():
         if report is None or not report.anomalies:
             continue
-        placed = [p for a in truth.anomalies if (p := a.on_grid(indices)) is not None]
-        if true := {k for a in placed for k in a.frames.frames()}:
+        if true := {k for a in truth.on_grid(indices) for k in a.frames.frames()}:
             numbers[key] = len({k for a in report.anomalies for k in a.frames.frames()}) / len(true)
     return numbers
 
@@ -216,7 +215,7 @@ def clip_pictures(record: RolloutRecord, truth: VideoAnnotation, height: int = 1
     zoom = record.zooms[0]
     chat = len(record.rows[0].pictures) > 1  # the clip follows in turn one's row
     frames = record.rows[0 if chat else 1].pictures[-1].frames
-    placed = [p for a in truth.anomalies if (p := a.on_grid(zoom.indices)) is not None]
+    placed = truth.on_grid(zoom.indices)
     named = zoom.report.anomalies if zoom.report else ()
     pictures = []
     for k, frame in enumerate(frames):

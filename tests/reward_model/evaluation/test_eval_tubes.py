@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_model.evaluation.metrics.tubes import rollout_tube_iou, tube_iou, union_area, union_iou
+from reward_model.evaluation.metrics.tubes import rollout_tube_iou, tube_iou
 from reward_model.evaluation.running.row import rollout_of
+from reward_model.grounding import union_area, union_iou
 from reward_model.rewards import Rollout, spatial_reward, total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, TurnReport, Verdict, VideoAnnotation
 
