@@ -16,7 +16,7 @@ from cac_align.flow_grpo.judging.reward_bus import RewardBus
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import batched_calls
-from cac_align.flow_grpo.sampler.rollout import guidance_texts, image_argument
+from cac_align.flow_grpo.sampler.rollout import image_argument, negative_prompt
 from cac_align.rewards.base import Evaluation
 from cac_align.selection.candidates import split_frames
 from reward_model.statistics.significance import paired_bootstrap, paired_permutation
@@ -64,13 +64,13 @@ def evaluate_prompts(
     """
     device, drawn = pipe.transformer.device, []
     for place, index in enumerate(indices):
-        positive, negative = guidance_texts(texts, [prompts[index]], config, device)
+        condition = texts.condition([prompts[index]], negative_prompt(config), device)
         generator = torch.Generator("cpu").manual_seed(derive_seed(config.eval_seed, "evaluation", index))
-        with batched_calls(pipe.transformer, negative, config.batched_guidance):
+        with batched_calls(pipe.transformer, condition.negative, config.batched_guidance):
             output = pipe(
                 **image_argument(images or {}, prompts[index]),
-                prompt_embeds=positive,
-                negative_prompt_embeds=negative,
+                prompt_embeds=condition.positive,
+                negative_prompt_embeds=condition.negative,
                 height=config.height,
                 width=config.width,
                 num_frames=config.num_frames,

@@ -5,12 +5,14 @@ Its stochastic scheduler is made here too.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -274,3 +276,34 @@ def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:
     paths = [located(path) for path in (config.prompts, config.eval_prompts) if path]
     listed = [prompt for path in paths for prompt in read_prompts(path)]
     return {p.text: open_first_frame(p.image, "the image of a prompt,") for p in listed if p.image is not None}
+
+
+def check_images(pipe: Any, prompts: Sequence[str], images: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The image of every prompt: all of them for an image-to-video pipeline, none for another one.
+
+    Raises:
+        ValueError: prompts without an image, or images that nothing would look at.
+    """
+    name, images = type(pipe).__name__, dict(images or {})
+    if "ImageToVideo" not in name:
+        if images:
+            raise ValueError(f"{len(images)} images were given, but {name} takes none; use an image-to-video pipeline")
+        return {}
+    without = [prompt for prompt in prompts if prompt not in images]
+    if without:
+        raise ValueError(
+            f"{name} needs an image for every prompt; {len(without)} have none, such as {without[0][:60]!r}. "
+            "Name a file under 'image' in the .jsonl prompt files, or pass images={prompt: PIL image}; evaluation "
+            "prompts need one too"
+        )
+    return {prompt: images[prompt] for prompt in prompts}
+
+
+def images_fingerprint(images: Mapping[str, Any]) -> str:
+    """16 hex digits that change with any pixel or prompt."""
+    digest = hashlib.sha256()
+    for prompt in sorted(images):
+        pixels = np.asarray(images[prompt])
+        digest.update(f"{prompt}\x1f{pixels.shape}\x1f{pixels.dtype}".encode())
+        digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()[:16]

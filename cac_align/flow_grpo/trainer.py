@@ -31,17 +31,19 @@ from cac_align.flow_grpo.evaluation import (
     evaluation_indices,
     summarise,
 )
-from cac_align.flow_grpo.judging.reward_bus import RewardBus
-from cac_align.flow_grpo.judging.reward_specs import build_reward
+from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
+from cac_align.flow_grpo.judging.reward_specs import build_reward, read_specs
 from cac_align.flow_grpo.learner import checkpoint as files
-from cac_align.flow_grpo.learner.experience import Experience, advantages_of, experience_numbers, rows_of
+from cac_align.flow_grpo.learner.experience import Experience, advantages_of, experience_numbers, gather, rows_of
 from cac_align.flow_grpo.learner.learner import DivergenceError, Learner
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.lora_files import export_lora
-from cac_align.flow_grpo.learner.processes import gather
+from cac_align.flow_grpo.learner.replay import judge_noise
 from cac_align.flow_grpo.loading import (
+    check_images,
     default_accelerator,
     encode_texts,
+    images_fingerprint,
     load_pipeline,
     prepare_pipeline,
     prompt_images,
@@ -53,12 +55,9 @@ from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import check_needs
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
-from cac_align.flow_grpo.run_log import RunLog, check_reporters
-from cac_align.flow_grpo.sampler.conditioning import check_images, images_fingerprint
+from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation, show_groups
 from cac_align.flow_grpo.sampler.policy import run_autocast
-from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, guidance_texts, split_calls
-from cac_align.flow_grpo.self_check import check_reward, judge_noise
-from cac_align.flow_grpo.showing import show_evaluation, show_groups
+from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negative_prompt, split_calls
 from cac_align.rewards.base import RewardError, check_callable
 from reward_model.engine.interrupts import StopRequest
 
@@ -116,6 +115,7 @@ class FlowGRPOTrainer:
             check_writable(config.output_dir)
         self.reward = build_reward(config.rewards, on_failure=config.reward_on_failure) if reward is None else reward
         check_callable(self.reward)
+        self._reward_weights = {spec.name: spec.weight for spec in read_specs(config.rewards) if spec.weight > 0}
         self.bus = RewardBus(
             self.reward,
             mode=config.reward_mode,
@@ -277,7 +277,7 @@ class FlowGRPOTrainer:
             if len(lost) == len(rows) or config.reward_on_failure == "raise":
                 raise RewardError(said)
             log.warning(said)
-        advantages = advantages_of(rows, config)
+        advantages = advantages_of(rows, config, self._reward_weights)
         first = self.accelerator.process_index * len(specs)
         return Experience(rollouts, answers, rows, advantages, first, self.step)
 
@@ -301,16 +301,17 @@ class FlowGRPOTrainer:
         call = split_calls(specs, config.sample_batch_size)[0]
         prompt, window = self.prompts[call[0].prompt_index], self.rollouts.window(call[0], epoch, self.step)
         rollout = self.rollouts.draw_one(call, prompt, window, decode=False)
-        texts = guidance_texts(self.texts, [prompt] * len(call), config, self.accelerator.device)
-        image = None if rollout.image is None else rollout.image.to(self.accelerator.device)
-        found = self.learner.replay.noise_floor(rollout.records, *texts, image)
-        found = {key: max(gather(self.accelerator, [value])) for key, value in found.items()}
-        self.accelerator.print(judge_noise(found, config.noise_floor), flush=True)
-        return found
+        device, negative = self.accelerator.device, negative_prompt(config)
+        condition = self.texts.condition([prompt] * len(call), negative, device, rollout.image)
+        floor = self.learner.replay.noise_floor(rollout.records, condition)
+        floor = {key: max(gather(self.accelerator, [value])) for key, value in floor.items()}
+        self.accelerator.print(judge_noise(floor, config.noise_floor), flush=True)
+        return floor
 
     def _check_reward(self) -> None:
         if not self._reward_works:
-            check_reward(self.bus, self.config, self.prompts[0])
+            shape = (self.config.num_frames, self.config.height, self.config.width, 3)
+            try_reward(self.bus, self.prompts[0], shape, self.config.fps)
             self._reward_works = True
 
     def _evaluate(self, writer: RunLog, *, base: bool = False) -> None:

@@ -311,3 +311,18 @@ def _pickled(reward: Any) -> bytes:
         raise ValueError(
             f"reward {reward_name(reward)!r} cannot travel to another process ({error}); use reward_mode='thread'"
         ) from error
+
+
+def try_reward(bus: RewardBus, prompt: str, shape: tuple[int, int, int, int], fps: float) -> None:
+    """Has one video of noise judged, of the size that will be drawn: (T, H, W, 3).
+
+    Raises:
+        ValueError: the reward raised, hung or broke its contract. That it could not judge noise is only logged.
+    """
+    video = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    bus.submit("check", [video], [prompt], fps=fps)
+    answer = bus.collect()["check"]
+    if bus.num_failed:
+        raise ValueError(f"the reward does not work on a video of {shape}: {answer.reasons[0]}")
+    if answer.scores[0] is None:
+        log.warning("the reward could not judge a video of noise: %s", answer.reasons[0])

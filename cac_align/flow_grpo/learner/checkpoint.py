@@ -33,6 +33,7 @@ from cac_align.flow_grpo.learner.checkpoint_checks import (
     newest_checkpoint,
     read_state,
 )
+from cac_align.flow_grpo.learner.experience import gather
 from cac_align.flow_grpo.older_runs import as_meant
 from reward_model.engine.checkpoints import STATE_FILE, CheckpointError, find_checkpoints
 
@@ -66,30 +67,15 @@ def save_checkpoint(
         CheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints are as they were.
     """
     final, partial = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.partial"
-    main = accelerator.is_main_process
-    fault = ""
-    try:
-        if main:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-    except OSError as error:
-        fault = f"{error}"
+    main, own = accelerator.is_main_process, own or {}
+    fault = _make_folder(partial) if main else ""
     accelerator.wait_for_everyone()
-    fault = fault or _write(accelerator, partial, parts, own or {}) or ""
-    faults = [f for f in _gather(accelerator, fault) if f]
-    if not faults and main:
-        names = {"parts": sorted(parts), "own_parts": sorted(own or {})}
-        fault = _write_state(partial, {**state, "step": step, **names}) or ""
-        faults = [fault] if fault else []
-    if not faults and main:
-        try:
-            shutil.rmtree(final, ignore_errors=True)
-            partial.replace(final)
-            for old in find_checkpoints(output_dir)[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            fault = f"{error}"
-    faults = faults or [f for f in _gather(accelerator, fault) if f]
+    fault = fault or _write(accelerator, partial, parts, own)
+    faults = [f for f in gather(accelerator, [fault]) if f]
+    if not faults:
+        names = {"parts": sorted(parts), "own_parts": sorted(own)}
+        fault = _finish(partial, final, {**state, "step": step, **names}, keep) if main else ""
+        faults = [f for f in gather(accelerator, [fault]) if f]
     if faults:
         if main:
             shutil.rmtree(partial, ignore_errors=True)
@@ -99,6 +85,30 @@ def save_checkpoint(
             f"The last good one is {str(last) if last else 'none'}; make room and start again to continue from it"
         )
     return final
+
+
+def _make_folder(folder: Path) -> str:
+    """An empty folder to write into; the reason if it cannot be made."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        return f"{error}"
+    return ""
+
+
+def _finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> str:
+    """State and digests, the rename into place, and older checkpoints but ``keep`` gone; the reason if it fails."""
+    if fault := _write_state(partial, state):
+        return fault
+    try:
+        shutil.rmtree(final, ignore_errors=True)
+        partial.replace(final)
+        for old in find_checkpoints(final.parent)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        return f"{error}"
+    return ""
 
 
 def read_checkpoint(
@@ -143,6 +153,18 @@ def read_checkpoint(
         )
     if missing := sorted(set(layout) - {*state["parts"], *own}):
         raise damaged(folder / STATE_FILE, f"'parts' lacks {missing[0]!r}")
+    parts = _read_parts(folder, state, own, process, layout)
+    if process < state["num_processes"]:
+        _restore_random(folder, process, state)
+    else:
+        log.warning("%s has no random state of process %d; it was written by fewer processes", folder.name, process)
+    return parts, state
+
+
+def _read_parts(
+    folder: Path, state: Mapping[str, Any], own: Sequence[str], process: int, layout: Layout
+) -> dict[str, Tensors]:
+    """The tensors of every part, with the names and shapes they must have."""
     parts: dict[str, Tensors] = {}
     for name in layout:
         path = folder / f"{name}_{process}.safetensors" if name in own else folder / f"{name}.safetensors"
@@ -150,18 +172,7 @@ def read_checkpoint(
         # AdamW has no state before its first update; in fp16 every update so far may have overflowed.
         none_yet = name == "optimizer" and (not state["updates"] or (state.get("scaler") and not parts[name]))
         check_tensors(path, parts[name], {} if none_yet and name not in own else layout[name], exact=name not in own)
-    if process < state["num_processes"]:
-        tensors = _load(folder / f"random_{process}.safetensors", state)
-        path = folder / f"random_{process}.json"
-        check_file(path, state)
-        try:
-            _restore_random(tensors, json.loads(path.read_text(encoding="utf-8")))
-        except Exception as error:
-            # torch, numpy and random each refuse what is not a state in a way of their own.
-            raise damaged(path, f"it holds no random state ({type(error).__name__}: {error})") from error
-    else:
-        log.warning("%s has no random state of process %d; it was written by fewer processes", folder.name, process)
-    return parts, state
+    return parts
 
 
 def _load(path: Path, state: Mapping[str, Any]) -> Tensors:
@@ -244,7 +255,7 @@ def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
-def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors]) -> str | None:
+def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors]) -> str:
     """This process's files; the reason if they cannot be written."""
     from safetensors.torch import save_file
 
@@ -261,10 +272,10 @@ def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Ma
     except Exception as error:
         # What safetensors and the file system raise on a full disk differs by version; all end the same way.
         return f"{type(error).__name__}: {error}"
-    return None
+    return ""
 
 
-def _write_state(folder: Path, state: Mapping[str, Any]) -> str | None:
+def _write_state(folder: Path, state: Mapping[str, Any]) -> str:
     """The state, with a digest of every file that is there; the reason if it cannot be written."""
     try:
         digests = {path.name: digest(path) for path in sorted(folder.iterdir())}
@@ -272,15 +283,7 @@ def _write_state(folder: Path, state: Mapping[str, Any]) -> str | None:
         (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _gather(accelerator: Any, value: Any) -> Sequence[Any]:
-    if accelerator.num_processes == 1:
-        return [value]
-    from accelerate.utils import gather_object
-
-    return gather_object([value])
+    return ""
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,7 +301,18 @@ def _random_state() -> tuple[Tensors, dict[str, Any]]:
     return tensors, {"numpy": numpy_state, "python": [version, list(internal), following]}
 
 
-def _restore_random(tensors: Tensors, plain: Mapping[str, Any]) -> None:
+def _restore_random(folder: Path, process: int, state: Mapping[str, Any]) -> None:
+    tensors = _load(folder / f"random_{process}.safetensors", state)
+    path = folder / f"random_{process}.json"
+    check_file(path, state)
+    try:
+        _set_random(tensors, json.loads(path.read_text(encoding="utf-8")))
+    except Exception as error:
+        # torch, numpy and random each refuse what is not a state in a way of their own.
+        raise damaged(path, f"it holds no random state ({type(error).__name__}: {error})") from error
+
+
+def _set_random(tensors: Tensors, plain: Mapping[str, Any]) -> None:
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])

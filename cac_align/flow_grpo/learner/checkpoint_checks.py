@@ -79,26 +79,36 @@ def read_state(folder: Path) -> dict[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error) or type(error).__name__) from error
+    if fault := _state_fault(state, _number(folder.name)):
+        raise damaged(path, fault)
+    return state
+
+
+def _state_fault(state: Any, step: int) -> str:
+    """The first fault of a state file's form, ``""`` where there is none."""
     if not isinstance(state, dict):
-        raise damaged(path, f"it holds a {type(state).__name__}, not an object")
+        return f"it holds a {type(state).__name__}, not an object"
     for name, kind in _ENTRIES.items():
         value: Any = state.get(name)
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
-            raise damaged(path, f"{name!r} is {_short(value)}, must be {_WORDS[kind]}")
-    if state["step"] != _number(folder.name):
-        raise damaged(path, f"it is of step {state['step']}")
+            return f"{name!r} is {_short(value)}, must be {_WORDS[kind]}"
+    if state["step"] != step:
+        return f"it is of step {state['step']}"
     for entry in state["history"]:
         if not isinstance(entry, dict) or not all(map(_finite, entry.values())) or "step" not in entry:
-            raise damaged(path, f"'history' holds {_short(entry)}, must hold numbers by name")
-    lists = state.get("eval_rewards") or {}
-    if not isinstance(lists, dict) or not all(
-        isinstance(v, list) and all(x is None or _finite(x) for x in v) for v in lists.values()
-    ):
-        raise damaged(path, f"'eval_rewards' is {_short(lists)}, must hold lists of numbers")
+            return f"'history' holds {_short(entry)}, must hold numbers by name"
+    rewards = state.get("eval_rewards") or {}
+    if not isinstance(rewards, dict) or not all(map(_is_rewards, rewards.values())):
+        return f"'eval_rewards' is {_short(rewards)}, must hold lists of numbers"
     names = [*state["parts"], *(state.get("own_parts") or [])]
     if not all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names):
-        raise damaged(path, f"'parts' is {_short(names)}, must list names")
-    return state
+        return f"'parts' is {_short(names)}, must list names"
+    return ""
+
+
+def _is_rewards(values: Any) -> bool:
+    """Whether a value is a list of rewards, None where there is none."""
+    return isinstance(values, list) and all(value is None or _finite(value) for value in values)
 
 
 def check_counters(folder: Path, state: Mapping[str, Any], present: Mapping[str, Any], ema_every: int) -> None:

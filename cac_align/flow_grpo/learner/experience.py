@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
+from typing import Any
 
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.maths.advantages import Advantages, combine_advantages, compute_advantages
 from cac_align.flow_grpo.sampler.rollout import Rollout
 from cac_align.rewards.base import Evaluation
+
+
+def gather(accelerator: Any, values: list[Any]) -> list[Any]:
+    """The lists of all processes, joined in their order; a call that all processes must make."""
+    if accelerator.num_processes == 1:
+        return values
+    from accelerate.utils import gather_object
+
+    return gather_object(values)
 
 
 @dataclass(frozen=True)
@@ -73,11 +82,16 @@ def rows_of(rollouts: Sequence[Rollout], answers: Sequence[Evaluation]) -> list[
     ]
 
 
-def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig) -> Advantages:
+def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig, reward_weights: Mapping[str, float]) -> Advantages:
     """Advantages of all videos of a step, by the mean of scores or by each reward on its own.
 
+    Args:
+        rows: all videos of the step.
+        config: settings.
+        reward_weights: of the rewards that count, by name.
+
     Raises:
-        ValueError: a reward of the settings is no part of what was judged.
+        ValueError: the settings name a reward that the judged reward does not contain.
     """
     groups = [row.group for row in rows]
     options = {
@@ -89,20 +103,19 @@ def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig) -> Advantages:
     if config.reward_combination == "scores":
         scores = [row.score for row in rows]
         return compute_advantages(scores, groups, clip=config.advantage_clip, **options)  # type: ignore[arg-type]
-    weights = {spec.name: spec.weight for spec in read_specs(config.rewards) if spec.weight > 0}
-    unknown = [name for name in weights if not any(name in row.parts for row in rows)]
+    unknown = [name for name in reward_weights if not any(name in row.parts for row in rows)]
     if unknown:
         known = sorted({name for row in rows for name in row.parts}) or "no parts"
         raise ValueError(
             f"reward_combination='advantages' needs a part of the reward named {unknown[0]!r}, as in rewards=...; "
             f"it has {known}. Use 'scores', or name the parts alike"
         )
-    parts = {name: [row.parts.get(name) for row in rows] for name in weights}
-    return combine_advantages(parts, groups, weights=weights, clip=config.advantage_clip, **options)
+    parts = {name: [row.parts.get(name) for row in rows] for name in reward_weights}
+    return combine_advantages(parts, groups, weights=reward_weights, clip=config.advantage_clip, **options)
 
 
 def chunks_of(experience: Experience, rows_per_forward: int) -> list[Chunk]:
-    """The videos of this process that teach something, in forwards.
+    """This process's videos with a non-zero advantage, grouped into forward passes.
 
     Groups without variance are left out, and so is a forward without any judged video. A forward that has one is kept
     whole, because its numbers depend, by rounding, on which videos it holds.
@@ -133,14 +146,10 @@ def experience_numbers(rows: Sequence[Row], advantages: Advantages) -> dict[str,
         "groups/zero_variance": advantages.zero_variance_fraction,
         "advantages/abs_mean": float(advantages.values.abs().mean()) if len(rows) else 0.0,
     }
-    known = [row.score for row in rows if row.score is not None]
-    if known:
-        numbers |= {"reward/mean": fmean(known), "reward/min": min(known), "reward/max": max(known)}
-    spreads = []
-    for group in dict.fromkeys(row.group for row in rows):
-        scores = [row.score for row in rows if row.group == group and row.score is not None]
-        if len(scores) > 1:
-            spreads.append(pstdev(scores))
+    scores = [row.score for row in rows if row.score is not None]
+    if scores:
+        numbers |= {"reward/mean": fmean(scores), "reward/min": min(scores), "reward/max": max(scores)}
+    spreads = _spreads(rows)
     if spreads:
         numbers["reward/std_in_group"] = math.fsum(spreads) / len(spreads)
     for name in dict.fromkeys(name for row in rows for name in row.parts):
@@ -148,3 +157,12 @@ def experience_numbers(rows: Sequence[Row], advantages: Advantages) -> dict[str,
         if values:
             numbers[f"part/{name}"] = fmean(values)
     return numbers
+
+
+def _spreads(rows: Sequence[Row]) -> list[float]:
+    """Standard deviation of the scores of each group with at least two."""
+    groups: dict[int, list[float]] = {}
+    for row in rows:
+        if row.score is not None:
+            groups.setdefault(row.group, []).append(row.score)
+    return [pstdev(scores) for scores in groups.values() if len(scores) > 1]

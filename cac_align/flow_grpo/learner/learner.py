@@ -15,16 +15,14 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner import checkpoint as files
-from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of, idle_chunk
+from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of, gather, idle_chunk
 from cac_align.flow_grpo.learner.lora import lora_parameters, weights_of
-from cac_align.flow_grpo.learner.nft_replay import nft_step_loss
-from cac_align.flow_grpo.learner.processes import gather
-from cac_align.flow_grpo.learner.replay import Replay, StepLoss, columns_of, policy_numbers
+from cac_align.flow_grpo.learner.nft import NFT
+from cac_align.flow_grpo.learner.replay import Replay, StepLoss, StepObjective, columns_of, policy_numbers
 from cac_align.flow_grpo.maths.credit import LatentGrid, verdict_weights
-from cac_align.flow_grpo.maths.nft import old_policy_decay
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
-from cac_align.flow_grpo.sampler.rollout import guidance_texts
+from cac_align.flow_grpo.sampler.rollout import negative_prompt
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from reward_model.engine.processes import is_sharded, settle_sharding, uses_deepspeed
 
@@ -37,15 +35,15 @@ class Learner:
     """Learns from the videos of a step.
 
     Args:
-        transformer: with its adapter, on no device in particular.
+        transformer: with its adapter; any device.
         scheduler: the one that draws the videos.
         step_weights: weight of each step of its schedule.
         texts: embeddings of all prompts and of the negative prompt.
         config: objective, optimiser, averages.
         accelerator: processes and precision.
 
-    ``parameters`` are the adapter's, by name; ``updates`` counts optimiser updates; ``ema`` and ``old`` (of nft) are
-    None where the run has none.
+    ``parameters`` are the adapter's, by name; ``updates`` counts optimiser updates; ``ema`` is None where the run
+    keeps no average.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Learner:
         from diffusers.optimization import get_scheduler
         from diffusers.training_utils import EMAModel
 
-        self.config, self.accelerator, self.texts, self.step_weights = config, accelerator, texts, step_weights
+        self.config, self.accelerator, self.texts = config, accelerator, texts
         self.grid = LatentGrid(config.num_frames, config.height, config.width)
         policy = GuidedVelocity(transformer, config.guidance_scale, config.batched_guidance)
         optimizer = torch.optim.AdamW(
@@ -88,8 +86,9 @@ class Learner:
             self.policy = self.wrapped
         self.parameters = lora_parameters(transformer)
         self.ema = EMAModel(self.parameters.values(), decay=config.ema_decay) if config.ema_decay else None
-        self.old = [p.detach().clone() for p in self.parameters.values()] if config.objective == "nft" else None
-        self.replay = Replay(self.policy, self.bare, scheduler, config)
+        self.replay = Replay(self.policy, self.bare, scheduler, config, step_weights)
+        nft = config.objective == "nft"
+        self.objective: StepObjective = NFT(self.replay, list(self.parameters.values())) if nft else self.replay
         self.updates = 0
 
     # --- which weights ------------------------------------------------------------------------------------------------
@@ -113,16 +112,14 @@ class Learner:
             yield
             release()
 
-    @torch.no_grad()
+    @property
+    def old(self) -> list[torch.Tensor] | None:
+        """The adapter's values that videos are drawn with; None: the trained ones."""
+        return self.objective.old
+
     def follow(self) -> None:
-        """After a step the sampling policy of nft moves towards the trained one, by the number of updates done;
-        other objectives have none.
-        """
-        if self.old is None:
-            return
-        keep = old_policy_decay(self.updates, self.config.nft_decay)
-        for old, new in zip(self.old, self.parameters.values(), strict=True):
-            old.mul_(keep).add_(new.detach(), alpha=1 - keep)
+        """After a step: the policy that draws the videos moves towards the trained one, where they differ (nft)."""
+        self.objective.follow(self.updates)
 
     # --- updates ------------------------------------------------------------------------------------------------------
 
@@ -174,33 +171,11 @@ class Learner:
 
     def step_loss(self, experience: Experience, chunk: Chunk, k: int) -> StepLoss:
         """Pass k of a chunk: the k-th step of its window, or the k-th noise level of nft."""
-        config, device = self.config, self.accelerator.device
         rollout = experience.rollouts[chunk.rollout]
-        texts = [rollout.prompt] * len(chunk.rows)
-        positive, negative = guidance_texts(self.texts, texts, config, device)
+        prompts, device = [rollout.prompt] * len(chunk.rows), self.accelerator.device
+        condition = self.texts.condition(prompts, negative_prompt(self.config), device, rollout.image)
         cells = self._cells(experience, chunk)
-        image = None if rollout.image is None else rollout.image.to(device)
-        if self.old is not None:
-            assert rollout.clean is not None
-            return nft_step_loss(
-                self.replay,
-                rollout.clean[list(chunk.rows)].to(device),
-                [rollout.specs[row].seed for row in chunk.rows],
-                k,
-                chunk.advantages,
-                positive,
-                parameters=list(self.parameters.values()),
-                old=self.old,
-                image=image,
-                cells=cells,
-            )
-        record = rollout.records[k]
-        if len(chunk.rows) < len(rollout.specs):
-            record = record.select(chunk.rows)
-        weight = self.step_weights[record.step]
-        return self.replay.step_loss(
-            record.to(device), chunk.advantages, positive, negative, image=image, weight=weight, cells=cells
-        )
+        return self.objective.step_loss(rollout, chunk.rows, k, chunk.advantages, condition, cells=cells)
 
     def _cells(self, experience: Experience, chunk: Chunk) -> torch.Tensor | None:
         """Weights of latent cells from the judge's findings."""

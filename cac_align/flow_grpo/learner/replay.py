@@ -1,20 +1,36 @@
-"""Recorded steps under the present weights: mean and velocity, the reference's beside them, and the loss of a step."""
+"""The loss of a training pass: recorded steps under the trained weights, beside the reference's, and their monitors.
+
+:class:`StepObjective` is what the learner asks of an objective: :class:`Replay` answers for ``grpo``, ``guard`` and
+``dppo``, :class:`~cac_align.flow_grpo.learner.nft.NFT` for ``nft``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.maths.kernels import guard_log_ratio, log_prob, log_ratio
-from cac_align.flow_grpo.maths.objectives import mean_divergence, policy_objective, ratio_metrics, velocity_divergence
-from cac_align.flow_grpo.sampler.conditioning import ImageCondition
+from cac_align.flow_grpo.maths.objectives import (
+    mean_divergence,
+    policy_objective,
+    ratio_metrics,
+    velocity_divergence,
+)
+from cac_align.flow_grpo.sampler.policy import Condition
+from cac_align.flow_grpo.sampler.rollout import Rollout
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
+
+log = logging.getLogger(__name__)
+
+#: From this share of the clip on, replay noise is worth a warning.
+NOISE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,45 +43,80 @@ class StepLoss:
     stopped: torch.Tensor
 
 
+class StepObjective(Protocol):
+    """The loss of a training pass, and the policy that draws the videos.
+
+    ``old`` are the adapter's values that videos are drawn with; None: the trained ones.
+    """
+
+    old: list[torch.Tensor] | None
+
+    def step_loss(
+        self,
+        rollout: Rollout,
+        rows: Sequence[int],
+        k: int,
+        advantages: torch.Tensor,
+        condition: Condition,
+        *,
+        cells: torch.Tensor | None = None,
+    ) -> StepLoss:
+        """The loss of pass k over some videos of a rollout.
+
+        Args:
+            rollout: on the CPU.
+            rows: R of its videos.
+            k: from 0.
+            advantages: (R,).
+            condition: of these videos, on the policy's device.
+            cells: (R, 1, T, H, W) weights of localised credit.
+        """
+        ...
+
+    def follow(self, updates: int) -> None:
+        """After a step: ``old`` moves towards the trained weights, by the number of updates done."""
+        ...
+
+
 class Replay:
-    """Recomputes steps of rollouts.
+    """Recomputes steps of rollouts; the objectives ``grpo``, ``guard`` and ``dppo``.
 
     Args:
         policy: the wrapped :class:`~cac_align.flow_grpo.sampler.policy.GuidedVelocity`, for passes with gradient.
         bare: the same without wrapper, for passes without.
         scheduler: the one that drew the rollouts, whose schedule is set.
         config: objective, clip, KL.
+        step_weights: weight of each step of the schedule (not applied to the KL).
     """
 
     def __init__(
-        self, policy: Callable[..., torch.Tensor], bare: Any, scheduler: FlowSDEScheduler, config: FlowGRPOConfig
+        self,
+        policy: Callable[..., torch.Tensor],
+        bare: Any,
+        scheduler: FlowSDEScheduler,
+        config: FlowGRPOConfig,
+        step_weights: Sequence[float],
     ) -> None:
         self.policy, self.bare, self.scheduler, self.config = policy, bare, scheduler, config
+        self.step_weights = step_weights
+        self.old: list[torch.Tensor] | None = None
 
     def step_loss(
         self,
-        record: StepRecord,
+        rollout: Rollout,
+        rows: Sequence[int],
+        k: int,
         advantages: torch.Tensor,
-        positive: torch.Tensor,
-        negative: torch.Tensor | None,
+        condition: Condition,
         *,
-        image: ImageCondition | None = None,
-        weight: float = 1.0,
         cells: torch.Tensor | None = None,
     ) -> StepLoss:
-        """Objective and KL of a recorded step.
-
-        Args:
-            record: on the policy's device, with its mean.
-            advantages: (R,).
-            positive, negative: (R, L, D) text embeddings.
-            image: of image-to-video.
-            weight: of this step among the steps (not applied to the KL).
-            cells: (R, 1, T, H, W) weights of localised credit.
-        """
-        config, device = self.config, record.latents.device
+        """Objective and KL of the k-th recorded step."""
+        config, device = self.config, condition.positive.device
+        record = rollout.records[k]
+        record = (record.select(rows) if len(rows) < len(record.rows) else record).to(device)
         assert record.mean is not None
-        velocity = self.policy(record.latents, record.timestep, positive, negative, image)
+        velocity = self.policy(record.latents, record.timestep, condition)  # (R, C, T, H, W)
         drawn = self.scheduler.transition_at(record.step, record.latents, velocity)
         found = policy_objective(
             config.objective,  # type: ignore[arg-type]
@@ -79,49 +130,32 @@ class Replay:
             max_divergence=config.max_divergence,
             weights=cells,
         )
-        loss, kl = weight * found.loss, torch.zeros(len(advantages), device=device)
+        loss, kl = self.step_weights[record.step] * found.loss, torch.zeros(len(advantages), device=device)
         if config.beta:
-            divergence = self.divergence(record, velocity, drawn.mean, drawn.std, positive, negative, image)
+            divergence = self._divergence(record, velocity, drawn.mean, drawn.std, condition)
             loss, kl = loss + config.beta * divergence, divergence.detach()
         return StepLoss(loss, found.log_ratio, kl, found.stopped)
 
-    def divergence(
-        self,
-        record: StepRecord,
-        velocity: torch.Tensor,
-        mean: torch.Tensor,
-        std: torch.Tensor,
-        positive: torch.Tensor,
-        negative: torch.Tensor | None,
-        image: ImageCondition | None = None,
+    def follow(self, updates: int) -> None:
+        """Videos are drawn with the trained weights: there is nothing to move."""
+
+    def _divergence(
+        self, record: StepRecord, velocity: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, condition: Condition
     ) -> torch.Tensor:
         """KL of the step to the model without adapter, (R,); gradients pass through ``velocity`` and ``mean``."""
-        other = self.reference_velocity(record.latents, record.timestep, positive, negative, image)
+        other = self.reference_velocity(record.latents, record.timestep, condition)
         if self.config.kl_space == "velocity":
             return velocity_divergence(velocity, other)
         return mean_divergence(mean, self.scheduler.transition_at(record.step, record.latents, other).mean, std)
 
     @torch.no_grad()
-    def reference_velocity(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        positive: torch.Tensor,
-        negative: torch.Tensor | None,
-        image: ImageCondition | None = None,
-    ) -> torch.Tensor:
+    def reference_velocity(self, latents: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
         """The velocity of the model without adapter."""
         with adapter_off(self.bare.transformer):
-            return self.bare(latents, timestep, positive, negative, image)
+            return self.bare(latents, timestep, condition)
 
     @torch.no_grad()
-    def noise_floor(
-        self,
-        records: list[StepRecord],
-        positive: torch.Tensor,
-        negative: torch.Tensor | None,
-        image: ImageCondition | None = None,
-    ) -> dict[str, float]:
+    def noise_floor(self, records: list[StepRecord], condition: Condition) -> dict[str, float]:
         """How far a replay at unchanged weights is from the rollout, in the unit of the objective's limit.
 
         Returns:
@@ -129,11 +163,11 @@ class Replay:
             ``max_divergence``; ``log_prob``: the largest difference of two log-probs, as other code computes ratios,
             which adds the cancellation of fp32.
         """
-        config, device = self.config, positive.device
+        config, device = self.config, condition.positive.device
         floor = change = 0.0
         for record in (r.to(device) for r in records):
             assert record.mean is not None
-            velocity = self.bare(record.latents, record.timestep, positive, negative, image)
+            velocity = self.bare(record.latents, record.timestep, condition)
             drawn = self.scheduler.transition_at(record.step, record.latents, velocity)
             tensors = (record.next_latents, drawn.mean, record.mean, drawn.std)
             if config.objective == "dppo":
@@ -145,6 +179,32 @@ class Replay:
             change = max(change, float(again.abs().max()))
         limit = config.max_divergence if config.objective == "dppo" else config.clip_range
         return {"floor": floor, "limit": limit, "log_prob": change}
+
+
+def judge_noise(floor: Mapping[str, float], policy: str) -> str:
+    """A measured floor (:meth:`Replay.noise_floor`) in words, for the plan.
+
+    Args:
+        floor: ``floor``, ``limit``, ``log_prob``.
+        policy: ``warn`` or ``refuse``.
+
+    Raises:
+        ValueError: with ``refuse``, the floor is above a tenth of the limit.
+    """
+    share = floor["floor"] / floor["limit"]
+    if share > NOISE_SHARE:
+        said = (
+            f"replaying at unchanged weights moves the ratio by {floor['floor']:.3g}, {share:.0%} of its limit "
+            f"{floor['limit']:g}: gradients are partly noise. Sample and train in equal batches (train_batch_size "
+            "null), raise the limit, or use fp32"
+        )
+        if policy == "refuse":
+            raise ValueError(f"{said}; noise_floor='warn' goes on all the same")
+        log.warning(said)
+    log.debug("replay noise: %s", dict(floor))
+    if not floor["floor"]:
+        return "  noise floor none: replaying the recorded steps gives them back exactly"
+    return f"  noise floor {share:.1%} of the clip: replaying at unchanged weights moves ratios by {floor['floor']:.2g}"
 
 
 def columns_of(passes: Sequence[StepLoss]) -> list[list[float]]:

@@ -1,3 +1,3 @@
-"""From a prompt to a recorded video: ``pipeline`` and its ``scheduler``, the ``trajectory`` it records, ``embeddings``,
-``conditioning``, the ``rollout`` of a step, and the ``policy`` that recomputes a velocity.
+"""From a prompt to a recorded video: ``pipeline`` and its ``scheduler``, the ``trajectory`` it records, the ``rollout``
+of a step, and the ``policy`` that recomputes a velocity from its condition; ``embeddings`` keeps the texts.
 """

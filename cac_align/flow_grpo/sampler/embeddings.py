@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from cac_align.flow_grpo.sampler.policy import Condition, ImageCondition
 from reward_model.engine.checkpoints import fingerprint
 from reward_model.engine.guards import safetensors_fault
 from reward_model.files import atomic
@@ -99,6 +100,18 @@ class TextEmbeddings:
         texts = list(prompts)
         each = {text: self[text] for text in dict.fromkeys(texts)}
         return torch.stack([each[text] for text in texts]).to(device)
+
+    def condition(
+        self,
+        prompts: Iterable[str],
+        negative_prompt: str | None,
+        device: torch.device | str = "cpu",
+        image: ImageCondition | None = None,
+    ) -> Condition:
+        """The condition of videos of these prompts; ``negative_prompt`` None: no guidance."""
+        texts = list(prompts)
+        negative = None if negative_prompt is None else self.batch([negative_prompt] * len(texts), device)
+        return Condition(self.batch(texts, device), negative, None if image is None else image.to(device))
 
 
 def unload_text_encoder(pipe: Any) -> None:

@@ -1,22 +1,72 @@
-"""The velocity a pipeline uses, recomputed for training: transformer and classifier-free guidance, nothing else.
+"""The velocity a pipeline uses, recomputed for training: transformer, condition and guidance, nothing else.
 
 :func:`batched_calls` makes the unmodified pipeline compute both halves of guidance in one call, and
 :class:`GuidedVelocity` does the same in training; without it both make two calls. Either way the numbers of sampling
-and training agree to the bit at equal batches, which is what a ratio of exactly 1 rests on.
+and training agree bit for bit at equal batches, which is what a ratio of exactly 1 rests on.
+
+A :class:`Condition` is what the transformer is given beside latents and timestep. Texts come from the cache; the image
+of image-to-video is not encoded a second time but read off the transformer's own input as the pipeline draws, after all
+that was done to it, whatever a release of diffusers does to images.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from cac_align.flow_grpo.sampler.conditioning import ImageCondition
 from reward_model.engine.replaced_forward import replaced_forward
+
+
+@dataclass(frozen=True)
+class ImageCondition:
+    """The image of one pipeline call, whose videos all share it.
+
+    ``latents`` (1, C, T, H, W): channels behind those that are denoised (mask and encoded image); ``embeds`` (1, L, D):
+    of the image encoder, None for pipelines without one.
+    """
+
+    latents: torch.Tensor
+    embeds: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> ImageCondition:
+        return ImageCondition(self.latents.to(device), None if self.embeds is None else self.embeds.to(device))
+
+    def join(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, C0, ...) latents with the condition behind them, (B, C0 + C, ...)."""
+        return torch.cat([latents, self.latents.to(latents).expand(len(latents), *self.latents.shape[1:])], dim=1)
+
+    def embeds_for(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The transformer's argument for a batch of latents; empty without an image encoder."""
+        if self.embeds is None:
+            return {}
+        return {"encoder_hidden_states_image": self.embeds.to(latents).expand(len(latents), -1, -1)}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the transformer is given of some videos beside latents and timestep.
+
+    ``positive``, ``negative`` (B, L, D) text embeddings, ``negative`` None without guidance; ``image`` None for
+    text-to-video.
+    """
+
+    positive: torch.Tensor
+    negative: torch.Tensor | None = None
+    image: ImageCondition | None = None
+
+    def to(self, device: torch.device | str) -> Condition:
+        negative = None if self.negative is None else self.negative.to(device)
+        return Condition(self.positive.to(device), negative, None if self.image is None else self.image.to(device))
+
+    def unguided(self) -> Condition:
+        """The same without the negative prompt."""
+        return replace(self, negative=None)
 
 
 class GuidedVelocity(nn.Module):
@@ -36,24 +86,17 @@ class GuidedVelocity(nn.Module):
         self.transformer: Any
         self.transformer, self.guidance_scale, self.batched = transformer, guidance_scale, batched
 
-    def forward(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        positive: torch.Tensor,
-        negative: torch.Tensor | None,
-        image: ImageCondition | None = None,
-    ) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
         """(B, ...) velocity.
 
         Args:
             latents: (B, C, T, H, W).
             timestep: 0-dim, or (B,).
-            positive, negative: (B, L, D) text embeddings.
-            image: of image-to-video, shared by the batch.
+            condition: of the B videos.
         """
-        dtype = self.transformer.dtype
-        x, times, text = latents.to(dtype), timestep.to(latents.device).expand(len(latents)), positive.to(dtype)
+        dtype, image, negative = self.transformer.dtype, condition.image, condition.negative
+        x, times = latents.to(dtype), timestep.to(latents.device).expand(len(latents))
+        text = condition.positive.to(dtype)
         if image is not None:
             x = image.join(x)
 
@@ -105,6 +148,24 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
 
     with replaced_forward(transformer, paired):
         yield
+
+
+@contextmanager
+def noted_condition(transformer: Any) -> Iterator[list[ImageCondition]]:
+    """While a pipeline runs once, notes the image condition of its first transformer call; none for text-to-video."""
+    found: list[ImageCondition] = []
+    channels = transformer.config.out_channels
+
+    def note(module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if not found and (extra := kwargs["hidden_states"][:1, channels:]).shape[1]:
+            embeds = kwargs.get("encoder_hidden_states_image")
+            found.append(ImageCondition(extra.clone(), None if embeds is None else embeds[:1].clone()))
+
+    hook = transformer.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 def run_autocast(transformer: Any, device: torch.device, mixed_precision: str) -> None:

@@ -17,9 +17,8 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.sampling import SampleSpec
-from cac_align.flow_grpo.sampler.conditioning import ImageCondition, noted_condition
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
-from cac_align.flow_grpo.sampler.policy import batched_calls
+from cac_align.flow_grpo.sampler.policy import ImageCondition, batched_calls, noted_condition
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
 from cac_align.selection.candidates import split_frames
@@ -106,20 +105,20 @@ class RolloutSampler:
         """
         config, pipe = self.config, self.pipe
         device = pipe.transformer.device
-        positive, negative = guidance_texts(self.texts, [prompt] * len(specs), config, device)
+        texts = self.texts.condition([prompt] * len(specs), negative_prompt(config), device)
         last: list[torch.Tensor] = []
         starts = [s.group_seed if config.same_initial_noise else s.seed for s in specs]
         before, pipe.scheduler = pipe.scheduler, self.scheduler
         try:
             with (
                 self.scheduler.rollout([s.seed for s in specs], window) as trajectory,
-                batched_calls(pipe.transformer, negative, config.batched_guidance),
-                noted_condition(pipe.transformer) as condition,
+                batched_calls(pipe.transformer, texts.negative, config.batched_guidance),
+                noted_condition(pipe.transformer) as noted,
             ):
                 output = pipe(
                     **image_argument(self.images, prompt),
-                    prompt_embeds=positive,
-                    negative_prompt_embeds=negative,
+                    prompt_embeds=texts.positive,
+                    negative_prompt_embeds=texts.negative,
                     height=config.height,
                     width=config.width,
                     num_frames=config.num_frames,
@@ -133,16 +132,13 @@ class RolloutSampler:
             pipe.scheduler = before
         frames = split_frames(output, len(specs)) if decode else []
         records = [record.to("cpu") for record in trajectory]
-        image = condition[0].to("cpu") if condition else None
+        image = noted[0].to("cpu") if noted else None
         return Rollout(specs, prompt, records, frames, last[0].cpu() if last else None, image)
 
 
-def guidance_texts(
-    texts: TextEmbeddings, prompts: Sequence[str], config: FlowGRPOConfig, device: torch.device | str
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Embeddings (B, L, D) of prompts and, with guidance, of the negative prompt."""
-    positive = texts.batch(prompts, device)
-    return positive, texts.batch([config.negative_prompt] * len(prompts), device) if config.guided else None
+def negative_prompt(config: FlowGRPOConfig) -> str | None:
+    """The text that guidance leads away from; None without guidance."""
+    return config.negative_prompt if config.guided else None
 
 
 def image_argument(images: Mapping[str, Any], prompt: str) -> dict[str, Any]:

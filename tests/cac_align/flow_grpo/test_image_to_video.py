@@ -84,15 +84,17 @@ def test_replay_with_another_image_is_another_policy(tmp_path):
     trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
     rollout = trainer.collect().rollouts[0]
-    texts = [trainer.texts.batch([text] * 4) for text in (rollout.prompt, "")]
+    condition = trainer.texts.condition([rollout.prompt] * 4, "", image=rollout.image)
     changes = (
         {"latents": rollout.image.latents + 0.5},
         {"embeds": rollout.image.embeds.flip(1) + 0.5},
     )
     for change in changes:
-        found = trainer.learner.replay.noise_floor(rollout.records, *texts, replace(rollout.image, **change))
+        found = trainer.learner.replay.noise_floor(
+            rollout.records, replace(condition, image=replace(rollout.image, **change))
+        )
         assert found["floor"] > 0
-    assert trainer.learner.replay.noise_floor(rollout.records, *texts, rollout.image)["floor"] == 0
+    assert trainer.learner.replay.noise_floor(rollout.records, condition)["floor"] == 0
 
 
 def test_videos_of_two_images_differ(tmp_path):
@@ -123,14 +125,14 @@ def test_a_run_evaluates_resumes_and_exports(tmp_path):
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: image-to-video" in card and "WanImageToVideoPipeline.from_pretrained" in card
     rollout = resumed.collect().rollouts[0]
-    record, texts = rollout.records[0], [resumed.texts.batch([text] * 4) for text in (rollout.prompt, "")]
+    record, condition = rollout.records[0], resumed.texts.condition([rollout.prompt] * 4, "", image=rollout.image)
     fresh = image_pipe()
     policy = GuidedVelocity(fresh.transformer, 3.0)
     with torch.no_grad(), resumed.learner.averaged_weights():
-        expected = resumed.learner.bare(record.latents, record.timestep, *texts, rollout.image)
-        before = policy(record.latents, record.timestep, *texts, rollout.image)
+        expected = resumed.learner.bare(record.latents, record.timestep, condition)
+        before = policy(record.latents, record.timestep, condition)
         fresh.load_lora_weights(folder)
-        found = policy(record.latents, record.timestep, *texts, rollout.image)
+        found = policy(record.latents, record.timestep, condition)
     assert (found - expected).abs().max() < 1e-6 < (before - expected).abs().max()
 
 

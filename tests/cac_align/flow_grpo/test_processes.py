@@ -54,7 +54,7 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
-from cac_align.flow_grpo.learner.processes import gather
+from cac_align.flow_grpo.learner.experience import gather
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build, tiny_pipe
 out, count = sys.argv[1], int(sys.argv[2])
 trainer = build(out, pipe=tiny_pipe(), text_cache=None, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2,

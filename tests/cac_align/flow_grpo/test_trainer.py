@@ -244,12 +244,12 @@ def first_chunk(trainer, experience):
 def test_reference_is_the_model_before_training(drawn):
     trainer, experience = drawn
     record = experience.rollouts[0].records[0]
-    texts = [trainer.texts.batch([text] * 2) for text in (experience.rollouts[0].prompt, "")]
-    found = trainer.learner.replay.reference_velocity(record.latents, record.timestep, *texts)
+    condition = trainer.texts.condition([experience.rollouts[0].prompt] * 2, "")
+    found = trainer.learner.replay.reference_velocity(record.latents, record.timestep, condition)
     fresh = type(trainer.learner.bare)(shallow_pipe().transformer, 3.0, True)
     with torch.no_grad():
-        assert torch.allclose(found, fresh(record.latents, record.timestep, *texts), atol=1e-6)
-        assert not torch.equal(found, trainer.learner.bare(record.latents, record.timestep, *texts))
+        assert torch.allclose(found, fresh(record.latents, record.timestep, condition), atol=1e-6)
+        assert not torch.equal(found, trainer.learner.bare(record.latents, record.timestep, condition))
     assert all(p.requires_grad for p in trainer.learner.parameters.values())
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cac_align.flow_grpo.sampler.policy import GuidedVelocity, batched_calls
+from cac_align.flow_grpo.sampler.policy import Condition, GuidedVelocity, batched_calls
 from tests.cac_align.flow_grpo.runs import PROMPTS, tiny_pipe
 
 CALL = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 3, "output_type": "latent"}
@@ -79,13 +79,13 @@ def test_velocity_is_what_the_scheduler_was_given(pipe, texts, batched):
     policy = GuidedVelocity(pipe.transformer, 3.0, batched)
     with torch.no_grad():
         for velocity, timestep, latents in seen:
-            assert torch.equal(policy(latents, timestep, *texts), velocity)
+            assert torch.equal(policy(latents, timestep, Condition(*texts)), velocity)
 
 
 def test_no_negative_prompt_is_no_guidance(pipe, texts):
     x = torch.randn(2, 16, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        plain = GuidedVelocity(pipe.transformer, 1.0)(x, torch.tensor(500.0), *texts)
+        plain = GuidedVelocity(pipe.transformer, 1.0)(x, torch.tensor(500.0), Condition(*texts))
         assert torch.equal(
-            plain, GuidedVelocity(pipe.transformer, 3.0)(x, torch.tensor([500.0, 500.0]), texts[0], None)
+            plain, GuidedVelocity(pipe.transformer, 3.0)(x, torch.tensor([500.0, 500.0]), Condition(texts[0]))
         )

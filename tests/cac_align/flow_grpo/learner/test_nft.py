@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from cac_align.flow_grpo.learner.nft_replay import forward_sigmas
-from cac_align.flow_grpo.maths.nft import nft_loss, noised, old_policy_decay, optimality
+from cac_align.flow_grpo.learner.nft import forward_sigmas, nft_loss, noised, old_policy_decay, optimality
 from cac_align.flow_grpo.maths.schedule import read_schedule
 
 
