@@ -8,8 +8,9 @@ of one after another. The loss equals that of the stock collator and forward (a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +126,19 @@ class MiniCollator:
             ids = self.processor.tokenizer.encode(text.replace(token, token * side**2), add_special_tokens=False)
             self._prompts[key] = ids, mrope_positions(ids, self.processor.image_token_id, side)
         return self._prompts[key]
+
+
+def fast_vision(model: Any, processor: Any) -> tuple[Callable[..., Any], AbstractContextManager[None]]:
+    """Stage 3's way from frames of one size to patches, made for the whole batch, and the block in which the model
+    takes them: :data:`~reward_model.training.grpo.setup.FastVision`.
+    """
+    side = math.isqrt(model.config.vision_config.num_position_embeddings)
+    collator = MiniCollator(processor, _no_rows, num_grid_per_side=side)
+    return lambda frames: collator.vision_inputs(np.stack(list(frames))), use_equal_images(model)
+
+
+def _no_rows(row: Mapping[str, Any]) -> Any:
+    raise ValueError("stage 3 uses the mini's collator for frames alone, not for rows")
 
 
 def mrope_positions(ids: Sequence[int], image_token: int, side: int) -> np.ndarray:
