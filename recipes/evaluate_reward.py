@@ -169,7 +169,7 @@ def _contestants(args: argparse.Namespace) -> list[Any]:
     asked = args.models + ([args.model] if args.model is not None else [])
     mini = mini_judge_folder()
     if not asked and mini is None:
-        raise ValueError("no judge at hand: pass --model; the mini judge (assets/cac-mini) is not installed here")
+        raise ValueError("no judge available: pass --model; the mini judge (assets/cac-mini) is not installed here")
     sources = dict(parse_source(text, args.backend, options) for text in asked or [str(mini)])
     if len(sources) < len(asked):
         raise ValueError("two models have the same name; write NAME=MODEL")

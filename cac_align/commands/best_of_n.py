@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     reward = build_reward(args)
     from cac_align.selection.best import best_of_n
 
-    # A judge that cannot be had is found out before the pipeline loads. Where that offloads, memory is too short for
+    # A judge that cannot be opened is found out before the pipeline loads. Where that offloads, memory is too short for
     # both at once, and best_of_n loads the judge after the drawing.
     if args.cpu_offload:
         reward.check_ready()

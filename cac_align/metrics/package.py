@@ -72,7 +72,7 @@ class VBenchPackage:
                 are turned files, files of a varying rate and those that hide frames, which it reads as they are stored.
             dimensions: names of :data:`cac_align.metrics.DIMENSIONS`.
             prompts: some dimensions read them.
-            fps: of videos that are no files.
+            fps: frame rate of videos passed as arrays.
 
         Raises:
             ValueError: an unknown dimension, a missing weight file, or a dimension that needs prompts and has none.

@@ -88,7 +88,7 @@ def probe_table(
     """A line for each reward and probe.
 
     ``wins`` is the share of videos whose probe scores higher than the untouched video, at all and by
-    :data:`MARGIN`; a tie is no win. A reward that
+    :data:`MARGIN`; a tie is not a win. A reward that
     nothing here fools has no win and a difference below 0 for every change of the picture, and no difference for words
     in the prompt.
     """

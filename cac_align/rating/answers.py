@@ -84,7 +84,7 @@ def _fields(data: Any, *names: str) -> list[Any]:
 
 def _anomaly(data: Any, number: int, num_frames: int, done: bool) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise AnswerError(f"anomaly {number} is no object")
+        raise AnswerError(f"anomaly {number} is not an object")
     if done and data.get("frames") is None:
         raise AnswerError(f"anomaly {number} has no window yet: drag on the timeline, or press I and O")
     # Until it is finished, a window may be missing, and boxes may lie outside of it.

@@ -87,7 +87,7 @@ def describe(root: Path, name: str, prompt: str = "", group: str = "") -> FoundV
 
     Raises:
         OutsideError: it leads out of the folder.
-        VideoError: it is no readable video, too short, or states no frame rate.
+        VideoError: if it is not a readable video, is too short, or states no frame rate.
     """
     from reward_model.video.reading import probe
 

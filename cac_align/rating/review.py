@@ -141,7 +141,7 @@ def export_review(root: Path, store: Store, checked: ReviewResult | None) -> lis
 
 
 def _write_or_remove(root: Path, name: str, records: Iterable[Record]) -> Path | None:
-    """An annotation file without a record would be no annotation file."""
+    """Refuses an empty list: an annotation file needs at least one record."""
     rows = list(records)
     if rows:
         return write_records(root, name, rows)

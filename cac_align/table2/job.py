@@ -111,7 +111,7 @@ class TableJob:
     def _chosen(self, row: str | None, seed: int | None) -> list[Source]:
         slug = None if row is None else self.settings.row(row).slug
         if seed is not None and seed not in self.settings.train_seeds:
-            raise ValueError(f"seed={seed} is none of train_seeds={list(self.settings.train_seeds)}")
+            raise ValueError(f"seed={seed} is not one of train_seeds={list(self.settings.train_seeds)}")
         if slug is not None and self.settings.row(slug).kind != "flow_grpo":
             return [self.sources["base"]]
         loras = [s for s in self.sources.values() if (t := s.training) and slug in (None, t.row.slug)]

@@ -187,7 +187,7 @@ class Scores:
             same = data["format"] == FORMAT and data["videos"] == self.draws.identity(source, item)
             return dict(data["scores"]) if same else {}
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no file of scores ({error!r}); delete it to score again") from error
+            raise ValueError(f"{path} is not a file of scores ({error!r}); delete it to score again") from error
 
 
 def _canaries(frames: np.ndarray, fps: float) -> dict[str, float]:

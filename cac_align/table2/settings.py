@@ -135,9 +135,9 @@ class TableSettings:
     def _check_columns(self) -> None:
         specs, chosen = self.reward_specs, [c.name for c in self.table_columns]
         if self.judge is not None and self.judge not in specs:
-            raise ValueError(f"judge={self.judge!r} is none of the rewards {', '.join(specs)}; name one, or null")
+            raise ValueError(f"judge={self.judge!r} is not one of the rewards {', '.join(specs)}; name one, or null")
         if self.motion is not None and self.motion not in chosen:
-            raise ValueError(f"motion={self.motion!r} is none of the columns {', '.join(chosen)}; name one, or null")
+            raise ValueError(f"motion={self.motion!r} is not one of the columns {', '.join(chosen)}; name one, or null")
         if "anomaly_judge" in chosen and self.judge is None:
             raise ValueError("column 'anomaly_judge' needs judge=..., the name of a reward that gives verdicts")
         if "anomaly_people" in chosen and self.ratings is None:

@@ -145,7 +145,7 @@ class TableMaker:
         ]
         if any(c.key.startswith("world/") for c in self.columns):
             notes.append(
-                "Motion, drift, sharpness and the rule are computed from pixels and are no metrics of VBench: see "
+                "Motion, drift, sharpness and the rule are computed from pixels and are not VBench metrics: see "
                 "cac_align/table2/measures.py."
             )
         return [*notes, *self._missing()]

@@ -113,7 +113,7 @@ def anyone_working(folder: Path) -> bool:
 
 
 def _attempt(unit: Unit, folder: Path) -> bool:
-    """Does a unit if it can be had; True if it is done then."""
+    """Runs a unit if it can be claimed; returns whether it is done."""
     if unit.done():
         return True
     if not unit.ready():

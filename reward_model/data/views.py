@@ -108,7 +108,7 @@ class StageViews:
         known = {r.truth.video_id for r in self.records}
         if self.cot and not known & {s.video_id for s in self.cot}:
             raise ValueError(
-                f"none of the {len(self.cot)} reasoning samples speaks of a video of {self.jsonl}; "
+                f"none of the {len(self.cot)} reasoning samples refers to a video in {self.jsonl}; "
                 "give the file that was synthesised from these annotations"
             )
 

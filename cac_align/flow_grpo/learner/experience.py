@@ -77,7 +77,7 @@ def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig) -> Advantages:
     """Advantages of all videos of a step, by the mean of scores or by each reward on its own.
 
     Raises:
-        ValueError: a reward of the settings is no part of what was judged.
+        ValueError: if the settings name a reward that was not judged.
     """
     groups = [row.group for row in rows]
     options = {

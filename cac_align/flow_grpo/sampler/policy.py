@@ -2,7 +2,7 @@
 
 :func:`batched_calls` makes the unmodified pipeline compute both halves of guidance in one call, and
 :class:`GuidedVelocity` does the same in training; without it both make two calls. Either way the numbers of sampling
-and training agree to the bit at equal batches, which is what a ratio of exactly 1 rests on.
+and training are bit-identical at equal batches, which is what a ratio of exactly 1 rests on.
 """
 
 from __future__ import annotations

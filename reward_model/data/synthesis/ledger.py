@@ -133,7 +133,7 @@ class Ledger:
             if "ledger" in entry:
                 return entry
             if known is None:
-                raise ValueError("the first line is no header")
+                raise ValueError("the first line is not a header")
             self._count(entry, start, len(line))
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerError(

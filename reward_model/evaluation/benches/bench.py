@@ -102,7 +102,7 @@ class WorldBench:
 
 @dataclass(frozen=True)
 class MainBench(WorldBench):
-    """500 normal and 500 abnormal videos, all kinds in turn (section A.1); other windows and boxes than the paper's."""
+    """500 normal and 500 abnormal videos, all kinds in turn (section A.1); unlike there, with windows and boxes."""
 
     num_videos: int = 1000
     name: ClassVar[str] = "main"

@@ -102,7 +102,7 @@ def read_rows(path: str | Path) -> RowStore:
         rows = [Row.from_dict(line) for line in lines]
         return RowStore(path, head["fingerprint"], rows, head["judge"], head["bench"], head["num_videos"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no file of evaluation rows ({error}); delete it to judge again") from error
+        raise ValueError(f"{path} is not a file of evaluation rows ({error}); delete it to judge again") from error
 
 
 def fingerprint(*parts: Any) -> str:
