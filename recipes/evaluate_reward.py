@@ -1,4 +1,4 @@
-"""How good is a judge? Measures judges and baselines on benches with exact truth; every figure with its interval.
+"""Measures judges and baselines on benches with exact truth; every figure has its interval.
 
     python recipes/evaluate_reward.py --model assets/cac-mini --bench main hard ood --output outputs/evaluation
     python recipes/evaluate_reward.py --models ours=outputs/stage3 base=Qwen/Qwen3-VL-8B-Instruct --bench main \\

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def source(args: argparse.Namespace) -> tuple[str, list[tuple[Any, str]], float]:
-    """What the videos are, each with its prompt, and their frames per second."""
+    """The videos to probe, each with its prompt, and their frames per second."""
     if args.videos is not None and args.pipe is not None:
         raise ValueError("--videos and --pipe exclude each other; give one")
     if args.num < 1:

@@ -148,7 +148,7 @@ def _stills(indices: Iterable[int], frames: np.ndarray, fps: float, anomaly: Ano
 
 
 def _span(anomaly: Anomaly, num_frames: int) -> dict[str, float]:
-    """Where the window lies on the time axis, in percent."""
+    """Position of the window on the time axis, in percent."""
     start, length = anomaly.frames.start, len(anomaly.frames)
     return {"x": round(100 * start / num_frames, 2), "width": round(100 * length / num_frames, 2)}
 

@@ -173,7 +173,7 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
 
 
 def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
-    """What a row depends on beside the video and its prompt."""
+    """Settings that a row depends on beside the video and its prompt."""
     from reward_model.evaluation.running.store import model_fingerprint
 
     names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "fps")

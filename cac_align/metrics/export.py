@@ -51,7 +51,7 @@ def export_videos(
         The folder of the videos.
 
     Raises:
-        ValueError: if a video is not an mp4, a prompt is not a file name, or two videos would get one name. All are listed.
+        ValueError: if a video is not an mp4, a prompt is not a file name, or two videos share a name. All are listed.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} must be one of {', '.join(LAYOUTS)}")
@@ -158,7 +158,7 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 
 def same_video(one: Path, other: Path) -> bool:
-    """Whether two files show the same frames at the same rate."""
+    """True if two files show the same frames at the same rate."""
     try:
         a, b = load_video(one), load_video(other)
     except VideoError:

@@ -145,7 +145,9 @@ class VBenchPackage:
         return found
 
     def make_torch_home(self, folder: Path) -> Path:
-        """Where the package finds DINO: it looks in torch's folder alone, also when its own cache has the file."""
+        """A folder in which the package finds DINO: it looks only in torch's folder, also when its own cache has the
+        file.
+        """
         home, own = torch_home(), self.cache_dir / DINO_B16.path
         if not own.is_file() or DINO_B16.places(self.cache_dir)[0].is_file():
             return home

@@ -67,7 +67,7 @@ def to_dict(results: Rows, tables: Sequence[Table]) -> dict[str, Any]:
 
 
 def _notes(results: Rows) -> list[str]:
-    """What is missing, by name."""
+    """Notes on missing values, by name."""
     notes = ["[low, high] are 95% bootstrap intervals over prompts."]
     for name, rows in results.items():
         for metric, bad in failures(rows).items():

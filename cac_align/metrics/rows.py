@@ -17,7 +17,7 @@ ROWS, PARTS = "rows.jsonl", "rows.part*.jsonl"
 
 @dataclass(frozen=True)
 class Row:
-    """What one metric said of one video.
+    """Score of one video by one metric.
 
     Attributes:
         video, prompt, index: of :class:`~cac_align.metrics.videos.VideoEntry`.

@@ -1,4 +1,4 @@
-"""Which videos a folder holds, and the prompt of each."""
+"""Videos of a folder, and the prompt of each."""
 
 from __future__ import annotations
 

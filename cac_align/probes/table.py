@@ -1,4 +1,4 @@
-"""What rewards give for probes, beside the untouched videos: mean, paired difference, and how often the probe wins."""
+"""Rewards of probes beside the untouched videos: mean, paired difference, and how often the probe wins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class ProbeAnswers:
-    """What one reward said of one probe of every video.
+    """Answers of one reward to one probe of every video.
 
     Attributes:
         reward, probe: names; the probe ``untouched`` is the video itself.

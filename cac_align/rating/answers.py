@@ -1,4 +1,4 @@
-"""What a page may send: a rating or a review decision, finished or half done, checked before it is written down.
+"""Answers a page may send: a rating or a review decision, finished or half done, checked before they are stored.
 
 The rules of a finished rating are those of annotation files (:mod:`reward_model.data.line_checks`), so that everything
 people finish can be trained on.
@@ -120,5 +120,5 @@ def _text(value: Any, name: str) -> str:
 
 
 def is_done(answer: Mapping[str, Any] | None) -> bool:
-    """Whether a person has finished with it."""
+    """True if a person has finished with it."""
     return bool(answer and answer["done"])

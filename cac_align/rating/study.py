@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Study:
-    """What the server serves.
+    """Everything the server serves.
 
     Attributes:
         root: the folder; nothing outside is read or written.

@@ -52,7 +52,7 @@ class TableJob:
 
     @cached_property
     def scorers(self) -> list[Scorer]:
-        """What scores the videos; models load when they are first asked."""
+        """Scorers of the videos; models load when they are first asked."""
         return make_scorers(self.settings)
 
     @cached_property
@@ -103,7 +103,7 @@ class TableJob:
             yield
 
     def ready(self, source: Source) -> bool:
-        """Whether a source can be drawn from; looked up until it can."""
+        """True if a source can be drawn from; looked up until it can."""
         if source.name not in self._ready and source.ready():
             self._ready.add(source.name)
         return source.name in self._ready

@@ -1,4 +1,4 @@
-"""What a table is made of: rows, their rewards, seeds, prompts and columns, checked before anything is loaded."""
+"""Settings of a table: rows, their rewards, seeds, prompts and columns, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class TableSettings:
 
     @property
     def training_settings(self) -> dict[str, Any]:
-        """What all trainings share, as Flow-GRPO reads it."""
+        """Settings that all trainings share, as Flow-GRPO reads them."""
         from reward_model.engine.settings import read_yaml
 
         return {**read_yaml(located(self.flow_grpo)), **self.overrides}

@@ -66,7 +66,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
 
 
 def held_claims() -> tuple[int, ...]:
-    """What ``subprocess`` takes as ``pass_fds``: a child that gets them keeps the claims until it ends, too."""
+    """File descriptors for ``pass_fds`` of ``subprocess``: a child that gets them keeps the claims until it ends."""
     return tuple(_HELD)
 
 
@@ -104,7 +104,7 @@ def work_through(
 
 
 def anyone_working(folder: Path) -> bool:
-    """Whether some process holds a claim."""
+    """True if some process holds a claim."""
     for path in folder.glob("*.lock"):
         with path.open("a") as file:
             if not _lock(file, False):

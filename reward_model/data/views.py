@@ -228,7 +228,7 @@ class StageViews:
         return next(iter(short or (boxed if self.options.untrimmed_windows else [])), None)
 
     def _makes_clip(self, record: int) -> bool:
-        """Whether a clip can be cut around an anomaly of the video, and shows it at ``zoom_fps``."""
+        """True if a clip can be cut around an anomaly of the video and shows it at ``zoom_fps``."""
         truth = self.records[record].truth
         anomaly = self._clip_anomaly(truth)
         return anomaly is not None and bool(_targets(truth, "zoom", self.zoom_grid(truth, anomaly.frames)))
@@ -354,7 +354,7 @@ class StageViews:
         return answer
 
     def hint(self, row: Mapping[str, Any]) -> str:
-        """What a clip is told of turn one: nothing, the truth, or a made-up suspicion.
+        """The conclusion of turn one that a clip is shown: none, the truth, or a made-up suspicion.
 
         Inference shows turn two the reasoning of a turn one that said "abnormal", rightly or not. If only abnormal
         clips came with one, its presence would give the verdict away; so normal clips carry the anomaly of another

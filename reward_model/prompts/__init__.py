@@ -130,7 +130,7 @@ def last_sentence(text: str) -> str:
 
 
 def wording_note(prompts: PromptSet, trained: str | None) -> str:
-    """What to say where a checkpoint was trained with another revision of its wording, ``""`` where it was not.
+    """Warning if a checkpoint was trained with another revision of its wording, else ``""``.
 
     Args:
         prompts: what it is asked in.

@@ -1,4 +1,4 @@
-"""Where to put an anomaly: a moving or textured region, followed through the video by template matching.
+"""Choice of a place for an anomaly: a moving or textured region, followed through the video by template matching.
 
 The region is a rectangle of fixed size. Its confidence in each frame is the weighted correlation of what is there with
 what is being followed, so a region that turns away or is covered is reported as lost rather than guessed.

@@ -434,7 +434,9 @@ def _endings(keys: Sequence[Keyframe], step: int, num_frames: int) -> list[Keyfr
 
 
 def _continues(entry: tuple[_Group, Anomaly], group: _Group, anomaly: Anomaly) -> bool:
-    """Whether an anomaly of a later job is one of an earlier job: the same number and type, and windows that touch."""
+    """True if an anomaly of a later job continues one of an earlier job: the same number and type, and windows that
+    touch.
+    """
     before, old = entry
     same = before.numbered and group.numbered and before.name == group.name and before.type is group.type
     near = anomaly.frames.start <= old.frames.end + group.coverage.step and old.frames.start <= anomaly.frames.end + 1

@@ -86,7 +86,7 @@ def read_deeptrace(
 
 
 class _Reader:
-    """How rows are read, as the caller stated it."""
+    """Reader of rows with the caller's settings."""
 
     def __init__(self, types: TypeMap, last_frame: str, first_index: int, box_on: str, group_field: str | None) -> None:
         self.types, self.last_frame, self.first_index = types, last_frame, first_index

@@ -157,7 +157,7 @@ class _Reading:
         return done if user is None else replace(done, extra={**done.extra, "annotator": str(user)})
 
     def _refuse_strangers(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """What is not understood is named: an error where it could be a region, else a warning."""
+        """Reports what is not understood: an error if it could be a region, else a warning."""
         for result in results:
             kind = result["type"]
             if kind in ASIDE and kind != "relation":

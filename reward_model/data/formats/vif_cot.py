@@ -74,7 +74,7 @@ _TYPE = re.compile(r"<type>", re.IGNORECASE)
 
 
 class SampleName(NamedTuple):
-    """Where a sample's frames come from: the last folders of its image paths."""
+    """Parts of a sample's folder name: the last folders of its image paths."""
 
     source: str
     label: str

@@ -23,7 +23,7 @@ Kind = Literal["teacher", "judge"]
 
 
 class CallId(NamedTuple):
-    """Which call it was. ``attempt`` counts the answers of this round that the token limit cut."""
+    """Identity of a call. ``attempt`` counts the answers of this round that the token limit cut."""
 
     key: str
     kind: Kind

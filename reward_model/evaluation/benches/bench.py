@@ -88,7 +88,7 @@ class WorldBench:
         return (self[k] for k in range(len(self)))
 
     def describe(self) -> dict[str, object]:
-        """What the bench is made of."""
+        """Description of the bench for the results file."""
         return {
             "bench": self.name,
             "num_videos": self.num_videos,

@@ -65,7 +65,7 @@ class RowStore:
 
     @property
     def complete(self) -> bool:
-        """Whether every video has its row."""
+        """True if every video has its row."""
         return self.num_videos > 0 and len(self.rows) == self.num_videos
 
     def add(self, rows: Sequence[Row]) -> None:
