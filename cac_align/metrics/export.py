@@ -79,7 +79,7 @@ def standard_prompts(full_info: str | os.PathLike[str], dimensions: Sequence[str
     """
     path = Path(full_info)
     if not path.is_file():
-        raise ValueError(f"no VBench_full_info.json at {str(path)!r}; it lies in the vbench package's folder")
+        raise ValueError(f"no VBench_full_info.json at {str(path)!r}; it is in the vbench package's folder")
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
         asked = [(str(e["prompt_en"]), set(e["dimension"])) for e in data]
@@ -141,7 +141,7 @@ def _place(source: Path, target: Path, link: bool) -> None:
         same = same_video(source, target) if anew else target.samefile(source) or _same_bytes(source, target)
         if same:
             return
-        raise ValueError(f"{target} is there already with other content; export into an empty folder")
+        raise ValueError(f"{target} already exists with other content; export into an empty folder")
     if anew:
         video = load_video(source)
         write_video(target, video.frames, video.fps, LOSSLESS_H264)

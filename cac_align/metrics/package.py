@@ -186,4 +186,4 @@ def _answer(found: dict[str, Any], position: int, dimension: str) -> Answer:
     key = str(position)
     if key in found["values"]:
         return found["values"][key] / check_dimension(dimension, "package").per_video_scale, None
-    return None, found["errors"].get(key, "the package left this video out without a word")
+    return None, found["errors"].get(key, "the package skipped this video silently")

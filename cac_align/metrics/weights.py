@@ -134,7 +134,7 @@ def read_state(path: Path) -> dict[str, Any]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not found or not all(hasattr(v, "shape") for v in found.values()):
-        raise WeightsError(f"{path} holds {type(found).__name__}, no named tensors; fetch it again from its source")
+        raise WeightsError(f"{path} holds {type(found).__name__}, not named tensors; fetch it again from its source")
     return dict(found)
 
 

@@ -45,7 +45,7 @@ class Store:
                 journal.close()
                 place = f"{journal.path}, line {number}"
                 raise JournalError(
-                    f"{place} is not what this page writes ({error}); restore the file, or remove this line"
+                    f"{place} is not a line this page writes ({error}); restore the file, or remove this line"
                 ) from error
 
     @property

@@ -52,7 +52,7 @@ def plan_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequenc
         f"({drawn[0].count} candidates + {len(drawn) - 1} LoRAs); {there} are drawn"
     )
     names = [*settings.reward_specs, *(c.name for c in settings.table_columns)]
-    return [*lines, f"each scored once by: {', '.join(names)}", f"everything in {settings.output_dir}"]
+    return [*lines, f"each scored once by {', '.join(names)}", f"everything in {settings.output_dir}"]
 
 
 def time_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequence[Source]) -> list[str]:

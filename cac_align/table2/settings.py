@@ -118,7 +118,7 @@ class TableSettings:
             for seed in seeds:
                 _whole(name, seed, 0)
         if not 0 < self.motion_share <= 1:
-            raise ValueError(f"motion_share={self.motion_share!r} must lie in (0, 1]: the share of the base's motion")
+            raise ValueError(f"motion_share={self.motion_share!r} must be in (0, 1]: the share of the base's motion")
         self._check_rows()
         self._check_columns()
 

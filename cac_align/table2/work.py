@@ -94,7 +94,7 @@ def work_through(
         quiet = 0 if anyone_working(folder) else quiet + 1
         if quiet >= QUIET_ROUNDS:
             raise NothingToWaitFor(
-                f"{len(pending)} units wait for results that are not there and nobody is making, such as "
+                f"{len(pending)} units wait for results that nobody is computing, such as "
                 f"{pending[0].name!r}; run the earlier parts (train, draw) first, or all parts"
             )
         if not quiet and not told:

@@ -176,7 +176,7 @@ class StageViews:
             seen = [k for k in found if _targets(self.records[k].truth, "scan", self._scan_grid(k))]
             if len(seen) < len(found):
                 hidden = len(found) - len(seen)
-                log.info("%d abnormal videos show nothing at %g fps; not scanned", hidden, self.judge.scan_fps)
+                log.info("%d abnormal videos show no anomaly at %g fps; not scanned", hidden, self.judge.scan_fps)
             found = seen
         if not self.cot or self.options.without_cot:
             return found

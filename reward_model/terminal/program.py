@@ -45,11 +45,11 @@ _NEVER_WRITTEN = re.compile(
     "(?!\x1b\\[A)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-_ROOM = "free some room or write to another disk"
+_ROOM = "free some space or write to another disk"
 #: What to do about an error of the system.
 _REMEDIES = {
-    errno.ENOSPC: _ROOM + "; what was finished is kept, and the same command goes on from it",
-    errno.EDQUOT: _ROOM + "; what was finished is kept, and the same command goes on from it",
+    errno.ENOSPC: _ROOM + "; finished work is kept, and the same command resumes from it",
+    errno.EDQUOT: _ROOM + "; finished work is kept, and the same command resumes from it",
     errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "change its permissions, or choose another place",
     errno.EPERM: "change its permissions, or choose another place",

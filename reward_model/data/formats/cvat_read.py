@@ -333,7 +333,7 @@ class _Reading:
             if (frame - coverage.first) % coverage.step:
                 raise FormatError(
                     f"track {index}: frame {frame} is not one the task shows (every {coverage.step}th from "
-                    f"{coverage.first}); export it with a present CVAT, which writes the video's own frame numbers"
+                    f"{coverage.first}); export it with a current CVAT, which writes the video's own frame numbers"
                 )
             visible, placed = shape.get("outside", "0") != "1", shape.get("keyframe", "1") != "0"
             try:

@@ -102,7 +102,7 @@ class Ledger:
         start = os.lseek(self._file, 0, os.SEEK_END)
         if os.write(self._file, line) != len(line):
             os.ftruncate(self._file, start)
-            raise OSError(f"{self.path}: the disk took only part of the line; free some space")
+            raise OSError(f"{self.path}: only part of the line was written; free some disk space")
         os.fsync(self._file)
         return start
 

@@ -41,7 +41,7 @@ def check_header(path: Path, known: Mapping[str, Any], header: LedgerHeader, *, 
         )
     if rules and not accept_new_rules:
         raise LedgerError(
-            f"{path} was held to other rules: {'; '.join(rules)}. Use the earlier ones, or accept the new ones for all "
+            f"{path} was checked by other rules: {'; '.join(rules)}. Use the earlier ones, or accept these for all "
             "recorded answers (accept_new_rules)"
         )
     return bool(rules)

@@ -43,7 +43,7 @@ def inputs(tmp_path):
         ({"n": 0}, "n=0 must be a whole number of at least 1"),
         ({"eval_seeds": [0, 0]}, "eval_seeds=.* must be a list of different whole numbers"),
         ({"train_seeds": 3}, "train_seeds=3 must be a list"),
-        ({"motion_share": 1.5}, r"motion_share=1\.5 must lie in \(0, 1\]"),
+        ({"motion_share": 1.5}, r"motion_share=1\.5 must be in \(0, 1\]"),
         ({"columns": ["fid"]}, "column 'fid' is unknown; there are motion"),
         ({"columns": ["anomaly_judge"], "motion": None}, "column 'anomaly_judge' needs judge"),
         ({"columns": ["anomaly_people"], "motion": None}, "needs ratings=..., an export of cac-align rate"),
