@@ -8,7 +8,7 @@ is stopped keeps what it has:
 
 - ``judge``: Qwen3-VL-8B, two turns on eight clips of 81 frames 480x832, batched and one ``generate`` a turn, and the
   verdict without reasoning; answers of a fixed length;
-- ``wan``: a forward of Wan-2.1-1.3B at 480x832x81 by every attention backend at hand;
+- ``wan``: a forward of Wan-2.1-1.3B at 480x832x81 by every installed attention backend;
 - ``step``: a step of Flow-GRPO at the size of the 80 GB preset, cut to few steps, beside a plain loop and the strict
   official path; peak memory beside the plan's, replay noise beside the clip range;
 - ``vae``: the VAE in float32, and a file decoded on the CPU.

@@ -47,7 +47,11 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
         "--quiet", dest="verbosity", action="store_const", const="quiet", help="errors only: no bar, no warning"
     )
     group.add_argument(
-        "--verbose", dest="verbosity", action="store_const", const="verbose", help="say more, and let libraries speak"
+        "--verbose",
+        dest="verbosity",
+        action="store_const",
+        const="verbose",
+        help="print more, including the messages of libraries",
     )
 
 

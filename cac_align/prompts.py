@@ -110,7 +110,7 @@ def _read_object(line: str, folder: Path) -> Prompt:
         raise ValueError(f"family={family!r} must be text, such as 'human'")
     image = data.get("image")
     if image is not None and not (isinstance(image, str) and (folder / image).is_file()):
-        raise ValueError(f"image={image!r} is no file in {str(folder)!r}; name one relative to the prompt file")
+        raise ValueError(f"image={image!r} is not a file in {str(folder)!r}; name one relative to the prompt file")
     return Prompt(
         text.strip(),
         None if family is None else AnomalyType.parse(family),

@@ -41,16 +41,18 @@ def parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", choices=("judge", "unified", "generator", "all"), default="all", help="which checkpoint to train"
+        "--only", choices=("judge", "unified", "generator", "all"), default="all", help="checkpoint to train"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("assets"), help="checkpoints go to OUTPUT/cac-mini and so on"
     )
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/minis"), help="logs and resumable state")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all step counts; 0.01 is a smoke test")
-    parser.add_argument("--seed", type=int, default=0, help="of data and weights (default: 0)")
-    parser.add_argument("--device", default=None, help="of the generator: cpu or cuda; by default cuda if there is one")
-    parser.add_argument("--restart", action="store_true", help="throw away what the work folder holds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default: 0)")
+    parser.add_argument(
+        "--device", default=None, help="device of the generator: cpu or cuda (default: cuda if available)"
+    )
+    parser.add_argument("--restart", action="store_true", help="empty the work folder first")
     return parser
 
 
@@ -113,7 +115,7 @@ def launch(processes: int, recipe: str, *arguments: object) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     whole = [*command, str(RECIPES / recipe), *map(str, arguments)]
     if code := subprocess.run(whole, check=False).returncode:
-        raise ValueError(f"{recipe} ended with exit code {code}; what it said is above, and the same command goes on")
+        raise ValueError(f"{recipe} ended with exit code {code}; its output is above, and the same command resumes")
 
 
 def install(judge: Path, folder: Path) -> Path:

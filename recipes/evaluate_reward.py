@@ -1,4 +1,4 @@
-"""How good is a judge? Measures judges and baselines on benches with exact truth; every figure with its interval.
+"""Measures judges and baselines on benches with exact truth; every figure has its interval.
 
     python recipes/evaluate_reward.py --model assets/cac-mini --bench main hard ood --output outputs/evaluation
     python recipes/evaluate_reward.py --models ours=outputs/stage3 base=Qwen/Qwen3-VL-8B-Instruct --bench main \\
@@ -86,10 +86,13 @@ def parser() -> CommandParser:
         "--models", nargs="+", action="extend", default=[], metavar="NAME=MODEL", help="several, in place of --model"
     )
     parser.add_argument(
-        "--backend", choices=("local", "openai", "replay"), default="local", help="where models run (default: local)"
+        "--backend",
+        choices=("local", "openai", "replay"),
+        default="local",
+        help="backend of the models (default: local)",
     )
-    parser.add_argument("--base-url", default=None, help="of the server, for --backend openai")
-    parser.add_argument("--device", default=None, help="of local models (default: CUDA if there is any)")
+    parser.add_argument("--base-url", default=None, help="address of the server, for --backend openai")
+    parser.add_argument("--device", default=None, help="device of local models (default: CUDA if available)")
     parser.add_argument(
         "--baseline",
         nargs="+",
@@ -104,7 +107,7 @@ def parser() -> CommandParser:
         action="extend",
         default=[],
         metavar="PROTOCOL=FILE",
-        help="the question of aps or video5 as a text file, {prompt} where the prompt stands (default: ours)",
+        help="the question of aps or video5 as a text file, {prompt} in the prompt's place (default: ours)",
     )
     parser.add_argument(
         "--ablation", nargs="+", action="extend", default=[], metavar="ROW=FOLDER[,FOLDER]", help="Table 3, by rows"
@@ -121,24 +124,24 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--readout",
         choices=("direct", "paper", "log_odds"),
-        help="what the score is (default: the best that a checkpoint was trained for)",
+        help="readout used as the score (default: the best one a checkpoint was trained for)",
     )
     parser.add_argument("--no-reasoning", action="store_true", help="verdicts without chain of thought")
     parser.add_argument(
         "--temperature",
         type=float,
         default=0.0,
-        help="of the answers; 0 (default): the likeliest, else drawn, as RL does",
+        help="sampling temperature; 0 (default) is greedy, above it answers are sampled as in RL",
     )
     parser.add_argument("--sampling-seed", type=int, default=0, help="of drawn answers")
     parser.add_argument(
-        "--videos", type=int, default=None, help="of each bench (world: 400); even, half of them normal"
+        "--videos", type=int, default=None, help="videos of each bench (world: 400); even, half of them normal"
     )
     parser.add_argument(
-        "--seed", type=int, default=None, help="of the first world video; those below 400000 are for training"
+        "--seed", type=int, default=None, help="seed of the first world video; those below 400000 are for training"
     )
     parser.add_argument("--kinds", nargs="*", default=None, help="anomalies of the world (default: all)")
-    parser.add_argument("--setting", default=None, help="where the world bench plays: single, objects, person, ...")
+    parser.add_argument("--setting", default=None, help="setting of the world bench: single, objects, person, ...")
     parser.add_argument("--size", type=int, default=None, help="height and width of the world's videos in pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="videos judged at once; 4 to 8 for an 8B model")
     parser.add_argument(
@@ -169,7 +172,7 @@ def _contestants(args: argparse.Namespace) -> list[Any]:
     asked = args.models + ([args.model] if args.model is not None else [])
     mini = mini_judge_folder()
     if not asked and mini is None:
-        raise ValueError("no judge at hand: pass --model; the mini judge (assets/cac-mini) is not installed here")
+        raise ValueError("no judge available: pass --model; the mini judge (assets/cac-mini) is not installed here")
     sources = dict(parse_source(text, args.backend, options) for text in asked or [str(mini)])
     if len(sources) < len(asked):
         raise ValueError("two models have the same name; write NAME=MODEL")

@@ -75,7 +75,7 @@ def parser() -> CommandParser:
     parser.add_argument("--dimensions", nargs="+", default=None, metavar="NAME", help="in place of the config's")
     parser.add_argument("--backend", choices=("native", "package"), default=None, help="in place of the config's")
     parser.add_argument("--cache-dir", default=None, help="VBench's weights ($VBENCH_CACHE_DIR, ~/.cache/vbench)")
-    parser.add_argument("--device", default=None, help="default: CUDA if there is any")
+    parser.add_argument("--device", default=None, help="default: CUDA if available")
     parser.add_argument("--judge", default=None, metavar="MODEL", help="add the anomaly rate; 'mini' for the embedded")
     parser.add_argument(
         "--output",
@@ -91,7 +91,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     found = read_yaml(args.config)
     known = {"dimensions", "backend", "cache_dir", "device", "batch_size", "strict", "judge", "num_resamples", "seed"}
     if set(found) - known:
-        raise ValueError(f"{args.config} knows {', '.join(sorted(known))} and nothing else, got {sorted(found)}")
+        raise ValueError(f"{args.config} takes the keys {', '.join(sorted(known))}, got {sorted(found)}")
     for name in ("dimensions", "backend", "cache_dir", "device", "judge"):
         if getattr(args, name) is not None:
             found[name] = getattr(args, name)

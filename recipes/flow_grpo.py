@@ -107,7 +107,7 @@ def dry_run(config: Any) -> None:
 
 
 def report(trainer: Any, folder: Path, *, demo: bool) -> None:
-    """What came of the run, and where it is."""
+    """Prints the result of the run and its folder."""
     print(f"\n{trainer.change()}")
     print(f"LoRA: {folder}   (pipe.load_lora_weights({str(folder)!r}))")
     print(f"Log:  tensorboard --logdir {trainer.config.output_dir}")

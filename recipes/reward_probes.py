@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def source(args: argparse.Namespace) -> tuple[str, list[tuple[Any, str]], float]:
-    """What the videos are, each with its prompt, and their frames per second."""
+    """The videos to probe, each with its prompt, and their frames per second."""
     if args.videos is not None and args.pipe is not None:
         raise ValueError("--videos and --pipe exclude each other; give one")
     if args.num < 1:
@@ -83,11 +83,11 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--prompts", type=Path, default=Path("recipes/configs/table2/mini_eval_prompts.txt"), help="of --pipe: a file"
     )
-    parser.add_argument("--keep-all", action="store_true", help="of --pipe: also videos the rule objects to")
+    parser.add_argument("--keep-all", action="store_true", help="with --pipe: also videos the rule objects to")
     parser.add_argument("--probes", nargs="+", default=None, metavar="NAME", help="default: all")
     parser.add_argument("--num", type=int, default=20, help="number of videos (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of videos and orders (default: 0)")
-    parser.add_argument("--output", type=Path, default=Path("outputs/reward_probes"), help="folder of the table")
+    parser.add_argument("--seed", type=int, default=0, help="seed of videos and orders (default: 0)")
+    parser.add_argument("--output", type=Path, default=Path("outputs/reward_probes"), help="folder for the table")
     return parser
 
 

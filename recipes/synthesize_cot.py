@@ -104,7 +104,7 @@ def parser() -> CommandParser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", type=Path, help="JSONL of annotated videos")
     source.add_argument("--world", type=int, metavar="N", help="N procedural videos and a teacher that knows them")
-    parser.add_argument("--video-root", type=Path, default=None, help="where relative videos lie")
+    parser.add_argument("--video-root", type=Path, default=None, help="folder of relative video paths")
     parser.add_argument("--noise", type=float, default=0.0, help="with --world: share of faulty answers")
     parser.add_argument(
         "--three-steps", action="store_true", help="with --world: reasoning in the full-size form, step by step"
@@ -112,13 +112,13 @@ def parser() -> CommandParser:
     parser.add_argument("--teacher", default=None, help="served name, folder or hub id of the teacher")
     parser.add_argument("--judge", default=None, help="reviewer (default: the teacher)")
     parser.add_argument(
-        "--backend", choices=("openai", "local"), default="openai", help="where teacher and reviewer run"
+        "--backend", choices=("openai", "local"), default="openai", help="backend of teacher and reviewer"
     )
-    parser.add_argument("--base-url", default=None, help="of the server; the key is read from $OPENAI_API_KEY")
+    parser.add_argument("--base-url", default=None, help="address of the server; the key is read from $OPENAI_API_KEY")
     parser.add_argument(
         "--verify", choices=("rule", "judge", "both"), default="both", help="who checks (default: both)"
     )
-    parser.add_argument("--boundary", action="store_true", help="add the reviewer's limits in time to the rule")
+    parser.add_argument("--boundary", action="store_true", help="also apply the reviewer's limits in time")
     parser.add_argument(
         "--zoom-window",
         choices=("annotated", "either"),
@@ -127,17 +127,21 @@ def parser() -> CommandParser:
     )
     parser.add_argument("--crop", choices=("hull", "per_window"), default="hull", help="clips of several anomalies")
     parser.add_argument("--crops", type=int, default=8, help="enlarged parts shown with abnormal clips, 0: none")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the teacher (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of draws and of world videos (default: 0)")
-    parser.add_argument("--workers", type=int, default=8, help="samples under way against a server")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="sampling temperature of the teacher (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of samples and world videos (default: 0)")
+    parser.add_argument("--workers", type=int, default=8, help="samples requested from a server at once")
     parser.add_argument("--batch-size", type=int, default=4, help="samples in one batch of a local model")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds per request")
     parser.add_argument("--keep-partial", action="store_true", help="keep verified samples of videos that lost another")
-    parser.add_argument("--accept-new-rules", action="store_true", help="hold recorded answers to changed rules")
+    parser.add_argument("--accept-new-rules", action="store_true", help="check recorded answers against changed rules")
     for name in ("--price-in", "--price-out", "--judge-price-in", "--judge-price-out"):
         parser.add_argument(name, type=float, default=0.0, help="per million tokens")
     parser.add_argument("--dry-run", action="store_true", help="count samples and calls, and stop")
-    parser.add_argument("--output", type=Path, default=Path("outputs/cot"), help="folder; a stopped run goes on there")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/cot"), help="output folder; a stopped run resumes there"
+    )
     return parser
 
 

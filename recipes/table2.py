@@ -91,7 +91,7 @@ def check(chosen: Any) -> None:
 def parser() -> CommandParser:
     """The options that are not settings."""
     found = settings_parser(__doc__, default=MINI, dry_run="weights, plan and an estimate; then stop")
-    found.add_argument("--output", type=Path, default=None, help="folder, in place of the config's output_dir")
+    found.add_argument("--output", type=Path, default=None, help="output folder, instead of the config's output_dir")
     found.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     found.add_argument("--only-row", default=None, metavar="NAME", help="work for this row only")
     found.add_argument("--seed", type=int, default=None, help="work for this training seed only")

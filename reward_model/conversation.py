@@ -27,7 +27,7 @@ Conversation = tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. ``temperature`` 0 is greedy."""
+    """Settings for sampling answers. ``temperature`` 0 is greedy."""
 
     max_new_tokens: int = 4096
     temperature: float = 0.0

@@ -44,7 +44,7 @@ def need(module: str, purpose: str) -> Any:
 
 
 def missing_line(error: ImportError, module: str = "", purpose: str = "this") -> str:
-    """What an ImportError means to the person who meets it: the package and the line that installs it."""
+    """One-line explanation of an ImportError: the missing package and the command that installs it."""
     top = (error.name or module).partition(".")[0]
     if not top or isinstance(error.__cause__, ImportError):
         return str(error)

@@ -83,7 +83,7 @@ def clear_leftovers(folder: str | Path, *, below: bool = False, older_than_s: fl
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of that number runs on this machine."""
+    """True if a process of that number runs on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""What the judge says and what annotators say, in one vocabulary.
+"""The vocabulary shared by judges and annotators: verdicts, reports, anomalies, annotations.
 
 Frames are counted from zero and ranges include both ends. Boxes are ``(xmin, ymin, xmax, ymax)`` integers on a 0-1000
 grid in each axis, whatever the size of the video (paper, B.1.3). An :class:`Anomaly` never knows which frame grid it
@@ -37,7 +37,7 @@ class AnomalyType(StrEnum):
 
     @property
     def single_frame(self) -> bool:
-        """Whether one frame is enough to see it (stage 1), or frames must be compared (stage 2)."""
+        """True if one frame is enough to see it (stage 1), False if frames must be compared (stage 2)."""
         return self in (AnomalyType.OBJECT, AnomalyType.HUMAN, AnomalyType.CHARACTER)
 
     @property
@@ -194,7 +194,7 @@ class Anomaly:
 
 @dataclass(frozen=True)
 class VideoAnnotation:
-    """What is true of one video: normal, or a list of anomalies with native frame indices.
+    """The truth about one video: normal, or a list of anomalies with native frame indices.
 
     ``fps`` is frames per second of the native video, ``width`` and ``height`` are pixels.
     """

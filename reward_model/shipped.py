@@ -1,4 +1,4 @@
-"""Where the files lie that ship with the project: mini checkpoints, prompts, recipes and their presets.
+"""Paths of the files that ship with the project: mini checkpoints, prompts, recipes and their presets.
 
 In a checkout they lie in ``assets`` and ``recipes``; a wheel holds the same folders inside its packages.
 """
@@ -32,7 +32,7 @@ def shipped_folder(name: str) -> Path | None:
 
 
 def recipes_folder() -> Path:
-    """Where the recipes lie.
+    """Folder of the recipes.
 
     Raises:
         ValueError: nowhere.

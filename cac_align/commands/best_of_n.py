@@ -43,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("pipeline", "left out: the pipeline's own defaults")
     group.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N", help="denoising steps")
-    group.add_argument("--guidance-scale", type=float, help="of classifier-free guidance; 1 turns it off")
+    group.add_argument("--guidance-scale", type=float, help="scale of classifier-free guidance; 1 turns it off")
     group.add_argument("--height", type=int, help="pixels of a frame")
     group.add_argument("--width", type=int, help="pixels of a frame")
     group.add_argument("--num-frames", type=int, help="frames of a video; Wan: 1 + a multiple of 4")
     group.add_argument("--device", help="default: cuda if there is one")
     group.add_argument("--dtype", help="bfloat16, float16, float32 (default: bfloat16 on cuda, else float32)")
-    group.add_argument("--cpu-offload", action="store_true", help="keep only the part at work on the GPU")
+    group.add_argument("--cpu-offload", action="store_true", help="keep only the part in use on the GPU")
     add_judge_arguments(parser, prefix="judge-")
     parser.set_defaults(resumes=True)
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     reward = build_reward(args)
     from cac_align.selection.best import best_of_n
 
-    # A judge that cannot be had is found out before the pipeline loads. Where that offloads, memory is too short for
+    # A judge that cannot be opened is found out before the pipeline loads. Where that offloads, memory is too short for
     # both at once, and best_of_n loads the judge after the drawing.
     if args.cpu_offload:
         reward.check_ready()

@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The annotation file and how far it is checked."""
     parser.add_argument("annotations", type=Path, metavar="JSONL", help="annotation file, one video per line")
-    parser.add_argument("--video-root", type=Path, metavar="DIR", help="where videos lie (default: beside the file)")
+    parser.add_argument(
+        "--video-root", type=Path, metavar="DIR", help="folder of the videos (default: that of the file)"
+    )
     parser.add_argument("--no-videos", action="store_true", help="do not look at the video files")
 
 
@@ -224,10 +226,10 @@ def _add_corrupt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kinds", nargs="+", metavar="KIND", help="kinds or types of anomalies (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--no-normal", action="store_true", help="make no normal twins")
-    parser.add_argument("--people", action="store_true", help="what moves in these videos are people")
+    parser.add_argument("--people", action="store_true", help="the things that move in these videos are people")
     parser.add_argument("--max-frames", type=int, metavar="N", help="use a stretch of at most this many frames")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--restart", action="store_true", help="make everything anew; else a run resumes")
+    parser.add_argument("--restart", action="store_true", help="make all pairs again instead of resuming")
     parser.set_defaults(resumes=True)
 
 
@@ -239,7 +241,7 @@ def _corrupt(args: argparse.Namespace) -> int:
             raise ValueError(f"{name}={getattr(args, name)} must be at least 1")
     absent = [p for p in args.videos if not p.exists()]
     if absent:
-        raise ValueError(f"there is nothing at {str(absent[0])!r}; name a folder of videos, or video files")
+        raise ValueError(f"no file or folder at {str(absent[0])!r}; name a folder of videos, or video files")
     check_output_folder(args.output)
     folder = len(args.videos) == 1 and args.videos[0].is_dir()
     path = corrupt_folder(
@@ -298,9 +300,9 @@ STEPS = [
         _add_agreement,
         _agreement,
     ),
-    ("corrupt", "Put exactly annotated anomalies into real videos, with normal twins.", _add_corrupt, _corrupt),
-    ("show", "Put a random sample of annotated videos on one page.", data_show.add_show, data_show.run_show),
-    ("views", "Show what a training stage makes of annotated videos.", _add_views, _views),
+    ("corrupt", "Insert exactly annotated anomalies into real videos, with normal twins.", _add_corrupt, _corrupt),
+    ("show", "Show a random sample of annotated videos on one page.", data_show.add_show, data_show.run_show),
+    ("views", "Show the samples that a training stage derives from annotated videos.", _add_views, _views),
     ("import", "Make an annotation file from another format.", data_formats.add_import, data_formats.run_import),
     ("export", "Write pre-annotated tasks for an annotation tool.", data_formats.add_export, data_formats.run_export),
 ]

@@ -29,10 +29,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", type=Path, required=True, metavar="JSONL", help="the annotation file to write")
-    parser.add_argument("--base", type=Path, metavar="JSONL", help="label-studio, cvat: the file the tasks came from")
-    parser.add_argument("--video-root", type=Path, metavar="DIR", help="where the videos lie")
     parser.add_argument(
-        "--skip-bad", action="store_true", help="write the videos that came out whole; else any error stops the import"
+        "--base", type=Path, metavar="JSONL", help="label-studio, cvat: the annotation file the tasks were made from"
+    )
+    parser.add_argument("--video-root", type=Path, metavar="DIR", help="folder of the videos")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="write the videos without errors; else any error stops the import"
     )
     parser.add_argument("--annotator", type=int, metavar="ID", help="label-studio: take this user's annotations")
     parser.add_argument("--skip-open", action="store_true", help="label-studio: leave out tasks nobody has annotated")
@@ -40,7 +42,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         "--frame-rate",
         type=float,
         metavar="FPS",
-        help="label-studio: frameRate of the project, where it is not the videos' and no rectangle tells it",
+        help="label-studio: frameRate of the project, if it differs from the videos' and no rectangle states it",
     )
     parser.add_argument("--video-pattern", metavar="GLOB", help="vif-cot: such as '{source}/{label}/*{video_id}*.mp4'")
     parser.add_argument(
@@ -213,7 +215,7 @@ def _some(documents: Collection[str], problems: Sequence[Problem]) -> None:
 def _need(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(args, name) is None:
-            raise ValueError(f"--format {args.format} needs --{name.replace('_', '-')}; it cannot be known otherwise")
+            raise ValueError(f"--format {args.format} needs --{name.replace('_', '-')}; it cannot be inferred")
 
 
 def _type_map(args: argparse.Namespace) -> Mapping[str, Any] | None:

@@ -25,11 +25,13 @@ WINDOW_FRAMES, PICTURE_HEIGHT, VIDEO_HEIGHT = 6, 200, 288
 
 def add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("annotations", type=Path, metavar="JSONL", help="annotation file, one video per line")
-    parser.add_argument("--video-root", type=Path, metavar="DIR", help="where videos lie (default: beside the file)")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder for index.html")
-    parser.add_argument("--num", type=int, default=12, metavar="N", help="videos to draw (default: 12)")
+    parser.add_argument(
+        "--video-root", type=Path, metavar="DIR", help="folder of the videos (default: that of the file)"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for index.html")
+    parser.add_argument("--num", type=int, default=12, metavar="N", help="number of videos (default: 12)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another sample (default: 0)")
-    parser.add_argument("--normal", action="store_true", help="draw from the normal videos too")
+    parser.add_argument("--normal", action="store_true", help="include normal videos")
 
 
 def run_show(args: argparse.Namespace) -> int:
@@ -148,7 +150,7 @@ def _stills(indices: Iterable[int], frames: np.ndarray, fps: float, anomaly: Ano
 
 
 def _span(anomaly: Anomaly, num_frames: int) -> dict[str, float]:
-    """Where the window lies on the time axis, in percent."""
+    """Position of the window on the time axis, in percent."""
     start, length = anomaly.frames.start, len(anomaly.frames)
     return {"x": round(100 * start / num_frames, 2), "width": round(100 * length / num_frames, 2)}
 

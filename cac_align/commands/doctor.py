@@ -67,7 +67,7 @@ def _check_tokens(backend: Any) -> bool:
     apart."""
     tokenizer = getattr(getattr(backend, "processor", None), "tokenizer", None)
     if tokenizer is None:
-        print(f"{'verdict words':<14}not checked: the tokenizer lives on the server")
+        print(f"{'verdict words':<14}not checked: the tokenizer is on the server")
         return True
     from reward_model.backends.local import verdict_tokens
 

@@ -25,7 +25,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
         "--backend",
         choices=("local", "openai", "replay"),
         default="local",
-        help="where the model runs; openai is any compatible server, vLLM too (default: local)",
+        help="backend of the model; openai is any compatible server, also vLLM (default: local)",
     )
     group.add_argument(
         "--base-url",
@@ -36,7 +36,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
         f"--{prefix}device",
         dest="judge_device",
         metavar="DEVICE",
-        help="where a local judge runs: cpu, cuda, cuda:1 (default: cuda if there is one)",
+        help="device of a local judge: cpu, cuda, cuda:1 (default: cuda if available)",
     )
     group.add_argument(
         f"--{prefix}dtype",
@@ -47,7 +47,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
     group.add_argument(
         "--readout",
         choices=("direct", "paper", "log_odds"),
-        help="how P(normal) is read (default: the best that the checkpoint was trained for)",
+        help="readout of P(normal) (default: the best one the checkpoint was trained for)",
     )
     group.add_argument("--no-reasoning", action="store_true", help="verdict only: faster, without window and boxes")
     group.add_argument(
@@ -56,7 +56,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
     group.add_argument(
         "--zoom-fps", type=float, metavar="N", help="frames per second of turn two (default: as trained, else 8)"
     )
-    group.add_argument("--judge-batch-size", type=int, default=None, metavar="N", help="videos judged at once")
+    group.add_argument("--judge-batch-size", type=int, default=None, metavar="N", help="videos judged in one batch")
 
 
 def check_judge(args: argparse.Namespace) -> None:

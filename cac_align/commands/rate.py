@@ -19,11 +19,11 @@ NAME, HELP = "rate", "Let people judge videos, or review annotations, on a local
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="folder of videos; answers go to DIR/ratings")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    parser.add_argument("--port", type=int, default=8808, help="0 takes any free one (default: 8808)")
+    parser.add_argument("--port", type=int, default=8808, help="port; 0 takes any free one (default: 8808)")
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a name under which others reach this machine"
+        "--allow-host", action="append", default=[], metavar="NAME", help="name by which others reach this machine"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of each person's order (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of each person's order (default: 0)")
     parser.add_argument("--export", action="store_true", help="write the results to DIR/ratings and stop")
     parser.add_argument(
         "--verdicts",

@@ -9,7 +9,7 @@ NAME, HELP = "report", "Write report.html again from a saved result (result.json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a folder that best-of-n wrote")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="folder written by best-of-n")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="the text the videos were made from; once for all, or once per video",
     )
-    parser.add_argument("--fps", type=float, help="frames per second (default: what each file says)")
+    parser.add_argument("--fps", type=float, help="frames per second (default: the rate stated in each file)")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="JSONL",
-        help="also write a line for each video as it is judged; the same command goes on from there",
+        help="also write a line for each video as it is judged; the same command resumes from there",
     )
     parser.add_argument(
         "--overlay", type=Path, metavar="DIR", help="also write each video with boxes and window drawn into it"
@@ -111,7 +111,7 @@ def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
         raise ValueError(f"no video file at {absent[0]!r}{more}")
     if not absent:
         return []
-    return [f"{len(absent)} of {len(paths)} files are not there, the first {absent[0]!r}; they get no score"]
+    return [f"{len(absent)} of {len(paths)} files are missing, the first {absent[0]!r}; they get no score"]
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
 
 
 def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
-    """What a row depends on beside the video and its prompt."""
+    """Settings that a row depends on beside the video and its prompt."""
     from reward_model.evaluation.running.store import model_fingerprint
 
     names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "fps")

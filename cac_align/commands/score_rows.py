@@ -1,4 +1,4 @@
-"""What ``cac-align score --output`` writes: a line of JSON for each video, as soon as it is judged.
+"""Rows of ``cac-align score --output``: a line of JSON for each video, as soon as it is judged.
 
 A later run with the same file takes the lines that were made from the same bytes by the same judge with the same
 settings, and judges the rest. A line that a killed run left half written is judged again.

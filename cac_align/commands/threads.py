@@ -1,4 +1,4 @@
-"""How many threads a command uses: small models on a CPU lose time to threads that wait for each other."""
+"""Number of threads of a command: small models on a CPU lose time to threads that wait for each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def settle_threads(args: argparse.Namespace) -> None:
 
 
 def _small(model: str) -> bool:
-    """Whether the weights in a folder are few; a model that is not a folder may be of any size."""
+    """True if a folder holds few weights; a model that is not a folder may be of any size."""
     folder = Path(located(model))
     if not folder.is_dir():
         return False

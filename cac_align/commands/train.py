@@ -56,7 +56,7 @@ TRAIN = RecipeCommand(
 )
 RUN = RecipeCommand(
     "run",
-    "Run another recipe: tables, probes, reasoning from a teacher, the demo, the minis from nothing.",
+    "Run another recipe: tables, probes, reasoning from a teacher, the demo, the minis from scratch.",
     {
         "best-of-n": "best_of_n.py",
         "evaluate-reward": "evaluate_reward.py",

@@ -38,7 +38,10 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 def _add_install(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="of the environment (default: ~/.cache/cac-align/vbench-0.1.5)"
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="folder of the environment (default: ~/.cache/cac-align/vbench-0.1.5)",
     )
 
 
@@ -76,8 +79,10 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="rows and table; a run resumes there")
     parser.add_argument("--backend", choices=("native", "package"), default="native", help="default: native")
     parser.add_argument("--device", help="default: cuda if there is one")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="frames at once (default: 16)")
-    parser.add_argument("--strict", action="store_true", help="repeat the package where it decides without looking")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="frames in one batch (default: 16)")
+    parser.add_argument(
+        "--strict", action="store_true", help="repeat the package's answer where it decides without looking"
+    )
     _add_dimensions(parser)
     _add_cache(parser)
     parser.set_defaults(resumes=True)
@@ -119,8 +124,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         default="standard",
         help="<prompt>-<0..4>.mp4, or numbered files with prompts.json (default: standard)",
     )
-    parser.add_argument("--link", action="store_true", help="symbolic links in place of copies")
-    parser.add_argument("--full-info", type=Path, metavar="FILE", help="VBench_full_info.json: tell what it would miss")
+    parser.add_argument("--link", action="store_true", help="symbolic links instead of copies")
+    parser.add_argument(
+        "--full-info", type=Path, metavar="FILE", help="VBench_full_info.json: report the videos it would miss"
+    )
     _add_dimensions(parser)
 
 
@@ -177,8 +184,8 @@ def _results(args: argparse.Namespace) -> int:
 
 STEPS = (
     ("score", "Score the videos of a folder; resumable, and parallel under accelerate.", _add_score, _score),
-    ("install", "Make the environment of the real vbench package.", _add_install, _install),
-    ("weights", "Tell which weights are there, and where the others come from.", _add_weights, _weights),
+    ("install", "Create the environment of the real vbench package.", _add_install, _install),
+    ("weights", "List the weights that exist, and the sources of the others.", _add_weights, _weights),
     ("export", "Write a folder of videos and prompt files for VBench's own scripts.", _add_export, _export),
     ("prompts", "Write VBench's prompts for some dimensions, one per line.", _add_prompts, _prompts),
     ("results", "Print a result file of the package.", _add_results, _results),

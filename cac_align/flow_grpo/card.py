@@ -25,8 +25,8 @@ pipe.load_lora_weights("{folder}")
 
 {measured}
 
-The rewards are judged by models: a higher reward is no proof of better videos. `settings.yaml` beside this file holds
-every setting of the run.
+The rewards are judged by models: a higher reward does not prove better videos. `settings.yaml` beside this file
+holds every setting of the run.
 """
 
 

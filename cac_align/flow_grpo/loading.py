@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-#: How a missing attention backend is had.
+#: How to install a missing attention backend.
 PIP = {
     "flash": "pip install flash-attn --no-build-isolation",
     "xformers": "pip install xformers",
@@ -92,11 +92,11 @@ def _why_not(model: str, error: OSError) -> str:
         lacks = "" if (Path(model) / PIPELINE_FILE).is_file() else f" (it holds no {PIPELINE_FILE})"
         return f"model={model!r} is not a whole pipeline{lacks}: {str(error).splitlines()[0]}"
     if is_path(model):
-        return f"model={model!r}: there is no such folder; mend the path, or give the hub id owner/name of a pipeline"
+        return f"model={model!r}: there is no such folder; fix the path, or give the hub id owner/name of a pipeline"
     if HF_HUB_OFFLINE:
         return f"model={model!r} is not in the hub's cache and HF_HUB_OFFLINE=1 is set; unset it, or fetch it elsewhere"
     why = str(error).splitlines()[0]
-    return f"model={model!r} is neither in the hub's cache nor to be had from the hub; check name and network ({why})"
+    return f"model={model!r} is neither in the hub's cache nor available from the hub; check name and network ({why})"
 
 
 def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:

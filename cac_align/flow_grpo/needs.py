@@ -58,7 +58,7 @@ def check_model(model: str, what: str) -> None:
         return  # there, or a name of the hub
     build = _BUILDS.get(path.name)
     remedy = (
-        f"build it: python recipes/build_minis.py --only {build} --output {path.parent}" if build else "mend the path"
+        f"build it: python recipes/build_minis.py --only {build} --output {path.parent}" if build else "fix the path"
     )
     raise ValueError(f"{what}: there is no folder {model!r}; {remedy}")
 
@@ -91,7 +91,7 @@ def needs_text(config: FlowGRPOConfig) -> str:
     lines = [f"  {need}" for need in needs] + [f"  warning {note}" for note in readout_notes(specs)]
     missing = sum(need.state == "missing" for need in needs)
     if missing:
-        lines.append(f"  {missing} missing: the run would stop here; make it, or mend the setting")
+        lines.append(f"  {missing} missing: the run would stop here; make it, or fix the setting")
     return "\n".join(["Needs", *lines])
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from reward_model import files
 
 LOCK = ".run.lock"
-_ROOM = "make room there, or set output_dir to another disk; the same command then goes on from the last checkpoint"
+_ROOM = (
+    "free some space there, or set output_dir to another disk; the same command then resumes from the last checkpoint"
+)
 _REMEDIES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,

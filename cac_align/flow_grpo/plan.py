@@ -54,7 +54,7 @@ def meta_transformer(model: str) -> Any:
         model: a local folder, the hub id of Wan 2.1 1.3B (its configuration is known here), or another hub id.
 
     Raises:
-        ValueError: no configuration is to be had.
+        ValueError: if the model's configuration is not available.
     """
     from diffusers import WanTransformer3DModel
 

@@ -110,7 +110,7 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
 
 def _collect(node: Any, prefix: str, found: dict[str, Any], depth: int) -> None:
     if depth == 0:
-        raise ValueError(f"its objects lie more than {MAX_DEPTH} deep")
+        raise ValueError(f"its objects are nested more than {MAX_DEPTH} deep")
     for name, value in vars(node).items() if isinstance(node, _Module) else ():
         if isinstance(value, _Module):
             _collect(value, f"{prefix}{name}.", found, depth - 1)

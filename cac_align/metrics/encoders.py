@@ -121,7 +121,7 @@ def aesthetic_head(path: Path, device: Any = "cpu") -> torch.nn.Linear:
 def _depth(state: dict[str, Any], prefix: str) -> int:
     blocks = {k.removeprefix(prefix).partition(".")[0] for k in state if k.startswith(prefix)}
     if not blocks:
-        raise WeightsError(f"the weights have no {prefix}*; they are of another model")
+        raise WeightsError(f"the weights have no {prefix}*; they belong to another model")
     return len(blocks)
 
 

@@ -18,7 +18,7 @@ _PROBE = "import vbench, vbench.imaging_quality, vbench.subject_consistency, vbe
 
 
 def default_folder() -> Path:
-    """Where ``cac-align vbench install`` puts the environment: ``$XDG_CACHE_HOME/cac-align/vbench-0.1.5``."""
+    """Default folder of ``cac-align vbench install``: ``$XDG_CACHE_HOME/cac-align/vbench-0.1.5``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cac-align" / "vbench-0.1.5"
 
 

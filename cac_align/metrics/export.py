@@ -43,7 +43,7 @@ def export_videos(
             varies in rate or hides frames is written anew, upright, at a constant rate and without loss: the package
             reads files as they are stored.
         layout: ``"standard"`` names videos ``<prompt>-<0..4>.mp4``, as ``--mode vbench_standard`` wants them;
-            ``"custom"`` numbers them, for ``--mode custom_input`` and prompts that are no file names.
+            ``"custom"`` numbers them, for ``--mode custom_input`` and prompts that are not valid file names.
         dimensions: what ``full_info.json`` asks for.
         link: make symbolic links in place of copies, where a copy would be of the same bytes.
 
@@ -51,7 +51,7 @@ def export_videos(
         The folder of the videos.
 
     Raises:
-        ValueError: a video is no mp4, a prompt is no file name, or two videos would get one name. All are listed.
+        ValueError: if a video is not an mp4, a prompt is not a file name, or two videos share a name. All are listed.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} must be one of {', '.join(LAYOUTS)}")
@@ -79,12 +79,12 @@ def standard_prompts(full_info: str | os.PathLike[str], dimensions: Sequence[str
     """
     path = Path(full_info)
     if not path.is_file():
-        raise ValueError(f"no VBench_full_info.json at {str(path)!r}; it lies in the vbench package's folder")
+        raise ValueError(f"no VBench_full_info.json at {str(path)!r}; it is in the vbench package's folder")
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
         asked = [(str(e["prompt_en"]), set(e["dimension"])) for e in data]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no list of objects with prompt_en and dimension: {error!r}") from None
+        raise ValueError(f"{path} is not a list of objects with prompt_en and dimension: {error!r}") from None
     for dimension in dimensions:
         if not any(dimension in found for _, found in asked):
             raise ValueError(f"{path} has no prompt for dimension={dimension!r}")
@@ -117,7 +117,7 @@ def _unfit(entry: VideoEntry, name: str) -> str | None:
     if entry.path.suffix.lower() != ".mp4":
         return "the package reads mp4 only"
     if "/" in name or "\0" in name or name.startswith("."):
-        return f"prompt {entry.prompt[:40]!r} is no file name"
+        return f"prompt {entry.prompt[:40]!r} is not a valid file name"
     if len(name.encode()) > _LONGEST:
         return f"a name of {len(name.encode())} bytes, file systems take {_LONGEST}"
     if entry.index >= PER_PROMPT:
@@ -141,7 +141,7 @@ def _place(source: Path, target: Path, link: bool) -> None:
         same = same_video(source, target) if anew else target.samefile(source) or _same_bytes(source, target)
         if same:
             return
-        raise ValueError(f"{target} is there already with other content; export into an empty folder")
+        raise ValueError(f"{target} already exists with other content; export into an empty folder")
     if anew:
         video = load_video(source)
         write_video(target, video.frames, video.fps, LOSSLESS_H264)
@@ -158,7 +158,7 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 
 def same_video(one: Path, other: Path) -> bool:
-    """Whether two files show the same frames at the same rate."""
+    """True if two files show the same frames at the same rate."""
     try:
         a, b = load_video(one), load_video(other)
     except VideoError:

@@ -95,7 +95,7 @@ def threshold(height: int, width: int) -> float:
 
 
 def needed(num_sampled: int) -> int:
-    """How many pairs must exceed the threshold: a quarter of the sampled frames, rounded to even."""
+    """Number of pairs that must exceed the threshold: a quarter of the sampled frames, rounded to even."""
     return round(4 * (num_sampled / 16.0))
 
 

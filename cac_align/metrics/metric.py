@@ -85,7 +85,7 @@ class VBenchMetric:
 
     @property
     def device(self) -> Any:
-        """Where networks run."""
+        """Device of the networks."""
         if self._device is None:
             import torch
 
@@ -120,7 +120,7 @@ class VBenchMetric:
         self.load()
 
     def describe(self) -> dict[str, Any]:
-        """What a score depends on besides the video, for provenance and for resuming: dimension, backend, digests of
+        """Everything a score depends on besides the video, for provenance and resuming: dimension, backend, digests of
         the weights.
         """
         from cac_align.metrics.weights import digest

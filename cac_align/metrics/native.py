@@ -1,4 +1,4 @@
-"""What the package computes of one video, computed in this process.
+"""VBench's measures of one video, computed in this process.
 
 A measure maps a :class:`Clip` to one number in [0, 1] (a rating may leave it) and raises ValueError for a video that it
 cannot score. The frames of a clip are decoded once and what two measures need is made once.
@@ -44,7 +44,7 @@ class Clip:
 
     @cached_property
     def clip_batches(self) -> list[torch.Tensor]:
-        """What CLIP sees, for all measures that ask it; 0.6 MB per frame."""
+        """Inputs of CLIP, shared by all measures that use it; 0.6 MB per frame."""
         from cac_align.metrics.pixels import clip_pixels
 
         return [clip_pixels(batch) for batch in self.batches()]
@@ -64,7 +64,7 @@ def open_measure(
 
 
 def consistency(features: torch.Tensor) -> float:
-    """How much every frame resembles the one before it and the first one.
+    """Similarity of every frame to the one before it and to the first one.
 
     Args:
         features: (T, D), one row per frame; any length but zero.

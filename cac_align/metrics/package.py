@@ -72,7 +72,7 @@ class VBenchPackage:
                 are turned files, files of a varying rate and those that hide frames, which it reads as they are stored.
             dimensions: names of :data:`cac_align.metrics.DIMENSIONS`.
             prompts: some dimensions read them.
-            fps: of videos that are no files.
+            fps: frame rate of videos passed as arrays.
 
         Raises:
             ValueError: an unknown dimension, a missing weight file, or a dimension that needs prompts and has none.
@@ -145,7 +145,9 @@ class VBenchPackage:
         return found
 
     def make_torch_home(self, folder: Path) -> Path:
-        """Where the package finds DINO: it looks in torch's folder alone, also when its own cache has the file."""
+        """A folder in which the package finds DINO: it looks only in torch's folder, also when its own cache has the
+        file.
+        """
         home, own = torch_home(), self.cache_dir / DINO_B16.path
         if not own.is_file() or DINO_B16.places(self.cache_dir)[0].is_file():
             return home
@@ -184,4 +186,4 @@ def _answer(found: dict[str, Any], position: int, dimension: str) -> Answer:
     key = str(position)
     if key in found["values"]:
         return found["values"][key] / check_dimension(dimension, "package").per_video_scale, None
-    return None, found["errors"].get(key, "the package left this video out without a word")
+    return None, found["errors"].get(key, "the package skipped this video silently")

@@ -1,4 +1,4 @@
-"""How VBench brings frames to the size a network wants: always by interpolation without antialiasing.
+"""VBench's resizing of frames to a network's input: always interpolation without antialiasing.
 
 All functions take (T, 3, H, W) floats in 0-255, in any number of frames at a time, and give what torchvision's
 ``Resize(..., antialias=False)`` gives.

@@ -19,7 +19,7 @@ Rows = Mapping[str, Sequence[Row]]
 def vbench_tables(results: Rows, *, num_resamples: int = 1000, seed: int = 0) -> list[Table]:
     """Two tables: each folder's totals, and each folder's difference to the first.
 
-    Intervals (95%) resample prompts, with all videos of a prompt together: seeds of one prompt are no independent
+    Intervals (95%) resample prompts, with all videos of a prompt together: seeds of one prompt are not independent
     evidence. Differences compare videos of the same prompt and index only.
 
     Args:
@@ -67,7 +67,7 @@ def to_dict(results: Rows, tables: Sequence[Table]) -> dict[str, Any]:
 
 
 def _notes(results: Rows) -> list[str]:
-    """What is missing, by name."""
+    """Notes on missing values, by name."""
     notes = ["[low, high] are 95% bootstrap intervals over prompts."]
     for name, rows in results.items():
         for metric, bad in failures(rows).items():

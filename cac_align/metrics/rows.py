@@ -17,7 +17,7 @@ ROWS, PARTS = "rows.jsonl", "rows.part*.jsonl"
 
 @dataclass(frozen=True)
 class Row:
-    """What one metric said of one video.
+    """Score of one video by one metric.
 
     Attributes:
         video, prompt, index: of :class:`~cac_align.metrics.videos.VideoEntry`.
@@ -103,7 +103,7 @@ def check_kept(folder: Path, written: Iterable[Row], there: Mapping[tuple[str, s
     lost = [row for row in written if there.get(row.key) != row]
     if lost:
         raise RowsLostError(
-            f"{len(lost)} scores written to {str(folder)!r} are no longer there, the first of {lost[0].video!r}: "
+            f"{len(lost)} scores written to {str(folder)!r} are missing, the first of {lost[0].video!r}: "
             "another run removed or replaced them. Let one run at a time write there, and start this one again"
         )
 

@@ -20,7 +20,7 @@ from reward_model.video.load import load_video
 
 @dataclass
 class VideoScores:
-    """What the metrics said of one video.
+    """Scores of one video by all metrics.
 
     Attributes:
         scores: by metric; None where it could not score.

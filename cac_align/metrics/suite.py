@@ -67,7 +67,7 @@ class MetricSuite:
             raise WeightsError("\n".join([f"{len(missing)} weight files are missing", *missing]))
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What the scores of a metric depend on besides the video."""
+        """Everything the scores of a metric depend on besides the video."""
         metric = self.metrics[name]
         return metric.describe() if isinstance(metric, VBenchMetric) else {"reward": _identity(metric)}
 
@@ -92,7 +92,7 @@ class MetricSuite:
 
 
 def _identity(reward: Any) -> str:
-    """What tells a reward from another one, the same in every process: no addresses."""
+    """Identity of a reward, the same in every process: no memory addresses."""
     if hasattr(reward, "__qualname__"):
         return f"{reward.__module__}.{reward.__qualname__}"
     text = repr(reward)

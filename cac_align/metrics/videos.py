@@ -1,4 +1,4 @@
-"""Which videos a folder holds, and the prompt of each."""
+"""Videos of a folder, and the prompt of each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def find_videos(folder: str | os.PathLike[str], *, unreadable: bool = False) -> 
             say so; by default they are passed over.
 
     Raises:
-        ValueError: there is no such folder, no video in it, or a file beside it is no prompt file.
+        ValueError: if the folder does not exist or holds no video, or the file beside it is not a prompt file.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -105,5 +105,5 @@ def _prompt_file(root: Path) -> dict[str, str]:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}); expected file names and their prompts") from None
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
-        raise ValueError(f"{file} must map file names to prompts; mend it, or take it away")
+        raise ValueError(f"{file} must map file names to prompts; fix or remove it")
     return data

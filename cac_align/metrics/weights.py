@@ -1,4 +1,4 @@
-"""Where VBench keeps its weights, and how they are read without running code from them.
+"""Locations of VBench's weights, and a reader that runs no code from them.
 
 The files are those the ``vbench`` package downloads, in its own folders: one download serves both. Nothing is
 downloaded here.
@@ -39,7 +39,7 @@ class WeightFile:
     clip_home: bool = False
 
     def places(self, cache_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-        """Where the file may lie, likeliest first."""
+        """Possible paths of the file, likeliest first."""
         own = cache_root(cache_dir) / self.path
         if self.torch_hub:
             return [torch_home() / "hub" / "checkpoints" / own.name, own]
@@ -134,7 +134,7 @@ def read_state(path: Path) -> dict[str, Any]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not found or not all(hasattr(v, "shape") for v in found.values()):
-        raise WeightsError(f"{path} holds {type(found).__name__}, no named tensors; fetch it again from its source")
+        raise WeightsError(f"{path} holds {type(found).__name__}, not named tensors; fetch it again from its source")
     return dict(found)
 
 

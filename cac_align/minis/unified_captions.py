@@ -43,12 +43,12 @@ def read_caption(prompt: str) -> Caption:
     """The slots of a prompt.
 
     Raises:
-        ValueError: it is no prompt of the world.
+        ValueError: if it is not a prompt of the world.
     """
     found = _PROMPT.fullmatch(prompt)
     if found is None:
         raise ValueError(
-            f"{prompt!r} is no prompt of the procedural world; expected "
+            f"{prompt!r} is not a prompt of the procedural world; expected "
             "'a <colour> <thing> <action> on a <background> background'"
         )
     return Caption(**found.groupdict())

@@ -65,7 +65,7 @@ def _open_judge(judge: str | Path, seed: int) -> tuple[Any, Any]:
         return build_judge(str(judge), seed=seed)
     if not (Path(judge) / "config.json").is_file():
         raise ValueError(
-            f"judge={str(judge)!r} is no folder of a trained judge; build one with "
+            f"judge={str(judge)!r} is not a folder of a trained judge; build one with "
             "`python recipes/build_minis.py --only judge`, or pass 'mini' to start from an untrained tower"
         )
     return load_checkpoint(str(judge), dtype=torch.float32)

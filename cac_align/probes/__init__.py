@@ -1,1 +1,1 @@
-"""What a reward can be cheated with: ``probes`` (videos and prompts), ``videos`` (what they are made of), ``table``."""
+"""Probes of how a reward can be cheated: ``probes`` (videos and prompts), ``videos`` (their material), ``table``."""

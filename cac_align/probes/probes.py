@@ -133,7 +133,7 @@ def find_probes(names: list[str] | None = None) -> list[Probe]:
     """Probes by name; all of them by default.
 
     Raises:
-        ValueError: there is none of a name.
+        ValueError: if a name is unknown.
     """
     known: Mapping[str, Probe] = {p.name: p for p in PROBES}
     unknown = [n for n in names or [] if n not in known]

@@ -1,4 +1,4 @@
-"""What rewards give for probes, beside the untouched videos: mean, paired difference, and how often the probe wins."""
+"""Rewards of probes beside the untouched videos: mean, paired difference, and how often the probe wins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class ProbeAnswers:
-    """What one reward said of one probe of every video.
+    """Answers of one reward to one probe of every video.
 
     Attributes:
         reward, probe: names; the probe ``untouched`` is the video itself.
@@ -88,7 +88,7 @@ def probe_table(
     """A line for each reward and probe.
 
     ``wins`` is the share of videos whose probe scores higher than the untouched video, at all and by
-    :data:`MARGIN`; a tie is no win. A reward that
+    :data:`MARGIN`; a tie is not a win. A reward that
     nothing here fools has no win and a difference below 0 for every change of the picture, and no difference for words
     in the prompt.
     """

@@ -1,4 +1,4 @@
-"""What a page may send: a rating or a review decision, finished or half done, checked before it is written down.
+"""Answers a page may send: a rating or a review decision, finished or half done, checked before they are stored.
 
 The rules of a finished rating are those of annotation files (:mod:`reward_model.data.line_checks`), so that everything
 people finish can be trained on.
@@ -84,7 +84,7 @@ def _fields(data: Any, *names: str) -> list[Any]:
 
 def _anomaly(data: Any, number: int, num_frames: int, done: bool) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise AnswerError(f"anomaly {number} is no object")
+        raise AnswerError(f"anomaly {number} is not an object")
     if done and data.get("frames") is None:
         raise AnswerError(f"anomaly {number} has no window yet: drag on the timeline, or press I and O")
     # Until it is finished, a window may be missing, and boxes may lie outside of it.
@@ -120,5 +120,5 @@ def _text(value: Any, name: str) -> str:
 
 
 def is_done(answer: Mapping[str, Any] | None) -> bool:
-    """Whether a person has finished with it."""
+    """True if a person has finished with it."""
     return bool(answer and answer["done"])

@@ -78,7 +78,7 @@ class RatingApp:
             return _json({"error": str(error)}, 422)
         except OSError as error:
             log.error("not saved: %s", error)
-            return _json({"error": f"the disk did not take it: {error.strerror or error}"}, 507)
+            return _json({"error": f"it could not be written to disk: {error.strerror or error}"}, 507)
 
     def on_page(self, request: Request) -> Response:
         return Response(_page(self.study.mode), mimetype="text/html")

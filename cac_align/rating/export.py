@@ -63,7 +63,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
 
     head = ("", "anomaly rate", "abnormal", "videos")
     undecided = summary["undecided"]
-    notes = (f"People are split evenly on {len(undecided)} video(s), which stand in no rate.",) if undecided else ()
+    notes = (f"People are split evenly on {len(undecided)} video(s), which no rate includes.",) if undecided else ()
     folders = [row(name or "(top folder)", found) for name, found in summary["folders"].items()]
     blocks = [[row("all videos, by majority", summary["all"])]]
     blocks += [folders] if len(folders) > 1 else []

@@ -53,7 +53,7 @@ def inside(root: Path, relative: str | Path) -> Path:
     real_root = Path(os.path.realpath(root))
     path = Path(os.path.realpath(real_root / relative))
     if not path.is_relative_to(real_root):
-        raise OutsideError(f"{str(relative)!r} leads out of {str(root)!r}; only what lies inside is opened")
+        raise OutsideError(f"{str(relative)!r} leads out of {str(root)!r}; only files inside it are opened")
     return path
 
 
@@ -87,14 +87,14 @@ def describe(root: Path, name: str, prompt: str = "", group: str = "") -> FoundV
 
     Raises:
         OutsideError: it leads out of the folder.
-        VideoError: it is no readable video, too short, or states no frame rate.
+        VideoError: if it is not a readable video, is too short, or states no frame rate.
     """
     from reward_model.video.reading import probe
 
     path = inside(root, name)
     header = probe(path)
     if header.fps is None or header.num_frames < 2:
-        raise VideoError(f"it states {header.num_frames} frame(s) at fps={header.fps}; encode it anew as MP4")
+        raise VideoError(f"it states {header.num_frames} frame(s) at fps={header.fps}; re-encode it as MP4")
     prompt = prompt or _beside(root, name)
     return FoundVideo(
         name, header.num_frames, header.fps, header.width, header.height, prompt, group, file_digest(path)

@@ -67,7 +67,7 @@ class FramePacks:
             raise VideoError("the file is gone or has changed since it was listed; start the page again")
         frames = load_video(path, item.fps).frames
         if len(frames) != item.num_frames:
-            raise VideoError(f"the file holds {len(frames)} frames, but says it has {item.num_frames}; encode it anew")
+            raise VideoError(f"the file holds {len(frames)} frames, but says it has {item.num_frames}; re-encode it")
         return [encode(frame) for frame in frames]
 
 

@@ -1,5 +1,5 @@
-"""What people are told before they mark anything: the five types, and the conventions that make two people's marks the
-same mark (paper, B.1.2 and B.1.3). The page shows it beside the buttons and behind "What counts".
+"""Instructions for raters: the five types, and the conventions that make two people mark the same thing alike (paper,
+B.1.2 and B.1.3). The page shows them beside the buttons and behind "What counts".
 """
 
 from __future__ import annotations

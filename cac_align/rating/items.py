@@ -1,4 +1,4 @@
-"""What people are asked about: videos to rate, annotations to review, videos to check again."""
+"""Items people are asked about: videos to rate, annotations to review, videos to check again."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Item:
         return self.video.split("/", 1)[0] if "/" in self.video else ""
 
     def asks(self, person: str) -> bool:
-        """Whether this person is asked."""
+        """True if this person is to be asked."""
         name = person.casefold()
         return (not self.only or name in self.only) and name not in self.never
 
@@ -118,7 +118,7 @@ def shuffled(items: Iterable[Item], person: str, seed: int) -> list[Item]:
 
 
 def page_item(item: Item, *, review: bool) -> dict[str, Any]:
-    """What the page is told of an item: no file name, and the annotation only if it is to be reviewed."""
+    """The item as the page receives it: without file name, and with the annotation only if it is to be reviewed."""
     shown: dict[str, Any] = {
         "key": item.key,
         "num_frames": item.num_frames,

@@ -112,7 +112,7 @@ def batch_of(item: Item) -> str:
 
 
 def spot_check_result(store: Store, checks: Store | None, threshold: float) -> ReviewResult | None:
-    """What the spot check found, batch by batch; None before anyone has finished a video of it."""
+    """Result of the spot check, batch by batch; None before anyone has finished one of its videos."""
     if checks is None:
         return None
     found = [r for records in finished_records(checks).values() for r in records.values()]
@@ -141,7 +141,7 @@ def export_review(root: Path, store: Store, checked: ReviewResult | None) -> lis
 
 
 def _write_or_remove(root: Path, name: str, records: Iterable[Record]) -> Path | None:
-    """An annotation file without a record would be no annotation file."""
+    """Refuses an empty list: an annotation file needs at least one record."""
     rows = list(records)
     if rows:
         return write_records(root, name, rows)

@@ -42,7 +42,7 @@ class QuietHandler(WSGIRequestHandler):
 
 
 class _TimedInput(io.RawIOBase):
-    """What a client sends, as long as it keeps sending: too slow, and the connection ends with this request."""
+    """Input of a client with a time limit: if it comes too slowly, the connection ends with this request."""
 
     def __init__(self, connection: socket.socket, handler: WSGIRequestHandler) -> None:
         self._socket, self._handler = connection, handler
@@ -73,6 +73,6 @@ def open_server(study: Study, host: str, port: int, hosts: Collection[str] = ())
 
 
 def address(server: BaseWSGIServer, host: str) -> str:
-    """Where to point the browser."""
+    """Address to open in the browser."""
     name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return f"http://{name}:{server.server_port}/"

@@ -1,4 +1,4 @@
-"""What people have answered: in memory for the page, in the journal for good."""
+"""Answers of people: in memory for the page, in the journal for good."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Store:
                 journal.close()
                 place = f"{journal.path}, line {number}"
                 raise JournalError(
-                    f"{place} is not what this page writes ({error}); restore the file, or remove this line"
+                    f"{place} is not a line this page writes ({error}); restore the file, or remove this line"
                 ) from error
 
     @property
@@ -93,7 +93,7 @@ class Store:
             return answer
 
     def answer(self, person: str, item: Item) -> dict[str, Any] | None:
-        """What this person has said of an item so far."""
+        """This person's latest answer to an item."""
         with self._lock:
             return self._answers.get((person.casefold(), item.key))
 

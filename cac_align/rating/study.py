@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Study:
-    """What the server serves.
+    """Everything the server serves.
 
     Attributes:
         root: the folder; nothing outside is read or written.
@@ -129,7 +129,9 @@ def open_rating(root: Path, *, seed: int = 0, verdicts: Sequence[Path] = ()) -> 
     suggestions = read_suggestions(root, verdicts, items, notes) if verdicts else {}
     store = Store(_journal(root, "journal.jsonl"), items, seed=seed, final=suggestions)
     if store.ignored:
-        notes.append(f"{store.ignored} earlier change(s) concern videos that are gone or changed; they do not count")
+        notes.append(
+            f"{store.ignored} earlier change(s) concern videos that were removed or changed; they do not count"
+        )
     return Study(root, store, FramePacks(root), suggestions, notes=notes)
 
 

@@ -52,7 +52,7 @@ class Suggestion:
 def read_suggestions(
     root: Path, paths: Iterable[Path], items: Sequence[Item], notes: list[str] | None = None
 ) -> dict[str, Suggestion]:
-    """Verdicts by item key. Videos a file does not speak of have none; a later file overrides an earlier one.
+    """Verdicts by item key. Videos missing from the files have none; a later file overrides an earlier one.
 
     Args:
         root: the folder that is rated.

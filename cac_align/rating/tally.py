@@ -1,4 +1,4 @@
-"""What ratings add up to: records, a majority, rates with Wilson's interval, agreement, differences to the judge."""
+"""Results of ratings: records, a majority, rates with Wilson's interval, agreement, differences to the judge."""
 
 from __future__ import annotations
 

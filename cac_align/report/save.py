@@ -29,7 +29,7 @@ FORMAT = 1
 
 
 class ReportError(ValueError):
-    """A folder is no saved result. The message names what is missing."""
+    """Raised for a folder that is not a saved result. The message names what is missing."""
 
 
 class VideoFrames(np.ndarray):

@@ -82,7 +82,7 @@ class CaCReward:
         All from ``prompts`` on: None is as the checkpoint was trained.
 
     Raises:
-        ValueError: an unknown backend, readout or option, or no model at hand.
+        ValueError: if a backend, readout or option is unknown, or no model is available.
         RewardError: with ``on_error="raise"``, a video that cannot be judged.
 
     Example:
@@ -362,7 +362,7 @@ def _default_model(backend: str) -> str:
         raise ValueError(f"backend={backend!r} needs a model: pass its name, or set ${MODEL_VARIABLE}")
     if folder is None:
         raise ValueError(
-            f"no judge at hand: pass model=..., or set ${MODEL_VARIABLE}; "
+            f"no judge available: pass model=..., or set ${MODEL_VARIABLE}; "
             "the mini judge (assets/cac-mini) is not installed here"
         )
     return str(folder)
@@ -376,7 +376,7 @@ _KNOWS = (
 
 @cache
 def _announce_mini(model: str) -> None:
-    """Warns once per process that the embedded judge is no judge of real footage."""
+    """Warns once per process that the embedded judge cannot judge real footage."""
     announce_demo(model, mini_judge_folder(), _KNOWS)
 
 

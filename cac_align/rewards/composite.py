@@ -50,7 +50,7 @@ class CompositeReward:
             weight and not by its spread (GDPO, arXiv 2601.05242, without the whitening of the batch that ends it).
             Members may answer in any scale.
 
-            Standardised values are no rewards in [0, 1]. They stand in ``evaluate(...).group_scores``; the scores are
+            Standardised values are not rewards in [0, 1]. They are in ``evaluate(...).group_scores``; the scores are
             their normal distribution function, which keeps their order and is 0.5 at the group's mean.
         on_failure: what becomes of a video that a reward of weight above 0 could not judge. ``"none"``: no score.
             ``"drop"``: the mean of the others, reported in ``reasons`` and logged; it is then on another footing than

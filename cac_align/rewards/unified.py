@@ -42,7 +42,7 @@ class UnifiedReward:
 
     Checkpoints on Qwen3-VL run in this process, those on Qwen2.5-VL, Qwen3.5 and LLaVA behind a server. The score is
     the mean of the protocol's axes, each brought from its range to [0, 1] by (x - low) / (high - low); the overall
-    1-10 of ``video5`` was never trained (its authors say so) and is not read. An answer that lacks an axis is no score.
+    1-10 of ``video5`` was never trained (its authors say so) and is not read. An answer without all axes has no score.
     The model loads when it is first needed; pickled copies carry neither weights nor key, like
     :class:`~cac_align.rewards.cac.CaCReward`.
 
@@ -64,7 +64,7 @@ class UnifiedReward:
         backend_options: more for the backend, such as ``{"deadline_s": 60}``.
 
     Raises:
-        ValueError: an unknown option, no model at hand, a wording that cannot be used, or a checkpoint and a protocol
+        ValueError: an unknown option, no model available, a wording that cannot be used, or a checkpoint and a protocol
             that do not fit.
         RewardError: with ``on_error="raise"``, a video that cannot be scored.
 

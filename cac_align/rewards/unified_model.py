@@ -29,7 +29,7 @@ def default_model(backend: str) -> str:
     if backend == "local" and folder is not None:
         return str(folder)
     raise ValueError(
-        f"no UnifiedReward model at hand: pass model=... or set ${MODEL_VARIABLE}, for instance to "
+        f"no UnifiedReward model available: pass model=... or set ${MODEL_VARIABLE}, for instance to "
         "'CodeGoat24/UnifiedReward-2.0-qwen3vl-8b' (backend='local'), the name a server serves it under "
         "(backend='openai'), or a recording (backend='replay')"
     )
@@ -60,5 +60,5 @@ MINI_KNOWS = (
 
 @cache
 def announce_mini(model: str) -> None:
-    """Warns once per process that the embedded judge is no judge of real footage."""
+    """Warns once per process that the embedded judge cannot judge real footage."""
     announce_demo(model, mini_unified_folder(), MINI_KNOWS)

@@ -191,7 +191,7 @@ def split_frames(output: Any, count: int) -> list[np.ndarray]:
     try:
         return [to_frames(video) for video in frames]
     except VideoError as error:
-        raise VideoError(f"the pipeline's output is no usable video: {error}") from error
+        raise VideoError(f"the pipeline's output is not a usable video: {error}") from error
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def _refuse(path: Path, stored: Any, wanted: Any) -> None:
     if stored != wanted:
         raise ResumeError(
             f"{path} was made with other settings: {'; '.join(_differences(stored, wanted))}. "
-            f"Use another output_dir, repeat the earlier settings, or delete {path.parent} to start afresh"
+            f"Use another output_dir, repeat the earlier settings, or delete {path.parent} to start over"
         )
 
 

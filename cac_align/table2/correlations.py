@@ -1,4 +1,4 @@
-"""Which measures agree: rank correlations of rewards, their parts and axes, canaries, metrics and the rule, over the
+"""Agreement of measures: rank correlations of rewards, their parts and axes, canaries, metrics and the rule, over the
 stored scores of a table.
 """
 
@@ -185,6 +185,6 @@ def _different(arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _both_pixels(first: str, second: str) -> bool:
-    """Whether both are canaries: their agreement tells nothing of rewards."""
+    """True if both are canaries: their agreement says nothing about rewards."""
     pixels = "canaries/"
     return first.startswith(pixels) and second.startswith(pixels)

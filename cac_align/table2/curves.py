@@ -61,7 +61,7 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 
 def panels(runs: Sequence[tuple[Training, list[dict[str, float]]]]) -> list[tuple[str, str, bool]]:
-    """What is shown: (key, title, whether as one minus it)."""
+    """Panels of the figure: (key, title, True for one minus the value)."""
     keys = dict.fromkeys(key for _, steps in runs for s in steps for key in s)
     parts = [k for k in keys if k.startswith("eval/part/") and "/" not in k.removeprefix("eval/part/")]
     found = [("reward/mean", "the row's own reward, training videos", False)]

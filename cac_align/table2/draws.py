@@ -26,7 +26,7 @@ from reward_model.evaluation.running.store import fingerprint, model_fingerprint
 
 @dataclass(frozen=True)
 class Source:
-    """What videos come from: the base model, or a LoRA of it.
+    """Source of videos: the base model, or a LoRA of it.
 
     Attributes:
         name: ``base``, or ``<row>/seed-<k>``; a folder.
@@ -39,7 +39,7 @@ class Source:
     training: Training | None = None
 
     def ready(self) -> bool:
-        """Whether it can be drawn from."""
+        """True if videos can be drawn from it."""
         return self.training is None or self.training.done()
 
 
@@ -81,7 +81,7 @@ class Draws:
         return self.folder / source.name / item.name
 
     def done(self, source: Source, item: Item) -> bool:
-        """Whether all its videos are there."""
+        """True if all its videos exist."""
         place = self.place(source, item)
         return all(run_folder.frames_path(place, k).is_file() for k in range(source.count))
 

@@ -1,4 +1,4 @@
-"""What a table will need: every weight and whether it is there, the plan, and an estimate of time and memory."""
+"""Forecast of a table: every weight and whether it exists, the plan, and an estimate of time and memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def needs_of(settings: TableSettings) -> list[Need]:
 
 
 def plan_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequence[Source]) -> list[str]:
-    """What will be done, and what is there already."""
+    """Lines that say what will be done, and what exists already."""
     items = len(settings.prompts) * len(settings.eval_seeds)
     videos = sum(s.count for s in drawn) * items
     folder = Path(settings.output_dir) / "videos"
@@ -52,7 +52,7 @@ def plan_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequenc
         f"({drawn[0].count} candidates + {len(drawn) - 1} LoRAs); {there} are drawn"
     )
     names = [*settings.reward_specs, *(c.name for c in settings.table_columns)]
-    return [*lines, f"each scored once by: {', '.join(names)}", f"everything in {settings.output_dir}"]
+    return [*lines, f"each scored once by {', '.join(names)}", f"everything in {settings.output_dir}"]
 
 
 def time_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequence[Source]) -> list[str]:

@@ -52,7 +52,7 @@ class TableJob:
 
     @cached_property
     def scorers(self) -> list[Scorer]:
-        """What scores the videos; models load when they are first asked."""
+        """Scorers of the videos; models load when they are first asked."""
         return make_scorers(self.settings)
 
     @cached_property
@@ -103,7 +103,7 @@ class TableJob:
             yield
 
     def ready(self, source: Source) -> bool:
-        """Whether a source can be drawn from; looked up until it can."""
+        """True if a source can be drawn from; looked up until it can."""
         if source.name not in self._ready and source.ready():
             self._ready.add(source.name)
         return source.name in self._ready
@@ -111,7 +111,7 @@ class TableJob:
     def _chosen(self, row: str | None, seed: int | None) -> list[Source]:
         slug = None if row is None else self.settings.row(row).slug
         if seed is not None and seed not in self.settings.train_seeds:
-            raise ValueError(f"seed={seed} is none of train_seeds={list(self.settings.train_seeds)}")
+            raise ValueError(f"seed={seed} is not one of train_seeds={list(self.settings.train_seeds)}")
         if slug is not None and self.settings.row(slug).kind != "flow_grpo":
             return [self.sources["base"]]
         loras = [s for s in self.sources.values() if (t := s.training) and slug in (None, t.row.slug)]

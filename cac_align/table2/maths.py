@@ -1,7 +1,7 @@
-"""How sure the numbers of a table are: means, differences and ratios over prompts and training seeds.
+"""Uncertainty of a table's numbers: means, differences and ratios over prompts and training seeds.
 
 Everything is a pure function of arrays ``(R, P, S)``: R training seeds (1 for rows that are not trained), P prompts, S
-evaluation seeds; NaN is a video without a value. Videos of one prompt are no independent evidence, so intervals redraw
+evaluation seeds; NaN is a video without a value. Videos of one prompt are not independent, so intervals redraw
 prompts with all their videos, and, where there are several training seeds, those as well, crossed with the prompts.
 """
 
@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
 
 class Redraw(NamedTuple):
-    """How often each training seed, (B, R), and each prompt, (B, P), is drawn in each of B resamples."""
+    """Counts of each training seed, (B, R), and each prompt, (B, P), in each of B resamples."""
 
     seeds: np.ndarray
     prompts: np.ndarray

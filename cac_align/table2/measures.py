@@ -1,4 +1,4 @@
-"""What can be said of a small video without any network: motion, drift, sharpness, and the independent rule's verdict.
+"""Measures of a small video that need no network: motion, drift, sharpness, and the independent rule's verdict.
 
 They serve where VBench's networks have nothing to look at (32 x 32 pixels) and its weights are absent; they are other
 measures and bear other names. The rule is :mod:`reward_model.world.tracking`: it knows no judge, prompt or truth, and
@@ -37,7 +37,7 @@ def tracked_motion(frames: np.ndarray, fps: float) -> float:
 
 
 def appearance_drift(frames: np.ndarray, bins: int = 8) -> float:
-    """How much the colours present change over the video, 0 (never) to 1.
+    """Change of the colours over the video, from 0 (none) to 1.
 
     One minus the Bhattacharyya coefficient of colour histograms, averaged over each frame with the first and with the
     one before, as VBench averages its similarities. Where things are does not matter, so motion alone does not count.
@@ -50,7 +50,7 @@ def appearance_drift(frames: np.ndarray, bins: int = 8) -> float:
 
 
 def edge_sharpness(frames: np.ndarray) -> float:
-    """How steep edges are: the mean brightness gradient, each pixel weighed by its own gradient, as a share of full
+    """Steepness of edges: the mean brightness gradient, each pixel weighted by its own gradient, as a share of full
     brightness per pixel; mean over frames, 0 for a frame of one colour. A blurred video has less; how much of the
     picture has edges does not matter.
     """

@@ -131,7 +131,7 @@ def _cot(verdict: Verdict | None) -> str:
 
 
 def _rule(values: Any) -> str | None:
-    """What the independent rule says."""
+    """Verdict of the independent rule: its faults, or "no fault"; None if it was not applied."""
     if "world/anomaly" not in values:
         return None
     found = [k.removeprefix("world/fault ") for k, v in values.items() if k.startswith("world/fault") and v]

@@ -87,7 +87,7 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
 
 
 def ask_reward(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
-    """What a reward says of each video, with a verdict's readouts and status as parts."""
+    """A reward's score of each video, with a verdict's readouts and status as parts."""
     found = evaluate(reward, list(videos), list(prompts), fps=fps)
     answers = []
     for k, (score, verdict) in enumerate(zip(found.scores, found.verdicts, strict=True)):
@@ -132,14 +132,14 @@ class Scores:
         return self.folder / source.name / f"{item.name}.json"
 
     def missing(self, source: Source, item: Item) -> list[Scorer]:
-        """What has not scored these videos yet."""
+        """Scorers that have not scored these videos yet."""
         if not self.path(source, item).is_file():
             return list(self.scorers.values())
         found = self._read(source, item)
         return [s for s in self.scorers.values() if found.get(s.name, {}).get("setting") != s.setting]
 
     def done(self, source: Source, item: Item) -> bool:
-        """Whether everything has scored them."""
+        """True if every scorer has scored them."""
         key = (source.name, item.name)
         if key not in self._known and not self.missing(source, item):
             self._known.add(key)
@@ -161,7 +161,7 @@ class Scores:
             write_json(self.path(source, item), {**head, "scores": entries})
 
     def answer(self, source: Source, item: Item, index: int, scorer: str) -> Answer | None:
-        """What a scorer said of a video; None where it was not asked yet."""
+        """A scorer's answer about a video; None if it has not been asked yet."""
         path = self.path(source, item)
         found = self._read(source, item).get(scorer) if path.is_file() else None
         known = self.scorers.get(scorer)
@@ -187,7 +187,7 @@ class Scores:
             same = data["format"] == FORMAT and data["videos"] == self.draws.identity(source, item)
             return dict(data["scores"]) if same else {}
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no file of scores ({error!r}); delete it to score again") from error
+            raise ValueError(f"{path} is not a file of scores ({error!r}); delete it to score again") from error
 
 
 def _canaries(frames: np.ndarray, fps: float) -> dict[str, float]:

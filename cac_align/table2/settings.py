@@ -1,4 +1,4 @@
-"""What a table is made of: rows, their rewards, seeds, prompts and columns, checked before anything is loaded."""
+"""Settings of a table: rows, their rewards, seeds, prompts and columns, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TableSettings:
             for seed in seeds:
                 _whole(name, seed, 0)
         if not 0 < self.motion_share <= 1:
-            raise ValueError(f"motion_share={self.motion_share!r} must lie in (0, 1]: the share of the base's motion")
+            raise ValueError(f"motion_share={self.motion_share!r} must be in (0, 1]: the share of the base's motion")
         self._check_rows()
         self._check_columns()
 
@@ -135,9 +135,9 @@ class TableSettings:
     def _check_columns(self) -> None:
         specs, chosen = self.reward_specs, [c.name for c in self.table_columns]
         if self.judge is not None and self.judge not in specs:
-            raise ValueError(f"judge={self.judge!r} is none of the rewards {', '.join(specs)}; name one, or null")
+            raise ValueError(f"judge={self.judge!r} is not one of the rewards {', '.join(specs)}; name one, or null")
         if self.motion is not None and self.motion not in chosen:
-            raise ValueError(f"motion={self.motion!r} is none of the columns {', '.join(chosen)}; name one, or null")
+            raise ValueError(f"motion={self.motion!r} is not one of the columns {', '.join(chosen)}; name one, or null")
         if "anomaly_judge" in chosen and self.judge is None:
             raise ValueError("column 'anomaly_judge' needs judge=..., the name of a reward that gives verdicts")
         if "anomaly_people" in chosen and self.ratings is None:
@@ -176,7 +176,7 @@ class TableSettings:
 
     @property
     def training_settings(self) -> dict[str, Any]:
-        """What all trainings share, as Flow-GRPO reads it."""
+        """Settings that all trainings share, as Flow-GRPO reads them."""
         from reward_model.engine.settings import read_yaml
 
         return {**read_yaml(located(self.flow_grpo)), **self.overrides}

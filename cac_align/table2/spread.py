@@ -1,4 +1,5 @@
-"""What a reward can teach: how far it spreads over videos of one prompt, and whether its order there is the rule's.
+"""Learnable signal of a reward: how far it spreads over videos of one prompt, and whether it ranks them as the rule
+does.
 
 Group-relative training sees nothing else of a reward. A readout whose values stand still within a group teaches
 nothing, however well it tells prompts apart; one that spreads but orders a group otherwise than the truth teaches what
@@ -123,6 +124,6 @@ def spread_table(found: Sequence[Spread]) -> Table:
 
 
 def _is_reward(key: str, rewards: Sequence[str]) -> bool:
-    """Whether a value is a reward's, or one of its readouts or axes; a verdict's 0 or 1 is none."""
+    """True if a value is a reward, or one of its readouts or axes; a verdict's 0 or 1 is not."""
     whole, _, part = key.partition("/")
     return whole in rewards and part != "abnormal"

@@ -99,7 +99,7 @@ class TableMaker:
         return ratio_of(values, self.base(column), self.draws(values))
 
     def _kept(self, ratio: Found) -> str | None:
-        """Whether motion has not fallen below its share of the base."""
+        """True if motion has not fallen below its share of the base."""
         limit = self.settings.motion_share
         if ratio.value is None or ratio.interval is None:
             return None
@@ -118,7 +118,7 @@ class TableMaker:
         return Table("Training seeds", ("row", "seed", *(c.title for c in self.columns)), [lines])
 
     def faults(self) -> Table:
-        """What the rule objects to."""
+        """Table of the faults that the rule reports."""
         columns = [RULE, *(Column(f, f"world/fault {f}", f, -1, True) for f in FAULTS)]
         lines: list[Sequence[Cell]] = []
         for row in self.rows:
@@ -145,13 +145,13 @@ class TableMaker:
         ]
         if any(c.key.startswith("world/") for c in self.columns):
             notes.append(
-                "Motion, drift, sharpness and the rule are computed from pixels and are no metrics of VBench: see "
+                "Motion, drift, sharpness and the rule are computed from pixels and are not VBench metrics: see "
                 "cac_align/table2/measures.py."
             )
         return [*notes, *self._missing()]
 
     def _missing(self) -> list[str]:
-        """What is not there yet, or could not be scored, by row and column."""
+        """Values that do not exist yet, or could not be scored, by row and column."""
         whole = len(self.settings.prompts) * len(self.settings.eval_seeds)
         notes = []
         for row in self.rows:

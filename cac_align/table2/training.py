@@ -59,7 +59,7 @@ class Training:
         return self.folder / "lora"
 
     def done(self) -> bool:
-        """Whether the LoRA is there, whole and made with these settings.
+        """True if the LoRA exists, complete and made with these settings.
 
         Raises:
             ValueError: it was made with other settings.
@@ -147,7 +147,7 @@ def _entry(spec: RewardSpec, weight: float | None = None) -> dict[str, Any]:
 
 
 def _identity(config: FlowGRPOConfig) -> dict[str, Any]:
-    """What makes a LoRA: everything that is not free, and how long it was trained."""
+    """Identity of a LoRA: all settings that change it, and how long it was trained."""
     return {**config.identity(), "max_steps": config.max_steps}
 
 

@@ -66,7 +66,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
 
 
 def held_claims() -> tuple[int, ...]:
-    """What ``subprocess`` takes as ``pass_fds``: a child that gets them keeps the claims until it ends, too."""
+    """File descriptors for ``pass_fds`` of ``subprocess``: a child that gets them keeps the claims until it ends."""
     return tuple(_HELD)
 
 
@@ -94,7 +94,7 @@ def work_through(
         quiet = 0 if anyone_working(folder) else quiet + 1
         if quiet >= QUIET_ROUNDS:
             raise NothingToWaitFor(
-                f"{len(pending)} units wait for results that are not there and nobody is making, such as "
+                f"{len(pending)} units wait for results that nobody is computing, such as "
                 f"{pending[0].name!r}; run the earlier parts (train, draw) first, or all parts"
             )
         if not quiet and not told:
@@ -104,7 +104,7 @@ def work_through(
 
 
 def anyone_working(folder: Path) -> bool:
-    """Whether some process holds a claim."""
+    """True if some process holds a claim."""
     for path in folder.glob("*.lock"):
         with path.open("a") as file:
             if not _lock(file, False):
@@ -113,7 +113,7 @@ def anyone_working(folder: Path) -> bool:
 
 
 def _attempt(unit: Unit, folder: Path) -> bool:
-    """Does a unit if it can be had; True if it is done then."""
+    """Runs a unit if it can be claimed; returns whether it is done."""
     if unit.done():
         return True
     if not unit.ready():

@@ -106,7 +106,7 @@ class ChatServer:
     Args:
         base_url: http(s) address that ends before ``/chat/completions``; None is ``$OPENAI_BASE_URL``, else OpenAI
             itself.
-        key: sent as bearer token; a server of one's own may do without.
+        key: sent as bearer token; your own server may do without.
         timeout_s: seconds from sending a request to the last byte of its answer; None: 120, and a tenth of a second
             more for each token that the answer may have.
         backoff: when to ask again.

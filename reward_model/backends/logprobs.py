@@ -37,7 +37,7 @@ _VALUE_OPENED = re.compile('[^:]*+:\\s*+["\u201c\u201d\u201e\u201f\u2033]')
 def next_tokens(entry: Mapping[str, Any]) -> dict[str, float]:
     """One position of a server's ``logprobs.content`` -> :data:`NextTokens`; the drawn token counts as listed.
 
-    Token ids with the same text are added up; byte fragments that are no text and the -9999 that servers write for
+    Token ids with the same text are added up; byte fragments that are not text and the -9999 that servers write for
     "impossible" are left out.
     """
     listed = {(token_text(item), item.get("logprob")) for item in entry.get("top_logprobs") or ()}

@@ -57,7 +57,7 @@ class OpenAIBackend:
     Args:
         model: the name under which the server serves it.
         base_url: for instance ``http://judge:8000/v1``; None is ``$OPENAI_BASE_URL``, else OpenAI itself.
-        api_key: None reads ``$OPENAI_API_KEY``; a server of one's own usually needs none. Never logged, printed or
+        api_key: None reads ``$OPENAI_API_KEY``; your own server usually needs none. Never logged, printed or
             pickled: a copy in another process reads the environment there.
         timeout_s: seconds from sending a request to the last byte of its answer; None: 120, and a tenth of a second
             more for each token the answer may have (734 s for 6,144).
@@ -67,7 +67,7 @@ class OpenAIBackend:
         concurrency: requests under way at a time.
         image_format: ``"png"`` shows the exact pixels; ``"jpeg"`` (quality 95) is smaller and adds faint artifacts of
             its own.
-        on_missing_logprobs: where no probability can be had, ``"none"`` gives None and warns once, ``"raise"`` raises.
+        on_missing_logprobs: without probabilities, ``"none"`` gives None and warns once, ``"raise"`` raises.
         top_logprobs: how many tokens the server is asked to list; OpenAI and vLLM allow 20. A server that refuses to
             list so many is asked for as many as it lists.
         backoff_s: upper end of the first wait before another attempt; it doubles each time, up to 30 s.

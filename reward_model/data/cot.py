@@ -113,7 +113,7 @@ class CotSample:
         try:
             status = self.report().status
         except ParseError as error:
-            return f"the answer is no {self.turn} answer over {len(self.indices)} frames: {error.reason}"
+            return f"the answer is not a {self.turn} answer over {len(self.indices)} frames: {error.reason}"
         return (
             None if status == self.status else f"status {self.status!r} contradicts the answer, which says {status!r}"
         )

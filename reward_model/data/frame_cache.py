@@ -76,7 +76,7 @@ class FrameCache:
         try:
             stat = path.stat()
         except OSError as error:
-            raise VideoError(f"no video file at {str(path)!r} ({error.strerror}); mend the annotation file") from error
+            raise VideoError(f"no video file at {str(path)!r} ({error.strerror}); fix the annotation file") from error
         text = f"{path.resolve()}\0{stat.st_mtime_ns}\0{stat.st_size}\0{list(kept)}\0{self.frame_size}"
         return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
@@ -85,7 +85,7 @@ class FrameCache:
         self.decoded += 1
         if kept[-1] >= video.num_frames:
             raise VideoError(
-                f"{str(path)!r} has {video.num_frames} frames, but its annotation speaks of {num_frames}; "
+                f"{str(path)!r} has {video.num_frames} frames, but its annotation says {num_frames}; "
                 "annotate this file, or restore the file that was annotated"
             )
         return video.take(kept, None if self.frame_size is None else (self.frame_size, self.frame_size))

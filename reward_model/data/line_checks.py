@@ -135,7 +135,7 @@ def check_anomaly(data: Any, num_frames: int | None = None) -> Iterator[Finding]
 
 
 def _conventions(data: Mapping[str, Any], window: tuple[int, int], boxes: Mapping[str, Any]) -> Iterator[Finding]:
-    """What annotators agreed on (paper, B.1.2 and B.1.3), as far as a file can show it; never more than a warning."""
+    """Warnings about the conventions of annotators (paper, B.1.2 and B.1.3), as far as a file can show them."""
     try:
         kind = AnomalyType.parse(data["type"])
     except (KeyError, AttributeError, ValueError):

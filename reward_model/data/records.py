@@ -65,7 +65,7 @@ class Record:
 
 
 def video_path(record: Record, jsonl_path: str | Path, video_root: str | Path | None = None) -> Path:
-    """Where a record's video file lies.
+    """Path of a record's video file.
 
     Args:
         jsonl_path: the annotation file; relative videos are looked for in its folder.
@@ -95,7 +95,7 @@ def rebase(
 
 
 def is_generated(record: Record) -> bool:
-    """Whether a model or a program made this annotation and no person has looked at it since."""
+    """True if a model or a program made this annotation and no person has looked at it since."""
     return record.extra.get(ORIGIN_KEY) == GENERATED
 
 

@@ -79,7 +79,7 @@ def _batches(records: Iterable[Record]) -> dict[str, list[Record]]:
 def compare_annotations(
     first: VideoAnnotation, second: VideoAnnotation, *, min_window_iou: float = 0.5, min_box_iou: float = 0.5
 ) -> dict[str, bool]:
-    """Whether two annotations of one video agree, by aspect (:data:`ASPECTS`).
+    """Agreement of two annotations of one video, by aspect (:data:`ASPECTS`).
 
     Windows and boxes are compared for the types both name; where there is none to compare, they agree. Boxes agree
     where both sides have none.

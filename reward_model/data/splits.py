@@ -80,7 +80,7 @@ def split_records(
 
 
 def held_out(group: str, share: float, seed: int, purpose: str) -> bool:
-    """Whether a group belongs to the ``share`` that is held out: a draw for each purpose, the same each time."""
+    """True if a group belongs to the ``share`` that is held out: a draw for each purpose, the same each time."""
     return share > 0 and position(f"{purpose}\0{group}", seed) < share
 
 

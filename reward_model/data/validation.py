@@ -40,7 +40,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What was found: the records of all lines without an error, and the problems in the order of the file."""
+    """Result of a validation: the records of all lines without an error, and the problems in the order of the file."""
 
     records: tuple[Record, ...]
     problems: tuple[Problem, ...]

@@ -108,7 +108,7 @@ class StageViews:
         known = {r.truth.video_id for r in self.records}
         if self.cot and not known & {s.video_id for s in self.cot}:
             raise ValueError(
-                f"none of the {len(self.cot)} reasoning samples speaks of a video of {self.jsonl}; "
+                f"none of the {len(self.cot)} reasoning samples refers to a video in {self.jsonl}; "
                 "give the file that was synthesised from these annotations"
             )
 
@@ -176,7 +176,7 @@ class StageViews:
             seen = [k for k in found if _targets(self.records[k].truth, "scan", self._scan_grid(k))]
             if len(seen) < len(found):
                 hidden = len(found) - len(seen)
-                log.info("%d abnormal videos show nothing at %g fps; not scanned", hidden, self.judge.scan_fps)
+                log.info("%d abnormal videos show no anomaly at %g fps; not scanned", hidden, self.judge.scan_fps)
             found = seen
         if not self.cot or self.options.without_cot:
             return found
@@ -228,7 +228,7 @@ class StageViews:
         return next(iter(short or (boxed if self.options.untrimmed_windows else [])), None)
 
     def _makes_clip(self, record: int) -> bool:
-        """Whether a clip can be cut around an anomaly of the video, and shows it at ``zoom_fps``."""
+        """True if a clip can be cut around an anomaly of the video and shows it at ``zoom_fps``."""
         truth = self.records[record].truth
         anomaly = self._clip_anomaly(truth)
         return anomaly is not None and bool(_targets(truth, "zoom", self.zoom_grid(truth, anomaly.frames)))
@@ -354,7 +354,7 @@ class StageViews:
         return answer
 
     def hint(self, row: Mapping[str, Any]) -> str:
-        """What a clip is told of turn one: nothing, the truth, or a made-up suspicion.
+        """The conclusion of turn one that a clip is shown: none, the truth, or a made-up suspicion.
 
         Inference shows turn two the reasoning of a turn one that said "abnormal", rightly or not. If only abnormal
         clips came with one, its presence would give the verdict away; so normal clips carry the anomaly of another

@@ -1,4 +1,4 @@
-"""What stops a training early and says why: a loss that is no number, a checkpoint that was not written, data that
+"""What stops a training early and says why: a loss that is not a number, a checkpoint that was not written, data that
 cannot work.
 
 A checkpoint counts only if it is complete: its ``trainer_state.json`` is written last and must name the folder's step,
@@ -316,5 +316,5 @@ def check_videos(paths: Sequence[Path]) -> None:
     if missing:
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         raise ValueError(
-            f"{len(missing)} of {len(paths)} video files are missing: {shown}; mend the paths of the annotation file"
+            f"{len(missing)} of {len(paths)} video files are missing: {shown}; fix the paths in the annotation file"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def replaced_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Calls of ``module`` run ``forward`` within the block, and what they ran before after it, whatever happens."""
+    """Replaces ``module.forward`` by ``forward`` within the block; the original is always restored."""
     kept = vars(module).get("forward")
     module.forward = forward
     try:

@@ -1,4 +1,4 @@
-"""How good a judge is: metrics with intervals, benches whose truth is exact, baselines, and tables."""
+"""Evaluation of judges: metrics with intervals, benches whose truth is exact, baselines, and tables."""
 
 from reward_model.evaluation.benches.bench import Bench, BenchVideo, CalibrationBench, MainBench, OodBench, WorldBench
 from reward_model.evaluation.benches.hard import HardBench

@@ -130,7 +130,7 @@ def last_sentence(text: str) -> str:
 
 
 def wording_note(prompts: PromptSet, trained: str | None) -> str:
-    """What to say where a checkpoint was trained with another revision of its wording, ``""`` where it was not.
+    """Warning if a checkpoint was trained with another revision of its wording, else ``""``.
 
     Args:
         prompts: what it is asked in.
@@ -145,7 +145,7 @@ def wording_note(prompts: PromptSet, trained: str | None) -> str:
     if not known or known == asked:
         return ""
     return (
-        f"this checkpoint was trained with the wording {known} and is asked in {asked}: answers can be worse than "
+        f"this checkpoint was trained with the wording {known} and is asked with {asked}: answers can be worse than "
         "measured. Train it on, or ask it with the release it came with"
     )
 

@@ -1,4 +1,4 @@
-"""How far annotators agree beyond chance: Cohen's kappa and Krippendorff's alpha for nominal labels, as pure functions.
+"""Agreement of annotators beyond chance: Cohen's kappa and Krippendorff's alpha for nominal labels, as pure functions.
 
 Both are 1 for full agreement, 0 for what chance would give, and negative below that.
 """

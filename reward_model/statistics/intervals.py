@@ -1,4 +1,4 @@
-"""How sure a measured number is: Wilson's interval of a share and the bootstrap of anything else."""
+"""Confidence intervals: Wilson's for a share and the bootstrap for anything else."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def paired_bootstrap(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """How much a statistic of the first exceeds that of the second, both on the same redrawn videos.
+    """Difference of a statistic between two judges, both on the same redrawn videos.
 
     Args:
         statistic: maps (n,) values and (n,) indices of the videos they belong to, to a number.

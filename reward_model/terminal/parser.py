@@ -66,7 +66,7 @@ class StepParser(CommandParser):
 
 
 def add_steps(parser: argparse.ArgumentParser, metavar: str) -> Any:
-    """Where subcommands are added to, by ``add_parser``; one has to be chosen."""
+    """Adds a group of required subcommands; ``add_parser`` of the result adds one."""
     return parser.add_subparsers(metavar=metavar, required=True, parser_class=StepParser)
 
 

@@ -1,5 +1,5 @@
-"""How commands and recipes behave at a terminal: one line for whatever went wrong, an exit code that says which kind,
-and no character of a file name or of a model's text that could command the terminal.
+"""Behaviour of commands and recipes at a terminal: one line for any error, an exit code that says which kind, and no
+character of a file name or of a model's text that could command the terminal.
 
 | exit code | meaning |
 |---|---|
@@ -45,11 +45,11 @@ _NEVER_WRITTEN = re.compile(
     "(?!\x1b\\[A)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-_ROOM = "free some room or write to another disk"
+_ROOM = "free some space or write to another disk"
 #: What to do about an error of the system.
 _REMEDIES = {
-    errno.ENOSPC: _ROOM + "; what was finished is kept, and the same command goes on from it",
-    errno.EDQUOT: _ROOM + "; what was finished is kept, and the same command goes on from it",
+    errno.ENOSPC: _ROOM + "; finished work is kept, and the same command resumes from it",
+    errno.EDQUOT: _ROOM + "; finished work is kept, and the same command resumes from it",
     errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "change its permissions, or choose another place",
     errno.EPERM: "change its permissions, or choose another place",
@@ -223,7 +223,7 @@ LEVELS = {"quiet": logging.ERROR, "normal": logging.WARNING, "verbose": logging.
 
 
 def set_verbosity(level: str | int) -> None:
-    """How much this project says, and how much it lets the libraries below it say.
+    """Sets how much this project prints, and how much it lets the libraries below it print.
 
     Args:
         level: ``"quiet"`` (errors only, no warnings, no bars of transformers and diffusers if they are imported),
@@ -322,7 +322,7 @@ def _system(error: OSError, output: object) -> str:
 
 
 def _ours(error: BaseException) -> bool:
-    """Whether a module of this project raised the error on purpose: a RuntimeError, or one of its own classes."""
+    """True if a module of this project raised the error on purpose: a RuntimeError, or one of its own classes."""
     if type(error).__module__.partition(".")[0] in ("cac_align", "reward_model"):
         return True
     return type(error) is RuntimeError and "/site-packages/" not in _last_file(error)

@@ -1,4 +1,4 @@
-"""Where actors draw: pixel coordinates of some frames, anti-aliased coverage, and the layers they hand in."""
+"""Drawing surface of actors: pixel coordinates of some frames, anti-aliased coverage, and the layers they hand in."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Canvas:
         return np.clip(0.5 - distance / np.float32(self.softness), 0, 1)
 
     def ink(self, distance: np.ndarray) -> np.ndarray:
-        """What is painted of that inside: all of it, or an outline with a faint filling."""
+        """Opacity of the paint inside: filled, or an outline with a faint filling."""
         if not self.outlined:
             return self.fill(distance)
         line = np.clip(0.5 - (np.abs(distance + 0.02) - 0.02) / np.float32(self.softness), 0, 1)

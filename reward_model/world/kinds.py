@@ -1,4 +1,4 @@
-"""What can go wrong in the world: fifteen kinds in the paper's five families, and where each can happen."""
+"""Kinds of anomalies in the world: fifteen in the paper's five families, and where each can happen."""
 
 from __future__ import annotations
 

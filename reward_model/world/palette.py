@@ -29,7 +29,7 @@ WORDS = ("CAR", "LEG", "FED", "BUS", "KEY", "SKI", "JOB", "PEN", "RED", "GAS")
 
 @dataclass(frozen=True)
 class Style:
-    """How things are drawn: filled, or as outlines over a hatched ground."""
+    """Style of drawing: filled, or as outlines over a hatched ground."""
 
     name: str
     colors: Mapping[str, Rgb] = field(default_factory=lambda: MappingProxyType(COLORS))

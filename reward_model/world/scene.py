@@ -68,7 +68,7 @@ class Scene:
 
 @dataclass
 class _Plan:
-    """What the settings share while a scene is drawn."""
+    """State that the settings share while a scene is drawn."""
 
     rng: np.random.Generator
     fault_rng: np.random.Generator

@@ -19,7 +19,7 @@ PATIENCE = 3
 
 @dataclass(frozen=True)
 class Track:
-    """What the rule measured in each frame: (T,) arrays, lengths as fractions of the picture.
+    """Measurements of the rule in each frame: (T,) arrays, lengths as fractions of the picture.
 
     ``area`` is the share of pixels the object covers, ``elongation`` the ratio of its principal axes (1 for a ball),
     ``pieces`` the number of separate parts, ``centre`` (T, 2) its middle (NaN where nothing is seen).

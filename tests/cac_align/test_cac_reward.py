@@ -170,7 +170,7 @@ def test_default_model(monkeypatch, judge_folder, tmp_path):
     assert CaCReward().model == str(judge_folder)
     monkeypatch.delenv(cac.MODEL_VARIABLE)
     monkeypatch.setattr(cac, "mini_judge_folder", lambda: None)
-    with pytest.raises(ValueError, match=r"no judge at hand: pass model=.*CAC_REWARD_MODEL"):
+    with pytest.raises(ValueError, match=r"no judge available: pass model=.*CAC_REWARD_MODEL"):
         CaCReward()
     with pytest.raises(ValueError, match="needs a model"):
         CaCReward(backend="openai")

@@ -58,7 +58,7 @@ def test_score_names_the_broken_file_and_scores_the_other(capsys, clip, judge_fo
     assert [r["score"] is None for r in records] == [True, True, False]
     problems = [line for line in err.splitlines() if line.startswith("cac-align:")]
     assert len(problems) == 3
-    assert "1 of 3 files are not there" in problems[0], "said before the model loads"
+    assert "1 of 3 files are missing" in problems[0], "said before the model loads"
     assert "broken.mp4" in problems[1]
     assert "no video file" in problems[2]
     assert [p.name for p in overlays.iterdir()] == ["clip.mp4"] and str(overlays / "clip.mp4") in err.splitlines()
@@ -92,7 +92,7 @@ def test_score_names_the_broken_file_and_scores_the_other(capsys, clip, judge_fo
         (["data", "corrupt", "DIR", "--output", "CLIP"], "is a file; name a folder"),
         (["vbench", "score", "DIR", "--output", "CLIP"], "is a file; name a folder"),
         (["data", "split", "CLIP", "--output", "s.txt"], "must end in .jsonl"),
-        (["data", "corrupt", "nofolder", "--output", "TMP"], "nothing at 'nofolder'"),
+        (["data", "corrupt", "nofolder", "--output", "TMP"], "no file or folder at 'nofolder'"),
         (["vbench", "score", "DIR", "--output", "TMP", "--cache-dir", "TMP"], "3 weight files are missing"),
         (["doctor", "--videos", "1", "--model", "JUDGE"], "--videos=1"),
         (["best-of-n", "--pipe", "TMP", "--prompt", "a", "--model", "JUDGE"], "model_index.json"),

@@ -114,7 +114,7 @@ def test_slots_of_a_prompt_with_more_in_it():
 
 
 def test_a_sentence_of_another_world_is_refused():
-    with pytest.raises(ValueError, match="'a dog runs' is no prompt of the procedural world; expected"):
+    with pytest.raises(ValueError, match="'a dog runs' is not a prompt of the procedural world; expected"):
         read_caption("a dog runs")
 
 
@@ -337,7 +337,7 @@ def test_the_vision_tower_is_the_judges_and_the_rest_is_new():
     name = "model.language_model.layers.3.mlp.up_proj.weight"
     assert not torch.equal(model.state_dict()[name], other.state_dict()[name])
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 2e6
-    with pytest.raises(ValueError, match=r"judge='/nowhere' is no folder of a trained judge; build one with"):
+    with pytest.raises(ValueError, match=r"judge='/nowhere' is not a folder of a trained judge; build one with"):
         build_unified("/nowhere")
 
 

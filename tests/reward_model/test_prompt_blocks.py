@@ -301,7 +301,7 @@ def test_the_teacher_is_told_the_whole_clip_only_where_it_is_annotated():
 
 def test_a_checkpoint_of_another_revision_is_told_so():
     paper, compact = load_prompts("paper"), load_prompts("compact")
-    assert "wording paper-1 and is asked in paper-2" in wording_note(paper, "paper-1+00000000")
+    assert "wording paper-1 and is asked with paper-2" in wording_note(paper, "paper-1+00000000")
     assert wording_note(paper, "paper-2+00000000") == wording_note(paper, None) == ""
     assert wording_note(compact, "compact-1+1b1865a8") == ""
 

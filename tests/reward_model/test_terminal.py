@@ -41,7 +41,7 @@ class OutOfMemoryError(RuntimeError):
         (
             OSError(28, "No space left on device", "out/a.npz"),
             2,
-            "'out/a.npz': no space left on device; free some room",
+            "'out/a.npz': no space left on device; free some space",
         ),
         (OSError(30, "Read-only file system", "/ro/x"), 2, "choose a folder that can be written to"),
         (NotADirectoryError(20, "Not a directory", "a/b"), 2, "a part of this path is a file"),

@@ -84,7 +84,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _state_fault(state: Any, step: int) -> str:
+def _state_fault(state: Any, step: int) -> str:  # noqa: PLR0911 -- one sentence for each fault
     """The first fault of a state file's form, ``""`` where there is none."""
     if not isinstance(state, dict):
         return f"it holds a {type(state).__name__}, not an object"

@@ -91,7 +91,7 @@ def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig, reward_weights: M
         reward_weights: of the rewards that count, by name.
 
     Raises:
-        ValueError: the settings name a reward that the judged reward does not contain.
+        ValueError: if the settings name a reward that was not judged.
     """
     groups = [row.group for row in rows]
     options = {

@@ -68,7 +68,7 @@ def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Paramete
 
 @contextmanager
 def adapter_off(transformer: Any) -> Iterator[None]:
-    """The model as it was before training; the adapter comes back whatever happens."""
+    """The model as it was before training; the adapter is always restored, also after an error."""
     transformer.disable_adapters()
     try:
         yield
@@ -78,7 +78,7 @@ def adapter_off(transformer: Any) -> Iterator[None]:
 
 @contextmanager
 def weights_of(parameters: Sequence[torch.nn.Parameter], others: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Other values in the parameters (an average, an old policy), and their own back whatever happens."""
+    """Other values in the parameters (an average, an old policy), whose own values are always restored."""
     kept = [p.detach().clone() for p in parameters]
     try:
         _copy(others, parameters)

@@ -124,7 +124,7 @@ def policy_objective(
         step_size: sigma - sigma_next.
         advantages: (B,).
         clip_range: of ``grpo`` and ``guard``; max_divergence: of ``dppo``.
-        weights: cell weights of localised credit; weights of 1 change nothing, to the bit.
+        weights: cell weights of localised credit; weights of 1 give bit-identical results.
     """
     if name not in get_args(PolicyObjective):
         raise ValueError(f"objective {name!r} is unknown; choose one of {', '.join(get_args(PolicyObjective))}")

@@ -61,7 +61,7 @@ class Schedule:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of the sigmas, to the bit; it changes with steps, shift, scheduler and diffusers version."""
+        """16 hex digits of the sigmas' exact bits; it changes with steps, shift, scheduler and diffusers version."""
         packed = struct.pack(f"<{len(self.sigmas)}fi", *self.sigmas, self.num_train_timesteps)
         return hashlib.sha256(packed).hexdigest()[:16]
 

@@ -38,7 +38,7 @@ def check_pipeline(pipe: Any) -> None:
 
 @contextmanager
 def sde_sampling(pipe: Any, **options: Any) -> Iterator[FlowSDEScheduler]:
-    """Puts a :class:`FlowSDEScheduler` in place of ``pipe.scheduler``, and the old one back whatever happens.
+    """Puts a :class:`FlowSDEScheduler` in place of ``pipe.scheduler``, and always restores the old one.
 
     Args:
         pipe: see :func:`check_pipeline`.

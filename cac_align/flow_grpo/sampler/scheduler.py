@@ -47,7 +47,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         last_step_noise: keep the noise of the last step (``wan_linear``, ``flow``, ``dance``).
         integer_timesteps: int64 timesteps, as the public Flow-GRPO code has them.
         ode_solver: ``euler``, or ``base``: steps outside the window are those of the base scheduler, a multistep solver
-            for UniPC, which starts afresh behind the window.
+            for UniPC, which restarts after the window.
         record_means: keep the mean of each step, which ``guard`` and ``dppo`` need.
         seed: of the noise outside :meth:`rollout`.
 

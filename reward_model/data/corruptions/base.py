@@ -31,7 +31,7 @@ class CorruptionError(ValueError):
 
 @dataclass(frozen=True)
 class About:
-    """What the caller knows and wishes: the ``name`` of the affected thing, whether what moves are ``people``, and
+    """Facts and wishes of the caller: the ``name`` of the affected thing, whether ``people`` are what moves, and
     whether resampled pixels get the ``grain`` of their surroundings.
     """
 
@@ -128,7 +128,7 @@ def annotate(
 
 
 def place_words(boxes: Sequence[Box]) -> str:
-    """Where the boxes are, in words: "upper left", "centre", "lower right", ..."""
+    """Position of the boxes in words: "upper left", "centre", "lower right", ..."""
     x = (min(b.xmin for b in boxes) + max(b.xmax for b in boxes)) / 2
     y = (min(b.ymin for b in boxes) + max(b.ymax for b in boxes)) / 2
     row = "upper" if y < 370 else "lower" if y > 630 else ""
@@ -148,7 +148,7 @@ def clip_rect(left: float, top: float, right: float, bottom: float, shape: tuple
 
 
 def _regions(change: np.ndarray, gap: int) -> tuple[np.ndarray, list[Rect]]:
-    """Which pixels keep their change, (h, w) bool, and the tight rectangles around them."""
+    """Mask of the pixels that keep their change, (h, w) bool, and the tight rectangles around them."""
     changed = change >= MIN_CHANGE
     height, width = changed.shape
     step = max(1, gap // 2)

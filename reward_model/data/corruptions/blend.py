@@ -61,8 +61,8 @@ def blend_edit(
 
 
 def rim_error(old: np.ndarray, content: np.ndarray, mask: np.ndarray) -> float:
-    """How badly ``content`` meets the frame on the fading rim of ``mask``: the root mean square difference in grey
-    levels that is left when a common shift of colour is taken out. High where the rim cuts through a thing.
+    """Misfit of ``content`` to the frame on the fading rim of ``mask``: the root mean square difference in grey levels
+    after a common shift of colour is removed. High if the rim cuts through a thing.
     """
     rim = (mask > 0.02) & (mask < 0.7)
     if not rim.any():

@@ -1,4 +1,4 @@
-"""How the camera moves between frames: a robust affine fit of the whole picture, coarse to fine.
+"""Camera motion between frames: a robust affine fit of the whole picture, coarse to fine.
 
 Moving things are outliers to the fit, so what does not follow it moves by itself.
 """
@@ -43,7 +43,7 @@ def fit_motion(a: np.ndarray, b: np.ndarray, start: np.ndarray | None = None) ->
 
 
 def corner_shift(motion: np.ndarray, shape: tuple[int, ...]) -> float:
-    """How far ``motion`` moves the corner of an (h, w) picture that it moves farthest, in pixels."""
+    """Largest distance that ``motion`` moves any corner of an (h, w) picture, in pixels."""
     height, width = shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], float).T
     return float(np.abs(motion @ corners - corners)[:2].max())
@@ -56,14 +56,14 @@ def warp_grey(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
 
 def standing(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether the camera stands still: most of the picture is the same, its grain smoothed away. No fit improves on
+    """True if the camera stands still: most of the picture is the same, its grain smoothed away. No fit improves on
     that.
     """
     return float(np.median(np.abs(ndimage.gaussian_filter(a - b, 1.5)))) < 0.6
 
 
 def _helps(a: np.ndarray, b: np.ndarray, motion: np.ndarray) -> bool:
-    """Whether the motion explains most parts of the picture better than standing still does. On an even ground a fit
+    """True if the motion explains most parts of the picture better than standing still does. On an even ground a fit
     follows the one thing there is: it helps there and nowhere else, and is not the camera's.
     """
     a, b = ndimage.gaussian_filter(a, 1.0), ndimage.gaussian_filter(b, 1.0)

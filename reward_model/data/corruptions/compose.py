@@ -136,7 +136,7 @@ def candidates(kind: str | AnomalyType | None, people: bool) -> list[str]:
     """The kinds that a kind, a type or None (any) stands for."""
     if isinstance(kind, AnomalyType):
         if kind is AnomalyType.HUMAN and not people:
-            raise CorruptionError("Human Distortion needs footage of people; say people=True if that is what it shows")
+            raise CorruptionError("Human Distortion needs footage of people; pass people=True if it shows people")
         return [k for k, t in KINDS.items() if t is kind or (kind is AnomalyType.HUMAN and k in ON_BODIES)]
     if kind is None:
         return list(KINDS)

@@ -62,7 +62,7 @@ def compression(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-#: Changes of the whole picture that are no anomaly.
+#: Changes of the whole picture that are not anomalies.
 DECOYS: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = MappingProxyType(
     {"lighting": lighting, "soften": soften, "drift": drift, "compression": compression}
 )

@@ -52,7 +52,7 @@ def _plan(track: Track, window: FrameRange, rng: np.random.Generator) -> tuple[i
 
 
 def _placed(track: Track, index: int, side: int, angle: float) -> tuple[Rect, np.ndarray, np.ndarray]:
-    """Where the copy goes in a frame, where its pixels come from (3, 3), and how opaque they are (h, w)."""
+    """Position of the copy in a frame, source of its pixels (3, 3), and their opacity (h, w)."""
     size = PART * track.size
     source = track.centre[index] + np.array([side * 0.28 * track.size[0], 0.0])
     target = source + np.array([side * 0.14 * track.size[0], 0.0])

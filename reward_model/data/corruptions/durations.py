@@ -1,4 +1,4 @@
-"""How long an anomaly lasts: drawn once for all that is tried, from the half below a second or the half above it.
+"""Length of an anomaly: drawn once for all attempts, from the half below a second or the half above it.
 
 Drawn anew for each try, short ones would be lost: in half a second little has moved, the try is refused for showing too
 little, and the next one is likelier to be long. Stage 2 cuts its clips around anomalies shorter than a second, so a set

@@ -109,7 +109,7 @@ def corrupt_folder(
 
 
 def _skips(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """What ``skipped.json`` says of a part: why there is no pair, or which kinds were passed over before one fitted."""
+    """Entry of a part in ``skipped.json``: why there is no pair, or which kinds were passed over before one fitted."""
     place = {"video": part["video"], "pair": part["pair"]}
     if "reason" in part:
         return [{**place, "reason": part["reason"]}]

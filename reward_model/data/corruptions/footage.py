@@ -86,15 +86,15 @@ class Footage:
         return np.linalg.inv(to_small) @ self.camera(source, target) @ to_small
 
     def view(self, source: int, target: int, rect: Rect) -> np.ndarray:
-        """What frame ``source`` shows where frame ``target`` has ``rect``, (h, w, 3) float32: the background stays in
-        place although the camera moved.
+        """Pixels that frame ``source`` shows where frame ``target`` has ``rect``, (h, w, 3) float32: the background
+        stays in place although the camera moved.
         """
         motion = self.full_camera(target, source)
         return sample_rect(self.frames[source], motion, rect)
 
     def motion(self, index: int) -> np.ndarray:
-        """How much each small pixel of a frame moves by itself, (h, w): differences to an earlier *and* a later frame
-        after the camera's motion is taken out, above the picture's own noise.
+        """Own motion of each small pixel of a frame, (h, w): differences to an earlier *and* a later frame after the
+        camera's motion is removed, above the picture's own noise.
         """
         if index not in self._motions:
             best = np.zeros_like(self.small[0])

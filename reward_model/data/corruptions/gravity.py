@@ -41,7 +41,7 @@ def hover(track: Track, window: FrameRange, rng: np.random.Generator, about: Abo
 
 
 def own_travel(track: Track, window: FrameRange) -> tuple[float, float]:
-    """How far to the right and down the region moves by itself in the window, in pixels."""
+    """Distance to the right and down that the region moves by itself in the window, in pixels."""
     motion = track.footage.full_camera(window.start, window.end)
     still = (motion @ [*track.centre[window.start], 1.0])[:2]
     right, down = track.centre[window.end] - still

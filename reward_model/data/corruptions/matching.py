@@ -8,8 +8,8 @@ import numpy as np
 
 
 class Match(NamedTuple):
-    """Where a template fits best: its corner (x, y) to a fraction of a pixel, the weighted correlation there, the
-    pixels there, and the correlation at the place that was ``guessed``.
+    """Best fit of a template: its corner (x, y) to a fraction of a pixel, the weighted correlation there, the pixels
+    there, and the correlation at the place that was ``guessed``.
     """
 
     corner: np.ndarray

@@ -1,4 +1,4 @@
-"""Which pixels of a region are the thing and which its background: colour statistics, then edges.
+"""Separation of a thing from its background within a region: colour statistics, then edges.
 
 A colour that is common inside and rare around is the thing's; an edge-preserving (guided) filter moves the border of
 the answer onto the border in the picture.
@@ -18,7 +18,7 @@ COARSE_SIDE = 112
 
 
 def thing_matte(track: Track, index: int, grow: float = 1.5) -> tuple[Rect, np.ndarray]:
-    """How much each pixel around the region belongs to the thing, (h, w) in [0, 1], and the rectangle it covers."""
+    """Opacity of the thing in each pixel around the region, (h, w) in [0, 1], and the rectangle it covers."""
     from PIL import Image
 
     rect = track.rect(index, grow)

@@ -1,4 +1,4 @@
-"""Whether a place moves by itself: how far small patches in it and around it move, the camera's motion taken out.
+"""Test that a place moves by itself: the motion of small patches in it and around it, without the camera's motion.
 
 One affine motion cannot follow a camera that walks past a wall: the wall then seems to move. But what lies around a
 piece of wall moves like it, while what lies around a thing that moves by itself stays where the camera leaves it.
@@ -45,7 +45,7 @@ class OwnMotion(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """What moves here moves with its surroundings: the camera passes it."""
+        """True if the place moves with its surroundings: the camera passes it."""
         return self.share > MAX_AROUND and self.around > MAX_ERROR * self.side
 
     @property
@@ -55,7 +55,7 @@ class OwnMotion(NamedTuple):
 
     @property
     def problem(self) -> str:
-        """What is wrong with it, where :attr:`passed` or not :attr:`enough`: words that follow the name of a place."""
+        """The problem if :attr:`passed` or not :attr:`enough`: words that follow the name of a place."""
         if self.passed:
             return "moves only as its surroundings do, like all that a moving camera passes"
         way = f"{self.own / self.side:.1%} of the picture in {LAGS_S[-1]:g} s, {MIN_OWN:.1%} needed"
@@ -63,7 +63,7 @@ class OwnMotion(NamedTuple):
 
 
 def own_motion(footage: Footage, index: int, box: Area) -> OwnMotion:
-    """How the ``box`` (xmin, ymin, xmax, ymax; pixels of the small copy) of a frame moves, and what is around it."""
+    """Motion of the ``box`` (xmin, ymin, xmax, ymax; pixels of the small copy) in a frame, and of its surroundings."""
     key = (index, box)
     if key not in footage.own_motions:
         footage.own_motions[key] = _measure(footage, index, box)
@@ -71,7 +71,7 @@ def own_motion(footage: Footage, index: int, box: Area) -> OwnMotion:
 
 
 def check_own_motion(track: Track, window: FrameRange) -> None:
-    """Whether the region moves by itself in the window: at its start, middle and end, taken together.
+    """Checks that the region moves by itself in the window: at its start, middle and end, taken together.
 
     Raises:
         CorruptionError: it moves with its surroundings, or hardly.
@@ -108,7 +108,7 @@ def _measure(footage: Footage, index: int, box: Area) -> tuple[float, float, flo
 
 
 def _at_edge(box: Area, width: int) -> bool:
-    """Whether a box reaches the left, right or upper edge of the picture. People are often cut by the lower one."""
+    """True if a box reaches the left, right or upper edge of the picture. People are often cut by the lower one."""
     return box[0] < 1 or box[1] < 1 or box[2] > width - 1
 
 
@@ -127,7 +127,7 @@ def _pair(
 
 
 def _motions(here: np.ndarray, there: np.ndarray, spots: np.ndarray, reach: int) -> list[float | None]:
-    """How far each patch moves; None where it is not found again. Even patches say nothing and are left out."""
+    """Motion of each patch; None if it is not found again. Even patches say nothing and are left out."""
     size = _patch_side(max(here.shape))
     weight = bell((size, size))
     found: list[float | None] = []

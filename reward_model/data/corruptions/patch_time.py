@@ -22,7 +22,7 @@ Result = tuple[np.ndarray, Anomaly]
 #: A region that sweeps over more than this share of the picture is the picture.
 MAX_SHARE = 0.6
 #: What is held or shifted in time must look different by this many levels on this share of the region, in the quarter
-#: of the frames that show it best and seen from afar: shimmering detail is no motion.
+#: of the frames that show it best and seen from afar: shimmering detail is not motion.
 TIME_CHANGE, MIN_TIME_SHARE = 16.0, 0.2
 #: Levels by which a pixel must differ from what is behind it to belong to the thing that is removed.
 OBJECT_CHANGE = 14

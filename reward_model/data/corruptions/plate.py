@@ -1,4 +1,4 @@
-"""What is behind a thing: from other frames where they show it, else from the picture beside it.
+"""Background behind a thing: from other frames if they show it, else from the picture beside it.
 
 Both fills keep one choice for the whole window, so that the filled place does not flicker.
 """
@@ -35,7 +35,7 @@ class Plate:
     shift: tuple[int, int] = (0, 0)
 
     def read(self, index: int, rect: Rect) -> np.ndarray:
-        """What is behind ``rect`` of frame ``index``, (h, w, 3) float32."""
+        """Background behind ``rect`` of frame ``index``, (h, w, 3) float32."""
         if self.picture is None or self.rect is None:
             motion = np.eye(3)
             motion[:2, 2] = self.shift

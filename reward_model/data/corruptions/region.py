@@ -1,4 +1,4 @@
-"""Where to put an anomaly: a moving or textured region, followed through the video by template matching.
+"""Choice of a place for an anomaly: a moving or textured region, followed through the video by template matching.
 
 The region is a rectangle of fixed size. Its confidence in each frame is the weighted correlation of what is there with
 what is being followed, so a region that turns away or is covered is reported as lost rather than guessed.
@@ -161,7 +161,7 @@ def _textured_regions(footage: Footage, span: FrameRange) -> list[Candidate]:
     side = max(8.0, 0.3 * min(height, width))
     y, x = np.mgrid[:height, :width]
     middle = np.exp(-2 * (((x - width / 2) / width) ** 2 + ((y - height / 2) / height) ** 2))
-    # Clipped: one hard border between two even areas is no detail.
+    # Clipped: one hard border between two even areas is not detail.
     gradient = np.minimum(ndimage.gaussian_gradient_magnitude(picture, 1.0), 12)
     detail = ndimage.uniform_filter(gradient, side * 0.7) * middle
     edge = int(side / 2)

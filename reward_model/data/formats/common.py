@@ -1,4 +1,4 @@
-"""What all adapters share: the outcome of an import, seconds to frames, boxes of any unit to the 0-1000 grid."""
+"""Shared parts of all adapters: the outcome of an import, seconds to frames, boxes of any unit to the 0-1000 grid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TypeMap = Mapping[str, AnomalyType | str | None]
 
 @dataclass(frozen=True)
 class Imported:
-    """What an adapter made of a file: the records that came out whole, and a problem for each thing that did not.
+    """Result of an adapter: the complete records, and a problem for each thing that could not be read.
 
     An error means that its video is not among the records; a warning, that something of it was left out on purpose.
     ``Problem.line`` counts the lines, rows or tasks of the file from 1.
@@ -92,7 +92,7 @@ def grid_box(box: Sequence[float], unit: tuple[float, float], *, layout: str = "
 
 
 def check_corners(corners: Sequence[float], frame: int) -> None:
-    """Whether corners in grid units can be a box: in order, with an area, and at least partly in the picture.
+    """Checks that corners in grid units can be a box: in order, with an area, and at least partly in the picture.
 
     Raises:
         FormatError: they cannot; a box that was clipped to a line at the border would be a place nobody drew.

@@ -333,7 +333,7 @@ class _Reading:
             if (frame - coverage.first) % coverage.step:
                 raise FormatError(
                     f"track {index}: frame {frame} is not one the task shows (every {coverage.step}th from "
-                    f"{coverage.first}); export it with a present CVAT, which writes the video's own frame numbers"
+                    f"{coverage.first}); export it with a current CVAT, which writes the video's own frame numbers"
                 )
             visible, placed = shape.get("outside", "0") != "1", shape.get("keyframe", "1") != "0"
             try:
@@ -434,7 +434,9 @@ def _endings(keys: Sequence[Keyframe], step: int, num_frames: int) -> list[Keyfr
 
 
 def _continues(entry: tuple[_Group, Anomaly], group: _Group, anomaly: Anomaly) -> bool:
-    """Whether an anomaly of a later job is one of an earlier job: the same number and type, and windows that touch."""
+    """True if an anomaly of a later job continues one of an earlier job: the same number and type, and windows that
+    touch.
+    """
     before, old = entry
     same = before.numbered and group.numbered and before.name == group.name and before.type is group.type
     near = anomaly.frames.start <= old.frames.end + group.coverage.step and old.frames.start <= anomaly.frames.end + 1

@@ -50,7 +50,7 @@ def read_deeptrace(
         warning.
 
     Raises:
-        FormatError: the file is not a JSON list, or an argument is none of those above.
+        FormatError: the file is not a JSON list, or an argument has a value not listed above.
     """
     if first_index not in (0, 1) or box_on not in ("first", "all"):
         raise FormatError(f"first_index={first_index} must be 0 or 1, box_on={box_on!r} 'first' or 'all'")
@@ -86,7 +86,7 @@ def read_deeptrace(
 
 
 class _Reader:
-    """How rows are read, as the caller stated it."""
+    """Reader of rows with the caller's settings."""
 
     def __init__(self, types: TypeMap, last_frame: str, first_index: int, box_on: str, group_field: str | None) -> None:
         self.types, self.last_frame, self.first_index = types, last_frame, first_index

@@ -119,7 +119,7 @@ def _documents(path: Path, suffix: str) -> dict[str, bytes]:
         packed = file.read(len(_ZIP)) == _ZIP
     if not packed:
         if path.suffix.lower() == ".zip":
-            raise FormatError("it is not a ZIP archive, or is not whole; download it again")
+            raise FormatError("it is not a ZIP archive, or is incomplete; download it again")
         return {path.name: _read(path)}
     try:
         with zipfile.ZipFile(path) as archive:

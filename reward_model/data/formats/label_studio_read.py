@@ -157,7 +157,7 @@ class _Reading:
         return done if user is None else replace(done, extra={**done.extra, "annotator": str(user)})
 
     def _refuse_strangers(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """What is not understood is named: an error where it could be a region, else a warning."""
+        """Reports what is not understood: an error if it could be a region, else a warning."""
         for result in results:
             kind = result["type"]
             if kind in ASIDE and kind != "relation":
@@ -189,7 +189,7 @@ class _Reading:
         if frame_rate is not None and shown is not None and _differ(shown, frame_rate):
             raise FormatError(
                 f"the page counted {shown:g} frames a second, not the {frame_rate:g} that were stated; "
-                "leave the frame rate out, it is known here"
+                "leave the frame rate out; the file states it"
             )
         shown = shown if shown is not None else frame_rate
         if shown is None and is_number(task_fps) and task_fps > 0:

@@ -36,7 +36,7 @@ def turned(corners: Sequence[float], degrees: float, about: tuple[float, float])
 
 
 def is_turned(degrees: float) -> bool:
-    """Whether an angle differs from a whole turn."""
+    """True if an angle differs from a whole turn."""
     rest = degrees % 360
     return min(rest, 360 - rest) > UPRIGHT
 

@@ -41,7 +41,7 @@ BOX_UNITS = ("grid", "unit", "percent", "pixels")
 
 @dataclass(frozen=True)
 class TableLayout:
-    """How to read a table.
+    """Layout of a table.
 
     Attributes:
         columns: role to column name where they differ, such as ``{"start": "onset_s"}``; see :data:`ROLES`.

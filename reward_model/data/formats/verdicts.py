@@ -85,7 +85,7 @@ def _record(name: str, entry: Mapping[str, Any], roots: Sequence[Path]) -> Recor
         raise FormatError(f"the judge gave no status ({verdict.get('error') or status!r}); judge the video again")
     place = next((root / name for root in roots if (root / name).is_file()), None)
     if place is None:
-        raise FormatError(f"no video file {name!r} in {', '.join(map(str, roots))}; say where it lies (--video-root)")
+        raise FormatError(f"no video file {name!r} in {', '.join(map(str, roots))}; name its folder (--video-root)")
     prompt = entry.get("prompt")
     truth = empty_annotation(name, place, prompt if isinstance(prompt, str) else "", source="judge")
     judged = verdict.get("num_frames")

@@ -5,7 +5,7 @@ A sample of its SFT file has ``messages`` (system, user, assistant) and ``images
 ``<answer>Fake</answer>`` or ``Real``; a fake one carries ``<type>..</type> in <t>[s, e]</t> at <bbox>[x1, y1, x2,
 y2]</bbox>``, seconds and 0-1 floats of one decimal, one box per window. Real ones carry inspections (``<t>``,
 ``<bbox>``) too: they are never anomalies. Videos are not named by the samples, so the caller says where they lie. The
-file itself was not at hand when this was written: whatever does not look like this is reported, never guessed.
+file itself was not available when this was written: whatever does not look like this is reported, never guessed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _TYPE = re.compile(r"<type>", re.IGNORECASE)
 
 
 class SampleName(NamedTuple):
-    """Where a sample's frames come from: the last folders of its image paths."""
+    """Parts of a sample's folder name: the last folders of its image paths."""
 
     source: str
     label: str

@@ -1,4 +1,4 @@
-"""What a synthesis yielded and what it cost, as plain data and as a page."""
+"""Yield and cost of a synthesis, as plain data and as a page."""
 
 from __future__ import annotations
 

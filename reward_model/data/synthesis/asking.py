@@ -54,7 +54,7 @@ class Asker:
             self._in_a_row = 0 if is_answer(answer.text, answer.error) else self._in_a_row + 1
             if self._in_a_row >= self.give_up_after:
                 raise BackendError(
-                    f"{self._in_a_row} calls in a row brought no answer (the last: {answer.error or 'empty'}); what "
+                    f"{self._in_a_row} calls in a row gave no answer (the last: {answer.error or 'empty'}); what "
                     "was answered before is kept: run again to continue"
                 )
 

@@ -62,8 +62,8 @@ def frame_heads(cot: str) -> list[re.Match[str]]:
 
 
 def frame_fault(cot: str, num_frames: int) -> str | None:
-    """What is wrong with the paragraphs of step 1, or None: each of the frames 0 to ``num_frames - 1`` has exactly one,
-    in order, and none stands for a range.
+    """Fault in the paragraphs of step 1, or None: each of the frames 0 to ``num_frames - 1`` has exactly one, in order,
+    and none stands for a range.
 
     Example:
         >>> frame_fault("Frame 0: normal. Frame 2: normal.", 3)

@@ -23,7 +23,7 @@ Kind = Literal["teacher", "judge"]
 
 
 class CallId(NamedTuple):
-    """Which call it was. ``attempt`` counts the answers of this round that the token limit cut."""
+    """Identity of a call. ``attempt`` counts the answers of this round that the token limit cut."""
 
     key: str
     kind: Kind
@@ -102,7 +102,7 @@ class Ledger:
         start = os.lseek(self._file, 0, os.SEEK_END)
         if os.write(self._file, line) != len(line):
             os.ftruncate(self._file, start)
-            raise OSError(f"{self.path}: the disk took only part of the line; free some space")
+            raise OSError(f"{self.path}: only part of the line was written; free some disk space")
         os.fsync(self._file)
         return start
 
@@ -133,7 +133,7 @@ class Ledger:
             if "ledger" in entry:
                 return entry
             if known is None:
-                raise ValueError("the first line is no header")
+                raise ValueError("the first line is not a header")
             self._count(entry, start, len(line))
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerError(

@@ -27,7 +27,7 @@ class LedgerHeader:
 
 
 def check_header(path: Path, known: Mapping[str, Any], header: LedgerHeader, *, accept_new_rules: bool) -> bool:
-    """Whether the rules changed and are accepted, so that a new header is due.
+    """Compares the rules; True if they changed and the change is accepted, so that a new header is due.
 
     Raises:
         LedgerError: the questions changed, or the rules did and are not accepted.
@@ -41,14 +41,14 @@ def check_header(path: Path, known: Mapping[str, Any], header: LedgerHeader, *, 
         )
     if rules and not accept_new_rules:
         raise LedgerError(
-            f"{path} was held to other rules: {'; '.join(rules)}. Use the earlier ones, or accept the new ones for all "
+            f"{path} was checked by other rules: {'; '.join(rules)}. Use the earlier ones, or accept these for all "
             "recorded answers (accept_new_rules)"
         )
     return bool(rules)
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """What changed between two JSON values, one phrase per leaf.
+    """Changes between two JSON values, one phrase per leaf.
 
     Example:
         >>> differences({"verify": "both", "seed": 0}, {"verify": "rule", "seed": 0})

@@ -1,4 +1,4 @@
-"""Runs the courses of all samples: side by side against a server, in batches on a model of one's own.
+"""Runs all samples: concurrently against a server, in batches on a local model.
 
 Each sample asks one thing after the other and knows nothing of the rest, so the result does not depend on which answer
 comes first. Answers of a local batch depend on what else was in the batch, as sampling on a GPU does; with

@@ -15,7 +15,7 @@ SISTER = "another sample of this video was not verified"
 
 
 def verified(outcome: Outcome) -> bool:
-    """Whether a round passed."""
+    """True if a round passed."""
     return outcome.answer is not None
 
 

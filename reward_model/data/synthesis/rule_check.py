@@ -27,7 +27,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Match:
-    """How one annotated anomaly was met. ``spatial`` is None where the turn or the annotation has no box."""
+    """Match of one annotated anomaly. ``spatial`` is None if the turn or the annotation has no box."""
 
     found: bool
     temporal: float = 0.0

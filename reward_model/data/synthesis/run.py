@@ -28,7 +28,7 @@ LEDGER_FILE = "ledger.jsonl"
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What came of a run: an outcome per task in the order of the plan, the calls of all runs, this run's seconds."""
+    """Result of a run: an outcome per task in the order of the plan, the calls of all runs, this run's seconds."""
 
     records: tuple[Record, ...]
     outcomes: tuple[Outcome, ...]
@@ -39,7 +39,7 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will do at most: every sample using every round."""
+    """Upper bound of a run: every sample using every round."""
 
     videos: int
     samples: int
@@ -125,7 +125,7 @@ def synthesize(
 
 
 def model_name(backend: Backend) -> str:
-    """What a model is called in ledgers and samples."""
+    """Name of a model in ledgers and samples."""
     return str(backend.describe().get("model") or backend.name)
 
 

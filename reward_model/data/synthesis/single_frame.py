@@ -53,7 +53,9 @@ def single_frame_cot(zoom_answer: str, frame: int, *, num_frames: int | None = N
 
 
 def frame_paragraph(report: TurnReport, frame: int) -> str:
-    """What step 1 says of a frame, without its opening and without sentences about other frames; empty if nothing."""
+    """Text of step 1 about a frame, without its opening and without sentences about other frames; empty if there is
+    none.
+    """
     step = first_step(report.cot)
     heads = frame_heads(report.cot)
     at = next((k for k, head in enumerate(heads) if int(head[1]) == frame), None)
@@ -86,7 +88,7 @@ def verdict_sentences(anomalies: Sequence[Anomaly], cot: str = "") -> str:
 
 
 def _third_step(cot: str) -> dict[AnomalyType, str]:
-    """What step 3 says of each type, without sentences about single frames; empty where there is no such step."""
+    """Text of step 3 about each type, without sentences about single frames; empty if there is no such step."""
     start = _THIRD.search(cot)
     if not start:
         return {}
@@ -100,7 +102,7 @@ def _third_step(cot: str) -> dict[AnomalyType, str]:
 
 
 def _without_conclusion(sentences: list[str], report: TurnReport) -> list[str]:
-    """Where everything stands on one line, the reasons that follow the last frame are the verdict, not the frame."""
+    """Drops the verdict of a text on one line: the reasons that follow the last frame are not about the frame."""
     said = {_plain(a.reason) for a in report.anomalies} | {_plain(NO_ANOMALY)}
     while len(sentences) > 1 and _plain(sentences[-1]) in said:
         sentences = sentences[:-1]

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Price:
-    """What a model costs, per million tokens, in any one currency."""
+    """Price of a model per million tokens, in any one currency."""
 
     tokens_in: float = 0.0
     tokens_out: float = 0.0
@@ -61,5 +61,5 @@ class Tally:
 
 
 def is_answer(text: str, error: str | None) -> bool:
-    """Whether a call came back with something to read."""
+    """True if a call returned something to read."""
     return error is None and bool(text.strip())

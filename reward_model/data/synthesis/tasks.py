@@ -56,7 +56,7 @@ def plan(records: Iterable[Record], ask: AskConfig | None = None) -> list[Task]:
 
 
 def conversation(task: Task, video: Video, ask: AskConfig) -> Conversation:
-    """What the teacher is shown: the judge's own question with one of the four hints, and the crops if asked for.
+    """Conversation shown to the teacher: the judge's own question with one of the four hints, and the crops if wanted.
 
     Raises:
         VideoError: the video is shorter than its annotation says.

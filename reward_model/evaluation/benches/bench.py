@@ -88,7 +88,7 @@ class WorldBench:
         return (self[k] for k in range(len(self)))
 
     def describe(self) -> dict[str, object]:
-        """What the bench is made of."""
+        """Description of the bench for the results file."""
         return {
             "bench": self.name,
             "num_videos": self.num_videos,
@@ -102,7 +102,7 @@ class WorldBench:
 
 @dataclass(frozen=True)
 class MainBench(WorldBench):
-    """500 normal and 500 abnormal videos, all kinds in turn (section A.1); other windows and boxes than the paper's."""
+    """500 normal and 500 abnormal videos, all kinds in turn (section A.1); unlike there, with windows and boxes."""
 
     num_videos: int = 1000
     name: ClassVar[str] = "main"

@@ -69,7 +69,7 @@ class HardBench:
         return (self[k] for k in range(len(self)))
 
     def describe(self) -> dict[str, object]:
-        """What the bench is made of."""
+        """Description of the bench for the results file."""
         return {
             "bench": "hard",
             "num_videos": len(self),

@@ -60,7 +60,7 @@ class RecordBench:
         return (self[k] for k in range(len(self)))
 
     def describe(self) -> dict[str, Any]:
-        """What the bench is made of; the hash is that of the annotations in use."""
+        """Description of the bench for the results file; the hash is that of the annotations in use."""
         digest = hashlib.sha256(repr([r.to_dict() for r in self.records]).encode()).hexdigest()
         return {"bench": self.name, "num_videos": len(self), **self.details, "annotations": digest[:16]}
 

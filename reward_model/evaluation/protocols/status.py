@@ -64,7 +64,7 @@ class StatusProtocol:
         return (Message("system", (self.system,)), user) if self.system else (user,)
 
     def read(self, text: str) -> Status:
-        """What the answer says.
+        """Status stated by an answer.
 
         Raises:
             ScoreError: there is no complete ``<answer>``, or it does not hold exactly one of the words.

@@ -29,7 +29,7 @@ _WORDS: dict[str, Status] = {"normal": "normal", "abnormal": "abnormal"}
 
 @dataclass(frozen=True)
 class FrameSelection:
-    """How many frames there are to ask for, and how long they are kept.
+    """Number of frames a model can ask for, and how long they are kept.
 
     Attributes:
         pool: frames of a video that can be asked for, evenly spaced.

@@ -1,6 +1,4 @@
-"""Which rows of the tables stand for a baseline: the stronger of two ways of asking, and none that is one-sided (C.2,
-4.1).
-"""
+"""A baseline's row in the tables: the stronger of two ways of asking, and none that is one-sided (C.2, 4.1)."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ def stronger_of_both(
 
 
 def is_biased(recall_abnormal: float, recall_normal: float, least: float = LEAST_RECALL) -> bool:
-    """Whether a judge defaults to one answer: one of its recalls on a balanced bench is below ``least``.
+    """True if a judge defaults to one answer: one of its recalls on a balanced bench is below ``least``.
 
     Example:
         >>> is_biased(0.982, 0.018), is_biased(0.538, 0.582)

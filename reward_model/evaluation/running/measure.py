@@ -60,7 +60,7 @@ def measure(
 
 
 def readout_values(rows: Sequence[Row]) -> dict[str, list[float | None]]:
-    """Probability of "normal" of every video by each readout at hand; ``score`` is the reward as it was given."""
+    """Probability of "normal" of every video by each available readout; ``score`` is the reward as it was given."""
     found: dict[str, list[float | None]] = {"score": [r.score for r in rows]}
     for readout in READOUTS:
         found[readout] = [r.readouts.get(readout) for r in rows]

@@ -45,7 +45,7 @@ class TypeRecall(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a judge did on a bench.
+    """Results of a judge on a bench.
 
     Attributes:
         metrics: by name, in the order of the table; see :func:`reward_model.evaluation.evaluate`.

@@ -1,5 +1,5 @@
-"""What is kept of one judged video. Every number of an evaluation is computed from such rows, so a stopped run
-continues from its file and two runs can be compared video by video.
+"""Record of one judged video. Every number of an evaluation is computed from such rows, so a stopped run continues from
+its file and two runs can be compared video by video.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Row:
 
     @property
     def correct(self) -> bool:
-        """Whether the status is right; an unparsed answer is wrong."""
+        """True if the status is right; an unparsed answer is wrong."""
         return self.status == self.truth
 
     def to_dict(self) -> dict[str, Any]:

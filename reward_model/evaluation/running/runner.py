@@ -104,7 +104,7 @@ def _prefetch(bench: Bench, indices: Sequence[int], batch_size: int) -> Iterator
 
 
 def _asker(judge: Any) -> Callable[[Sequence[BenchVideo]], Sequence[Any]]:
-    """How this judge is asked about a batch."""
+    """Function that asks this judge about a batch."""
     call = getattr(judge, "judge_batch", None) or getattr(judge, "judge", None) or judge
 
     def ask(videos: Sequence[BenchVideo]) -> Sequence[Any]:

@@ -65,7 +65,7 @@ class RowStore:
 
     @property
     def complete(self) -> bool:
-        """Whether every video has its row."""
+        """True if every video has its row."""
         return self.num_videos > 0 and len(self.rows) == self.num_videos
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -102,7 +102,7 @@ def read_rows(path: str | Path) -> RowStore:
         rows = [Row.from_dict(line) for line in lines]
         return RowStore(path, head["fingerprint"], rows, head["judge"], head["bench"], head["num_videos"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no file of evaluation rows ({error}); delete it to judge again") from error
+        raise ValueError(f"{path} is not a file of evaluation rows ({error}); delete it to judge again") from error
 
 
 def fingerprint(*parts: Any) -> str:

@@ -51,7 +51,7 @@ def run_suite(
     names = [file_name(c.name).lower() for c in contestants]
     clash = {n for n in names if names.count(n) > 1}
     if clash:
-        raise ValueError(f"these names are too much alike to be file names: {', '.join(sorted(clash))}; rename one")
+        raise ValueError(f"these names would become the same file name: {', '.join(sorted(clash))}; rename one")
     marks = {name: bench_fingerprint(bench) for name, bench in benches.items()}
     results: Results = {name: {} for name in benches}
     for contestant in contestants:

@@ -70,7 +70,7 @@ def gain_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resamples: 
 
 
 def readout_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resamples: int = 200) -> Table:
-    """Each judge's readouts, and which one its figures speak for."""
+    """Each judge's readouts, and the one its figures favour."""
     lines: list[Sequence[Cell]] = []
     notes = [
         "Saturation: share of P(normal) outside [.01, .99]. Ordering: share of pairs of one kind in which the anomaly "
@@ -83,7 +83,7 @@ def readout_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resample
         ]
         if any(f.auroc.value is not None for f in figures):
             chosen, why = argue_default(figures)
-            notes.append(f"{name}: these figures speak for {chosen} ({why}).")
+            notes.append(f"{name}: these figures favour {chosen} ({why}).")
     return Table(f"Readouts, {bench}", ("readout", "AUROC", "ECE", "saturation", "ordering"), [lines], tuple(notes))
 
 

@@ -71,7 +71,7 @@ def ordering_within(rewards: Sequence[float], strengths: ArrayLike, groups: Sequ
 
 
 def argue_default(figures: Sequence[ReadoutFigures]) -> tuple[str, str]:
-    """The readout these figures speak for, and the reason in a sentence.
+    """The readout these figures favour, and the reason in a sentence.
 
     The rule: among the readouts whose AUROC is not clearly below the best (its 95 % interval reaches it), the one that
     saturates least; among equals, the one with the smaller ECE.

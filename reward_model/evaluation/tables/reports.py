@@ -94,7 +94,7 @@ def write_report(output: str | Path, tables: Sequence[Table], results: Results) 
 
 
 def _provenance(results: Results) -> list[Table]:
-    """Which model, revision and wording each row was made with."""
+    """Model, revision and wording of each row."""
     rows = {}
     for judges in results.values():
         for name, result in judges.items():

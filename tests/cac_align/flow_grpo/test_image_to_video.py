@@ -151,7 +151,7 @@ def test_model_and_images_are_read_from_files(tmp_path):
     _, numbers = trainer.run_step()
     assert numbers["policy/grad_norm"] > 0
     listed.write_text(json.dumps({"prompt": "a ball", "image": "none.png"}))
-    with pytest.raises(ValueError, match=r"line 1: image='none.png' is no file"):
+    with pytest.raises(ValueError, match=r"line 1: image='none.png' is not a file"):
         FlowGRPOTrainer(config)
 
 

@@ -17,7 +17,10 @@ from tests.cac_align.flow_grpo.runs import build
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "full"), r"cannot write '/run': no space left on device; make room there.*goes on from"),
+        (
+            OSError(errno.ENOSPC, "full"),
+            r"cannot write '/run': no space left on device; free some space there.*resumes from",
+        ),
         (OSError(errno.EROFS, "ro", "/run/a"), r"cannot write '/run/a': read-only file system; set output_dir to"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "cannot write '/run': no space left"),
     ],

@@ -230,7 +230,7 @@ def test_a_row_that_is_gone_is_an_error_and_not_a_smaller_table(folder, tmp_path
         return plain(*args, **kwargs)
 
     suite.evaluate = evaluate
-    with pytest.raises(RowsLostError, match=r"4 scores written to .* are no longer there"):
+    with pytest.raises(RowsLostError, match=r"4 scores written to .* are missing"):
         evaluate_videos(find_videos(folder), suite, out)
 
 

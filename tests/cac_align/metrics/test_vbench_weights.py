@@ -140,5 +140,5 @@ def test_nested_states_are_unwrapped_and_other_content_refused(tmp_path):
     torch.save({"params": {"a": torch.ones(2)}}, tmp_path / "nested.pth")
     assert read_state(tmp_path / "nested.pth")["a"].tolist() == [1, 1]
     torch.save({"epoch": 3}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="no named tensors"):
+    with pytest.raises(WeightsError, match="not named tensors"):
         read_state(tmp_path / "other.pth")

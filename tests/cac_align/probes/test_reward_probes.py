@@ -83,8 +83,8 @@ def test_wins_and_differences():
     gap, wins, clear = compare(
         answers("p", [0.51, 0.5, None, 0.1]), answers(UNTOUCHED, [0.5, 0.5, 0.5, 0.5]), num_resamples=200, seed=0
     )
-    assert gap.value == pytest.approx(-0.13) and wins.value == pytest.approx(1 / 3), "a tie is no win"
-    assert clear.value == 0, "by a hundredth is no clear one"
+    assert gap.value == pytest.approx(-0.13) and wins.value == pytest.approx(1 / 3), "a tie is not a win"
+    assert clear.value == 0, "by a hundredth is not a clear one"
     assert wins.interval == wilson(1, 3)
 
 

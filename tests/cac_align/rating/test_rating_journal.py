@@ -96,5 +96,5 @@ def test_answers_of_another_form_are_named(page, folder, change):
     place = folder / "ratings/journal.jsonl"
     first, second = place.read_text().splitlines()
     place.write_text(f"{first}\n{json.dumps({**json.loads(second), **change})}\n")
-    with pytest.raises(JournalError, match="line 2 is not what this page writes"):
+    with pytest.raises(JournalError, match="line 2 is not a line this page writes"):
         open_rating(folder)

@@ -35,7 +35,7 @@ def test_motion_is_the_speed_in_pixels_per_second():
     assert tracked_motion(moving_square(0), 16) == 0
     jumping = moving_square(2)
     jumping[8:] = np.roll(jumping[8:], 20, axis=1)
-    assert tracked_motion(jumping, 16) == pytest.approx(32, rel=1e-6), "a jump is no motion"
+    assert tracked_motion(jumping, 16) == pytest.approx(32, rel=1e-6), "a jump is not motion"
     assert tracked_motion(np.zeros((6, 32, 32, 3), np.uint8), 16) == 0, "nothing to track"
 
 

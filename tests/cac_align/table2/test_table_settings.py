@@ -43,12 +43,12 @@ def inputs(tmp_path):
         ({"n": 0}, "n=0 must be a whole number of at least 1"),
         ({"eval_seeds": [0, 0]}, "eval_seeds=.* must be a list of different whole numbers"),
         ({"train_seeds": 3}, "train_seeds=3 must be a list"),
-        ({"motion_share": 1.5}, r"motion_share=1\.5 must lie in \(0, 1\]"),
+        ({"motion_share": 1.5}, r"motion_share=1\.5 must be in \(0, 1\]"),
         ({"columns": ["fid"]}, "column 'fid' is unknown; there are motion"),
         ({"columns": ["anomaly_judge"], "motion": None}, "column 'anomaly_judge' needs judge"),
         ({"columns": ["anomaly_people"], "motion": None}, "needs ratings=..., an export of cac-align rate"),
-        ({"motion": "motion"}, "motion='motion' is none of the columns motion_energy, edge_density"),
-        ({"judge": "cac"}, "judge='cac' is none of the rewards bright, red"),
+        ({"motion": "motion"}, "motion='motion' is not one of the columns motion_energy, edge_density"),
+        ({"judge": "cac"}, "judge='cac' is not one of the rewards bright, red"),
         ({"rewards": ["nobody"]}, "reward 'nobody' is unknown"),
         ({"rows": []}, "rows must begin with one of kind 'base'"),
         ({"rows": [{"name": "base"}, {"name": "Base!"}]}, "rows must begin with one of kind 'base'"),
@@ -120,7 +120,7 @@ def test_an_unknown_setting_names_its_neighbour(inputs):
 def test_a_missing_mini_names_the_command_that_builds_it():
     with pytest.raises(ValueError, match=r"build_minis\.py --only generator --output nowhere"):
         check_model("./nowhere/wan-mini", "model")
-    with pytest.raises(ValueError, match="there is no folder '/no/such/judge'; mend the path"):
+    with pytest.raises(ValueError, match="there is no folder '/no/such/judge'; fix the path"):
         check_model("/no/such/judge", "reward 'cac'")
     check_model("some-org/some-model", "a name of the hub")
 
@@ -184,7 +184,7 @@ def test_a_second_set_adds_to_the_first(recipe):
     ("arguments", "said"),
     [
         (["--only-row", "Flow-GRPO XY"], "no row 'Flow-GRPO XY'; there are 'base'"),
-        (["--seed", "9"], r"seed=9 is none of train_seeds=\[0\]"),
+        (["--seed", "9"], r"seed=9 is not one of train_seeds=\[0\]"),
         (["--set", "n"], "must be name=value"),
         (["--config", "none.yaml"], "is not a file; presets are full, mini"),
         (["--set", "overrides.kernel=sde"], "kernel='sde' is unknown"),

@@ -359,7 +359,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_training(folder, tmp_path, capl
 def test_missing_and_shortened_videos_are_named(folder, tmp_path):
     with pytest.raises(VideoError, match=r"no video file at .*gone\.mp4"):
         FrameCache().frames(tmp_path / "gone.mp4", [0], [0], 9)
-    with pytest.raises(VideoError, match=r"has 49 frames, but its annotation speaks of 99"):
+    with pytest.raises(VideoError, match=r"has 49 frames, but its annotation says 99"):
         FrameCache().frames(folder / "object.mp4", [90], [0, 90], 99)
 
 

@@ -200,7 +200,7 @@ def test_a_finished_judge_is_not_opened_again(suite, tmp_path):
     changed = [Contestant("always normal", Counting, "other weights")]
     run_suite(changed, {"main": MainBench(2, size=24)}, tmp_path / "copy", progress=False, num_resamples=5)
     assert read_rows(tmp_path / "copy/rows/always_normal/main.jsonl").rows[0].score == 1.0
-    with pytest.raises(ValueError, match="too much alike"):
+    with pytest.raises(ValueError, match="the same file name"):
         run_suite([changed[0], Contestant("Always  normal", Counting, "")], {}, tmp_path)
 
 

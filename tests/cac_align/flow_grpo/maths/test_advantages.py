@@ -58,7 +58,7 @@ def test_a_missing_reward_counts_nowhere():
     assert torch.equal(found.values[[0, 2]], compute_advantages([0.9, 0.1], "aa").values)
     assert found.values[[1, 3, 4]].tolist() == [0, 0, 0]
     assert found.valid.tolist() == [True, False, True, False, True]
-    assert found.zero_variance == ("b",), "one known reward is no group"
+    assert found.zero_variance == ("b",), "one known reward is not a group"
     spread = compute_advantages([0.9, None, 0.1, 0.7], "aaab", std="global", clip=None).values
     assert spread[0].item() == pytest.approx(0.4 / (np.std([0.9, 0.1, 0.7]) + 1e-4))
     nothing = compute_advantages([None, None], "aa", baseline="global")
