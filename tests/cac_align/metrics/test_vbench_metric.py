@@ -9,8 +9,7 @@ import pytest
 import torch
 from vbench_standins import VIDEOS, make_frames
 
-from cac_align.metrics import MetricSuite, VBenchMetric
-from cac_align.metrics import suite as suite_module
+from cac_align.metrics import MetricSuite, VBenchMetric, scoring
 from cac_align.rewards.base import Reward, RewardError
 
 
@@ -109,8 +108,8 @@ def test_a_single_video_and_bad_options_are_refused(small_cache):
 
 def test_a_suite_decodes_each_video_once(small_cache, standin_videos, monkeypatch):
     decoded = []
-    load = suite_module.load_video
-    monkeypatch.setattr(suite_module, "load_video", lambda video, fps: decoded.append(video) or load(video, fps))
+    load = scoring.load_video
+    monkeypatch.setattr(scoring, "load_video", lambda video, fps: decoded.append(video) or load(video, fps))
     names = ["subject_consistency", "background_consistency", "aesthetic_quality", "temporal_flickering"]
     paths = [standin_videos["fast"], standin_videos["slow"]]
     found = MetricSuite(names, cache_dir=small_cache, device="cpu").evaluate(paths)
