@@ -449,7 +449,8 @@ def test_the_record_says_that_a_judge_is_for_demonstration(wan_pipe, judge_folde
 
     monkeypatch.setattr(cac, "mini_judge_folder", lambda: judge_folder)
     reward = [CaCReward(judge_folder, device="cpu"), constant]
-    out = best_of_n(wan_pipe, PROMPT, reward=reward, n=1, **WAN, **QUIET)
+    with pytest.warns(UserWarning, match="demo-scale"):
+        out = best_of_n(wan_pipe, PROMPT, reward=reward, n=1, **WAN, **QUIET)
     assert "is a demonstration" in out.settings["note"]
     assert "note" not in best_of_n(wan_pipe, PROMPT, reward=constant, n=1, **WAN, **QUIET).settings
 
