@@ -449,6 +449,7 @@ def test_the_record_says_that_a_judge_is_for_demonstration(wan_pipe, judge_folde
 
     monkeypatch.setattr(cac, "mini_judge_folder", lambda: judge_folder)
     reward = [CaCReward(judge_folder, device="cpu"), constant]
+    cac._announce_mini.cache_clear()  # said once per process
     with pytest.warns(UserWarning, match="demo-scale"):
         out = best_of_n(wan_pipe, PROMPT, reward=reward, n=1, **WAN, **QUIET)
     assert "is a demonstration" in out.settings["note"]

@@ -62,6 +62,7 @@ from cac_align.minis.unified_tokenizer import (  # noqa: E402
 )
 from cac_align.minis.wan_config import world_prompts  # noqa: E402
 from cac_align.prompts import read_prompts  # noqa: E402
+from cac_align.rewards import unified_model  # noqa: E402
 from reward_model.data.example import Example  # noqa: E402
 from reward_model.minis.collator import MiniCollator, use_equal_images  # noqa: E402
 from reward_model.training.sft.trainer import AnswerCollator  # noqa: E402
@@ -502,6 +503,7 @@ def test_the_shipped_checkpoint_is_small_and_answers_in_form(rows):
     reward = UnifiedReward(ASSET, device="cpu")
     good = [plain(row, setting="single", size=32, num_frames=81) for row in rows[:8]]
     bad = [{**row, "num_wrong": 4, "picture": "blocks", "picture_strength": 0.8} for row in good]
+    unified_model.announce_mini.cache_clear()  # said once per process
     with pytest.warns(UserWarning, match="demo-scale"):
         found = [reward.score([*map(video_of, part)], [*map(prompt_of, part)], fps=16) for part in (good, bad)]
     assert all(f.score is not None for part in found for f in part)
