@@ -36,16 +36,16 @@ MINI = PRESETS / "mini.yaml"
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, builds the trainer, says what it is about to do, and trains."""
     args = parse(arguments)
-    from reward_model.training.grpo.card import grpo_card
     from reward_model.training.grpo.config import GrpoConfig
-    from reward_model.training.grpo.setup import describe, open_trainer, plan_config
-    from reward_model.training.missing import print_missing
-    from reward_model.training.plan import print_plan
 
     if args.list_settings:
         print(GrpoConfig.help_text())
         return
     chosen = settings(args)  # a misspelt setting is refused before torch and the trainer load
+    from reward_model.training.grpo.card import grpo_card
+    from reward_model.training.grpo.setup import describe, open_trainer, plan_config
+    from reward_model.training.missing import print_missing
+    from reward_model.training.plan import print_plan
 
     if args.dry_run:
         from reward_model.minis.stages import MINI

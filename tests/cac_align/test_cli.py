@@ -295,10 +295,14 @@ def test_trainings_are_commands_too(capsys):
         main(["train", "flow-grpo", "--list-settings"])
     assert not done.value.code
     assert "num_inference_steps = " in capsys.readouterr().out
-    command = [sys.executable, "-m", "cac_align", "train", "stage3", "--max-step", "3", "--dry-run"]
-    wrong = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert wrong.returncode == 2 and wrong.stderr.strip().endswith("did you mean max_steps?")
-    assert "Traceback" not in wrong.stderr
+    code = (
+        "import sys\nfrom cac_align.cli import main\n"
+        "sys.argv = 'cac-align train stage3 --max-step 3 --dry-run'.split()\n"
+        "try: main()\nexcept SystemExit as stopped: print(stopped.code, 'torch' in sys.modules)"
+    )
+    wrong = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert wrong.stdout.split() == ["2", "False"], "refused before anything heavy loads"
+    assert wrong.stderr.strip().endswith("did you mean max_steps?") and "Traceback" not in wrong.stderr
 
 
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
