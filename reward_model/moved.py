@@ -71,6 +71,8 @@ MOVED = {
     "cac_align.flow_grpo.windows": "cac_align.flow_grpo.maths.sampling",
     "cac_align.metrics.lossless": "reward_model.video.writing",
     "cac_align.readout_note": "cac_align.report.readout_note",
+    "cac_align.rewards.inputs": "cac_align.rewards.model_reward",
+    "cac_align.rewards.provenance": "cac_align.rewards.base",
     "cac_align.rewards.source": "reward_model.backends.source",
     "cac_align.run_folder": "cac_align.selection.run_folder",
     "reward_model.command_parser": "reward_model.terminal.parser",
