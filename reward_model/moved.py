@@ -75,6 +75,7 @@ MOVED = {
     "cac_align.rewards.provenance": "cac_align.rewards.base",
     "cac_align.rewards.source": "reward_model.backends.source",
     "cac_align.run_folder": "cac_align.selection.run_folder",
+    "reward_model.backends.thoughts": "reward_model.backends.local",
     "reward_model.command_parser": "reward_model.terminal.parser",
     "reward_model.data.agreement": "reward_model.statistics.agreement",
     "reward_model.data.corruptions.mp4": "reward_model.video.writing",
