@@ -164,7 +164,7 @@ def _write(output: Path, results: dict[str, Any], settings: dict[str, Any], suit
 
 
 def _maker(suite: Any, name: str) -> dict[str, Any]:
-    from cac_align.rewards.provenance import describe_reward
+    from cac_align.rewards.base import describe_reward
 
     return describe_reward(suite.metrics[name]) if name == JUDGE else dict(suite.describe(name))
 

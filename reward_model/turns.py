@@ -9,12 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Conversation
 from reward_model.parsing import BBOX, ParseError, parse_turn
-from reward_model.prompts import PromptSet
+from reward_model.prompts import Frames, PromptSet
 from reward_model.schema import FrameRange, Status, TurnReport
 from reward_model.video.sampling import native_window, sample_indices, thinned, zoom_indices
 
@@ -33,7 +31,7 @@ class Footage:
 
     num_frames: int
     fps: float
-    take: Callable[[Sequence[int]], np.ndarray]
+    take: Callable[[Sequence[int]], Frames]
     prompt: str = ""
 
 

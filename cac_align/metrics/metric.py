@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.metrics.scoring import score_videos
-from cac_align.rewards.base import Evaluation, RewardError
-from cac_align.rewards.inputs import log_unjudged
-from reward_model.backends.source import check_on_error
+from cac_align.rewards.base import Evaluation
+from cac_align.rewards.model_reward import ModelReward, log_unjudged
 
 if TYPE_CHECKING:
     from cac_align.metrics.native import Clip, Measure
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class VBenchMetric:
+class VBenchMetric(ModelReward["Measure"]):
     """Scores videos by one dimension of VBench, computed exactly as the ``vbench`` package 0.1.5 computes it.
 
     Networks load when they are first needed; a pickled copy carries none and loads them where it arrives. The score is
@@ -70,16 +68,14 @@ class VBenchMetric:
                 "MetricSuite or a CompositeReward"
             )
         self.dimension = check_dimension(dimension, backend)
-        check_on_error(on_error)
+        super().__init__(on_error)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         self.backend, self.cache_dir, self.batch_size, self.strict = backend, cache_dir, batch_size, strict
-        self.python, self.on_error, self._device = python, on_error, device
-        self._measure: Measure | None = None
-        self._lock = threading.Lock()
+        self.python, self._device = python, device
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The dimension."""
         return self.dimension.name
 
@@ -109,7 +105,11 @@ class VBenchMetric:
         if self.backend == "package":
             self.package.check([self.name])
         else:
-            self._open()
+            _ = self.opened
+
+    def make_ready(self) -> None:
+        """The same as :meth:`load`."""
+        self.load()
 
     def check_ready(self) -> None:
         """The same as :meth:`load`, whose networks are small: a missing weight file is found before a video is drawn.
@@ -141,7 +141,7 @@ class VBenchMetric:
             ValueError: this video cannot be scored.
             WeightsError: a weight file is missing or broken.
         """
-        return self._open()(clip)
+        return self.opened(clip)
 
     def __call__(
         self,
@@ -173,30 +173,19 @@ class VBenchMetric:
         """
         found = score_videos({self.name: self}, videos, prompts, fps=fps)
         scores, reasons = [f.scores[self.name] for f in found], [f.reasons.get(self.name) for f in found]
-        failed = [f"video {k}: {reason}" for k, reason in enumerate(reasons) if reason]
-        if failed and self.on_error == "raise":
-            raise RewardError(f"{self.name} could not score " + "; ".join(failed))
+        self._raise_for(reasons, f"{self.name} could not score")
         return Evaluation(scores, [None] * len(scores), reasons)
 
     def _open(self) -> Measure:
         from cac_align.metrics.native import open_measure
 
-        with self._lock:
-            if self._measure is None:
-                self._measure = open_measure(
-                    self.dimension,
-                    cache_dir=self.cache_dir,
-                    device=self.device,
-                    batch_size=self.batch_size,
-                    strict=self.strict,
-                )
-        return self._measure
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_measure", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _measure=None, _lock=threading.Lock())
+        return open_measure(
+            self.dimension,
+            cache_dir=self.cache_dir,
+            device=self.device,
+            batch_size=self.batch_size,
+            strict=self.strict,
+        )
 
     def __repr__(self) -> str:
         return f"VBenchMetric({self.name!r}, backend={self.backend!r})"

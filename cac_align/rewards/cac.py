@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import re
-import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,14 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Never
 
-from cac_align.rewards.base import RewardError
 from cac_align.rewards.hub import push_judge, save_judge
-from cac_align.rewards.inputs import check_inputs, log_unjudged
+from cac_align.rewards.model_reward import BackendReward, check_inputs, log_unjudged
 from reward_model.backends.source import (
     BackendSource,
     announce_demo,
     check_backend,
-    check_on_error,
     hidden,
     outside,
     shipped_folder,
@@ -40,7 +37,7 @@ logger = logging.getLogger(__name__)
 MODEL_VARIABLE = "CAC_REWARD_MODEL"
 
 
-class CaCReward:
+class CaCReward(BackendReward["TwoTurnJudge"]):
     """Judges videos in two turns and rewards those without anomalies (paper, section 3.4 and equation 7).
 
     The model loads when it is first needed. A pickled copy carries the settings but no weights, and loads them again
@@ -133,7 +130,6 @@ class CaCReward:
     ) -> None:
         api_key = hidden(api_key)
         check_backend(backend, base_url, api_key)
-        check_on_error(on_error)
         self._judge_options: dict[str, Any] = {
             "readout": readout,
             "reasoning": reasoning,
@@ -160,13 +156,10 @@ class CaCReward:
             **others,
         }
         _check_options(self._judge_options)
-        self.backend, self.on_error = backend, on_error
-        self.model = (
-            None if not isinstance(backend, str) else str(model) if model is not None else _default_model(backend)
-        )
-        _check_kind(self.model)
-        self._source = BackendSource(
-            self.model,
+        named = None if not isinstance(backend, str) else str(model) if model is not None else _default_model(backend)
+        _check_kind(named)
+        source = BackendSource(
+            named,
             backend,
             base_url=base_url,
             api_key=api_key,
@@ -179,13 +172,7 @@ class CaCReward:
             attn_implementation=attn_implementation,
             options=backend_options,
         )
-        self._judge: TwoTurnJudge | None = None
-        self._lock = threading.Lock()
-
-    @classmethod
-    def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> CaCReward:
-        """The same as ``CaCReward(model, ...)``, by the name that models of transformers and diffusers have."""
-        return cls(model, **options)
+        super().__init__(source, on_error)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Writes the local judge as a folder that ``CaCReward(folder)`` loads: weights, processor, ``judge.json`` with
@@ -207,19 +194,11 @@ class CaCReward:
         return push_judge(self.judge_model, repo_id, self.model, private=private, token=token)
 
     @property
-    def name(self) -> str:
-        """The model's short name, for reports."""
-        return self._source.name
-
-    @property
     def judge_model(self) -> TwoTurnJudge:
         """The judge itself; the model loads on first use."""
-        with self._lock:
-            if self._judge is None:
-                self._judge = self._build()
-        return self._judge
+        return self.opened
 
-    def _build(self) -> TwoTurnJudge:
+    def _open(self) -> TwoTurnJudge:
         from reward_model.config import JudgeConfig
         from reward_model.judge import TwoTurnJudge
 
@@ -246,7 +225,7 @@ class CaCReward:
             BackendError: there is no such model, or it is not a judge.
             ValueError: its settings, the device or the precision make no sense.
         """
-        if self._judge is not None:
+        if self._opened is not None:
             return
         self._source.check()
         if self.backend == "local" and self.model is not None and Path(self.model).expanduser().is_dir():
@@ -255,15 +234,11 @@ class CaCReward:
             config = load_judge_config(Path(self.model).expanduser())
             config.override(**{**self._judge_options, "readout": self._readout(config)})
 
-    def make_ready(self) -> None:
-        """Loads the judge."""
-        _ = self.judge_model
-
     @property
     def demo_note(self) -> str | None:
         """What a report must say where the judge is the embedded mini; None for others."""
         folder = mini_judge_folder()
-        known = self._judge.config.demo_scale if self._judge is not None else False
+        known = self._opened is not None and self._opened.config.demo_scale
         if known or (folder is not None and self.model and Path(self.model).resolve() == folder.resolve()):
             return f"{self.name} is a demonstration: {_KNOWS}"
         return None
@@ -305,24 +280,12 @@ class CaCReward:
         """
         items, texts, rates = check_inputs(videos, prompts, fps, remedy=", or use .judge(video)")
         verdicts = self.judge_model.judge(items, texts, fps=rates)  # type: ignore[arg-type]
-        failed = [f"video {k}: {v.error}" for k, v in enumerate(verdicts) if v.score is None]
-        if failed and self.on_error == "raise":
-            raise RewardError("could not judge " + "; ".join(failed))
+        self._raise_for([str(v.error) if v.score is None else None for v in verdicts], "could not judge")
         return verdicts
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_judge", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _judge=None, _lock=threading.Lock())
-
-    def __repr__(self) -> str:
-        backend = getattr(self.backend, "name", self.backend)
+    def _told(self) -> dict[str, Any]:
         chosen = {k: v for k, v in self._judge_options.items() if v is not None}
-        if self._judge is not None:
-            chosen = {"readout": self._judge.config.readout, **chosen}
-        listed = "".join(f", {name}={value!r}" for name, value in chosen.items())
-        return f"CaCReward({self.model!r}, backend={backend!r}{listed})"
+        return chosen if self._opened is None else {"readout": self._opened.config.readout, **chosen}
 
 
 def mini_judge_folder() -> Path | None:

@@ -18,7 +18,7 @@ from cac_align.rewards.base import (
     make_ready,
     reward_name,
 )
-from cac_align.rewards.inputs import read_files
+from cac_align.rewards.model_reward import read_files
 from cac_align.rewards.normalise import group_zscores, mean_of_parts, normal_cdf, per_reward_scores
 
 if TYPE_CHECKING:

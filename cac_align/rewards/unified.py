@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cac_align.rewards.base import Evaluation, RewardError
-from cac_align.rewards.inputs import check_inputs, log_unjudged
+from cac_align.rewards.base import Evaluation
+from cac_align.rewards.model_reward import BackendReward, check_inputs, log_unjudged
 from cac_align.rewards.ranking import Comparison, Ranking, compare_all, rank_by_share
 from cac_align.rewards.unified_model import MINI_KNOWS, announce_mini, check_fit, default_model, mini_unified_folder
-from reward_model.backends.source import BackendSource, check_backend, check_on_error, hidden
+from reward_model.backends.source import BackendSource, check_backend, hidden
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from reward_model.backends.base import Backend
     from reward_model.backends.secret import Secret
     from reward_model.unified.pairs import PairProtocol
     from reward_model.unified.protocols import Protocol
@@ -33,7 +33,7 @@ PARTNERS = {"aps": "pair_score", "video5": "pair"}
 LOCAL_BATCH_SIZE = 8
 
 
-class UnifiedReward:
+class UnifiedReward(BackendReward["Backend"]):
     """Scores videos with a UnifiedReward checkpoint, greedily, asked as its public scripts ask.
 
     Frames, scales and form of the answer are the scripts'; the sentences of the question are ours unless ``wording``
@@ -80,7 +80,7 @@ class UnifiedReward:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        backend: Literal["local", "openai", "replay"] | Any = "local",
+        backend: Literal["local", "openai", "replay"] | Backend = "local",
         protocol: str = "aps",
         wording: str | os.PathLike[str] | None = None,
         base_url: str | None = None,
@@ -99,24 +99,21 @@ class UnifiedReward:
     ) -> None:
         api_key = hidden(api_key)
         check_backend(backend, base_url, api_key)
-        check_on_error(on_error)
         if protocol not in (*POINT_PROTOCOLS, *PAIR_PROTOCOLS):
             raise ValueError(f"protocol={protocol!r} must be one of {', '.join((*POINT_PROTOCOLS, *PAIR_PROTOCOLS))}")
         for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value!r} must be at least 1, or None")
-        self.backend, self.protocol, self.on_error = backend, protocol, on_error
-        self.model = (
-            None if not isinstance(backend, str) else str(model) if model is not None else default_model(backend)
-        )
-        check_fit(self.model, protocol)
+        self.protocol = protocol
+        named = None if not isinstance(backend, str) else str(model) if model is not None else default_model(backend)
+        check_fit(named, protocol)
         self.batch_size = LOCAL_BATCH_SIZE if batch_size is None and backend == "local" else batch_size
         self.max_new_tokens = max_new_tokens
         self.wording = None if wording is None else os.fspath(wording)
         if self.wording is not None:
             self._check_wording()
-        self._source = BackendSource(
-            self.model,
+        source = BackendSource(
+            named,
             backend,
             base_url=base_url,
             api_key=api_key,
@@ -129,13 +126,7 @@ class UnifiedReward:
             attn_implementation=attn_implementation,
             options=backend_options,
         )
-        self._opened: Any = None
-        self._lock = threading.Lock()
-
-    @classmethod
-    def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> UnifiedReward:
-        """The same as ``UnifiedReward(model, ...)``, by the name that models of transformers and diffusers have."""
-        return cls(model, **options)
+        super().__init__(source, on_error)
 
     def check_ready(self) -> None:
         """Looks for what would keep the model from loading or scoring, without loading it.
@@ -148,10 +139,6 @@ class UnifiedReward:
         if self._opened is None:
             self._source.check()
 
-    def make_ready(self) -> None:
-        """Loads the model."""
-        _ = self.opened_backend
-
     @property
     def demo_note(self) -> str | None:
         """What a report must say where the judge is the embedded mini; None for others."""
@@ -161,20 +148,15 @@ class UnifiedReward:
         return None
 
     @property
-    def name(self) -> str:
-        """The model's short name, for reports."""
-        return self._source.name
-
-    @property
-    def opened_backend(self) -> Any:
+    def opened_backend(self) -> Backend:
         """The backend itself; the model loads on first use."""
-        with self._lock:
-            if self._opened is None:
-                if self.backend == "local":
-                    assert self.model is not None
-                    announce_mini(self.model)
-                self._opened = self._source.open()
-        return self._opened
+        return self.opened
+
+    def _open(self) -> Backend:
+        if self.backend == "local":
+            assert self.model is not None
+            announce_mini(self.model)
+        return self._source.open()
 
     def __call__(
         self,
@@ -204,14 +186,14 @@ class UnifiedReward:
             ValueError: ``videos`` is a single one, a prompt is missing, numbers do not match, or the protocol compares
                 only.
         """
-        from reward_model.unified.score import UnifiedReward as Scorer
+        from reward_model.unified.score import UnifiedJudge
 
         items, _, rates = check_inputs(videos, prompts, _rate(fps))
         texts = _texts(prompts, len(items))
         self._check_scores()
-        scorer = Scorer(self.opened_backend, self._point_protocol(), batch_size=self.batch_size)
-        found = scorer.score(items, texts, fps=rates)
-        self._raise_for([f"video {k}: {f.error}" for k, f in enumerate(found) if f.score is None], "score")
+        judge = UnifiedJudge(self.opened_backend, self._point_protocol(), batch_size=self.batch_size)
+        found = judge.score(items, texts, fps=rates)
+        self._raise_for([str(f.error) if f.score is None else None for f in found], "could not score")
         return found
 
     def evaluate(
@@ -255,7 +237,7 @@ class UnifiedReward:
         found = compare_all(self.opened_backend, self._pair_protocol(), list(frames.values()), text, self.batch_size)
         ranking = rank_by_share({(positions[a], positions[b]): c for (a, b), c in found.items()}, len(items))
         reasons = [unreadable.get(k, reason) for k, reason in enumerate(ranking.reasons)]
-        self._raise_for([f"video {k}: {r}" for k, r in enumerate(reasons) if r], "compare")
+        self._raise_for(reasons, "could not compare")
         return replace(ranking, reasons=reasons)
 
     def _point_protocol(self) -> Protocol:
@@ -286,19 +268,8 @@ class UnifiedReward:
                 "or a 2.0 checkpoint with protocol='aps'"
             )
 
-    def _raise_for(self, failed: list[str], deed: str) -> None:
-        if failed and self.on_error == "raise":
-            raise RewardError(f"could not {deed} " + "; ".join(failed))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_opened", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _opened=None, _lock=threading.Lock())
-
-    def __repr__(self) -> str:
-        backend = getattr(self.backend, "name", self.backend)
-        return f"UnifiedReward({self.model!r}, backend={backend!r}, protocol={self.protocol!r})"
+    def _told(self) -> dict[str, Any]:
+        return {"protocol": self.protocol}
 
 
 def _texts(prompts: Sequence[str] | str | None, count: int) -> list[str]:

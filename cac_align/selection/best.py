@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from cac_align.report.save import BestOfNOutput
-from cac_align.rewards.base import RewardError, check_reward, demo_note, evaluate, make_ready, reward_name
+from cac_align.rewards.base import (
+    RewardError,
+    check_reward,
+    demo_note,
+    describe_reward,
+    evaluate,
+    make_ready,
+    reward_name,
+)
 from cac_align.rewards.composite import CompositeReward
 from cac_align.rewards.order import RankBy, check_rank_by, objections, order
-from cac_align.rewards.provenance import describe_reward
 from cac_align.selection import candidates as draw
 from cac_align.selection import run_folder
 from reward_model.video.clip import check_fps

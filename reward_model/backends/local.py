@@ -24,7 +24,6 @@ import numpy as np
 from reward_model.backends.base import BackendError
 from reward_model.backends.checkpoint import load_checkpoint, settings_folder
 from reward_model.backends.devices import ran_out_of_memory, torch_device, torch_dtype
-from reward_model.backends.thoughts import begin_answer
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.parsing import STATUS_PREFIX
@@ -33,6 +32,14 @@ from reward_model.schema import VerdictScore
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
+
+#: What opens a thought, and what closes it: chat templates of thinking models end in an opened one.
+_MARKS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+}
 
 
 class LocalBackend:
@@ -378,3 +385,19 @@ def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list
             )
         found.append(joined[len(prefix) :])
     return found[0], found[1]
+
+
+def begin_answer(prompt: str, prefix: str) -> str:
+    """The prompt, as a chat template wrote it, followed by the beginning of an answer.
+
+    A thought that the template has opened is closed first, empty, as the templates themselves do where thinking is
+    switched off; unless there is nothing to follow, or the beginning holds the end of the thought itself.
+
+    Example:
+        >>> begin_answer("<|im_start|>assistant\\n<think>\\n", '{"COT": "')
+        '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n{"COT": "'
+    """
+    for opened, closed in _MARKS.items():
+        if prefix and prompt.rstrip().endswith(opened) and closed not in prefix:
+            return f"{prompt.rstrip()}\n\n{closed}\n\n{prefix}"
+    return prompt + prefix

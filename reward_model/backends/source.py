@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from reward_model.backends.base import Backend
 from reward_model.backends.devices import check_precision
 from reward_model.backends.secret import Secret
 from reward_model.shipped import located, shipped_folder
@@ -21,6 +23,7 @@ __all__ = [
     "hidden",
     "local_options",
     "located",
+    "open_backend",
     "outside",
     "shipped_folder",
 ]
@@ -86,7 +89,7 @@ class BackendSource:
         """The model's short name, for reports."""
         return Path(self.model).name if self.model is not None else str(getattr(self.backend, "name", "judge"))
 
-    def open(self) -> Any:
+    def open(self) -> Backend:
         """The backend itself.
 
         Raises:
@@ -95,17 +98,8 @@ class BackendSource:
         if not isinstance(self.backend, str):
             return self.backend
         assert self.model is not None
-        if self.backend == "local":
-            from reward_model.backends.local import LocalBackend
-
-            return LocalBackend(self.model, **self.options)
-        if self.backend == "openai":
-            from reward_model.backends.openai import OpenAIBackend
-
-            return OpenAIBackend(self.model, api_key=self._api_key, **self.options)
-        from reward_model.backends.replay import ReplayBackend
-
-        return ReplayBackend(self.model, **self.options)
+        options = {**self.options, "api_key": self._api_key} if self.backend == "openai" else self.options
+        return open_backend(self.model, self.backend, options)
 
     def check(self) -> None:
         """Looks for what would keep :meth:`open` from working, without loading anything.
@@ -130,6 +124,31 @@ class BackendSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _api_key=None)
+
+
+def open_backend(model: str, backend: str, options: Mapping[str, Any]) -> Backend:
+    """The backend of one of :data:`BACKENDS`.
+
+    Args:
+        model: folder or hub id, the name a server serves it under, or a recording.
+        options: of the backend's class.
+
+    Raises:
+        ValueError: there is no such backend.
+        BackendError: it cannot be loaded.
+    """
+    check_backend(backend)
+    if backend == "local":
+        from reward_model.backends.local import LocalBackend
+
+        return LocalBackend(model, **options)
+    if backend == "openai":
+        from reward_model.backends.openai import OpenAIBackend
+
+        return OpenAIBackend(model, **options)
+    from reward_model.backends.replay import ReplayBackend
+
+    return ReplayBackend(model, **options)
 
 
 def hidden(api_key: str | Secret | None) -> Secret | None:

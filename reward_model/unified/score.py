@@ -35,7 +35,7 @@ class UnifiedScore:
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-class UnifiedReward:
+class UnifiedJudge:
     """Scores videos with a UnifiedReward checkpoint, greedily, asked as the public scripts ask but in our sentences.
 
     Checkpoints on Qwen3-VL run in :class:`~reward_model.backends.local.LocalBackend`, the others behind an
@@ -50,7 +50,7 @@ class UnifiedReward:
 
     Example:
         >>> backend = OpenAIBackend("UnifiedReward", base_url="http://judge:8000/v1")            # doctest: +SKIP
-        >>> UnifiedReward(backend)([frames], ["a dog catches a ball"], fps=16)                   # doctest: +SKIP
+        >>> UnifiedJudge(backend)([frames], ["a dog catches a ball"], fps=16)                   # doctest: +SKIP
         [0.61]
     """
 
@@ -138,3 +138,9 @@ def ask_in_batches(
 def complete_lines(answer: Completion) -> str:
     """The answer's text without a last line that the token limit cut: ``Style Score (1-5): 4`` may have become 4.8."""
     return answer.text if answer.finished else answer.text.rpartition("\n")[0]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "UnifiedReward":  # its name before version 0.2, which the reward of cac_align has too
+        return UnifiedJudge
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

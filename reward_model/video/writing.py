@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,11 +71,12 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, enco
     rate = stream_rate(fps)
     options = {"movflags": "+faststart"} if encoding.faststart else {}
     with atomic(path) as temporary, av.open(str(temporary.absolute()), "w", options=options) as container:
-        stream = container.add_stream(encoding.codec, rate=rate, options=dict(encoding.options))
+        stream: Any = container.add_stream(encoding.codec, rate=rate, options=dict(encoding.options))
         stream.width, stream.height, stream.pix_fmt = width, height, encoding.pixels
         if encoding.colour:
             stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6
-        picture, number = first, 0
+        picture: np.ndarray | None = first
+        number = 0
         while picture is not None:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
             if encoding.pixels == "bgr0":

@@ -82,7 +82,7 @@ def test_pickled_copy_has_settings_without_weights_or_key(reward, videos, judge_
     data = pickle.dumps(reward)
     assert len(data) < 5000
     copy = pickle.loads(data)
-    assert copy._judge is None
+    assert copy._opened is None
     assert copy(videos, fps=16) == expected
     secret = CaCReward("m", backend="openai", base_url="http://localhost:1/v1", api_key="sk-very-secret")
     assert b"sk-very-secret" not in pickle.dumps(secret)

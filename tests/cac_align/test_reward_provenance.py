@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from cac_align import BestOfNOutput, CaCReward, CompositeReward, UnifiedReward
-from cac_align.rewards.provenance import describe_reward
+from cac_align.rewards.base import describe_reward
 from reward_model.data.annotations import read_annotations
 from reward_model.data.records import is_generated
 from reward_model.data.synthesis.world_records import write_world_records

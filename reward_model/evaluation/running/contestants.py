@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reward_model.backends.base import Backend
+from reward_model.backends.source import open_backend
 from reward_model.evaluation.benches.bench import CalibrationBench
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import ThinkerJudge
@@ -16,7 +18,7 @@ from reward_model.evaluation.running.choice import COMMON
 from reward_model.evaluation.running.store import bench_fingerprint, fingerprint, model_fingerprint
 from reward_model.prompts import WORDINGS, load_prompts
 from reward_model.unified.protocols import PROTOCOLS
-from reward_model.unified.score import UnifiedReward
+from reward_model.unified.score import UnifiedJudge
 from reward_model.unified.wording import with_wording
 
 #: Simpler forms of a given judge, and the settings that make them.
@@ -66,26 +68,14 @@ class ModelSource:
     backend: str = "local"
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> Any:
+    def open(self) -> Backend:
         """The backend itself.
 
         Raises:
             ValueError: there is no such backend.
             BackendError: it cannot be loaded.
         """
-        if self.backend == "local":
-            from reward_model.backends.local import LocalBackend
-
-            return LocalBackend(self.model, **self.options)
-        if self.backend == "openai":
-            from reward_model.backends.openai import OpenAIBackend
-
-            return OpenAIBackend(self.model, **self.options)
-        if self.backend == "replay":
-            from reward_model.backends.replay import ReplayBackend
-
-            return ReplayBackend(self.model, **self.options)
-        raise ValueError(f"backend={self.backend!r} must be 'local', 'openai' or 'replay'")
+        return open_backend(self.model, self.backend, self.options)
 
     @property
     def short_name(self) -> str:
@@ -164,7 +154,7 @@ def unified_contestant(
     chosen = PROTOCOLS[protocol] if wording is None else with_wording(PROTOCOLS[protocol], wording)
 
     def build() -> Any:
-        return calibrate(UnifiedReward(source.open(), chosen), calibration, batch_size=batch_size, name=protocol)
+        return calibrate(UnifiedJudge(source.open(), chosen), calibration, batch_size=batch_size, name=protocol)
 
     asked = {"protocol": protocol, "question": chosen.question}
     mark = fingerprint(_mark(source, asked), bench_fingerprint(calibration))

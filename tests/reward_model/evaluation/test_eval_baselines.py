@@ -16,7 +16,7 @@ from reward_model.evaluation.running.baselines import (
     fit_threshold,
 )
 from reward_model.unified.protocols import APS, VIDEO5, ScoreError
-from reward_model.unified.score import UnifiedReward
+from reward_model.unified.score import UnifiedJudge
 
 BENCH = WorldBench(4, seed=910_000)
 VIDEOS = list(BENCH)
@@ -116,7 +116,7 @@ class Scripted:
 def test_aps_shows_sixteen_frames_then_one_text_and_reads_the_mean_of_three():
     text = "Alignment Score (1-5): 2.4036\nPhysics Score (1-5): 3\nStyle Score (1-5): 5.0"
     backend = Scripted(lambda c: Completion(text))
-    [found] = UnifiedReward(backend).score([VIDEOS[0].frames], ["a {caption} <|im_end|>"], fps=16)
+    [found] = UnifiedJudge(backend).score([VIDEOS[0].frames], ["a {caption} <|im_end|>"], fps=16)
     assert found.score == pytest.approx(((2.4036 + 3 + 5) / 3 - 1) / 4)
     [(conversation, sampling)] = backend.asked
     *frames, question = conversation[0].content
@@ -130,7 +130,7 @@ def test_aps_shows_sixteen_frames_then_one_text_and_reads_the_mean_of_three():
 def test_video5_shows_eight_large_frames_and_ignores_the_untrained_total():
     lines = [f"{axis}: {k}" for axis, k in zip(VIDEO5.axes, (1, 2, 3, 4, 4), strict=True)]
     backend = Scripted(lambda c: Completion("\n".join([*lines, "Final Score: 1"])))
-    assert UnifiedReward(backend, "video5")([VIDEOS[1].frames], "p", fps=16) == [pytest.approx((14 / 5 - 1) / 3)]
+    assert UnifiedJudge(backend, "video5")([VIDEOS[1].frames], "p", fps=16) == [pytest.approx((14 / 5 - 1) / 3)]
     frames = backend.asked[0][0][0].content[:-1]
     assert len(frames) == 8 and frames[0].shape == (512, 512, 3)
     assert VIDEO5.pick(81)[0] == 0 and VIDEO5.pick(81)[-1] == 80
@@ -176,14 +176,14 @@ def test_failures_have_a_reason_and_spoil_no_other():
         dark = conversation[0].content[0].mean() < VIDEOS[1].frames[0].mean() + 1e-9
         return Completion(aps("Physics Score (1-5): 3")) if dark else Completion("", error="server down")
 
-    reward = UnifiedReward(Scripted(answer))
+    reward = UnifiedJudge(Scripted(answer))
     bright = np.full((20, 8, 8, 3), 255, np.uint8)
     found = reward.explain([VIDEOS[1].frames, bright, "nowhere.mp4"], ["a", "b", "c"], fps=[16, 16, None])
     assert found[0] == (0.5, None) and found[1] == (None, "server down") and "nowhere.mp4" in found[2][1]
     with pytest.raises(ValueError, match="1 prompts for 2 videos"):
         reward([VIDEOS[0].frames] * 2, ["one"], fps=16)
     with pytest.raises(ValueError, match="'pair'"):
-        UnifiedReward(Scripted(answer), "pair")
+        UnifiedJudge(Scripted(answer), "pair")
 
 
 def test_a_scoring_model_becomes_a_judge_with_rates_and_unparsed_answers():
@@ -193,10 +193,10 @@ def test_a_scoring_model_becomes_a_judge_with_rates_and_unparsed_answers():
         number = 4 if truth[conversation[0].content[0].tobytes()] == "normal" else 2
         return Completion(aps(f"Physics Score (1-5): {number}"))
 
-    judge = calibrate(UnifiedReward(Scripted(answer)), CalibrationBench(4), name="aps")
+    judge = calibrate(UnifiedJudge(Scripted(answer)), CalibrationBench(4), name="aps")
     result = measured(judge)
     assert result.value("status accuracy") == result.value("AUROC, score") == 1.0
     assert result.judge["model"]["protocol"] == "aps" and result.recall_by_type
-    lost = measured(ThresholdJudge(UnifiedReward(Scripted(lambda c: Completion("no idea"))), judge.threshold))
+    lost = measured(ThresholdJudge(UnifiedJudge(Scripted(lambda c: Completion("no idea"))), judge.threshold))
     assert lost.confusion.num_unparsed == 4 and list(lost.errors) == ["the answer states no 'Alignment Score'"]
     assert auroc([r["score"] for r in result.videos], [r["truth"] == "normal" for r in result.videos]) == 1.0

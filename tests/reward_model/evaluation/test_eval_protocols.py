@@ -21,7 +21,7 @@ from reward_model.evaluation.tables.paper_tables import paper_table
 from reward_model.evaluation.tables.reports import make_tables
 from reward_model.unified.pairs import PAIR_PROTOCOLS
 from reward_model.unified.protocols import APS, PROTOCOLS, ScoreError
-from reward_model.unified.score import UnifiedReward
+from reward_model.unified.score import UnifiedJudge
 from reward_model.unified.wording import PUBLIC_WORDINGS, with_wording, wording_origin, words_digest
 from reward_model.video.clip import Video
 
@@ -191,7 +191,7 @@ def test_a_wording_of_ones_own_is_asked_and_told_apart(tmp_path, monkeypatch):
     file.write_text("Rate it.\nAlignment Score (1-5): X\n  Text: [{prompt}]", encoding="utf-8")
     changed = with_wording(APS, file)
     backend = Scripted(lambda c: "Alignment Score: 1\nPhysics Score: 3\nStyle Score: 5")
-    [found] = UnifiedReward(backend, changed).score([FRAMES], ["a {cup}"], fps=16)
+    [found] = UnifiedJudge(backend, changed).score([FRAMES], ["a {cup}"], fps=16)
     assert found.score == 0.5 and text_of(backend.asked[0][0]).endswith("Text: [a {cup}]")
     assert found.provenance["wording_origin"] == "file"
     same_words = " ".join(changed.question.split())

@@ -1,19 +1,113 @@
-"""What a reward is called with, looked at before a model is asked or even loaded.
+"""Rewards with a model behind them: what they may be called with, and the base that opens the model at first use.
 
-A mistake of the caller is an error: an absent file, an array of another form, a prompt that is not a text. A video that
-is of the right form and still cannot be judged (a file that breaks off, frames of NaN) passes, and the judge says why.
+A call is looked at before a model is asked or even loaded. A mistake of the caller is an error: an absent file, an
+array of another form, a prompt that is not a text. A video that is of the right form and still cannot be judged (a file
+that breaks off, frames of NaN) passes, and the model says why.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
+from cac_align.rewards.base import RewardError
+from reward_model.backends.source import BackendSource, check_on_error
 from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps
 from reward_model.video.load import load_video
+
+Opened = TypeVar("Opened")
+
+
+class ModelReward(Generic[Opened]):
+    """The base of rewards that load something. It is opened once, by the first call of any thread; a pickled copy
+    carries the settings alone and opens its own where it arrives.
+
+    A subclass gives itself a ``name`` and says how to open (:meth:`_open`).
+
+    Args:
+        on_error: ``"none"`` scores a video that cannot be judged None, ``"raise"`` raises.
+
+    Raises:
+        ValueError: ``on_error`` is neither.
+    """
+
+    name: str
+
+    def __init__(self, on_error: str) -> None:
+        check_on_error(on_error)
+        self.on_error = on_error
+        self._reset()
+
+    def _reset(self) -> None:
+        self._opened: Opened | None = None
+        self._lock = threading.Lock()
+
+    def _open(self) -> Opened:
+        raise NotImplementedError
+
+    @property
+    def opened(self) -> Opened:
+        """What is loaded; at the first call, loads it."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open()
+        return self._opened
+
+    def make_ready(self) -> None:
+        """Loads the model."""
+        _ = self.opened
+
+    def _raise_for(self, reasons: Sequence[str | None], said: str) -> None:
+        """Raises RewardError with the reasons of all videos that have one, where ``on_error`` is ``"raise"``."""
+        failed = [f"video {k}: {reason}" for k, reason in enumerate(reasons) if reason]
+        if failed and self.on_error == "raise":
+            raise RewardError(f"{said} " + "; ".join(failed))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_opened", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+
+class BackendReward(ModelReward[Opened]):
+    """A reward whose model a backend runs.
+
+    Args:
+        source: the model and how it is reached.
+        on_error: as of :class:`ModelReward`.
+    """
+
+    def __init__(self, source: BackendSource, on_error: str) -> None:
+        super().__init__(on_error)
+        self._source, self.model, self.backend = source, source.model, source.backend
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> Self:
+        """The same as the class itself, by the name that models of transformers and diffusers have."""
+        return cls(model, **options)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The model's short name, for reports."""
+        return self._source.name
+
+    def __repr__(self) -> str:
+        backend = getattr(self.backend, "name", self.backend)
+        told = "".join(f", {name}={value!r}" for name, value in self._told().items())
+        return f"{type(self).__name__}({self.model!r}, backend={backend!r}{told})"
+
+    def _told(self) -> dict[str, Any]:
+        """Settings that ``repr`` tells."""
+        return {}
+
+
+# --- what a call gives ------------------------------------------------------------------------------------------------
 
 
 def check_inputs(
