@@ -79,15 +79,15 @@ def read_state(folder: Path) -> dict[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error) or type(error).__name__) from error
+    if not isinstance(state, dict):
+        raise damaged(path, f"it holds a {type(state).__name__}, not an object")
     if fault := _state_fault(state, _number(folder.name)):
         raise damaged(path, fault)
     return state
 
 
-def _state_fault(state: Any, step: int) -> str:  # noqa: PLR0911 -- one sentence for each fault
+def _state_fault(state: Mapping[str, Any], step: int) -> str:
     """The first fault of a state file's form, ``""`` where there is none."""
-    if not isinstance(state, dict):
-        return f"it holds a {type(state).__name__}, not an object"
     for name, kind in _ENTRIES.items():
         value: Any = state.get(name)
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
