@@ -1,6 +1,6 @@
 """Flow-GRPO in one file, to be read from top to bottom: the trainer of ``flow_grpo.py`` without its savings and checks.
 
-    python recipes/flow_grpo_minimal.py                 # the minis on one CPU core: four steps, about a minute
+    python recipes/flow_grpo_minimal.py                 # the minis on one CPU core: four steps, one or two minutes
     python recipes/flow_grpo_minimal.py --steps 40
 
 A step draws a group of videos of each prompt with a stochastic sampler, has them judged, compares each with its group

@@ -70,7 +70,7 @@ MOVED = {
     "cac_align.flow_grpo.trajectory": "cac_align.flow_grpo.sampler.trajectory",
     "cac_align.flow_grpo.windows": "cac_align.flow_grpo.maths.sampling",
     "cac_align.metrics.lossless": "reward_model.video.writing",
-    "cac_align.readout_note": "cac_align.report.readout_note",
+    "cac_align.readout_note": "cac_align.report.view",
     "cac_align.rewards.source": "reward_model.backends.source",
     "cac_align.run_folder": "cac_align.selection.run_folder",
     "reward_model.command_parser": "reward_model.terminal.parser",

@@ -88,15 +88,12 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def _state_fault(state: Mapping[str, Any], step: int) -> str:
     """The first fault of a state file's form, ``""`` where there is none."""
-    for name, kind in _ENTRIES.items():
-        value: Any = state.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
-            return f"{name!r} is {_short(value)}, must be {_WORDS[kind]}"
+    if wrong := [name for name, kind in _ENTRIES.items() if not _is_entry(state.get(name), kind)]:
+        return f"{wrong[0]!r} is {_short(state.get(wrong[0]))}, must be {_WORDS[_ENTRIES[wrong[0]]]}"
     if state["step"] != step:
         return f"it is of step {state['step']}"
-    for entry in state["history"]:
-        if not isinstance(entry, dict) or not all(map(_finite, entry.values())) or "step" not in entry:
-            return f"'history' holds {_short(entry)}, must hold numbers by name"
+    if odd := [entry for entry in state["history"] if not _is_evaluation(entry)]:
+        return f"'history' holds {_short(odd[0])}, must hold numbers by name"
     rewards = state.get("eval_rewards") or {}
     if not isinstance(rewards, dict) or not all(map(_is_rewards, rewards.values())):
         return f"'eval_rewards' is {_short(rewards)}, must hold lists of numbers"
@@ -104,6 +101,14 @@ def _state_fault(state: Mapping[str, Any], step: int) -> str:
     if not all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names):
         return f"'parts' is {_short(names)}, must list names"
     return ""
+
+
+def _is_entry(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
+
+
+def _is_evaluation(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(map(_finite, entry.values())) and "step" in entry
 
 
 def _is_rewards(values: Any) -> bool:
