@@ -73,6 +73,7 @@ MOVED = {
     "cac_align.readout_note": "cac_align.report.readout_note",
     "cac_align.rewards.inputs": "cac_align.rewards.model_reward",
     "cac_align.rewards.provenance": "cac_align.rewards.base",
+    "cac_align.readout_note": "cac_align.report.view",
     "cac_align.rewards.source": "reward_model.backends.source",
     "cac_align.run_folder": "cac_align.selection.run_folder",
     "reward_model.backends.thoughts": "reward_model.backends.local",

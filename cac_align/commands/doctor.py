@@ -109,7 +109,7 @@ def _try_judge(reward: Any, count: int) -> bool:
 
 def _say_both(verdicts: list[Verdict], readout: str) -> None:
     """Warns where the two verdict words hold little of the probability: the judge was not trained to be read there."""
-    from cac_align.report.readout_note import FEW_BOTH
+    from cac_align.report.view import FEW_BOTH
     from reward_model.readout import turn_score
 
     held = [score.p_both for v in verdicts if v.turns and (score := turn_score(v.turns[-1], readout)) is not None]

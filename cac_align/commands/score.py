@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_reward, check_judge
 from cac_align.commands.score_rows import ScoreRows, check_rows_file, digest, open_rows, record
-from cac_align.report.readout_note import readout_note
+from cac_align.report.view import readout_note
 from reward_model.files import check_output_folder
 from reward_model.terminal.program import printable, score_text
 

@@ -16,7 +16,7 @@ import logging
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +177,6 @@ class FlowGRPOTrainer:
 
     def _train(self, folder: Path, resume: bool) -> dict[str, float]:
         """:meth:`train`, in a folder that is this run's alone."""
-        from tqdm.auto import tqdm
-        from tqdm.contrib.logging import logging_redirect_tqdm
-
         config, main = self.config, self.accelerator.is_main_process
         last = files.newest_checkpoint(folder)
         if last is not None:
@@ -198,29 +195,40 @@ class FlowGRPOTrainer:
             wandb_project=config.wandb_project,
             settings=config.to_dict(),
         )
-        numbers: dict[str, float] = {}
-        try:
+        with closing(writer):
             if not self.history:
                 self._evaluate(writer, base=True)
             self._ask_to_stop()
-            bar = tqdm(total=config.max_steps, initial=self.step, desc="Flow-GRPO", unit="step", disable=not main)
-            with bar, logging_redirect_tqdm():
-                while self.step < config.max_steps and self.stopped_by is None:
-                    experience, numbers = self.run_step()
-                    self._report(writer, experience, numbers)
-                    known = {name: text.format(numbers[k]) for k, (name, text) in _SHOWN.items() if k in numbers}
-                    bar.set_postfix(known, refresh=False)
-                    bar.update()
-                    if self.step % config.eval_every == 0 or self.step == config.max_steps:
-                        self._evaluate(writer)
-                    self._ask_to_stop()
-                    if self.step % config.save_every == 0 or self.step == config.max_steps or self.stopped_by:
-                        self.save()
-        finally:
-            writer.close()
+            numbers = self._steps(writer)
         if self.stopped_by and main:
             log.warning("stopped after step %d of %d: %s", self.step, config.max_steps, self.stopped_by)
         return numbers
+
+    def _steps(self, writer: RunLog) -> dict[str, float]:
+        """All steps that are left, with their evaluations and checkpoints. Returns the numbers of the last one."""
+        from tqdm.auto import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        config, total, numbers = self.config, self.config.max_steps, dict[str, float]()
+        shown = self.accelerator.is_main_process
+        bar = tqdm(total=total, initial=self.step, desc="Flow-GRPO", unit="step", disable=not shown)
+        with bar, logging_redirect_tqdm():
+            while self.step < total and self.stopped_by is None:
+                experience, numbers = self.run_step()
+                self._report(writer, experience, numbers)
+                known = {name: text.format(numbers[k]) for k, (name, text) in _SHOWN.items() if k in numbers}
+                bar.set_postfix(known, refresh=False)
+                bar.update()
+                if self._due(config.eval_every):
+                    self._evaluate(writer)
+                self._ask_to_stop()
+                if self._due(config.save_every) or self.stopped_by:
+                    self.save()
+        return numbers
+
+    def _due(self, every: int) -> bool:
+        """Whether something is done after the current step: now and then, and after the last one."""
+        return self.step % every == 0 or self.step == self.config.max_steps
 
     def run_step(self) -> tuple[Experience, dict[str, float]]:
         """One step: videos, rewards, updates. Returns them with the numbers of all processes."""

@@ -1,8 +1,7 @@
 """The evidence page: one HTML file that needs nothing else, neither a server nor the network.
 
 Prompts, model answers and file names are data: jinja2 escapes all of them, control characters are made visible, and a
-    content security
-policy allows only the two inline blocks of this package, by their hash.
+content security policy allows only the two inline blocks of this package, by their hash.
 """
 
 from __future__ import annotations
@@ -38,24 +37,16 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
     Returns:
         HTML text.
     """
-    order = result["ranking"]
-    cards = [candidate_view(result["candidates"][k], frames[k], result["fps"], rank) for rank, k in enumerate(order, 1)]
-    for card, k in zip(cards, order, strict=True):
-        card["src"] = data_uri(videos[k], "video/mp4")
+    cards = _cards(result, videos, frames)
     scores = [c["score"] for c in cards]
     low, high = score_axis(scores)
-    for card in cards:
-        card["bar"] = None if card["score"] is None else round(100 * (card["score"] - low) / (high - low), 2)
-        card["score_text"] = (
-            "\u2013" if card["score"] is None else f"{card['score']:.{score_digits(scores)}f}".replace("-", "\u2212")
-        )
     readout = cards[0]["verdict"].readout if cards[0]["verdict"] else ""
     members = list(dict.fromkeys(m["name"] for card in cards for m in card["members"]))
     style, script = page_file(__package__, "report.css"), page_file(__package__, "report.js")
     return page_template(__package__, "report.html.j2").render(
         result=result,
         cards=cards,
-        axis=[f"{v:.3g}".replace("-", "\u2212") for v in (low, (low + high) / 2, high)],
+        axis=[_minus(f"{v:.3g}") for v in (low, (low + high) / 2, high)],
         facts=_facts(result),
         reward=result["settings"].get("reward"),
         # Members of a composite; their own parts, written "member/part", are not named again.
@@ -80,6 +71,25 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         wide=result["width"] > 1.2 * result["height"],
         pixelated=any(c["scale"] > 1 for c in cards),
     )
+
+
+def _cards(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    """The candidates, best first, with their videos and the lengths of their score bars."""
+    order = result["ranking"]
+    cards = [candidate_view(result["candidates"][k], frames[k], result["fps"], rank) for rank, k in enumerate(order, 1)]
+    scores = [c["score"] for c in cards]
+    low, high = score_axis(scores)
+    for card, k in zip(cards, order, strict=True):
+        score = card["score"]
+        card["src"] = data_uri(videos[k], "video/mp4")
+        card["bar"] = None if score is None else round(100 * (score - low) / (high - low), 2)
+        card["score_text"] = _minus("\u2013" if score is None else f"{score:.{score_digits(scores)}f}")
+    return cards
+
+
+def _minus(text: str) -> str:
+    """A number with a true minus."""
+    return text.replace("-", "\u2212")
 
 
 def is_demo(verdict: Verdict | None, settings: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from cac_align.report.form import form_fault
 from cac_align.report.media import write_mp4
 from cac_align.report.page import render_page
-from cac_align.report.readout_note import readout_note
+from cac_align.report.view import readout_note
 from cac_align.rewards.order import objections, order
 from reward_model.files import atomic, write_json, write_text
 from reward_model.shipped import package_version

@@ -1,25 +1,31 @@
-"""What the page shows of each candidate, computed from the result alone: positions in percent, texts, pictures. No HTML
-here."""
+"""A candidate as the page shows it, computed from the result alone: positions in percent, texts, pictures; no HTML.
+
+At the end, what a reader is told beside the verdict: where reward and verdict do not tell one story
+(:func:`readout_note`), and suspicions that came to nothing (:func:`unconfirmed`, :func:`reasoning_pieces`).
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cac_align.report.cues import reasoning_pieces, unconfirmed
 from cac_align.report.media import thumbnail_uri
-from cac_align.report.readout_note import readout_note
-from reward_model.schema import Anomaly, Verdict
+from reward_model.readout import turn_score
+from reward_model.schema import Anomaly, FrameRange, Verdict
 
 if TYPE_CHECKING:
     from reward_model.schema import Turn, VerdictScore
 
 FILM_FRAMES = 12
 KEY_FRAMES = 6
+#: Below this share of the probability for the two verdict words, the judge would rather have written something else.
+FEW_BOTH = 0.5
 STATUS_LABELS = {"normal": "Normal", "abnormal": "Abnormal", None: "Could not judge"}
 
 
@@ -33,15 +39,13 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
         rank: 1 is the chosen one.
     """
     verdict = Verdict.from_dict(entry["verdict"]) if entry.get("verdict") else None
-    status = verdict.status if verdict else None
-    # The score of a composite is not the judge's: its own reward stands in the verdict.
-    judged = verdict.score if verdict else None
+    scored = entry["score"] is not None
     return {
         **entry,
         "rank": rank,
         "number": f"{entry['index']:02d}",
-        "status": status or ("none" if entry["score"] is None else "scored"),
-        "status_label": STATUS_LABELS[status] if verdict or entry["score"] is None else "Scored",
+        "status": "scored" if scored else "none",
+        "status_label": "Scored" if scored else STATUS_LABELS[None],
         "summary": _summary(verdict, entry),
         "verdict": verdict,
         "film": [thumbnail_uri(frames[i], 96) for i in film_indices(len(frames))],
@@ -49,13 +53,26 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
         "boxes": boxes_by_frame(verdict),
         "hold": hold_frames(verdict),
         "keys": _key_frames(verdict, frames, fps),
-        "turns": [_turn(t) for t in verdict.turns] if verdict else [],
-        "findings": [_finding(a, fps) for a in verdict.anomalies] if verdict else [],
-        "filtered": [_finding(a, fps) for a in unconfirmed(verdict)],
-        "disagrees": readout_note(verdict, judged),
-        "judged": None if judged is None or not entry["parts"] else probability(judged),
         "members": [_member(name, score) for name, score in entry["parts"].items()],
-        "provenance": dict(flatten(verdict.provenance)) if verdict else {},
+        **_evidence(verdict, fps, composite=bool(entry["parts"])),
+    }
+
+
+def _evidence(verdict: Verdict | None, fps: float, *, composite: bool) -> dict[str, Any]:
+    """What the verdict holds; of a candidate without one, that there is nothing."""
+    if verdict is None:
+        nothing: dict[str, Any] = {"turns": [], "findings": [], "filtered": [], "provenance": {}}
+        return {**nothing, "disagrees": "", "judged": None}
+    status = {"status": verdict.status, "status_label": STATUS_LABELS[verdict.status]}
+    return {
+        **(status if verdict.status else {"status_label": STATUS_LABELS[None]}),
+        "turns": [_turn(t) for t in verdict.turns],
+        "findings": [_finding(a, fps) for a in verdict.anomalies],
+        "filtered": [_finding(a, fps) for a in unconfirmed(verdict)],
+        # The score of a composite is not the judge's: its own reward stands in the verdict.
+        "disagrees": readout_note(verdict, verdict.score),
+        "judged": probability(verdict.score) if composite and verdict.score is not None else None,
+        "provenance": dict(flatten(verdict.provenance)),
     }
 
 
@@ -81,19 +98,23 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
         return {"x": percent(start), "width": percent(end + 1 - start)}
 
     seconds = num_frames / fps
-    step = next(s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600) if seconds / s <= 6 or s == 3600)
-    marks = [k * step for k in range(int(seconds / step) + 1) if k * step <= seconds * 0.97]
     turns = verdict.turns if verdict else ()
     window = verdict.window if verdict else None
     return {
         "seconds": seconds,
-        "marks": [{"x": percent(s * fps), "label": f"{s:g} s" if s else "0"} for s in marks],
+        "marks": [{"x": percent(s * fps), "label": f"{s:g} s" if s else "0"} for s in _marks(seconds)],
         "ticks": [[percent(i + 0.5) for i in turn.frame_indices] for turn in turns],
         "window": span(window.start, window.end) if window else None,
         "outside": [span(0, window.start - 1), span(window.end + 1, num_frames - 1)] if window else [],
         "anomalies": [span(a.frames.start, a.frames.end) for a in verdict.anomalies] if verdict else [],
         "label": _timeline_label(verdict, seconds),
     }
+
+
+def _marks(seconds: float) -> list[float]:
+    """Moments that get a mark on the time axis: at most seven, at round distances."""
+    step = next(s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600) if seconds / s <= 6 or s == 3600)
+    return [k * step for k in range(int(seconds / step) + 1) if k * step <= seconds * 0.97]
 
 
 def _timeline_label(verdict: Verdict | None, seconds: float) -> str:
@@ -237,3 +258,111 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             rows.append((name, "\u2013" if value is None or text == "" else text))
     return rows
+
+
+# --- beside the verdict -----------------------------------------------------------------------------------------------
+
+
+def readout_note(verdict: Verdict | None, score: float | None) -> str:
+    """Half a sentence for people, ``""`` where reward and verdict agree and nothing has to be added.
+
+    The readouts ``direct`` and ``log_odds`` are read before the judge has reasoned (``docs/method.md``), the verdict
+    after it; a judge that changes its mind in between gives a normal video a low reward, or an abnormal one a high. The
+    readout ``paper`` disagrees where the judge wrote the less likely word, or where the reward joins both turns.
+    """
+    if verdict is None or score is None or verdict.status is None:
+        return ""
+    said = [_disagreement(verdict, score)]
+    turns = getattr(verdict, "turns", ())
+    read = turn_score(turns[-1], verdict.readout) if turns else None
+    if read is not None and read.p_both < FEW_BOTH:
+        said.append(f"the two verdict words hold only {100 * read.p_both:.1g} % of the probability where they are read")
+    if read is not None and read.bounded:
+        said.append("the score is a bound, for the server lists few log-probabilities")
+    return "; ".join(part for part in said if part)
+
+
+def _disagreement(verdict: Verdict, score: float) -> str:
+    if score == 0.5 or (score > 0.5) == (verdict.status == "normal"):
+        return ""
+    leaned = f"it leaned towards {'normal' if score > 0.5 else 'an anomaly'}"
+    if verdict.readout != "paper":
+        return f"before reasoning, where the score is read, {leaned}"
+    if getattr(verdict, "provenance", {}).get("aggregate") == "joint":
+        return f"over both turns, which the score joins, {leaned}"
+    return f"at its verdict, where the score is read, {leaned}"
+
+
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*[\"')\u201d]*\s*|[.!?\s]+")
+_RAISED = re.compile(
+    r"\b(?:suspicious|suspected?|suspicion|odd(?:ly)?|strange(?:ly)?|unusual(?:ly)?|questionable|"
+    r"at first (?:sight|glance)|(?:might|may|could|seems? to|appears? to) be|"
+    r"(?:seems?|appears?|looks?) (?:\w+ )?(?:distorted|deformed|bent|blurred|blurry|missing|wrong|merged|doubled))\b",
+    re.IGNORECASE,
+)
+_DISMISSED = re.compile(
+    r"\b(?:normal|natural(?:ly)?|plausible|consistent with|no anomaly|not an? anomal(?:y|ous)|not anomalous|ruled out|"
+    r"dismiss(?:ed)?|explained by|(?:due to|because of|only|just) (?:\w+ ){0,2}(?:motion|blur|perspective|occlusion|"
+    r"shadow|lighting|compression|angle|reflection))\b",
+    re.IGNORECASE,
+)
+
+
+class Piece(NamedTuple):
+    """A part of a reasoning text; ``dismissed`` where it raises a suspicion that it or the next sentence dismisses."""
+
+    text: str
+    dismissed: bool
+
+
+def reasoning_pieces(cot: str) -> list[Piece]:
+    """A reasoning text in parts that join to the same text again. Goes by words alone, so it is a help for reading and
+    no measurement.
+
+    Example:
+        >>> reasoning_pieces("It looks bent. It is only motion blur. All is calm.")[0].text
+        'It looks bent. It is only motion blur. '
+    """
+    sentences = _SENTENCE.findall(cot)
+    marked = [False] * len(sentences)
+    for k, sentence in enumerate(sentences):
+        raised = _RAISED.search(sentence)
+        if raised is None:
+            continue
+        if _DISMISSED.search(sentence, raised.end()):
+            marked[k] = True
+        elif k + 1 < len(sentences) and not _RAISED.search(sentences[k + 1]) and _DISMISSED.search(sentences[k + 1]):
+            marked[k] = marked[k + 1] = True
+    pieces: list[Piece] = []
+    for sentence, dismissed in zip(sentences, marked, strict=True):
+        if pieces and pieces[-1].dismissed == dismissed:
+            pieces[-1] = Piece(pieces[-1].text + sentence, dismissed)
+        else:
+            pieces.append(Piece(sentence, dismissed))
+    return pieces
+
+
+def unconfirmed(verdict: Verdict | None) -> list[Anomaly]:
+    """Anomalies of turn one, in native frames, whose type the verdict does not hold at any of their frames."""
+    if verdict is None or len(verdict.turns) < 2 or verdict.status is None:
+        return []
+    scan = verdict.turns[0]
+    if scan.report is None:
+        return []
+    found = []
+    for anomaly in scan.report.anomalies:
+        native = _native(anomaly, scan.frame_indices)
+        if native is not None and not any(_meets(native, kept) for kept in verdict.anomalies):
+            found.append(native)
+    return found
+
+
+def _native(anomaly: Anomaly, indices: tuple[int, ...]) -> Anomaly | None:
+    if anomaly.frames.end >= len(indices):
+        return None
+    return replace(anomaly, frames=FrameRange(indices[anomaly.frames.start], indices[anomaly.frames.end]), boxes={})
+
+
+def _meets(raised: Anomaly, kept: Anomaly) -> bool:
+    apart = raised.frames.end < kept.frames.start or kept.frames.end < raised.frames.start
+    return raised.type == kept.type and not apart

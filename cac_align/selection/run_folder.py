@@ -126,25 +126,31 @@ def _state(part: Any) -> list[str]:
     """
     if not hasattr(part, "modules"):
         return []
-    strengths: set[str] = set()
-    processors: set[str] = set()
-    for module in part.modules():
-        scaling = getattr(module, "scaling", None)
-        if isinstance(scaling, Mapping) and hasattr(module, "active_adapters"):
-            on = [] if getattr(module, "disable_adapters", False) else module.active_adapters
-            strengths |= {f"{name}={scaling[name]:g}" for name in on if name in scaling} or {"off"}
-        processor, usual = getattr(module, "processor", None), getattr(module, "_default_processor_cls", None)
-        if processor is not None and usual is not None and type(processor) is not usual:
-            processors.add(type(processor).__name__)
-        backend = getattr(processor, "_attention_backend", None)
-        if backend is not None:
-            processors.add(f"attention {getattr(backend, 'value', backend)}")
-    flags = {name for name in ("use_tiling", "use_slicing") if getattr(part, name, False) is True}
-    return [
-        f"{kind}[{', '.join(sorted(found))}]"
-        for kind, found in (("adapters", strengths), ("processors", processors), ("flags", flags))
-        if found
-    ]
+    modules = list(part.modules())
+    states = {
+        "adapters": {name for module in modules for name in _adapters(module)},
+        "processors": {name for module in modules for name in _processors(module)},
+        "flags": {name for name in ("use_tiling", "use_slicing") if getattr(part, name, False) is True},
+    }
+    return [f"{kind}[{', '.join(sorted(names))}]" for kind, names in states.items() if names]
+
+
+def _adapters(module: Any) -> set[str]:
+    """The active adapters of a layer with their strength; ``off`` where it has some and none is active."""
+    scaling = getattr(module, "scaling", None)
+    if not isinstance(scaling, Mapping) or not hasattr(module, "active_adapters"):
+        return set()
+    active = [] if getattr(module, "disable_adapters", False) else module.active_adapters
+    return {f"{name}={scaling[name]:g}" for name in active if name in scaling} or {"off"}
+
+
+def _processors(module: Any) -> set[str]:
+    """The attention processor of a layer that is not the usual one, and its attention backend."""
+    processor, usual = getattr(module, "processor", None), getattr(module, "_default_processor_cls", None)
+    other = processor is not None and usual is not None and type(processor) is not usual
+    backend = getattr(processor, "_attention_backend", None)
+    names = {type(processor).__name__} if other else set()
+    return names if backend is None else names | {f"attention {getattr(backend, 'value', backend)}"}
 
 
 def _config(part: Any) -> Any:

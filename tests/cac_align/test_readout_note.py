@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cac_align.commands.score import _line
-from cac_align.report.readout_note import readout_note
+from cac_align.report.view import readout_note
 from reward_model.schema import Turn, Verdict, VerdictScore
 from reward_model.terminal.program import score_text
 

@@ -13,12 +13,21 @@ import pytest
 
 from cac_align import BestOfNOutput
 from cac_align.report import save
-from cac_align.report.cues import reasoning_pieces, unconfirmed
 from cac_align.report.media import display_scale, write_mp4
 from cac_align.report.overlay import BAR, BOX, draw_overlay
 from cac_align.report.page import score_axis, visible
 from cac_align.report.save import ReportError, render_folder
-from cac_align.report.view import _summary, film_indices, flatten, probability, score_digits, signed, timeline
+from cac_align.report.view import (
+    _summary,
+    film_indices,
+    flatten,
+    probability,
+    reasoning_pieces,
+    score_digits,
+    signed,
+    timeline,
+    unconfirmed,
+)
 from reward_model.schema import AnomalyType, Box, Verdict
 from reward_model.video.load import read_file
 from reward_model.world import make_video

@@ -100,11 +100,7 @@ def collapsed(
     if not 0 < min_ratio < 1 or patience < 1:
         raise ValueError(f"min_ratio={min_ratio} must lie in (0, 1) and patience={patience} be at least 1")
     for place, entry in enumerate(history):
-        if "reward" not in entry:
-            raise ValueError(f"evaluation {place} has no 'reward'; it has {sorted(entry)}")
-        for name, value in entry.items():
-            if not math.isfinite(value):
-                raise ValueError(f"evaluation {place} has {name}={value}; leave out what was not measured")
+        _check_evaluation(place, entry)
     if len(history) <= patience:
         return ()
     base, recent = history[0], history[-patience:]
@@ -120,6 +116,14 @@ def collapsed(
     if all(entry.get(failing, 0.0) > limit for entry in recent):
         found.append(failing)
     return tuple(found)
+
+
+def _check_evaluation(place: int, entry: Mapping[str, float]) -> None:
+    if "reward" not in entry:
+        raise ValueError(f"evaluation {place} has no 'reward'; it has {sorted(entry)}")
+    for name, value in entry.items():
+        if not math.isfinite(value):
+            raise ValueError(f"evaluation {place} has {name}={value}; leave out what was not measured")
 
 
 def _checked(frames: np.ndarray, least: int) -> np.ndarray:

@@ -79,24 +79,21 @@ def read_state(folder: Path) -> dict[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error) or type(error).__name__) from error
+    if not isinstance(state, dict):
+        raise damaged(path, f"it holds a {type(state).__name__}, not an object")
     if fault := _state_fault(state, _number(folder.name)):
         raise damaged(path, fault)
     return state
 
 
-def _state_fault(state: Any, step: int) -> str:  # noqa: PLR0911 -- one sentence for each fault
+def _state_fault(state: Mapping[str, Any], step: int) -> str:
     """The first fault of a state file's form, ``""`` where there is none."""
-    if not isinstance(state, dict):
-        return f"it holds a {type(state).__name__}, not an object"
-    for name, kind in _ENTRIES.items():
-        value: Any = state.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
-            return f"{name!r} is {_short(value)}, must be {_WORDS[kind]}"
+    if wrong := [name for name, kind in _ENTRIES.items() if not _is_entry(state.get(name), kind)]:
+        return f"{wrong[0]!r} is {_short(state.get(wrong[0]))}, must be {_WORDS[_ENTRIES[wrong[0]]]}"
     if state["step"] != step:
         return f"it is of step {state['step']}"
-    for entry in state["history"]:
-        if not isinstance(entry, dict) or not all(map(_finite, entry.values())) or "step" not in entry:
-            return f"'history' holds {_short(entry)}, must hold numbers by name"
+    if odd := [entry for entry in state["history"] if not _is_evaluation(entry)]:
+        return f"'history' holds {_short(odd[0])}, must hold numbers by name"
     rewards = state.get("eval_rewards") or {}
     if not isinstance(rewards, dict) or not all(map(_is_rewards, rewards.values())):
         return f"'eval_rewards' is {_short(rewards)}, must hold lists of numbers"
@@ -104,6 +101,14 @@ def _state_fault(state: Any, step: int) -> str:  # noqa: PLR0911 -- one sentence
     if not all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names):
         return f"'parts' is {_short(names)}, must list names"
     return ""
+
+
+def _is_entry(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
+
+
+def _is_evaluation(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(map(_finite, entry.values())) and "step" in entry
 
 
 def _is_rewards(values: Any) -> bool:

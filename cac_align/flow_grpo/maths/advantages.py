@@ -67,25 +67,20 @@ def compute_advantages(
         [-1.0, 1.0, 0.0, 0.0, 0.0]
     """
     _check(rewards, groups, baseline, std, ddof, eps, clip)
-    known = [k for k, reward in enumerate(rewards) if reward is not None]
-    values = torch.tensor([0.0 if r is None else float(r) for r in rewards], dtype=torch.float64)
-    result, valid = torch.zeros_like(values), torch.zeros(len(values), dtype=torch.bool)
-    valid[known] = True
-    flat: list[Hashable] = []
+    values, valid = _read(rewards)
+    known = valid.nonzero().flatten().tolist()
+    result, flat = torch.zeros_like(values), []
     members = _members(groups)
     for label, all_rows in members.items():
         rows = [k for k in all_rows if valid[k]]
         equal = len({float(values[k]) for k in rows}) < 2
         if equal:
             flat.append(label)
-        if not rows or (equal and baseline == "group"):
-            continue
-        pool = rows if baseline == "group" else known
-        deviation = values[rows] - values[pool].mean()
-        if std != "none":
-            deviation = deviation / (_std(values[rows if std == "group" else known], ddof) + eps)
-        result[rows] = deviation if clip is None else deviation.clamp(-clip, clip)
-    return Advantages(result, valid, tuple(flat), len(members))
+        if rows and not (equal and baseline == "group"):
+            deviation = values[rows] - values[rows if baseline == "group" else known].mean()
+            spread = 1.0 if std == "none" else _std(values[rows if std == "group" else known], ddof) + eps
+            result[rows] = deviation / spread
+    return Advantages(_clipped(result, clip), valid, tuple(flat), len(members))
 
 
 def combine_advantages(
@@ -111,8 +106,9 @@ def combine_advantages(
     """
     if not parts:
         raise ValueError("parts is empty; pass the scores of at least one reward")
-    if weights is not None and set(weights) != set(parts):
-        raise ValueError(f"weights name {sorted(weights)}, the rewards are {sorted(parts)}; give one weight per reward")
+    factors = dict.fromkeys(parts, 1.0) if weights is None else dict(weights)
+    if set(factors) != set(parts):
+        raise ValueError(f"weights name {sorted(factors)}, the rewards are {sorted(parts)}; give one weight per reward")
     complete = [all(v is not None for v in row) for row in zip(*parts.values(), strict=True)]
     each = {
         name: compute_advantages(
@@ -123,11 +119,20 @@ def combine_advantages(
         )
         for name, scores in parts.items()
     }
-    factors = {name: 1.0 if weights is None else weights[name] for name in parts}
     total = torch.stack([factors[name] * part.values for name, part in each.items()]).sum(0)
     first = next(iter(each.values()))
     flat = tuple(g for g in first.zero_variance if all(g in part.zero_variance for part in each.values()))
-    return Advantages(total if clip is None else total.clamp(-clip, clip), first.valid, flat, first.num_groups)
+    return Advantages(_clipped(total, clip), first.valid, flat, first.num_groups)
+
+
+def _read(rewards: Sequence[float | None]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values (N,) float64, 0 where there is none, and validity (N,) bool."""
+    values = torch.tensor([0.0 if r is None else float(r) for r in rewards], dtype=torch.float64)
+    return values, torch.tensor([r is not None for r in rewards], dtype=torch.bool)
+
+
+def _clipped(values: torch.Tensor, clip: float | None) -> torch.Tensor:
+    return values if clip is None else values.clamp(-clip, clip)
 
 
 def _members(groups: Sequence[Hashable]) -> dict[Hashable, list[int]]:
