@@ -21,20 +21,15 @@ from reward_model.terminal.program import run_program
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-
 STAGE = "stage1"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses, trains, exports, and says where the judge is."""
-    if "--list-settings" in (sys.argv[1:] if arguments is None else arguments):
-        from reward_model.training.sft.config import settings_text
-
-        print(settings_text())
-        return 0
+    """Parses, trains, exports, and says where the judge is. Models of any size; the minis' parts are handed in."""
+    from reward_model.minis.stages import MINI
     from reward_model.training.sft.run import run_recipe
 
-    return run_recipe(STAGE, arguments)
+    return run_recipe(STAGE, arguments, MINI)
 
 
 if __name__ == "__main__":

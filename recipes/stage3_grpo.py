@@ -48,12 +48,17 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = settings(args)  # a misspelt setting is refused before torch and the trainer load
 
     if args.dry_run:
-        print_plan(plan_config(chosen))
+        from reward_model.minis.stages import MINI
+
+        plan = plan_config(chosen)
+        print_plan(plan, MINI.shape(plan.model))
         print("One sample is one rollout's training pass; drawing the rollouts and the reference pass come on top.")
         data = chosen.get("data") or {}
         print_missing(chosen.get("model"), {"data.path": data.get("path")})
         return
-    with open_trainer(chosen) as trainer:
+    from reward_model.minis.collator import fast_vision
+
+    with open_trainer(chosen, fast_vision=fast_vision) as trainer:
         main_process = trainer.accelerator.is_main_process
         if main_process:
             print(describe(trainer, chosen), flush=True)

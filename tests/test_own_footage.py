@@ -9,6 +9,7 @@ import pytest
 from cac_align import CaCReward
 from reward_model.data.annotations import read_annotations, validate_annotations
 from reward_model.data.corruptions import corrupt_folder
+from reward_model.minis.stages import MINI
 from reward_model.schema import AnomalyType
 from reward_model.training.sft.config import parse_stage
 from reward_model.training.sft.run import run_stage
@@ -51,9 +52,8 @@ def test_from_ten_videos_to_a_reward(tmp_path):
     first, second = tmp_path / "stage1", tmp_path / "stage2"
     for name, start, output in (("stage1", ROOT / "assets" / "cac-mini", first), ("stage2", first, second)):
         config = ["--config", str(ROOT / "recipes" / "configs" / name / "mini_own.yaml")]
-        run_stage(
-            name, *parse_stage([*config, "--model_name_or_path", str(start), "--output_dir", str(output), *common])
-        )
+        given = [*config, "--model_name_or_path", str(start), "--output_dir", str(output), *common]
+        run_stage(name, *parse_stage(given, options=MINI.options), MINI)
 
     reward = CaCReward(second, device="cpu")
     (score,) = reward([footage / "0.mp4"], ["a textured disc drifts"])

@@ -16,6 +16,7 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
 from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
+from cac_align.flow_grpo.wan_sizes import FULL
 from reward_model.backends.source import located
 
 GIB = 2**30
@@ -56,8 +57,6 @@ def meta_transformer(model: str) -> Any:
         ValueError: no configuration is to be had.
     """
     from diffusers import WanTransformer3DModel
-
-    from cac_align.minis.wan_config import FULL
 
     path = Path(located(model)) / "transformer" / "config.json"
     if path.is_file():

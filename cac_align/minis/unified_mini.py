@@ -97,6 +97,7 @@ def train_unified(work: Path, judge: str | Path, config: UnifiedMiniConfig, seed
 
 def _train(work: Path, model: Any, processor: Any, rows: Any, config: UnifiedMiniConfig, seed: int) -> Any:
     from reward_model.minis.collator import MiniCollator, use_equal_images
+    from reward_model.minis.optimizer import MiniOptimizer
     from reward_model.training.sft.trainer import run_sft, sft_config
 
     side = picture_side(processor)
@@ -124,8 +125,7 @@ def _train(work: Path, model: Any, processor: Any, rows: Any, config: UnifiedMin
             rows,
             collator,
             settings,
-            vision_lr_scale=config.vision_lr_scale,
-            matrix_lr=config.matrix_lr,
+            make_optimizer=MiniOptimizer(config.matrix_lr, config.vision_lr_scale),
         )
     return trainer.model
 

@@ -1,4 +1,4 @@
-"""Configurations of wan-mini and of the full-size Wan 2.1 beside it, and the untrained pipeline built from them.
+"""Configuration of wan-mini beside that of the full-size Wan 2.1, and the untrained pipeline built from either.
 
 Mini and full size are the same five classes with other numbers. Like Wan 2.1, the mini has 16 latent channels at 1/4 of
 the frames and 1/8 of the height and width: 81 frames of 32x32 become 21x4x4 latents. Two choices come from Wan 2.2's
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from cac_align.flow_grpo.wan_sizes import FULL
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
@@ -57,34 +59,6 @@ MINI: dict[str, dict[str, Any]] = {
         "relative_attention_num_buckets": 16,
         "relative_attention_max_distance": 32,
         "dropout_rate": 0.0,
-    },
-    "scheduler": {"flow_shift": 3.0},
-}
-
-#: Wan-AI/Wan2.1-T2V-1.3B-Diffusers as published (the VAE is diffusers' default; the text encoder is UMT5-XXL).
-FULL: dict[str, dict[str, Any]] = {
-    "vae": {},
-    "transformer": {
-        "patch_size": (1, 2, 2),
-        "num_attention_heads": 12,
-        "attention_head_dim": 128,
-        "num_layers": 30,
-        "ffn_dim": 8960,
-        "text_dim": 4096,
-        "freq_dim": 256,
-        "in_channels": 16,
-        "out_channels": 16,
-        "rope_max_seq_len": 1024,
-    },
-    "text_encoder": {
-        "d_model": 4096,
-        "d_kv": 64,
-        "d_ff": 10240,
-        "num_layers": 24,
-        "num_heads": 64,
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-        "vocab_size": 256384,
     },
     "scheduler": {"flow_shift": 3.0},
 }

@@ -73,9 +73,9 @@ def stage_rows() -> list[tuple[str, str]]:
     """Of stages 1 and 2: what is not TRL's own."""
     from dataclasses import fields
 
-    from reward_model.training.sft.config import StageArguments
+    from reward_model.minis.stages import MiniArguments
 
-    own = [(f"--{f.name.replace('_', '-')} {f.default}", f.metadata["help"]) for f in fields(StageArguments)]
+    own = [(f"--{f.name.replace('_', '-')} {f.default}", f.metadata["help"]) for f in fields(MiniArguments)]
     return [
         ("--config FILE_OR_PRESET", "YAML file, or the name of a preset"),
         ("--set NAME=VALUE ...", "settings that win over the file"),

@@ -8,8 +8,9 @@ of one after another. The loss equals that of the stock collator and forward (a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +129,19 @@ class MiniCollator:
             grids = [(side, side)] * (ids.count(image) // side**2)
             self._prompts[key] = ids, mrope_positions(np.asarray(ids), image, grids)
         return self._prompts[key]
+
+
+def fast_vision(model: Any, processor: Any) -> tuple[Callable[..., Any], AbstractContextManager[None]]:
+    """Stage 3's way from frames of one size to patches, made for the whole batch, and the block in which the model
+    takes them: :data:`~reward_model.training.grpo.setup.FastVision`.
+    """
+    side = math.isqrt(model.config.vision_config.num_position_embeddings)
+    collator = MiniCollator(processor, _no_rows, num_grid_per_side=side)
+    return lambda frames: collator.vision_inputs(np.stack(list(frames))), use_equal_images(model)
+
+
+def _no_rows(row: Mapping[str, Any]) -> Any:
+    raise ValueError("stage 3 uses the mini's collator for frames alone, not for rows")
 
 
 def patchify(images: np.ndarray, settings: Any) -> torch.Tensor:

@@ -29,7 +29,8 @@ class PlanConfig:
     """What to plan for.
 
     Args:
-        model: ``"Qwen/Qwen3-VL-8B-Instruct"``, ``"mini"``, or a local folder with a config.json.
+        model: ``"Qwen/Qwen3-VL-8B-Instruct"``, a local folder with a config.json, or the name of another model whose
+            configuration is given to :func:`make_plan`.
         stage: printed only.
         lora_r: rank of LoRA; None trains all parameters.
         steps, per_device_batch, accumulation, num_gpus: their product with the seconds of a sample is the time. No GPU
@@ -234,19 +235,15 @@ def model_config(model: str) -> Any:
     """The transformers configuration behind a model name, without network.
 
     Raises:
-        ValueError: neither the 8B model, nor ``"mini"``, nor a local folder.
+        ValueError: neither the 8B model nor a local folder.
     """
     if Path(model).is_dir():
         from transformers import AutoConfig
 
         return AutoConfig.from_pretrained(model)
-    if model in ("mini", "tiny"):
-        from reward_model.minis.model import build_judge
-
-        return build_judge(model)[0].config
     if "qwen3-vl-8b" in model.lower():
         return qwen3_vl_8b_config()
-    raise ValueError(f"cannot plan {model!r} offline; give a local folder, 'mini', or Qwen/Qwen3-VL-8B-Instruct")
+    raise ValueError(f"cannot plan {model!r} offline; give a local folder, or Qwen/Qwen3-VL-8B-Instruct")
 
 
 def meta_model(config: Any, lora_r: int | None = None) -> Any:
@@ -273,9 +270,13 @@ def tokens_per_frame(
     return (rows // side) * (columns // side)
 
 
-def make_plan(config: PlanConfig) -> Plan:
-    """Counts and estimates everything :meth:`Plan.to_text` prints."""
-    shape = model_config(config.model)
+def make_plan(config: PlanConfig, shape: Any = None) -> Plan:
+    """Counts and estimates everything :meth:`Plan.to_text` prints.
+
+    Args:
+        shape: the model's transformers configuration; None: that of :func:`model_config`.
+    """
+    shape = shape or model_config(config.model)
     model = meta_model(shape, config.lora_r)
     parts = parameters_by_part(model)
     vision = shape.vision_config
@@ -303,9 +304,9 @@ def make_plan(config: PlanConfig) -> Plan:
     )
 
 
-def print_plan(config: PlanConfig) -> Plan:
-    """Prints the plan and returns it."""
-    plan = make_plan(config)
+def print_plan(config: PlanConfig, shape: Any = None) -> Plan:
+    """Prints the plan of :func:`make_plan` and returns it."""
+    plan = make_plan(config, shape)
     print(plan.to_text(), end="")
     return plan
 

@@ -100,11 +100,12 @@ def _check_script(words: list[str]) -> None:
     if not script.is_file():
         raise ValueError(f"there is no {words[0]}")
     if script.name in ("stage1_warmup.py", "stage2_sft.py"):
+        from reward_model.minis.stages import MINI
         from reward_model.training.sft.config import parse_stage
 
         with _no_exit():
             presets = ROOT / "recipes" / "configs" / script.name.partition("_")[0]
-            parse_stage([*words[1:], "--use_cpu", "true"], presets)
+            parse_stage([*words[1:], "--use_cpu", "true"], presets, MINI.options)
         return
     _check_settings(load_recipe(script), words[1:])
 

@@ -82,6 +82,7 @@ def test_the_notebook_runs():
         "reward_model.JudgeConfig",
         "reward_model.training.grpo.config.GrpoConfig",
         "reward_model.training.sft.config.StageArguments",
+        "reward_model.minis.stages.MiniArguments",
     ],
 )
 def test_every_setting_is_in_the_table_with_its_meaning(place, monkeypatch):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
 from reward_model.extras import need
 from reward_model.training.grpo.config import OWN, GrpoConfig
+from reward_model.training.grpo.rows import VisionInputs
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.grpo.videos import Load, annotated_loader, annotated_rows, world_loader, world_rows
 from reward_model.video.sampling import sample_indices
@@ -21,12 +21,21 @@ from reward_model.video.sampling import sample_indices
 if TYPE_CHECKING:
     from reward_model.training.plan import PlanConfig
 
+log = logging.getLogger(__name__)
+
 GIB = 2**30
+#: Model and processor -> a faster way from frames to patches, and the block in which the model takes them.
+FastVision = Callable[[Any, Any], tuple[VisionInputs, AbstractContextManager[None]]]
 
 
 @contextmanager
-def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
+def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None = None) -> Iterator[GrpoTrainer]:
     """The trainer a settings file describes, ready within the block; the fast vision path ends with it.
+
+    Args:
+        settings: of the file.
+        fast_vision: taken where the settings say ``fast_vision``; without one, frames go through the stock processor,
+            with the same result.
 
     Raises:
         ValueError: a setting is unknown or wrong; the message names it.
@@ -43,7 +52,13 @@ def open_trainer(settings: Mapping[str, Any]) -> Iterator[GrpoTrainer]:
     rows, load = _data(own["data"], judge)
     check_limits(known, config.asked(judge), longest_scan(rows, load, judge))
     model, processor = _load(own)
-    fast, block = _fast_vision(model, processor) if own.get("fast_vision") else (None, nullcontext())
+    fast: VisionInputs | None = None
+    block: AbstractContextManager[None] = nullcontext()
+    if own.get("fast_vision"):
+        if fast_vision is None:
+            log.warning("fast_vision: none is given to open_trainer, so frames go through the stock processor")
+        else:
+            fast, block = fast_vision(model, processor)
     with block:  # before the trainer copies the model: the reference has to see frames the same way
         trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast)
         trainer.judge_file = judge_file(own["model"], trainer.judge_config)
@@ -167,19 +182,6 @@ def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
             raise ValueError(f"data: {error}; see reward_model.training.grpo.videos.annotated_rows") from None
         return rows, annotated_loader(judge, cache)
     raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
-
-
-def _fast_vision(model: Any, processor: Any) -> tuple[Any, Any]:
-    """The mini judge's way for frames of one size: patches made for the whole batch, attention within all at once."""
-    from reward_model.minis.collator import MiniCollator, use_equal_images
-
-    side = math.isqrt(model.config.vision_config.num_position_embeddings)
-    collator = MiniCollator(processor, _no_rows, num_grid_per_side=side)
-    return lambda frames: collator.vision_inputs(np.stack(list(frames))), use_equal_images(model)
-
-
-def _no_rows(row: Mapping[str, Any]) -> Any:
-    raise ValueError("stage 3 uses the mini's collator for frames alone, not for rows")
 
 
 def describe(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:

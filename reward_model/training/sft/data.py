@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from reward_model.config import JudgeConfig
 from reward_model.engine.guards import check_lengths, check_rows, check_videos
 from reward_model.training.plan import tokens_per_frame
-from reward_model.training.sft.config import HELD_OUT_SEEDS, WORLD, StageArguments
+from reward_model.training.sft.config import WORLD, StageArguments
 from reward_model.training.sft.left_out import unused_in_stage1
+from reward_model.training.sft.parts import STOCK, StageData, StageParts
 
 if TYPE_CHECKING:
     from reward_model.data.stage_split import Stage
@@ -25,56 +25,27 @@ log = logging.getLogger(__name__)
 MIN_TO_HOLD_OUT = 40
 
 
-@dataclass
-class StageData:
-    """Rows of a stage, and how to turn them into samples."""
-
-    rows: Any
-    held_out: Any
-    load: Callable[[Mapping[str, Any]], Any]
-    judge: JudgeConfig
-    summary: str
-    ordered: bool = False
-
-
-def stage_data(name: Stage, stage: StageArguments, config: Any, processor: Any, judge: JudgeConfig) -> StageData:
+def stage_data(
+    name: Stage, stage: StageArguments, config: Any, processor: Any, judge: JudgeConfig, parts: StageParts = STOCK
+) -> StageData:
     """The data of ``stage1`` or ``stage2``.
 
     Args:
         config: ``SFTConfig``; its steps, batches and seed size and order the procedural rows.
         judge: settings of the judge; the result's ``judge`` may allow longer answers, as long as the data has.
+        parts: draw procedural samples.
 
     Raises:
         ValueError: the data cannot make a balanced, complete set; the message says what to mend.
     """
     if stage.data == WORLD:
-        return _world_data(name, stage, config, judge)
+        return parts.world_data(name, stage, config, judge)
     return _annotated_data(name, stage, config, processor, judge)
-
-
-def _world_data(name: Stage, stage: StageArguments, config: Any, judge: JudgeConfig) -> StageData:
-    from datasets import Dataset
-
-    from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
-
-    if config.max_steps < 1:
-        raise ValueError("data: world has no end; set max_steps in the configuration")
-    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
-    rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))
-    tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
-    count = max(32, stage.eval_samples)
-    drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed)
-    held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
-    load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
-    return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", True)
 
 
 def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: Any, judge: JudgeConfig) -> StageData:
     from reward_model.data.annotations import read_annotations, video_path
-    from reward_model.data.frame_cache import FrameCache
     from reward_model.data.stage_split import stage_records
-    from reward_model.data.views import StageViews, ViewOptions
 
     records = read_annotations(stage.data)
     train, held = stage_records(
@@ -90,31 +61,16 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
         from reward_model.data.cot import read_cot
 
         cot = read_cot(stage.cot)
-    folder = {None: str(Path(config.output_dir) / "frames"), "none": None}.get(stage.cache_dir, stage.cache_dir)
-    options = ViewOptions(
-        frames_per_video=stage.frames_per_video,
-        untrimmed_windows=stage.untrimmed_windows,
-        hints=stage.hints,
-        without_cot=stage.without_cot,
-        empty_cot_share=stage.empty_cot_share,
-    )
-    cache = FrameCache(folder, frame_size=judge.frame_size)
+    part = _views_of(stage, config, judge, cot)
     # One set of views serves both parts, so that a row's number of its record has one meaning.
-    views = StageViews([*train, *held], stage.data, judge, cache, cot, options)
-    part = partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)
+    views = part([*train, *held])
     rows = part(train).rows(name, seed=config.seed, count=stage.samples)
     told = {s.video_id for s in cot if s.turn == "zoom"} if cot and not stage.without_cot else None
     unused = unused_in_stage1(train, set(rows["record"]), told) if name == "stage1" else ""
     if unused:
         log.warning("%s", unused)
     counts = check_rows(rows)
-    held_rows = None
-    if {r.truth.status for r in held} == {"normal", "abnormal"}:
-        try:
-            held_rows = part(held).rows(name, seed=config.seed)
-            held_rows = held_rows.map(lambda row: {"record": row["record"] + len(train)})
-        except ValueError as error:
-            log.warning("nothing is held out: %s", error)
+    held_rows = _held_out_rows(part, held, name, config.seed, first=len(train))
     lengths = TokenCount(processor, views)
     rows, long = check_lengths(rows, lengths.total, stage.max_tokens)
     judge = lengths.longer_answers(rows, judge)
@@ -125,6 +81,39 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
         f"{len(held_rows) if held_rows is not None else 0} held-out samples{'; ' + unused if unused else ''}"
     )
     return StageData(rows, held_rows, views.load, judge, summary)
+
+
+def _views_of(
+    stage: StageArguments, config: Any, judge: JudgeConfig, cot: Sequence[Any]
+) -> Callable[[Sequence[Any]], Any]:
+    """Records -> their views, as the stage's settings say, with one cache of frames for all of them."""
+    from reward_model.data.frame_cache import FrameCache
+    from reward_model.data.views import StageViews, ViewOptions
+
+    folder = {None: str(Path(config.output_dir) / "frames"), "none": None}.get(stage.cache_dir, stage.cache_dir)
+    options = ViewOptions(
+        frames_per_video=stage.frames_per_video,
+        untrimmed_windows=stage.untrimmed_windows,
+        hints=stage.hints,
+        without_cot=stage.without_cot,
+        empty_cot_share=stage.empty_cot_share,
+    )
+    cache = FrameCache(folder, frame_size=judge.frame_size)
+    return partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)
+
+
+def _held_out_rows(
+    views_of: Callable[[Sequence[Any]], Any], records: Sequence[Any], name: Stage, seed: int, *, first: int
+) -> Any:
+    """Rows of the held-out records, whose numbers begin at ``first``; None where they lack one of the two statuses."""
+    if {r.truth.status for r in records} != {"normal", "abnormal"}:
+        return None
+    try:
+        rows = views_of(records).rows(name, seed=seed)
+        return rows.map(lambda row: {"record": row["record"] + first})
+    except ValueError as error:
+        log.warning("nothing is held out: %s", error)
+        return None
 
 
 class TokenCount:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -10,13 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_model.engine.guards import TrainingStopped, last_complete_checkpoint
+from reward_model.engine.guards import TrainingStopped
 from reward_model.shipped import recipes_folder
 from reward_model.terminal.program import LAUNCHED, LAUNCHER_SETS, MISUSED, printable
 from reward_model.training.missing import print_missing
 from reward_model.training.plan import print_plan
-from reward_model.training.sft.config import WORLD, StageArguments, load_model, parse_stage, plan_config
+from reward_model.training.sft.config import WORLD, StageArguments, parse_stage, settings_text
 from reward_model.training.sft.data import stage_data
+from reward_model.training.sft.model import load_model, plan_config
+from reward_model.training.sft.parts import STOCK, StageData, StageParts
 
 if TYPE_CHECKING:
     from reward_model.data.stage_split import Stage
@@ -27,15 +28,19 @@ log = logging.getLogger(__name__)
 SHOWN_TOKENS = 1024
 
 
-def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
+def run_recipe(name: Stage, arguments: Sequence[str] | None = None, parts: StageParts = STOCK) -> int:
     """:func:`run_stage` from a command line: exit code 0, or 2 after a line of its own that says what is wrong. Ends in
-    :class:`~reward_model.engine.interrupts.Interrupted` where a signal stopped it.
+    :class:`~reward_model.engine.interrupts.Interrupted` where a signal stopped it. ``--list-settings`` prints them.
     """
+    words = sys.argv[1:] if arguments is None else arguments
+    if "--list-settings" in words:
+        print(settings_text(parts.options))
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "datasets", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        folder = run_stage(name, *parse_stage(arguments, recipes_folder() / "configs" / name))
+        folder = run_stage(name, *parse_stage(words, recipes_folder() / "configs" / name, parts.options), parts)
     except (ValueError, OSError, TrainingStopped) as error:
         launched = LAUNCHED if LAUNCHER_SETS in os.environ else ""
         print(printable(f"\nerror: {error}{launched}", lines=True), file=sys.stderr, flush=True)
@@ -45,70 +50,54 @@ def run_recipe(name: Stage, arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) -> Path | None:
+def run_stage(
+    name: Stage, stage: StageArguments, config: Any, model_args: Any, parts: StageParts = STOCK
+) -> Path | None:
     """Runs ``stage1`` or ``stage2`` and returns the exported folder, or None after ``--dry-run``.
 
     Checkpoints and logs go to ``output_dir/training``, the judge to ``output_dir``. The same command continues a
     stopped run; a finished one is exported again.
 
+    Args:
+        stage, config, model_args: of :func:`~reward_model.training.sft.config.parse_stage`, with the options of
+            ``parts``.
+        parts: model, rows, collator and optimiser where they are not the stock ones.
+
     Raises:
         ValueError: arguments or data cannot work.
         TrainingStopped: see :mod:`reward_model.engine.guards`.
     """
+    if not isinstance(stage, parts.options):
+        raise ValueError(
+            f"the arguments lack the options of these parts: parse_stage(..., options={parts.options.__name__})"
+        )
     if stage.dry_run:
-        print_plan(plan_config(name, stage, config, model_args))
-        _print_warm_ups(stage, model_args)
-        files = {"data": None if stage.data == WORLD else stage.data, "cot": stage.cot}
-        print_missing(model_args.model_name_or_path, files)
+        _print_dry_run(name, stage, config, model_args, parts)
         return None
     from transformers import set_seed
 
     from reward_model.training.export import export_judge, model_card
-    from reward_model.training.lora import describe_trainable, lora_config
-    from reward_model.training.sft.samples import SampleCallback
-    from reward_model.training.sft.trainer import AnswerCollator, run_sft
+    from reward_model.training.sft.trainer import run_sft
 
     output = Path(config.output_dir)
     work = output / "training"
     if config.deepspeed_plugin is not None:  # the settings decide; accelerate launch says 1 unless it is told more
         config.deepspeed_plugin.deepspeed_config["gradient_accumulation_steps"] = "auto"
     set_seed(config.seed)
-    model, processor, judge = load_model(model_args, stage, config.seed)
-    data = stage_data(name, stage, config, processor, judge)
+    model, processor, judge = load_model(model_args, stage, config.seed, parts)
+    data = stage_data(name, stage, config, processor, judge, parts)
     log.info("%s: %s", name, data.summary)
     config.output_dir = str(work)
-    collator: Any = AnswerCollator(processor, data.load)
-    block: Any = contextlib.nullcontext()
-    if judge.demo_scale:
-        from reward_model.minis.collator import MiniCollator, use_equal_images
-
-        collator, block = MiniCollator(processor, data.load), use_equal_images(model)
+    collator = parts.collator(processor, data.load, judge)
+    block = parts.around(model, judge)
     if data.ordered:
-        # The rows of the world are laid out batch by batch; see mini_data.stage2_rows.
+        # Rows that are laid out batch by batch must come in this order.
         config.train_sampling_strategy = "sequential"
-    if model_args.model_name_or_path in ("mini", "tiny"):
-        _warm_up(model, processor, work, stage, config)
-    held = data.held_out
-    if held is None or not len(held):
-        held = None
+    parts.warm_up(model, processor, work, stage, model_args, config)
+    if not data.held_out:
         config.eval_strategy = "no"
-    callbacks = []
-    if held is not None and stage.eval_samples:
-        rows = [held[k] for k in range(min(stage.eval_samples, len(held)))]
-        limits = (data.judge.max_scan_tokens, data.judge.max_zoom_tokens)
-        longest = min(SHOWN_TOKENS, max(SHOWN_TOKENS if n is None else n for n in limits))
-        callbacks.append(SampleCallback(processor, data.load, rows, work / "samples", max_new_tokens=longest))
-    peft_config = None
-    if model_args.use_peft:
-        peft_config = lora_config(
-            r=model_args.lora_r,
-            alpha=model_args.lora_alpha,
-            dropout=model_args.lora_dropout,
-            targets=model_args.lora_target_modules,
-        )
-    # Shown before training starts, and kept for the card.
+    # What trains: shown before training starts, and kept for the card.
     counted: list[str] = []
-    callbacks.append(_Announce(counted, describe_trainable))
     with block:
         trainer = run_sft(
             model,
@@ -117,11 +106,10 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
             collator,
             config,
             resume=stage.resume,
-            callbacks=callbacks,
-            eval_dataset=held,
-            peft_config=peft_config,
-            vision_lr_scale=stage.vision_lr_scale,
-            matrix_lr=stage.matrix_lr,
+            callbacks=[*_samples(data, processor, work, stage.eval_samples), _Announce(counted)],
+            eval_dataset=data.held_out or None,
+            peft_config=_peft_config(model_args),
+            make_optimizer=parts.optimizer(stage),
         )
     card = model_card(
         output.name,
@@ -136,80 +124,57 @@ def run_stage(name: Stage, stage: StageArguments, config: Any, model_args: Any) 
     return export_judge(trainer, processor, data.judge, output, card=card, merge_lora=stage.merge_lora)
 
 
-def _Announce(kept: list[str], describe: Any) -> Any:  # noqa: N802  (a class made late, as transformers loads late)
+def _print_dry_run(name: Stage, stage: StageArguments, config: Any, model_args: Any, parts: StageParts) -> None:
+    """The plan, what comes before it, and what is missing."""
+    plan = plan_config(name, stage, config, model_args, parts)
+    print_plan(plan, parts.shape(plan.model))
+    if note := parts.dry_run_note(model_args.model_name_or_path, stage):
+        print(note)
+    files = {"data": None if stage.data == WORLD else stage.data, "cot": stage.cot}
+    print_missing(model_args.model_name_or_path, files, built=parts.models)
+
+
+def _samples(data: StageData, processor: Any, work: Path, count: int) -> list[Any]:
+    """The callback that shows ``count`` held-out answers; none where nothing is held out."""
+    if not data.held_out or not count:
+        return []
+    from reward_model.training.sft.samples import SampleCallback
+
+    rows = [data.held_out[k] for k in range(min(count, len(data.held_out)))]
+    limits = (data.judge.max_scan_tokens, data.judge.max_zoom_tokens)
+    longest = min(SHOWN_TOKENS, max(SHOWN_TOKENS if n is None else n for n in limits))
+    return [SampleCallback(processor, data.load, rows, work / "samples", max_new_tokens=longest)]
+
+
+def _peft_config(model_args: Any) -> Any:
+    """LoRA as the settings say; None trains all weights."""
+    if not model_args.use_peft:
+        return None
+    from reward_model.training.lora import lora_config
+
+    return lora_config(
+        r=model_args.lora_r,
+        alpha=model_args.lora_alpha,
+        dropout=model_args.lora_dropout,
+        targets=model_args.lora_target_modules,
+    )
+
+
+def _Announce(kept: list[str]) -> Any:  # noqa: N802  (a class made late, as transformers loads late)
     from transformers import TrainerCallback
+
+    from reward_model.training.lora import describe_trainable
 
     class Announce(TrainerCallback):
         """Prints once what trains."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-            text = describe(model)
+            text = describe_trainable(model)
             kept.append(text)
             if state.is_world_process_zero:
                 print(text, flush=True)
 
     return Announce()
-
-
-def _warm_up(model: Any, processor: Any, work: Path, stage: StageArguments, config: Any) -> None:
-    """The mini's warm-ups, vision and then reading, each kept in the work folder, also while it runs; not needed where
-    a checkpoint already holds their result.
-    """
-    from safetensors.torch import load_model as load_weights
-
-    from reward_model.minis.collator import MiniCollator
-    from reward_model.minis.rows import make_example
-    from reward_model.minis.warm_up_reading import warm_up_reading
-    from reward_model.minis.warm_up_state import forget_state
-    from reward_model.minis.warm_up_vision import warm_up_vision
-
-    if stage.resume and last_complete_checkpoint(work):
-        return
-    collator = MiniCollator(processor, make_example)
-    phases = (
-        ("warmup", stage.vision_warmup_steps, model.model.visual, warm_up_vision),
-        ("reading", stage.reading_warmup_steps, model, warm_up_reading),
-    )
-    done = [name for name, steps, _, _ in phases if steps and (work / f"{name}.safetensors").exists()]
-    for name, steps, part, warm_up in phases:
-        kept, state = work / f"{name}.safetensors", work / f"{name}-state.safetensors"
-        if not stage.resume or name in done:
-            forget_state(state)
-        if not steps or (stage.resume and "reading" in done and name == "warmup"):
-            continue
-        if stage.resume and name in done:
-            load_weights(part, str(kept))
-            continue
-        share = warm_up(
-            model,
-            collator,
-            steps=steps,
-            seed=config.seed,
-            num_workers=config.dataloader_num_workers,
-            state_file=state,
-            progress=not config.disable_tqdm,
-        )
-        log.info("%s: %.1f %% of states named right", warm_up.__name__, 100 * share)
-        if os.environ.get("RANK", "0") == "0":
-            _keep(part, kept)
-            forget_state(state)
-
-
-def _print_warm_ups(stage: StageArguments, model_args: Any) -> None:
-    """What a model from nothing does before the steps of the plan."""
-    counts = {"vision": stage.vision_warmup_steps, "reading": stage.reading_warmup_steps}
-    told = [f"{steps:,} steps of the {name} warm-up" for name, steps in counts.items() if steps]
-    if told and model_args.model_name_or_path in ("mini", "tiny"):
-        print(f"Before them: {' and '.join(told)}.")
-
-
-def _keep(part: Any, path: Path) -> None:
-    from safetensors.torch import save_model
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    save_model(part, str(partial))
-    partial.replace(path)
 
 
 def _settings(config: Any, model_args: Any, trainer: Any) -> dict[str, Any]:

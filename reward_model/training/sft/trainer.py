@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from reward_model.engine.guards import (
     save_or_explain,
 )
 from reward_model.engine.interrupts import StopRequest
-from reward_model.engine.muon import MuonAdamW, divide_parameters
+
+#: The trainer and a function that makes the stock optimiser -> the one to train with.
+MakeOptimizer = Callable[["AnswerTrainer", Callable[[], torch.optim.Optimizer]], torch.optim.Optimizer]
 
 
 @dataclass
@@ -76,46 +79,22 @@ class AnswerTrainer(SFTTrainer):
     (:mod:`reward_model.engine.guards`).
     """
 
-    #: Whether the optimiser has been made and its groups divided; the Trainer asks for it more than once.
-    _divided = False
+    #: Whether the optimiser has been made; the Trainer asks for it more than once.
+    _made = False
 
-    def __init__(self, *args: Any, vision_lr_scale: float = 1.0, matrix_lr: float | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, make_optimizer: MakeOptimizer | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.vision_lr_scale, self.matrix_lr = vision_lr_scale, matrix_lr
+        self.make_optimizer = make_optimizer
         self.add_callback(GradientGuard())
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock optimiser, or :class:`~reward_model.engine.muon.MuonAdamW` where matrices have a rate of their
-        own; its groups divided into vision tower and the rest where their rates differ.
-        """
-        if self._divided:
-            return super().create_optimizer(*args, **kwargs)
-        if self.matrix_lr is not None:
-            if self.is_deepspeed_enabled:
-                raise ValueError(
-                    f"matrix_lr={self.matrix_lr} needs whole matrices, which DeepSpeed does not keep: leave it out, or "
-                    "use recipes/configs/accelerate/fsdp2.yaml"
-                )
-            self.optimizer = self._muon(self.matrix_lr)
-        optimizer = super().create_optimizer(*args, **kwargs)
-        if self.vision_lr_scale != 1:
-            tower = {id(p) for name, p in self.model.named_parameters() if ".visual." in name}
-            optimizer.param_groups = [
-                {**group, "lr": group["lr"] * scale, "params": chosen}
-                for group in optimizer.param_groups
-                for inside, scale in ((True, self.vision_lr_scale), (False, 1.0))
-                if (chosen := [p for p in group["params"] if (id(p) in tower) == inside])
-            ]
-        self._divided = True
+        """The stock optimiser, or that of ``make_optimizer``."""
+        stock = partial(super().create_optimizer, *args, **kwargs)
+        if self._made or self.make_optimizer is None:
+            return stock()
+        optimizer = self.make_optimizer(self, stock)
+        self._made = True
         return optimizer
-
-    def _muon(self, rate: float) -> MuonAdamW:
-        config, tables = self.args, ("embed_tokens", "lm_head", "pos_embed")
-        groups = divide_parameters(
-            self.model.named_parameters(), lr=rate, adam_lr=config.learning_rate, adam_names=tables
-        )
-        betas = (config.adam_beta1, config.adam_beta2)
-        return MuonAdamW(groups, betas=betas, eps=config.adam_epsilon, weight_decay=config.weight_decay)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -195,8 +174,7 @@ def run_sft(
     callbacks: Sequence[Any] = (),
     eval_dataset: Dataset | None = None,
     peft_config: Any = None,
-    vision_lr_scale: float = 1.0,
-    matrix_lr: float | None = None,
+    make_optimizer: MakeOptimizer | None = None,
 ) -> AnswerTrainer:
     """Trains ``model`` in place and returns its trainer.
 
@@ -207,8 +185,7 @@ def run_sft(
         callbacks: more ``TrainerCallback`` objects.
         eval_dataset: rows whose loss is measured as ``config`` says.
         peft_config: trains an adapter in place of the weights.
-        vision_lr_scale: learning rate of the vision tower relative to the other parts.
-        matrix_lr: trains weight matrices by Muon at this rate, everything else by AdamW; None: AdamW alone.
+        make_optimizer: the trainer and a function that makes the stock optimiser -> the one to train with.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
@@ -224,8 +201,7 @@ def run_sft(
         data_collator=collator,
         processing_class=processor,
         callbacks=[*callbacks, listener],
-        vision_lr_scale=vision_lr_scale,
-        matrix_lr=matrix_lr,
+        make_optimizer=make_optimizer,
     )
     folder = Path(config.output_dir)
     last = last_complete_checkpoint(folder) if resume and folder.is_dir() else None

@@ -13,6 +13,7 @@ from cac_align.rating.study import open_rating
 from cac_align.rating.suggestions import Suggestion
 from cac_align.table2.ratings import Ratings
 from reward_model.data.annotations import read_annotations
+from reward_model.minis.stages import MINI
 from reward_model.schema import Anomaly
 from reward_model.training.sft.config import parse_stage
 from reward_model.training.sft.run import run_stage
@@ -96,7 +97,7 @@ def test_exported_ratings_train_a_judge_and_fill_the_column_of_people(page, fold
         "--dataloader_num_workers",
         "0",
     ]
-    run_stage("stage1", *parse_stage([*config, *start, *steps]))
+    run_stage("stage1", *parse_stage([*config, *start, *steps], options=MINI.options), MINI)
     before, after = (load_file(f / "model.safetensors") for f in (ROOT / "assets" / "cac-mini", tmp_path / "stage1"))
     assert any(not torch.equal(before[k], after[k]) for k in before)
 

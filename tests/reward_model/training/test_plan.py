@@ -8,6 +8,7 @@ import torch
 
 from reward_model.config import answer_limit
 from reward_model.minis.model import build_judge, build_processor
+from reward_model.minis.stages import MINI
 from reward_model.training.lora import PARTS, describe_trainable, lora_config, lora_modules, part_of
 from reward_model.training.plan import (
     QWEN3_VL_8B_PARAMETERS,
@@ -176,7 +177,8 @@ def test_hours_scale_with_steps_and_gpus_share_the_work(full):
 
 
 def test_the_page_says_estimate_and_counts(capsys):
-    plan = print_plan(PlanConfig(model="mini", num_frames=21, height=32, width=32, steps=10, num_gpus=1))
+    config = PlanConfig(model="mini", num_frames=21, height=32, width=32, steps=10, num_gpus=1)
+    plan = print_plan(config, MINI.shape("mini"))
     text = capsys.readouterr().out
     assert text == plan.to_text()
     assert text.count("ESTIMATE") == 3
@@ -184,11 +186,12 @@ def test_the_page_says_estimate_and_counts(capsys):
 
 
 def test_the_page_of_a_cpu_says_nothing_of_gpus_and_hours():
-    plan = make_plan(PlanConfig(model="tiny", height=48, width=48, steps=10, per_device_batch=4, num_gpus=0))
+    shape = MINI.shape("tiny")
+    plan = make_plan(PlanConfig(model="tiny", height=48, width=48, steps=10, per_device_batch=4, num_gpus=0), shape)
     text = plan.to_text()
     assert plan.hours == {} and "4 samples a step x 10 steps = 40 samples" in text
     assert "GPU" not in text and "TFLOP" not in text and "of peak" not in text and " h\n" not in text
-    one = make_plan(replace(plan.config, num_gpus=1)).memory["DDP"]
+    one = make_plan(replace(plan.config, num_gpus=1), shape).memory["DDP"]
     [row] = plan.memory.values()
     assert row["weights"] == pytest.approx(plan.parameters * 4 / 2**30), "float32, no copy in bf16"
     assert row["optimiser"] == one["optimiser"] and one["activations"] < row["activations"] < 2 * one["activations"]

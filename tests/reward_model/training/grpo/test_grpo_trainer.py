@@ -20,6 +20,7 @@ from reward_model.config import JudgeConfig, answer_limit, load_judge_config
 from reward_model.engine.checkpoints import CheckpointError, checkpoint_fault, last_checkpoint
 from reward_model.engine.interrupts import Interrupted
 from reward_model.engine.settings import read_yaml
+from reward_model.minis.collator import EQUAL_IMAGES, fast_vision
 from reward_model.minis.model import build_judge
 from reward_model.parsing import format_report
 from reward_model.rewards import total_reward
@@ -759,7 +760,9 @@ def test_a_settings_file_becomes_a_run(tmp_path):
     )
     data = {"source": "world", "rows": 4}
     given = {"model": str(tmp_path / "tiny"), "data": data, "fast_vision": True, "output_dir": str(tmp_path / "out")}
-    with open_trainer({**given, "max_steps": 1, "prompts_per_step": 2, "num_generations": 2}) as trainer:
+    few = {"max_steps": 1, "prompts_per_step": 2, "num_generations": 2}
+    with open_trainer({**given, **few}, fast_vision=fast_vision) as trainer:
+        assert trainer.policy.model.config.vision_config._attn_implementation == EQUAL_IMAGES
         assert "2 prompts x 2 = 4 a step" in describe(trainer, given)
         batches = trainer.micro_batches(trainer.collect())
         trainer.remember(batches)

@@ -24,8 +24,9 @@ import torch
 torch.set_num_threads(1)
 from tests.sharded import shard_on_cpu
 shard_on_cpu(sys.argv[1])
+from reward_model.minis.stages import MINI
 from reward_model.training.sft.run import run_recipe
-sys.exit(run_recipe(sys.argv[2], sys.argv[3:]))
+sys.exit(run_recipe(sys.argv[2], sys.argv[3:], MINI))
 """
 
 

@@ -21,14 +21,17 @@ from reward_model.data.annotations import Record, read_annotations, write_annota
 from reward_model.engine.guards import last_complete_checkpoint
 from reward_model.judge import TwoTurnJudge
 from reward_model.minis.model import build_judge
+from reward_model.minis.stages import MINI
 from reward_model.prompts import load_prompts
 from reward_model.schema import Box, FrameRange
 from reward_model.training.export import merge_adapter, model_card
 from reward_model.training.missing import missing_inputs
 from reward_model.training.plan import QWEN3_VL_8B_PARAMETERS
-from reward_model.training.sft.config import judge_settings_of, load_model, parse_stage
+from reward_model.training.sft import config as stage_config
 from reward_model.training.sft.data import stage_data
 from reward_model.training.sft.left_out import unused_in_stage1
+from reward_model.training.sft.model import judge_settings_of, load_model
+from reward_model.training.sft.parts import STOCK
 from reward_model.training.sft.run import LAUNCHER_SETS, run_stage
 from reward_model.video.writing import write_video
 from reward_model.world import make_video
@@ -37,6 +40,11 @@ ROOT = Path(__file__).resolve().parents[4]
 CONFIGS = ROOT / "recipes" / "configs"
 RECIPES = {"stage1": ROOT / "recipes" / "stage1_warmup.py", "stage2": ROOT / "recipes" / "stage2_sft.py"}
 ON_CPU = ["--use_cpu", "true", "--bf16", "false"]
+
+
+def parse_stage(arguments):
+    """As the recipes do, with the options of the minis."""
+    return stage_config.parse_stage(arguments, options=MINI.options)
 
 
 def parsed(stage, size, *more):
@@ -94,6 +102,20 @@ def test_an_unknown_setting_is_refused(tmp_path):
         parse_stage(["--config", str(tmp_path / "a.yaml"), *ON_CPU])
 
 
+def test_a_stage_without_the_minis_parts_names_what_it_lacks(tmp_path):
+    """The library builds no mini and draws no world by itself; the same arguments with the parts work."""
+    given = ["--output_dir", str(tmp_path), "--max_steps", "1", *ON_CPU]
+    with pytest.raises(ValueError, match="unknown setting 'matrix_lr'"):
+        stage_config.parse_stage([*given, "--model_name_or_path", "tiny", "--matrix_lr", "0.1"])
+    stage, config, model = stage_config.parse_stage([*given, "--model_name_or_path", "tiny"])
+    with pytest.raises(ValueError, match=r"data='world'.*name an annotations \.jsonl file"):
+        stage_data("stage1", stage, config, None, JudgeConfig())
+    with pytest.raises(ValueError, match="options=MiniArguments"):
+        run_stage("stage1", stage, config, model, MINI)
+    with pytest.raises(ValueError, match="'gpt' cannot be built from nothing"):
+        STOCK.build("gpt", 0)
+
+
 def test_the_dry_run_prints_the_plan_and_touches_nothing(tmp_path, capsys):
     assert run_stage("stage1", *planned("stage1", "full", "--output_dir", str(tmp_path / "o"))) is None
     text = capsys.readouterr().out
@@ -114,7 +136,7 @@ def test_the_dry_run_says_what_is_missing(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "Missing before it can start (3)" in text and "'data/annotations.jsonl': there is no such file" in text
     assert "'outputs/stage1': there is no such folder" in text and "cot.jsonl" in text
-    run_stage("stage1", *planned("stage1", "mini"))
+    run_stage("stage1", *planned("stage1", "mini"), MINI)
     assert "Inputs: all there." in capsys.readouterr().out
     (tmp_path / "data.jsonl").write_text("")
     assert missing_inputs(str(tmp_path), {"data": str(tmp_path / "data.jsonl"), "cot": None}) == []
@@ -123,11 +145,11 @@ def test_the_dry_run_says_what_is_missing(tmp_path, capsys):
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_the_dry_run_of_a_cpu_configuration_speaks_of_the_cpu(stage, capsys):
-    run_stage(stage, *planned(stage, "mini"))
+    run_stage(stage, *planned(stage, "mini"), MINI)
     text = capsys.readouterr().out
     assert "on the CPU" in text and ("8,000 steps of the vision warm-up" in text) == (stage == "stage1")
     assert "GPU" not in text and "TFLOP" not in text and "of peak" not in text and "0.00 h" not in text
-    run_stage(stage, *planned(stage, "mini", "--use_cpu", "false"))
+    run_stage(stage, *planned(stage, "mini", "--use_cpu", "false"), MINI)
     assert "8 GPUs" in capsys.readouterr().out
 
 
@@ -166,7 +188,7 @@ def run(stage, folder, data, *more):
         *ON_CPU,
         *more,
     ]
-    return run_stage(stage, *parse_stage(arguments))
+    return run_stage(stage, *parse_stage(arguments), MINI)
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +294,8 @@ def test_the_recipe_says_what_is_wrong_in_a_line_of_its_own(stage, tmp_path, cap
 def prepared(stage, *arguments):
     """The data of a stage for the tiny judge, as run_stage makes it."""
     stage_args, config, model = parse_stage(["--model_name_or_path", "tiny", *ON_CPU, *arguments])
-    _, processor, judge = load_model(model, stage_args, 0)
-    return stage_data(stage, stage_args, config, processor, judge)
+    _, processor, judge = load_model(model, stage_args, 0, MINI)
+    return stage_data(stage, stage_args, config, processor, judge, MINI)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,126 @@
+"""What the minis bring to stages 1 and 2: a model from nothing, procedural samples, a fast collator, Muon, warm-ups.
+
+    from reward_model.minis.stages import MINI, MiniArguments
+    from reward_model.training.sft.config import parse_stage
+    from reward_model.training.sft.run import run_stage
+
+    run_stage("stage2", *parse_stage(["--config", "mini.yaml"], options=MiniArguments), MINI)
+
+The recipes hand :data:`MINI` in for models of any size: it changes nothing for a full-size judge.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.training.sft.config import StageArguments
+from reward_model.training.sft.parts import Load, StageData, StageParts
+
+if TYPE_CHECKING:
+    from reward_model.data.stage_split import Stage
+    from reward_model.training.plan import PlanConfig
+    from reward_model.training.sft.trainer import MakeOptimizer
+
+#: Scenes of evaluation samples start here; training uses seeds below 100,000.
+HELD_OUT_SEEDS = 400_000
+
+
+@dataclass
+class MiniArguments(StageArguments):
+    """Settings of stages 1 and 2 with those of the minis."""
+
+    boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
+    vision_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its vision tower"})
+    reading_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its reading"})
+    vision_lr_scale: float = field(default=1.0, metadata={"help": "learning rate of the vision tower, relative"})
+    matrix_lr: float | None = field(default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"})
+
+
+class MiniParts(StageParts):
+    """Stages 1 and 2 of a mini judge, from nothing or from a checkpoint of it, on the world or on annotated videos."""
+
+    options = MiniArguments
+    models = ("mini", "tiny")
+
+    def build(self, name: str, seed: int) -> tuple[Any, Any, JudgeConfig]:
+        from reward_model.minis.model import build_judge, judge_settings
+        from reward_model.prompts import load_prompts
+
+        net, processor = build_judge(name, seed=seed)
+        with tempfile.TemporaryDirectory() as folder:  # so that its settings are read as a checkpoint's are
+            (Path(folder) / JUDGE_FILE).write_text(judge_settings(load_prompts("compact").version))
+            return net, processor, load_judge_config(folder)
+
+    def shape(self, name: str) -> Any | None:
+        if name not in self.models:
+            return None
+        from reward_model.minis.model import build_judge
+
+        return build_judge(name)[0].config
+
+    def plan(self, plan: PlanConfig, stage: Any) -> PlanConfig:
+        if plan.model not in self.models:
+            return plan
+        side = stage.frame_size or 48
+        return replace(plan, height=side, width=side, prompt_tokens=10, answer_tokens=150, longest_frames=None)
+
+    def dry_run_note(self, model: str | None, stage: Any) -> str:
+        counts = {"vision": stage.vision_warmup_steps, "reading": stage.reading_warmup_steps}
+        told = [f"{steps:,} steps of the {name} warm-up" for name, steps in counts.items() if steps]
+        return f"Before them: {' and '.join(told)}." if told and model in self.models else ""
+
+    def world_data(self, name: Stage, stage: Any, config: Any, judge: JudgeConfig) -> StageData:
+        from datasets import Dataset
+
+        from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
+
+        if config.max_steps < 1:
+            raise ValueError("data: world has no end; set max_steps in the configuration")
+        batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+        draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
+        rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))
+        tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
+        count = max(32, stage.eval_samples)
+        drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed)
+        held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
+        load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
+        return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", ordered=True)
+
+    def collator(self, processor: Any, load: Load, judge: JudgeConfig) -> Any:
+        if not judge.demo_scale:
+            return super().collator(processor, load, judge)
+        from reward_model.minis.collator import MiniCollator
+
+        return MiniCollator(processor, load)
+
+    def around(self, model: Any, judge: JudgeConfig) -> AbstractContextManager[None]:
+        if not judge.demo_scale:
+            return nullcontext()
+        from reward_model.minis.collator import use_equal_images
+
+        return use_equal_images(model)
+
+    def warm_up(self, model: Any, processor: Any, work: Path, stage: Any, model_args: Any, config: Any) -> None:
+        if model_args.model_name_or_path not in self.models:
+            return
+        from reward_model.minis.warm_up import warm_up
+
+        steps = {"vision_steps": stage.vision_warmup_steps, "reading_steps": stage.reading_warmup_steps}
+        warm_up(model, processor, work, config, **steps, resume=stage.resume)
+
+    def optimizer(self, stage: Any) -> MakeOptimizer | None:
+        if stage.matrix_lr is None and stage.vision_lr_scale == 1:
+            return None
+        from reward_model.minis.optimizer import MiniOptimizer
+
+        return MiniOptimizer(stage.matrix_lr, stage.vision_lr_scale)
+
+
+#: The parts of the minis.
+MINI = MiniParts()

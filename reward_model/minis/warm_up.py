@@ -1,0 +1,94 @@
+"""Both warm-ups of a mini from nothing, vision and then reading, each kept in the work folder, also while it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_model, save_model
+
+from reward_model.engine.guards import last_complete_checkpoint
+from reward_model.minis.collator import MiniCollator
+from reward_model.minis.rows import make_example
+from reward_model.minis.warm_up_reading import warm_up_reading
+from reward_model.minis.warm_up_state import forget_state
+from reward_model.minis.warm_up_vision import warm_up_vision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """One warm-up: what it trains, how, for how long, and where its result and its state are kept."""
+
+    name: str
+    steps: int
+    part: Any
+    run: Any
+    work: Path
+
+    @property
+    def kept(self) -> Path:
+        return self.work / f"{self.name}.safetensors"
+
+    @property
+    def state(self) -> Path:
+        return self.work / f"{self.name}-state.safetensors"
+
+    @property
+    def done(self) -> bool:
+        return bool(self.steps) and self.kept.exists()
+
+
+def warm_up(
+    model: Any, processor: Any, work: Path, config: Any, *, vision_steps: int, reading_steps: int, resume: bool
+) -> None:
+    """Warms the mini up in place. Nothing is done where a checkpoint in ``work`` already holds the result.
+
+    Args:
+        work: folder of checkpoints and of what the warm-ups keep.
+        config: ``SFTConfig``; its seed, workers and bar.
+        vision_steps, reading_steps: of each warm-up; 0 leaves it out.
+        resume: continue from what ``work`` holds.
+    """
+    if resume and last_complete_checkpoint(work):
+        return
+    vision = _Phase("warmup", vision_steps, model.model.visual, warm_up_vision, work)
+    reading = _Phase("reading", reading_steps, model, warm_up_reading, work)
+    finished = {phase.name: phase.done for phase in (vision, reading)}
+    collator = MiniCollator(processor, make_example)
+    for phase in (vision, reading):
+        if not resume or finished[phase.name]:
+            forget_state(phase.state)
+        if not phase.steps or (resume and phase is vision and finished["reading"]):
+            continue  # the reading's result holds the tower too
+        if resume and finished[phase.name]:
+            load_model(phase.part, str(phase.kept))
+        else:
+            _run(phase, model, collator, config)
+
+
+def _run(phase: _Phase, model: Any, collator: MiniCollator, config: Any) -> None:
+    share = phase.run(
+        model,
+        collator,
+        steps=phase.steps,
+        seed=config.seed,
+        num_workers=config.dataloader_num_workers,
+        state_file=phase.state,
+        progress=not config.disable_tqdm,
+    )
+    log.info("%s: %.1f %% of states named right", phase.run.__name__, 100 * share)
+    if os.environ.get("RANK", "0") == "0":
+        _keep(phase.part, phase.kept)
+        forget_state(phase.state)
+
+
+def _keep(part: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    save_model(part, str(partial))
+    partial.replace(path)

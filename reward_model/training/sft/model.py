@@ -1,0 +1,91 @@
+"""The model of stages 1 and 2, the settings its judge is asked with, and the plan of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reward_model.config import JudgeConfig, load_judge_config
+from reward_model.readout import READOUTS
+from reward_model.training.plan import PlanConfig
+from reward_model.training.sft.config import WORLD, StageArguments
+from reward_model.training.sft.parts import STOCK, StageParts
+
+
+def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts = STOCK) -> tuple[Any, Any, JudgeConfig]:
+    """The model to train, its processor, and the settings its judge is asked with.
+
+    Args:
+        model: TRL's ``ModelConfig``; ``model_name_or_path`` is a checkpoint folder, a hub id, or one of the models that
+            ``parts`` builds from nothing.
+        seed: of the weights of a model from nothing.
+
+    Raises:
+        ValueError: no model is named, or a setting contradicts the judge's rules.
+    """
+    name = model.model_name_or_path
+    if not name:
+        built = "".join(f"{word!r}, " for word in parts.models[:1])
+        raise ValueError(f"model_name_or_path is missing; give {built}a checkpoint folder, or a hub id")
+    if name in parts.models:
+        net, processor, judge = parts.build(name, seed)
+    else:
+        from reward_model.backends.checkpoint import load_checkpoint
+        from reward_model.backends.devices import torch_dtype
+
+        net, processor = load_checkpoint(
+            name,
+            revision=model.model_revision,
+            dtype=torch_dtype(model.dtype or "float32"),
+            attn_implementation=model.attn_implementation or None,
+        )
+        judge = load_judge_config(name)
+    if stage.max_pixels:
+        settings = processor.image_processor
+        settings.size = {**dict(settings.size), "longest_edge": stage.max_pixels}
+    return net, processor, judge_settings_of(stage, judge)
+
+
+def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
+    """How the trained judge will be asked: as its checkpoint was, but for what the stage sets, and at the readouts
+    that its answers train.
+
+    A share of answers without reasoning trains all readouts. Without one only Equation 7's own place is trained, after
+    the reasoning; procedural samples have their share.
+    """
+    names = ("prompts", "scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames", "window_margin", "frame_size")
+    judge = judge.override(**{n: getattr(stage, n) for n in names})
+    if stage.data == WORLD:
+        return judge
+    trained = (*judge.readouts, *(n for n in READOUTS if n not in judge.readouts))
+    return judge.override(readouts=trained if stage.empty_cot_share else ("paper",))
+
+
+def plan_config(name: str, stage: StageArguments, config: Any, model: Any, parts: StageParts = STOCK) -> PlanConfig:
+    """What :func:`reward_model.training.plan.print_plan` needs to know of a run."""
+    frames = 1 if name == "stage1" else 21
+    side = {"height": stage.frame_size, "width": stage.frame_size} if stage.frame_size else {}
+    plan = PlanConfig(
+        model=stage.plan_model or model.model_name_or_path,
+        stage=name,
+        lora_r=model.lora_r if model.use_peft else None,
+        steps=config.max_steps,
+        per_device_batch=config.per_device_train_batch_size,
+        accumulation=config.gradient_accumulation_steps,
+        num_gpus=8 if stage.num_gpus is None else stage.num_gpus,
+        gradient_checkpointing=bool(config.gradient_checkpointing),
+        num_frames=frames,
+        longest_frames=None if name == "stage1" else max(frames, _longest_clip(stage)),
+        host_bytes=2 if str(model.dtype) in ("bfloat16", "float16") else 4,
+        max_pixels=stage.max_pixels,
+        peak_tflops=stage.peak_tflops,
+        gpu_memory_gib=stage.gpu_memory_gib,
+        **side,
+    )
+    return parts.plan(plan, stage)
+
+
+def _longest_clip(stage: StageArguments) -> int:
+    """Frames of the longest clip: a second, unless clips of longer anomalies train too."""
+    if stage.untrimmed_windows:
+        return stage.max_zoom_frames or JudgeConfig.max_zoom_frames
+    return round(stage.zoom_fps or JudgeConfig.zoom_fps)

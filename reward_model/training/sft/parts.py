@@ -1,0 +1,102 @@
+"""The parts of stages 1 and 2 that a caller may bring: options, a model from nothing, rows, collator, optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reward_model.config import JudgeConfig
+from reward_model.training.sft.config import WORLD, StageArguments
+
+if TYPE_CHECKING:
+    from reward_model.data.example import Example
+    from reward_model.data.stage_split import Stage
+    from reward_model.training.plan import PlanConfig
+    from reward_model.training.sft.trainer import MakeOptimizer
+
+#: A row of the data set -> the conversation and the answer.
+Load = Callable[[Mapping[str, Any]], "Example"]
+
+
+@dataclass
+class StageData:
+    """Rows of a stage, and how to turn them into samples."""
+
+    rows: Any
+    held_out: Any
+    load: Load
+    judge: JudgeConfig
+    summary: str
+    #: The rows are laid out batch by batch and must not be shuffled.
+    ordered: bool = False
+
+
+class StageParts:
+    """The parts of a stage that trains a checkpoint on annotated videos. A subclass replaces what is different about
+    its models; :func:`~reward_model.training.sft.run.run_stage` asks for each part once.
+    """
+
+    #: Settings of a stage beside TRL's: the options of its command line.
+    options: type[StageArguments] = StageArguments
+    #: Names of models that :meth:`build` makes from nothing.
+    models: tuple[str, ...] = ()
+
+    def build(self, name: str, seed: int) -> tuple[Any, Any, JudgeConfig]:
+        """Model, processor and judge of a name in :attr:`models`.
+
+        Raises:
+            ValueError: there is no model of this name.
+        """
+        raise ValueError(
+            f"model_name_or_path={name!r} cannot be built from nothing; give a checkpoint folder or hub id"
+        )
+
+    def shape(self, name: str) -> Any | None:
+        """The transformers configuration of a name in :attr:`models`; None for other names."""
+        return None
+
+    def plan(self, plan: PlanConfig, stage: Any) -> PlanConfig:
+        """A plan, adapted to what is known of its model."""
+        return plan
+
+    def dry_run_note(self, model: str | None, stage: Any) -> str:
+        """A line on what comes before the planned steps; empty where nothing does."""
+        return ""
+
+    def world_data(self, name: Stage, stage: Any, config: Any, judge: JudgeConfig) -> StageData:
+        """Procedural samples of a stage.
+
+        Args:
+            config: ``SFTConfig``; its steps, batches and seed size and order the rows.
+
+        Raises:
+            ValueError: there are none.
+        """
+        raise ValueError(
+            f"data={WORLD!r}: procedural samples are drawn by the recipes, or by the minis' parts given to run_stage; "
+            "name an annotations .jsonl file"
+        )
+
+    def collator(self, processor: Any, load: Load, judge: JudgeConfig) -> Any:
+        """Rows -> a batch."""
+        from reward_model.training.sft.trainer import AnswerCollator
+
+        return AnswerCollator(processor, load)
+
+    def around(self, model: Any, judge: JudgeConfig) -> AbstractContextManager[None]:
+        """A block to train in."""
+        return nullcontext()
+
+    def warm_up(self, model: Any, processor: Any, work: Path, stage: Any, model_args: Any, config: Any) -> None:
+        """Prepares the weights before the first step of a stage; ``work`` is the folder of its checkpoints."""
+
+    def optimizer(self, stage: Any) -> MakeOptimizer | None:
+        """Makes the optimiser; None: the one that ``SFTConfig`` names."""
+        return None
+
+
+#: The parts of a full-size judge.
+STOCK = StageParts()
