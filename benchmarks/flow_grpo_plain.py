@@ -14,7 +14,7 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora import adapter_off
-from cac_align.flow_grpo.loading import default_accelerator, load_pipeline, prepare_pipeline, prompt_lists
+from cac_align.flow_grpo.loading import load_pipeline, open_accelerator, prepare_pipeline, prompt_lists
 from cac_align.flow_grpo.maths.advantages import compute_advantages
 from cac_align.flow_grpo.maths.kernels import log_prob
 from cac_align.flow_grpo.maths.sampling import GroupSampler
@@ -32,7 +32,7 @@ class PlainLoop:
         if (config.objective, config.kl_space, config.advantage_std) != ("grpo", "velocity", "group"):
             raise ValueError("the plain loop knows objective grpo with KL of velocities and groups' std only")
         self.config, self.reward, self.steps = config, reward, 0
-        self.device = default_accelerator("no").device
+        self.device = open_accelerator("no").device
         self.pipe = pipe = pipe or load_pipeline(config)
         prepare_pipeline(pipe, config)
         pipe.to(self.device)

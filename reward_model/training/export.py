@@ -4,12 +4,12 @@ model card.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json
+from reward_model.files import empty_folder
 
 #: Moved last: a folder without it is not taken for a model.
 _LAST = "config.json"
@@ -30,8 +30,7 @@ def export_judge(
     fresh = folder / ".export"
     writes = trainer.is_world_process_zero()
     if writes:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        empty_folder(fresh)
     trainer.accelerator.wait_for_everyone()
     _save_weights(trainer, fresh, merge_lora)
     if writes:
