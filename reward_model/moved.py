@@ -156,7 +156,7 @@ MOVED = {
     "reward_model.training.stage_config": "reward_model.training.sft.config",
     "reward_model.training.stage_data": "reward_model.training.sft.data",
     "reward_model.training.stage_run": "reward_model.training.sft.run",
-    "reward_model.training.step_lines": "reward_model.engine.step_lines",
+    "reward_model.training.step_lines": "reward_model.engine.run_log",
     "reward_model.training.trl_names": "reward_model.engine.trl_names",
     "reward_model.training.two_turn": "reward_model.training.grpo.rollouts",
     "reward_model.training.video_summary": "reward_model.engine.video_summary",
