@@ -78,6 +78,7 @@ def build_judge(args: argparse.Namespace) -> Path:
     ``OUTPUT/cac-mini``, whose README.md stays.
     """
     from reward_model.engine.settings import read_yaml
+    from reward_model.files import atomic_folder
 
     work = args.work_dir / "judge"
     if args.restart:
@@ -96,7 +97,12 @@ def build_judge(args: argparse.Namespace) -> Path:
     steps = max(2, round(args.scale * read_yaml(config)["max_steps"]))
     changes = f"model={model}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"
     launch(2, "stage3_grpo.py", "--config", config, "--set", *changes)
-    return install(work / "stage3" / "judge", args.output / "cac-mini")
+    folder = args.output / "cac-mini"
+    with atomic_folder(folder) as fresh:
+        shutil.copytree(work / "stage3" / "judge", fresh, dirs_exist_ok=True)
+        if (folder / "README.md").is_file():
+            shutil.copy2(folder / "README.md", fresh)
+    return folder
 
 
 def build_unified(args: argparse.Namespace) -> Path:
@@ -116,18 +122,6 @@ def launch(processes: int, recipe: str, *arguments: object) -> None:
     whole = [*command, str(RECIPES / recipe), *map(str, arguments)]
     if code := subprocess.run(whole, check=False).returncode:
         raise ValueError(f"{recipe} ended with exit code {code}; its output is above, and the same command resumes")
-
-
-def install(judge: Path, folder: Path) -> Path:
-    """Copies a judge over an older one, in a rename."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(judge, fresh)
-    if (folder / "README.md").is_file():
-        shutil.copy2(folder / "README.md", fresh / "README.md")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.replace(folder)
-    return folder
 
 
 if __name__ == "__main__":

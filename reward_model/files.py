@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, also after a power cut."""
+"""Files and folders that are either whole or absent, also after a power cut."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,46 @@ def atomic(path: str | Path) -> Iterator[Path]:
         to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path, *, keep: Sequence[str] = ()) -> Iterator[Path]:
+    """An empty folder beside ``folder`` that replaces it when the block ends, and is removed when the block fails.
+
+    Args:
+        folder: need not exist.
+        keep: names of files that stay as they are unless the block writes them anew.
+    """
+    folder = Path(folder)
+    fresh = empty_folder(folder.with_name(folder.name + ".new"))
+    try:
+        yield fresh
+        for name in keep:
+            if (folder / name).is_file() and not (fresh / name).exists():
+                shutil.copy2(folder / name, fresh / name)
+        replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def empty_folder(folder: Path) -> Path:
+    """The folder, empty: what a stopped process left in it goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Moves a complete folder to the place of an older one, which goes; all its files are on the disk by then."""
+    for path in fresh.rglob("*"):
+        to_disk(path)
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    fresh.replace(folder)
+    to_disk(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def to_disk(path: str | Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from reward_model.engine.card import hub_card, markdown_table
 from reward_model.files import write_text
 
 TAGS = ["diffusers", "lora", "flow-grpo", "cac-align"]
@@ -50,17 +51,8 @@ def write_card(
         num_prompts: evaluation prompts.
     """
     import yaml
-    from diffusers.utils.hub_utils import populate_model_card
-    from huggingface_hub import ModelCard, ModelCardData
 
     task = "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
-    on_hub = not Path(config.model).exists()
-    data = ModelCardData(
-        license="apache-2.0",
-        library_name="diffusers",
-        pipeline_tag=task,
-        base_model=config.model if on_hub else None,
-    )
     body = BODY.format(
         model=config.model,
         pipeline=pipeline,
@@ -77,9 +69,16 @@ def write_card(
         folder=folder,
         measured=_measured(history, num_prompts),
     )
-    card = populate_model_card(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"), tags=[task, *TAGS])
+    card = hub_card(
+        body,
+        base_model=config.model,
+        license="apache-2.0",
+        library_name="diffusers",
+        pipeline_tag=task,
+        tags=[task, *TAGS],
+    )
     write_text(folder / "settings.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
-    write_text(folder / "README.md", str(card))
+    write_text(folder / "README.md", card)
     return folder / "README.md"
 
 
@@ -89,13 +88,9 @@ def _measured(history: Sequence[Mapping[str, float]], num_prompts: int) -> str:
     if len(known) < 2:
         return "The run was not evaluated."
     names = ("reward", "motion_energy", "edge_density", "colour_entropy", "first_last_drift", "judge_failure_rate")
-    lines = [
-        f"Means over {num_prompts} evaluation prompts, one seed each, one run:",
-        "",
-        f"| after step | {' | '.join(names)} |",
-        "|---" * (len(names) + 1) + "|",
-    ]
+    rows = []
     for entry in (known[0], known[-1]):
-        cells = " | ".join(f"{entry[name]:.4f}" if name in entry else "-" for name in names)
-        lines.append(f"| {entry['step']:.0f}{' (base)' if entry is known[0] else ''} | {cells} |")
-    return "\n".join(lines)
+        cells = [f"{entry[name]:.4f}" if name in entry else "-" for name in names]
+        rows.append([f"{entry['step']:.0f}{' (base)' if entry is known[0] else ''}", *cells])
+    table = markdown_table(("after step", *names), rows)
+    return f"Means over {num_prompts} evaluation prompts, one seed each, one run:\n\n{table}"

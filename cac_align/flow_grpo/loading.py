@@ -26,6 +26,7 @@ from cac_align.pipelines import open_pipeline
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
 from cac_align.selection.candidates import open_first_frame
 from reward_model.backends.source import located
+from reward_model.engine.processes import default_accelerator
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
@@ -203,22 +204,16 @@ def set_attention(transformer: Any, backend: str) -> None:
         raise ValueError(f"attention_backend={backend!r} cannot be used: {error} Remedy: {remedy}") from error
 
 
-def default_accelerator(mixed_precision: str) -> Any:
-    """What ``accelerate launch`` set up; on its own, one process. The settings decide the precision.
+def open_accelerator(mixed_precision: str) -> Any:
+    """The accelerator of a run whose settings decide the precision.
 
     Raises:
         ValueError: DeepSpeed is asked for what it cannot do here.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    from reward_model.engine.processes import several_on_cpu
-
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
-        return Accelerator(cpu=several_on_cpu(), mixed_precision=mixed_precision, kwargs_handlers=handlers)
+        return default_accelerator(mixed_precision)
     # DeepSpeed would make adapters bf16 too; autocast leaves them fp32 (policy.run_autocast).
-    return check_deepspeed(Accelerator(mixed_precision="no", kwargs_handlers=handlers), mixed_precision)
+    return check_deepspeed(default_accelerator("no", cpu=False), mixed_precision)
 
 
 def check_deepspeed(accelerator: Any, mixed_precision: str) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward_model.engine.step_lines import drop_lines_after
+from reward_model.engine.run_log import RunWriter
 from reward_model.engine.video_summary import add_video
 from reward_model.files import write_text
 
@@ -21,17 +20,12 @@ if TYPE_CHECKING:
     from cac_align.flow_grpo.learner.experience import Experience
     from reward_model.schema import Verdict
 
-METRICS = "metrics.jsonl"
 
-
-class RunLog:
+class RunLog(RunWriter):
     """Writes the log of a run; in processes other than the main one it writes nothing.
 
     Args:
-        folder: of the run.
-        active: False in all processes but one.
-        first_step: rounds done: what a stopped run logged beyond them is dropped; -1 drops all, also what was logged
-            before step 1.
+        folder, active, first_step: as of :class:`~reward_model.engine.run_log.RunWriter`.
         report_to: see :func:`check_reporters`.
         wandb_project: of Weights & Biases.
         settings: shown with the run.
@@ -50,31 +44,18 @@ class RunLog:
         wandb_project: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.active, self.wandb = folder, active, None
-        self.board: Any = None
-        if not active:
-            return
-        check_reporters(report_to, wandb_project)
-        folder.mkdir(parents=True, exist_ok=True)
-        drop_lines_after(folder / METRICS, first_step)
-        if "tensorboard" in report_to:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
-        if wandb_project or "wandb" in report_to:
+        if active:
+            check_reporters(report_to, wandb_project)
+        super().__init__(folder, active=active, first_step=first_step, board="tensorboard" in report_to)
+        self.wandb = None
+        if active and (wandb_project or "wandb" in report_to):
             self.wandb = _wandb(wandb_project, folder, settings or {})
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics; values that are not finite are left out."""
-        if not self.active:
-            return
-        finite = {k: float(v) for k, v in values.items() if math.isfinite(float(v))}
-        for key, value in finite.items() if self.board is not None else ():
-            self.board.add_scalar(key, value, step)
+        super().numbers(step, values)
         if self.wandb is not None:
-            self.wandb.log(finite, step=step)
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **finite}) + "\n")
+            self.wandb.log({k: float(v) for k, v in values.items() if math.isfinite(float(v))}, step=step)
 
     def video(
         self, step: int, name: str, frames: np.ndarray, fps: float, *, verdict: Verdict | None = None, text: str = ""
@@ -99,14 +80,9 @@ class RunLog:
 
             self.wandb.log({f"videos/{name}": wandb.Video(str(path), caption=text)}, step=step)
 
-    def flush(self) -> None:
-        if self.board is not None:
-            self.board.flush()
-
     def close(self) -> None:
-        """Ends the TensorBoard file."""
-        if self.board is not None:
-            self.board.close()
+        """Ends the log's files."""
+        super().close()
         if self.wandb is not None:
             self.wandb.finish()
 

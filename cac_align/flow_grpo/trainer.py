@@ -35,16 +35,16 @@ from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
 from cac_align.flow_grpo.judging.reward_specs import build_reward, read_specs
 from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.experience import Experience, advantages_of, experience_numbers, gather, rows_of
-from cac_align.flow_grpo.learner.learner import DivergenceError, Learner
+from cac_align.flow_grpo.learner.learner import Learner
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.lora_files import export_lora
 from cac_align.flow_grpo.learner.replay import judge_noise
 from cac_align.flow_grpo.loading import (
     check_images,
-    default_accelerator,
     encode_texts,
     images_fingerprint,
     load_pipeline,
+    open_accelerator,
     prepare_pipeline,
     prompt_images,
     prompt_lists,
@@ -59,6 +59,7 @@ from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation
 from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negative_prompt, split_calls
 from cac_align.rewards.base import RewardError, check_callable
+from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
 
 __all__ = ["DivergenceError", "FlowGRPOTrainer", "OutputError"]
@@ -109,7 +110,7 @@ class FlowGRPOTrainer:
         self.prompts, self.eval_prompts = prompt_lists(config, prompts, eval_prompts)
         self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)
         check_needs(config, pipeline=pipe is None, rewards=reward is None)
-        self.accelerator = accelerator or default_accelerator(config.mixed_precision)
+        self.accelerator = accelerator or open_accelerator(config.mixed_precision)
         self.sampler.check_world_size(self.accelerator.num_processes)
         if self.accelerator.is_main_process:
             check_writable(config.output_dir)

@@ -24,6 +24,7 @@ from cac_align.minis.unified_data import first_rows, make_example, second_rows
 from cac_align.minis.unified_measure import measure
 from cac_align.minis.unified_settings import UnifiedMiniConfig
 from reward_model.config import UNIFIED_FILE
+from reward_model.files import atomic_folder
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,10 @@ def build_unified_mini(
         shutil.rmtree(work_dir, ignore_errors=True)
     model, processor = train_unified(Path(work_dir), judge, chosen, seed)
     folder = Path(output_dir)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    export(model, processor, fresh)
-    found = measure(fresh, num_videos=chosen.num_test_videos)
-    write_card(fresh, found, chosen, judge=Path(judge).name, seed=seed)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.replace(folder)
+    with atomic_folder(folder) as fresh:
+        export(model, processor, fresh)
+        found = measure(fresh, num_videos=chosen.num_test_videos)
+        write_card(fresh, found, chosen, judge=Path(judge).name, seed=seed)
     return folder
 
 

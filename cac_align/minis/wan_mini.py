@@ -10,7 +10,6 @@ continues where a killed one stopped.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from cac_align.minis.wan_vae_training import (
     train_vae,
 )
 from cac_align.minis.world_videos import WorldVideos, load_world_videos
+from reward_model.files import atomic_folder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan, WanPipeline
@@ -96,19 +96,10 @@ def build_wan_mini(
     train, held_out = _split(pipe, mean, std, videos.prompts, config.num_held_out)
     pipe.to(chosen)
     train_flow(pipe, train, held_out, work / "flow", config.flow, seed=seed, resume=resume)
-    _save(pipe.to("cpu"), Path(output_dir))
+    pipe.to("cpu")
+    with atomic_folder(output_dir, keep=("README.md",)) as fresh:
+        pipe.save_pretrained(fresh)
     return pipe
-
-
-def _save(pipe: WanPipeline, folder: Path) -> None:
-    """Writes the pipeline beside its place and moves it there, so that a killed run leaves no half of one."""
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    pipe.save_pretrained(new)
-    if (folder / "README.md").is_file():
-        shutil.copy(folder / "README.md", new / "README.md")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
 
 
 def _cached_latents(

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cac_align.flow_grpo.run_log import METRICS
 from cac_align.table2.training import Training
+from reward_model.engine.run_log import METRICS
 from reward_model.files import atomic
 
 COLOURS = ("#35618f", "#c4622d", "#3c8d5a", "#8a4f9e", "#7a6a2f", "#b23a5b")

@@ -1,9 +1,9 @@
-"""Checkpoints of stage 3: everything a run needs to go on as if it had never stopped, or nothing at all.
+"""Checkpoints: everything a run needs to go on as if it had never stopped, or nothing at all.
 
-A checkpoint is written beside its place and renamed at the end, so a folder named ``checkpoint-N`` is always whole. It
-holds weights, optimiser and random states (accelerate), the schedule and counters (``grpo_state.json``) and the
-sampler's random state of each process (safetensors). The frozen reference is the checkpoint the run started from; its
-fingerprint is kept instead of a copy and checked on resume.
+A checkpoint is written beside its place and renamed at the end, so a folder named ``checkpoint-N`` is always whole
+(:func:`write_checkpoint`). That of stage 3 holds weights, optimiser and random states (accelerate), the schedule and
+counters (``grpo_state.json``) and the sampler's random state of each process (safetensors). The frozen reference is the
+checkpoint the run started from; its fingerprint is kept instead of a copy and checked on resume.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reward_model.engine.guards import archive_fault, safetensors_fault
-from reward_model.files import to_disk
+from reward_model.engine.processes import first_text
+from reward_model.files import empty_folder, replace_folder
 
 log = logging.getLogger(__name__)
 
@@ -33,43 +34,77 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written, or does not fit the run that wants to continue from it."""
 
 
-def save_checkpoint(
-    accelerator: Any, output_dir: Path, step: int, state: Mapping[str, Any], generator: torch.Generator, keep: int
+def write_checkpoint(
+    accelerator: Any,
+    output_dir: Path,
+    step: int,
+    *,
+    write: Callable[[Path], None],
+    finish: Callable[[Path], None],
+    keep: int,
 ) -> Path:
     """Writes ``checkpoint-<step>`` from all processes and deletes all but the last ``keep``.
 
+    Args:
+        write: writes the files of this process into the folder it is given.
+        finish: writes :data:`STATE_FILE`, which makes a checkpoint of the folder: in the first process, once the files
+            of all of them are there.
+
     Raises:
-        CheckpointError: it could not be written (disk full, ...). Older checkpoints are as they were.
+        CheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints are as they were.
     """
-    final = output_dir / f"checkpoint-{step}"
-    partial = output_dir / f"checkpoint-{step}.partial"
-    try:
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        save_file({"sampler": generator.get_state()}, partial / _sampler_file(accelerator.process_index))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            text = json.dumps({**state, "step": step, "num_processes": accelerator.num_processes}, indent=2)
-            (partial / STATE_FILE).write_text(text + "\n", encoding="utf-8")
-            shutil.rmtree(final, ignore_errors=True)
-            for file in partial.rglob("*"):
-                to_disk(file)
-            partial.replace(final)
-            to_disk(output_dir)
-            for old in find_checkpoints(output_dir)[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
-    except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        last = last_checkpoint(output_dir)
-        raise CheckpointError(
-            f"could not write checkpoint {step} to {str(output_dir)!r}: {error}. "
-            f"The last good one is {str(last) if last else 'none'}; make room and start again to continue from it"
-        ) from error
-    accelerator.wait_for_everyone()
+    final, partial = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.partial"
+    main = accelerator.is_main_process
+
+    def put_in_place() -> None:
+        finish(partial)
+        replace_folder(partial, final)
+        for old in find_checkpoints(output_dir)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    stages = ((main, lambda: empty_folder(partial)), (True, lambda: write(partial)), (main, put_in_place))
+    # Each process hears of a failure in any other before it goes on to what needs all of them.
+    for mine, action in stages:
+        error = _error_of(action) if mine else None
+        fault = first_text(accelerator, f"{type(error).__name__}: {error}" if error else "")
+        if fault:
+            if main:
+                shutil.rmtree(partial, ignore_errors=True)
+            last = next(reversed(find_checkpoints(output_dir)), None)
+            raise CheckpointError(
+                f"could not write checkpoint {step} to {str(output_dir)!r}: {fault}. "
+                f"The last good one is {str(last) if last else 'none'}; make room and start again to continue from it"
+            ) from error
     return final
+
+
+def _error_of(action: Callable[[], Any]) -> Exception | None:
+    """What an action raised: safetensors, torch and the file system each have errors of their own for a full disk."""
+    try:
+        action()
+    except Exception as error:
+        return error
+    return None
+
+
+def save_checkpoint(
+    accelerator: Any, output_dir: Path, step: int, state: Mapping[str, Any], generator: torch.Generator, keep: int
+) -> Path:
+    """The checkpoint of a step of stage 3; see :func:`write_checkpoint`.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+
+    def write(folder: Path) -> None:
+        accelerator.save_state(str(folder))
+        save_file({"sampler": generator.get_state()}, folder / _sampler_file(accelerator.process_index))
+
+    def finish(folder: Path) -> None:
+        text = json.dumps({**state, "step": step, "num_processes": accelerator.num_processes}, indent=2)
+        (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+
+    return write_checkpoint(accelerator, output_dir, step, write=write, finish=finish, keep=keep)
 
 
 def find_checkpoints(output_dir: Path) -> list[Path]:
@@ -149,12 +184,7 @@ def load_checkpoint(
         CheckpointError: it belongs to another run, or a part cannot be read.
     """
     state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    wanted = {**expected, "num_processes": accelerator.num_processes}
-    wrong = [f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in wanted.items() if state.get(k) != v]
-    if wrong:
-        raise CheckpointError(
-            f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
-        )
+    check_same_run(folder, state, {**expected, "num_processes": accelerator.num_processes})
     try:
         accelerator.load_state(str(folder))
         generator.set_state(load_file(folder / _sampler_file(accelerator.process_index))["sampler"])
@@ -166,6 +196,15 @@ def load_checkpoint(
             "command continues from the one before it; or choose another output_dir"
         ) from error
     return state
+
+
+def check_same_run(folder: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless the state of a checkpoint has these entries: it belongs to another run."""
+    wrong = [f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in expected.items() if state.get(k) != v]
+    if wrong:
+        raise CheckpointError(
+            f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
+        )
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -36,6 +36,18 @@ class TrainingStopped(RuntimeError):
     """Training cannot go on. The message names the step, the last complete checkpoint and what to do."""
 
 
+class DivergenceError(RuntimeError):
+    """Loss or gradient is no longer finite. Names the step and the last good checkpoint."""
+
+
+def diverged(step: int, loss: float, norm: float, last_good: Path | None, remedy: str) -> DivergenceError:
+    """The error of a step whose loss or gradient norm is NaN or infinite."""
+    return DivergenceError(
+        f"step {step}: loss {loss:.4g}, gradient norm {norm:.4g}. The step is not kept. "
+        f"Last good checkpoint: {last_good or 'none'}. Try {remedy}"
+    )
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 

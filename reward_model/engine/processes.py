@@ -16,13 +16,19 @@ def several_on_cpu() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
-def default_accelerator() -> Any:
-    """What ``accelerate launch`` set up; on its own, one process."""
+def default_accelerator(mixed_precision: str | None = None, *, cpu: bool | None = None) -> Any:
+    """What ``accelerate launch`` set up; on its own, one process.
+
+    Args:
+        mixed_precision: no, bf16 or fp16 where the settings of a run decide; None: as launched.
+        cpu: train on the CPU; None: where several processes have no GPU.
+    """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    return Accelerator(cpu=several_on_cpu(), kwargs_handlers=handlers)
+    on_cpu = several_on_cpu() if cpu is None else cpu
+    return Accelerator(cpu=on_cpu, mixed_precision=mixed_precision, kwargs_handlers=handlers)
 
 
 def settle_sharding(accelerator: Any, max_grad_norm: float) -> None:
@@ -49,6 +55,15 @@ def is_sharded(accelerator: Any) -> bool:
 def uses_deepspeed(accelerator: Any) -> bool:
     """Whether DeepSpeed steps and clips; it keeps the optimiser's state in parts of its own."""
     return accelerator.state.deepspeed_plugin is not None
+
+
+def first_text(accelerator: Any, text: str) -> str:
+    """The first text that is not empty, of all processes in their order; empty where all are."""
+    if accelerator.num_processes == 1:
+        return text
+    from accelerate.utils import gather_object
+
+    return next(filter(None, gather_object([text])), "")
 
 
 def gathered(accelerator: Any, value: torch.Tensor) -> torch.Tensor:

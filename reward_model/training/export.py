@@ -4,12 +4,12 @@ model card.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json
+from reward_model.files import empty_folder
 
 #: Moved last: a folder without it is not taken for a model.
 _LAST = "config.json"
@@ -30,8 +30,7 @@ def export_judge(
     fresh = folder / ".export"
     writes = trainer.is_world_process_zero()
     if writes:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        empty_folder(fresh)
     trainer.accelerator.wait_for_everyone()
     _save_weights(trainer, fresh, merge_lora)
     if writes:
@@ -97,52 +96,3 @@ def merge_adapter(folder: str | Path) -> None:
     model.merge_and_unload().save_pretrained(folder)
     for path in folder.glob("adapter_*"):
         path.unlink()
-
-
-def model_card(
-    title: str,
-    *,
-    base_model: str,
-    stage: str,
-    data: str,
-    settings: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    trainable: str,
-    demo_scale: bool,
-    method: str = "supervised fine-tuning",
-    measured: str = "",
-) -> str:
-    """The README.md: what was trained on what, how, and what was measured while it trained (nothing else).
-
-    Args:
-        metrics: measured values, such as the held-out loss; empty leaves the section out.
-        trainable: lines of :func:`reward_model.training.lora.describe_trainable`.
-        method: how the stage trains.
-        measured: what the metrics are of, where their names do not say it.
-    """
-    from huggingface_hub import ModelCard, ModelCardData
-
-    known = base_model if "/" in base_model and not Path(base_model).exists() else None
-    header = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="image-text-to-text",
-        tags=["video", "reward-model", "anomaly-detection", stage],
-        base_model=known,
-    )
-    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
-    parts = [
-        f"---\n{header.to_yaml()}\n---\n\n# {title}",
-        f"A two-turn judge of generated video after {stage} ({method}), started from `{base_model}`.",
-        'Load it with `CaCReward("<this folder>")`; `judge.json` holds how it has to be asked.',
-        f"## Data\n\n{data}.",
-        f"## Training\n\n| setting | value |\n|---|---|\n{rows}\n\n```\n{trainable}\n```",
-    ]
-    if metrics:
-        lines = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())
-        of_what = f"Of {measured}.\n\n" if measured else ""
-        parts.append(f"## Measured during training\n\n{of_what}| metric | value |\n|---|---|\n{lines}")
-    else:
-        parts.append("## Measured\n\nNothing was measured on held-out data during this training.")
-    if demo_scale:
-        parts.append("**Demonstration scale:** a mini model; it judges nothing but what it was trained on.")
-    return str(ModelCard("\n\n".join(parts) + "\n", ignore_metadata_errors=False))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE
 from reward_model.engine.processes import is_sharded
+from reward_model.files import atomic_folder
 from reward_model.training.export import merge_adapter, save_gathered
 
 
@@ -46,27 +46,17 @@ def write_judge(
         card: text of the README.md; None keeps that of the older judge.
     """
     folder = Path(folder)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.parent.mkdir(parents=True, exist_ok=True)
-    if state is None:
-        model.save_pretrained(fresh)
-    else:
-        save_gathered(model, state, fresh)
-        if hasattr(model, "peft_config"):
-            merge_adapter(fresh)
-    processor.save_pretrained(fresh)
-    for weights in fresh.glob("*.safetensors"):
-        weights.chmod(0o644)
-    (fresh / JUDGE_FILE).write_text(judge_file, encoding="utf-8")
-    if card is not None:
-        (fresh / "README.md").write_text(card, encoding="utf-8")
-    elif (kept := folder / "README.md").is_file():
-        shutil.copy2(kept, fresh / "README.md")
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    fresh.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(folder, keep=("README.md",)) as fresh:
+        if state is None:
+            model.save_pretrained(fresh)
+        else:
+            save_gathered(model, state, fresh)
+            if hasattr(model, "peft_config"):
+                merge_adapter(fresh)
+        processor.save_pretrained(fresh)
+        for weights in fresh.glob("*.safetensors"):
+            weights.chmod(0o644)
+        (fresh / JUDGE_FILE).write_text(judge_file, encoding="utf-8")
+        if card is not None:
+            (fresh / "README.md").write_text(card, encoding="utf-8")
     return folder

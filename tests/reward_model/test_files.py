@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from reward_model import files
-from reward_model.files import atomic, write_text
+from reward_model.files import atomic, atomic_folder, write_text
 
 
 def test_a_failed_block_leaves_the_old_file_and_no_other(tmp_path):
@@ -16,6 +16,27 @@ def test_a_failed_block_leaves_the_old_file_and_no_other(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "judge"
+    with atomic_folder(folder) as fresh:
+        assert not folder.exists()
+        write_text(fresh / "README.md", "written by hand")
+        write_text(fresh / "old.txt", "old")
+    (tmp_path / "judge.new").mkdir()
+    write_text(tmp_path / "judge.new" / "half.txt", "of a killed process")
+    with pytest.raises(RuntimeError), atomic_folder(folder) as fresh:
+        assert not list(fresh.iterdir())
+        write_text(fresh / "new.txt", "half")
+        raise RuntimeError
+    assert {p.name for p in folder.iterdir()} == {"README.md", "old.txt"}
+    for name, keep, expected in (("new.txt", ["README.md"], "written by hand"), ("README.md", ["README.md"], "new")):
+        with atomic_folder(folder, keep=keep) as fresh:
+            write_text(fresh / name, "new")
+        assert {p.name for p in folder.iterdir()} == {name, "README.md"}
+        assert (folder / "README.md").read_text() == expected
+    assert [p.name for p in tmp_path.iterdir()] == ["judge"], "nothing is left beside it"
 
 
 def test_what_a_killed_process_left_goes_with_the_next_ones_first_file(tmp_path):

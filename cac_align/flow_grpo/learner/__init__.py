@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from reward_model.lazy import lazy_names
 
 _HOMES = {
-    "DivergenceError": "cac_align.flow_grpo.learner.learner",
+    "DivergenceError": "reward_model.engine.guards",
     "Learner": "cac_align.flow_grpo.learner.learner",
 }
 
 __all__ = ["DivergenceError", "Learner"]
 
 if TYPE_CHECKING:
-    from cac_align.flow_grpo.learner.learner import DivergenceError, Learner
+    from cac_align.flow_grpo.learner.learner import Learner
+    from reward_model.engine.guards import DivergenceError
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,9 +2,10 @@
 
 A folder ``checkpoint-N`` holds ``lora``, ``optimizer``, ``ema`` (and ``old`` for nft) by parameter name, the random
 states of every process (under DeepSpeed also its share of the optimiser), and ``grpo_state.json`` with counters,
-schedule, settings, the fingerprint of the sigma schedule, the evaluations and a digest of every file. It is written
-beside its place and renamed at the end. Nothing in it is pickled, so a folder from elsewhere can hold wrong numbers but
-no code; :mod:`~cac_align.flow_grpo.learner.checkpoint_checks` demands and inspects every part before a run continues.
+schedule, settings, the fingerprint of the sigma schedule, the evaluations and a digest of every file. The engine writes
+it beside its place and renames it at the end. Nothing in it is pickled, so a folder from elsewhere can hold wrong
+numbers but no code; :mod:`~cac_align.flow_grpo.learner.checkpoint_checks` demands and inspects every part before a run
+continues.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,8 @@ from cac_align.flow_grpo.learner.checkpoint_checks import (
     newest_checkpoint,
     read_state,
 )
-from cac_align.flow_grpo.learner.experience import gather
 from cac_align.flow_grpo.older_runs import as_meant
-from reward_model.engine.checkpoints import STATE_FILE, CheckpointError, find_checkpoints
+from reward_model.engine.checkpoints import STATE_FILE, CheckpointError, check_same_run, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -66,49 +65,16 @@ def save_checkpoint(
     Raises:
         CheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints are as they were.
     """
-    final, partial = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.partial"
-    main, own = accelerator.is_main_process, own or {}
-    fault = _make_folder(partial) if main else ""
-    accelerator.wait_for_everyone()
-    fault = fault or _write(accelerator, partial, parts, own)
-    faults = [f for f in gather(accelerator, [fault]) if f]
-    if not faults:
-        names = {"parts": sorted(parts), "own_parts": sorted(own)}
-        fault = _finish(partial, final, {**state, "step": step, **names}, keep) if main else ""
-        faults = [f for f in gather(accelerator, [fault]) if f]
-    if faults:
-        if main:
-            shutil.rmtree(partial, ignore_errors=True)
-        last = last_checkpoint(output_dir)
-        raise CheckpointError(
-            f"could not write checkpoint {step} to {str(output_dir)!r}: {faults[0]}. "
-            f"The last good one is {str(last) if last else 'none'}; make room and start again to continue from it"
-        )
-    return final
-
-
-def _make_folder(folder: Path) -> str:
-    """An empty folder to write into; the reason if it cannot be made."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        return f"{error}"
-    return ""
-
-
-def _finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> str:
-    """State and digests, the rename into place, and older checkpoints but ``keep`` gone; the reason if it fails."""
-    if fault := _write_state(partial, state):
-        return fault
-    try:
-        shutil.rmtree(final, ignore_errors=True)
-        partial.replace(final)
-        for old in find_checkpoints(final.parent)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        return f"{error}"
-    return ""
+    own = own or {}
+    names = {"parts": sorted(parts), "own_parts": sorted(own)}
+    return write_checkpoint(
+        accelerator,
+        output_dir,
+        step,
+        write=lambda folder: _write(accelerator, folder, parts, own),
+        finish=lambda folder: _write_state(folder, {**state, "step": step, **names}),
+        keep=keep,
+    )
 
 
 def read_checkpoint(
@@ -138,12 +104,7 @@ def read_checkpoint(
         CheckpointError: it belongs to another run, or a file is damaged; the message says which and what to do.
     """
     state = read_state(folder)
-    meant = as_meant(state)
-    wrong = [f"{k} was {meant.get(k)!r} and is now {v!r}" for k, v in _plain(expected).items() if meant.get(k) != v]
-    if wrong:
-        raise CheckpointError(
-            f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
-        )
+    check_same_run(folder, as_meant(state), _plain(expected))
     check_counters(folder, state, _plain(counters), ema_every)
     own = state.get("own_parts") or []
     if own and state["num_processes"] != processes:
@@ -255,35 +216,26 @@ def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
-def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors]) -> str:
-    """This process's files; the reason if they cannot be written."""
+def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors]) -> None:
+    """This process's files."""
     from safetensors.torch import save_file
 
-    try:
-        process = accelerator.process_index
-        tensors, plain = _random_state()
-        save_file(tensors, folder / f"random_{process}.safetensors")
-        (folder / f"random_{process}.json").write_text(json.dumps(plain), encoding="utf-8")
-        for name, content in own.items():
-            save_file(content, folder / f"{name}_{process}.safetensors")
-        if accelerator.is_main_process:
-            for name, content in parts.items():
-                save_file(content, folder / f"{name}.safetensors")
-    except Exception as error:
-        # What safetensors and the file system raise on a full disk differs by version; all end the same way.
-        return f"{type(error).__name__}: {error}"
-    return ""
+    process = accelerator.process_index
+    tensors, plain = _random_state()
+    save_file(tensors, folder / f"random_{process}.safetensors")
+    (folder / f"random_{process}.json").write_text(json.dumps(plain), encoding="utf-8")
+    for name, content in own.items():
+        save_file(content, folder / f"{name}_{process}.safetensors")
+    if accelerator.is_main_process:
+        for name, content in parts.items():
+            save_file(content, folder / f"{name}.safetensors")
 
 
-def _write_state(folder: Path, state: Mapping[str, Any]) -> str:
-    """The state, with a digest of every file that is there; the reason if it cannot be written."""
-    try:
-        digests = {path.name: digest(path) for path in sorted(folder.iterdir())}
-        text = json.dumps({**_plain(state), "digests": digests}, indent=2, allow_nan=False)
-        (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """The state, with a digest of every file that is there."""
+    digests = {path.name: digest(path) for path in sorted(folder.iterdir())}
+    text = json.dumps({**_plain(state), "digests": digests}, indent=2, allow_nan=False)
+    (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,11 +24,8 @@ from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.sampler.rollout import negative_prompt
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
+from reward_model.engine.guards import diverged
 from reward_model.engine.processes import is_sharded, settle_sharding, uses_deepspeed
-
-
-class DivergenceError(RuntimeError):
-    """Loss or gradient is no longer finite. Names the step and the last good checkpoint."""
 
 
 class Learner:
@@ -200,10 +197,8 @@ class Learner:
         if not math.isfinite(total) or not (scaled or math.isfinite(self.grad_norm)):
             self.optimizer.zero_grad()
             last = files.last_checkpoint(Path(self.config.output_dir))
-            raise DivergenceError(
-                f"step {step + 1}: loss {total:.4g}, gradient norm {self.grad_norm:.4g}. The step is not kept. "
-                f"Last good checkpoint: {last or 'none'}. Try a lower learning_rate, a larger beta or bf16"
-            )
+            remedy = "a lower learning_rate, a larger beta or bf16"
+            raise diverged(step + 1, total, self.grad_norm, last, remedy)
         self.loss = total
         self.optimizer.step()
         self.schedule.step()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reward_model.training.export import model_card
-from reward_model.training.grpo.log import METRICS
+from reward_model.engine.card import model_card
+from reward_model.engine.run_log import METRICS
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.lora import describe_trainable
 

@@ -7,7 +7,6 @@ Everything a model wrote is escaped before it is shown.
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.engine.step_lines import drop_lines_after
+from reward_model.engine.run_log import METRICS, RunWriter
 from reward_model.engine.video_summary import add_video
-from reward_model.extras import need
 from reward_model.rewards import (
     RewardConfig,
     RewardParts,
@@ -31,7 +29,7 @@ from reward_model.training.grpo.batches import Experience
 from reward_model.training.grpo.maths import zero_variance
 from reward_model.training.grpo.rollouts import INVALID, RolloutRecord, TurnDraw
 
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+SAMPLES = "samples.jsonl"
 TERMS = ("format", "status", "type", "temporal", "spatial")
 PREDICTED, TRUE = (230, 60, 50), (60, 190, 90)
 #: Frames per second clips play at: half the rate they are sampled at, slow enough to follow.
@@ -140,28 +138,11 @@ def mean_numbers(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
-class StepLog:
+class StepLog(RunWriter):
     """Writes the log of a run; in processes other than the main one it writes nothing."""
 
     def __init__(self, folder: Path, *, active: bool = True, first_step: int = 0) -> None:
-        self.folder, self.active = folder, active
-        if not active:
-            return
-        need("tensorboard", "the log of a run")
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (METRICS, SAMPLES):
-            drop_lines_after(folder / name, first_step)
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
-
-    def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of metrics."""
-        if not self.active:
-            return
-        for key, value in values.items():
-            self.board.add_scalar(key, value, step)
-        self._append(METRICS, {"step": step, **{k: round(float(v), 6) for k, v in values.items()}})
+        super().__init__(folder, active=active, first_step=first_step, lines=(METRICS, SAMPLES), digits=6)
 
     def samples(self, step: int, experience: Experience, wanted: int) -> None:
         """A table of ``wanted`` rollouts, spread evenly, and their clips with boxes: predicted red, true green."""
@@ -186,24 +167,15 @@ class StepLog:
                 "invalid": [d.reason for d in (record.scan, *record.zooms) if d.invalid],
             }
             rows.append(row)
-            self._append(SAMPLES, row)
+            self.append(SAMPLES, row)
             if pictures := clip_pictures(record, truth):
                 self._clip(f"step-{step:05d}-{number}.gif", f"clips/{number}", pictures, step)
         self.board.add_text("samples", _table(rows), step)
-
-    def close(self) -> None:
-        """Ends the TensorBoard file."""
-        if self.active:
-            self.board.close()
 
     def _clip(self, name: str, tag: str, pictures: Sequence[np.ndarray], step: int) -> None:
         (self.folder / "samples").mkdir(exist_ok=True)
         gif = add_video(self.board, tag, pictures, step, fps=SHOWN_FPS)
         (self.folder / "samples" / name).write_bytes(gif)
-
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def clip_pictures(record: RolloutRecord, truth: VideoAnnotation, height: int = 144) -> list[np.ndarray]:

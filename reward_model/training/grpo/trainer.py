@@ -30,6 +30,7 @@ from reward_model.engine.checkpoints import (
     resumable,
     save_checkpoint,
 )
+from reward_model.engine.guards import DivergenceError, diverged
 from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.processes import default_accelerator, gathered, is_sharded, largest, settle_sharding, summed
 from reward_model.rewards import RewardParts, mean_saliency, total_reward
@@ -55,11 +56,9 @@ from reward_model.training.grpo.sampler import Generator, ModelSampler, stop_tok
 from reward_model.training.grpo.videos import Load
 from reward_model.training.judge_folder import export_policy
 
+__all__ = ["DivergenceError", "GrpoTrainer"]
+
 log = logging.getLogger(__name__)
-
-
-class DivergenceError(RuntimeError):
-    """Loss or gradient is no longer finite. Names the step and the last good checkpoint."""
 
 
 class GrpoTrainer:
@@ -309,10 +308,8 @@ class GrpoTrainer:
         if not (math.isfinite(float(total)) and math.isfinite(norm)):
             self.optimizer.zero_grad()
             last_good = last_checkpoint(Path(self.config.output_dir))
-            raise DivergenceError(
-                f"step {self.step + 1}: loss {float(total):.4g}, gradient norm {norm:.4g}. The step is not kept. "
-                f"Last good checkpoint: {last_good or 'none'}. Try a lower learning_rate, or a larger beta"
-            )
+            remedy = "a lower learning_rate, or a larger beta"
+            raise diverged(self.step + 1, float(total), norm, last_good, remedy)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()

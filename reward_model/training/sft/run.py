@@ -76,7 +76,8 @@ def run_stage(
         return None
     from transformers import set_seed
 
-    from reward_model.training.export import export_judge, model_card
+    from reward_model.engine.card import model_card
+    from reward_model.training.export import export_judge
     from reward_model.training.sft.trainer import run_sft
 
     output = Path(config.output_dir)

@@ -18,13 +18,14 @@ from transformers import AutoModelForImageTextToText
 from reward_model.backends.local import LocalBackend
 from reward_model.config import JudgeConfig, judge_json, load_judge_config
 from reward_model.data.annotations import Record, read_annotations, write_annotations
+from reward_model.engine.card import model_card
 from reward_model.engine.guards import last_complete_checkpoint
 from reward_model.judge import TwoTurnJudge
 from reward_model.minis.model import build_judge
 from reward_model.minis.stages import MINI
 from reward_model.prompts import load_prompts
 from reward_model.schema import Box, FrameRange
-from reward_model.training.export import merge_adapter, model_card
+from reward_model.training.export import merge_adapter
 from reward_model.training.missing import missing_inputs
 from reward_model.training.plan import QWEN3_VL_8B_PARAMETERS
 from reward_model.training.sft import config as stage_config

@@ -1,0 +1,92 @@
+"""The log of a run: TensorBoard, and files with a JSON object per line and step, which a resumed run continues."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reward_model.extras import need
+from reward_model.files import write_text
+
+METRICS = "metrics.jsonl"
+
+
+class RunWriter:
+    """Writes the log of a run; in processes other than the main one it writes nothing.
+
+    Args:
+        folder: of the run.
+        active: False in all processes but one.
+        first_step: steps done: what a stopped run logged beyond them is dropped; -1 drops all, also what was logged
+            before step 1.
+        lines: names of the files with a JSON object per line.
+        board: write TensorBoard's events too, into ``folder/tensorboard``.
+        digits: numbers in the files are rounded to; None: not at all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        active: bool = True,
+        first_step: int = 0,
+        lines: Sequence[str] = (METRICS,),
+        board: bool = True,
+        digits: int | None = None,
+    ) -> None:
+        self.folder, self.active, self.digits = folder, active, digits
+        self.board: Any = None
+        if not active:
+            return
+        if board:
+            need("tensorboard", "the log of a run")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in lines:
+            drop_lines_after(folder / name, first_step)
+        if board:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics; values that are not finite are left out, JSON has no word for them."""
+        if not self.active:
+            return
+        finite = {k: float(v) for k, v in values.items() if math.isfinite(float(v))}
+        for key, value in finite.items() if self.board is not None else ():
+            self.board.add_scalar(key, value, step)
+        rounded = finite if self.digits is None else {k: round(v, self.digits) for k, v in finite.items()}
+        self.append(METRICS, {"step": step, **rounded})
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """One line of a file."""
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def flush(self) -> None:
+        """Writes what TensorBoard still holds back."""
+        if self.board is not None:
+            self.board.flush()
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        if self.board is not None:
+            self.board.close()
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Removes what a stopped run logged beyond the checkpoint it continues from, and a line cut off by a kill."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
