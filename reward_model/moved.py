@@ -43,6 +43,7 @@ MOVED = {
     "cac_align.flow_grpo.checkpoint": "cac_align.flow_grpo.learner.checkpoint",
     "cac_align.flow_grpo.checkpoint_checks": "cac_align.flow_grpo.learner.checkpoint_checks",
     "cac_align.flow_grpo.conditioning": "cac_align.flow_grpo.sampler.policy",
+    "cac_align.flow_grpo.config_checks": "cac_align.flow_grpo.config",
     "cac_align.flow_grpo.credit": "cac_align.flow_grpo.maths.credit",
     "cac_align.flow_grpo.divergence": "cac_align.flow_grpo.maths.objectives",
     "cac_align.flow_grpo.embeddings": "cac_align.flow_grpo.sampler.embeddings",

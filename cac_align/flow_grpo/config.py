@@ -4,32 +4,25 @@ The text below a field says what it does and, where it matters, whether its valu
 project. Settings marked ``free`` may differ when a run is continued; all others make another run.
 """
 
-# ruff: noqa: RUF009 -- every default is a call of _setting, which makes a dataclass field.
+# ruff: noqa: RUF009 -- every default is a call of setting, which makes a dataclass field.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-from cac_align.flow_grpo.config_checks import check_all, read_batch
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
-from cac_align.flow_grpo.maths.kernels import Kernel
+from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Kernel, check_kernel
 from cac_align.flow_grpo.maths.objectives import PolicyObjective
 from cac_align.flow_grpo.maths.sampling import SDEWindow, WindowMode
 from cac_align.flow_grpo.maths.schedule import StepWeighting
 from cac_align.flow_grpo.setting_names import renamed
 from reward_model.setting_keys import hidden_keys, without_keys
-from reward_model.terminal.described import described, settings_of
+from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
 Objective = PolicyObjective | Literal["nft"]
-
-
-def _setting(default: Any, *, free: bool = False) -> Any:
-    """A field; a list is copied for each config. ``free``: it may differ when a run is continued."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"free": free})
-    return field(default=default, metadata={"free": free})
 
 
 @described
@@ -46,232 +39,300 @@ class FlowGRPOConfig:
         (4, 8, 32)
     """
 
-    output_dir: str = _setting("outputs/flow-grpo", free=True)
+    output_dir: str = setting("outputs/flow-grpo", free=True)
     """Folder of checkpoints, logs, videos and the LoRA."""
-    seed: int = _setting(0)
-    """Of prompt order, noise and LoRA. A run is a function of it on one device."""
+    seed: int = setting(0, least=0)
+    """Seed of prompt order, noise and LoRA; fixes the whole run on one device."""
 
     # --- model --------------------------------------------------------------------------------------------------------
-    model: str = _setting("assets/wan-mini")
+    model: str = setting("assets/wan-mini")
     """Folder or hub id of a Wan 2.1 text-to-video or image-to-video pipeline."""
-    revision: str | None = _setting(None)
+    revision: str | None = setting(None)
     """Revision of a hub id."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = _setting("no")
+    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no")
     """no, bf16 or fp16: frozen weights in it and autocast, in sampling and training alike. LoRA stays fp32."""
-    attention_backend: str | None = _setting(None)
+    attention_backend: str | None = setting(None)
     """diffusers' attention backend (native, flash, xformers, ...) for sampling and training; null: default."""
-    gradient_checkpointing: bool = _setting(False, free=True)
+    gradient_checkpointing: bool = setting(False, free=True)
     """Recompute activations in the backward pass."""
-    vae_tiling: bool = _setting(False)
+    vae_tiling: bool = setting(False)
     """Decode in tiles: less memory, slightly other pixels."""
-    flow_shift: float | None = _setting(None)
-    """Shift of the sigma schedule; null: as the checkpoint has it."""
+    flow_shift: float | None = setting(None)
+    """Shift of the sigma schedule; null: that of the checkpoint."""
 
     # --- prompts ------------------------------------------------------------------------------------------------------
-    prompts: str | None = _setting("assets/prompts/train.jsonl")
+    prompts: str | None = setting("assets/prompts/train.jsonl")
     """Training prompts, .txt or .jsonl; for image-to-video with an image each. Paper: 240."""
-    eval_prompts: str | None = _setting(None, free=True)
+    eval_prompts: str | None = setting(None, free=True)
     """Evaluation prompts; null: no evaluation."""
-    negative_prompt: str = _setting("")
-    """Of guidance, in sampling and training."""
-    max_sequence_length: int = _setting(512)
+    negative_prompt: str = setting("")
+    """Negative prompt of guidance, in sampling and training."""
+    max_sequence_length: int = setting(512, least=1)
     """Text tokens; the rest of a prompt is cut by the pipeline."""
-    text_cache: str | None = _setting(None, free=True)
+    text_cache: str | None = setting(None, free=True)
     """Folder of text embeddings; null: output_dir/text."""
 
-    # --- size of the videos -------------------------------------------------------------------------------------------
-    height: int = _setting(480)
+    # --- videos -------------------------------------------------------------------------------------------------------
+    height: int = setting(480, least=1)
     """Pixels, a multiple of 16."""
-    width: int = _setting(832)
+    width: int = setting(832, least=1)
     """Pixels, a multiple of 16."""
-    num_frames: int = _setting(81)
+    num_frames: int = setting(81, least=1)
     """Frames, 1 + a multiple of 4. Paper: 81."""
-    fps: float = _setting(16.0)
-    """Frames per second the reward is told. Wan: 16."""
+    fps: float = setting(16.0, above=0, below=inf)
+    """Frame rate passed to the reward. Wan: 16."""
 
-    # --- sampling -----------------------------------------------------------------------------------------------------
-    num_inference_steps: int = _setting(20)
+    # --- rollouts -----------------------------------------------------------------------------------------------------
+    num_inference_steps: int = setting(20, least=2)
     """Steps of a rollout. Paper: 50."""
-    guidance_scale: float = _setting(4.5)
-    """Of classifier-free guidance; 1 turns it off. Public Flow-GRPO: 4.5."""
-    batched_guidance: bool = _setting(True)
+    guidance_scale: float = setting(4.5, least=1, hint="1 turns guidance off")
+    """Scale of classifier-free guidance; 1 turns it off. Public Flow-GRPO: 4.5."""
+    batched_guidance: bool = setting(True)
     """Run both halves of guidance as one batch, in sampling and training; false: two calls, as diffusers."""
-    kernel: Kernel = _setting("flow")
-    """How noise enters a step: wan_linear, flow, dance, cps or precise; ode (none) for objective nft."""
-    noise_level: float | None = _setting(0.3)
+    kernel: Kernel = setting("flow")
+    """Rule by which noise enters a step: wan_linear, flow, dance, cps or precise; ode (none) for objective nft."""
+    noise_level: float | None = setting(0.3)
     """Eta of flow, dance, cps, precise; null for the others. Paper: 0.3."""
-    last_step_noise: bool = _setting(False)
+    last_step_noise: bool = setting(False)
     """Keep the noise of the last step, as the public Wan code does."""
-    integer_timesteps: bool = _setting(False)
+    integer_timesteps: bool = setting(False)
     """int64 timesteps, as the public Wan code has them."""
-    ode_solver: Literal["euler", "base"] = _setting("euler")
-    """Outside the window: euler, or base (the checkpoint's own solver)."""
-    window_mode: WindowMode = _setting("random")
+    ode_solver: Literal["euler", "base"] = setting("euler")
+    """Solver of the steps outside the window: euler, or base (the checkpoint's own)."""
+    window_mode: WindowMode = setting("random")
     """all, fixed, random or progressive; one window for a whole group."""
-    window_size: int = _setting(2)
+    window_size: int = setting(2, least=1)
     """Stochastic, trained steps of a video; not read by mode all."""
-    window_start: int = _setting(0)
+    window_start: int = setting(0, least=0)
     """First candidate step."""
-    window_stop: int | None = _setting(None)
+    window_stop: int | None = setting(None)
     """End of the candidate steps (excluded); null: all that have noise."""
-    window_shift_every: int = _setting(25)
-    """Steps between two places of a progressive window."""
-    window_stride: int = _setting(1)
-    """How far a progressive window moves."""
-    timestep_fraction: float = _setting(1.0)
+    window_shift_every: int = setting(25, least=1)
+    """Training steps between two moves of a progressive window."""
+    window_stride: int = setting(1, least=1)
+    """Steps that a progressive window moves at a time."""
+    timestep_fraction: float = setting(1.0, above=0, most=1, hint="1 trains every step")
     """Share of a window's steps that is trained, the first ones. Public Wan code: 0.99, all but the last."""
-    same_initial_noise: bool = _setting(False)
+    same_initial_noise: bool = setting(False)
     """Start all videos of a group from the same latents."""
 
-    # --- how much -----------------------------------------------------------------------------------------------------
-    max_steps: int = _setting(120, free=True)
+    # --- amount -------------------------------------------------------------------------------------------------------
+    max_steps: int = setting(120, least=1, free=True)
     """Rounds of sampling and updating. Paper: 120."""
-    batch: str = _setting("2x16")
+    batch: str = setting("2x16")
     """Prompts x videos of each in one step, over all processes. Paper: groups of 16."""
-    sample_batch_size: int = _setting(1)
+    sample_batch_size: int = setting(1, least=1)
     """Videos of one pipeline call."""
-    train_batch_size: int | None = _setting(None)
+    train_batch_size: int | None = setting(None)
     """Videos of one training forward; divides sample_batch_size. null: the same, which makes ratios exactly 1."""
-    num_minibatches: int = _setting(1)
+    num_minibatches: int = setting(1, least=1)
     """Optimiser updates the samples of a step are split into."""
-    num_iterations: int = _setting(1)
+    num_iterations: int = setting(1, least=1)
     """Passes over the samples of a step."""
 
     # --- objective ----------------------------------------------------------------------------------------------------
-    objective: Objective = _setting("grpo")
+    objective: Objective = setting("grpo")
     """grpo, guard, dppo or nft."""
-    clip_range: float = _setting(1e-3)
-    """Of grpo and guard. Log-probs are means over elements: 1e-3 is wide."""
-    max_divergence: float = _setting(1e-5)
+    clip_range: float = setting(1e-3, above=0, below=1)
+    """PPO clip range of grpo and guard. Log-probs are means over elements, so 1e-3 is already wide."""
+    max_divergence: float = setting(1e-5, above=0, below=inf)
     """Largest divergence of a step that still teaches, objective dppo only."""
-    step_weighting: StepWeighting = _setting("none")
+    step_weighting: StepWeighting = setting("none")
     """none, inv_c (Flash-GRPO) or tempflow."""
-    beta: float = _setting(0.0)
+    beta: float = setting(0.0, least=0, hint="0 turns it off")
     """Weight of the KL to the model without LoRA; 0 skips its forward pass."""
-    kl_space: Literal["velocity", "mean"] = _setting("velocity")
+    kl_space: Literal["velocity", "mean"] = setting("velocity")
     """velocity (same scale at every step) or mean (KL of the step's Gaussians)."""
-    nft_beta: float = _setting(1.0)
+    nft_beta: float = setting(1.0, above=0, below=inf)
     """Share of the trained policy in the mixtures of nft."""
-    nft_num_sigmas: int = _setting(2)
+    nft_num_sigmas: int = setting(2, least=1)
     """Noise levels each video is trained at, nft only; of the schedule, no level twice."""
-    nft_sigmas: Literal["schedule", "uniform"] = _setting("schedule")
-    """Where those levels come from: the sampling schedule, as in DiffusionNFT, or uniform in (0, 1)."""
-    nft_decay: Literal[0, 1, 2] = _setting(1)
-    """How slowly the sampling policy of nft follows, by updates done: 0 at once, 1 up to half, 2 nearly not at all."""
+    nft_sigmas: Literal["schedule", "uniform"] = setting("schedule")
+    """Source of those levels: the sampling schedule, as in DiffusionNFT, or uniform in (0, 1)."""
+    nft_decay: Literal[0, 1, 2] = setting(1)
+    """Pace at which nft's sampling policy follows, by updates done: 0 at once, 1 up to half, 2 nearly not at all."""
 
     # --- advantages ---------------------------------------------------------------------------------------------------
-    advantage_baseline: Baseline = _setting("group")
+    advantage_baseline: Baseline = setting("group")
     """Mean that is subtracted: group or global."""
-    advantage_std: StdEstimator = _setting("group")
+    advantage_std: StdEstimator = setting("group")
     """Std that is divided by: group, global or none."""
-    advantage_ddof: Literal[0, 1] = _setting(0)
+    advantage_ddof: Literal[0, 1] = setting(0)
     """0 or 1. Public Flow-GRPO: 0."""
-    advantage_eps: float = _setting(1e-4)
+    advantage_eps: float = setting(1e-4, least=0, hint="0 turns it off")
     """Added to the std."""
-    advantage_clip: float | None = _setting(5.0)
+    advantage_clip: float | None = setting(5.0, above=0, hint="null sets no bound")
     """Bound of advantages; null: none."""
 
     # --- rewards ------------------------------------------------------------------------------------------------------
-    rewards: list[Any] = _setting(["cac"])
+    rewards: list[Any] = setting(["cac"])
     """cac, unified, module:callable, or mappings of reward, weight, name, options. Paper: mean of both."""
-    reward_combination: Literal["scores", "advantages"] = _setting("scores")
+    reward_combination: Literal["scores", "advantages"] = setting("scores")
     """scores: mean of scores (paper); advantages: each reward normalised in its group, then summed."""
-    reward_on_failure: Literal["none", "drop", "raise"] = _setting("none")
-    """A member could not judge: none (no score), drop (others' mean), raise."""
-    reward_mode: Literal["sync", "thread", "process"] = _setting("thread", free=True)
+    reward_on_failure: Literal["none", "drop", "raise"] = setting("none")
+    """Score of a video that a reward could not judge: none, drop (the mean of the others), or raise an error."""
+    reward_mode: Literal["sync", "thread", "process"] = setting("thread", free=True)
     """sync, thread or process: whether judging overlaps sampling, and where."""
-    reward_workers: int = _setting(1, free=True)
+    reward_workers: int = setting(1, least=1, free=True)
     """Threads or processes that judge."""
-    reward_deadline_s: float = _setting(600.0, free=True)
+    reward_deadline_s: float = setting(600.0, above=0, below=inf, free=True)
     """Seconds one try may take; then there is no score."""
-    reward_retries: int = _setting(1, free=True)
+    reward_retries: int = setting(1, least=0, free=True)
     """More tries after an exception."""
-    reward_queue: int = _setting(8, free=True)
+    reward_queue: int = setting(8, least=1, free=True)
     """Pipeline calls whose videos may wait for a judge."""
 
     # --- localised credit ---------------------------------------------------------------------------------------------
-    localised_credit: bool = _setting(False)
+    localised_credit: bool = setting(False)
     """Weigh latent cells by the judge's window and boxes (ours)."""
-    credit_floor: float = _setting(0.2)
+    credit_floor: float = setting(0.2, least=0, most=1)
     """Weight of a cell without anomaly before weights are brought to mean 1."""
 
     # --- LoRA and optimiser -------------------------------------------------------------------------------------------
-    lora_r: int = _setting(32)
+    lora_r: int = setting(32, least=1)
     """Rank. Paper: 32."""
-    lora_alpha: int = _setting(64)
+    lora_alpha: int = setting(64, least=1)
     """Scale numerator. Paper: not given; 64 as public Flow-GRPO."""
-    lora_targets: list[str] = _setting(["to_q", "to_k", "to_v", "to_out.0"])
+    lora_targets: list[str] = setting(["to_q", "to_k", "to_v", "to_out.0"])
     """Names of the modules that get an adapter."""
-    learning_rate: float = _setting(1e-4)
-    """Of AdamW. Paper: not given; 1e-4 as public Flow-GRPO."""
-    lr_scheduler_type: str = _setting("constant_with_warmup")
+    learning_rate: float = setting(1e-4, above=0, below=inf)
+    """Learning rate of AdamW. Paper: not given; 1e-4 as public Flow-GRPO."""
+    lr_scheduler_type: str = setting("constant_with_warmup")
     """A diffusers schedule, counted in updates."""
-    warmup_steps: int = _setting(0)
+    warmup_steps: int = setting(0, least=0)
     """Updates of linear warm-up."""
-    adam_beta1: float = _setting(0.9)
+    adam_beta1: float = setting(0.9)
     """AdamW: decay of the mean of gradients."""
-    adam_beta2: float = _setting(0.999)
+    adam_beta2: float = setting(0.999)
     """AdamW: decay of the mean of squared gradients."""
-    adam_eps: float = _setting(1e-8)
+    adam_eps: float = setting(1e-8, above=0, below=inf)
     """AdamW: added to the root of the squared gradients."""
-    weight_decay: float = _setting(1e-4)
-    """AdamW: of the adapter, times the learning rate."""
-    max_grad_norm: float = _setting(1.0)
+    weight_decay: float = setting(1e-4, least=0, hint="0 turns it off")
+    """AdamW: decay of the adapter's weights, times the learning rate."""
+    max_grad_norm: float = setting(1.0, least=0, hint="0 turns it off")
     """Gradient clipping; 0 turns it off."""
-    ema_decay: float = _setting(0.9)
-    """Of the averaged LoRA that is evaluated and exported; 0 turns it off."""
-    ema_every: int = _setting(8)
+    ema_decay: float = setting(0.9, least=0, below=1, hint="0 keeps no average")
+    """EMA decay of the LoRA that is evaluated and exported; 0 turns averaging off."""
+    ema_every: int = setting(8, least=1)
     """Updates between two averagings."""
 
-    # --- watching and keeping -----------------------------------------------------------------------------------------
-    noise_floor: Literal["off", "warn", "refuse"] = _setting("warn", free=True)
-    """Replay noise rivals the clip: warn or refuse; off."""
-    eval_every: int = _setting(20, free=True)
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+    eval_every: int = setting(20, least=1, free=True)
     """Steps between evaluations; the first comes before step 1."""
-    eval_num_prompts: int = _setting(16)
+    eval_num_prompts: int = setting(16, least=1)
     """Evaluation prompts, the first of the list."""
-    eval_num_inference_steps: int | None = _setting(None)
+    eval_num_inference_steps: int | None = setting(None, least=0)
     """Steps of an evaluation; null: as in rollouts."""
-    eval_seed: int = _setting(1234)
-    """Of the evaluation's latents."""
-    early_stop: bool = _setting(True, free=True)
+    eval_seed: int = setting(1234, least=0)
+    """Seed of the evaluation's latents."""
+    early_stop: bool = setting(True, free=True)
     """Stop when the reward rises while a canary collapses."""
-    canary_min_ratio: float = _setting(0.5, free=True)
+    canary_min_ratio: float = setting(0.5, above=0, below=1, free=True)
     """A canary below this share of the base model's has collapsed."""
-    canary_max_failure_rate: float = _setting(0.2, free=True)
-    """So has judging above this share of failures."""
-    canary_patience: int = _setting(2, free=True)
-    """Evaluations in a row."""
-    save_every: int = _setting(10, free=True)
+    canary_max_failure_rate: float = setting(0.2, least=0, most=1, free=True)
+    """Share of failed judgements above which judging has collapsed."""
+    canary_patience: int = setting(2, least=1, free=True)
+    """Evaluations in a row that a canary must have collapsed at."""
+
+    # --- checkpoints and log ------------------------------------------------------------------------------------------
+    noise_floor: Literal["off", "warn", "refuse"] = setting("warn", free=True)
+    """Reaction to replay noise that approaches the clip range: off, warn or refuse."""
+    save_every: int = setting(10, least=1, free=True)
     """Steps between checkpoints."""
-    keep_checkpoints: int = _setting(2, free=True)
+    keep_checkpoints: int = setting(2, least=1, free=True)
     """Checkpoints kept."""
-    log_videos_every: int = _setting(10, free=True)
+    log_videos_every: int = setting(10, least=0, free=True)
     """Steps between videos in the log; 0 logs none."""
-    num_logged_groups: int = _setting(2, free=True)
+    num_logged_groups: int = setting(2, least=0, free=True)
     """Groups whose best and worst video are logged."""
-    report_to: list[str] = _setting(["tensorboard"], free=True)
+    report_to: list[Literal["tensorboard", "wandb", "none"]] = setting(["tensorboard"], free=True)
     """Where numbers and videos go beside metrics.jsonl: tensorboard, wandb, or none."""
-    wandb_project: str | None = _setting(None, free=True)
+    wandb_project: str | None = setting(None, free=True)
     """Project of Weights & Biases; naming one adds wandb to report_to."""
 
     def __post_init__(self) -> None:
         if isinstance(self.report_to, str):
             object.__setattr__(self, "report_to", [self.report_to])
         object.__setattr__(self, "rewards", hidden_keys(self.rewards))
-        check_all(self)
+        self._check_rewards()  # first: its messages hide keys, whatever stands in the place of a list
+        check_settings(self)
+        self._check_objective()
+        self._check_videos()
+        self._check_batch()
+        if not self.lora_targets or not all(self.lora_targets):
+            raise ValueError(f"lora_targets={self.lora_targets!r} must name at least one module, such as to_q")
+        if not self.report_to or ("none" in self.report_to and len(self.report_to) > 1):
+            raise ValueError(f"report_to={self.report_to!r} must name at least one place; 'none' stands alone")
+
+    # --- rules between settings ---------------------------------------------------------------------------------------
+
+    def _check_objective(self) -> None:
+        """Kernel, noise and window give the objective something to train on."""
+        check_kernel(self.kernel, self.noise_level)
+        if self.kernel not in WITH_NOISE_LEVEL and self.noise_level is not None:
+            raise ValueError(
+                f"noise_level={self.noise_level} has no effect on kernel {self.kernel!r}; set it to null, or choose "
+                f"one of {', '.join(WITH_NOISE_LEVEL)}"
+            )
+        if (self.objective == "nft") != (self.kernel == "ode"):
+            raise ValueError(
+                f"objective={self.objective!r} and kernel={self.kernel!r} do not fit: nft trains on finished videos of "
+                "the kernel 'ode' (noise_level null), the other objectives on stochastic steps"
+            )
+        if self.noise_level == 0:
+            raise ValueError("noise_level=0.0 leaves no stochastic step to train; raise it, or use objective nft")
+        if self.objective == "nft" and self.advantage_clip is None:
+            raise ValueError("advantage_clip=null does not fit objective 'nft', which scales by it; 5 is usual")
+        if self.objective == "nft" and self.same_initial_noise:
+            raise ValueError(
+                "same_initial_noise=True does not fit objective 'nft': without noise on the way, all videos of a group "
+                "would be the same one; set it to false"
+            )
+        if self.objective != "nft":
+            self.window.check(self.num_inference_steps if self.last_step_noise else self.num_inference_steps - 1)
+
+    def _check_videos(self) -> None:
+        if (self.num_frames - 1) % 4 or self.height % 16 or self.width % 16:
+            raise ValueError(
+                f"{self.num_frames} frames of {self.height}x{self.width} do not fit Wan: num_frames must be 1 + a "
+                "multiple of 4, height and width multiples of 16"
+            )
+
+    def _check_batch(self) -> None:
+        _read_batch(self.batch)
+        rows = self.rows_per_forward
+        if rows < 1 or self.sample_batch_size % rows:
+            raise ValueError(
+                f"train_batch_size={self.train_batch_size!r} must divide sample_batch_size={self.sample_batch_size}"
+            )
+        if self.samples_per_step % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches} must divide the {self.samples_per_step} samples of a step"
+            )
+
+    def _check_rewards(self) -> None:
+        from cac_align.flow_grpo.judging.reward_specs import read_specs
+
+        specs = read_specs(self.rewards)
+        if self.reward_combination == "advantages" and self.reward_on_failure == "drop":
+            raise ValueError(
+                "reward_on_failure='drop' does not fit reward_combination='advantages', which needs every part; use "
+                "'none'"
+            )
+        if not any(spec.weight > 0 for spec in specs):
+            raise ValueError(f"rewards={self.rewards!r} have no weight above 0")
 
     # --- derived ------------------------------------------------------------------------------------------------------
 
     @property
     def groups_per_step(self) -> int:
         """Prompts of one step, over all processes."""
-        return read_batch(self.batch)[0]
+        return _read_batch(self.batch)[0]
 
     @property
     def num_generations(self) -> int:
         """Videos of each prompt."""
-        return read_batch(self.batch)[1]
+        return _read_batch(self.batch)[1]
 
     @property
     def samples_per_step(self) -> int:
@@ -334,9 +395,7 @@ class FlowGRPOConfig:
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"settings must be a mapping of names to values, got {type(data).__name__}")
-        known = {f.name: f for f in fields(cls)}
-        found = renamed(data, known)
-        return cls(**{k: _number(known[k].type, v) for k, v in found.items()})
+        return cls(**as_decimals(cls, renamed(data, [f.name for f in fields(cls)])))
 
     @classmethod
     def from_yaml(cls, path: str | Path, **changes: Any) -> FlowGRPOConfig:
@@ -348,14 +407,17 @@ class FlowGRPOConfig:
     @classmethod
     def help_text(cls) -> str:
         """Name, default and meaning of each setting."""
-        return "\n".join(f"{s.name} = {s.default!r}   ({s.kind})\n    {s.text}" for s in settings_of(cls))
+        return settings_text(cls)
 
 
-def _number(kind: Any, value: Any) -> Any:
-    """A decimal where the field wants one: YAML reads 1e-4 as text and 1 as a whole number."""
-    if "float" not in str(kind) or isinstance(value, bool) or not isinstance(value, str | int):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
+def _read_batch(text: str) -> tuple[int, int]:
+    """``"4x8"`` as (4, 8)."""
+    parts = text.lower().replace(" ", "").split("x")
+    if len(parts) != 2 or not all(p.isdigit() for p in parts):
+        raise ValueError(f"batch={text!r} must be PROMPTSxVIDEOS, for instance 2x16: 2 prompts, 16 videos of each")
+    groups, generations = int(parts[0]), int(parts[1])
+    if groups < 1 or generations < 2:
+        raise ValueError(
+            f"batch={text!r} must have at least 1 prompt and 2 videos of each: a group of one has no advantage"
+        )
+    return groups, generations

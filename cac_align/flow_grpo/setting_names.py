@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from reward_model.terminal.parser import nearest
 
 #: Names of TRL and transformers for the same thing.
 ALIASES = {
@@ -53,7 +54,6 @@ def renamed(data: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
         found["batch"] = f"{prompts.strip()}x{videos}"
     for name in found:
         if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            hint = INSTEAD.get(name) or (f"did you mean {near[0]}?" if near else "see FlowGRPOConfig.help_text()")
+            hint = INSTEAD.get(name) or nearest(str(name), names) or "see FlowGRPOConfig.help_text()"
             raise ValueError(f"unknown setting {name!r}; {hint}")
     return found

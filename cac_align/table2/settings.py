@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec, read_specs
@@ -15,10 +15,7 @@ from cac_align.prompts import read_prompts, shared_prompts
 from cac_align.table2.columns import Column, find_column
 from reward_model.backends.source import located
 from reward_model.setting_keys import hidden_keys, without_keys
-
-KINDS = ("base", "best_of_n", "flow_grpo")
-COMBINATIONS = ("scores", "advantages")
-_ROW_KEYS = {"name", "kind", "rewards", "combination", "overrides"}
+from reward_model.terminal.described import as_decimals, check_settings, described, setting
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,23 @@ class TableRow:
     """
 
     name: str
-    kind: str
+    kind: Literal["base", "best_of_n", "flow_grpo"]
     rewards: tuple[RewardSpec, ...] = ()
-    combination: str = "scores"
+    combination: Literal["scores", "advantages"] = "scores"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            check_settings(self)
+        except ValueError as error:
+            raise ValueError(f"row {self.name!r}: {error}") from None
+        if (self.kind == "base") == bool(self.rewards):
+            needed = "no rewards" if self.kind == "base" else "rewards"
+            raise ValueError(f"row {self.name!r} of kind {self.kind} must have {needed}")
+        if self.rewards and not any(r.weight > 0 for r in self.rewards):
+            raise ValueError(f"row {self.name!r}: no reward has a weight above 0")
+        if self.overrides and self.kind != "flow_grpo":
+            raise ValueError(f"row {self.name!r}: overrides must be a mapping, of rows of kind flow_grpo only")
 
     @property
     def slug(self) -> str:
@@ -47,78 +57,75 @@ class TableRow:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("+", " plus ")).strip("-")
 
 
+@described
 @dataclass(frozen=True)
 class TableSettings:
-    """Everything a table can be told; :func:`read_settings` makes one from YAML.
+    """Everything a table can be told; :func:`read_settings` makes one from YAML."""
 
-    Attributes:
-        output_dir: of everything.
-        flow_grpo: settings file of the trainings; also says what videos look like (size, guidance, steps).
-        rows: as mappings of ``name``, ``kind``, ``rewards``, ``combination``, ``overrides``; the base first.
-        rewards: every reward that rows name, in the form of :mod:`cac_align.flow_grpo.judging.reward_specs`.
-        columns: names of :mod:`cac_align.table2.columns`.
-        eval_prompts: file of prompts that no training saw.
-        num_eval_prompts: the first of them; None: all.
-        overrides: settings of Flow-GRPO of all trainings.
-        launcher: what stands before the training script, such as ``[accelerate, launch]``; empty: this Python.
-        train_seeds: a training for each, of every row of kind ``flow_grpo``.
-        watch: further rewards of every training, with weight 0: seen in its curve, without effect on it.
-        n: candidates of Best-of-N.
-        eval_seeds: videos of each prompt, all rows starting from the same latents.
-        num_inference_steps: of drawing; None: as evaluations of the training.
-        judge: name of the reward whose verdicts are the anomaly column and the page's evidence.
-        ratings: export of people's ratings (``cac-align rate --export``) of OUTPUT/videos-mp4.
-        device: of drawing and scoring; None: CUDA if there is any.
-        vbench_cache, vbench_backend: of VBench columns.
-        motion: the column that must not fall, with ``motion_share`` of the base as its limit.
-        num_resamples, seed: of the bootstrap; ``seed`` also of the latents.
-        seconds: measured seconds, for the estimate of ``--dry-run``: ``train_video``, ``draw``, and one for each
-            reward.
-        examples: pairs of videos on the page.
-    """
-
-    output_dir: str
-    flow_grpo: str
-    rows: Sequence[Any]
-    rewards: Sequence[Any]
-    columns: Sequence[str]
-    eval_prompts: str
-    num_eval_prompts: int | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    launcher: Sequence[str] = ()
-    train_seeds: Sequence[int] = (0,)
-    watch: Sequence[Any] = ()
-    n: int = 5
-    eval_seeds: Sequence[int] = (0,)
-    num_inference_steps: int | None = None
-    judge: str | None = "cac"
-    ratings: str | None = None
-    device: str | None = None
-    vbench_cache: str | None = None
-    vbench_backend: str = "native"
-    motion: str | None = None
-    motion_share: float = 0.95
-    num_resamples: int = 2000
-    seed: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    examples: int = 6
+    output_dir: str = setting()
+    """Folder of everything."""
+    flow_grpo: str = setting()
+    """Settings file of the trainings; also says what videos look like (size, guidance, steps)."""
+    rows: Sequence[Any] = setting()
+    """Rows as mappings of ``name``, ``kind``, ``rewards``, ``combination``, ``overrides``; the base first."""
+    rewards: Sequence[Any] = setting()
+    """Every reward that rows name, in the form of :mod:`cac_align.flow_grpo.judging.reward_specs`."""
+    columns: Sequence[str] = setting()
+    """Names of :mod:`cac_align.table2.columns`."""
+    eval_prompts: str = setting()
+    """File of prompts that no training saw."""
+    num_eval_prompts: int | None = setting(None, least=2)
+    """Number of prompts, the first of the file; None: all."""
+    overrides: Mapping[str, Any] = setting({})
+    """Settings of Flow-GRPO of all trainings."""
+    launcher: Sequence[str] = setting(())
+    """Words before the training script, such as ``[accelerate, launch]``; empty: this Python."""
+    train_seeds: Sequence[int] = setting((0,), least=0)
+    """Seeds of the trainings: one training for each, of every row of kind ``flow_grpo``."""
+    watch: Sequence[Any] = setting(())
+    """Further rewards of every training, with weight 0: seen in its curve, without effect on it."""
+    n: int = setting(5, least=1)
+    """Candidates of Best-of-N."""
+    eval_seeds: Sequence[int] = setting((0,), least=0)
+    """Seeds of the videos of each prompt, all rows starting from the same latents."""
+    num_inference_steps: int | None = setting(None, least=2)
+    """Steps of drawing; None: as evaluations of the training."""
+    judge: str | None = setting("cac")
+    """Name of the reward whose verdicts are the anomaly column and the page's evidence."""
+    ratings: str | None = setting(None)
+    """Export of people's ratings (``cac-align rate --export``) of OUTPUT/videos-mp4."""
+    device: str | None = setting(None)
+    """Device of drawing and scoring; None: CUDA if there is any."""
+    vbench_cache: str | None = setting(None)
+    """Folder of the weights of VBench columns."""
+    vbench_backend: str = setting("native")
+    """Implementation of VBench columns."""
+    motion: str | None = setting(None)
+    """The column that must not fall below ``motion_share`` of the base."""
+    motion_share: float = setting(0.95, above=0, most=1, hint="the share of the base's motion")
+    """Limit of the column ``motion``."""
+    num_resamples: int = setting(2000, least=100)
+    """Resamples of the bootstrap."""
+    seed: int = setting(0, least=0)
+    """Seed of the bootstrap and of the latents."""
+    seconds: Mapping[str, float] = setting({})
+    """Measured seconds, for the estimate of ``--dry-run``: ``train_video``, ``draw``, and one for each reward."""
+    examples: int = setting(6, least=0)
+    """Pairs of videos on the page."""
 
     def __post_init__(self) -> None:
         for name in ("rewards", "watch", "rows", "overrides"):
             object.__setattr__(self, name, hidden_keys(getattr(self, name)))
-        for name, low in (("n", 1), ("num_resamples", 100), ("seed", 0), ("examples", 0)):
-            _whole(name, getattr(self, name), low)
-        for name in ("num_eval_prompts", "num_inference_steps"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 2)
+        for name, empty in (("overrides", {}), ("launcher", ()), ("watch", ()), ("seconds", {})):
+            if getattr(self, name) is None:  # a name without a value in YAML
+                object.__setattr__(self, name, empty)
+        for entries in (self.rewards, *([self.watch] if self.watch else [])):
+            read_specs(entries)  # first: its messages hide keys, whatever stands in the place of a list
+        check_settings(self)
         for name in ("train_seeds", "eval_seeds"):
             seeds = getattr(self, name)
-            if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds or len(set(seeds)) < len(seeds):
+            if not seeds or len(set(seeds)) < len(seeds):
                 raise ValueError(f"{name}={seeds!r} must be a list of different whole numbers, such as [0, 1]")
-            for seed in seeds:
-                _whole(name, seed, 0)
-        if not 0 < self.motion_share <= 1:
-            raise ValueError(f"motion_share={self.motion_share!r} must be in (0, 1]: the share of the base's motion")
         self._check_rows()
         self._check_columns()
 
@@ -219,41 +226,28 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     Raises:
         ValueError: the file cannot be read, or a setting is unknown, missing or wrong.
     """
-    from reward_model.engine.settings import changed, read_yaml
+    from reward_model.engine.settings import changed, check_known, read_yaml
 
     found = changed(read_yaml(path), changes)
-    known = {f.name for f in fields(TableSettings)}
-    unknown = sorted(set(found) - known)
-    if unknown:
-        import difflib
-
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-        raise ValueError(f"{path}: unknown setting {unknown[0]!r}; {hint}")
-    missing = sorted({"output_dir", "flow_grpo", "rows", "rewards", "columns", "eval_prompts"} - set(found))
+    check_known(found, {f.name for f in fields(TableSettings)}, where=str(path))
+    missing = sorted(
+        f.name
+        for f in fields(TableSettings)
+        if f.name not in found and f.default is MISSING and f.default_factory is MISSING
+    )
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} must be set; see recipes/configs/table2/mini.yaml")
-    return TableSettings(**found)
+    return TableSettings(**as_decimals(TableSettings, found))
 
 
 def _read_row(entry: Any, known: Mapping[str, RewardSpec]) -> TableRow:
-    if not isinstance(entry, Mapping) or set(entry) - _ROW_KEYS or not isinstance(entry.get("name"), str):
-        raise ValueError(f"row {entry!r} must be a mapping of {', '.join(sorted(_ROW_KEYS))} with at least 'name'")
-    name, kind = entry["name"], entry.get("kind", "base")
-    if kind not in KINDS:
-        raise ValueError(f"row {name!r}: kind={kind!r} must be one of {', '.join(KINDS)}")
+    keys = sorted(f.name for f in fields(TableRow))
+    if not isinstance(entry, Mapping) or set(entry) - set(keys) or not isinstance(entry.get("name"), str):
+        raise ValueError(f"row {entry!r} must be a mapping of {', '.join(keys)} with at least 'name'")
+    name = entry["name"]
     rewards = tuple(_row_reward(name, r, known) for r in entry.get("rewards") or ())
-    if (kind == "base") == bool(rewards):
-        raise ValueError(f"row {name!r} of kind {kind} must have {'no rewards' if kind == 'base' else 'rewards'}")
-    if rewards and not any(r.weight > 0 for r in rewards):
-        raise ValueError(f"row {name!r}: no reward has a weight above 0")
-    combination = entry.get("combination", "scores")
-    if combination not in COMBINATIONS:
-        raise ValueError(f"row {name!r}: combination={combination!r} must be one of {', '.join(COMBINATIONS)}")
-    overrides = entry.get("overrides") or {}
-    if not isinstance(overrides, Mapping) or (overrides and kind != "flow_grpo"):
-        raise ValueError(f"row {name!r}: overrides must be a mapping, of rows of kind flow_grpo only")
-    return TableRow(name, kind, rewards, combination, dict(overrides))
+    own = {**entry, "kind": entry.get("kind", "base"), "rewards": rewards, "overrides": entry.get("overrides") or {}}
+    return TableRow(**own)
 
 
 def _row_reward(row: str, entry: Any, known: Mapping[str, RewardSpec]) -> RewardSpec:
@@ -267,8 +261,3 @@ def _row_reward(row: str, entry: Any, known: Mapping[str, RewardSpec]) -> Reward
     weight = entry.get("weight", 1.0) if isinstance(entry, Mapping) else 1.0
     [checked] = read_specs([{"reward": spec.target, "name": spec.name, "weight": weight, "options": spec.options}])
     return checked
-
-
-def _whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {low}")

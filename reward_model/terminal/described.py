@@ -1,18 +1,23 @@
-"""Settings that explain themselves: what the source says of a field is shown by ``help()``, the recipes and the docs.
+"""Settings declared once: a field carries its type, default, bounds and meaning; help, docs and checks read them there.
 
 A field is described by the text below it (an attribute docstring, which editors show, too) or by ``help`` in its
-metadata, which transformers' parsers read. :func:`described` puts the list into the class's docstring.
+metadata, which transformers' parsers read. Its choices are its ``Literal``, its bounds those of :func:`setting`.
+:func:`described` puts the list into the class's docstring, :func:`check_settings` refuses what breaks a rule.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import math
 import re
 import textwrap
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T", bound=type)
 #: Heading of what :func:`described` appends to a docstring.
@@ -21,12 +26,89 @@ _GROUP = re.compile(r"\s*# -{3} (.+?) -{3,}\s*$")
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Where a number must lie, and what to say to those who leave it.
+
+    Attributes:
+        above, below: limits that the number itself may not have; ``below=math.inf`` asks for a finite number.
+        least, most: limits that it may have.
+        hint: the remedy, or what the limit means, such as ``0 turns it off``.
+    """
+
+    above: float | None = None
+    below: float | None = None
+    least: float | None = None
+    most: float | None = None
+    hint: str = ""
+
+    def hold(self, number: float) -> bool:
+        """Whether the number lies within; NaN lies nowhere."""
+        return (
+            not math.isnan(number)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+        )
+
+    def noun(self, noun: str) -> str:
+        """The noun with its limits.
+
+        >>> Bounds(above=0, below=math.inf).noun("number"), Bounds(least=1).noun("whole number")
+        ('finite number above 0', 'whole number of at least 1')
+        """
+        limits = [
+            *([f"of at least {self.least:,}"] if self.least is not None else []),
+            *([f"above {self.above:,}"] if self.above is not None else []),
+            *([f"below {self.below:,}"] if self.below not in (None, math.inf) else []),
+            *([f"at most {self.most:,}"] if self.most is not None else []),
+        ]
+        return " ".join(["finite " * (self.below == math.inf) + noun, " and ".join(limits)]).rstrip()
+
+
+def setting(
+    default: Any = MISSING,
+    text: str = "",
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    hint: str = "",
+    free: bool = False,
+) -> Any:
+    """A field of a settings dataclass, as :func:`dataclasses.field` makes it.
+
+    Args:
+        default: none where it must be given; a list or mapping is copied for each object.
+        text: the meaning, where no text stands below the field.
+        above, below, least, most, hint: see :class:`Bounds`; of a list they hold for each element.
+        free: the setting may differ when a run is continued.
+
+    Example:
+        >>> @dataclass
+        ... class Paint:
+        ...     coats: int = setting(2, "Coats of paint.", least=1)
+        ...     def __post_init__(self):
+        ...         check_settings(self)
+        >>> Paint(coats=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: coats=0 must be a whole number of at least 1
+    """
+    metadata = {"help": text, "bounds": Bounds(above, below, least, most, hint), "free": free}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
 class Setting:
     """One field of a settings class.
 
     Attributes:
         name: of the field.
-        kind: its type as a reader writes it, such as ``float or null``; choices are listed.
+        kind: its type as a reader writes it, such as ``number above 0 or null``; choices are listed.
         default: None also where there is none.
         text: what it means.
         group: the heading it stands under in the source (``# --- heading ---``); empty without one.
@@ -52,7 +134,7 @@ def settings_of(cls: type) -> list[Setting]:
     return [
         Setting(
             f.name,
-            _kind(hints[f.name]),
+            _kind(hints[f.name], f.metadata.get("bounds", Bounds())),
             _default(f),
             texts.get(f.name) or " ".join(str(f.metadata.get("help") or "").split()),
             groups.get(f.name, ""),
@@ -72,6 +154,11 @@ def described(cls: T) -> T:
     return cls
 
 
+def settings_text(cls: type) -> str:
+    """Name, default, values and meaning of each setting, for a terminal."""
+    return "\n".join(f"{s.name} = {s.default!r}   ({s.kind})\n    {s.text}" for s in settings_of(cls))
+
+
 def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
     """The allowed values of the fields that are ``Literal``, with None where that is allowed.
 
@@ -87,28 +174,102 @@ def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
     return {name: values for name, values in found.items() if values}
 
 
+def check_settings(settings: Any) -> None:
+    """Every field of a dataclass is of its type, one of its choices and within its bounds.
+
+    Raises:
+        ValueError: one is not; the message names value, rule and remedy.
+    """
+    cls: type = type(settings)
+    for name, hint, bounds in _rules(cls):
+        value = getattr(settings, name)
+        if not _allows(hint, bounds, value):
+            remedy = f"; {bounds.hint}" if bounds.hint else ""
+            raise ValueError(f"{name}={value!r} must be {_rule(hint, bounds)}{remedy}")
+
+
+def as_decimals(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with a decimal where the field wants one: YAML reads ``1e-4`` as text and ``1`` as a whole number."""
+    hints = {name: hint for name, hint, _ in _rules(cls)}
+    found = dict(values)
+    for name, value in values.items():
+        if float in _parts(hints.get(name)) and isinstance(value, str | int) and not isinstance(value, bool):
+            with suppress(ValueError):  # check_settings names it
+                found[name] = float(value)
+    return found
+
+
+@cache
+def _rules(cls: type) -> tuple[tuple[str, Any, Bounds], ...]:
+    """Name, type and bounds of each field."""
+    hints = get_type_hints(cls)
+    return tuple((f.name, hints[f.name], f.metadata.get("bounds", Bounds())) for f in fields(cls))
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _allows(hint: Any, bounds: Bounds, value: Any) -> bool:
+    """Whether a value is of a type; True is not a number, nor 1 a truth."""
+    if hint is Any:
+        return True
+    if len(parts := _parts(hint)) > 1:
+        return any(_allows(part, bounds, value) for part in parts)
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        return value in inner and not isinstance(value, bool)
+    if kind in (int, float):
+        numbers = int if kind is int else int | float
+        return isinstance(value, numbers) and not isinstance(value, bool) and bounds.hold(value)
+    if kind in (list, tuple, Sequence):
+        of_kind = isinstance(value, list | tuple)
+        return of_kind and all(_allows(inner[0], bounds, element) for element in value if inner)
+    return isinstance(value, kind)
+
+
 def _literals(hint: Any) -> tuple[Any, ...]:
     """All values of a Literal or a union of them; empty for any other type."""
-    if get_origin(hint) is Literal:
-        return tuple(get_args(hint))
-    parts = [p for p in get_args(hint) if p is not type(None)]
+    parts = [p for p in _parts(hint) if p is not NoneType]
     if not parts or not all(get_origin(p) is Literal for p in parts):
         return ()
-    none = (None,) if len(parts) < len(get_args(hint)) else ()
+    none = (None,) if NoneType in _parts(hint) else ()
     return (*(value for part in parts for value in get_args(part)), *none)
 
 
-def _kind(hint: Any) -> str:
-    if hint is type(None):
-        return "null"
+#: Types as a reader calls them.
+_NAMES = {NoneType: "null", str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
+def _kind(hint: Any, bounds: Bounds) -> str:
     if choices := _literals(hint):
         return ", ".join("null" if c is None else str(c) for c in choices)
-    if get_args(hint) and get_origin(hint) not in (list, tuple, dict):
-        return " or ".join(map(_kind, get_args(hint)))
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    if get_origin(hint) in (list, tuple):
+    if len(parts := _parts(hint)) > 1:
+        return " or ".join(_kind(part, bounds) for part in parts)
+    kind = get_origin(hint) or hint
+    if kind in (int, float):
+        return bounds.noun(_NAMES[kind])
+    if kind in (list, tuple, Sequence):
         return "list"
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
+    return "mapping" if kind in (dict, Mapping) else _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _rule(hint: Any, bounds: Bounds) -> str:
+    """The rule of a value as the end of "must be"."""
+    if choices := _literals(hint):
+        return f"one of {', '.join('null' if c is None else repr(c) for c in choices)}"
+    if len(parts := _parts(hint)) > 1:
+        return ", or ".join(_rule(part, bounds) for part in parts)
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is str:
+        return "a text (in YAML in quotes where it looks like a number)"
+    if kind in (list, tuple, Sequence) and inner and inner[0] is not Any:
+        one = _kind(inner[0], bounds)
+        each = one if _literals(inner[0]) else bounds.noun(f"{_NAMES[inner[0]]}s")
+        return f"a list of {each}"
+    noun = _kind(hint, bounds)
+    return noun if kind in (bool, NoneType) else f"a {noun}"
 
 
 def _default(field: Field[Any]) -> Any:

@@ -21,7 +21,7 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"kernel": "sde"}, "kernel='sde' is unknown; choose one of"),
+        ({"kernel": "sde"}, "kernel='sde' must be one of 'wan_linear', 'flow', 'dance', 'cps', 'precise', 'ode'"),
         ({"noise_level": None}, "kernel='flow' needs a noise_level"),
         ({"noise_level": 0.0}, "leaves no stochastic step"),
         ({"kernel": "wan_linear"}, "noise_level=0.3 has no effect on kernel 'wan_linear'; set it to null"),
@@ -33,7 +33,7 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
         ({"window_mode": "some"}, "window_mode='some' must be one of 'all', 'fixed'"),
         ({"nft_sigmas": "even"}, "nft_sigmas='even' must be one of 'schedule', 'uniform'"),
         ({"nft_decay": True}, "nft_decay=True must be one of 0, 1, 2"),
-        ({"report_to": "mlflow"}, "report_to=\\['mlflow'\\] must be one or a list of tensorboard, wandb, none"),
+        ({"report_to": "mlflow"}, "report_to=\\['mlflow'\\] must be a list of tensorboard, wandb, none"),
         ({"report_to": ["none", "wandb"]}, "'none' stands alone"),
         ({"num_generations": 8, "batch": "2x4"}, "num_generations=8 does not fit batch='2x4'.*set batch: 2x8"),
         ({"save_steps": 5, "save_every": 6}, "are one setting; give one of them"),
@@ -51,13 +51,18 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
         ({"train_batch_size": 2, "sample_batch_size": 3}, "train_batch_size=2 must divide sample_batch_size=3"),
         ({"num_minibatches": 5}, "num_minibatches=5 must divide the 32 samples"),
         ({"learning_rate": -1e-4}, "learning_rate=-0.0001 must be a finite number above 0"),
-        ({"beta": -1}, "beta=-1.0 must not be negative"),
-        ({"clip_range": 1.5}, "clip_range=1.5 must lie between 0 and 1"),
-        ({"credit_floor": 2.0}, "credit_floor=2.0"),
-        ({"ema_decay": 1.0}, "ema_decay=1.0"),
-        ({"guidance_scale": 0.5}, "guidance_scale=0.5"),
+        ({"beta": -1}, "beta=-1.0 must be a number of at least 0; 0 turns it off"),
+        ({"clip_range": 1.5}, "clip_range=1.5 must be a number above 0 and below 1"),
+        ({"credit_floor": 2.0}, "credit_floor=2.0 must be a number of at least 0 and at most 1"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0 must be a number of at least 0 and below 1; 0 keeps no average"),
+        ({"guidance_scale": 0.5}, "guidance_scale=0.5 must be a number of at least 1; 1 turns guidance off"),
         ({"localised_credit": "yes"}, "localised_credit='yes' must be true or false"),
-        ({"max_steps": 2.5}, "max_steps=2.5 must be a whole number"),
+        ({"max_steps": 2.5}, "max_steps=2.5 must be a whole number of at least 1"),
+        ({"lora_targets": "to_q"}, "lora_targets='to_q' must be a list of texts"),
+        ({"revision": 20261128}, "revision=20261128 must be a text .in YAML in quotes.*, or null"),
+        ({"flow_shift": "three"}, "flow_shift='three' must be a number, or null"),
+        ({"flow_shift": float("nan")}, "flow_shift=nan must be a number, or null"),
+        ({"eval_num_inference_steps": 4.0}, "must be a whole number of at least 0, or null"),
         ({"lora_targets": []}, "lora_targets=\\[\\] must name"),
         ({"learning_rat": 1e-4}, "unknown setting 'learning_rat'; did you mean learning_rate"),
         ({"rewards": []}, "rewards=\\[\\] must be a list of at least one"),
@@ -125,7 +130,8 @@ def test_every_setting_is_explained():
         assert len(s.text) > 6 and f"\n{s.name} = {s.default!r}" in text and f"    {s.name} = " in told, s.name
     by_name = {s.name: s for s in settings}
     assert by_name["kernel"].kind == "wan_linear, flow, dance, cps, precise, ode"
-    assert by_name["kernel"].group == "sampling" and by_name["flow_shift"].kind == "number or null"
+    assert by_name["kernel"].group == "rollouts" and by_name["flow_shift"].kind == "number or null"
+    assert by_name["clip_range"].kind == "number above 0 and below 1" and "number above 0 and below 1" in text
 
 
 def test_a_type_checker_knows_the_choices():
