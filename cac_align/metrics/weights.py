@@ -163,7 +163,7 @@ def entry(state: Mapping[str, Any], name: str, path: Path) -> Any:
     """One tensor of a state.
 
     Raises:
-        WeightsError: there is none of this name.
+        WeightsError: if the state has no tensor of this name.
     """
     if name not in state:
         raise WeightsError(f"{path} holds the weights of another model: it has no {name!r}")
