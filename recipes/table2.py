@@ -71,7 +71,7 @@ def settings(args: argparse.Namespace) -> Any:
     """The table's settings: the file, and over it the command line; settings of Flow-GRPO go to all trainings.
 
     Raises:
-        ValueError: a setting is unknown, missing or wrong.
+        ValueError: if a setting is unknown, missing or wrong.
     """
     from dataclasses import fields
 

@@ -51,7 +51,7 @@ class AnomalyType(StrEnum):
         understood.
 
         Raises:
-            ValueError: the name matches no type or alias.
+            ValueError: if the name matches no type or alias.
         """
         key = " ".join(name.replace("_", " ").replace("-", " ").lower().split())
         if key in _ALIASES:

@@ -85,7 +85,7 @@ def build_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
     """The reward that the arguments describe. Its model is known to be there, and not loaded yet.
 
     Raises:
-        ValueError, BackendError: there is no such model, device or setting.
+        ValueError, BackendError: if there is no such model, device or setting.
     """
     check_judge(args)
     from cac_align.rewards.cac import CaCReward

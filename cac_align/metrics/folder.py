@@ -87,7 +87,7 @@ def evaluate_videos(
         All rows, by video and metric, in every process the same.
 
     Raises:
-        WeightsError: a weight file is missing or broken; before the first video.
+        WeightsError: if a weight file is missing or broken; before the first video.
         FolderInUseError: another run writes rows there.
         RowsLostError: a row that was written is no longer there.
     """

@@ -35,7 +35,7 @@ class VBenchPackage:
         device: None: CUDA if that environment sees any.
 
     Raises:
-        ValueError: there is no such environment.
+        ValueError: if there is no such environment.
 
     Example:
         >>> VBenchPackage().score(["dog.mp4"], ["motion_smoothness"])                            # doctest: +SKIP

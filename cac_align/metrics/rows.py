@@ -98,7 +98,7 @@ def check_kept(folder: Path, written: Iterable[Row], there: Mapping[tuple[str, s
     """Makes sure that a table is not made of less than was scored.
 
     Raises:
-        RowsLostError: a written row is not there, or another stands in its place.
+        RowsLostError: if a written row is not there, or another stands in its place.
     """
     lost = [row for row in written if there.get(row.key) != row]
     if lost:

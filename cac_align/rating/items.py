@@ -83,7 +83,7 @@ def review_items(root: Path, annotations: Path, records: Sequence[Record]) -> li
     """One item per annotated video; nobody reviews their own annotation, and a changed one is reviewed anew.
 
     Raises:
-        OutsideError: a video lies outside ``root``.
+        OutsideError: if a video lies outside ``root``.
     """
     items = []
     for record in records:

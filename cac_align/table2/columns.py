@@ -52,7 +52,7 @@ def find_column(name: str) -> Column:
     """The column of a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: if there is none.
     """
     if name not in COLUMNS:
         raise ValueError(f"column {name!r} is unknown; there are {', '.join(COLUMNS)}")

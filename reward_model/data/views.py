@@ -286,7 +286,7 @@ class StageViews:
         """The :class:`~reward_model.data.example.Example` of a row: frames, question and answer.
 
         Raises:
-            VideoError: the video file is missing, broken or shorter than its annotation.
+            VideoError: if the video file is missing, broken or shorter than its annotation.
         """
         record = int(row["record"])
         kept = sorted({*self.kept_frames(record), *row["indices"]})

@@ -86,7 +86,8 @@ def corrupt_folder(
         The path of ``annotations.jsonl``.
 
     Raises:
-        CorruptionError: there is no video, an option makes no sense, or no video at all is fit; the message lists why.
+        CorruptionError: if there is no video, an option makes no sense, or no video at all is fit; the message lists
+            why.
     """
     left_out: list[dict[str, Any]] = []
     sources, output = _sources(videos, left_out), Path(output)

@@ -30,7 +30,7 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
             ``cac-align rate --judge``. Entries of a result take its prompt along.
 
     Raises:
-        ValueError: there is no such file, or it holds something else.
+        ValueError: if there is no such file, or it holds something else.
     """
     if not Path(path).exists():
         raise ValueError(f"no file of verdicts at {str(path)!r}; make one with: cac-align score --json VIDEO ...")

@@ -95,7 +95,7 @@ def synthesize(
         on_outcome: called as each sample ends, for a progress bar.
 
     Raises:
-        LedgerError: the folder holds a run with other settings.
+        LedgerError: if the folder holds a run with other settings.
         BackendError: a model stopped answering; everything answered so far is kept.
         ValueError: ``workers`` or ``batch_size`` is below 1, or video ids repeat.
     """

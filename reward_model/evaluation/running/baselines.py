@@ -72,7 +72,7 @@ def fit_threshold(scores: ArrayLike, normal: ArrayLike) -> Threshold:
         normal: (N,) booleans.
 
     Raises:
-        ValueError: a class is missing, or a score is NaN or infinite.
+        ValueError: if a class is missing, or a score is NaN or infinite.
 
     Example:
         >>> fit_threshold([0.0, 0.25, 0.75, 1.0], [False, False, True, True])

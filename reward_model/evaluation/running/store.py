@@ -52,7 +52,7 @@ class RowStore:
         judge, bench or format.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: if the file is damaged.
         """
         store = cls(Path(path), fingerprint)
         if not store.path.is_file():
@@ -90,7 +90,7 @@ def read_rows(path: str | Path) -> RowStore:
     """A finished or unfinished store, whatever it belongs to.
 
     Raises:
-        ValueError: the file is missing, damaged, or no store.
+        ValueError: if the file is missing, damaged, or no store.
     """
     path = Path(path)
     if not path.is_file():
