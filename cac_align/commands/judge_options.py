@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") -> None:
-    """The judge's options, in a group of their own; ``prefix`` is put before ``device`` and ``dtype`` where the command
+    """The judge's options, in their own group; ``prefix`` is put before ``device`` and ``dtype`` where the command
     has others of that name.
     """
     group = parser.add_argument_group("judge")

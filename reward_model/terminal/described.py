@@ -1,4 +1,4 @@
-"""Settings that explain themselves: what the source says of a field is shown by ``help()``, the recipes and the docs.
+"""Settings that explain themselves: ``help()``, the recipes and the docs show what the source says about a field.
 
 A field is described by the text below it (an attribute docstring, which editors show, too) or by ``help`` in its
 metadata, which transformers' parsers read. :func:`described` puts the list into the class's docstring.

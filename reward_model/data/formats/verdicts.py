@@ -54,7 +54,7 @@ def read_verdicts(path: str | Path, *, video_root: str | Path | None = None) -> 
 
     Args:
         path: see :func:`read_entries`.
-        video_root: where the videos lie; without it they are looked for beside ``path`` and in the present folder.
+        video_root: where the videos lie; without it they are looked for beside ``path`` and in the current folder.
 
     Returns:
         Records whose boxes are filled in between the frames the judge looked at, so that a tool shows them as one

@@ -123,7 +123,7 @@ class ThresholdJudge:
 
 
 def calibrate(reward: Any, bench: Bench, *, batch_size: int = 16, name: str = "threshold") -> ThresholdJudge:
-    """Sets the threshold on a bench of its own. The judge refuses videos of that bench afterwards.
+    """Sets the threshold on a separate bench. The judge refuses videos of that bench afterwards.
 
     Args:
         reward: as in :class:`ThresholdJudge`.

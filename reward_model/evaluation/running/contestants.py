@@ -32,9 +32,9 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "abnormal": lambda: ConstantJudge("abnormal"),
     "random": RandomJudge,
 }
-#: Ways of asking a model of another maker as its makers do, as far as the public tells.
+#: Protocols of models by other makers, as far as they are public.
 OFFICIAL = ("unified-aps", "unified-video5", *STATUS_PROTOCOLS, ThinkerJudge.name)
-#: Baselines of a model of their own, written ``NAME=MODEL``. ``common`` is the judge's question, asked once.
+#: Baselines with their own model, written ``NAME=MODEL``. ``common`` is the judge's question, asked once.
 WITH_MODEL = ("zero-shot", COMMON, *OFFICIAL)
 BASELINES = (*VARIANTS, *CONSTANTS, *WITH_MODEL)
 

@@ -23,7 +23,7 @@ from reward_model.files import write_text
 
 logger = logging.getLogger(__name__)
 
-#: Raised when the meaning of a column changes: rows of another format are judged again.
+#: Bump when a column changes meaning; rows of another format are then judged again.
 FORMAT = 2
 #: Bytes read at both ends of a file too large to hash as a whole.
 _EDGE = 1 << 20
