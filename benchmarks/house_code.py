@@ -26,7 +26,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 #: Words and patterns that make a reader stumble.
 WORDS = {
-    '"is no" and a noun': r"\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|fewer\b|better\b|worse\b)[a-z]+",
+    # "There is no file" is plain English.
+    '"is no" and a noun': (
+        r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|fewer\b|better\b|worse\b)[a-z]+"
+    ),
     "codes such as F-1 or G-1": r"\b[FG]-\d+\b",
     '"could be had"': r"\b(?:could|can|may|to|is|are) be had\b",
     '"to the bit"': r"\bto the bit\b",

@@ -32,9 +32,9 @@ def open_pipeline(
         parts: models used in place of the checkpoint's; a part that is None is left out.
 
     Raises:
-        CheckpointError: weights of a part are missing, of another shape, not finite, or cannot be read. A ValueError
+        CheckpointError: if weights of a part are missing, of another shape, not finite, or cannot be read. A ValueError
             that names the part.
-        OSError: there is no such folder and no such pipeline on the hub.
+        OSError: if there is no such folder and no such pipeline on the hub.
 
     Example:
         >>> pipe = open_pipeline("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", dtype=torch.bfloat16)        # doctest: +SKIP

@@ -40,7 +40,7 @@ def read_prompts(path: str | os.PathLike[str], *, max_words: int = MAX_WORDS) ->
         max_words: more are an error.
 
     Raises:
-        ValueError: the file is missing, empty or of another kind, or has lines that are empty, broken, too long,
+        ValueError: if the file is missing, empty or of another kind, or has lines that are empty, broken, too long,
             repeated (letter case and spaces do not make a difference) or name an image that is not there. The message
             lists the first five.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-# The notebook runs in a process of its own, in its folder: the models here are small and nothing may be fetched.
+# The notebook runs in its own process, in its folder: the models here are small and nothing may be fetched.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

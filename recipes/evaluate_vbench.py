@@ -11,7 +11,7 @@ and are resampled together. Writes tables.md, tables.tex and tables.json, and ro
 every video and metric. What is scored stays scored: the same call continues a stopped run; changed videos, weights or
 settings are noticed. A video that a metric cannot score is named below the table and left out of that column only.
 
-With --judge the share of videos that are probably abnormal (P(normal) below one half) is a column of its own. Weights
+With --judge the share of videos that are probably abnormal (P(normal) below one half) has its own column. Weights
 are looked for in VBench's cache; --dry-run lists them. Two processes on a CPU: torchrun --nproc_per_node 2.
 """
 

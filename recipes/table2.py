@@ -5,7 +5,7 @@
     python recipes/table2.py --parts draw score tables --only-row "Flow-GRPO UR+CaC" --seed 1
     python recipes/table2.py --set rows='[{name: base}, {name: Best-of-N CaC, kind: best_of_n, rewards: [cac]}]'
 
-Trains what is not trained (recipes/flow_grpo.py, in a process of its own), draws every video once, has each scored once
+Trains what is not trained (recipes/flow_grpo.py, in its own process), draws every video once, has each scored once
 by every reward and metric, and writes table2.md, .tex, .json, correlations.md, .json, curves.png and table2.html with
 videos before and after. A killed run continues; start the same line in a second process (or on another machine with the
 same folder) and both share the work. People's ratings: cac-align rate OUTPUT/videos-mp4, --export, then --set
@@ -71,7 +71,7 @@ def settings(args: argparse.Namespace) -> Any:
     """The table's settings: the file, and over it the command line; settings of Flow-GRPO go to all trainings.
 
     Raises:
-        ValueError: a setting is unknown, missing or wrong.
+        ValueError: if a setting is unknown, missing or wrong.
     """
     from dataclasses import fields
 
@@ -104,7 +104,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def quiet() -> None:
-    """Only what concerns the table is told."""
+    """Prints only what concerns the table."""
     quiet_bars("transformers", "diffusers")
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
 

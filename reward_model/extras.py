@@ -31,7 +31,7 @@ def need(module: str, purpose: str) -> Any:
         purpose: who asks, as the beginning of a sentence: ``"stages 1 and 2"``.
 
     Raises:
-        ImportError: it is not installed; the message has the line that installs it.
+        ImportError: if it is not installed; the message has the line that installs it.
 
     Example:
         >>> need("json", "this example").__name__

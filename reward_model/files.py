@@ -163,6 +163,6 @@ def write_json(path: str | Path, data: Any) -> Path:
     """Writes readable JSON atomically and returns the path.
 
     Raises:
-        ValueError: the data holds NaN or infinity, which JSON has no word for.
+        ValueError: if the data holds NaN or infinity, which JSON has no word for.
     """
     return write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")

@@ -70,7 +70,7 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes; read once in a process as long as size and time of change stay the same.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
+        OSError: if it cannot be read, or is not a regular file.
     """
     path = Path(path)
     if (reason := unreadable(path)) is not None:
@@ -95,7 +95,7 @@ def hold(folder: Path) -> Iterator[None]:
     file locks, nothing is claimed.
 
     Raises:
-        FolderInUseError: another run holds it.
+        FolderInUseError: if another run holds it.
     """
     try:
         import fcntl

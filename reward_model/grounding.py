@@ -16,8 +16,8 @@ Frames = FrameRange | Iterable[int]
 
 
 def temporal_iou(pred: Frames | None, truth: Frames | None) -> float:
-    """Equation 4: common frames over all frames. Both sides count on the same grid; ranges include both ends; None is
-    no frame.
+    """Equation 4: common frames over all frames. Both sides count on the same grid; ranges include both ends; None
+    stands for an empty set.
 
     Example:
         >>> round(temporal_iou(FrameRange(4, 7), FrameRange(2, 5)), 4)

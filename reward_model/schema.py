@@ -17,7 +17,7 @@ from typing import Any, Literal
 Status = Literal["normal", "abnormal"]
 
 BOX_SCALE = 1000
-#: The longest video an annotation may speak of: an hour at 60 frames a second. What states more is a mistake or an
+#: The longest video an annotation may describe: an hour at 60 frames a second. What states more is a mistake or an
 #: attack; expanding it to a box per frame would take the memory of the machine.
 MAX_FRAMES = 216_000
 
@@ -51,7 +51,7 @@ class AnomalyType(StrEnum):
         understood.
 
         Raises:
-            ValueError: the name matches no type or alias.
+            ValueError: if the name matches no type or alias.
         """
         key = " ".join(name.replace("_", " ").replace("-", " ").lower().split())
         if key in _ALIASES:
@@ -361,8 +361,8 @@ class VerdictScore:
 class Turn:
     """One exchange with the judge, as it happened.
 
-    ``status`` is the report's, or the likelier word where the answer did not parse (``parse_error``). ``error``: no
-    status could be had. ``frame_indices`` are the native frames shown; ``score`` is read after the reasoning,
+    ``status`` is the report's, or the likelier word if the answer did not parse (``parse_error``). ``error``: why the
+    turn has no status. ``frame_indices`` are the native frames shown; ``score`` is read after the reasoning,
     ``direct_score`` before it.
     """
 

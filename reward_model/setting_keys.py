@@ -43,8 +43,8 @@ def without_keys(settings: Any, *, keep_names: bool = True) -> Any:
 
     Args:
         settings: mappings, lists and plain values.
-        keep_names: names of variables stay. False: nothing that belongs to a key does, for comparing settings: another
-            key is no other run.
+        keep_names: names of variables stay. False removes everything about keys, for comparing settings: a run with
+            another key is the same run.
 
     Example:
         >>> without_keys({"api_key": "sk-123", "token": "$HUB", "base_url": "https://me:pw@judge/v1?key=1"})

@@ -114,7 +114,7 @@ def zoom_request(
 
 
 def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
-    """What a new chat of turn two is told of turn one's reasoning; videos of one clip and one such text get one and the
+    """Turn one's reasoning as a new chat of turn two shows it; videos of one clip and one such text get one and the
     same question.
     """
     return report.cot if config.context == "fresh" else ""

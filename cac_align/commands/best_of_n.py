@@ -97,7 +97,8 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     """Refuses what cannot work before anything loads.
 
     Raises:
-        ValueError: an argument is out of range, a file is not there, or the folder holds candidates of other settings.
+        ValueError: if an argument is out of range, a file is not there, or the folder holds candidates of other
+            settings.
     """
     from cac_align.selection.run_folder import check_settings
     from reward_model.backends.devices import check_precision, torch_device
@@ -146,8 +147,8 @@ def load_pipeline(
     which are what the judge looks for.
 
     Raises:
-        ValueError: there is no such device or precision, the pipeline lacks weights or takes no LoRA, or the LoRA does
-            not fit.
+        ValueError: if there is no such device or precision, the pipeline lacks weights or takes no LoRA, or the LoRA
+            does not fit.
     """
     import torch
     from diffusers import DiffusionPipeline

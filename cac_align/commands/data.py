@@ -138,7 +138,7 @@ def _proportions(words: Iterable[str]) -> dict[str, float]:
         except ValueError:
             raise ValueError(f"--proportions {word!r} must read like train=0.9") from None
         if name in found or not name.replace("-", "").replace("_", "").isalnum():
-            raise ValueError(f"--proportions {word!r}: each split needs a name of its own, of letters and digits")
+            raise ValueError(f"--proportions {word!r}: each split needs its own name, of letters and digits")
         found[name] = value
     return found
 

@@ -60,7 +60,7 @@ def draw_sample(
     """At most ``num`` records with anomalies (with ``normal``, of all records) by chance, in their order.
 
     Raises:
-        ValueError: ``num`` is below 1, or there is nothing to draw from.
+        ValueError: if ``num`` is below 1, or there is nothing to draw from.
     """
     if num < 1:
         raise ValueError(f"--num {num} must be at least 1")
@@ -75,8 +75,8 @@ def card(record: Record, path: Path, index: int) -> dict[str, Any]:
     """One video as the template reads it.
 
     Raises:
-        VideoError: the video is missing or broken.
-        ValueError: it has fewer frames than its annotation says.
+        VideoError: if the video is missing or broken.
+        ValueError: if it has fewer frames than its annotation says.
     """
     from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
     from reward_model.video.load import load_video

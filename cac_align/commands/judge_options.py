@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") -> None:
-    """The judge's options, in a group of their own; ``prefix`` is put before ``device`` and ``dtype`` where the command
+    """The judge's options, in their own group; ``prefix`` is put before ``device`` and ``dtype`` where the command
     has others of that name.
     """
     group = parser.add_argument_group("judge")
@@ -85,7 +85,7 @@ def build_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
     """The reward that the arguments describe. Its model is known to be there, and not loaded yet.
 
     Raises:
-        ValueError, BackendError: there is no such model, device or setting.
+        ValueError, BackendError: if there is no such model, device or setting.
     """
     check_judge(args)
     from cac_align.rewards.cac import CaCReward

@@ -94,7 +94,7 @@ def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
     """Refuses what cannot work before a model loads; absent files are errors if there is no other.
 
     Raises:
-        ValueError: a number is out of range, every file is missing, or a folder cannot be written to.
+        ValueError: if a number is out of range, every file is missing, or a folder cannot be written to.
     """
     from reward_model.video.clip import check_fps
 

@@ -65,7 +65,7 @@ def open_rows(path: Path) -> Iterator[ScoreRows]:
     """The rows of a file, locked against other runs.
 
     Raises:
-        ValueError: the file holds something else, or another run writes to it.
+        ValueError: if the file holds something else, or another run writes to it.
     """
     import fcntl
 

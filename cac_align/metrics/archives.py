@@ -83,7 +83,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only tensors are read")
 
     def persistent_load(self, pid: Any) -> Any:
-        """The flat tensor of a storage, whose bytes lie uncompressed in a file of their own."""
+        """The flat tensor of a storage, whose bytes lie uncompressed in their own file."""
         import torch
 
         kind, dtype, key, _, count = pid

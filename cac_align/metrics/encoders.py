@@ -24,7 +24,7 @@ class DinoEncoder:
         device: where it runs.
 
     Raises:
-        WeightsError: the file is broken or holds another model.
+        WeightsError: if the file is broken or holds another model.
     """
 
     def __init__(self, path: Path, device: Any = "cpu") -> None:
@@ -79,7 +79,7 @@ class ClipEncoder:
         device: where it runs.
 
     Raises:
-        WeightsError: the file is broken or holds another model.
+        WeightsError: if the file is broken or holds another model.
     """
 
     def __init__(self, path: Path, device: Any = "cpu") -> None:

@@ -31,7 +31,7 @@ def find_python(python: str | os.PathLike[str] | None = None) -> Path:
     """The interpreter to run the package with: the argument, else ``$VBENCH_PYTHON``, else the installed one.
 
     Raises:
-        ValueError: there is none.
+        ValueError: if there is none.
     """
     chosen = python or os.environ.get(PYTHON_VARIABLE)
     path = Path(chosen) if chosen else interpreter(default_folder())
@@ -53,7 +53,8 @@ def install(folder: Path | None = None, *, quiet: bool = True) -> Path:
         quiet: do not show the installer's lines.
 
     Raises:
-        ValueError: no installer fits, or the installation failed or does not import. The message ends with its words.
+        ValueError: if no installer fits, or the installation failed or does not import. The message ends with its
+            words.
     """
     folder = Path(folder or default_folder()).absolute()
     python = interpreter(folder)

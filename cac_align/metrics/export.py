@@ -75,7 +75,7 @@ def standard_prompts(full_info: str | os.PathLike[str], dimensions: Sequence[str
         dimensions: names; any of its sixteen.
 
     Raises:
-        ValueError: the file is of another kind, or has nothing for a dimension.
+        ValueError: if the file is of another kind, or has nothing for a dimension.
     """
     path = Path(full_info)
     if not path.is_file():

@@ -39,8 +39,8 @@ def load_raft(path: Path, device: Any = "cpu") -> torch.nn.Module:
     """RAFT-large with the original's weights.
 
     Raises:
-        WeightsError: the file is broken or holds another model.
-        ImportError: torchvision cannot be imported.
+        WeightsError: if the file is broken or holds another model.
+        ImportError: if torchvision cannot be imported.
     """
     import torch
 

@@ -15,9 +15,9 @@ from cac_align.metrics.suite import MetricSuite
 from cac_align.metrics.videos import VideoEntry
 from reward_model.folders import file_digest, hold
 
-#: Raised when the meaning of a score changes: older rows are then computed anew.
+#: Bump when a score changes meaning; older rows are then computed again.
 REVISION = 1
-#: What a stopped run loses at most, against loading the package's networks once more.
+#: The most a stopped run loses, balanced against loading the package's networks once more.
 _PER_PACKAGE_CALL = 64
 
 
@@ -87,7 +87,7 @@ def evaluate_videos(
         All rows, by video and metric, in every process the same.
 
     Raises:
-        WeightsError: a weight file is missing or broken; before the first video.
+        WeightsError: if a weight file is missing or broken; before the first video.
         FolderInUseError: another run writes rows there.
         RowsLostError: a row that was written is no longer there.
     """

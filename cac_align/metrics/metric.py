@@ -99,7 +99,7 @@ class VBenchMetric(ModelReward["Measure"]):
         """Loads the networks now, or checks that the package's environment is there.
 
         Raises:
-            WeightsError: a file is missing or broken.
+            WeightsError: if a file is missing or broken.
             ImportError, ValueError: a library or the environment is missing.
         """
         if self.backend == "package":
@@ -138,8 +138,8 @@ class VBenchMetric(ModelReward["Measure"]):
         """The score of a decoded clip (``backend="native"``).
 
         Raises:
-            ValueError: this video cannot be scored.
-            WeightsError: a weight file is missing or broken.
+            ValueError: if this video cannot be scored.
+            WeightsError: if a weight file is missing or broken.
         """
         return self.opened(clip)
 
@@ -169,7 +169,7 @@ class VBenchMetric(ModelReward["Measure"]):
                 value wins.
 
         Raises:
-            ValueError: ``videos`` is a single one, or prompts do not match.
+            ValueError: if ``videos`` is a single one, or prompts do not match.
         """
         found = score_videos({self.name: self}, videos, prompts, fps=fps)
         scores, reasons = [f.scores[self.name] for f in found], [f.reasons.get(self.name) for f in found]

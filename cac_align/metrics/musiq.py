@@ -156,7 +156,7 @@ def load_musiq(path: Path, device: str | torch.device = "cpu") -> Musiq:
     """The network of a file; width and depth are read from it.
 
     Raises:
-        WeightsError: the file is broken or holds another model.
+        WeightsError: if the file is broken or holds another model.
     """
     state = read_state(path)
     depth = len({k.split(".")[2] for k in state if k.startswith("transformer_encoder.transformer.")})

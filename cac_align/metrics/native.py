@@ -56,8 +56,8 @@ def open_measure(
     """The measure of a dimension, its networks loaded.
 
     Raises:
-        WeightsError: a file is missing or broken.
-        ImportError: a library is missing.
+        WeightsError: if a file is missing or broken.
+        ImportError: if a library is missing.
     """
     paths = [weights.find(cache_dir) for weights in dimension.weights]
     return _OPENERS[dimension.name](paths, device, batch_size, strict)

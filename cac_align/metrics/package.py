@@ -1,4 +1,4 @@
-"""The real ``vbench`` package in an environment of its own: its pins (transformers 4.33, numpy 1) cannot share ours."""
+"""The real ``vbench`` package in its own environment: its pins (transformers 4.33, numpy 1) cannot share ours."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class VBenchPackage:
         device: None: CUDA if that environment sees any.
 
     Raises:
-        ValueError: there is no such environment.
+        ValueError: if there is no such environment.
 
     Example:
         >>> VBenchPackage().score(["dog.mp4"], ["motion_smoothness"])                            # doctest: +SKIP

@@ -30,7 +30,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, VBenchResult]:
     """The results of a file by dimension.
 
     Raises:
-        ValueError: the file is missing or of another kind.
+        ValueError: if the file is missing or of another kind.
 
     Example:
         >>> read_results("results_eval_results.json")["dynamic_degree"].total                    # doctest: +SKIP

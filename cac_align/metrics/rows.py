@@ -1,4 +1,4 @@
-"""Scores on disk, one line for each video and metric, so that a stopped run goes on and processes share the work."""
+"""Scores on disk, one line for each video and metric, so that a stopped run resumes and processes share the work."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read_rows(folder: Path) -> dict[tuple[str, str], Row]:
 
 
 class RowWriter:
-    """Appends rows of one process to a file of its own, each on disk before the next is computed."""
+    """Appends rows of one process to its own file, each on disk before the next is computed."""
 
     def __init__(self, folder: Path, process: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def check_kept(folder: Path, written: Iterable[Row], there: Mapping[tuple[str, s
     """Makes sure that a table is not made of less than was scored.
 
     Raises:
-        RowsLostError: a written row is not there, or another stands in its place.
+        RowsLostError: if a written row is not there, or another stands in its place.
     """
     lost = [row for row in written if there.get(row.key) != row]
     if lost:

@@ -55,7 +55,7 @@ def score_videos(
         metrics: by name; those with a method ``measure`` are metrics of this package, all others rewards.
 
     Raises:
-        WeightsError: a weight file is missing or broken.
+        WeightsError: if a weight file is missing or broken.
     """
     videos, texts, _ = check_inputs(videos, prompts, fps)
     by_package = [n for n, metric in metrics.items() if getattr(metric, "backend", None) == "package"]

@@ -45,7 +45,7 @@ class MetricSuite:
         """Loads all networks, so that a missing file stops a run before its first video.
 
         Raises:
-            WeightsError: files are missing, all of which are named, or the first one that is broken.
+            WeightsError: if files are missing, all of which are named, or the first one that is broken.
         """
         self.check_files()
         for metric in self.metrics.values():
@@ -85,7 +85,7 @@ class MetricSuite:
             only: these metrics, where not all are wanted.
 
         Raises:
-            WeightsError: a weight file is missing or broken.
+            WeightsError: if a weight file is missing or broken.
         """
         names = list(self.metrics) if only is None else list(only)
         return score_videos({name: self.metrics[name] for name in names}, videos, prompts, fps=fps)

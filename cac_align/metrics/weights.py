@@ -49,7 +49,7 @@ class WeightFile:
         """The file.
 
         Raises:
-            WeightsError: it is nowhere.
+            WeightsError: if it is nowhere.
         """
         places = self.places(cache_dir)
         for place in places:
@@ -115,7 +115,7 @@ def read_state(path: Path) -> dict[str, Any]:
     files are read with ``weights_only=True``, archives by :func:`cac_align.metrics.archives.archive_tensors`.
 
     Raises:
-        WeightsError: the file is truncated, is not a weight file, or holds more than tensors.
+        WeightsError: if the file is truncated, is not a weight file, or holds more than tensors.
     """
     import torch
 
@@ -147,7 +147,7 @@ def fill(model: Any, state: Mapping[str, Any], path: Path) -> Any:
         path: where they are from, for the message.
 
     Raises:
-        WeightsError: names or shapes differ.
+        WeightsError: if names or shapes differ.
     """
     try:
         model.load_state_dict(state, strict=True, assign=True)
@@ -163,7 +163,7 @@ def entry(state: Mapping[str, Any], name: str, path: Path) -> Any:
     """One tensor of a state.
 
     Raises:
-        WeightsError: there is none of this name.
+        WeightsError: if the state has no tensor of this name.
     """
     if name not in state:
         raise WeightsError(f"{path} holds the weights of another model: it has no {name!r}")

@@ -27,7 +27,7 @@ def folder_videos(folder: Path, num: int) -> tuple[str, Videos, float]:
     """The first videos of a folder, as :func:`cac_align.metrics.find_videos` finds them.
 
     Raises:
-        ValueError: there is none that can be read, or they differ in frames per second.
+        ValueError: if there is none that can be read, or they differ in frames per second.
     """
     from cac_align.metrics.videos import find_videos
     from reward_model.video.clip import VideoError

@@ -25,7 +25,7 @@ def check_name(name: Any) -> str:
     """The name of a person as it is written down; it also names a file.
 
     Raises:
-        AnswerError: it is empty, too long, or holds other than letters, digits, spaces and ``. - _``.
+        AnswerError: if it is empty, too long, or holds other than letters, digits, spaces and ``. - _``.
     """
     text = " ".join(unicodedata.normalize("NFC", name).split()) if isinstance(name, str) else ""
     if not _NAME.fullmatch(text):
@@ -40,7 +40,7 @@ def check_rating(data: Any, num_frames: int) -> dict[str, Any]:
     type and window.
 
     Raises:
-        AnswerError: a rule is broken; the message says which and what to do.
+        AnswerError: if a rule is broken; the message says which and what to do.
     """
     status, anomalies, note, done = _fields(data, "status", "anomalies", "note", "done")
     if status not in (None, "normal", "abnormal"):
@@ -61,7 +61,7 @@ def check_decision(data: Any) -> dict[str, Any]:
     """A reviewer's decision as it is stored: ``decision``, ``note``, ``done``.
 
     Raises:
-        AnswerError: a rule is broken; who returns an annotation says why.
+        AnswerError: if a rule is broken; who returns an annotation says why.
     """
     decision, note, done = _fields(data, "decision", "note", "done")
     if decision not in (None, "accept", "return"):

@@ -21,7 +21,7 @@ def export_ratings(root: Path, store: Store, suggestions: Mapping[str, Suggestio
     verdicts, ``differences.jsonl``. Nobody's half-done answers are in them.
 
     Raises:
-        ValueError: nobody has finished a video.
+        ValueError: if nobody has finished a video.
     """
     people = finished_records(store)
     if not people:

@@ -47,7 +47,7 @@ def inside(root: Path, relative: str | Path) -> Path:
     """The real path of something in ``root``, which need not exist yet.
 
     Raises:
-        OutsideError: it lies elsewhere.
+        OutsideError: if it lies elsewhere.
     """
     # realpath gives a loop of links back as it is, where resolve raises RuntimeError.
     real_root = Path(os.path.realpath(root))

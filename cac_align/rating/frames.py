@@ -45,7 +45,7 @@ class FramePacks:
         """Frames ``start`` to ``start + 15``, as far as the video goes.
 
         Raises:
-            VideoError: the file is gone, broken, or no longer the one that was listed.
+            VideoError: if the file is gone, broken, or no longer the one that was listed.
             OutsideError: it leads out of the folder.
         """
         pictures = self._pictures(item)[start : start + PACK]

@@ -44,7 +44,7 @@ CONVENTIONS = (
     ),
     (
         "Several anomalies",
-        "Each gets an entry of its own, two of one type as well. Type and window say what and when; in your own words, "
+        "Each gets its own entry, two of one type as well. Type and window say what and when; in your own words, "
         "say which thing it is and what is wrong with it.",
     ),
 )

@@ -83,7 +83,7 @@ def review_items(root: Path, annotations: Path, records: Sequence[Record]) -> li
     """One item per annotated video; nobody reviews their own annotation, and a changed one is reviewed anew.
 
     Raises:
-        OutsideError: a video lies outside ``root``.
+        OutsideError: if a video lies outside ``root``.
     """
     items = []
     for record in records:
@@ -112,7 +112,7 @@ def spot_check_items(items: Sequence[Item], drawn: Iterable[Record]) -> list[Ite
 
 
 def shuffled(items: Iterable[Item], person: str, seed: int) -> list[Item]:
-    """The items this person is asked, in an order of their own: the same every time, another for everyone else."""
+    """The items this person is asked, in their own order: the same every time, another for everyone else."""
     mine = [i for i in items if i.asks(person)]
     return sorted(mine, key=lambda i: position(f"{person.casefold()}\0{i.video}", seed))
 

@@ -28,7 +28,7 @@ class Journal:
         events: what the file held when it was opened, oldest first.
 
     Raises:
-        JournalError: another process has it open, or a line that was once acknowledged is damaged.
+        JournalError: if another process has it open, or a line that was once acknowledged is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class Journal:
         """Adds one event; when this returns, it is on the disk.
 
         Raises:
-            OSError: it could not be written (the disk is full, for instance); the file is as it was before.
+            OSError: if it could not be written (the disk is full, for instance); the file is as it was before.
         """
         line = json.dumps(event, allow_nan=False).encode() + b"\n"
         with self._lock:

@@ -67,7 +67,7 @@ def draw_once(
     """The spot check of all batches: those drawn before keep their draw, so that no work is lost.
 
     Raises:
-        ValueError: a checker has reviewed what they would check.
+        ValueError: if a checker has reviewed what they would check.
     """
     done = {str(r.extra.get(BATCH_KEY, "")) for r in drawn}
     fresh = [r for r in accepted if str(r.extra.get(BATCH_KEY, "")) not in done]
@@ -125,7 +125,7 @@ def export_review(root: Path, store: Store, checked: ReviewResult | None) -> lis
     in the first, and none of a batch that the spot check sent back; those are in the second.
 
     Raises:
-        ValueError: nobody has decided anything.
+        ValueError: if nobody has decided anything.
     """
     accepted, returned = (reviewed_records(store, which) for which in ("accepted", "returned"))
     if not accepted and not returned:

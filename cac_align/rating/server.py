@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 #: Seconds a client may leave between two bytes it sends or takes, and a request may take to arrive as a whole: each
-#: connection holds a thread, which a client that never goes on would hold for ever.
+#: connection holds a thread, which a client that stops sending would hold for ever.
 IDLE_S, REQUEST_S = 30.0, 60.0
 
 

@@ -58,7 +58,7 @@ class Store:
         """Lets a person in, or back in; returns the name as it is known.
 
         Raises:
-            AnswerError: the name breaks a rule.
+            AnswerError: if the name breaks a rule.
         """
         known = check_name(name)
         with self._lock:
@@ -71,8 +71,8 @@ class Store:
         """Checks an answer, writes it down, and returns it as stored.
 
         Raises:
-            AnswerError: the person has not joined, is not asked this, or the answer breaks a rule.
-            OSError: the disk did not take it; nothing has changed.
+            AnswerError: if the person has not joined, is not asked this, or the answer breaks a rule.
+            OSError: if the disk did not take it; nothing has changed.
         """
         name = check_name(person)
         with self._lock:

@@ -94,7 +94,7 @@ class Study:
         """Writes the results to ``ratings/`` and returns the files.
 
         Raises:
-            ValueError: there is nothing to write yet.
+            ValueError: if there is nothing to write yet.
         """
         from cac_align.rating.review import export_review, spot_check_result
 
@@ -118,7 +118,7 @@ def open_rating(root: Path, *, seed: int = 0, verdicts: Sequence[Path] = ()) -> 
     """A study of all videos in a folder.
 
     Raises:
-        ValueError: there is no video, or a file of verdicts does not fit.
+        ValueError: if there is no video, or a file of verdicts does not fit.
     """
     _check_folder(root)
     videos, left_out = find_videos(root)

@@ -62,7 +62,7 @@ def read_suggestions(
             verdict is an error.
 
     Raises:
-        ValueError: a file cannot be read, is of another kind, or none of its videos is rated here.
+        ValueError: if a file cannot be read, is of another kind, or none of its videos is rated here.
     """
     found: dict[str, Suggestion] = {}
     for path in paths:

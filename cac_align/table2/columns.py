@@ -31,7 +31,7 @@ class Column:
         return self.label + {1: " \u2191", -1: " \u2193", 0: ""}[self.better]
 
 
-#: Computed from pixels here. None of them is a metric of VBench, and none is called like one.
+#: Computed from pixels here. None is a VBench metric, nor named like one.
 PIXELS = (
     Column("motion", "world/motion", "motion of the tracked object, px/s"),
     Column("appearance_drift", "world/appearance_drift", "appearance drift", -1),
@@ -52,7 +52,7 @@ def find_column(name: str) -> Column:
     """The column of a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: if there is none.
     """
     if name not in COLUMNS:
         raise ValueError(f"column {name!r} is unknown; there are {', '.join(COLUMNS)}")

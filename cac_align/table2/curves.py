@@ -82,7 +82,7 @@ def plot_curves(trainings: Sequence[Training], folder: Path) -> list[Path]:
     nothing where none has.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: if matplotlib is not installed.
     """
     runs = [(t, steps) for t in trainings if (steps := read_steps(t.folder))]
     shown = panels(runs)

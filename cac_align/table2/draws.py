@@ -99,8 +99,8 @@ class Draws:
         """The frames of a candidate, (T, H, W, 3) uint8.
 
         Raises:
-            ResumeError: it is damaged or was drawn with other settings.
-            ValueError: it is not there.
+            ResumeError: if it is damaged or was drawn with other settings.
+            ValueError: if it is not there.
         """
         place = self.place(source, item)
         frames = run_folder.load(place, index, self.made_by(source, item, index))
@@ -153,7 +153,7 @@ def open_pipeline(config: FlowGRPOConfig, source: Source, device: str | None) ->
     """The pipeline of a source on its device, for the block.
 
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: if it cannot be loaded.
     """
     import torch
 

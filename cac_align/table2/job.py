@@ -68,7 +68,7 @@ class TableJob:
             seed: only trainings of this seed, and their videos.
 
         Raises:
-            NothingToWaitFor: a part needs results that nobody is making.
+            NothingToWaitFor: if a part needs results that nobody is making.
         """
         units = self.units(parts, row=row, seed=seed)
         try:

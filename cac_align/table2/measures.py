@@ -1,7 +1,7 @@
 """Measures of a small video that need no network: motion, drift, sharpness, and the independent rule's verdict.
 
-They serve where VBench's networks have nothing to look at (32 x 32 pixels) and its weights are absent; they are other
-measures and bear other names. The rule is :mod:`reward_model.world.tracking`: it knows no judge, prompt or truth, and
+They serve if VBench's networks have nothing to look at (32 x 32 pixels) and its weights are absent; they are different
+measures, named differently. The rule is :mod:`reward_model.world.tracking`: it knows no judge, prompt or truth, and
 is made for one object on a plain ground.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from reward_model.world.tracking import find_faults, track_object
 
-#: Raised when the meaning of a value changes: stored rows are then computed anew.
+#: Bump when a value changes meaning; stored rows are then computed again.
 REVISION = 1
 FAULTS = ("missing", "vanishes", "grows", "deforms", "splits", "jumps")
 

@@ -23,7 +23,7 @@ class Ratings:
         path: ``consensus.jsonl``, or a rater's own file beside it.
 
     Raises:
-        ValueError: it is missing or breaks the rules of annotations.
+        ValueError: if it is missing or breaks the rules of annotations.
     """
 
     def __init__(self, path: str | Path) -> None:

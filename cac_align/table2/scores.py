@@ -64,7 +64,7 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
     its score as it is.
 
     Raises:
-        ValueError: its model is missing.
+        ValueError: if its model is missing.
     """
     model = model_of(spec)
     if model is not None and spec.options.get("backend", "local") == "local":

@@ -174,7 +174,7 @@ class TableSettings:
         """The row of a name or folder.
 
         Raises:
-            ValueError: there is none.
+            ValueError: if there is none.
         """
         for row in self.table_rows:
             if name in (row.name, row.slug):
@@ -193,7 +193,7 @@ class TableSettings:
         """Settings of Flow-GRPO that say what a video looks like; size, steps and guidance are the same for all rows.
 
         Raises:
-            ValueError: a setting is unknown or wrong.
+            ValueError: if a setting is unknown or wrong.
         """
         return FlowGRPOConfig.from_dict(located_settings(self.training_settings))
 
@@ -202,7 +202,7 @@ class TableSettings:
         """The evaluation prompts.
 
         Raises:
-            ValueError: the file is missing or broken, has too few, or shares one with the training prompts.
+            ValueError: if the file is missing or broken, has too few, or shares one with the training prompts.
         """
         listed = read_prompts(located(self.eval_prompts))
         wanted = self.num_eval_prompts or len(listed)
@@ -224,7 +224,7 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     """Settings from a YAML file with ``name=value`` texts put over them; ``overrides.max_steps=8`` reaches inside.
 
     Raises:
-        ValueError: the file cannot be read, or a setting is unknown, missing or wrong.
+        ValueError: if the file cannot be read, or a setting is unknown, missing or wrong.
     """
     from reward_model.engine.settings import changed, check_known, read_yaml
 

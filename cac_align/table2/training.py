@@ -62,7 +62,7 @@ class Training:
         """True if the LoRA exists, complete and made with these settings.
 
         Raises:
-            ValueError: it was made with other settings.
+            ValueError: if it was made with other settings.
         """
         if not (self.folder / DONE).is_file() or not (self.lora / WEIGHTS).is_file():
             return False
@@ -84,7 +84,7 @@ class Training:
             launcher: what stands before it; empty: this Python.
 
         Raises:
-            TrainingError: it failed or was interrupted; the next run goes on from its last checkpoint.
+            TrainingError: if it failed or was interrupted; the next run goes on from its last checkpoint.
         """
         import yaml
 
@@ -122,7 +122,7 @@ def make_training(settings: TableSettings, row: TableRow, seed: int) -> Training
     """The training of a row and a seed.
 
     Raises:
-        ValueError: settings of Flow-GRPO do not fit; the message names them.
+        ValueError: if settings of Flow-GRPO do not fit; the message names them.
     """
     folder = Path(settings.output_dir) / "runs" / row.slug / f"seed-{seed}"
     found = {

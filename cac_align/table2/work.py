@@ -73,16 +73,16 @@ def held_claims() -> tuple[int, ...]:
 def work_through(
     units: Sequence[Unit], folder: Path, *, poll_s: float = 1.0, say: Callable[[str], Any] = lambda text: None
 ) -> None:
-    """Does all units, in their order as far as others leave them, and returns when every one is done.
+    """Runs all units in order, skipping those another process holds, and returns once every unit is done.
 
     Args:
-        units: earlier ones first; those that are not ready are come back to.
-        folder: of the lock files, shared by all processes.
-        poll_s: seconds between two looks at what others do.
-        say: told once when there is nothing to do but wait.
+        units: earlier ones first; units that are not ready are revisited.
+        folder: folder of the lock files, shared by all processes.
+        poll_s: seconds between two checks of the other processes.
+        say: called once when there is nothing to do but wait.
 
     Raises:
-        NothingToWaitFor: what is left needs results that no process is making.
+        NothingToWaitFor: if the remaining units need results that no process is computing.
     """
     pending, quiet, told = [unit for unit in units if not unit.done()], 0, False
     while pending:

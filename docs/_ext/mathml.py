@@ -28,7 +28,7 @@ def visit_inline(translator: Any, node: nodes.math) -> None:
 
 
 def visit_block(translator: Any, node: nodes.math_block) -> None:
-    """Writes a formula on a line of its own, with its number beside it."""
+    """Writes a formula on its own line, with its number beside it."""
     latex = node.astext()
     found = _TAG.search(latex)
     body = formula(_TAG.sub("", latex), "block")

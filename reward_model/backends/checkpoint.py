@@ -369,7 +369,7 @@ def load_weights(cls: Any, model: str, *, called: str | None = None, **options: 
     other = sorted(str(k[0]) if isinstance(k, tuple) else str(k) for k in info.get("mismatched_keys") or ())
     broken = [str(m) for m in info.get("error_msgs") or ()]
     if is_deepspeed_zero3_enabled():
-        return net  # the weights are spread over processes, and the report speaks of this one's share
+        return net  # the weights are spread over processes, and the report covers this one's share
     unknown = sorted(map(str, info.get("unexpected_keys") or ()))
     if unknown and not (missing or other or broken):
         logger.warning("%r holds %d weights the model has no place for (%s, ...)", called, len(unknown), unknown[0])

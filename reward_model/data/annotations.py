@@ -59,7 +59,7 @@ def read_annotations(
         check_videos: also compare each record with the header of its video file.
 
     Raises:
-        AnnotationError: the file is missing, or any line breaks a rule; every error is listed with its line.
+        AnnotationError: if the file is missing, or any line breaks a rule; every error is listed with its line.
     """
     report = validate_annotations(path, video_root=video_root, check_videos=check_videos)
     if report.errors:
@@ -73,7 +73,7 @@ def write_annotations(path: str | Path, records: Iterable[Record]) -> Path:
     The same rules as in reading hold, apart from the video files, which may be written later.
 
     Raises:
-        AnnotationError: a record breaks a rule (``Problem.line`` counts the records from 1), or there is no record.
+        AnnotationError: if a record breaks a rule (``Problem.line`` counts the records from 1), or there is no record.
     """
     path, numbered = Path(path), list(enumerate(records, 1))
     problems = [p for number, record in numbered for p in _check_record(number, record)]

@@ -47,7 +47,7 @@ class CotSample:
         extra: anything else of the line, kept as it is.
 
     Raises:
-        ValueError: a field contradicts another, or the answer does not parse for that turn and number of frames.
+        ValueError: if a field contradicts another, or the answer does not parse for that turn and number of frames.
     """
 
     video_id: str
@@ -80,7 +80,7 @@ class CotSample:
         """The sample of one JSON object; unknown keys go to ``extra``.
 
         Raises:
-            ValueError: a key is missing or a value breaks a rule.
+            ValueError: if a key is missing or a value breaks a rule.
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"expected one JSON object per line, got {type(data).__name__}")
@@ -126,7 +126,7 @@ def read_cot(path: str | Path) -> list[CotSample]:
     """The samples of a file, in its order; blank lines are skipped.
 
     Raises:
-        ValueError: the file is missing, or lines break a rule; every error is listed with its line.
+        ValueError: if the file is missing, or lines break a rule; every error is listed with its line.
     """
     path = Path(path)
     if not path.is_file():

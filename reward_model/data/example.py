@@ -28,7 +28,7 @@ def read_ids(tokenizer: Any, example: Example, answer: list[int]) -> list[int]:
     """Token ids the model reads in place of ``answer``, the ids of the answer and its end token.
 
     Raises:
-        ValueError: they are not as many as those of the answer.
+        ValueError: if they are not as many as those of the answer.
     """
     if example.read is None:
         return answer

@@ -52,7 +52,7 @@ class FrameCache:
             num_frames: length the annotation gives; a file that is shorter than ``kept`` needs is an error.
 
         Raises:
-            VideoError: the file is missing, broken or too short.
+            VideoError: if the file is missing, broken or too short.
         """
         places = np.searchsorted(kept, indices)
         return np.ascontiguousarray(self._video(Path(path), kept, num_frames)[places])

@@ -10,7 +10,7 @@ from typing import Any
 
 from reward_model.schema import VideoAnnotation
 
-#: Keys of a line that have a meaning of their own; every other key is kept in :attr:`Record.extra`.
+#: Keys of a line that have their own meaning; every other key is kept in :attr:`Record.extra`.
 RECORD_KEYS = (
     "video",
     "video_id",

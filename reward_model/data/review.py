@@ -190,7 +190,7 @@ def review_agreement(
         checked: what the reviewers found, for some or all of the videos.
 
     Raises:
-        ValueError: no video is in both, a checked one is unknown, or a threshold is outside [0, 1].
+        ValueError: if no video is in both, a checked one is unknown, or a threshold is outside [0, 1].
     """
     limits = {"threshold": threshold, "min_window_iou": min_window_iou, "min_box_iou": min_box_iou}
     for name, value in limits.items():

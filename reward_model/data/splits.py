@@ -2,7 +2,7 @@
 
 A group (the extra key ``group``, else the video itself) goes to the split that a hash of its name and the seed points
 at. So a corrupted twin lands beside its original, and adding videos never moves the others. Whether a group is held out
-is a draw of its own: were it the same number, what is held out would all be missing from the same stage.
+is a separate draw: were it the same number, what is held out would all be missing from the same stage.
 """
 
 from __future__ import annotations

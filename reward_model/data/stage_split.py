@@ -27,7 +27,7 @@ def stage_records(
         seed: of the dealing; all stages must use the same.
 
     Raises:
-        ValueError: ``held_out`` is not a share.
+        ValueError: if ``held_out`` is not a share.
     """
     if not 0 <= held_out < 1:
         raise ValueError(f"held_out={held_out} must be a share from 0 to below 1, for instance 0.05")

@@ -147,7 +147,7 @@ def anomaly_area(boxes: Mapping[int, Sequence[Box]]) -> float:
     """Share of the picture covered by the union of an anomaly's boxes, mean over the frames that have any.
 
     Raises:
-        ValueError: there is no frame with a box.
+        ValueError: if there is no frame with a box.
     """
     frames = [entries for entries in boxes.values() if entries]
     if not frames:

@@ -25,7 +25,7 @@ def plot_statistics(statistics: DatasetStatistics, path: str | Path) -> Path:
 
     Raises:
         ValueError: another suffix.
-        ImportError: matplotlib is not installed.
+        ImportError: if matplotlib is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -40,7 +40,7 @@ def draw_statistics(statistics: DatasetStatistics) -> Figure:
     """The figure itself, without pyplot: no display and no global state is touched.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

@@ -158,7 +158,7 @@ def _check_file(number: int, record: Record, place: Path) -> Iterator[Problem]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Any, list[Finding]]]:
-    """Line number, decoded JSON (None: could not be had) and what was wrong with the line itself."""
+    """Line number, decoded JSON (None if the line is not valid JSON) and the faults of the line itself."""
     with path.open("rb") as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):

@@ -102,7 +102,9 @@ class StageViews:
 
     def __post_init__(self) -> None:
         if not self.records:
-            raise ValueError(f"{self.jsonl} gives no video to train on; it is empty, or no line has the asked split")
+            raise ValueError(
+                f"{self.jsonl} gives no video to train on; it is empty, or no line has the requested split"
+            )
         self.cache = self.cache or FrameCache(frame_size=self.judge.frame_size)
         self._samples = {(s.video_id, s.turn): s for s in self.cot}
         known = {r.truth.video_id for r in self.records}
@@ -286,7 +288,7 @@ class StageViews:
         """The :class:`~reward_model.data.example.Example` of a row: frames, question and answer.
 
         Raises:
-            VideoError: the video file is missing, broken or shorter than its annotation.
+            VideoError: if the video file is missing, broken or shorter than its annotation.
         """
         record = int(row["record"])
         kept = sorted({*self.kept_frames(record), *row["indices"]})

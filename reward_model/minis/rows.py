@@ -2,8 +2,8 @@
 
 A row is a few numbers (task, seed, kind, ...); frames are rendered when a batch is put together, so a data set of any
 size costs no disk and the same row always gives the same sample. Tasks: ``frame`` (one frame under any frame number,
-stage 1), ``clip`` (two to five frames at 8 fps), ``splice`` (frames of a video and of its normal twin by the toss of a
-coin, asked like a scan; see ``mini_splice``), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one
+stage 1), ``clip`` (two to five frames at 8 fps), ``splice`` (frames drawn at random from a video and its normal
+twin, asked like a scan; see ``mini_splice``), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one
 would predict it, at 8 fps).
 """
 

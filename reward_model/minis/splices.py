@@ -1,4 +1,4 @@
-"""Splices: the frames of a video, each from the video with an anomaly or from its normal twin by the toss of a coin.
+"""Splices: the frames of a video, each drawn at random from the anomalous video or its normal twin.
 
 In a whole video an anomalous frame mostly follows another one, so that the last sentence nearly tells the next and a
 model may never learn to look; and an anomaly that only a comparison shows begins in one sentence of twenty. In a splice

@@ -101,7 +101,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     """``template`` with its placeholders replaced, in one pass.
 
     Raises:
-        ValueError: the template names a placeholder that ``values`` lacks.
+        ValueError: if the template names a placeholder that ``values`` lacks.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -155,7 +155,7 @@ def load_prompts(name: str = "paper") -> PromptSet:
     """The wording of that name.
 
     Raises:
-        ValueError: there is no such wording.
+        ValueError: if there is no such wording.
     """
     if name not in WORDINGS:
         raise ValueError(f"no prompt wording {name!r}; expected one of {', '.join(map(repr, WORDINGS))}")

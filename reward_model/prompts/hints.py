@@ -20,7 +20,7 @@ def scan_hint(prompts: PromptSet, anomalies: Sequence[Anomaly]) -> str:
         anomalies: the truth on the sampled grid of the video; empty for a normal one.
 
     Raises:
-        ValueError: the wording has no hint branches.
+        ValueError: if the wording has no hint branches.
     """
     return _hint(prompts, "hint_scan", anomalies, num_frames=0)
 

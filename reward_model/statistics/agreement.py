@@ -48,7 +48,7 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable | None]]) -> float | No
         None if all labels that count are the same one.
 
     Raises:
-        ValueError: no item has two labels.
+        ValueError: if no item has two labels.
 
     Example:
         >>> krippendorff_alpha([["a", "a"], ["b", "b"], ["a", "b"], ["a", None]])

@@ -127,7 +127,7 @@ def settings_of(cls: type) -> list[Setting]:
     """The fields of a dataclass in their order.
 
     Raises:
-        TypeError: ``cls`` is not a dataclass.
+        TypeError: if ``cls`` is not a dataclass.
     """
     texts, groups = _read_source(cls)
     hints = get_type_hints(cls)

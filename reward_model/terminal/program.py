@@ -31,7 +31,7 @@ from reward_model.extras import missing_line
 #: Set to 1, errors come with their traceback.
 DEBUG_VARIABLE = "CAC_ALIGN_DEBUG"
 FAILED, MISUSED, FAULT, INTERRUPTED, PIPE_CLOSED = 1, 2, 70, 130, 141
-#: What ``accelerate launch`` sets in the processes it starts; it adds a traceback of its own to whatever ends one.
+#: What ``accelerate launch`` sets in the processes it starts; it adds its own traceback to whatever ends one.
 LAUNCHER_SETS = "ACCELERATE_DYNAMO_BACKEND"
 LAUNCHED = "\n\n(The traceback that follows is accelerate's and says only that this process has ended.)"
 
@@ -109,7 +109,7 @@ def run_program(
         program: its name, which begins each message.
         options: names of arguments as Python has them, such as ``output_dir``, and what the command calls them.
         output: where the command writes, named when the disk is full.
-        resumes: the same command goes on where it was stopped, which is said after Ctrl-C.
+        resumes: the same command resumes where it was stopped, which is printed after Ctrl-C.
         level, form: of log messages, see :func:`set_up_output`.
         alone: the process belongs to the program; False leaves streams, logging and warnings as they are.
     """
@@ -123,7 +123,7 @@ def run_program(
         _forget_stdout()
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        again = "; the same command goes on where it stopped" if resumes else ""
+        again = "; the same command resumes where it stopped" if resumes else ""
         _say(f"{program}: interrupted{again}")
         return INTERRUPTED
     except Exception as error:

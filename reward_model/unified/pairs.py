@@ -132,7 +132,7 @@ def read_flex(text: str) -> PairAnswer:
     start = text.find("{")
     data = _first_object(text[start:]) if start >= 0 else None
     if data is None:
-        raise ScoreError("the answer is no complete JSON object")
+        raise ScoreError("the answer is not a complete JSON object")
     winner = _WINNER.fullmatch(str(data.get("winner")))
     if winner is None:
         raise ScoreError(f"the winner is {data.get('winner')!r}, neither 'Video 1' nor 'Video 2'")

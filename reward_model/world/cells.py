@@ -20,7 +20,7 @@ def anomaly_cell(truth: VideoAnnotation) -> tuple[str, str]:
     picture that the frame's boxes cover.
 
     Raises:
-        ValueError: the video is normal, or has no boxes.
+        ValueError: if the video is normal, or has no boxes.
     """
     frames = {n for a in truth.anomalies for n in a.frames.frames()}
     boxes: dict[int, list[Box]] = {}

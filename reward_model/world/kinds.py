@@ -83,7 +83,7 @@ def find_kinds(anomaly: AnomalyType | str) -> list[str]:
     """The kinds a name stands for: itself, or all of a family.
 
     Raises:
-        ValueError: no kind and no family has that name.
+        ValueError: if no kind and no family has that name.
     """
     names = [k for k, family in KINDS.items() if anomaly in (k, family)]
     if not names:

@@ -76,7 +76,7 @@ def read_states(reasoning: str) -> list[str]:
     """The kind each sentence of :func:`narrate_frames` names, in order of frames; empty for a normal one.
 
     Raises:
-        ValueError: a sentence is not of the narrator's making.
+        ValueError: if a sentence is not of the narrator's making.
     """
     kinds = {words: kind for kind, words in STATES.items()} | {NORMAL_STATE: ""}
     found = re.findall(rf"Frame \d+: ({'|'.join(map(re.escape, kinds))})", reasoning)
@@ -89,7 +89,7 @@ def anomaly_kind(anomaly: Anomaly) -> str:
     """The world's kind behind an annotation, recovered from its reason.
 
     Raises:
-        ValueError: the annotation does not come from the world.
+        ValueError: if the annotation does not come from the world.
     """
     for kind, words in REASONS.items():
         if anomaly.reason.endswith(words):

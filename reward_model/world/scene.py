@@ -120,7 +120,8 @@ def make_scene(
         style: ``"plain"``, or ``"ink"``, which is kept for out-of-distribution tests.
 
     Raises:
-        ValueError: a name is unknown, the anomaly cannot happen in that setting, or the video is too short to hold it.
+        ValueError: if a name is unknown, the anomaly cannot happen in that setting, or the video is too short to hold
+            it.
     """
     if num_frames < 1 or not fps > 0:
         raise ValueError(f"num_frames={num_frames} and fps={fps} must be positive")

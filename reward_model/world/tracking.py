@@ -47,7 +47,7 @@ def _measure(mask: np.ndarray) -> tuple[float, float, int, float, float]:
     rows, columns = np.nonzero(mask)
     if len(rows) < 4:
         return 0.0, 1.0, 0, np.nan, np.nan
-    # A pixel has an extent of its own: 1/12 is the variance of a unit square, which keeps thin shapes finite.
+    # A pixel has its own extent: 1/12 is the variance of a unit square, which keeps thin shapes finite.
     spread = np.cov(np.stack([columns, rows])) + np.eye(2) / 12
     small, large = np.linalg.eigvalsh(spread)
     labels, count = ndimage.label(mask)

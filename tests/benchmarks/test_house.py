@@ -108,7 +108,9 @@ def test_a_name_in_two_modules_is_found_and_a_private_one_is_not(modules):
 
 def test_words_that_make_a_reader_stumble_are_counted(modules):
     code = modules["house_code"]
-    found = code.count_words(["It is no folder and is no longer one (F-12).", "As a rule of thumb; recommend, mended."])
+    found = code.count_words(
+        ["It is no folder and is no longer one (F-12); there is no file.", "As a rule of thumb; recommend, mended."]
+    )
     assert found['"is no" and a noun'] == 1
     assert found["codes such as F-1 or G-1"] == 1
     assert found['"mend"'] == 1

@@ -222,7 +222,7 @@ def test_score_writes_as_it_goes_loses_nothing_and_goes_on(capsys, clips, judge_
     rows = tmp_path / "scores.jsonl"
     argv = ["score", clips[0].parent, "--model", judge_folder, "--no-reasoning", "--judge-batch-size", "1"]
     code, out, err = run(capsys, *argv, "--output", rows)
-    assert code == 130 and "goes on" in err and len(out.splitlines()) == 2, "a line as soon as a video is judged"
+    assert code == 130 and "resumes" in err and len(out.splitlines()) == 2, "a line as soon as a video is judged"
     assert [json.loads(line)["video"] for line in rows.read_text().splitlines()] == list(map(str, clips[:2]))
     rows.write_bytes(rows.read_bytes() + b'{"video": "half')
     code, out, _ = run(capsys, *argv, "--output", rows)

@@ -436,9 +436,9 @@ def test_points_of_a_flex_answer_are_axes():
         ("think_pair", "<think>Video 1 is better</think>", "no complete <answer> block"),
         ("think_pair", "<think><answer>Video 1 is better</answer></think>", "no complete <answer> block"),
         ("think_pair", "<answer>Neither</answer>", "names no better video"),
-        ("flex_pair", '{"winner": "Video 1"', "no complete JSON"),
+        ("flex_pair", '{"winner": "Video 1"', "not a complete JSON"),
         ("flex_pair", '{"winner": "both"}', "winner is 'both'"),
-        ("flex_pair", '{"a":' * 100_000 + "}", "no complete JSON"),
+        ("flex_pair", '{"a":' * 100_000 + "}", "not a complete JSON"),
     ],
 )
 def test_unusable_answers_about_pairs_are_errors(protocol, text, words):

@@ -69,7 +69,7 @@ def test_the_traceback_is_there_for_who_wants_it(capsys, monkeypatch):
 
 
 def test_a_program_that_resumes_says_so_when_it_is_interrupted(capsys):
-    assert "the same command goes on" in ended(capsys, KeyboardInterrupt(), resumes=True)[1]
+    assert "the same command resumes" in ended(capsys, KeyboardInterrupt(), resumes=True)[1]
 
 
 def test_messages_name_options_as_they_are_typed(capsys):

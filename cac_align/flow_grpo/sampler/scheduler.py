@@ -272,7 +272,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def num_stochastic_steps(self) -> int:
-        """Steps with noise in the present schedule, counted from the first: usually one less than all."""
+        """Steps with noise in the current schedule, counted from the first: usually all but one."""
         self._ready()
         return self._num_noisy
 

@@ -109,7 +109,7 @@ def corrupt(
         footage: the prepared video, to share the analysis between calls.
 
     Raises:
-        CorruptionError: the video is unfit; the message says why and what to try.
+        CorruptionError: if the video is unfit; the message says why and what to try.
     """
     footage = footage or Footage(frames, fps)
     kinds = candidates(kind, people)

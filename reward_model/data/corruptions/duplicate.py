@@ -17,7 +17,7 @@ PART = np.array([0.6, 0.9])
 
 
 def duplicate(track: Track, window: FrameRange, rng: np.random.Generator, about: About) -> Result:
-    """One side of the thing stands beside itself a second time, leaning outwards like another limb.
+    """Repeats one side of the thing beside itself, leaning outwards like another limb.
 
     It is a Human Distortion (extra limbs, body splitting) where the caller says that what moves are people.
     """

@@ -28,8 +28,8 @@ def draw_seconds(rng: np.random.Generator, fps: float, *, short: bool) -> float:
 
 
 def draw_both(rng: np.random.Generator, fps: float, *, short: bool | None = None) -> Iterator[float]:
-    """A length from one half, by the toss of a coin if ``short`` does not say which, then one from the other half, for
-    videos where nothing fits the first.
+    """A length from the short or the long half, chosen at random unless ``short`` is given, then one from the other
+    half, for videos where nothing fits the first.
     """
     first = bool(rng.random() < 0.5) if short is None else short
     yield draw_seconds(rng, fps, short=first)

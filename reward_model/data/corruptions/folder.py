@@ -65,7 +65,7 @@ def corrupt_folder(
 
     The k-th abnormal video of a source has a normal twin: the same footage under the same harmless change (the first
     pair has none), re-encoded the same way; the normal one carries a harmless local reblend instead of the anomaly.
-    The anomalies of a source last by turns less than a second and a second or more. ``skipped.json`` beside the
+    The anomalies of a source last alternately less than a second and a second or more. ``skipped.json`` beside the
     annotations says which pairs could not be made, and why; an entry with a ``kind`` names one that the video is unfit
     for, in a pair that was made with another.
 
@@ -86,7 +86,8 @@ def corrupt_folder(
         The path of ``annotations.jsonl``.
 
     Raises:
-        CorruptionError: there is no video, an option makes no sense, or no video at all is fit; the message lists why.
+        CorruptionError: if there is no video, an option makes no sense, or no video at all is fit; the message lists
+            why.
     """
     left_out: list[dict[str, Any]] = []
     sources, output = _sources(videos, left_out), Path(output)
@@ -95,7 +96,7 @@ def corrupt_folder(
             f"per_video={per_video} and workers={workers} must be at least 1, max_frames={max_frames} at least 8"
         )
     settings = Settings(_kind_names(kinds, people), seed, normal, people, max_frames)
-    # A single pair from each source is short or long by turns through the list; more are, within each source.
+    # Single pairs alternate between short and long through the list; several pairs alternate within each source.
     first = [bool(k % 2) if per_video == 1 else None for k in range(len(sources))]
     jobs = [(source, output, per_video, settings, resume, f) for source, f in zip(sources, first, strict=True)]
     parts = [part for found in _run(jobs, workers) for part in found]

@@ -20,7 +20,7 @@ def hover(track: Track, window: FrameRange, rng: np.random.Generator, about: Abo
     """The thing is held where the window starts for two thirds of it, then catches up with its true path.
 
     Raises:
-        CorruptionError: the region does not fall, far or fast enough, the camera's motion taken out.
+        CorruptionError: if the region does not fall, far or fast enough, the camera's motion taken out.
     """
     sideways, fall = own_travel(track, window)
     height = track.footage.frames.shape[1]

@@ -74,7 +74,7 @@ def check_own_motion(track: Track, window: FrameRange) -> None:
     """Checks that the region moves by itself in the window: at its start, middle and end, taken together.
 
     Raises:
-        CorruptionError: it moves with its surroundings, or hardly.
+        CorruptionError: if it moves with its surroundings, or hardly.
     """
     motions = []
     for index in sorted({window.start, (window.start + window.end) // 2, window.end}):

@@ -61,7 +61,7 @@ def stutter(track: Track, window: FrameRange, rng: np.random.Generator, about: A
 
 
 def flicker(track: Track, window: FrameRange, rng: np.random.Generator, about: About) -> Result:
-    """The thing flashes: it is brighter and darker by turns of two or three frames."""
+    """Makes the thing flash: brighter and darker, alternating every two or three frames."""
     frames, edits = track.footage.frames, []
     hold = max(1, round(0.08 * track.footage.fps))
     gains = [float(rng.uniform(1.5, 1.8) if (k // hold) % 2 else rng.uniform(0.3, 0.5)) for k in range(len(window))]

@@ -51,7 +51,7 @@ def make_plate(track: Track, window: FrameRange) -> tuple[Plate, float]:
     """The best fill for the region in ``window``, and how much larger than the region it is.
 
     Raises:
-        CorruptionError: neither another frame nor the surroundings fit its rim.
+        CorruptionError: if neither another frame nor the surroundings fit its rim.
     """
     best: tuple[float, Plate | None, float] = (np.inf, None, 1.0)
     for grow in GROWS:

@@ -25,7 +25,7 @@ def find_region(footage: Footage, rng: np.random.Generator, *, span: FrameRange,
     textured part near the middle.
 
     Raises:
-        CorruptionError: nothing moves enough by itself although ``need_motion``, or the picture is even everywhere.
+        CorruptionError: if nothing moves enough by itself although ``need_motion``, or the picture is even everywhere.
     """
     found, problem = _own_movers(footage, _moving_regions(footage, span), need_motion)
     if need_motion and not found:
@@ -60,7 +60,7 @@ def follow(footage: Footage, anchor: int, box: tuple[float, float, float, float]
     """Follows a box ``(xmin, ymin, xmax, ymax)`` in small pixels from frame ``anchor`` to both ends of the video.
 
     Raises:
-        CorruptionError: the box holds no texture to follow.
+        CorruptionError: if the box holds no texture to follow.
     """
     small = footage.small
     height, width = small.shape[1:]

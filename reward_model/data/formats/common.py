@@ -42,7 +42,7 @@ def seconds_to_frames(start_s: float, end_s: float, fps: float, num_frames: int)
     """The frames k whose time k / fps lies in [start_s, end_s], clipped to the video; the nearest one if there is none.
 
     Raises:
-        FormatError: the times are not finite, reversed, or wholly outside the video.
+        FormatError: if the times are not finite, reversed, or wholly outside the video.
 
     Example:
         >>> seconds_to_frames(0.5, 1.0, 16, 81)
@@ -95,7 +95,7 @@ def check_corners(corners: Sequence[float], frame: int) -> None:
     """Checks that corners in grid units can be a box: in order, with an area, and at least partly in the picture.
 
     Raises:
-        FormatError: they cannot; a box that was clipped to a line at the border would be a place nobody drew.
+        FormatError: if they cannot; a box that was clipped to a line at the border would be a place nobody drew.
     """
     x0, y0, x1, y1 = corners
     if x1 <= x0 or y1 <= y0:
@@ -116,7 +116,7 @@ def within(frames: FrameRange, num_frames: int) -> FrameRange:
     """The same range if the video has its frames; asked before a range is expanded to a box per frame.
 
     Raises:
-        FormatError: it goes beyond the video.
+        FormatError: if it goes beyond the video.
     """
     if frames.end >= num_frames:
         raise FormatError(f"frame {frames.end} is outside a video of {num_frames} frames (0-{num_frames - 1})")
@@ -132,7 +132,7 @@ def map_type(name: str, types: TypeMap) -> AnomalyType | None:
     """The type a foreign name stands for; None: the table leaves it out. Case, spaces and hyphens do not matter.
 
     Raises:
-        FormatError: the table does not know the name.
+        FormatError: if the table does not know the name.
     """
     table = {_key(k): v for k, v in types.items()}
     if _key(name) not in table:
@@ -176,8 +176,8 @@ def empty_annotation(video_id: str, path: Path, prompt: str = "", source: str = 
     """A normal annotation whose length, rate and size are read from the header of the file.
 
     Raises:
-        VideoError: the file is missing or no video.
-        FormatError: its header states no frame rate.
+        VideoError: if the file is missing or no video.
+        FormatError: if its header states no frame rate.
     """
     header = probe(path)
     if header.fps is None:

@@ -50,7 +50,7 @@ def read_deeptrace(
         warning.
 
     Raises:
-        FormatError: the file is not a JSON list, or an argument has a value not listed above.
+        FormatError: if the file is not a JSON list, or an argument has a value not listed above.
     """
     if first_index not in (0, 1) or box_on not in ("first", "all"):
         raise FormatError(f"first_index={first_index} must be 0 or 1, box_on={box_on!r} 'first' or 'all'")

@@ -38,7 +38,7 @@ def read_documents(source: str | Path, suffix: str) -> tuple[dict[str, bytes], l
         suffix: what a document's name ends in, such as ``".xml"``.
 
     Raises:
-        FormatError: there is nothing at ``source``, or no document in it.
+        FormatError: if there is nothing at ``source``, or no document in it.
     """
     source = Path(source)
     found: dict[str, bytes] = {}
@@ -64,7 +64,7 @@ def parse_json(data: bytes) -> Any:
     """The value of a JSON document in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        FormatError: it is not JSON, or nested too deeply.
+        FormatError: if it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(data)
@@ -78,7 +78,7 @@ def read_json(path: str | Path) -> Any:
     """The value of one JSON file, within the limit of :data:`MAX_DOCUMENT_BYTES`.
 
     Raises:
-        FormatError: it is not a regular file, too large, or not JSON; the message names it.
+        FormatError: if it is not a regular file, too large, or not JSON; the message names it.
     """
     try:
         return parse_json(_read(Path(path)))
@@ -90,7 +90,7 @@ def read_text(path: str | Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, as spreadsheets save it.
 
     Raises:
-        FormatError: it is not a regular file, too large, or in another encoding; the message names it.
+        FormatError: if it is not a regular file, too large, or in another encoding; the message names it.
     """
     try:
         data = _read(Path(path))

@@ -47,7 +47,7 @@ def from_grouped(data: Any) -> Record:
     """The record of one line.
 
     Raises:
-        FormatError: the groups are not as the paper orders them, or the record breaks a rule of annotation files.
+        FormatError: if the groups are not as the paper orders them, or the record breaks a rule of annotation files.
     """
     if not isinstance(data, dict) or not isinstance(data.get("groups"), list):
         raise FormatError("not a grouped record: expected an object with a list of 'groups', [] for a normal video")

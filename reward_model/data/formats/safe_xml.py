@@ -22,7 +22,7 @@ def parse_xml(data: bytes) -> ElementTree.Element:
     """The root element. Uses defusedxml where it is installed, else the standard library with the same refusal.
 
     Raises:
-        FormatError: the text is not well-formed XML, or holds a document type declaration.
+        FormatError: if the text is not well-formed XML, or holds a document type declaration.
     """
     defused = _defusedxml()
     try:

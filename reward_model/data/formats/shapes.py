@@ -49,7 +49,7 @@ def cvat_corners(kind: str, values: Mapping[str, str]) -> tuple[Corners, str]:
         values: its XML attributes.
 
     Raises:
-        FormatError: an attribute is missing or is not a number, or there is no box around such a shape.
+        FormatError: if an attribute is missing or is not a number, or there is no box around such a shape.
     """
     angle = number(values, "rotation", kind, 0.0)
     if kind == "box":
@@ -80,7 +80,7 @@ def number(values: Mapping[str, str], key: str, kind: str, default: float | None
     """An XML attribute as a finite number.
 
     Raises:
-        FormatError: it is missing without a default, or is something else.
+        FormatError: if it is missing without a default, or is something else.
     """
     if key not in values:
         if default is None:

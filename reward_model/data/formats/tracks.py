@@ -79,7 +79,7 @@ def expand(keys: Iterable[Keyframe], num_frames: int) -> Track:
     A keyframe one frame past the end is left out (tools place one there to say that a track ends).
 
     Raises:
-        FormatError: a keyframe lies farther outside a video of ``num_frames``.
+        FormatError: if a keyframe lies farther outside a video of ``num_frames``.
     """
     ordered = sorted({key.frame: key for key in keys}.values(), key=lambda key: key.frame)
     for frame in (key.frame for key in ordered if not 0 <= key.frame <= num_frames):

@@ -30,7 +30,7 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
             ``cac-align rate --judge``. Entries of a result take its prompt along.
 
     Raises:
-        ValueError: there is no such file, or it holds something else.
+        ValueError: if there is no such file, or it holds something else.
     """
     if not Path(path).exists():
         raise ValueError(f"no file of verdicts at {str(path)!r}; make one with: cac-align score --json VIDEO ...")
@@ -54,7 +54,7 @@ def read_verdicts(path: str | Path, *, video_root: str | Path | None = None) -> 
 
     Args:
         path: see :func:`read_entries`.
-        video_root: where the videos lie; without it they are looked for beside ``path`` and in the present folder.
+        video_root: where the videos lie; without it they are looked for beside ``path`` and in the current folder.
 
     Returns:
         Records whose boxes are filled in between the frames the judge looked at, so that a tool shows them as one

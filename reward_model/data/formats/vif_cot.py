@@ -103,7 +103,7 @@ def read_vif_cot(
         anomalies are left out is neither normal nor usable: it is left out with a warning.
 
     Raises:
-        ValueError: the file is not a JSON list, or ``type_map`` names no preset.
+        ValueError: if the file is not a JSON list, or ``type_map`` names no preset.
     """
     types = _type_map(type_map)
     samples = read_json(path)

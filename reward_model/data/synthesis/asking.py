@@ -38,8 +38,8 @@ class Asker:
         """Answers to calls of one kind and one sampling, asked as one batch.
 
         Raises:
-            BackendError: ``give_up_after`` calls in a row failed; everything answered so far is in the ledger.
-            VideoError: a video cannot be read.
+            BackendError: if ``give_up_after`` calls in a row failed; everything answered so far is in the ledger.
+            VideoError: if a video cannot be read.
         """
         kind = calls[0].id.kind
         answers = self.backends[kind].generate([call.build() for call in calls], calls[0].sampling)

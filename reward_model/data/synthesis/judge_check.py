@@ -15,7 +15,7 @@ def review_question(task: Task, answer: str) -> Conversation:
     """The reviewer's question about a teacher's answer; abnormal samples only (docs/paper_notes.md).
 
     Raises:
-        ValueError: the sample is normal; those are verified by their status alone.
+        ValueError: if the sample is normal; those are verified by their status alone.
     """
     if task.normal:
         raise ValueError(f"{task.key}: a normal sample has nothing to review; its status decides")

@@ -40,7 +40,7 @@ class Ledger:
         accept_new_rules: continue although the rules changed; the recorded answers are then judged by the new ones.
 
     Raises:
-        LedgerError: another process has it open, it was made with other settings, or a line inside cannot be read.
+        LedgerError: if another process has it open, it was made with other settings, or a line inside cannot be read.
     """
 
     def __init__(self, path: str | Path, header: LedgerHeader, *, accept_new_rules: bool = False) -> None:

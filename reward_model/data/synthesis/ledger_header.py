@@ -30,7 +30,7 @@ def check_header(path: Path, known: Mapping[str, Any], header: LedgerHeader, *, 
     """Compares the rules; True if they changed and the change is accepted, so that a new header is due.
 
     Raises:
-        LedgerError: the questions changed, or the rules did and are not accepted.
+        LedgerError: if the questions changed, or the rules did and are not accepted.
     """
     now = header.to_dict()
     asked, rules = (differences(known.get(part), now[part]) for part in ("asked", "rules"))

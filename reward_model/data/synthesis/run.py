@@ -95,7 +95,7 @@ def synthesize(
         on_outcome: called as each sample ends, for a progress bar.
 
     Raises:
-        LedgerError: the folder holds a run with other settings.
+        LedgerError: if the folder holds a run with other settings.
         BackendError: a model stopped answering; everything answered so far is kept.
         ValueError: ``workers`` or ``batch_size`` is below 1, or video ids repeat.
     """
@@ -144,4 +144,4 @@ def _check_ids(records: Sequence[Record]) -> None:
     counts = Counter(record.truth.video_id for record in records)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
-        raise ValueError(f"video id {twice[0]!r} occurs {counts[twice[0]]} times; every video needs an id of its own")
+        raise ValueError(f"video id {twice[0]!r} occurs {counts[twice[0]]} times; every video needs its own id")

@@ -36,7 +36,7 @@ def single_frame_cot(zoom_answer: str, frame: int, *, num_frames: int | None = N
         anomaly, an anomaly on it has no box, or nothing but comparisons is said of it.
 
     Raises:
-        ValueError: the answer does not parse, or ``frame`` is outside the clip.
+        ValueError: if the answer does not parse, or ``frame`` is outside the clip.
     """
     if num_frames is None:
         num_frames = len(frame_heads(_bare_cot(zoom_answer)))

@@ -59,8 +59,8 @@ def conversation(task: Task, video: Video, ask: AskConfig) -> Conversation:
     """Conversation shown to the teacher: the judge's own question with one of the four hints, and the crops if wanted.
 
     Raises:
-        VideoError: the video is shorter than its annotation says.
-        ValueError: the wording has no hints.
+        VideoError: if the video is shorter than its annotation says.
+        ValueError: if the wording has no hints.
     """
     if task.indices[-1] >= video.num_frames:
         raise VideoError(

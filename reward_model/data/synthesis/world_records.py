@@ -22,7 +22,7 @@ def write_world_records(folder: str | Path, count: int, *, seed: int = FIRST_SEE
         kinds: of anomalies, taken in turn; by default all there are.
 
     Raises:
-        ValueError: ``count`` is below 1.
+        ValueError: if ``count`` is below 1.
     """
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")

@@ -38,7 +38,7 @@ class Bench(Protocol):
 
 @dataclass(frozen=True)
 class WorldBench:
-    """Procedural videos, normal and abnormal in turn, each from a seed of its own that no training uses.
+    """Procedural videos, normal and abnormal in turn, each from its own seed that no training uses.
 
     Each normal video plays in the setting of the abnormal one that follows it, so that the setting tells nothing.
 

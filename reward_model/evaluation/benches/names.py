@@ -37,7 +37,7 @@ def open_bench(
         video_pattern: how the videos of a ViF-CoT file are named.
 
     Raises:
-        ValueError: there is no such bench or file, or its number of videos cannot be.
+        ValueError: if there is no such bench or file, or its number of videos cannot be.
     """
     options: dict[str, Any] = {"kinds": tuple(kinds) if kinds else None, "size": size}
     if text == "hard":

@@ -28,7 +28,7 @@ class RecordBench:
         details: more for :meth:`describe`.
 
     Raises:
-        ValueError: there is no record.
+        ValueError: if there is no record.
     """
 
     def __init__(self, records: Sequence[Record], root: str | Path, name: str, **details: Any) -> None:
@@ -43,7 +43,7 @@ class RecordBench:
         """One video.
 
         Raises:
-            VideoError: its file is missing or broken, or has another number of frames than its annotation.
+            VideoError: if its file is missing or broken, or has another number of frames than its annotation.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"video {index} of a bench of {len(self)}")
@@ -76,7 +76,7 @@ class JsonlBench(RecordBench):
         limit: take the first so many only.
 
     Raises:
-        ValueError: the file breaks a rule (:class:`~reward_model.data.annotations.AnnotationError`), or no record is
+        ValueError: if the file breaks a rule (:class:`~reward_model.data.annotations.AnnotationError`), or no record is
             left.
     """
 
@@ -110,7 +110,7 @@ class VifCotBench(RecordBench):
         seed: of the draw.
 
     Raises:
-        ValueError: the file cannot be read, or a class has too few videos.
+        ValueError: if the file cannot be read, or a class has too few videos.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ def balanced(records: Sequence[Record], num: int | None = None, seed: int = 0) -
     """``num`` records, half of them normal, in their old order; None takes as many as the smaller class allows.
 
     Raises:
-        ValueError: ``num`` is odd or below 2, or a class has too few records.
+        ValueError: if ``num`` is odd or below 2, or a class has too few records.
     """
     classes = [[k for k, r in enumerate(records) if r.truth.status == s] for s in ("normal", "abnormal")]
     smaller = min(map(len, classes))

@@ -32,7 +32,7 @@ def reliability_bins(
         happened: (N,) booleans.
 
     Raises:
-        ValueError: there is no probability, or one outside [0, 1].
+        ValueError: if there is no probability, or one outside [0, 1].
 
     Example:
         >>> reliability_bins([0.05, 0.95, 1.0], [False, True, True], num_bins=2)[1].observed

@@ -120,7 +120,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
         positive: (N,) booleans.
 
     Raises:
-        ValueError: a class is empty, or a score is NaN.
+        ValueError: if a class is empty, or a score is NaN.
 
     Example:
         >>> auroc([0.9, 0.4, 0.4, 0.1], [True, True, False, False])

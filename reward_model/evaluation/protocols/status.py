@@ -67,7 +67,7 @@ class StatusProtocol:
         """Status stated by an answer.
 
         Raises:
-            ScoreError: there is no complete ``<answer>``, or it does not hold exactly one of the words.
+            ScoreError: if there is no complete ``<answer>``, or it does not hold exactly one of the words.
         """
         return read_word(last_answer(text), self.words)
 
@@ -93,7 +93,7 @@ class StatusJudge:
         batch_size: videos asked about at once; None: all.
 
     Raises:
-        ValueError: there is no protocol of that name.
+        ValueError: if there is no protocol of that name.
     """
 
     def __init__(self, backend: Backend, protocol: str | StatusProtocol, *, batch_size: int | None = None) -> None:

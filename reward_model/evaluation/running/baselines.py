@@ -72,7 +72,7 @@ def fit_threshold(scores: ArrayLike, normal: ArrayLike) -> Threshold:
         normal: (N,) booleans.
 
     Raises:
-        ValueError: a class is missing, or a score is NaN or infinite.
+        ValueError: if a class is missing, or a score is NaN or infinite.
 
     Example:
         >>> fit_threshold([0.0, 0.25, 0.75, 1.0], [False, False, True, True])
@@ -123,7 +123,7 @@ class ThresholdJudge:
 
 
 def calibrate(reward: Any, bench: Bench, *, batch_size: int = 16, name: str = "threshold") -> ThresholdJudge:
-    """Sets the threshold on a bench of its own. The judge refuses videos of that bench afterwards.
+    """Sets the threshold on a separate bench. The judge refuses videos of that bench afterwards.
 
     Args:
         reward: as in :class:`ThresholdJudge`.

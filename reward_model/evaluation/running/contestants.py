@@ -32,9 +32,9 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "abnormal": lambda: ConstantJudge("abnormal"),
     "random": RandomJudge,
 }
-#: Ways of asking a model of another maker as its makers do, as far as the public tells.
+#: Protocols of models by other makers, as far as they are public.
 OFFICIAL = ("unified-aps", "unified-video5", *STATUS_PROTOCOLS, ThinkerJudge.name)
-#: Baselines of a model of their own, written ``NAME=MODEL``. ``common`` is the judge's question, asked once.
+#: Baselines with their own model, written ``NAME=MODEL``. ``common`` is the judge's question, asked once.
 WITH_MODEL = ("zero-shot", COMMON, *OFFICIAL)
 BASELINES = (*VARIANTS, *CONSTANTS, *WITH_MODEL)
 
@@ -72,8 +72,8 @@ class ModelSource:
         """The backend itself.
 
         Raises:
-            ValueError: there is no such backend.
-            BackendError: it cannot be loaded.
+            ValueError: if there is no such backend.
+            BackendError: if it cannot be loaded.
         """
         return open_backend(self.model, self.backend, self.options)
 
@@ -149,7 +149,7 @@ def unified_contestant(
     ``wording``: a file with the question (:func:`~reward_model.unified.wording.with_wording`); None: ours.
 
     Raises:
-        ValueError: the wording cannot be used.
+        ValueError: if the wording cannot be used.
     """
     chosen = PROTOCOLS[protocol] if wording is None else with_wording(PROTOCOLS[protocol], wording)
 
@@ -195,7 +195,7 @@ def parse_baseline(
         wordings: files with the question of a UnifiedReward protocol, by the protocol's name.
 
     Raises:
-        ValueError: there is no such baseline, its model is missing, or a wording cannot be used.
+        ValueError: if there is no such baseline, its model is missing, or a wording cannot be used.
     """
     kind, _, model = text.partition("=")
     if kind in VARIANTS and not model:

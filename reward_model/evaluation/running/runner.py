@@ -54,7 +54,7 @@ def evaluate(
         Recalls by kind, by type (detected, and detected with its type) and by cell stand beside them.
 
     Raises:
-        ValueError: ``batch_size`` is below 1, or the judge does not answer one by one.
+        ValueError: if ``batch_size`` is below 1, or the judge does not answer one by one.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")

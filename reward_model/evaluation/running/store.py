@@ -23,7 +23,7 @@ from reward_model.files import write_text
 
 logger = logging.getLogger(__name__)
 
-#: Raised when the meaning of a column changes: rows of another format are judged again.
+#: Bump when a column changes meaning; rows of another format are then judged again.
 FORMAT = 2
 #: Bytes read at both ends of a file too large to hash as a whole.
 _EDGE = 1 << 20
@@ -52,7 +52,7 @@ class RowStore:
         judge, bench or format.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: if the file is damaged.
         """
         store = cls(Path(path), fingerprint)
         if not store.path.is_file():
@@ -90,7 +90,7 @@ def read_rows(path: str | Path) -> RowStore:
     """A finished or unfinished store, whatever it belongs to.
 
     Raises:
-        ValueError: the file is missing, damaged, or no store.
+        ValueError: if the file is missing, damaged, or no store.
     """
     path = Path(path)
     if not path.is_file():

@@ -60,7 +60,7 @@ def parse_ablation(
         options: of local backends, such as ``device``.
 
     Raises:
-        ValueError: an item has no folder, or a row stands there twice.
+        ValueError: if an item has no folder, or a row stands there twice.
     """
     given: dict[str, list[str]] = {}
     for item in items:

@@ -35,7 +35,7 @@ def compare(first: Sequence[Row], second: Sequence[Row], *, num_resamples: int =
     """Paired comparison of the rows of two judges; an unparsed answer is wrong.
 
     Raises:
-        ValueError: they did not judge the same videos, or one gave scores only.
+        ValueError: if they did not judge the same videos, or one gave scores only.
     """
     a, b = ({row.video: row for row in rows} for rows in (first, second))
     if a.keys() != b.keys() or not a or any(a[k].truth != b[k].truth for k in a):

@@ -35,7 +35,7 @@ class PaperTable:
         """One value.
 
         Raises:
-            ValueError: there is no such row or column.
+            ValueError: if there is no such row or column.
         """
         if row not in self.rows:
             raise ValueError(f"{self.name} has no row {row!r}; it has {', '.join(map(repr, self.rows))}")
@@ -60,7 +60,7 @@ def paper_table(name: str) -> PaperTable:
     """One table by its number.
 
     Raises:
-        ValueError: there is no such table.
+        ValueError: if there is no such table.
     """
     tables = load_paper_tables()
     if name not in tables:

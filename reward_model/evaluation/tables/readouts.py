@@ -77,7 +77,7 @@ def argue_default(figures: Sequence[ReadoutFigures]) -> tuple[str, str]:
     saturates least; among equals, the one with the smaller ECE.
 
     Raises:
-        ValueError: no readout has an AUROC.
+        ValueError: if no readout has an AUROC.
     """
     ranked = [f for f in figures if f.auroc.value is not None]
     if not ranked:

@@ -28,7 +28,7 @@ def plot_reliability(rows: Mapping[str, Sequence[Row]], path: str | Path, *, num
         The path, or None where no judge states probabilities and nothing was written.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: if matplotlib is missing.
     """
     panels = {name: found for name, of_judge in rows.items() if (found := _probabilities(of_judge))}
     if not panels:

@@ -75,7 +75,7 @@ class AnswerTrainer(SFTTrainer):
     The stock fused head does so where Triton runs and scores every position elsewhere, which on a CPU costs a third of
     the step when prompts are long and answers short. Same loss, same gradients.
 
-    It stops at a loss or gradient that is no number, and removes a checkpoint that could not be written whole
+    It stops at a loss or gradient that is not a number, and removes a checkpoint that could not be written whole
     (:mod:`reward_model.engine.guards`).
     """
 

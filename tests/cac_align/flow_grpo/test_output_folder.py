@@ -58,7 +58,7 @@ def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, monkeypatch):
         write(self, step, values)
 
     monkeypatch.setattr(RunLog, "numbers", full)
-    with pytest.raises(OutputError, match="no space left on device; make room"):
+    with pytest.raises(OutputError, match="no space left on device; free some space"):
         trainer.train()
     monkeypatch.undo()
     again = build(tmp_path, max_steps=2, save_every=1)

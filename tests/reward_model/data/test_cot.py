@@ -49,7 +49,7 @@ def test_what_is_written_comes_back(tmp_path):
         ({"indices": (4, 4)}, "must rise"),
         ({"indices": ()}, "at least one"),
         ({"indices": (4, True)}, "native frame numbers"),
-        ({"indices": (4,), "answer": ANSWER.replace("Frame 0-1", "Frame 1-1")}, "no zoom answer over 1 frames"),
+        ({"indices": (4,), "answer": ANSWER.replace("Frame 0-1", "Frame 1-1")}, "not a zoom answer over 1 frames"),
         ({"status": "normal"}, "contradicts the answer"),
         ({"rounds": 6}, "1-5"),
         ({"saliency": "salient?"}, "'salient', 'non-salient'"),
