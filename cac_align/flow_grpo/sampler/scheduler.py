@@ -216,8 +216,8 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         if not whole:
             following = self._deterministic(index, model_output, sample)
         if rows:
-            picked = (sample, model_output) if whole else (sample[rows], model_output[rows])
-            drawn = self._draw(index, rows, *(tensor.detach() for tensor in picked), generator)
+            latents, output = (sample, model_output) if whole else (sample[rows], model_output[rows])
+            drawn = self._draw(index, rows, latents.detach(), output.detach(), generator)
             if whole:
                 following = drawn.to(sample.dtype)
             else:
