@@ -286,7 +286,7 @@ def _texts(prompts: Sequence[str] | str | None, count: int) -> list[str]:
     return texts
 
 
-def _rate(fps: Any) -> Any:
+def _rate(fps: float | None) -> float:
     """A frame rate for reading arrays, which the protocols ignore."""
     return 1.0 if fps is None else fps
 

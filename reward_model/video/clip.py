@@ -124,20 +124,21 @@ def _from_torch(tensor: Any) -> np.ndarray:
 def _from_list(items: Sequence[Any]) -> np.ndarray:
     if not items:
         raise VideoError("the video has 0 frame(s); at least 2 are needed to judge motion")
-    if len(items) == 1 and not hasattr(items[0], "size"):
-        return to_frames(items[0])
-    if len(items) == 1 and getattr(items[0], "ndim", 0) in (4, 5):
-        return to_frames(items[0])
-    if hasattr(items[0], "detach"):
-        shapes = {tuple(t.shape) for t in items}
-        arrays = [t.detach().cpu().numpy() for t in items]
-        arrays = [a.transpose(1, 2, 0) if a.ndim == 3 else a for a in arrays]
-    else:
-        arrays = [np.asarray(i.convert("RGB")) if hasattr(i, "convert") else np.asarray(i) for i in items]
-        shapes = {a.shape for a in arrays}
+    if len(items) == 1 and (not hasattr(items[0], "size") or getattr(items[0], "ndim", 0) in (4, 5)):
+        return to_frames(items[0])  # a batch of one video
+    arrays = [_picture(item) for item in items]
+    shapes = {a.shape for a in arrays}
     if len(shapes) > 1 or arrays[0].ndim != 3:
         raise VideoFormError(f"the frames of one video must share one (H, W, C) shape, got {sorted(map(str, shapes))}")
     return np.stack(arrays)
+
+
+def _picture(item: Any) -> np.ndarray:
+    """One frame: a tensor (C, H, W), an image of Pillow, or an array (H, W, C)."""
+    if hasattr(item, "detach"):
+        array = item.detach().cpu().numpy()
+        return array.transpose(1, 2, 0) if array.ndim == 3 else array
+    return np.asarray(item.convert("RGB") if hasattr(item, "convert") else item)
 
 
 def _to_uint8(array: np.ndarray) -> np.ndarray:
