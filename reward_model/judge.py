@@ -69,10 +69,10 @@ class _Suspect:
 
 
 class Judge(Protocol):
-    """Whoever gives verdicts: :class:`TwoTurnJudge`, or a baseline that is measured beside it."""
+    """Whoever gives verdicts as rewards and baselines do; what is measured is one, or a :class:`TwoTurnJudge`."""
 
-    def judge(
-        self, videos: Iterable[Any], prompts: Sequence[str | None] | str | None = None, *, fps: Rates = None
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None
     ) -> list[Verdict]:
         """One verdict per video, in order.
 

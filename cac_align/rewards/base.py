@@ -157,7 +157,7 @@ def check_scores(answer: object, num_videos: int, name: str) -> list[float | Non
     return [None if value is None else _finite(value, position, name) for position, value in enumerate(answer)]
 
 
-def _finite(value: object, position: int, name: str) -> float:
+def _finite(value: Any, position: int, name: str) -> float:
     try:
         number = float(value) if not isinstance(value, str) else math.nan
     except (TypeError, ValueError):

@@ -87,11 +87,11 @@ class CompositeReward:
             raise ValueError(f"normalise={normalise!r} must be one of {', '.join(NORMALISATIONS)}")
         if on_failure not in POLICIES:
             raise ValueError(f"on_failure={on_failure!r} must be one of {', '.join(POLICIES)}")
-        named = isinstance(rewards, Mapping)
         self.rewards = list(rewards.values()) if isinstance(rewards, Mapping) else list(rewards)
         for reward in self.rewards:
             check_callable(reward)
-        self.names = list(rewards) if named else _distinct([reward_name(r) for r in self.rewards])
+        own_names = [reward_name(reward) for reward in self.rewards]
+        self.names: list[str] = list(rewards) if isinstance(rewards, Mapping) else _distinct(own_names)
         self.weights = _weights(weights, self.names)
         self.normalise, self.on_failure = normalise, on_failure
         self.name = _title(self.names, self.weights, normalise)
