@@ -33,8 +33,7 @@ from reward_model.readout import turn_score, turn_value, verdict_places
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, TurnReport, Verdict, VerdictScore
 from reward_model.shipped import package_version
 from reward_model.turns import TurnRequest, VideoView, read_turn, scan_request, turn_two_clips, zoom_request
-from reward_model.video.clip import Video, VideoError, check_fps
-from reward_model.video.load import load_video
+from reward_model.video.clip import Video, VideoError, check_fps, load_video
 from reward_model.video.sampling import native_window
 
 logger = logging.getLogger(__name__)

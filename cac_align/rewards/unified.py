@@ -293,8 +293,7 @@ def _rate(fps: float | None) -> float:
 
 def _load(videos: Sequence[Any], fps: float) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """Frames of the readable videos and the reasons of the others, by position."""
-    from reward_model.video.clip import VideoError
-    from reward_model.video.load import load_video
+    from reward_model.video.clip import VideoError, load_video
 
     frames, unreadable = {}, {}
     for position, video in enumerate(videos):

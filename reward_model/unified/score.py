@@ -12,8 +12,7 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.unified.pairs import PairProtocol
 from reward_model.unified.protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.unified.wording import wording_origin
-from reward_model.video.clip import VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import VideoError, load_video
 
 #: Frames per second: one number, one each, or None where files bring their own.
 Rates = float | Sequence[float | None] | None

@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.video.clip import VideoError
+
+class VideoError(ValueError):
+    """The video cannot be read, or its frames or its fps make no sense. The message names the value and the remedy."""
+
+
+class VideoFormError(VideoError):
+    """A value of a form that :func:`reward_model.video.load_video` does not read: a mistake of the caller."""
+
 
 # --- limits, and the words for a file beyond them ---------------------------------------------------------------------
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.video.clip import VideoError
 from reward_model.video.container import (
     ENCODE,
     KEEP_BYTES,
     MAX_FPS,
     MAX_PIXELS,
     PacketTrack,
+    VideoError,
     allocate,
     broken_off,
     check_animation,
