@@ -23,7 +23,7 @@ from reward_model.backends.local import LocalBackend
 from reward_model.config import JudgeConfig
 from reward_model.engine.settings import read_yaml
 from reward_model.judge import TwoTurnJudge
-from reward_model.video.load import load_video
+from reward_model.video.clip import load_video
 
 Row = dict[str, Any]
 GIB = 2**30

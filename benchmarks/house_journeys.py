@@ -99,7 +99,9 @@ class Footprint:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a module's top level is running in this thread above the import machinery."""
+    """Whether this frame serves the import machinery, or a module's top level runs above it in this thread."""
+    if frame is not None and frame.f_back is not None and _is_import(frame.f_back):
+        return True
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_back is not None and _is_import(frame.f_back):
             return True

@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     from reward_model.data.synthesis import AskConfig, Price, RuleConfig, estimate, plan, synthesize, write_outputs
     from reward_model.data.synthesis.world_records import write_world_records
     from reward_model.statistics.table import plain_text
-    from reward_model.video.clip import Video
-    from reward_model.video.load import load_video
+    from reward_model.video.clip import Video, load_video
 
     annotations = args.annotations or write_world_records(args.output / "world", args.world)
     records = read_annotations(annotations, video_root=args.video_root)

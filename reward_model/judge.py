@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,13 +32,13 @@ from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.readout import turn_score, turn_value, verdict_places
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, TurnReport, Verdict, VerdictScore
 from reward_model.shipped import package_version
-from reward_model.turns import Footage, TurnRequest, read_turn, scan_request, turn_two_clips, zoom_request
-from reward_model.video.clip import Video, VideoError, check_fps
-from reward_model.video.load import load_video
+from reward_model.turns import TurnRequest, VideoView, read_turn, scan_request, turn_two_clips, zoom_request
+from reward_model.video.clip import Video, VideoError, check_fps, load_video
 from reward_model.video.sampling import native_window
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Rates = float | Sequence[float] | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Judged:
 class _Suspect:
     """A video that turn one calls abnormal in a window (native frames), with what turn two is asked about."""
 
-    footage: Footage
+    view: VideoView
     request: TurnRequest
     scan: Turn
     report: TurnReport
@@ -64,7 +64,23 @@ class _Suspect:
     clips: list[tuple[int, ...]]
 
     def judged(self, zooms: Sequence[Turn] = (), error: str | None = None) -> _Judged:
-        return _Judged(self.footage.num_frames, self.footage.fps, (self.scan, *zooms), self.window, error)
+        return _Judged(self.view.num_frames, self.view.fps, (self.scan, *zooms), self.window, error)
+
+
+class Judge(Protocol):
+    """Whoever gives verdicts as rewards and baselines do; what is measured is one, or a :class:`TwoTurnJudge`."""
+
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None
+    ) -> list[Verdict]:
+        """One verdict per video, in order.
+
+        Args:
+            videos: anything :func:`reward_model.video.load_video` reads.
+            prompts: the text each video was made from; one string serves all.
+            fps: frames per second of the videos, one number or one each; files bring their own.
+        """
+        ...
 
 
 class TwoTurnJudge:
@@ -92,7 +108,7 @@ class TwoTurnJudge:
         videos: Iterable[Any],
         prompts: Sequence[str | None] | str | None = None,
         *,
-        fps: float | Sequence[float] | None = None,
+        fps: Rates = None,
         on_error: str = "verdict",
     ) -> list[Verdict]:
         """One verdict per video, in order; both turns run in batches.
@@ -126,13 +142,13 @@ class TwoTurnJudge:
     ) -> list[Verdict]:
         strict = on_error == "raise"
         opened = [self._open(v, p, r, strict) for v, p, r in zip(videos, prompts, rates, strict=True)]
-        scanned = _each(Footage, opened, lambda found: self._scan(found, strict))
+        scanned = _each(VideoView, opened, lambda found: self._scan(found, strict))
         judged = _each(_Suspect, scanned, lambda found: self._zoom(found, strict))
         return [self._verdict(j) for j in judged]
 
-    def _open(self, video: Any, prompt: str | None, fps: float | None, strict: bool) -> Footage | _Judged:
+    def _open(self, video: Any, prompt: str | None, fps: float | None, strict: bool) -> VideoView | _Judged:
         try:
-            return self._footage(load_video(video, fps), prompt or "")
+            return self._view(load_video(video, fps), prompt or "")
         except MemoryError:
             return _Judged(error="not enough memory to read this video; cut it, or scale it down")
         except VideoError as error:
@@ -140,7 +156,7 @@ class TwoTurnJudge:
                 raise
             return _Judged(error=str(error))
 
-    def _footage(self, video: Video, prompt: str) -> Footage:
+    def _view(self, video: Video, prompt: str) -> VideoView:
         side = self.config.frame_size
 
         def take(indices: Sequence[int]) -> np.ndarray:
@@ -150,22 +166,22 @@ class TwoTurnJudge:
                 said = str(error) or f"not enough memory for {len(indices)} frames; lower max_scan_frames"
                 raise MemoryError(said) from error
 
-        return Footage(video.num_frames, video.fps, take, prompt)
+        return VideoView(video.num_frames, video.fps, take, prompt)
 
     # --- turn one -----------------------------------------------------------------------------------------------------
 
-    def _scan(self, videos: Sequence[Footage], strict: bool) -> list[_Suspect | _Judged]:
+    def _scan(self, videos: Sequence[VideoView], strict: bool) -> list[_Suspect | _Judged]:
         requests = [_asked(partial(scan_request, v, self.config, self.prompts), strict) for v in videos]
         answers = iter(self._ask([r for r in requests if isinstance(r, TurnRequest)]))
         return [
-            self._scanned(footage, request, next(answers))
+            self._scanned(view, request, next(answers))
             if isinstance(request, TurnRequest)
-            else _Judged(footage.num_frames, footage.fps, error=request)
-            for footage, request in zip(videos, requests, strict=True)
+            else _Judged(view.num_frames, view.fps, error=request)
+            for view, request in zip(videos, requests, strict=True)
         ]
 
-    def _scanned(self, footage: Footage, request: TurnRequest, turn: Turn) -> _Suspect | _Judged:
-        scan, length, rate = _at_true_rate(turn, footage.fps), footage.num_frames, footage.fps
+    def _scanned(self, view: VideoView, request: TurnRequest, turn: Turn) -> _Suspect | _Judged:
+        scan, length, rate = _at_true_rate(turn, view.fps), view.num_frames, view.fps
         if scan.fps < turn.fps:
             self._say_thinned(length / rate, scan.fps)
         if scan.status is None:
@@ -176,7 +192,7 @@ class TwoTurnJudge:
         # The window of the verdict is the one turn one named, whatever turn two is shown around it.
         window = native_window(report.window, scan.frame_indices, length, margin="none")
         clips = turn_two_clips(report, scan.frame_indices, length, rate, self.config)
-        suspect = _Suspect(footage, request, scan, report, window, clips)
+        suspect = _Suspect(view, request, scan, report, window, clips)
         return suspect if clips else suspect.judged()
 
     def _say_thinned(self, seconds: float, rate: float) -> None:
@@ -201,13 +217,13 @@ class TwoTurnJudge:
             turns = [next(answers) for request in requests if isinstance(request, TurnRequest)]
             faults = [request for request in requests if isinstance(request, str)]
             faults += [f"turn two: {turn.error}" for turn in turns if turn.status is None]
-            zooms = sorted((_at_true_rate(t, suspect.footage.fps) for t in turns), key=self._decides)
+            zooms = sorted((_at_true_rate(t, suspect.view.fps) for t in turns), key=self._decides)
             judged.append(suspect.judged(zooms, faults[-1] if faults else None))
         return judged
 
     def _zoom_request(self, suspect: _Suspect, clip: tuple[int, ...], strict: bool) -> TurnRequest | str:
-        footage, request, answer, report = suspect.footage, suspect.request, suspect.scan.text, suspect.report
-        ask = partial(zoom_request, footage, request, answer, report, clip, self.config, self.prompts)
+        view, request, answer, report = suspect.view, suspect.request, suspect.scan.text, suspect.report
+        ask = partial(zoom_request, view, request, answer, report, clip, self.config, self.prompts)
         return _asked(ask, strict)
 
     def _decides(self, turn: Turn) -> tuple[bool, float]:

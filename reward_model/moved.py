@@ -116,7 +116,7 @@ MOVED = {
     "reward_model.media": "reward_model.video",
     "reward_model.media.container": "reward_model.video.container",
     "reward_model.media.facts": "reward_model.video.reading",
-    "reward_model.media.frames": "reward_model.video.load",
+    "reward_model.media.frames": "reward_model.video.clip",
     "reward_model.media.limits": "reward_model.video.container",
     "reward_model.media.pictures": "reward_model.video.reading",
     "reward_model.media.reading": "reward_model.video.reading",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -373,18 +373,25 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
         pairs = [(value[0], value[1])]
     if not pairs:
         raise _BadAnswerError(f"{REGION_T} names no frame range: {value!r}")
-    joined: list[FrameRange] = []
+    ranges = []
     for start, last in sorted(pairs):
         if not 0 <= start <= last or start >= num_frames:
             raise _BadAnswerError(
                 f"{REGION_T} {start}-{last} is outside the clip of frames 0-{num_frames - 1}, or reversed"
             )
-        end = min(last, num_frames - 1)  # what begins inside and reaches past the end is clipped
-        if joined and start <= joined[-1].end + 1:
-            joined[-1] = FrameRange(joined[-1].start, max(end, joined[-1].end))
+        ranges.append(FrameRange(start, min(last, num_frames - 1)))  # begins inside, reaches past the end: clipped
+    return joined(ranges)
+
+
+def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
+    """Ranges in order, overlapping and touching ones as one."""
+    found: list[FrameRange] = []
+    for one in sorted(ranges):
+        if found and one.start <= found[-1].end + 1:
+            found[-1] = FrameRange(found[-1].start, max(found[-1].end, one.end))
         else:
-            joined.append(FrameRange(start, end))
-    return joined
+            found.append(one)
+    return found
 
 
 #: Ranges of one anomaly that are read.

@@ -156,14 +156,15 @@ def verdict_places(turns: Sequence[Turn], readout: str, *, all_readouts: bool, r
         reasoning: whether the answers were written by the model; False: they end at the verdict word.
     """
     stated = [verdict_prefix(turn.text) for turn in turns]
-    unread = any(reasoning and not turn.error and turn.report is None for turn in turns)
-    after = (reasoning and (readout == "paper" or all_readouts)) or unread
-    before = readout != "paper" or all_readouts or not reasoning
-    ends = (place or completed_prefix(turn.text) for place, turn in zip(stated, turns, strict=True))
+    ends = [place or completed_prefix(turn.text) for place, turn in zip(stated, turns, strict=True)]
+    starts = [direct_prefix(place) for place in stated]
+    if not reasoning:
+        return VerdictPlaces(None, tuple(starts), (False,) * len(turns))
+    unread = any(turn.report is None and not turn.error for turn in turns)
     return VerdictPlaces(
-        after=tuple(ends) if after else None,
-        before=tuple(direct_prefix(place) for place in stated) if before else None,
-        forced=tuple(reasoning and place is None for place in stated),
+        after=tuple(ends) if readout == "paper" or all_readouts or unread else None,
+        before=tuple(starts) if readout != "paper" or all_readouts else None,
+        forced=tuple(place is None for place in stated),
     )
 
 

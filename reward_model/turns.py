@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Conversation
-from reward_model.parsing import BBOX, ParseError, parse_turn
+from reward_model.parsing import BBOX, ParseError, joined, parse_turn
 from reward_model.prompts import Frames, PromptSet
 from reward_model.schema import FrameRange, Status, TurnReport
 from reward_model.video.sampling import native_window, sample_indices, thinned, zoom_indices
@@ -20,7 +20,7 @@ _LEGIBLE = re.compile(r'"status"\s?:\s?"\s?((?:ab)?normal)\s?"', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Footage:
+class VideoView:
     """A video as the turns see it.
 
     Attributes:
@@ -59,11 +59,11 @@ class Reading:
     error: ParseError | None = None
 
 
-def scan_request(footage: Footage, config: JudgeConfig, wording: PromptSet) -> TurnRequest:
+def scan_request(view: VideoView, config: JudgeConfig, wording: PromptSet) -> TurnRequest:
     """Turn one: the whole video on the grid of ``scan_fps``, thinned to ``max_scan_frames``."""
-    grid = sample_indices(footage.num_frames, footage.fps, config.scan_fps)
+    grid = sample_indices(view.num_frames, view.fps, config.scan_fps)
     indices = tuple(thinned(grid, config.max_scan_frames))
-    return TurnRequest(1, indices, wording.scan(footage.take(indices), footage.prompt))
+    return TurnRequest(1, indices, wording.scan(view.take(indices), view.prompt))
 
 
 def turn_two_clips(
@@ -92,7 +92,7 @@ def turn_two_clips(
 
 
 def zoom_request(
-    footage: Footage,
+    view: VideoView,
     scan: TurnRequest,
     answer: str,
     report: TurnReport,
@@ -107,10 +107,10 @@ def zoom_request(
         scan, answer, report: turn one, what was answered, and that as it was read.
         clip: one of :func:`turn_two_clips`.
     """
-    frames = footage.take(clip)
+    frames = view.take(clip)
     if config.context == "chat":
-        return TurnRequest(2, clip, wording.zoom_continued(scan.conversation, answer, frames, footage.prompt))
-    return TurnRequest(2, clip, wording.zoom(frames, footage.prompt, cot=passed_reasoning(report, config)))
+        return TurnRequest(2, clip, wording.zoom_continued(scan.conversation, answer, frames, view.prompt))
+    return TurnRequest(2, clip, wording.zoom(frames, view.prompt, cot=passed_reasoning(report, config)))
 
 
 def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
@@ -118,17 +118,6 @@ def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
     same question.
     """
     return report.cot if config.context == "fresh" else ""
-
-
-def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
-    """Ranges in order, overlapping and touching ones as one."""
-    found: list[FrameRange] = []
-    for one in sorted(ranges):
-        if found and one.start <= found[-1].end + 1:
-            found[-1] = FrameRange(found[-1].start, max(found[-1].end, one.end))
-        else:
-            found.append(one)
-    return found
 
 
 def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> TurnReport:

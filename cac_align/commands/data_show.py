@@ -79,7 +79,7 @@ def card(record: Record, path: Path, index: int) -> dict[str, Any]:
         ValueError: if it has fewer frames than its annotation says.
     """
     from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
-    from reward_model.video.load import load_video
+    from reward_model.video.clip import load_video
 
     truth, video = record.truth, load_video(path, record.truth.fps)
     if len(video.frames) < truth.num_frames:

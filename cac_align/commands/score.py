@@ -262,8 +262,7 @@ def _names(paths: Sequence[str]) -> dict[str, str]:
 def _overlay(args: argparse.Namespace, name: str, path: str, verdict: Verdict) -> None:
     """Decodes one video and writes it with what was found."""
     from cac_align.report.overlay import write_overlay
-    from reward_model.video.clip import VideoError
-    from reward_model.video.load import load_video
+    from reward_model.video.clip import VideoError, load_video
 
     try:
         video = load_video(path, args.fps)

@@ -12,8 +12,7 @@ from typing import Any, Literal
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.metrics.videos import PROMPT_FILE, VideoEntry
 from reward_model.files import atomic, write_json, write_text
-from reward_model.video.clip import VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import VideoError, load_video
 from reward_model.video.reading import read_facts
 from reward_model.video.writing import LOSSLESS_H264, write_video
 

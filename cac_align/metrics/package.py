@@ -162,8 +162,7 @@ class VBenchPackage:
         """The file of each video that can be read, and the reasons of the others. The package prefers mp4 and chokes
         on broken files in native code, so each is decoded once before.
         """
-        from reward_model.video.clip import VideoError
-        from reward_model.video.load import FileVideo, load_video
+        from reward_model.video.clip import FileVideo, VideoError, load_video
         from reward_model.video.writing import LOSSLESS_H264, write_video
 
         paths: dict[int, Path] = {}

@@ -14,8 +14,7 @@ from cac_align.metrics.native import Clip
 from cac_align.metrics.weights import WeightsError
 from cac_align.rewards.base import evaluate
 from cac_align.rewards.model_reward import check_inputs
-from reward_model.video.clip import Video, VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import Video, VideoError, load_video
 
 
 @dataclass

@@ -30,8 +30,7 @@ def folder_videos(folder: Path, num: int) -> tuple[str, Videos, float]:
         ValueError: if there is none that can be read, or they differ in frames per second.
     """
     from cac_align.metrics.videos import find_videos
-    from reward_model.video.clip import VideoError
-    from reward_model.video.load import load_video
+    from reward_model.video.clip import VideoError, load_video
 
     entries, loaded, reasons = [], [], []
     for entry in find_videos(folder):

@@ -17,8 +17,7 @@ import numpy as np
 from cac_align.rating.folder import inside
 from cac_align.rating.items import Item
 from reward_model.folders import file_digest, unreadable
-from reward_model.video.clip import VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import VideoError, load_video
 
 #: Pictures per answer: one request per second of video or so.
 PACK = 16

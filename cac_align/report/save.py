@@ -18,8 +18,7 @@ from cac_align.rewards.order import objections, order
 from reward_model.files import atomic, write_json, write_text
 from reward_model.shipped import package_version
 from reward_model.terminal.program import score_text
-from reward_model.video.clip import VideoError
-from reward_model.video.load import read_file
+from reward_model.video.clip import VideoError, read_file
 
 if TYPE_CHECKING:
     from reward_model.schema import Verdict

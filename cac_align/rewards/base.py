@@ -66,7 +66,7 @@ class Evaluation:
     group_scores: list[float | None] | None = None
 
 
-def reward_name(reward: Any) -> str:
+def reward_name(reward: object) -> str:
     """A short name for messages and reports: its ``name``, else the function's or the class's name."""
     name = getattr(reward, "name", None)
     if isinstance(name, str) and name:
@@ -74,7 +74,7 @@ def reward_name(reward: Any) -> str:
     return getattr(reward, "__name__", None) or type(reward).__name__
 
 
-def check_callable(reward: Any) -> None:
+def check_callable(reward: object) -> None:
     """Raises RewardError unless ``reward`` can be called as a reward is."""
     if isinstance(reward, type):
         raise RewardError(f"{reward.__name__} is a class; pass an instance: {reward.__name__}(...)")
@@ -104,7 +104,7 @@ def check_callable(reward: Any) -> None:
         ) from None
 
 
-def check_reward(reward: Any) -> None:
+def check_reward(reward: object) -> None:
     """Looks for what would keep a reward from working, without loading a model.
 
     A reward may have a method ``check_ready()`` that raises where it is certain to fail.
@@ -119,20 +119,20 @@ def check_reward(reward: Any) -> None:
         check()
 
 
-def make_ready(reward: Any) -> None:
+def make_ready(reward: object) -> None:
     """Lets a reward load what it needs, where it has a method ``make_ready()`` for that."""
     load = getattr(reward, "make_ready", None)
     if callable(load):
         load()
 
 
-def demo_note(reward: Any) -> str | None:
+def demo_note(reward: object) -> str | None:
     """What a report must say of a reward that is for demonstration only; None for others."""
     note = getattr(reward, "demo_note", None)
     return note if isinstance(note, str) else None
 
 
-def check_scores(answer: Any, num_videos: int, name: str) -> list[float | None]:
+def check_scores(answer: object, num_videos: int, name: str) -> list[float | None]:
     """The answer of a reward as plain floats and None.
 
     Args:
@@ -171,7 +171,7 @@ def _finite(value: Any, position: int, name: str) -> float:
     return number
 
 
-def evaluate(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str] | None, *, fps: float) -> Evaluation:
+def evaluate(reward: Reward, videos: Sequence[np.ndarray], prompts: Sequence[str] | None, *, fps: float) -> Evaluation:
     """Asks a reward once and keeps all it has to say: a judge's verdicts, a composite's parts, and the reason for every
     None.
 
@@ -201,7 +201,7 @@ _TOLD = ("model", "protocol", "wording", "readout", "revision")
 _OPTIONS = ("revision", "dtype", "base_url")
 
 
-def describe_reward(reward: Any) -> dict[str, Any]:
+def describe_reward(reward: object) -> dict[str, Any]:
     """JSON-safe values that say which reward this is: model, revision and settings, and never a key; of a composite,
     its members as well.
 
@@ -224,12 +224,17 @@ def describe_reward(reward: Any) -> dict[str, Any]:
     judge = getattr(reward, "_judge_options", None)
     if isinstance(judge, dict):
         found["settings"] = {k: list(v) if isinstance(v, tuple) else v for k, v in judge.items()}
+    return found | _describe_members(reward)
+
+
+def _describe_members(reward: object) -> dict[str, Any]:
+    """What a composite reward is made of; nothing for others."""
     rewards, names = getattr(reward, "rewards", None), getattr(reward, "names", None)
-    if isinstance(rewards, list | tuple) and isinstance(names, list | tuple):
-        found["normalise"] = getattr(reward, "normalise", None)
-        weights = getattr(reward, "weights", [None] * len(rewards))
-        found["members"] = {
-            name: {"weight": weight, **describe_reward(member)}
-            for name, member, weight in zip(names, rewards, weights, strict=True)
-        }
-    return found
+    if not isinstance(rewards, list | tuple) or not isinstance(names, list | tuple):
+        return {}
+    weights = getattr(reward, "weights", [None] * len(rewards))
+    members = {
+        name: {"weight": weight, **describe_reward(member)}
+        for name, member, weight in zip(names, rewards, weights, strict=True)
+    }
+    return {"normalise": getattr(reward, "normalise", None), "members": members}

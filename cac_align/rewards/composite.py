@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.rewards.base import (
     Evaluation,
+    Reward,
     RewardError,
     check_callable,
     check_reward,
@@ -23,6 +24,8 @@ from cac_align.rewards.normalise import group_zscores, mean_of_parts, normal_cdf
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from reward_model.schema import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ class CompositeReward:
 
     def __init__(
         self,
-        rewards: Sequence[Any] | Mapping[str, Any],
+        rewards: Sequence[Reward] | Mapping[str, Reward],
         *,
         weights: Mapping[str, float] | Sequence[float] | None = None,
         normalise: Literal["affine", "zscore", "per_reward"] = "affine",
@@ -84,11 +87,11 @@ class CompositeReward:
             raise ValueError(f"normalise={normalise!r} must be one of {', '.join(NORMALISATIONS)}")
         if on_failure not in POLICIES:
             raise ValueError(f"on_failure={on_failure!r} must be one of {', '.join(POLICIES)}")
-        named = isinstance(rewards, Mapping)
         self.rewards = list(rewards.values()) if isinstance(rewards, Mapping) else list(rewards)
         for reward in self.rewards:
             check_callable(reward)
-        self.names = list(rewards) if named else _distinct([reward_name(r) for r in self.rewards])
+        own_names = [reward_name(reward) for reward in self.rewards]
+        self.names: list[str] = list(rewards) if isinstance(rewards, Mapping) else _distinct(own_names)
         self.weights = _weights(weights, self.names)
         self.normalise, self.on_failure = normalise, on_failure
         self.name = _title(self.names, self.weights, normalise)
@@ -160,17 +163,21 @@ class CompositeReward:
             for answer in answers
         ]
         scores, group_scores = self._combine(counted, members)
+        verdicts = [_first([answer.verdicts[k] for answer in answers]) for k in range(len(videos))]
+        missing = [self._missing(answers, k) for k in range(len(videos))]
+        return Evaluation(scores, verdicts, missing, self._parts(answers), group_scores)
+
+    def _parts(self, answers: Sequence[Evaluation]) -> dict[str, list[float | None]]:
+        """The scores of every member, and those of its own parts, by name."""
         parts: dict[str, list[float | None]] = {}
         for name, answer in zip(self.names, answers, strict=True):
             parts |= {name: answer.scores, **{f"{name}/{axis}": part for axis, part in answer.parts.items()}}
-        verdicts = [
-            next((a.verdicts[k] for a in answers if a.verdicts[k] is not None), None) for k in range(len(videos))
-        ]
-        missing = [
-            "; ".join(f"{n}: {a.reasons[k]}" for n, a in zip(self.names, answers, strict=True) if a.scores[k] is None)
-            for k in range(len(videos))
-        ]
-        return Evaluation(scores, verdicts, [m or None for m in missing], parts, group_scores)
+        return parts
+
+    def _missing(self, answers: Sequence[Evaluation], k: int) -> str | None:
+        """Which members have no score for video ``k``, and why."""
+        lost = [(n, a.reasons[k]) for n, a in zip(self.names, answers, strict=True) if a.scores[k] is None]
+        return "; ".join(f"{name}: {reason}" for name, reason in lost) or None
 
     def _combine(
         self, counted: list[list[float | None]], groups: Sequence[Hashable]
@@ -231,7 +238,7 @@ class CompositeReward:
 
 
 def _answer(
-    reward: Any,
+    reward: Reward,
     videos: Sequence[Any],
     prompts: Sequence[str] | None,
     fps: float,
@@ -251,6 +258,10 @@ def _answer(
     reasons = [unreadable.get(k, reason) for k, reason in enumerate(spread(found.reasons))]
     parts = {name: spread(values) for name, values in found.parts.items()}
     return Evaluation(spread(found.scores), spread(found.verdicts), reasons, parts)
+
+
+def _first(verdicts: Sequence[Verdict | None]) -> Verdict | None:
+    return next((v for v in verdicts if v is not None), None)
 
 
 def _weights(weights: Mapping[str, float] | Sequence[float] | None, names: list[str]) -> list[float]:

@@ -16,8 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from cac_align.rewards.base import RewardError
 from reward_model.backends.source import BackendSource, check_on_error
-from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps
-from reward_model.video.load import load_video
+from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps, load_video
 
 Opened = TypeVar("Opened")
 

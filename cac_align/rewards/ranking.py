@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from reward_model.backends.base import Backend
     from reward_model.conversation import Completion
     from reward_model.unified.pairs import PairProtocol
 
@@ -99,7 +100,7 @@ def merge_orders(
 
 
 def compare_all(
-    backend: Any, protocol: PairProtocol, videos: Sequence[np.ndarray], prompt: str, batch_size: int | None = None
+    backend: Backend, protocol: PairProtocol, videos: Sequence[np.ndarray], prompt: str, batch_size: int | None = None
 ) -> dict[tuple[int, int], Comparison]:
     """Every pair of videos in both orders: n (n - 1) questions.
 
@@ -110,13 +111,13 @@ def compare_all(
         batch_size: questions asked at once; None: all.
     """
     from reward_model.conversation import Sampling
-    from reward_model.unified.score import ask_in_batches, describe
+    from reward_model.unified.score import ask_in_batches, describe_protocol
 
     shown = [protocol.show(frames) for frames in videos]
     pairs = list(combinations(range(len(videos)), 2))
     asked = [protocol.conversation(shown[i], shown[j], prompt) for a, b in pairs for i, j in ((a, b), (b, a))]
     answers = list(ask_in_batches(backend, asked, Sampling(protocol.max_new_tokens), batch_size))
-    by = describe(backend, protocol)
+    by = describe_protocol(backend, protocol)
     both = zip(answers[::2], answers[1::2], strict=True)
     return {pair: merge_orders(protocol, *found, by) for pair, found in zip(pairs, both, strict=True)}
 

@@ -286,15 +286,14 @@ def _texts(prompts: Sequence[str] | str | None, count: int) -> list[str]:
     return texts
 
 
-def _rate(fps: Any) -> Any:
+def _rate(fps: float | None) -> float:
     """A frame rate for reading arrays, which the protocols ignore."""
     return 1.0 if fps is None else fps
 
 
 def _load(videos: Sequence[Any], fps: float) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """Frames of the readable videos and the reasons of the others, by position."""
-    from reward_model.video.clip import VideoError
-    from reward_model.video.load import load_video
+    from reward_model.video.clip import VideoError, load_video
 
     frames, unreadable = {}, {}
     for position, video in enumerate(videos):

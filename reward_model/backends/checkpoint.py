@@ -352,40 +352,52 @@ def load_weights(cls: Any, model: str, *, called: str | None = None, **options: 
     try:
         net, info = cls.from_pretrained(model, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except Exception as error:
-        if ran_out_of_memory(error):
-            raise CheckpointError(
-                f"out of memory while loading {called!r} ({_line(error)}); use dtype='bfloat16', device_map='auto', "
-                "quantization_config=..., or a smaller checkpoint"
-            ) from error
-        if isinstance(error, ImportError):
-            raise CheckpointError(
-                f"loading {called!r} needs a package that is not installed: {_line(error)}"
-            ) from error
-        raise CheckpointError(f"cannot load the model in {called!r}: {_line(error)}") from error
+        raise CheckpointError(_loading_fault(error, called)) from error
     finally:
         transformers_logging.set_verbosity(said)
-    kept = {name for name, _ in net.named_buffers()}  # computed where the model is built, as tables of positions are
-    missing = sorted(set(map(str, info.get("missing_keys") or ())) - kept)
-    other = sorted(str(k[0]) if isinstance(k, tuple) else str(k) for k in info.get("mismatched_keys") or ())
-    broken = [str(m) for m in info.get("error_msgs") or ()]
     if is_deepspeed_zero3_enabled():
         return net  # the weights are spread over processes, and the report covers this one's share
-    unknown = sorted(map(str, info.get("unexpected_keys") or ()))
-    if unknown and not (missing or other or broken):
-        logger.warning("%r holds %d weights the model has no place for (%s, ...)", called, len(unknown), unknown[0])
-    if missing or other or broken:
-        parts = [
-            f"{len(keys)} {what} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
-            for keys, what in ((missing, "missing"), (other, "of another shape"), (unknown, "unknown"))
-            if keys
-        ]
-        raise CheckpointError(
-            f"the weights in {called!r} are not those of the model its config.json describes: "
-            f"{'; '.join([*parts, *broken[:1]])}. The file is damaged or belongs to another model: copy or download it "
-            "again"
-        )
+    _check_complete(net, info, called)
     _check_finite(net, called)
     return net
+
+
+def _loading_fault(error: Exception, called: str) -> str:
+    if ran_out_of_memory(error):
+        return (
+            f"out of memory while loading {called!r} ({_line(error)}); use dtype='bfloat16', device_map='auto', "
+            "quantization_config=..., or a smaller checkpoint"
+        )
+    if isinstance(error, ImportError):
+        return f"loading {called!r} needs a package that is not installed: {_line(error)}"
+    return f"cannot load the model in {called!r}: {_line(error)}"
+
+
+def _listed(info: Mapping[str, Any], kind: str) -> list[str]:
+    """Names of weights in what ``from_pretrained`` reports, sorted; some come with their shapes."""
+    return sorted({str(k[0]) if isinstance(k, tuple) else str(k) for k in info.get(kind) or ()})
+
+
+def _check_complete(net: Any, info: Mapping[str, Any], called: str) -> None:
+    """Raises CheckpointError if weights were missing, of another shape or unreadable; warns of those left over."""
+    kept = {name for name, _ in net.named_buffers()}  # computed where the model is built, as tables of positions are
+    missing = [name for name in _listed(info, "missing_keys") if name not in kept]
+    other, unknown = _listed(info, "mismatched_keys"), _listed(info, "unexpected_keys")
+    broken = [str(m) for m in info.get("error_msgs") or ()]
+    if not (missing or other or broken):
+        if unknown:
+            logger.warning("%r holds %d weights the model has no place for (%s, ...)", called, len(unknown), unknown[0])
+        return
+    parts = [
+        f"{len(keys)} {what} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
+        for keys, what in ((missing, "missing"), (other, "of another shape"), (unknown, "unknown"))
+        if keys
+    ]
+    raise CheckpointError(
+        f"the weights in {called!r} are not those of the model its config.json describes: "
+        f"{'; '.join([*parts, *broken[:1]])}. The file is damaged or belongs to another model: copy or download it "
+        "again"
+    )
 
 
 def _check_finite(net: Any, called: str) -> None:

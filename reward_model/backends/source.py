@@ -54,7 +54,7 @@ class BackendSource:
     def __init__(
         self,
         model: str | None,
-        backend: Any,
+        backend: str | Backend,
         *,
         base_url: str | None = None,
         api_key: str | Secret | None = None,
@@ -158,7 +158,7 @@ def hidden(api_key: str | Secret | None) -> Secret | None:
     return None if api_key is None else Secret(api_key)
 
 
-def check_backend(backend: Any, base_url: str | None = None, api_key: str | Secret | None = None) -> None:
+def check_backend(backend: object, base_url: str | None = None, api_key: str | Secret | None = None) -> None:
     """Raises ValueError for an unknown backend, and for an address or key that its kind does not take."""
     if isinstance(backend, str) and backend not in BACKENDS:
         serves = backend.lower().replace("-", "").replace("_", "") in _SERVERS
@@ -171,7 +171,7 @@ def check_backend(backend: Any, base_url: str | None = None, api_key: str | Secr
 
 
 def local_options(
-    backend: Any, dtype: Any, torch_dtype: Any, options: dict[str, Any] | None, **more: Any
+    backend: object, dtype: Any, torch_dtype: Any, options: dict[str, Any] | None, **more: Any
 ) -> dict[str, Any]:
     """The options of a backend with those that only a model in this process knows.
 

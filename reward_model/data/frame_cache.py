@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.files import atomic
-from reward_model.video.clip import VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import VideoError, load_video
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,10 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.unified.pairs import PairProtocol
 from reward_model.unified.protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.unified.wording import wording_origin
-from reward_model.video.clip import VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import VideoError, load_video
+
+#: Frames per second: one number, one each, or None where files bring their own.
+Rates = float | Sequence[float | None] | None
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,19 @@ class UnifiedJudge:
         self.protocol = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
 
     def __call__(
-        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None, **kwargs: Any
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None, **kwargs: Any
     ) -> list[float | None]:
         """The score in [0, 1] of each video; None where the answer held none."""
         return [found.score for found in self.score(videos, prompts, fps=fps)]
 
     def explain(
-        self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
     ) -> list[tuple[float | None, str | None]]:
         """Score of each video, or None with the reason."""
         return [(found.score, found.error) for found in self.score(videos, prompts, fps=fps)]
 
     def score(
-        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
     ) -> list[UnifiedScore]:
         """Everything about each video's score.
 
@@ -101,7 +103,7 @@ class UnifiedJudge:
 
     def describe(self) -> dict[str, Any]:
         """Provenance of the model and the protocol."""
-        return describe(self.backend, self.protocol)
+        return describe_protocol(self.backend, self.protocol)
 
     def _ask(self, video: Any, prompt: str, fps: float | None) -> Conversation | str:
         try:
@@ -119,7 +121,7 @@ class UnifiedJudge:
         return UnifiedScore(sum(axes.values()) / len(axes), axes, text=answer.text, provenance=by)
 
 
-def describe(backend: Backend, protocol: Protocol | PairProtocol) -> dict[str, Any]:
+def describe_protocol(backend: Backend, protocol: Protocol | PairProtocol) -> dict[str, Any]:
     """Provenance of the model, the protocol, the first eight digits of its wording's SHA-256, and whose words."""
     wording = sha256(protocol.question.encode()).hexdigest()[:8]
     origin = wording_origin(protocol)

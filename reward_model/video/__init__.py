@@ -1,9 +1,8 @@
 """Videos: what a file is, its frames as a player shows them, and which frames are looked at.
 
-Reading order: ``clip`` (frames in memory), ``load`` (anything people pass, files included), ``sampling`` (grids and
-windows), ``reading`` (a file's facts and pictures), ``container`` (a file opened safely), ``writing``. Where a file's
-frames do not follow each other at a constant rate, it is read as one of constant rate that shows at every moment what a
-player would show.
+Reading order: ``clip`` (anything people pass, in memory or a file), ``sampling`` (grids and windows), ``reading`` (a
+file's facts and pictures), ``container`` (a file opened safely), ``writing``. Where a file's frames do not follow each
+other at a constant rate, it is read as one of constant rate that shows at every moment what a player would show.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ _HOMES = {
     "VideoFormError": "reward_model.video.clip",
     "VideoHeader": "reward_model.video.reading",
     "check_fps": "reward_model.video.clip",
-    "load_video": "reward_model.video.load",
+    "load_video": "reward_model.video.clip",
     "native_window": "reward_model.video.sampling",
-    "read_file": "reward_model.video.load",
+    "read_file": "reward_model.video.clip",
     "resize_frames": "reward_model.video.clip",
     "sample_indices": "reward_model.video.sampling",
     "thinned": "reward_model.video.sampling",
@@ -47,8 +46,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps, resize_frames, to_frames
-    from reward_model.video.load import load_video, read_file
+    from reward_model.video.clip import (
+        Video,
+        VideoError,
+        VideoFormError,
+        check_fps,
+        load_video,
+        read_file,
+        resize_frames,
+        to_frames,
+    )
     from reward_model.video.reading import VideoHeader
     from reward_model.video.sampling import native_window, sample_indices, thinned, zoom_indices
     from reward_model.video.writing import write_video

@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.video.clip import VideoError
+
+class VideoError(ValueError):
+    """The video cannot be read, or its frames or its fps make no sense. The message names the value and the remedy."""
+
+
+class VideoFormError(VideoError):
+    """A value of a form that :func:`reward_model.video.load_video` does not read: a mistake of the caller."""
+
 
 # --- limits, and the words for a file beyond them ---------------------------------------------------------------------
 
@@ -203,7 +210,7 @@ _STATE_DURATION = ("matroska", "flv", "asf", "nut")
 
 
 @dataclass
-class Track:
+class PacketTrack:
     """What the packets of one video stream say."""
 
     stream: Any
@@ -221,6 +228,28 @@ class Track:
     def frames(self) -> int:
         return self.count - self.discarded
 
+    def note(self, packet: Any) -> None:
+        """Counts a packet that is not empty."""
+        hidden = _is_hidden(packet)
+        self.end_s = max(self.end_s, _end_s(packet))
+        self.count += 1
+        self.discarded += hidden
+        self.torn = packet.is_corrupt
+        if packet.dts is not None:
+            self.in_order &= self.last_dts is None or packet.dts >= self.last_dts
+            self.last_dts = packet.dts
+        if packet.is_keyframe and self.lead is None:
+            self.lead = len(self.stamps)
+        if not hidden:
+            self.stamps.append((packet.pts, packet.is_keyframe))
+
+    def reach(self) -> int:
+        """Frames from the first to the last by their time stamps: dropped frames of an AVI are packets without
+        content.
+        """
+        stamps = [p for p, _ in self.stamps if p is not None]
+        return max(stamps) - min(stamps) + 1 if stamps else self.count
+
     def drop_headless(self) -> None:
         """Takes away what comes before the first key frame, which no decoder shows."""
         lead = self.lead or 0
@@ -228,41 +257,22 @@ class Track:
         self.discarded += lead
 
 
-def scan(container: Any, path: Path) -> Track:
+def scan(container: Any, path: Path) -> PacketTrack:
     """The stream that is the video, and what its packets say; pictures of covers are passed over."""
     videos = [s for s in container.streams.video if not s.disposition.attached_pic]
     if not videos and not container.streams.video:
         raise VideoError(f"{str(path)!r} holds no video stream")
-    tracks = {s.index: Track(s) for s in videos or container.streams.video}
+    tracks = {s.index: PacketTrack(s) for s in videos or container.streams.video}
     kept = 0
     for packet in container.demux():
-        stream = packet.stream
         if not packet.size:
             continue
-        stamp = packet.pts if packet.pts is not None else packet.dts
         track = tracks.get(packet.stream_index)
-        end = None
-        if stamp is not None and stream.time_base is not None:
-            end = float((stamp + (packet.duration or 0)) * stream.time_base)
         if track is None:
             for other in tracks.values():  # a video may end before its sound does
-                other.end_s = max(other.end_s, end or 0.0)
+                other.end_s = max(other.end_s, _end_s(packet))
             continue
-        track.end_s = max(track.end_s, end or 0.0)
-        if stream.codec_context is not None and stream.codec_context.name == "vp8" and not bytes(packet)[0] & 0x10:
-            hidden = True  # a reference that is never shown, which Matroska does not mark
-        else:
-            hidden = packet.is_discard
-        track.count += 1
-        track.discarded += hidden
-        track.torn = packet.is_corrupt
-        if packet.dts is not None:
-            track.in_order &= track.last_dts is None or packet.dts >= track.last_dts
-            track.last_dts = packet.dts
-        if packet.is_keyframe and track.lead is None:
-            track.lead = len(track.stamps)
-        if not hidden:
-            track.stamps.append((packet.pts, packet.is_keyframe))
+        track.note(packet)
         kept += packet.size
         if kept <= PACKET_BYTES:
             track.packets.append(packet)
@@ -271,13 +281,26 @@ def scan(container: Any, path: Path) -> Track:
     return track
 
 
-def _rank(track: Track) -> tuple[Any, ...]:
+def _end_s(packet: Any) -> float:
+    """Second at which what the packet holds has been shown; 0 where it does not say."""
+    stamp, base = packet.pts if packet.pts is not None else packet.dts, packet.stream.time_base
+    return 0.0 if stamp is None or base is None else float((stamp + (packet.duration or 0)) * base)
+
+
+def _is_hidden(packet: Any) -> bool:
+    context = packet.stream.codec_context
+    if context is not None and context.name == "vp8" and not bytes(packet)[0] & 0x10:
+        return True  # a reference that is never shown, which Matroska does not mark
+    return bool(packet.is_discard)
+
+
+def _rank(track: PacketTrack) -> tuple[Any, ...]:
     context = track.stream.codec_context
     pixels = context.width * context.height if context is not None else 0
     return context is not None, track.frames > 1, bool(track.stream.disposition.default), pixels, -track.stream.index
 
 
-def check_whole(path: Path, container: Any, track: Track) -> None:
+def check_complete(path: Path, container: Any, track: PacketTrack) -> None:
     """Raises VideoError if the file holds less than it states."""
     stream, name = track.stream, container.format.name
     if not track.count:
@@ -288,26 +311,29 @@ def check_whole(path: Path, container: Any, track: Track) -> None:
             f"{str(path)!r} holds a video stream {tag}: no decoder for it here. Convert it with the program that made "
             f"it, or: {repair(path, *ENCODE)}"
         )
-    rate = float(stream.average_rate or stream.base_rate or 0)
-    found: tuple[str, str] | None = None
-    if "mov" in name.split(","):
-        listed = len(stream.index_entries)
-        if track.count < listed:
-            found = f"{listed - sum(e.is_discard for e in stream.index_entries)} frames", f"{track.frames} of them"
-    elif name == "avi" and stream.frames and rate:
-        # Counted in time: dropped frames of an AVI are packets without content.
-        stamps = [p for p, _ in track.stamps if p is not None]
-        reached = max(stamps) - min(stamps) + 1 if stamps else track.count
-        if reached + 1 < stream.frames:
-            found = f"{stream.frames} frames", f"{reached} of them"
-    elif any(n in _STATE_DURATION for n in name.split(",")) and container.duration:
-        stated = container.duration / 1e6
-        if stated - track.end_s > max(0.5, 2 / rate if rate else 0):
-            found = f"{stated:.2f} seconds", f"{track.end_s:.2f} of them"
+    found = _short_of(container, track)
     if found is None and (track.torn or not _ends_well(path, name)):
         found = "more", f"{track.frames} frames, the last one torn"
     if found is not None:
         raise VideoError(broken_off(path, *found))
+
+
+def _short_of(container: Any, track: PacketTrack) -> tuple[str, str] | None:
+    """What the header states and what is there, in words, where that is less; None where it is not."""
+    stream, names = track.stream, container.format.name.split(",")
+    rate = float(stream.average_rate or stream.base_rate or 0)
+    if "mov" in names:
+        listed = stream.index_entries
+        if track.count < len(listed):
+            return f"{len(listed) - sum(e.is_discard for e in listed)} frames", f"{track.frames} of them"
+    elif names == ["avi"] and stream.frames and rate:
+        if (reached := track.reach()) + 1 < stream.frames:
+            return f"{stream.frames} frames", f"{reached} of them"
+    elif set(names) & set(_STATE_DURATION) and container.duration:
+        stated = container.duration / 1e6
+        if stated - track.end_s > max(0.5, 2 / rate if rate else 0):
+            return f"{stated:.2f} seconds", f"{track.end_s:.2f} of them"
+    return None
 
 
 def _ends_well(path: Path, name: str) -> bool:

@@ -15,20 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.video.clip import VideoError
 from reward_model.video.container import (
     ENCODE,
     KEEP_BYTES,
     MAX_FPS,
     MAX_PIXELS,
-    Track,
+    PacketTrack,
+    VideoError,
     allocate,
     broken_off,
     check_animation,
+    check_complete,
     check_memory,
     check_regular,
     check_size,
-    check_whole,
     faults,
     open_container,
     repair,
@@ -105,7 +105,7 @@ def facts_and_frames(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarr
             return facts, _all_of_webp(facts) if pixels and _small(facts) else None
         with open_container(path) as container:
             track = scan(container, path)
-            check_whole(path, container, track)
+            check_complete(path, container, track)
             if container.format.name in _ANIMATED:
                 context = track.stream.codec_context
                 check_animation(path, track.count, context.width, context.height)
@@ -141,7 +141,7 @@ def _all_of_webp(facts: Facts) -> np.ndarray:
     return out if facts.shown is None else out[facts.shown]
 
 
-def _first_picture(path: Path, track: Track) -> tuple[Any, Iterator[Any]]:
+def _first_picture(path: Path, track: PacketTrack) -> tuple[Any, Iterator[Any]]:
     """The first decoded frame, and the iterator that goes on after it."""
     context = track.stream.codec_context
     if context.width * context.height > MAX_PIXELS:
@@ -163,42 +163,49 @@ def _first_picture(path: Path, track: Track) -> tuple[Any, Iterator[Any]]:
     return first, found
 
 
-def _facts(path: Path, container: Any, track: Track, first: Any) -> Facts:
-    stream = track.stream
-    turned = matrix(first)
-    aspect = pixel_aspect(stream, container.format.name)
+def _facts(path: Path, container: Any, track: PacketTrack, first: Any) -> Facts:
+    stream, name = track.stream, container.format.name
+    turned, aspect = matrix(first), pixel_aspect(stream, name)
     size, stored = (square_width(first.width, aspect), first.height), (first.width, first.height)
     if size[0] * size[1] > MAX_PIXELS:
         raise VideoError(too_large(path, *size))
     if turned and turned[0]:
         size, stored = size[::-1], stored[::-1]
-    stated = stream.average_rate or stream.base_rate
-    stamps = [p for p, _ in track.stamps]
-    order: tuple[int, ...] | None = None
-    if track.in_order and all(p is not None for p in stamps):
-        order = tuple(sorted(p for p in stamps if p is not None))
+    order = _stamp_order(track)
     seconds = None if order is None else np.array([float((p - order[0]) * stream.time_base) for p in order])
-    base = stream.base_rate or stream.guessed_rate
-    count, fps, shown = timeline(path, track.frames, seconds, stated and float(stated), base and float(base))
-    keys: tuple[int, ...] = ()
-    if order is not None and (len(set(order)) < len(order) or container.format.name == "avi"):
-        order = None  # an AVI numbers its packets, not its pictures
-    elif order is not None:
-        keys = tuple(sorted(bisect_right(order, p) - 1 for p, key in track.stamps if key and p is not None))
-    rate = float(stated) if stated else None
-    as_stored = (
-        turned is None
-        and aspect == 1
-        and shown is None
-        and not track.discarded
-        and stream is container.streams.video[0]
-    )
-    as_stored = as_stored and fps is not None and rate is not None and abs(fps / rate - 1) < 0.01
+    rate, base = _rate(stream.average_rate, stream.base_rate), _rate(stream.base_rate, stream.guessed_rate)
+    count, fps, shown = constant_rate(path, track.frames, seconds, rate, base)
+    order, keys = _ways_in(order, track, name)
+    is_plain = turned is None and aspect == 1 and shown is None and not track.discarded
+    is_steady = fps is not None and rate is not None and abs(fps / rate - 1) < 0.01
+    as_stored = is_plain and is_steady and stream is container.streams.video[0]
     facts = Facts(path, count, fps, rate, *size, shown, track.frames, order, keys, stream.index, as_stored)
     return facts if aspect == 1 else replace(facts, pixel_aspect=aspect, stored_size=stored)
 
 
-def _decode_all(facts: Facts, track: Track, first: Any, more: Iterator[Any]) -> tuple[np.ndarray, Facts]:
+def _rate(*stated: Any) -> float | None:
+    """The first of some rates that a stream states; None where it states none."""
+    return next((float(rate) for rate in stated if rate), None)
+
+
+def _stamp_order(track: PacketTrack) -> tuple[int, ...] | None:
+    """The time stamps in ascending order; None where a packet has none or they cannot be trusted."""
+    stamps = [p for p, _ in track.stamps if p is not None]
+    return tuple(sorted(stamps)) if track.in_order and len(stamps) == len(track.stamps) else None
+
+
+def _ways_in(
+    order: tuple[int, ...] | None, track: PacketTrack, name: str
+) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """Time stamps that a frame can be found by, and the frames that decoding can begin at; an AVI numbers its packets,
+    not its pictures, so there are none.
+    """
+    if order is None or len(set(order)) < len(order) or name == "avi":
+        return None, ()
+    return order, tuple(sorted(bisect_right(order, p) - 1 for p, key in track.stamps if key and p is not None))
+
+
+def _decode_all(facts: Facts, track: PacketTrack, first: Any, more: Iterator[Any]) -> tuple[np.ndarray, Facts]:
     """All frames at constant rate, filled in as they are decoded."""
     out = allocate(facts.path, facts.stored, facts.height, facts.width)
     stamps: list[int | None] = []
@@ -218,7 +225,7 @@ def _decode_all(facts: Facts, track: Track, first: Any, more: Iterator[Any]) -> 
     return out if facts.shown is None else out[facts.shown], facts
 
 
-def _recount(facts: Facts, track: Track, stamps: list[int | None]) -> Facts:
+def _recount(facts: Facts, track: PacketTrack, stamps: list[int | None]) -> Facts:
     """The facts of a file whose packets are not one frame each: some are never shown, such as those that need one from
     before the beginning, or that say "as before".
 
@@ -231,7 +238,7 @@ def _recount(facts: Facts, track: Track, stamps: list[int | None]) -> Facts:
     if len(stamps) < facts.stored and not (reaches_end and 2 * len(stamps) > facts.stored):
         raise VideoError(broken_off(facts.path, f"{facts.stored} frames", f"{len(stamps)} that can be decoded"))
     seconds = np.array([float((p - order[0]) * track.stream.time_base) for p in order]) if known else None
-    count, fps, shown = timeline(facts.path, len(stamps), seconds, facts.fps)
+    count, fps, shown = constant_rate(facts.path, len(stamps), seconds, facts.fps)
     return replace(facts, num_frames=count, fps=fps, shown=shown, stored=len(stamps), order=None, keys=())
 
 
@@ -271,7 +278,7 @@ MAX_MOMENTS = 500_000
 JITTER = 0.75
 
 
-def timeline(
+def constant_rate(
     path: Path, count: int, seconds: np.ndarray | None, stated: float | None, base: float | None = None
 ) -> tuple[int, float | None, np.ndarray | None]:
     """Frames of constant rate for stored frames at given moments.
@@ -426,7 +433,7 @@ def webp_facts(path: Path) -> Facts:
     ends = np.cumsum([d if d > 10 else 100 for d in durations]) / 1000
     seconds = np.concatenate([[0.0], ends[:-1]])
     rate = len(durations) / float(ends[-1])
-    count, fps, shown = timeline(path, len(durations), seconds, rate)
+    count, fps, shown = constant_rate(path, len(durations), seconds, rate)
     return Facts(path, count, fps, rate, width, height, shown, len(durations), None, (), -1)
 
 

@@ -29,7 +29,7 @@ from cac_align.report.view import (
     unconfirmed,
 )
 from reward_model.schema import AnomalyType, Box, Verdict
-from reward_model.video.load import read_file
+from reward_model.video.clip import read_file
 from reward_model.world import make_video
 
 NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""

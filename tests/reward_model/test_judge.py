@@ -430,7 +430,7 @@ def test_frames_that_cannot_be_had_spoil_no_other():
             raise VideoError("breaks off at frame 12")
 
     judge = TwoTurnJudge(Scripted([NORMAL, NORMAL], scores=SCORES), prompts="compact")
-    judge._open = lambda video, prompt, fps, strict: judge._footage(Video(FRAMES, 16) if video is FRAMES else video, "")
+    judge._open = lambda video, prompt, fps, strict: judge._view(Video(FRAMES, 16) if video is FRAMES else video, "")
     first, torn, last = judge.judge([FRAMES, Torn(FRAMES, 16), FRAMES], fps=16)
     assert (first.status, torn.status, last.status) == ("normal", None, "normal")
     assert torn.error == "breaks off at frame 12"

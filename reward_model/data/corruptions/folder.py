@@ -23,8 +23,7 @@ from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY
 from reward_model.files import write_text
 from reward_model.folders import file_digest, not_utf8, regular_files
 from reward_model.schema import AnomalyType, VideoAnnotation
-from reward_model.video.clip import VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import VideoError, load_video
 from reward_model.video.writing import write_video
 
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif"})

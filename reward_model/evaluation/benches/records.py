@@ -14,8 +14,7 @@ from reward_model.data.formats.vif_cot import TypeMap, read_vif_cot
 from reward_model.data.records import Record
 from reward_model.evaluation.benches.bench import BenchVideo
 from reward_model.schema import VideoAnnotation
-from reward_model.video.clip import VideoError
-from reward_model.video.load import load_video
+from reward_model.video.clip import VideoError, load_video
 
 
 class RecordBench:

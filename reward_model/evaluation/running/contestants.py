@@ -10,12 +10,14 @@ from typing import Any
 
 from reward_model.backends.base import Backend
 from reward_model.backends.source import open_backend
+from reward_model.config import JudgeConfig
 from reward_model.evaluation.benches.bench import CalibrationBench
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import ThinkerJudge
 from reward_model.evaluation.running.baselines import ConstantJudge, RandomJudge, calibrate
 from reward_model.evaluation.running.choice import COMMON
 from reward_model.evaluation.running.store import bench_fingerprint, fingerprint, model_fingerprint
+from reward_model.judge import Judge, TwoTurnJudge
 from reward_model.prompts import WORDINGS, load_prompts
 from reward_model.unified.protocols import PROTOCOLS
 from reward_model.unified.score import UnifiedJudge
@@ -27,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-reasoning": {"reasoning": False, "all_readouts": False},
 }
 #: Baselines that need no model.
-CONSTANTS: dict[str, Callable[[], Any]] = {
+CONSTANTS: dict[str, Callable[[], Judge]] = {
     "normal": lambda: ConstantJudge("normal"),
     "abnormal": lambda: ConstantJudge("abnormal"),
     "random": RandomJudge,
@@ -50,7 +52,7 @@ class Contestant:
     """
 
     name: str
-    open: Callable[[], Any] = field(repr=False)
+    open: Callable[[], Judge | TwoTurnJudge] = field(repr=False)
     fingerprint: str
 
 
@@ -113,10 +115,7 @@ def judge_contestant(name: str, source: ModelSource, settings: Mapping[str, Any]
     """
     chosen = {"all_readouts": True, "readout": None, **(settings or {})}
 
-    def build() -> Any:
-        from reward_model.config import JudgeConfig
-        from reward_model.judge import TwoTurnJudge
-
+    def build() -> TwoTurnJudge:
         backend = source.open()
         config = (getattr(backend, "config", None) or JudgeConfig()).override(**chosen)
         return TwoTurnJudge(backend, config, readout=chosen["readout"] or config.best_readout)
@@ -153,7 +152,7 @@ def unified_contestant(
     """
     chosen = PROTOCOLS[protocol] if wording is None else with_wording(PROTOCOLS[protocol], wording)
 
-    def build() -> Any:
+    def build() -> Judge:
         return calibrate(UnifiedJudge(source.open(), chosen), calibration, batch_size=batch_size, name=protocol)
 
     asked = {"protocol": protocol, "question": chosen.question}
@@ -164,7 +163,7 @@ def unified_contestant(
 def status_contestant(name: str, source: ModelSource, kind: str, batch_size: int = 16) -> Contestant:
     """A model that answers with a word, by one of :data:`STATUS_PROTOCOLS` or as ``"vr-thinker"``."""
 
-    def build() -> Any:
+    def build() -> Judge:
         if kind == ThinkerJudge.name:
             return ThinkerJudge(source.open(), batch_size=batch_size)
         return StatusJudge(source.open(), kind, batch_size=batch_size)

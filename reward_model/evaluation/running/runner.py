@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,13 +14,16 @@ from reward_model.evaluation.running.measure import measure
 from reward_model.evaluation.running.result import EvaluationResult
 from reward_model.evaluation.running.row import make_row
 from reward_model.evaluation.running.store import RowStore
+from reward_model.judge import Judge, TwoTurnJudge
 from reward_model.schema import Verdict
 
 Numbered = list[tuple[int, BenchVideo]]
+#: A reward: videos, prompts and fps -> a number in [0, 1] or None for each video.
+Scorer = Callable[..., Sequence[float | None]]
 
 
 def evaluate(
-    judge: Any,
+    judge: Judge | TwoTurnJudge | Scorer,
     bench: Bench,
     *,
     batch_size: int = 16,
@@ -103,9 +106,11 @@ def _prefetch(bench: Bench, indices: Sequence[int], batch_size: int) -> Iterator
             yield batch
 
 
-def _asker(judge: Any) -> Callable[[Sequence[BenchVideo]], Sequence[Any]]:
+def _asker(judge: Judge | TwoTurnJudge | Scorer) -> Callable[[Sequence[BenchVideo]], Sequence[Any]]:
     """Function that asks this judge about a batch."""
-    call = getattr(judge, "judge_batch", None) or getattr(judge, "judge", None) or judge
+    call: Callable[..., Iterable[Any]] = (
+        getattr(judge, "judge_batch", None) or getattr(judge, "judge", None) or judge  # type: ignore[assignment]
+    )
 
     def ask(videos: Sequence[BenchVideo]) -> Sequence[Any]:
         rates = {v.truth.fps for v in videos}

@@ -21,8 +21,8 @@ from reward_model.schema import Status, TurnReport, VideoAnnotation
 from reward_model.training.grpo.rows import Pictures, Prompt, PromptBuilder, Row, as_read
 from reward_model.training.grpo.sampler import Generator, Sampled
 from reward_model.turns import (
-    Footage,
     TurnRequest,
+    VideoView,
     legible_status,
     merge_clips,
     merge_statuses,
@@ -101,8 +101,8 @@ class _Case:
         self._shown: dict[tuple[int, ...], Pictures] = {}
         self._prompts: dict[tuple[str, tuple[int, ...]], Prompt] = {}
         truth = sample.truth
-        self.footage = Footage(truth.num_frames, truth.fps, lambda n: self.pictures(tuple(n)).frames, truth.prompt)
-        self.scan = scan_request(self.footage, config, wording)
+        self.view = VideoView(truth.num_frames, truth.fps, lambda n: self.pictures(tuple(n)).frames, truth.prompt)
+        self.scan = scan_request(self.view, config, wording)
         self.prompt = builder.prompt(self.scan.conversation, [self.pictures(self.scan.indices)])
 
     def pictures(self, indices: tuple[int, ...]) -> Pictures:
@@ -129,7 +129,7 @@ class _Case:
         return self._prompts[key]
 
     def zoom_request(self, report: TurnReport, clip: tuple[int, ...], answer: str = "") -> TurnRequest:
-        return zoom_request(self.footage, self.scan, answer, report, clip, self.config, self.wording)
+        return zoom_request(self.view, self.scan, answer, report, clip, self.config, self.wording)
 
 
 class TwoTurnRollouts:

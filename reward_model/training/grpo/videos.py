@@ -105,29 +105,37 @@ def annotated_rows(
     from reward_model.data.stage_split import stage_records
 
     root = Path(video_root) if video_root else Path(path).parent
-    records = read_annotations(path, video_root=video_root)
-    if split is not None:
-        records = [r for r in records if r.split == split]
-    else:
+    records = [r for r in read_annotations(path, video_root=video_root) if split in (None, r.split)]
+    if split is None:
         records, _ = stage_records(records, "stage3", disjoint=disjoint, held_out=held_out, seed=seed)
     which = f"split {split!r}" if split is not None else "stage 3"
     if not records:
         raise ValueError(f"{path} holds no record of {which}; stage 3 needs annotated videos")
-    shown = [r for r in records if r.truth.status == "normal" or _is_seen(r.truth, scan_fps)]
-    if len(shown) < len(records):
-        log.info("%d abnormal videos show nothing at %g fps; left out", len(records) - len(shown), scan_fps)
+    shown = _seen(records, scan_fps)
     rng = np.random.default_rng([seed, 3])
-    parts = [[_row(r, root) for r in shown if r.truth.status == status] for status in ("normal", "abnormal")]
-    for status, part in zip(("normal", "abnormal"), parts, strict=True):
-        if not part:
-            raise ValueError(f"{path} holds no {status} video of {which}; stage 3 trains on both, 1:1. Add some")
+    parts = {s: [_row(r, root) for r in shown if r.truth.status == s] for s in ("normal", "abnormal")}
+    if lacking := [status for status, part in parts.items() if not part]:
+        raise ValueError(f"{path} holds no {lacking[0]} video of {which}; stage 3 trains on both, 1:1. Add some")
+    return Dataset.from_list(_in_turn([*parts.values()], rows, rng))
+
+
+def _in_turn(parts: Sequence[Sequence[dict[str, str]]], rows: int | None, rng: np.random.Generator) -> list[Any]:
+    """As many of each part, one after the other: ``rows`` in all, or all of the shorter one."""
     each = min(map(len, parts)) if rows is None else max(1, rows // 2)
     drawn = [[part[k] for k in cycled(len(part), each, rng)] for part in parts]
-    return Dataset.from_list([row for pair in zip(*drawn, strict=True) for row in pair])
+    return [row for group in zip(*drawn, strict=True) for row in group]
 
 
 def _row(record: Record, root: Path) -> dict[str, str]:
     return {"video": str(root / record.video), "truth": json.dumps(record.truth.to_dict())}
+
+
+def _seen(records: Sequence[Record], fps: float) -> list[Record]:
+    """The normal videos, and the abnormal ones that show something on the grid of ``fps``."""
+    shown = [r for r in records if r.truth.status == "normal" or _is_seen(r.truth, fps)]
+    if len(shown) < len(records):
+        log.info("%d abnormal videos show nothing at %g fps; left out", len(records) - len(shown), fps)
+    return shown
 
 
 def _is_seen(truth: VideoAnnotation, fps: float) -> bool:

@@ -15,7 +15,7 @@ from cac_align.cli import main
 from cac_align.metrics import VBenchPackage, export_videos, find_videos, read_results
 from cac_align.metrics.export import missing_videos, same_video, standard_prompts
 from cac_align.prompts import read_prompts
-from reward_model.video.load import load_video
+from reward_model.video.clip import load_video
 from reward_model.video.reading import read_facts
 from reward_model.video.writing import LOSSLESS_H264, write_video
 from tests.reward_model.video.clips import numbered, write

@@ -17,7 +17,7 @@ from cac_align.metrics import MetricSuite, evaluate_videos, find_videos
 from cac_align.metrics.folder import Process, failures
 from cac_align.metrics.report import seed_totals, to_dict, vbench_tables
 from cac_align.metrics.rows import ROWS, Row, RowsLostError, RowWriter
-from reward_model.video.load import read_file
+from reward_model.video.clip import read_file
 from reward_model.video.writing import LOSSLESS_H264, write_video
 
 ROOT = Path(__file__).resolve().parents[3]

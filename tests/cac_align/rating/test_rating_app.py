@@ -12,7 +12,7 @@ from PIL import Image
 from cac_align.rating.guide import CONVENTIONS, DEFINITIONS
 from cac_align.rating.study import open_rating
 from reward_model.schema import AnomalyType
-from reward_model.video.load import read_file
+from reward_model.video.clip import read_file
 
 HOST = "127.0.0.1:8808"
 

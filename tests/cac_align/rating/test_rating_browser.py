@@ -12,7 +12,7 @@ from cac_align.rating.server import address, open_server
 from cac_align.rating.study import open_rating, open_review
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
-from reward_model.video.load import read_file
+from reward_model.video.clip import read_file
 
 NASTY = "a ball </script><script>alert(1)</script><img src=x onerror=alert(2)> \u202egnp {{ 7 * 7 }}"
 pytestmark = pytest.mark.slow

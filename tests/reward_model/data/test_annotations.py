@@ -366,7 +366,7 @@ def test_rates_within_half_a_percent_are_the_same(tmp_path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_the_header_tells_what_decoding_would(tmp_path, suffix):
     """Matroska states no number of frames: its packets are counted."""
-    from reward_model.video.load import read_file
+    from reward_model.video.clip import read_file
 
     path = tmp_path / f"x.{suffix}"
     write_clip(path, num_frames=21, fps=16, size=(32, 48))

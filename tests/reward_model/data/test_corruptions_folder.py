@@ -12,7 +12,7 @@ import pytest
 
 from reward_model.data.annotations import read_annotations, validate_annotations, video_path
 from reward_model.data.corruptions import KINDS, CorruptionError, corrupt_folder, folder
-from reward_model.video.load import load_video
+from reward_model.video.clip import load_video
 from reward_model.video.writing import write_video
 
 FPS, LENGTH = 12.0, 24

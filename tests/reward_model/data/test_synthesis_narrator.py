@@ -22,8 +22,7 @@ from reward_model.data.synthesis.rule_check import rule_check
 from reward_model.data.synthesis.tasks import conversation
 from reward_model.data.synthesis.world_records import write_world_records
 from reward_model.parsing import format_report
-from reward_model.video.clip import Video
-from reward_model.video.load import load_video
+from reward_model.video.clip import Video, load_video
 from reward_model.world import KINDS, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom
 

@@ -31,8 +31,7 @@ from reward_model.data.synthesis.config import AskConfig
 from reward_model.data.synthesis.narrator_teacher import NarratorJudge, NarratorTeacher
 from reward_model.data.synthesis.noise import Noise
 from reward_model.data.synthesis.world_records import write_world_records
-from reward_model.video.clip import Video
-from reward_model.video.load import load_video
+from reward_model.video.clip import Video, load_video
 from reward_model.world import KINDS, make_video
 
 ASK = AskConfig()

@@ -200,3 +200,11 @@ def test_a_scoring_model_becomes_a_judge_with_rates_and_unparsed_answers():
     lost = measured(ThresholdJudge(UnifiedJudge(Scripted(lambda c: Completion("no idea"))), judge.threshold))
     assert lost.confusion.num_unparsed == 4 and list(lost.errors) == ["the answer states no 'Alignment Score'"]
     assert auroc([r["score"] for r in result.videos], [r["truth"] == "normal" for r in result.videos]) == 1.0
+
+
+def test_the_judge_behind_unified_reward_answers_to_its_former_name():
+    from reward_model.unified import score
+
+    assert score.UnifiedReward is UnifiedJudge
+    with pytest.raises(AttributeError, match="no attribute 'Unified'"):
+        _ = score.Unified

@@ -188,8 +188,7 @@ def all_files(folder: Path) -> list[Path]:
 def read_all() -> None:
     """The other process: reads the files named on its standard input; one line before each and one after."""
     from reward_model.video import reading
-    from reward_model.video.clip import VideoError
-    from reward_model.video.load import load_video
+    from reward_model.video.clip import VideoError, load_video
     from reward_model.video.reading import probe
 
     resource.setrlimit(resource.RLIMIT_AS, (SPACE_BYTES, SPACE_BYTES))

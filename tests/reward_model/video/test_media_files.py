@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 
 from reward_model.video import container
-from reward_model.video.clip import Video, VideoError
+from reward_model.video.clip import FileFrames, Video, VideoError, load_video
 from reward_model.video.container import open_container, use_threads
-from reward_model.video.load import FileFrames, load_video
 from reward_model.video.reading import probe, read_facts
 from reward_model.video.sampling import sample_indices
 from tests.reward_model.video.clips import number, numbered, write
@@ -213,7 +212,7 @@ def test_frames_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch, 
     whole = load_video(path)
     assert isinstance(whole.frames, np.ndarray)
     monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
-    monkeypatch.setattr("reward_model.video.load.NEAR", 2)
+    monkeypatch.setattr("reward_model.video.clip.NEAR", 2)
     large = load_video(path)
     assert isinstance(large.frames, FileFrames) and large.frames.shape == whole.frames.shape
     rng = np.random.default_rng(0)

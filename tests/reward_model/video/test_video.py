@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from reward_model.schema import FrameRange
-from reward_model.video.clip import Video, VideoError, check_fps, resize_frames, to_frames
-from reward_model.video.load import load_video, read_file
+from reward_model.video.clip import Video, VideoError, check_fps, load_video, read_file, resize_frames, to_frames
 from reward_model.video.sampling import native_window, sample_indices, zoom_indices
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)

@@ -24,7 +24,7 @@ from reward_model.training.grpo.rollouts import (
 )
 from reward_model.training.grpo.rows import PromptBuilder, RowModel, stock_vision_inputs
 from reward_model.training.grpo.sampler import ModelSampler, Sampled, stop_tokens
-from reward_model.turns import Footage, joined, merge_clips, scan_request
+from reward_model.turns import VideoView, joined, merge_clips, scan_request
 
 SIZE = 48
 CONFIG = JudgeConfig(prompts="compact", frame_size=SIZE, max_scan_tokens=300, max_zoom_tokens=400, max_zoom_frames=24)
@@ -116,9 +116,9 @@ def test_crop_is_the_judges(judge, margin, clip):
 def test_a_long_video_is_scanned_as_the_judge_scans_it(judge):
     """Both ask through one function, so the limit of frames holds in training too."""
     ((record,),), _ = draw(judge, [NORMAL], 1, max_scan_frames=6)
-    footage = Footage(81, 16, sample().frames, "a red ball")
+    view = VideoView(81, 16, sample().frames, "a red ball")
     config = CONFIG.override(max_scan_frames=6)
-    assert record.scan.indices == scan_request(footage, config, load_prompts("compact")).indices
+    assert record.scan.indices == scan_request(view, config, load_prompts("compact")).indices
     assert record.scan.indices == (0, 16, 32, 48, 64, 80)
 
 
