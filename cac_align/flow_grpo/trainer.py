@@ -58,6 +58,7 @@ from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation, show_groups
 from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negative_prompt, split_calls
+from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import RewardError, check_callable
 from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
@@ -93,7 +94,7 @@ class FlowGRPOTrainer:
         self,
         config: FlowGRPOConfig,
         *,
-        pipe: Any = None,
+        pipe: Pipeline | None = None,
         reward: Any = None,
         prompts: Sequence[str] | None = None,
         eval_prompts: Sequence[str] | None = None,

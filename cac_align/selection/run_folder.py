@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cac_align.pipelines import Pipeline
 from reward_model.files import atomic
 
 
@@ -89,7 +90,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def describe_pipeline(pipe: Any) -> dict[str, Any]:
+def describe_pipeline(pipe: Pipeline) -> dict[str, Any]:
     """What tells two pipelines apart: class, source, and per component its class and a digest of its config and
     weights.
 
