@@ -99,9 +99,9 @@ class Footprint:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a module's top level is running in this thread above the import machinery."""
+    """Whether the import machinery is at work in this thread: it runs a module's top level, or asks a finder."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_back is not None and _is_import(frame.f_back):
+        if frame.f_back is not None and _is_import(frame.f_back):
             return True
         frame = frame.f_back
     return False

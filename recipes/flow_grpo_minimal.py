@@ -152,7 +152,7 @@ class PlainFlowGRPO:
         self.optimizer.zero_grad()
 
     def velocity(self, record: Any, positive: torch.Tensor, negative: torch.Tensor | None) -> torch.Tensor:
-        """What the transformer says of a recorded step's latents, in two calls. [saved: sampler/policy.py]"""
+        """The transformer's answer for the latents of a recorded step, in two calls. [saved: sampler/policy.py]"""
         times = record.timestep.to(record.latents.device).expand(len(record.latents))
 
         def call(text: torch.Tensor) -> torch.Tensor:

@@ -229,7 +229,7 @@ class FlowGRPOTrainer:
         return numbers
 
     def _due(self, every: int) -> bool:
-        """Whether something is done after the current step: now and then, and after the last one."""
+        """True every so many steps, and after the last one."""
         return self.step % every == 0 or self.step == self.config.max_steps
 
     def run_step(self) -> tuple[Experience, dict[str, float]]:
@@ -388,7 +388,7 @@ class FlowGRPOTrainer:
         self.eval_rewards = dict(state.get("eval_rewards") or {})
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued."""
+        """Entries that must be equal for a checkpoint to be continued."""
         import hashlib
 
         listed = "\x1f".join(self.prompts)
@@ -401,7 +401,7 @@ class FlowGRPOTrainer:
         }
 
     def change(self) -> str:
-        """What the evaluations say of base and trained model, with what so few prompts can tell."""
+        """Sentences about what the evaluations say of base and trained model, and what so few prompts can tell."""
         return describe_change(self.history, self.eval_rewards)
 
     def export(self, folder: str | Path, *, averaged: bool = True) -> Path:

@@ -302,12 +302,12 @@ class _Run:
         )
 
     def _made_with(self) -> dict[str, Any]:
-        """What judged and what drew, for the record."""
+        """Settings of the reward and versions of what drew, for the record."""
         return {"reward_settings": describe_reward(self.reward), **_versions()}
 
 
 def _versions() -> dict[str, str]:
-    """What drew the videos, for the record: candidates of the same settings may differ between versions."""
+    """Versions of what drew the videos, for the record: candidates of the same settings may differ between versions."""
     from importlib.metadata import version
 
     return {"diffusers": version("diffusers"), "torch": version("torch")}

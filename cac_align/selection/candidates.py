@@ -84,7 +84,7 @@ def fitting_size(pipe: Pipeline, image: Any) -> tuple[int, int] | None:
 
 
 def stretched(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> tuple[float, int, int] | None:
-    """How many times a first frame would be stretched by a video of another shape, and that video's height and width;
+    """Factor by which a first frame would be stretched by a video of another shape, and that video's height and width;
     None where their aspect ratios differ by a twentieth at most, or are not known.
     """
     image: Any = pipe_kwargs.get("image")
@@ -129,7 +129,7 @@ def check_whole(pipe: Pipeline) -> None:
 
 
 def offloads(pipe: Pipeline) -> bool:
-    """Whether a pipeline moves its parts to the CPU while they rest, because memory is short."""
+    """True for a pipeline that moves its parts to the CPU while they rest, because memory is short."""
     return bool(getattr(pipe, "_all_hooks", None)) or any(
         hasattr(part, "_hf_hook") for part in (getattr(pipe, "components", None) or {}).values()
     )

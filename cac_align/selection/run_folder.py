@@ -24,7 +24,7 @@ class ResumeError(ValueError):
 
 
 def frames_path(folder: Path, index: int) -> Path:
-    """Where the exact frames of a candidate live."""
+    """File of the exact frames of a candidate."""
     return folder / "candidates" / f"{index:02d}.npz"
 
 
@@ -91,7 +91,7 @@ def _short(value: Any) -> str:
 
 
 def describe_pipeline(pipe: Pipeline) -> dict[str, Any]:
-    """What tells two pipelines apart: class, source, and per component its class and a digest of its config and
+    """Marks that tell two pipelines apart: class, source, and per component its class and a digest of its config and
     weights.
 
     The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another
@@ -122,8 +122,9 @@ def _describe_component(part: Any) -> str:
 
 
 def _state(part: Any) -> list[str]:
-    """What changes a component's output and is in neither its config nor its weights; empty for one as it was loaded,
-    so that folders of earlier versions are recognised.
+    """State that changes a component's output and is in neither its config nor its weights.
+
+    Empty for a component as it was loaded, so that folders of earlier versions are recognised.
     """
     if not hasattr(part, "modules"):
         return []

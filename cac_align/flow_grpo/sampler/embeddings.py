@@ -52,7 +52,7 @@ class TextEmbeddings:
         self._recent: dict[str, torch.Tensor] = {}
 
     def path(self, prompt: str) -> Path:
-        """Where the embedding of a text lies."""
+        """File of the embedding of a text."""
         key = json.dumps([self.encoder, self.max_length, prompt], ensure_ascii=False)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 

@@ -1,4 +1,4 @@
-"""Which pipelines can be sampled, and how the scheduler is put in and taken out again."""
+"""Checks that a pipeline can be sampled, and puts the scheduler in and takes it out again."""
 
 from __future__ import annotations
 
