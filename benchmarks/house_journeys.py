@@ -99,11 +99,9 @@ class Footprint:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether this frame serves the import machinery, or a module's top level runs above it in this thread."""
-    if frame is not None and frame.f_back is not None and _is_import(frame.f_back):
-        return True
+    """Whether the import machinery is at work in this thread: it runs a module's top level, or asks a finder."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_back is not None and _is_import(frame.f_back):
+        if frame.f_back is not None and _is_import(frame.f_back):
             return True
         frame = frame.f_back
     return False

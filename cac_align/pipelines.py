@@ -9,7 +9,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class Pipeline(Protocol):
+    """A diffusers video pipeline: called with its own arguments, and its output has ``frames``.
+
+    Its parts are attributes (``transformer``, ``vae``, ``scheduler``, ``text_encoder``, ...); which of them there are,
+    and what a call takes, depends on the family.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __getattr__(self, name: str) -> Any: ...
+
+    def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 def open_pipeline(
@@ -19,7 +33,7 @@ def open_pipeline(
     dtype: Any = None,
     revision: str | None = None,
     parts: Mapping[str, Any] | None = None,
-) -> Any:
+) -> Pipeline:
     """The pipeline, on the CPU. Each model in it is loaded once and handed over; nothing else changes against
     ``kind.from_pretrained``.
 

@@ -83,9 +83,8 @@ class PlainFlowGRPO:
             # Nothing is drawn while the judge works. [saved: judging/reward_bus.py]
             scores += self.judge(frames, prompt)
         # By how many standard deviations is a video better than its group? One that was not judged takes no part.
-        options = {"ddof": config.advantage_ddof, "eps": config.advantage_eps, "clip": config.advantage_clip}
-        groups = [spec.group for spec in specs]
-        advantages = compute_advantages(scores, groups, **options)
+        groups, eps, clip = [spec.group for spec in specs], config.advantage_eps, config.advantage_clip
+        advantages = compute_advantages(scores, groups, ddof=config.advantage_ddof, eps=eps, clip=clip)
         differs = torch.tensor([group not in advantages.zero_variance for group in groups])
         self.update(advantages.values.float().to(self.device), (advantages.valid & differs).to(self.device))
         self.done += 1
@@ -153,7 +152,7 @@ class PlainFlowGRPO:
         self.optimizer.zero_grad()
 
     def velocity(self, record: Any, positive: torch.Tensor, negative: torch.Tensor | None) -> torch.Tensor:
-        """What the transformer says of a recorded step's latents, in two calls. [saved: sampler/policy.py]"""
+        """The transformer's answer for the latents of a recorded step, in two calls. [saved: sampler/policy.py]"""
         times = record.timestep.to(record.latents.device).expand(len(record.latents))
 
         def call(text: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import batched_calls
 from cac_align.flow_grpo.sampler.rollout import image_argument, negative_prompt
+from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Evaluation
 from cac_align.selection.candidates import split_frames
 from reward_model.statistics.significance import paired_bootstrap, paired_permutation
@@ -50,7 +51,7 @@ def evaluation_indices(num_prompts: int, rank: int, world_size: int) -> list[int
 
 @torch.no_grad()
 def evaluate_prompts(
-    pipe: Any,
+    pipe: Pipeline,
     texts: TextEmbeddings,
     prompts: Sequence[str],
     indices: Sequence[int],

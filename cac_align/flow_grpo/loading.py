@@ -22,7 +22,7 @@ from cac_align.flow_grpo.needs import PIPELINE_FILE, is_path
 from cac_align.flow_grpo.output_folder import clear_leftovers, explained
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
-from cac_align.pipelines import open_pipeline
+from cac_align.pipelines import Pipeline, open_pipeline
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
 from cac_align.selection.candidates import open_first_frame
 from reward_model.backends.source import located
@@ -60,7 +60,7 @@ def _located_reward(entry: Any) -> Any:
     return {**entry, "options": {**options, "model": located(str(options["model"]))}}
 
 
-def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Any:
+def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Pipeline:
     """The pipeline of a run on the CPU; the VAE stays fp32.
 
     Args:
@@ -100,7 +100,7 @@ def _why_not(model: str, error: OSError) -> str:
     return f"model={model!r} is neither in the hub's cache nor available from the hub; check name and network ({why})"
 
 
-def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:
+def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
     """Everything between loading and training; returns the names of the modules that got an adapter.
 
     Raises:
@@ -126,7 +126,7 @@ def prepare_pipeline(pipe: Any, config: FlowGRPOConfig) -> list[str]:
     return names
 
 
-def check_trainable(pipe: Any, config: FlowGRPOConfig) -> None:
+def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
     """Raises ValueError unless a pipeline is Wan 2.1 text-to-video or image-to-video and its schedule has the steps the
     window needs.
     """
@@ -148,7 +148,7 @@ def check_trainable(pipe: Any, config: FlowGRPOConfig) -> None:
         config.window.check(num_stochastic_steps(schedule, **config.noise))
 
 
-def encode_texts(pipe: Any, prompts: Sequence[str], config: FlowGRPOConfig, accelerator: Any) -> TextEmbeddings:
+def encode_texts(pipe: Pipeline, prompts: Sequence[str], config: FlowGRPOConfig, accelerator: Any) -> TextEmbeddings:
     """Embeddings of all texts on disk, by the main process; then the encoder is unloaded. Called by all processes."""
     from accelerate.utils import broadcast_object_list
 
@@ -273,7 +273,7 @@ def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:
     return {p.text: open_first_frame(p.image, "the image of a prompt,") for p in listed if p.image is not None}
 
 
-def check_images(pipe: Any, prompts: Sequence[str], images: Mapping[str, Any] | None) -> dict[str, Any]:
+def check_images(pipe: Pipeline, prompts: Sequence[str], images: Mapping[str, Any] | None) -> dict[str, Any]:
     """The image of every prompt: all of them for an image-to-video pipeline, none for another one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run needs and whether it is there, found without loading anything: pipeline, judges, and how they are read."""
+"""Needs of a run, looked up without loading anything: pipeline, judges, and how they are read."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
 
 
 def needs_text(config: FlowGRPOConfig) -> str:
-    """What a run needs, a line each, for ``--dry-run``; the last line says what to do where something is missing."""
+    """Needs of a run, a line each, for ``--dry-run``; the last line says what to do where something is missing."""
     specs = read_specs(config.rewards)
     needs = [model_need("model", config.model, PIPELINE_FILE, config.revision), *reward_needs(specs)]
     lines = [f"  {need}" for need in needs] + [f"  warning {note}" for note in readout_notes(specs)]
@@ -96,13 +96,13 @@ def needs_text(config: FlowGRPOConfig) -> str:
 
 
 def is_path(model: str) -> bool:
-    """Whether a model's name is that of a folder: names of the hub are ``owner/name``."""
+    """True where a model's name is that of a folder: names of the hub are ``owner/name``."""
     first = model.partition("/")[0]
     return model.count("/") != 1 or first.startswith((".", "~")) or first in ("", *_FOLDERS) or Path(first).is_dir()
 
 
 def model_need(what: str, model: str, file: str, revision: str | None = None) -> Need:
-    """Whether a model is there.
+    """Looks for a model.
 
     Args:
         what: it is for, as the text names it.

@@ -1,4 +1,4 @@
-"""What a run is about to do, and roughly what memory it takes, without loading a weight.
+"""Plan of a run and a rough estimate of its memory, without loading a weight.
 
 The transformer is built on the meta device, so its adapters can be counted on a laptop. Memory of weights, adapters and
 recorded latents is arithmetic; that of activations is an estimate from tokens and widths.

@@ -1,4 +1,4 @@
-"""What a run shows: numbers in TensorBoard and ``metrics.jsonl``, videos as MP4 files and as animated pictures."""
+"""Log of a run: numbers in TensorBoard and ``metrics.jsonl``, videos as MP4 files and as animated pictures."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation, show_groups
 from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negative_prompt, split_calls
+from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import RewardError, check_callable
 from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
@@ -93,7 +94,7 @@ class FlowGRPOTrainer:
         self,
         config: FlowGRPOConfig,
         *,
-        pipe: Any = None,
+        pipe: Pipeline | None = None,
         reward: Any = None,
         prompts: Sequence[str] | None = None,
         eval_prompts: Sequence[str] | None = None,
@@ -228,7 +229,7 @@ class FlowGRPOTrainer:
         return numbers
 
     def _due(self, every: int) -> bool:
-        """Whether something is done after the current step: now and then, and after the last one."""
+        """True every so many steps, and after the last one."""
         return self.step % every == 0 or self.step == self.config.max_steps
 
     def run_step(self) -> tuple[Experience, dict[str, float]]:
@@ -387,7 +388,7 @@ class FlowGRPOTrainer:
         self.eval_rewards = dict(state.get("eval_rewards") or {})
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued."""
+        """Entries that must be equal for a checkpoint to be continued."""
         import hashlib
 
         listed = "\x1f".join(self.prompts)
@@ -400,7 +401,7 @@ class FlowGRPOTrainer:
         }
 
     def change(self) -> str:
-        """What the evaluations say of base and trained model, with what so few prompts can tell."""
+        """Sentences about what the evaluations say of base and trained model, and what so few prompts can tell."""
         return describe_change(self.history, self.eval_rewards)
 
     def export(self, folder: str | Path, *, averaged: bool = True) -> Path:

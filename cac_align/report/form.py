@@ -1,4 +1,4 @@
-"""Whether a ``result.json`` has the form this version writes, so that a page is never made of half of one."""
+"""Checks that a ``result.json`` has the form this version writes, so that a page is never made of half of one."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _CANDIDATE: Mapping[str, Check] = {
 
 
 def form_fault(result: Mapping[str, Any]) -> str | None:
-    """What is wrong with the form of a result, or None.
+    """The first fault of the form of a result, or None.
 
     Example:
         >>> form_fault({"prompt": 3})

@@ -59,7 +59,7 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
 
 
 def _evidence(verdict: Verdict | None, fps: float, *, composite: bool) -> dict[str, Any]:
-    """What the verdict holds; of a candidate without one, that there is nothing."""
+    """Content of the verdict; empty for a candidate without one."""
     if verdict is None:
         nothing: dict[str, Any] = {"turns": [], "findings": [], "filtered": [], "provenance": {}}
         return {**nothing, "disagrees": "", "judged": None}

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from cac_align.pipelines import Pipeline
 from cac_align.report.save import BestOfNOutput
 from cac_align.rewards.base import (
     RewardError,
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @overload
 def best_of_n(
-    pipe: Any,
+    pipe: Pipeline,
     prompt: str,
     *,
     reward: Any,
@@ -54,7 +55,7 @@ def best_of_n(
 
 @overload
 def best_of_n(
-    pipe: Any,
+    pipe: Pipeline,
     prompt: Sequence[str],
     *,
     reward: Any,
@@ -70,7 +71,7 @@ def best_of_n(
 
 
 def best_of_n(
-    pipe: Any,
+    pipe: Pipeline,
     prompt: str | Sequence[str],
     *,
     reward: Any,
@@ -152,7 +153,9 @@ def best_of_n(
     return outputs[0] if isinstance(prompt, str) else outputs
 
 
-def _check(pipe: Any, prompt: Any, n: Any, seed: Any, batch_size: Any, pipe_kwargs: Mapping[str, Any]) -> list[str]:
+def _check(
+    pipe: Pipeline, prompt: Any, n: Any, seed: Any, batch_size: Any, pipe_kwargs: Mapping[str, Any]
+) -> list[str]:
     """The prompts as a list, after every argument has been looked at."""
     if not callable(pipe):
         hint = f"; load it: DiffusionPipeline.from_pretrained({pipe!r})" if isinstance(pipe, str) else ""
@@ -173,7 +176,7 @@ def _check(pipe: Any, prompt: Any, n: Any, seed: Any, batch_size: Any, pipe_kwar
     return prompts
 
 
-def _check_known(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> None:
+def _check_known(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> None:
     """Raises ValueError for an argument that neither best_of_n nor the pipeline knows."""
     try:
         parameters = inspect.signature(pipe.__call__).parameters
@@ -203,7 +206,7 @@ def _bar(total: int, shown: bool) -> Any:
 class _Run:
     """One call of :func:`best_of_n`: what all its prompts share."""
 
-    pipe: Any
+    pipe: Pipeline
     reward: Any
     n: int
     batch_size: int
@@ -299,12 +302,12 @@ class _Run:
         )
 
     def _made_with(self) -> dict[str, Any]:
-        """What judged and what drew, for the record."""
+        """Settings of the reward and versions of what drew, for the record."""
         return {"reward_settings": describe_reward(self.reward), **_versions()}
 
 
 def _versions() -> dict[str, str]:
-    """What drew the videos, for the record: candidates of the same settings may differ between versions."""
+    """Versions of what drew the videos, for the record: candidates of the same settings may differ between versions."""
     from importlib.metadata import version
 
     return {"diffusers": version("diffusers"), "torch": version("torch")}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cac_align.pipelines import Pipeline
 from reward_model.video.clip import VideoError, to_frames
 
 #: Arguments of a pipeline call that belong to best-of-n, and what to do instead.
@@ -63,7 +64,7 @@ def upright(pipe_kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: turned(value) for name, value in pipe_kwargs.items()}
 
 
-def fitting_size(pipe: Any, image: Any) -> tuple[int, int] | None:
+def fitting_size(pipe: Pipeline, image: Any) -> tuple[int, int] | None:
     """Height and width of a video in the shape of its first frame, with as many pixels as the pipeline's default; None
     where the pipeline has none.
 
@@ -82,8 +83,8 @@ def fitting_size(pipe: Any, image: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def stretched(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> tuple[float, int, int] | None:
-    """How many times a first frame would be stretched by a video of another shape, and that video's height and width;
+def stretched(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> tuple[float, int, int] | None:
+    """Factor by which a first frame would be stretched by a video of another shape, and that video's height and width;
     None where their aspect ratios differ by a twentieth at most, or are not known.
     """
     image: Any = pipe_kwargs.get("image")
@@ -99,7 +100,7 @@ def stretched(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> tuple[float, int, in
     return None if abs(ratio - 1) <= 0.05 else (max(ratio, 1 / ratio), height, width)
 
 
-def warn_of_stretching(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> None:
+def warn_of_stretching(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> None:
     """Warns where a first frame would be squeezed into a video of another shape."""
     found = stretched(pipe, pipe_kwargs)
     if found is None:
@@ -113,7 +114,7 @@ def warn_of_stretching(pipe: Any, pipe_kwargs: Mapping[str, Any]) -> None:
     )
 
 
-def check_whole(pipe: Any) -> None:
+def check_whole(pipe: Pipeline) -> None:
     """Raises ValueError where weights of a part of the pipeline were not in its files: diffusers leaves them without
     values, which shows in the middle of a run.
     """
@@ -127,8 +128,8 @@ def check_whole(pipe: Any) -> None:
             )
 
 
-def offloads(pipe: Any) -> bool:
-    """Whether a pipeline moves its parts to the CPU while they rest, because memory is short."""
+def offloads(pipe: Pipeline) -> bool:
+    """True for a pipeline that moves its parts to the CPU while they rest, because memory is short."""
     return bool(getattr(pipe, "_all_hooks", None)) or any(
         hasattr(part, "_hf_hook") for part in (getattr(pipe, "components", None) or {}).values()
     )
@@ -142,7 +143,7 @@ def candidate_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
-def generate(pipe: Any, prompt: str, seeds: Sequence[int], pipe_kwargs: dict[str, Any]) -> list[np.ndarray]:
+def generate(pipe: Pipeline, prompt: str, seeds: Sequence[int], pipe_kwargs: dict[str, Any]) -> list[np.ndarray]:
     """One video per seed, in one call of the pipeline.
 
     Args:
@@ -195,7 +196,7 @@ def split_frames(output: Any, count: int) -> list[np.ndarray]:
 
 
 @contextmanager
-def encode_once(pipe: Any) -> Iterator[None]:
+def encode_once(pipe: Pipeline) -> Iterator[None]:
     """While active, the pipeline encodes each distinct prompt once, as a batch of one, and repeats the result over the
     batch.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cac_align.pipelines import Pipeline
 from reward_model.files import atomic
 
 
@@ -23,7 +24,7 @@ class ResumeError(ValueError):
 
 
 def frames_path(folder: Path, index: int) -> Path:
-    """Where the exact frames of a candidate live."""
+    """File of the exact frames of a candidate."""
     return folder / "candidates" / f"{index:02d}.npz"
 
 
@@ -89,8 +90,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def describe_pipeline(pipe: Any) -> dict[str, Any]:
-    """What tells two pipelines apart: class, source, and per component its class and a digest of its config and
+def describe_pipeline(pipe: Pipeline) -> dict[str, Any]:
+    """Marks that tell two pipelines apart: class, source, and per component its class and a digest of its config and
     weights.
 
     The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another
@@ -121,8 +122,9 @@ def _describe_component(part: Any) -> str:
 
 
 def _state(part: Any) -> list[str]:
-    """What changes a component's output and is in neither its config nor its weights; empty for one as it was loaded,
-    so that folders of earlier versions are recognised.
+    """State that changes a component's output and is in neither its config nor its weights.
+
+    Empty for a component as it was loaded, so that folders of earlier versions are recognised.
     """
     if not hasattr(part, "modules"):
         return []

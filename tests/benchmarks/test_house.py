@@ -143,8 +143,12 @@ def test_a_journey_sees_threads_and_edges_but_no_import_and_no_stranger(modules,
     )
     (tmp_path / "rooms" / "third.py").write_text("class Made:\n    pass\n\n\ndef add(x):\n    return x + 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "rooms" / "finder.py").write_text(
+        "class Finder:\n    def find_spec(self, name, path=None, target=None):\n        return None\n"
+    )
     footprint = modules["house_journeys"].Footprint(tmp_path, ("rooms",))
     first = importlib.import_module("rooms.first")
+    monkeypatch.setattr(sys, "meta_path", [importlib.import_module("rooms.finder").Finder(), *sys.meta_path])
     before = sys.getprofile(), threading.getprofile()
     with footprint.watching():
         first.go()

@@ -75,7 +75,7 @@ def collapsed(
     max_failure_rate: float = 0.2,
     patience: int = 2,
 ) -> tuple[str, ...]:
-    """Which canaries say that the reward rises by hacking; empty while all is well.
+    """Canaries that say the reward rises by hacking; empty while all is well.
 
     A canary has collapsed if, in each of the last ``patience`` evaluations, it stood below ``min_ratio`` of its value
     at the first evaluation while the reward stood above its own. ``judge_failure_rate``, where it is logged, has

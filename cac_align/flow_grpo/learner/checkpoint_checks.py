@@ -1,4 +1,4 @@
-"""What must hold of a checkpoint before a run goes on from it. A fault is a line: the file, what is wrong, what to do.
+"""Checks of a checkpoint before a run goes on from it. A fault is a line: the file, what is wrong, what to do.
 
 A checkpoint is renamed into place when it is whole, so a faulty one was changed or cut afterwards: by a copy that broke
 off, a disk, or somebody's hand. A run never goes on with a part of it missing, which would be another run.
@@ -112,7 +112,7 @@ def _is_evaluation(entry: Any) -> bool:
 
 
 def _is_rewards(values: Any) -> bool:
-    """Whether a value is a list of rewards, None where there is none."""
+    """True for a list of rewards, None where there is none."""
     return isinstance(values, list) and all(value is None or _finite(value) for value in values)
 
 
@@ -189,7 +189,7 @@ def _finite(value: Any) -> bool:
 
 
 def _alike(found: Any, like: Any) -> bool:
-    """Whether a value has the form of another: numbers for numbers, lists of as many, equal keys."""
+    """True where a value has the form of another: numbers for numbers, lists of as many, equal keys."""
     if isinstance(like, dict):
         return isinstance(found, dict) and found.keys() == like.keys() and all(_alike(found[k], like[k]) for k in like)
     if isinstance(like, list | tuple):

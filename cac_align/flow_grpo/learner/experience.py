@@ -1,4 +1,4 @@
-"""What one step drew and how it was judged: advantages over all processes, and the passes each process trains on."""
+"""Judged videos of a step: advantages over all processes, and the passes each process trains on."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ class Learner:
     # --- state --------------------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """What a checkpoint keeps: adapter, optimiser and averages, each by name, whole and on the CPU."""
+        """Tensors of a checkpoint: adapter, optimiser and averages, each by name, whole and on the CPU."""
         parts = {
             "lora": {name: files.whole(p) for name, p in self.parameters.items()},
         }
@@ -250,11 +250,11 @@ class Learner:
         return found
 
     def own_tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """What a checkpoint keeps for each process: DeepSpeed's share of the optimiser."""
+        """Tensors that a checkpoint keeps for each process: DeepSpeed's share of the optimiser."""
         return {"optimizer": files.shard_tensors(self._inner)} if self._deepspeed else {}
 
     def counters(self) -> dict[str, Any]:
-        """What a checkpoint keeps as JSON."""
+        """Counters of a checkpoint, as JSON."""
         scaler = self.accelerator.scaler
         return {
             "updates": self.updates,

@@ -51,7 +51,7 @@ def matching_modules(transformer: torch.nn.Module, targets: Sequence[str]) -> li
 
 
 def lora_sizes(transformer: torch.nn.Module, *, r: int, targets: Sequence[str]) -> tuple[int, int]:
-    """How many modules :func:`add_lora` would adapt and how many parameters it would add, without adding any.
+    """Counts the modules :func:`add_lora` would adapt and the parameters it would add, without adding any.
 
     Raises:
         ValueError: as :func:`matching_modules`.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cac_align.flow_grpo.learner.lora import lora_parameters
+from cac_align.pipelines import Pipeline
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -23,7 +24,7 @@ _CONVERTED = ("diffusion_model.", "lora_unet_")
 _PREFIXES = ("base_model.model.transformer.", "base_model.model.", "transformer.")
 
 
-def export_lora(pipe: Any, folder: str | Path, state: dict[str, torch.Tensor]) -> Path:
+def export_lora(pipe: Pipeline, folder: str | Path, state: dict[str, torch.Tensor]) -> Path:
     """Writes ``pytorch_lora_weights.safetensors``, which ``pipe.load_lora_weights(folder)`` reads. Equal weights give
     equal bytes.
 
@@ -48,7 +49,8 @@ def export_lora(pipe: Any, folder: str | Path, state: dict[str, torch.Tensor]) -
         layers[name.replace(".default.", ".")] = value * scale if ".lora_B." in name else value
     # Sets come in another order in every process.
     metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    type(pipe).save_lora_weights(
+    kind: Any = type(pipe)
+    kind.save_lora_weights(
         str(folder),
         transformer_lora_layers=layers,
         transformer_lora_adapter_metadata={**metadata, "lora_alpha": config.r},
@@ -56,7 +58,7 @@ def export_lora(pipe: Any, folder: str | Path, state: dict[str, torch.Tensor]) -
     return Path(folder)
 
 
-def load_lora(pipe: Any, source: str | Path, *, adapter_name: str | None = None) -> None:
+def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = None) -> None:
     """Loads a LoRA into a pipeline, as ``pipe.load_lora_weights`` does, and more forms of it: with alpha in keys beside
     diffusers' names, PEFT's folders (``adapter_model.safetensors`` and ``adapter_config.json``), names without prefix.
 

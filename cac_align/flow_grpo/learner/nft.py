@@ -75,7 +75,7 @@ def nft_loss(
 
 
 def old_policy_decay(step: int, kind: int = 1) -> float:
-    """How much of the old policy stays at an update: old <- decay * old + (1 - decay) * new.
+    """Share of the old policy that stays at an update: old <- decay * old + (1 - decay) * new.
 
     Args:
         step: gradient updates done, as DiffusionNFT counts; with two updates a round it moves twice as fast as the

@@ -156,7 +156,7 @@ class Replay:
 
     @torch.no_grad()
     def noise_floor(self, records: list[StepRecord], condition: Condition) -> dict[str, float]:
-        """How far a replay at unchanged weights is from the rollout, in the unit of the objective's limit.
+        """Distance of a replay at unchanged weights from the rollout, in the unit of the objective's limit.
 
         Returns:
             ``floor``: the largest |log ratio| (|guard log ratio|, divergence for dppo); ``limit``: ``clip_range`` or

@@ -1,4 +1,4 @@
-"""Where the credit goes: a judge's window and boxes as weights of latent cells.
+"""Localised credit: a judge's window and boxes as weights of latent cells.
 
 A causal video VAE keeps the first frame alone and folds every four frames after it into one latent frame; a latent cell
 covers 8 x 8 pixels. Weights have mean 1, so a video without findings, or with findings everywhere, is weighted exactly
@@ -18,7 +18,7 @@ from reward_model.schema import BOX_SCALE, Anomaly, Box, Verdict
 
 @dataclass(frozen=True)
 class LatentGrid:
-    """How a video of ``num_frames`` frames of ``height`` x ``width`` pixels is folded into latent cells.
+    """Latent cells of a video of ``num_frames`` frames of ``height`` x ``width`` pixels.
 
     Args:
         temporal_factor, spatial_factor: frames and pixels per cell; 4 and 8 for Wan 2.1.

@@ -77,7 +77,7 @@ def coefficients(
     sigma_max: float | None = None,
     last_step_noise: bool = False,
 ) -> Coefficients:
-    """What a step multiplies sample, velocity and noise with, in float64.
+    """Factors of sample, velocity and noise in a step, in float64.
 
     Args:
         kernel: see the table above.

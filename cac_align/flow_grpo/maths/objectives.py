@@ -174,7 +174,7 @@ def velocity_divergence(
 
 
 def ratio_metrics(log_ratio: torch.Tensor, clip_range: float | None = None) -> dict[str, float]:
-    """What to log about the ratios of a step, from the log-ratios of all its samples and steps.
+    """Monitors of the ratios of a step, from the log-ratios of all its samples and steps.
 
     Args:
         log_ratio: any shape.

@@ -1,4 +1,4 @@
-"""What a step draws: seeds, the samples of its groups, and the steps of their rollouts that are stochastic and trained.
+"""Draws of a step: seeds, the samples of its groups, and the steps of their rollouts that are stochastic and trained.
 
 All of it is a pure function of (seed, epoch, step, prompt): a resumed run needs no state, and one rank draws the same
 samples as eight. Groups stay whole over the ranks, and no prompt comes twice in an epoch.
@@ -148,7 +148,7 @@ class GroupSampler:
 
 @dataclass(frozen=True)
 class SDEWindow:
-    """How the window is chosen among the candidate steps ``start`` to ``stop`` (excluded).
+    """Choice of the window among the candidate steps ``start`` to ``stop`` (excluded).
 
     Args:
         mode: ``all`` candidates; ``fixed``: the first ``size`` of them; ``random``: ``size`` neighbouring ones, drawn

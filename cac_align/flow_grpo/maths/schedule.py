@@ -66,7 +66,7 @@ class Schedule:
         return hashlib.sha256(packed).hexdigest()[:16]
 
     def timestep(self, step: int, *, integer: bool = False) -> torch.Tensor:
-        """What the transformer is conditioned on at ``step``: a 0-dim float32 tensor, usually 1000 * sigma.
+        """Condition of the transformer at ``step``: a 0-dim float32 tensor, usually 1000 * sigma.
 
         Args:
             integer: int64 instead, truncated as in the stock UniPC scheduler.
@@ -121,7 +121,7 @@ def step_stds(
 def num_stochastic_steps(
     schedule: Schedule, kernel: str, *, noise_level: float | None = None, last_step_noise: bool = False
 ) -> int:
-    """How many steps, counted from the first, have noise: usually N - 1, N with ``last_step_noise``, 0 for an ODE."""
+    """Number of steps, from the first, that have noise: usually N - 1, N with ``last_step_noise``, 0 for an ODE."""
     stds = step_stds(schedule, kernel, noise_level=noise_level, last_step_noise=last_step_noise)
     return int((stds > 0).sum())
 
@@ -215,7 +215,7 @@ def shift_of(scheduler: Any) -> float | None:
 
 
 def describe_base(scheduler: Any) -> dict[str, Any]:
-    """What :func:`build_base` needs: class name, configuration, and the shift if ``set_shift`` has changed it since."""
+    """Arguments of :func:`build_base`: class name, configuration, and the shift if ``set_shift`` changed it."""
     config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
     shift = shift_of(scheduler)
     changed = shift is not None and shift != config.get("shift", config.get("flow_shift"))

@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cac_align.flow_grpo.sampler.policy import Condition, ImageCondition
+from cac_align.pipelines import Pipeline
 from reward_model.engine.checkpoints import fingerprint
 from reward_model.engine.guards import safetensors_fault
 from reward_model.files import atomic
@@ -23,7 +23,7 @@ from reward_model.files import atomic
 RECENT = 32
 
 
-def encoder_id(pipe: Any) -> str:
+def encoder_id(pipe: Pipeline) -> str:
     """16 hex digits that change with the text encoder's class, weights or dtype, and with the tokenizer."""
     encoder, tokenizer = pipe.text_encoder, pipe.tokenizer
     words = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
@@ -52,7 +52,7 @@ class TextEmbeddings:
         self._recent: dict[str, torch.Tensor] = {}
 
     def path(self, prompt: str) -> Path:
-        """Where the embedding of a text lies."""
+        """File of the embedding of a text."""
         key = json.dumps([self.encoder, self.max_length, prompt], ensure_ascii=False)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
@@ -61,7 +61,7 @@ class TextEmbeddings:
         return [p for p in dict.fromkeys(prompts) if not _whole(self.path(p))]
 
     @torch.no_grad()
-    def fill(self, pipe: Any, prompts: Iterable[str], device: torch.device | str = "cpu") -> int:
+    def fill(self, pipe: Pipeline, prompts: Iterable[str], device: torch.device | str = "cpu") -> int:
         """Encodes the missing texts, one at a time, as the pipeline does. Returns how many there were."""
         from safetensors.torch import save_file
 
@@ -71,7 +71,7 @@ class TextEmbeddings:
                 save_file({"embedding": self.encode(pipe, prompt, device).cpu().contiguous()}, temporary)
         return len(missing)
 
-    def encode(self, pipe: Any, prompt: str, device: torch.device | str = "cpu") -> torch.Tensor:
+    def encode(self, pipe: Pipeline, prompt: str, device: torch.device | str = "cpu") -> torch.Tensor:
         """The embedding of a text by the live encoder, (L, D)."""
         found = pipe.encode_prompt(
             prompt=prompt, do_classifier_free_guidance=False, max_sequence_length=self.max_length, device=device
@@ -114,7 +114,7 @@ class TextEmbeddings:
         return Condition(self.batch(texts, device), negative, None if image is None else image.to(device))
 
 
-def unload_text_encoder(pipe: Any) -> None:
+def unload_text_encoder(pipe: Pipeline) -> None:
     """Takes the encoder out of the pipeline, which then needs embeddings."""
     pipe.text_encoder = None
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Which pipelines can be sampled, and how the scheduler is put in and taken out again."""
+"""Checks that a pipeline can be sampled, and puts the scheduler in and takes it out again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.maths.schedule import check_flow_matching
+from cac_align.pipelines import Pipeline
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
 
-def check_pipeline(pipe: Any) -> None:
+def check_pipeline(pipe: Pipeline) -> None:
     """Raises ValueError unless a pipeline has one transformer, one timestep per sample and a flow-matching scheduler.
 
     Wan 2.2 comes in two kinds this excludes: two experts, of which one never sees the noisy half of the steps
@@ -37,7 +38,7 @@ def check_pipeline(pipe: Any) -> None:
 
 
 @contextmanager
-def sde_sampling(pipe: Any, **options: Any) -> Iterator[FlowSDEScheduler]:
+def sde_sampling(pipe: Pipeline, **options: Any) -> Iterator[FlowSDEScheduler]:
     """Puts a :class:`FlowSDEScheduler` in place of ``pipe.scheduler``, and always restores the old one.
 
     Args:

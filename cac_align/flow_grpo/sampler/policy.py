@@ -50,7 +50,7 @@ class ImageCondition:
 
 @dataclass(frozen=True)
 class Condition:
-    """What the transformer is given of some videos beside latents and timestep.
+    """Inputs of the transformer beside latents and timestep, of some videos.
 
     ``positive``, ``negative`` (B, L, D) text embeddings, ``negative`` None without guidance; ``image`` None for
     text-to-video.

@@ -21,6 +21,7 @@ from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import ImageCondition, batched_calls, noted_condition
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
+from cac_align.pipelines import Pipeline
 from cac_align.selection.candidates import split_frames
 
 
@@ -67,7 +68,7 @@ class RolloutSampler:
 
     def __init__(
         self,
-        pipe: Any,
+        pipe: Pipeline,
         scheduler: FlowSDEScheduler,
         texts: TextEmbeddings,
         config: FlowGRPOConfig,
@@ -149,7 +150,7 @@ def image_argument(images: Mapping[str, Any], prompt: str) -> dict[str, Any]:
 def _keep(last: list[torch.Tensor]) -> Any:
     """A callback that keeps the latents of the latest step."""
 
-    def callback(pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def callback(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         last[:] = [tensors["latents"]]
         return tensors
 

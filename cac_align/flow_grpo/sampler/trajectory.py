@@ -1,4 +1,4 @@
-"""What a rollout is told, and what it leaves behind: the transitions of the SDE windows, and nothing else."""
+"""Inputs of a rollout and the SDE transitions it records."""
 
 from __future__ import annotations
 
