@@ -63,7 +63,7 @@ def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
 def plan_config(name: str, stage: StageArguments, config: Any, model: Any, parts: StageParts = STOCK) -> PlanConfig:
     """What :func:`reward_model.training.plan.print_plan` needs to know of a run."""
     frames = 1 if name == "stage1" else 21
-    side = {"height": stage.frame_size, "width": stage.frame_size} if stage.frame_size else {}
+    side: dict[str, Any] = {"height": stage.frame_size, "width": stage.frame_size} if stage.frame_size else {}
     plan = PlanConfig(
         model=stage.plan_model or model.model_name_or_path,
         stage=name,
