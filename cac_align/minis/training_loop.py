@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.muon import MuonAdamW, divide_parameters
+from reward_model.files import atomic
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,8 @@ def mini_optimizers(
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
     """``torch.save`` that never leaves half a file behind: written beside the target, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-        torch.save(dict(state), handle)
-    Path(handle.name).replace(path)
+    with atomic(path) as temporary:
+        torch.save(dict(state), temporary)
 
 
 class TrainingLoop:

@@ -47,34 +47,48 @@ class Frames(NamedTuple):
 
 def draw_frames(count: int, rng: np.random.Generator, *, nuisance: float = 1.0) -> Frames:
     """Frames of all settings and states; ``nuisance`` 0-1 scales camera, light, grain, blur and the like."""
-    pictures: list[np.ndarray] = []
-    rows: list[dict[str, Any]] = []
-    actual: list[np.ndarray] = []
-    normal: list[np.ndarray] = []
-    known: list[float] = []
-    while len(pictures) < count:
-        kind = str(rng.choice(_POOL))
-        setting = str(rng.choice(SETTINGS_OF[kind]))
-        abnormal = rng.random() < 0.65
-        seed = int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop))
-        strength = rng.uniform(CLEAR, 2.1) if abnormal and kind == "squash" else None
-        scene = make_scene(seed, kind if abnormal else None, setting=setting, strength=strength, nuisance=nuisance)
-        # Two frames of the anomaly and one of any kind: the same scene, right and wrong.
-        inside = scene.fault.frames.frames() if scene.fault else range(scene.num_frames)
-        indices = [*rng.choice(inside, 2), rng.integers(scene.num_frames)][: count - len(pictures)]
-        small = rng.random() < (0.5 if setting == "single" else 0.1)
-        drawn = degrade(render(scene, indices, SMALL_SIZE if small else SIZE), rng, probability=0.5 * nuisance)
-        pictures += list(resize_frames(drawn, (SIZE, SIZE)) if small else drawn)
-        rows += [describe_frame(scene, int(index)) for index in indices]
-        masks = outline_of(scene, indices)
-        actual += list(masks)
-        if abnormal and kind in SINGLE_FRAME:
-            masks = outline_of(make_scene(seed, setting=setting, nuisance=nuisance), indices)
-        normal += list(masks)
-        known += [float(not abnormal or kind in SINGLE_FRAME)] * len(indices)
+    shots: list[_Shot] = []
+    missing = count
+    while missing > 0:
+        shots.append(_shoot(missing, rng, nuisance))
+        missing -= len(shots[-1].pictures)
+    rows = [row for shot in shots for row in shot.rows]
     labels = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-    outlines = [torch.from_numpy(np.stack(masks)) for masks in (actual, normal)]
-    return Frames(np.stack(pictures), labels, outlines[0], outlines[1], torch.tensor(known))
+    actual, normal = (
+        torch.from_numpy(np.concatenate(masks)) for masks in zip(*(s.outlines for s in shots), strict=True)
+    )
+    has_normal = torch.tensor([shot.has_normal for shot in shots for _ in shot.rows])
+    return Frames(np.concatenate([shot.pictures for shot in shots]), labels, actual, normal, has_normal)
+
+
+class _Shot(NamedTuple):
+    """Up to three frames of one scene: pictures, labels, outlines as drawn and of the normal twin."""
+
+    pictures: np.ndarray
+    rows: list[dict[str, Any]]
+    outlines: tuple[np.ndarray, np.ndarray]
+    has_normal: float
+
+
+def _shoot(most: int, rng: np.random.Generator, nuisance: float) -> _Shot:
+    """Frames of a scene that is drawn by chance, ``most`` at most."""
+    kind = str(rng.choice(_POOL))
+    setting = str(rng.choice(SETTINGS_OF[kind]))
+    abnormal = rng.random() < 0.65
+    seed = int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop))
+    strength = rng.uniform(CLEAR, 2.1) if abnormal and kind == "squash" else None
+    scene = make_scene(seed, kind if abnormal else None, setting=setting, strength=strength, nuisance=nuisance)
+    # Two frames of the anomaly and one of any kind: the same scene, right and wrong.
+    inside = scene.fault.frames.frames() if scene.fault else range(scene.num_frames)
+    indices = [*rng.choice(inside, 2), rng.integers(scene.num_frames)][:most]
+    small = rng.random() < (0.5 if setting == "single" else 0.1)
+    drawn = degrade(render(scene, indices, SMALL_SIZE if small else SIZE), rng, probability=0.5 * nuisance)
+    pictures = resize_frames(drawn, (SIZE, SIZE)) if small else drawn
+    actual = normal = outline_of(scene, indices)
+    if abnormal and kind in SINGLE_FRAME:
+        normal = outline_of(make_scene(seed, setting=setting, nuisance=nuisance), indices)
+    rows = [describe_frame(scene, int(index)) for index in indices]
+    return _Shot(np.asarray(pictures), rows, (actual, normal), float(not abnormal or kind in SINGLE_FRAME))
 
 
 def outline_of(scene: Scene, indices: Sequence[int]) -> np.ndarray:
@@ -88,30 +102,33 @@ def outline_of(scene: Scene, indices: Sequence[int]) -> np.ndarray:
 def describe_frame(scene: Scene, index: int) -> dict[str, Any]:
     """The labels of one frame."""
     kind = scene.fault.kind if scene.fault and index in scene.fault.frames else "normal"
-    focus, words = scene.focus, scene.prompt.split()
-    thing = focus if isinstance(focus, Thing) else None
-    gain = 1.0 if thing is None or thing.gain is None else float(thing.gain[index])
     canvas = Canvas.open(np.array([index]), SIZE, scene.camera, scene.weather.softness)
-    boxes = [box for mask in focus.regions(canvas) if (box := mask_box(mask[0])) is not None]
-    corners = [v / 1000 for box in (boxes[0], boxes[-1]) for v in box.as_list()] if boxes else [0.0] * 8
-    legible = kind in ("normal", "change") and scene.setting == "sign"
-    shown_word = _word(scene, index) if legible else None
-    color = focus.name.split()[0]
+    boxes = [box for mask in scene.focus.regions(canvas) if (box := mask_box(mask[0])) is not None]
+    always_shown = scene.prompt.split()[2] in ("person", "sign")
     return {
-        "state": STATES.index(kind) if kind in STATES else STATES.index("normal"),
+        "state": STATES.index(kind if kind in STATES else "normal"),
         "stage": STAGES.index(scene.setting if scene.setting in STAGES else "things"),
-        "color": list(COLORS).index(color) if boxes and gain == 1 else NONE,
-        "shape": SHAPES.index(thing.shape) if thing and boxes else NONE,
-        "word": WORDS.index(shown_word) if shown_word else NONE,
-        "gain": 1 + int(np.sign(gain - 1)) if thing and boxes else NONE,
-        "shown": int(bool(boxes)) if words[2] not in ("person", "sign") else 1,
-        "boxes": corners,
+        **_looks(scene, index, shown=bool(boxes)),
+        "word": _word(scene, index) if kind in ("normal", "change") and scene.setting == "sign" else NONE,
+        "shown": 1 if always_shown else int(bool(boxes)),
+        "boxes": [v / 1000 for box in (boxes[0], boxes[-1]) for v in box.as_list()] if boxes else [0.0] * 8,
     }
 
 
-def _word(scene: Scene, index: int) -> str:
-    """What the sign reads in a frame."""
+def _looks(scene: Scene, index: int, *, shown: bool) -> dict[str, int]:
+    """Colour, shape and brightness of the main actor; :data:`NONE` where it is not shown, or has none of them."""
+    thing = scene.focus if isinstance(scene.focus, Thing) else None
+    gain = 1.0 if thing is None or thing.gain is None else float(thing.gain[index])
+    return {
+        "color": list(COLORS).index(scene.focus.name.split()[0]) if shown and gain == 1 else NONE,
+        "shape": SHAPES.index(thing.shape) if thing and shown else NONE,
+        "gain": 1 + int(np.sign(gain - 1)) if thing and shown else NONE,
+    }
+
+
+def _word(scene: Scene, index: int) -> int:
+    """The word that the sign reads in a frame."""
     sign = scene.focus
     assert isinstance(sign, Sign)
     shown = sign.texts[sign.which[index]]
-    return next(word for word in WORDS if (spell(word) == shown).all())
+    return next(k for k, word in enumerate(WORDS) if (spell(word) == shown).all())

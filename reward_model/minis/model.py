@@ -161,7 +161,7 @@ def init_attention(model: Qwen3VLForConditionalGeneration) -> None:
     * In the second layer they take the difference of a mark and the mark before (:func:`compare_heads`).
 
     ``benchmarks/frame_lookup.py`` compares it with a plain start. Biases that rotary positions turn make the distance
-    (as in ``mini_warmup.init_vision``); scores are 1.4 * 1.4 times as sharp as usual.
+    (as in ``warm_up_vision.init_vision``); scores are 1.4 * 1.4 times as sharp as usual.
     """
     config = model.config.text_config
     dim, heads, groups = config.head_dim, config.num_attention_heads, config.num_key_value_heads

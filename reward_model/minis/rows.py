@@ -3,7 +3,7 @@
 A row is a few numbers (task, seed, kind, ...); frames are rendered when a batch is put together, so a data set of any
 size costs no disk and the same row always gives the same sample. Tasks: ``frame`` (one frame under any frame number,
 stage 1), ``clip`` (two to five frames at 8 fps), ``splice`` (frames drawn at random from a video and its normal
-twin, asked like a scan; see ``mini_splice``), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one
+twin, asked like a scan; see ``splices``), ``scan`` (the whole video at 4 fps) and ``zoom`` (a window as turn one
 would predict it, at 8 fps).
 """
 
@@ -83,10 +83,8 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str], share: 
     kind, abnormal = str(rng.choice(usable, p=weights / weights.sum())), rng.random() < share
     # A normal video is drawn where its anomaly could have been, so that no setting tells anything.
     setting, strength = str(rng.choice(SETTINGS_OF[kind])), -1.0
-    if abnormal and kind == "squash" and rng.random() < 0.1:
-        strength = rng.uniform(CLEAR, 1.5)
-    elif not abnormal and kind == "squash" and rng.random() < 0.5:
-        abnormal, strength = True, rng.uniform(1.0, FAINT)
+    if kind == "squash":
+        abnormal, strength = _squash(abnormal, rng)
     return {
         "task": task,
         "seed": int(rng.integers(TRAIN_SEEDS.start, TRAIN_SEEDS.stop)),
@@ -98,6 +96,15 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str], share: 
         "cot": task == "splice" or bool(rng.random() < 0.7),
         "draw": int(rng.integers(2**31)),
     }
+
+
+def _squash(abnormal: bool, rng: np.random.Generator) -> tuple[bool, float]:
+    """Whether a squash is drawn, and how strong it is (-1: as any): some slight ones, and faint ones as normal."""
+    if abnormal and rng.random() < 0.1:
+        return True, float(rng.uniform(CLEAR, 1.5))
+    if not abnormal and rng.random() < 0.5:
+        return True, float(rng.uniform(1.0, FAINT))
+    return abnormal, -1.0
 
 
 def make_example(row: Mapping[str, Any], *, prompts: str = "compact") -> Example:

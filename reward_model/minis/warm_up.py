@@ -11,6 +11,7 @@ from typing import Any
 from safetensors.torch import load_model, save_model
 
 from reward_model.engine.guards import last_complete_checkpoint
+from reward_model.files import atomic
 from reward_model.minis.collator import MiniCollator
 from reward_model.minis.rows import make_example
 from reward_model.minis.warm_up_reading import warm_up_reading
@@ -88,7 +89,5 @@ def _run(phase: _Phase, model: Any, collator: MiniCollator, config: Any) -> None
 
 
 def _keep(part: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    save_model(part, str(partial))
-    partial.replace(path)
+    with atomic(path) as temporary:
+        save_model(part, str(temporary))

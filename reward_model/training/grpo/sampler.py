@@ -98,22 +98,32 @@ class ModelSampler:
         with self._layers.at_work() if self._layers is not None else nullcontext():
             while self.most(len(rows)):
                 batch = rows[: self.batch_size]
-                assert self._spare is not None  # every process has prompts in its first call
-                state = self.generator.get_state()
-                try:
-                    found = self._draw([prompts[k] for k in batch] or [self._spare], max_new_tokens if batch else 1)
-                except _OutOfMemory as stopped:
-                    failure, self._failure = self._failure, None
-                    self._halve(self.most(len(batch)), failure or stopped)
-                    self.generator.set_state(state)
+                drawn = self._draw_or_halve([prompts[k] for k in batch], max_new_tokens)
+                if drawn is None:
                     continue
-                if not batch:  # the answer to a spare prompt is nobody's
-                    self.generator.set_state(state)
-                    continue
-                for k, one in zip(batch, found, strict=True):
+                for k, one in zip(batch, drawn, strict=True):
                     answers[k].append(one)
                 rows = rows[len(batch) :]
         return answers
+
+    def _draw_or_halve(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Sampled] | None:
+        """An answer to each prompt; None where they did not fit into memory, and batches are smaller from now on.
+
+        A process without prompts draws along with the others, an answer that is nobody's.
+        """
+        assert self._spare is not None  # every process has prompts in its first call
+        state = self.generator.get_state()
+        try:
+            drawn = self._draw(list(prompts) or [self._spare], max_new_tokens if prompts else 1)
+        except _OutOfMemory as stopped:
+            failure, self._failure = self._failure, None
+            self._halve(self.most(len(prompts)), failure or stopped)
+            self.generator.set_state(state)
+            return None
+        if not prompts:
+            self.generator.set_state(state)
+            return []
+        return drawn
 
     def _halve(self, size: int, failure: BaseException) -> None:
         """Smaller batches from now on. ``size``: answers of the largest batch of any process."""

@@ -79,36 +79,52 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
 
     config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
     known = dict(settings.get("plan") or {})
-    gpus = int(known.get("num_gpus", 8))
-    rollouts = config.prompts_per_step * config.num_generations
-    each = math.ceil(rollouts / max(1, gpus))
-    drawn = min(config.generation_batch_size, each)
     judge = _judge_of(settings.get("model"), settings.get("judge", {}), config)
     scan_frames = int(known.get("num_frames", PlanConfig.num_frames))
-    clip = judge.max_zoom_frames
-    written = {1: judge.answer_limit(1, scan_frames), 2: judge.answer_limit(2, clip) if judge.num_turns == 2 else 0}
+    lengths = _longest_answers(judge, scan_frames)
+    if "answer_tokens" in known:
+        lengths |= {"longest_frames": None, "longest_answer": None}
     defaults = {
         "model": settings.get("model"),
         "lora_r": config.lora_r if config.use_lora else None,
         "steps": config.max_steps,
-        "accumulation": max(1, math.ceil(rollouts * config.num_iterations / max(1, gpus))),
-        "num_gpus": gpus,
         "gradient_checkpointing": config.gradient_checkpointing,
         "reference": bool(config.beta) and not config.use_lora,
-        "answer_tokens": written[1],
-        "longest_frames": clip if judge.num_turns == 2 else scan_frames,
-        "longest_answer": max(written.values()),
-        "drawn_tokens": math.ceil(each / drawn) * sum(written.values()) if gpus > 1 else 0,
         "host_copies": 2 if config.beta and not config.use_lora else 1,
-        "drawn_at_once": 0 if config.use_vllm else drawn,
-        "vllm_share": config.vllm_gpu_memory_utilization if config.use_vllm and gpus else 0.0,
+        **_drawing(config, int(known.get("num_gpus", 8)), sum(_answer_limits(judge, scan_frames))),
+        **lengths,
     }
-    if "answer_tokens" in known:
-        defaults |= {"longest_frames": None, "longest_answer": None}
     try:
         return PlanConfig(stage="stage3", **{**defaults, **known})
     except TypeError as error:
         raise ValueError(f"plan: {error}; its fields are those of reward_model.training.plan.PlanConfig") from None
+
+
+def _answer_limits(judge: JudgeConfig, scan_frames: int) -> tuple[int, int]:
+    """Most tokens of both turns' answers, turn two's about the longest clip; 0 without a turn two."""
+    zoom = judge.answer_limit(2, judge.max_zoom_frames) if judge.num_turns == 2 else 0
+    return judge.answer_limit(1, scan_frames), zoom
+
+
+def _longest_answers(judge: JudgeConfig, scan_frames: int) -> dict[str, Any]:
+    """What a plan says of lengths."""
+    limits = _answer_limits(judge, scan_frames)
+    longest = judge.max_zoom_frames if judge.num_turns == 2 else scan_frames
+    return {"answer_tokens": limits[0], "longest_frames": longest, "longest_answer": max(limits)}
+
+
+def _drawing(config: GrpoConfig, gpus: int, tokens: int) -> dict[str, Any]:
+    """What a plan says of GPUs and of the rollouts they draw, ``tokens`` each."""
+    rollouts, processes = config.prompts_per_step * config.num_generations, max(1, gpus)
+    each = math.ceil(rollouts / processes)
+    drawn = min(config.generation_batch_size, each)
+    return {
+        "num_gpus": gpus,
+        "accumulation": max(1, math.ceil(rollouts * config.num_iterations / processes)),
+        "drawn_tokens": math.ceil(each / drawn) * tokens if gpus > 1 else 0,
+        "drawn_at_once": 0 if config.use_vllm else drawn,
+        "vllm_share": config.vllm_gpu_memory_utilization if config.use_vllm and gpus else 0.0,
+    }
 
 
 def _judge_of(model: Any, changes: Mapping[str, Any], config: GrpoConfig) -> JudgeConfig:
