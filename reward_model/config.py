@@ -5,14 +5,15 @@ trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 from reward_model.readout import READOUTS
-from reward_model.terminal.described import described
+from reward_model.terminal.described import check_settings, described, setting
+from reward_model.video.sampling import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
 
 JUDGE_FILE = "judge.json"
 #: A checkpoint with this file rates videos by a protocol of UnifiedReward and gives no verdicts.
@@ -59,25 +60,25 @@ class JudgeConfig:
     recorded."""
 
     # --- frames -------------------------------------------------------------------------------------------------------
-    scan_fps: float = 4.0
+    scan_fps: float = setting(SCAN_FPS, above=0, most=1000)
     """Frames per second of turn one. Paper: 4."""
-    zoom_fps: float = 8.0
+    zoom_fps: float = setting(ZOOM_FPS, above=0, most=1000)
     """Frames per second of turn two. Paper: 8."""
-    max_scan_frames: int | None = 128
+    max_scan_frames: int | None = setting(128, least=1, most=100_000)
     """Most frames of turn one; longer videos are thinned evenly. 128 are 32 s at 4 fps, longer than today's generators
     draw; at 480p they are 50,000 tokens and 7 GB of an 8B model's cache. None: no limit."""
-    min_zoom_frames: int = 4
+    min_zoom_frames: int = setting(MIN_ZOOM_FRAMES, least=1, most=10_000)
     """Fewest frames of turn two; shorter windows are widened, so that there is something to compare."""
-    max_zoom_frames: int = 48
+    max_zoom_frames: int = setting(MAX_ZOOM_FRAMES, least=1, most=10_000)
     """Most frames of turn two; longer windows are thinned evenly."""
-    frame_size: int | None = None
+    frame_size: int | None = setting(None, least=1, most=4096)
     """Side in pixels of the square that every frame is resized to. None: left to the processor, which keeps the aspect
     ratio."""
 
     # --- length of answers --------------------------------------------------------------------------------------------
-    max_scan_tokens: int | None = None
+    max_scan_tokens: int | None = setting(None, least=1, most=1_000_000)
     """Most new tokens of an answer of turn one. None: 320 for each frame and 1,024."""
-    max_zoom_tokens: int | None = None
+    max_zoom_tokens: int | None = setting(None, least=1, most=1_000_000)
     """Most new tokens of an answer of turn two; None likewise."""
 
     # --- readout ------------------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ class JudgeConfig:
     """Off: nothing is written and the score is read right after the question; no window and no boxes, in less time."""
 
     # --- turns --------------------------------------------------------------------------------------------------------
-    num_turns: int = 2
+    num_turns: Literal[1, 2] = 2
     """1 stops after the scan."""
     window_margin: Literal["half", "none"] = "none"
     """The clip of turn two is turn one's window as it was named (none, the paper), or reaches half a stride of the scan
@@ -111,15 +112,15 @@ class JudgeConfig:
     aggregate: Literal["final", "joint"] = "final"
     """The score is that of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal)
     (joint)."""
-    log_odds_temperature: float = 4.0
+    log_odds_temperature: float = setting(4.0, above=0, most=1_000_000)
     """What the readout log_odds divides by."""
 
     # --- drawing answers ----------------------------------------------------------------------------------------------
-    temperature: float = 0.0
+    temperature: float = setting(0.0, least=0, hint="0 takes the likeliest answer")
     """0 takes the likeliest answer."""
     seed: int | None = None
     """Of answers drawn at a temperature above 0."""
-    batch_size: int = 8
+    batch_size: int = setting(8, least=1, most=10_000)
     """Videos that are judged together."""
     demo_scale: bool = False
     """Marks a checkpoint that knows the procedural world only."""
@@ -127,16 +128,15 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         if isinstance(self.readouts, list):
             object.__setattr__(self, "readouts", tuple(self.readouts))
-        self._check_types()
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Real) and not isinstance(value, int | float):  # of numpy, which JSON does not know
+                object.__setattr__(self, field.name, int(value) if isinstance(value, Integral) else float(value))
+        check_settings(self)
         if not self.readouts or not set(self.readouts) <= set(READOUTS) or len(set(self.readouts)) < len(self.readouts):
             raise ValueError(
                 f"readouts={list(self.readouts)!r} must list some of {', '.join(map(repr, READOUTS))}, the best first"
             )
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature={self.temperature!r} must be zero (the likeliest answer) or above")
         if self.min_zoom_frames > self.max_zoom_frames:
             raise ValueError(f"min_zoom_frames={self.min_zoom_frames} exceeds max_zoom_frames={self.max_zoom_frames}")
         if not self.reasoning and self.readout == "paper":
@@ -144,20 +144,6 @@ class JudgeConfig:
                 "readout='paper' reads the verdict after the reasoning; "
                 "with reasoning=False use readout='direct' or 'log_odds'"
             )
-
-    def _check_types(self) -> None:
-        """Every setting is of its kind and within its bounds: a ``judge.json`` comes from anywhere."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and "None" in str(field.type):
-                continue
-            kind = next((k for k in _KINDS if str(field.type).startswith(k)), "")
-            if kind and (not isinstance(value, _KINDS[kind][0]) or (isinstance(value, bool) and kind != "bool")):
-                raise ValueError(f"{field.name}={value!r} must be {_KINDS[kind][1]}")
-        for name, most in LARGEST.items():
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= most:
-                raise ValueError(f"{name}={value!r} must be above zero and at most {most:,}")
 
     @property
     def best_readout(self) -> str:
@@ -194,37 +180,6 @@ class JudgeConfig:
 
 def _best_readout(trained: Iterable[str], reasoning: bool) -> str:
     return next((r for r in trained if reasoning or r != "paper"), "paper" if reasoning else "direct")
-
-
-#: Settings with a few allowed values.
-CHOICES: Mapping[str, tuple[Any, ...]] = {
-    "readout": READOUTS,
-    "window_margin": ("half", "none"),
-    "crop": ("hull", "per_window"),
-    "context": ("fresh", "chat", "clip_only"),
-    "aggregate": ("final", "joint"),
-    "num_turns": (1, 2),
-}
-#: The largest sensible values: a mistake in a settings file must not take the machine's memory.
-LARGEST: Mapping[str, float] = {
-    "scan_fps": 1000,
-    "zoom_fps": 1000,
-    "max_scan_frames": 100_000,
-    "min_zoom_frames": 10_000,
-    "max_zoom_frames": 10_000,
-    "frame_size": 4096,
-    "max_scan_tokens": 1_000_000,
-    "max_zoom_tokens": 1_000_000,
-    "log_odds_temperature": 1e6,
-    "batch_size": 10_000,
-}
-_KINDS: Mapping[str, tuple[Any, str]] = {
-    "str": (str, "a text"),
-    "bool": (bool, "true or false"),
-    "int": (Integral, "a whole number"),
-    "float": (Real, "a number"),
-    "tuple": (tuple, "a list of names"),
-}
 
 
 def load_judge_config(folder: str | Path) -> JudgeConfig:

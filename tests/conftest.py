@@ -193,7 +193,7 @@ def verdict_of() -> Callable[..., Verdict]:
         seen = truth.anomalies[0].on_grid(grid)
         assert seen is not None
         window = native_window(seen.frames, grid, truth.num_frames)
-        zoom = zoom_indices(window, truth.num_frames, truth.fps, 8)
+        zoom = zoom_indices(window, truth.num_frames, truth.fps, 8, max_frames=24)
         near = truth.anomalies[0].on_grid(zoom)
         assert near is not None
         turns = (

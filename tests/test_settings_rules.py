@@ -141,6 +141,8 @@ def of_type(annotation: str, probe: Any) -> bool:
         return isinstance(probe, dict)
     if isinstance(probe, bool):
         return "bool" in annotation
+    if annotation.startswith(("Literal[0", "Literal[1")):
+        return isinstance(probe, int)
     return not (isinstance(probe, float) and math.isnan(probe)) and any(
         isinstance(probe, TYPES.get(part, object)) for part in annotation.split(" | ")
     )

@@ -46,6 +46,17 @@ def _object(data: Mapping[str, Any]) -> Iterator[Finding]:
         if key not in data:
             yield Finding(f"key {key!r} is missing; needed are {', '.join(REQUIRED_KEYS)}")
     yield from _texts(data)
+    yield from _numbers(data)
+    yield from _encodable(data)
+    anomalies = data.get("anomalies", [])
+    if isinstance(anomalies, list):
+        yield from _status(data, len(anomalies))
+        yield from _anomalies(anomalies, data.get("num_frames"))
+    else:
+        yield Finding(f"anomalies is a {_kind(anomalies)}; it must be a list, [] for a normal video")
+
+
+def _numbers(data: Mapping[str, Any]) -> Iterator[Finding]:
     for key in ("num_frames", "width", "height"):
         if key in data and not (is_int(data[key]) and data[key] >= 1):
             yield Finding(f"{key} is {_shown(data[key])}; it must be an integer of at least 1")
@@ -56,13 +67,9 @@ def _object(data: Mapping[str, Any]) -> Iterator[Finding]:
         )
     if "fps" in data and not (is_number(data["fps"]) and data["fps"] > 0):
         yield Finding(f"fps is {_shown(data['fps'])}; it must be a number above zero, such as 16 or 23.976")
-    yield from _encodable(data)
-    anomalies = data.get("anomalies", [])
-    if not isinstance(anomalies, list):
-        yield Finding(f"anomalies is a {_kind(anomalies)}; it must be a list, [] for a normal video")
-        return
-    yield from _status(data, len(anomalies))
-    num_frames = data.get("num_frames")
+
+
+def _anomalies(anomalies: list[Any], num_frames: Any) -> Iterator[Finding]:
     limit = num_frames if is_int(num_frames) else None
     for number, anomaly in enumerate(anomalies, 1):
         for finding in check_anomaly(anomaly, limit):

@@ -31,15 +31,23 @@ def stage_records(
     """
     if not 0 <= held_out < 1:
         raise ValueError(f"held_out={held_out} must be a share from 0 to below 1, for instance 0.05")
-    held = [r for r in records if r.split in HELD_OUT]
-    rest = [r for r in records if r.split not in HELD_OUT]
-    if rest and not held and held_out:
-        # Balancing is left to the views, which know what each stage can use of a video.
-        held = [r for r in rest if is_held_out(r.group, held_out, seed, "val")]
-        rest = [r for r in rest if not is_held_out(r.group, held_out, seed, "val")]
+    rest, held = _without_held_out(records, held_out, seed)
     if any(r.split in STAGE_PROPORTIONS for r in rest):
         return [r for r in rest if r.split == stage], held
     if not disjoint or not rest:
         return rest, held
     dealt = split_records(rest, STAGE_PROPORTIONS, balance="keep", seed=seed).records
     return [r for r, d in zip(rest, dealt, strict=True) if d.split == stage], held
+
+
+def _without_held_out(records: Sequence[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """(all others, held-out records): the marked ones, or where none is marked a share of the footage.
+
+    Balancing is left to the views, which know what each stage can use of a video.
+    """
+    held = [r.split in HELD_OUT for r in records]
+    if not any(held) and share:
+        held = [is_held_out(r.group, share, seed, "val") for r in records]
+    return [r for r, h in zip(records, held, strict=True) if not h], [
+        r for r, h in zip(records, held, strict=True) if h
+    ]

@@ -6,12 +6,12 @@ import statistics as stats
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from reward_model.data.records import Record
 from reward_model.grounding import union_area
-from reward_model.schema import BOX_SCALE, AnomalyType, Box
+from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, VideoAnnotation
 
 if TYPE_CHECKING:
     from reward_model.statistics.table import Table
@@ -119,28 +119,42 @@ def dataset_statistics(records: Iterable[Record]) -> DatasetStatistics:
     """Counts everything Fig. S1 shows; see :class:`DatasetStatistics`."""
     rows = list(records)
     truths = [r.truth for r in rows]
-    found = [(t, a) for t in truths for a in t.anomalies]
-    names = [t.value for t in AnomalyType]
-    spans = {n: [len(a.frames) / t.fps for t, a in found if a.type == n] for n in names}
-    areas = {n: [anomaly_area(a.boxes) for _, a in found if a.type == n and a.boxes] for n in names}
-    boxed = [(len(a.frames) / t.fps, anomaly_area(a.boxes)) for t, a in found if a.boxes]
-    statuses = ("normal", "abnormal")
-    lengths = {s: [t.num_frames / t.fps for t in truths if t.status == s] for s in statuses}
+    anomalies = [_Extent.of(t, a) for t in truths for a in t.anomalies]
+    by_type: dict[str, list[_Extent]] = {t.value: [] for t in AnomalyType}
+    for extent in anomalies:
+        by_type[extent.anomaly.type.value].append(extent)
+    lengths = {s: [t.num_frames / t.fps for t in truths if t.status == s] for s in ("normal", "abnormal")}
+    spans = {n: [e.span_s for e in extents] for n, extents in by_type.items()}
+    areas = {n: [e.area for e in extents if e.area is not None] for n, extents in by_type.items()}
+    seen_in = Counter(kind.value for t in truths for kind in set(t.types))
     return DatasetStatistics(
-        videos={s: len(lengths[s]) for s in statuses},
+        videos={s: len(values) for s, values in lengths.items()},
         splits=_by_class((r.split or "(none)", r.truth.status) for r in rows),
         sources=_by_class((t.source or "(unknown)", t.status) for t in truths),
-        video_s={s: Spread.of(lengths[s]) for s in statuses},
-        types={n: {"videos": sum(n in t.types for t in truths), "anomalies": len(spans[n])} for n in names},
-        saliency={n: _saliency(a.salient for _, a in found if a.type == n) for n in names},
-        span_s={n: Spread.of(spans[n]) for n in names},
-        span_bins=_bins([v for n in names for v in spans[n]], SPAN_EDGES_S, "{:g} s"),
-        items=_items(o for _, a in found for o in a.objects),
-        area={n: Spread.of(areas[n]) for n in names},
-        area_bins=_bins([v for n in names for v in areas[n]], AREA_EDGES, "{:.0%}"),
-        hard=_hard(boxed),
-        without_boxes=sum(not a.boxes for _, a in found),
+        video_s=_spreads(lengths),
+        types={n: {"videos": seen_in[n], "anomalies": len(extents)} for n, extents in by_type.items()},
+        saliency={n: _saliency(e.anomaly.salient for e in extents) for n, extents in by_type.items()},
+        span_s=_spreads(spans),
+        span_bins=_bins([*chain(*spans.values())], SPAN_EDGES_S, "{:g} s"),
+        items=_items(o for e in anomalies for o in e.anomaly.objects),
+        area=_spreads(areas),
+        area_bins=_bins([*chain(*areas.values())], AREA_EDGES, "{:.0%}"),
+        hard=_hard(anomalies),
+        without_boxes=sum(e.area is None for e in anomalies),
     )
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """An anomaly with its length in seconds and its share of the picture; None without boxes."""
+
+    anomaly: Anomaly
+    span_s: float
+    area: float | None
+
+    @classmethod
+    def of(cls, truth: VideoAnnotation, anomaly: Anomaly) -> _Extent:
+        return cls(anomaly, len(anomaly.frames) / truth.fps, anomaly_area(anomaly.boxes) if anomaly.boxes else None)
 
 
 def anomaly_area(boxes: Mapping[int, Sequence[Box]]) -> float:
@@ -153,6 +167,10 @@ def anomaly_area(boxes: Mapping[int, Sequence[Box]]) -> float:
     if not frames:
         raise ValueError("an anomaly without boxes has no area")
     return stats.fmean(union_area(entries) / BOX_SCALE**2 for entries in frames)
+
+
+def _spreads(values: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
+    return {name: Spread.of(numbers) for name, numbers in values.items()}
 
 
 def _saliency(values: Iterable[bool | None]) -> dict[str, int]:
@@ -181,10 +199,13 @@ def _bins(values: Sequence[float], edges: Sequence[float], form: str) -> dict[st
     return {n: sum(a <= v < b for v in values) for n, a, b in zip(names, lows, highs, strict=True)}
 
 
-def _hard(boxed: Iterable[tuple[float, float]]) -> dict[str, int]:
+def _hard(anomalies: Iterable[_Extent]) -> dict[str, int]:
+    """Counts of the anomalies with boxes, by the cells of the hard bench."""
     cells = {f"{t} 1 s, {a} 20 %": 0 for t in ("<", ">=") for a in ("<", ">=")}
-    for span, area in boxed:
-        cells[f"{'<' if span < HARD_SPAN_S else '>='} 1 s, {'<' if area < HARD_AREA else '>='} 20 %"] += 1
+    for extent in anomalies:
+        if extent.area is not None:
+            length, area = "<" if extent.span_s < HARD_SPAN_S else ">=", "<" if extent.area < HARD_AREA else ">="
+            cells[f"{length} 1 s, {area} 20 %"] += 1
     return cells
 
 

@@ -72,16 +72,9 @@ def validate_annotations(
         strict: warnings become errors.
     """
     path = Path(path)
-    problems: list[Problem] = []
-    lines: list[tuple[int, Record]] = []
     if not path.is_file():
         return ValidationReport((), (Problem(0, "", f"no annotation file at {str(path)!r}"),))
-    for number, data, findings in _read_lines(path):
-        found = findings if data is None else check_object(data)
-        name = _id_of(data)
-        problems += [Problem(number, name, f.message, f.severity) for f in found]
-        if not any(f.severity == "error" for f in found) and data is not None:
-            lines.append((number, Record.from_dict(data)))
+    lines, problems = _check_lines(path)
     places = [(number, record, video_path(record, path, video_root)) for number, record in lines]
     problems += check_together(lines)
     problems += _same_file_twice(places)
@@ -94,6 +87,19 @@ def validate_annotations(
     problems.sort(key=lambda p: p.line or float("inf"))
     bad = {p.line for p in problems if p.severity == "error"}
     return ValidationReport(tuple(record for number, record in lines if number not in bad), tuple(problems))
+
+
+def _check_lines(path: Path) -> tuple[list[tuple[int, Record]], list[Problem]]:
+    """The records of all lines that have no error of their own, with their numbers; and the problems of all lines."""
+    lines: list[tuple[int, Record]] = []
+    problems: list[Problem] = []
+    for number, data, findings in _read_lines(path):
+        found = findings if data is None else check_object(data)
+        name = _id_of(data)
+        problems += [Problem(number, name, f.message, f.severity) for f in found]
+        if not any(f.severity == "error" for f in found) and data is not None:
+            lines.append((number, Record.from_dict(data)))
+    return lines, problems
 
 
 def check_together(lines: Sequence[tuple[int, Record]]) -> list[Problem]:

@@ -37,6 +37,8 @@ from reward_model.minis.tokenizer import CHAT_TEMPLATE, FRAME_SIZE, MAX_FRAMES, 
 from reward_model.schema import BOX_SCALE
 
 PATCH_SIZE = 8
+#: How the minis are shown a video, in training and in ``judge.json``: half the frames of the full-size default.
+SCAN_FPS, ZOOM_FPS, MIN_ZOOM, MAX_ZOOM = 4, 8, 4, 24
 MERGE_SIZE = 3
 
 
@@ -259,10 +261,10 @@ def judge_settings(prompt_version: str, **changes: object) -> str:
         "prompts": "compact",
         "prompt_version": prompt_version,
         "frame_size": FRAME_SIZE,
-        "scan_fps": 4,
-        "zoom_fps": 8,
-        "min_zoom_frames": 4,
-        "max_zoom_frames": 24,
+        "scan_fps": SCAN_FPS,
+        "zoom_fps": ZOOM_FPS,
+        "min_zoom_frames": MIN_ZOOM,
+        "max_zoom_frames": MAX_ZOOM,
         "max_new_tokens": {"scan": 128, "zoom": 480},
         "window_margin": "half",
         "readouts": ["log_odds", "direct", "paper"],

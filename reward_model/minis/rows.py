@@ -19,6 +19,7 @@ from datasets import Dataset, concatenate_datasets
 
 from reward_model.data.example import Example
 from reward_model.minis.drift import drift_boxes
+from reward_model.minis.model import MAX_ZOOM, MIN_ZOOM, SCAN_FPS, ZOOM_FPS
 from reward_model.minis.splices import SPLICED, make_splice
 from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
@@ -33,8 +34,6 @@ from reward_model.world.scene import Scene, make_scene
 from reward_model.world.video import SIZE, make_annotation, render
 
 TRAIN_SEEDS = range(0, 100_000)
-SCAN_FPS, ZOOM_FPS = 4, 8
-MIN_ZOOM, MAX_ZOOM = 4, 24
 #: Most frames of a splice: as many as a scan of five seconds.
 SPLICE_FRAMES = 21
 #: Share of stage 2 during which scans grow from a few frames to whole videos.

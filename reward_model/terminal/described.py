@@ -219,7 +219,7 @@ def _allows(hint: Any, bounds: Bounds, value: Any) -> bool:
         return any(_allows(part, bounds, value) for part in parts)
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
-        return value in inner and not isinstance(value, bool)
+        return any(value == choice and type(value) is type(choice) for choice in inner)
     if kind in (int, float):
         numbers = int if kind is int else int | float
         return isinstance(value, numbers) and not isinstance(value, bool) and bounds.hold(value)

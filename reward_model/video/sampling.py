@@ -14,6 +14,11 @@ import numpy as np
 from reward_model.schema import FrameRange
 from reward_model.video.clip import VideoError, check_fps
 
+#: Frames per second of the two turns (the paper's) and the fewest and most frames of turn two's clip (this project's):
+#: the defaults of judges and data tools alike; a checkpoint's ``judge.json`` may say otherwise.
+SCAN_FPS, ZOOM_FPS = 4.0, 8.0
+MIN_ZOOM_FRAMES, MAX_ZOOM_FRAMES = 4, 48
+
 
 def sample_indices(num_frames: int, fps: float, target_fps: float) -> list[int]:
     """Native indices of the inclusive stride grid at ``target_fps``: 0, s, 2s, ... with s = fps / target_fps, never
@@ -54,10 +59,10 @@ def zoom_indices(
     window: FrameRange,
     num_frames: int,
     fps: float,
-    target_fps: float = 8.0,
+    target_fps: float = ZOOM_FPS,
     *,
-    min_frames: int = 4,
-    max_frames: int = 24,
+    min_frames: int = MIN_ZOOM_FRAMES,
+    max_frames: int = MAX_ZOOM_FRAMES,
 ) -> list[int]:
     """Native indices of the clip turn two looks at: the ``target_fps`` grid inside a native window.
 

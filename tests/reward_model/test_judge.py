@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward_model.config import CHOICES, JudgeConfig, answer_limit, load_judge_config
+from reward_model.config import JudgeConfig, answer_limit, judge_json, load_judge_config
 from reward_model.conversation import Completion
+from reward_model.data.synthesis.config import AskConfig
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report
+from reward_model.readout import READOUTS
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
 from reward_model.terminal.described import choices_of, settings_of
 from reward_model.video.clip import VideoError
+from reward_model.video.sampling import zoom_indices
 
 CAC_MINI = Path(__file__).parents[2] / "assets" / "cac-mini"
 FRAMES = np.zeros((81, 16, 16, 3), np.uint8)
@@ -290,13 +293,35 @@ def test_verdict_survives_json_with_its_provenance():
     assert verdict.turns[0].text == SUSPECT
 
 
-def test_every_setting_is_explained_and_choices_are_those_of_the_checks():
+def test_every_setting_is_explained_with_its_choices():
     settings = settings_of(JudgeConfig)
     assert [s.name for s in settings] == [f.name for f in fields(JudgeConfig)]
     for s in settings:
         assert len(s.text) > 6 and s.group, s.name
         assert f"\n    {s.name} = {s.default!r}: " in (JudgeConfig.__doc__ or ""), s.name
-    assert {**choices_of(JudgeConfig), "num_turns": (1, 2)} == dict(CHOICES)
+    choices = choices_of(JudgeConfig)
+    assert (
+        choices["readout"] == READOUTS and choices["num_turns"] == (1, 2) and choices["aggregate"] == ("final", "joint")
+    )
+    kinds = {s.name: s.kind for s in settings}
+    assert kinds["scan_fps"] == "number above 0 and at most 1,000" and kinds["temperature"] == "number of at least 0"
+
+
+def test_frame_limits_have_one_source():
+    """A clip that is cut without settings is that of a judge without settings, and of the synthesis."""
+    window, judge, ask = FrameRange(0, 399), JudgeConfig(), AskConfig()
+    clip = zoom_indices(window, 400, 16.0)
+    limits = {"min_frames": judge.min_zoom_frames, "max_frames": judge.max_zoom_frames}
+    assert clip == zoom_indices(window, 400, 16.0, judge.zoom_fps, **limits) and len(clip) == 48
+    names = ("scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames")
+    assert all(getattr(judge, n) == getattr(ask, n) for n in names)
+
+
+def test_numbers_of_numpy_become_python_s():
+    judge = JudgeConfig(scan_fps=np.float32(2), max_zoom_frames=np.int64(9))
+    assert json.loads(judge_json(judge))["max_zoom_frames"] == 9 and judge == JudgeConfig(
+        scan_fps=2.0, max_zoom_frames=9
+    )
 
 
 def test_settings_of_a_checkpoint(tmp_path):

@@ -27,7 +27,7 @@ def truth_of(seed, kind=None):
 def zoom_grid(truth, shrink=0):
     window = visible_anomalies(truth, GRID)[0].frames
     window = FrameRange(window.start + shrink, max(window.end - shrink, window.start + shrink))
-    return zoom_indices(native_window(window, GRID, 81), 81, 16, 8)
+    return zoom_indices(native_window(window, GRID, 81), 81, 16, 8, max_frames=24)
 
 
 @pytest.mark.parametrize("seed", range(12))

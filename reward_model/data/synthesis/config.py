@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from reward_model.data.cot import MAX_ROUNDS
+from reward_model.video.sampling import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
 
 Verify = Literal["rule", "judge", "both"]
 
@@ -72,10 +73,10 @@ class AskConfig:
     """
 
     prompts: str = "paper"
-    scan_fps: float = 4.0
-    zoom_fps: float = 8.0
-    min_zoom_frames: int = 4
-    max_zoom_frames: int = 48
+    scan_fps: float = SCAN_FPS
+    zoom_fps: float = ZOOM_FPS
+    min_zoom_frames: int = MIN_ZOOM_FRAMES
+    max_zoom_frames: int = MAX_ZOOM_FRAMES
     crop: Literal["hull", "per_window"] = "hull"
     normal_window_s: tuple[float, float] = (0.25, 1.0)
     frame_size: int | None = None

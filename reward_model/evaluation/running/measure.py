@@ -33,8 +33,7 @@ def measure(
     abnormal = [r for r in judged if r.truth == "abnormal"]
     table = confusion([r.truth for r in judged], [r.status for r in judged])
     metrics = {
-        "parse rate": _count(sum(r.turns_parsed for r in judged), sum(r.turns_written for r in judged)),
-        "status accuracy": share([r.correct for r in judged]),
+        **_answer_metrics(judged),
         **_overlap_metrics(abnormal, num_resamples),
         "reward, Equation 6": mean_of([r.reward for r in judged if r.reward is not None], num_resamples),
         **_class_metrics(judged, table, num_resamples),
@@ -42,17 +41,14 @@ def measure(
     for name, values in readout_values(rows).items():
         metrics |= _score_metrics(name, values, rows, num_resamples)
     metrics["not judged"] = share([r.score is None and r.status is None for r in rows])
-    cells = [c for c in CELLS if any(r.cell == c for r in abnormal)]
     return EvaluationResult(
         bench=dict(bench),
         judge=dict(judge or {}),
         metrics=metrics,
         confusion=table,
-        recall_by_kind={
-            k: _recall(r for r in abnormal if r.kind == k) for k in dict.fromkeys(r.kind for r in abnormal)
-        },
-        recall_by_type={t.value: found for t in AnomalyType if (found := _type_recall(abnormal, t.value)) is not None},
-        recall_by_cell={", ".join(c): _recall(r for r in abnormal if r.cell == c) for c in cells},
+        recall_by_kind=_recall_by_kind(abnormal),
+        recall_by_type=_recall_by_type(abnormal),
+        recall_by_cell=_recall_by_cell(abnormal),
         seconds_per_video=sum(r.seconds for r in rows) / max(1, len(rows)),
         errors=dict(Counter(r.error[:200] for r in judged if r.error)),
         videos=[r.to_dict() for r in rows],
@@ -79,6 +75,13 @@ def mean_of(values: Sequence[float], num_resamples: int) -> Metric:
     array = np.array(values)
     found = bootstrap(lambda k: float(array[k].mean()), len(array), num_resamples=num_resamples)
     return Metric(float(array.mean()), found, len(array))
+
+
+def _answer_metrics(judged: Sequence[Row]) -> dict[str, Metric]:
+    return {
+        "parse rate": _count(sum(r.turns_parsed for r in judged), sum(r.turns_written for r in judged)),
+        "status accuracy": share([r.correct for r in judged]),
+    }
 
 
 def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
@@ -143,6 +146,21 @@ def _score_metrics(
         interval = redraw(lambda k: calibration_error(p[k], normal[k]))
         found[f"ECE, {name}"] = Metric(error, interval, len(p))
     return found
+
+
+def _recall_by_kind(abnormal: Sequence[Row]) -> dict[str, Metric]:
+    kinds = dict.fromkeys(r.kind for r in abnormal)
+    return {kind: _recall(r for r in abnormal if r.kind == kind) for kind in kinds}
+
+
+def _recall_by_cell(abnormal: Sequence[Row]) -> dict[str, Metric]:
+    cells = [c for c in CELLS if any(r.cell == c for r in abnormal)]
+    return {", ".join(cell): _recall(r for r in abnormal if r.cell == cell) for cell in cells}
+
+
+def _recall_by_type(abnormal: Sequence[Row]) -> dict[str, TypeRecall]:
+    recalls = {t.value: _type_recall(abnormal, t.value) for t in AnomalyType}
+    return {name: recall for name, recall in recalls.items() if recall is not None}
 
 
 def _type_recall(abnormal: Sequence[Row], name: str) -> TypeRecall | None:

@@ -17,7 +17,7 @@ from reward_model.readout import READOUTS, turn_value
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
 from reward_model.schema import FrameRange, Status, Verdict, VideoAnnotation
 from reward_model.turns import merge_clips
-from reward_model.video.sampling import sample_indices
+from reward_model.video.sampling import ZOOM_FPS, sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
 
@@ -107,18 +107,14 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
     }
     if not isinstance(answer, Verdict):
         return Row(**common, score=None if answer is None else float(answer))
-    final = answer.turns[-1] if answer.turns else None
-    values = {name: turn_value(final, name) for name in READOUTS} if final is not None else {}
     written = [t for t in answer.turns if t.report or t.parse_error or t.error]
-    finite = answer.log_odds is not None and np.isfinite(answer.log_odds)
     return Row(
         **common,
         score=answer.score,
         has_verdict=True,
         status=answer.status,
         types=tuple(t.value for t in answer.types),
-        readouts={name: v for name, v in values.items() if v is not None},
-        log_odds=answer.log_odds if finite else None,
+        **_readouts(answer),
         forced=answer.forced,
         turns_parsed=sum(t.report is not None for t in written),
         turns_written=len(written),
@@ -128,6 +124,16 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
         reward=total_reward(rollout_of(answer), truth).total if written else None,
         error=answer.error,
     )
+
+
+def _readouts(verdict: Verdict) -> dict[str, Any]:
+    """The values of the last turn by their readouts, and the log-odds where they are finite."""
+    values = {name: turn_value(verdict.turns[-1], name) for name in READOUTS} if verdict.turns else {}
+    finite = verdict.log_odds is not None and np.isfinite(verdict.log_odds)
+    return {
+        "readouts": {name: value for name, value in values.items() if value is not None},
+        "log_odds": verdict.log_odds if finite else None,
+    }
 
 
 def rollout_of(verdict: Verdict) -> Rollout:
@@ -151,7 +157,7 @@ def rollout_of(verdict: Verdict) -> Rollout:
 
 def _overlaps(verdict: Verdict, truth: VideoAnnotation) -> dict[str, Any]:
     rollout = rollout_of(verdict)
-    zoom_fps = verdict.turns[1].fps if len(verdict.turns) > 1 else 8.0
+    zoom_fps = verdict.turns[1].fps if len(verdict.turns) > 1 else ZOOM_FPS
     return {
         "temporal_iou": temporal_reward(rollout, truth),
         "temporal_iou_final": _final_iou(verdict, truth),

@@ -170,7 +170,7 @@ class GrpoConfig:
         """The reward these settings describe, for a judge that is asked like this."""
         weights = RewardWeights(**{f.name: getattr(self, f"weight_{f.name}") for f in fields(RewardWeights)})
         names = ("gate", "gate_outside", "rescued_normal", "spatial_norm", "clip_restricted")
-        turns: Literal[1, 2] = 1 if self.asked(judge or JudgeConfig()).num_turns == 1 else 2
+        turns = self.asked(judge or JudgeConfig()).num_turns
         return RewardConfig(weights, num_turns=turns, **{n: getattr(self, n) for n in names})
 
     def to_dict(self) -> dict[str, Any]:

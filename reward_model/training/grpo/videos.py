@@ -17,7 +17,7 @@ from reward_model.data.views import cycled
 from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.rollouts import GrpoSample
-from reward_model.video.sampling import sample_indices
+from reward_model.video.sampling import SCAN_FPS, sample_indices
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def annotated_rows(
     held_out: float = 0.0,
     rows: int | None = None,
     seed: int = 0,
-    scan_fps: float = 4.0,
+    scan_fps: float = SCAN_FPS,
 ) -> Any:
     """Rows of an annotation file, normal and anomalous 1:1, as a ``datasets.Dataset``.
 

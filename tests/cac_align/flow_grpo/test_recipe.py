@@ -13,6 +13,7 @@ from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters, lora_siz
 from cac_align.flow_grpo.needs import is_path, readout_notes
 from cac_align.flow_grpo.plan import make_plan, meta_transformer
 from cac_align.prompts import read_prompts
+from reward_model.terminal.described import choices_of, settings_of
 
 ROOT = Path(__file__).resolve().parents[3]
 PRESETS = sorted((ROOT / "recipes" / "configs" / "flow_grpo").glob("*.yaml"))
@@ -31,7 +32,19 @@ def at_home(monkeypatch):
 
 def test_all_presets_are_there():
     names = {p.stem for p in PRESETS}
-    assert names == {"mini", "paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb"}
+    full = {"paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb"}
+    assert names == {"mini", "nft", "dppo", "guard", *full}
+
+
+def test_every_setting_and_choice_is_set_by_a_preset():
+    """A path that no preset takes is a path that nobody runs; what is left is a matter of the user's own machine."""
+    own = {"revision", "attention_backend", "wandb_project", "report_to", "vae_tiling", "gradient_checkpointing"}
+    own |= {"seed", "negative_prompt", "fps", "flow_shift", "warmup_steps", "noise_floor", "reward_on_failure"}
+    own |= {"train_batch_size", "reward_deadline_s", "lr_scheduler_type"}
+    presets = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in PRESETS]
+    assert {s.name for s in settings_of(FlowGRPOConfig)} - {name for p in presets for name in p} <= own
+    taken = {name: {p[name] for p in presets if name in p} for name in ("objective", "kernel")}
+    assert {name: set(choices_of(FlowGRPOConfig)[name]) for name in taken} == taken
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
@@ -39,7 +52,7 @@ def test_every_preset_is_planned_without_weights(path, recipe, capsys):
     recipe.main(["--config", str(path), "--dry-run"])
     said = capsys.readouterr().out
     config = FlowGRPOConfig.from_yaml(path)
-    modules = 48 if path.stem == "mini" else 240
+    modules = 48 if config.model == "assets/wan-mini" else 240
     assert f"{modules} modules" in said and f"= {config.samples_per_step} a step over 1 process" in said
     assert "GiB estimated per process" in said
     assert len(read_prompts(config.prompts)) >= config.groups_per_step
@@ -131,7 +144,10 @@ def test_a_second_set_adds_to_the_first(recipe):
         (["--set", "lora_targets=[to_z]"], r"lora_targets \['to_z'\] match no linear module"),
         (["--set", "learning_rate"], "must be name=value"),
         (["--set", "learning_rate=fast"], "learning_rate='fast' must be a finite number above 0"),
-        (["--config", "none.yaml"], "--config .none.yaml. is not a file; presets are mini, paper_wan21_1p3b"),
+        (
+            ["--config", "none.yaml"],
+            "--config .none.yaml. is not a file; presets are dppo, guard, mini, nft, paper_wan21_1p3b",
+        ),
     ],
 )
 def test_mistakes_cost_nothing(recipe, arguments, said):
