@@ -40,7 +40,7 @@ def build_unified(
         seed: of the language model's weights.
 
     Raises:
-        ValueError: there is no such judge.
+        ValueError: if there is no such judge.
     """
     source, seen = _open_judge(judge, seed)
     processor = Qwen3VLProcessor(

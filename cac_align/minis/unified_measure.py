@@ -1,4 +1,4 @@
-"""What unified-mini has learnt, on reserved videos and through the very reward that users call.
+"""Measures unified-mini on reserved videos, through the same reward that users call.
 
 Whole videos go to :class:`~cac_align.UnifiedReward`, so sampling, question, processor, generation and parser are those
 of real use. A video without a score counts in ``num_unscored`` and nowhere else.

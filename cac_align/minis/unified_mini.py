@@ -52,7 +52,7 @@ def build_unified_mini(
         config: other numbers than the recipe's.
 
     Raises:
-        ValueError: ``scale`` is not above zero, or there is no such judge.
+        ValueError: if ``scale`` is not above zero, or there is no such judge.
         TrainingStopped: see :mod:`reward_model.engine.guards`.
 
     Example:

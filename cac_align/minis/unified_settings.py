@@ -1,4 +1,4 @@
-"""What a build of unified-mini costs."""
+"""Settings of a build of unified-mini: sizes, steps, rates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class UnifiedMiniConfig:
         """The same recipe with ``scale`` times the steps and test videos.
 
         Raises:
-            ValueError: ``scale`` is not above zero.
+            ValueError: if ``scale`` is not above zero.
         """
         if not scale > 0:
             raise ValueError(f"scale={scale} must be above zero: 1.0 is the full recipe, 0.001 a smoke test")

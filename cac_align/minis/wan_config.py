@@ -109,7 +109,7 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
         seed: of the initial weights.
 
     Raises:
-        ValueError: the size has no configuration.
+        ValueError: if the size has no configuration.
     """
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel

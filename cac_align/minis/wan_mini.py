@@ -80,7 +80,7 @@ def build_wan_mini(
         resume: continue from what ``work_dir`` holds; False trains anew.
 
     Raises:
-        ValueError: ``scale`` is out of range.
+        ValueError: if ``scale`` is out of range.
 
     Example:
         >>> pipe = build_wan_mini("/tmp/wan-smoke", "/tmp/wan-smoke-work", scale=0.001)  # doctest: +SKIP

@@ -179,7 +179,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         the settings of this reward, and the model card where the checkpoint has one.
 
         Raises:
-            ValueError: the judge does not run in this process.
+            ValueError: if the judge does not run in this process.
         """
         return save_judge(self.judge_model, Path(folder), self.model)
 
@@ -222,7 +222,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         """Looks for what would keep the judge from loading, without loading it.
 
         Raises:
-            BackendError: there is no such model, or it is not a judge.
+            BackendError: if there is no such model, or it is not a judge.
             ValueError: its settings, the device or the precision make no sense.
         """
         if self._opened is not None:
@@ -236,7 +236,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 
     @property
     def demo_note(self) -> str | None:
-        """What a report must say where the judge is the embedded mini; None for others."""
+        """Note for reports if the judge is the embedded mini; None for others."""
         folder = mini_judge_folder()
         known = self._opened is not None and self._opened.config.demo_scale
         if known or (folder is not None and self.model and Path(self.model).resolve() == folder.resolve()):
@@ -275,7 +275,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             fps: frames per second. Files bring their own.
 
         Raises:
-            ValueError: ``videos`` is a single video, a file is absent or an array of no known form, numbers do not
+            ValueError: if ``videos`` is a single video, a file is absent or an array of no known form, numbers do not
                 match, or fps is needed and absent. Said before the model loads.
         """
         items, texts, rates = check_inputs(videos, prompts, fps, remedy=", or use .judge(video)")
@@ -289,7 +289,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 
 
 def mini_judge_folder() -> Path | None:
-    """Where the embedded mini judge lies, in an installed package or in a checkout; None where it is not shipped."""
+    """Folder of the embedded mini judge, in an installed package or in a checkout; None if it is not shipped."""
     return shipped_folder("cac-mini")
 
 
@@ -332,7 +332,7 @@ def _default_model(backend: str) -> str:
 
 
 _KNOWS = (
-    "it knows the procedural world of reward_model.world and nothing of real footage. For real videos pass a Qwen3-VL "
+    "it knows the procedural world of reward_model.world, not real footage. For real videos pass a Qwen3-VL "
     'checkpoint, such as CaCReward("Qwen/Qwen3-VL-8B-Instruct"), or a judge you trained (docs/train_a_judge.md)'
 )
 
@@ -350,7 +350,7 @@ def _announce_untrained(name: str, readout: str, trained: tuple[str, ...]) -> No
     if readout in trained or (readout in before and before & set(trained)):
         return
     warnings.warn(
-        f"readout={readout!r} was never trained into {name}: it was trained to give its verdict for "
+        f"readout={readout!r} was never trained into {name}, which was trained to give its verdict for "
         f"{', '.join(map(repr, trained))}, so the score may contradict the verdict. Leave readout out to take the best",
         stacklevel=outside(),
     )

@@ -1,4 +1,4 @@
-"""Which of several candidates is the best: the one place where candidates are put in order."""
+"""Order of several candidates: the only place where the best is chosen."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def order(
 
 
 def objections(verdicts: Sequence[Verdict | None]) -> list[bool | None]:
-    """Whether each verdict says abnormal; None where there is none."""
+    """True for each verdict that says abnormal; None for a missing one."""
     return [None if v is None or v.status is None else v.status == "abnormal" for v in verdicts]

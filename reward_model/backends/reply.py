@@ -1,4 +1,4 @@
-"""What a chat server sent, each field checked once, on arrival: whatever comes, the code behind it sees these types."""
+"""Typed replies of a chat server: each field is checked once, on arrival, whatever the server sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_reply(raw: bytes, hide: Callable[[str], str] = str) -> Reply:
     """The answer in the body of a response; ``hide`` blots out what must not be kept, such as the key.
 
     Raises:
-        AttemptFailed: it is not a chat completion. Such an answer may be another one next time.
+        AttemptFailed: if it is not a chat completion. Such an answer may be another one next time.
     """
     try:
         answer = json.loads(raw)

@@ -36,8 +36,8 @@ class MiniArguments(StageArguments):
     """Settings of stages 1 and 2 with those of the minis."""
 
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
-    vision_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its vision tower"})
-    reading_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its reading"})
+    vision_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its vision tower"})
+    reading_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its reading"})
     vision_lr_scale: float = field(default=1.0, metadata={"help": "learning rate of the vision tower, relative"})
     matrix_lr: float | None = field(default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"})
 
@@ -81,7 +81,7 @@ class MiniParts(StageParts):
         from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
 
         if config.max_steps < 1:
-            raise ValueError("data: world has no end; set max_steps in the configuration")
+            raise ValueError("data: world is endless; set max_steps in the configuration")
         batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
         draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
         rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))

@@ -103,7 +103,7 @@ def warm_up_vision(
 
 
 def np_rng(*seeds: int) -> np.random.Generator:
-    """A generator of its own for each list of numbers."""
+    """A separate generator for each list of numbers."""
     return np.random.default_rng(list(seeds))
 
 
@@ -197,8 +197,8 @@ def _look_at(attention: Any, offsets: tuple[tuple[int, int], ...], sharpness: fl
 
 
 class WarmupHeads(nn.Module):
-    """What is asked of the tower while it warms up: labels on the merged tokens of each of its outputs (the last one
-    and the deepstack ones), outlines on the patches that are merged.
+    """Heads of the tower for its warm-up: labels on the merged tokens of each of its outputs (the last one and the
+    deepstack ones), outlines on the patches that are merged.
     """
 
     def __init__(self, tower: Any, width: int) -> None:

@@ -1,4 +1,4 @@
-"""What a planned run still lacks: a dry run says so, beside what the run would cost."""
+"""Missing inputs of a planned run: a dry run lists them beside what the run would cost."""
 
 from __future__ import annotations
 

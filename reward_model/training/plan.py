@@ -1,4 +1,4 @@
-"""What a training run will cost, before a GPU is rented: parameters, memory per GPU, FLOPs, hours.
+"""Cost of a training run, before a GPU is rented: parameters, memory per GPU, FLOPs, hours.
 
     python recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --dry-run
 
@@ -26,7 +26,7 @@ HALF = 2
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """What to plan for.
+    """Settings of a plan.
 
     Args:
         model: ``"Qwen/Qwen3-VL-8B-Instruct"``, a local folder with a config.json, or the name of another model whose
@@ -148,7 +148,7 @@ class Plan:
         )
 
     def _drawing(self) -> list[str]:
-        """What drawing costs where the weights are sharded and every token has to gather them."""
+        """Cost of sampling if the weights are sharded and every token has to gather them."""
         c = self.config
         if not c.drawn_tokens:
             return []
@@ -352,7 +352,7 @@ def sample_flops(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int)
 
 
 def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
-    """What one micro-batch keeps for the backward pass, with fused attention; in bf16, on a CPU in float32.
+    """Bytes that one micro-batch keeps for the backward pass, with fused attention; in bf16, on a CPU in float32.
 
     Saved per token of a layer: both norms' inputs and outputs, queries, keys, values, attention output (LLM: gate, up
     and their product). With checkpointing only each layer's input stays, plus one layer at work. The head's float32

@@ -36,7 +36,7 @@ def stage_data(
         parts: draw procedural samples.
 
     Raises:
-        ValueError: the data cannot make a balanced, complete set; the message says what to fix.
+        ValueError: if the data cannot make a balanced, complete set; the message says what to fix.
     """
     if stage.data == WORLD:
         return parts.world_data(name, stage, config, judge)

@@ -1,4 +1,4 @@
-"""Which abnormal videos stage 1 does not use, and why: most types of anomaly show only where frames are compared."""
+"""Abnormal videos that stage 1 does not use, and why: most types of anomaly show only in a comparison of frames."""
 
 from __future__ import annotations
 

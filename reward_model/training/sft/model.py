@@ -20,7 +20,7 @@ def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts =
         seed: of the weights of a model from nothing.
 
     Raises:
-        ValueError: no model is named, or a setting contradicts the judge's rules.
+        ValueError: if no model is named, or a setting contradicts the judge's rules.
     """
     name = model.model_name_or_path
     if not name:

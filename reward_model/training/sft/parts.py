@@ -48,7 +48,7 @@ class StageParts:
         """Model, processor and judge of a name in :attr:`models`.
 
         Raises:
-            ValueError: there is no model of this name.
+            ValueError: if there is no model of this name.
         """
         raise ValueError(
             f"model_name_or_path={name!r} cannot be built from nothing; give a checkpoint folder or hub id"
@@ -73,7 +73,7 @@ class StageParts:
             config: ``SFTConfig``; its steps, batches and seed size and order the rows.
 
         Raises:
-            ValueError: there are none.
+            ValueError: if there are none.
         """
         raise ValueError(
             f"data={WORLD!r}: procedural samples are drawn by the recipes, or by the minis' parts given to run_stage; "

@@ -73,7 +73,7 @@ class SampleCallback(TrainerCallback):
             self._writer = None
 
     def answer(self, model: Any, example: Any) -> str:
-        """What the model says to an example, greedily."""
+        """Greedy answer of the model to an example."""
         chat = [m.to_chat() for m in example.conversation]
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         images = [p for m in example.conversation for p in m.content if not isinstance(p, str)]
