@@ -591,7 +591,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
     first = trainer.save()
     trainer.run_step()
     (tmp_path / "checkpoint-2.partial").write_text("in the way of the folder")
-    with pytest.raises(CheckpointError, match=r"could not write checkpoint 2.*checkpoint-1; make room"):
+    with pytest.raises(CheckpointError, match=r"could not write checkpoint 2.*checkpoint-1; free some space"):
         trainer.save()
     assert last_checkpoint(tmp_path) == first
 
