@@ -79,7 +79,7 @@ def write_checkpoint(
 
 
 def _error_of(action: Callable[[], Any]) -> Exception | None:
-    """What an action raised: safetensors, torch and the file system each have errors of their own for a full disk."""
+    """Error raised by an action: safetensors, torch and the file system each have their own for a full disk."""
     try:
         action()
     except Exception as error:

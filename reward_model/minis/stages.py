@@ -1,4 +1,4 @@
-"""What the minis bring to stages 1 and 2: a model from nothing, procedural samples, a fast collator, Muon, warm-ups.
+"""Parts of the minis for stages 1 and 2: a model from scratch, procedural samples, a fast collator, Muon, warm-ups.
 
     from reward_model.minis.stages import MINI, MiniArguments
     from reward_model.training.sft.config import parse_stage
