@@ -43,7 +43,7 @@ class MiniArguments(StageArguments):
 
 
 class MiniParts(StageParts):
-    """Stages 1 and 2 of a mini judge, from nothing or from a checkpoint of it, on the world or on annotated videos."""
+    """Stages 1 and 2 of a mini judge, from scratch or from a checkpoint of it, on the world or on annotated videos."""
 
     options = MiniArguments
     models = ("mini", "tiny")

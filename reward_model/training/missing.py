@@ -12,7 +12,7 @@ def missing_inputs(model: str | None, files: Mapping[str, str | None], *, built:
     Args:
         model: a folder, a hub id, or one of ``built``.
         files: what a setting is called -> the file it names; None and procedural data need none.
-        built: names of models that are made from nothing.
+        built: names of models that are made from scratch.
     """
     found = []
     if not model:

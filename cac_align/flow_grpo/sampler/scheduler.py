@@ -86,7 +86,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         check_kernel(kernel, noise_level)
         if kernel not in WITH_NOISE_LEVEL and noise_level is not None:
             raise ValueError(
-                f"noise_level={noise_level} has no effect on kernel {kernel!r}, which has no such knob; "
+                f"noise_level={noise_level} has no effect on kernel {kernel!r}, which does not take one; "
                 f"pass noise_level=None, or choose one of {', '.join(WITH_NOISE_LEVEL)}"
             )
         if ode_solver not in ("euler", "base"):

@@ -55,7 +55,7 @@ def parse_ablation(
 
     Args:
         items: ``ROW=FOLDER[,FOLDER...]``, a folder for each training seed; ROW is a key of :data:`ROWS` or a name of
-            one's own, which comes after them.
+            your own, which come after them.
         settings: of the judges; the row decides the number of turns.
         options: of local backends, such as ``device``.
 

@@ -16,8 +16,8 @@ def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts =
 
     Args:
         model: TRL's ``ModelConfig``; ``model_name_or_path`` is a checkpoint folder, a hub id, or one of the models that
-            ``parts`` builds from nothing.
-        seed: of the weights of a model from nothing.
+            ``parts`` builds from scratch.
+        seed: of the weights of a model from scratch.
 
     Raises:
         ValueError: if no model is named, or a setting contradicts the judge's rules.

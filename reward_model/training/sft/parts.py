@@ -1,4 +1,4 @@
-"""The parts of stages 1 and 2 that a caller may bring: options, a model from nothing, rows, collator, optimiser."""
+"""The parts of stages 1 and 2 that a caller may bring: options, a model from scratch, rows, collator, optimiser."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StageParts:
 
     #: Settings of a stage beside TRL's: the options of its command line.
     options: type[StageArguments] = StageArguments
-    #: Names of models that :meth:`build` makes from nothing.
+    #: Names of models that :meth:`build` makes from scratch.
     models: tuple[str, ...] = ()
 
     def build(self, name: str, seed: int) -> tuple[Any, Any, JudgeConfig]:
@@ -51,7 +51,7 @@ class StageParts:
             ValueError: if there is no model of this name.
         """
         raise ValueError(
-            f"model_name_or_path={name!r} cannot be built from nothing; give a checkpoint folder or hub id"
+            f"model_name_or_path={name!r} cannot be built from scratch; give a checkpoint folder or hub id"
         )
 
     def shape(self, name: str) -> Any | None:
