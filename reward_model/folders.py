@@ -25,7 +25,7 @@ def regular_files(
 
     Args:
         folder: where to look; a folder that cannot be read counts as empty.
-        suffixes: of the wanted files, in lower case; none wants all.
+        suffixes: suffixes of the wanted files, in lower case; none wants all.
         utf8: also leave out names that are not UTF-8, which annotation files cannot hold.
         leave_out: told of each wanted file that is left out, and why.
     """

@@ -37,7 +37,7 @@ def build_unified(
     Args:
         judge: whose vision tower and sizes to take: the folder of a trained mini judge, or ``"mini"`` or ``"tiny"`` for
             an untrained one.
-        seed: of the language model's weights.
+        seed: seed of the language model's weights.
 
     Raises:
         ValueError: if there is no such judge.

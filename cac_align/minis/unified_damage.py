@@ -89,7 +89,7 @@ def roughness(timing: Timing, shown: np.ndarray) -> float:
     counting 4) over 1.6, plus the mean change of brightness over 0.4, plus the loss of slow motion; at most 1.
 
     Args:
-        timing: of the video.
+        timing: timing of the video.
         shown: (N,) frames of the video that are looked at, in order.
     """
     step = len(timing.order) / NUM_STEPS
@@ -105,7 +105,7 @@ def damage_pictures(frames: np.ndarray, kind: str, strength: float, *, seed: int
         frames: (N, H, W, 3) uint8.
         kind: one of :data:`PICTURE_KINDS`, or ``""``.
         strength: 0 (hardly any) to 1.
-        seed: of the noise.
+        seed: seed of the noise.
         index: (N,) the numbers of these frames in their video.
 
     Raises:

@@ -71,8 +71,8 @@ def draw_rows(count: int, *, seed: int, seeds: range = TEST_SEEDS, single: float
 
     Args:
         count: how many.
-        seed: of the draw.
-        seeds: of the world's videos.
+        seed: seed of the draw.
+        seeds: seeds of the world's videos.
         single: share of videos of the mini generator's setting.
     """
     rng = np.random.default_rng([seed, 41])
@@ -177,7 +177,7 @@ def make_example(row: Mapping[str, Any], side: int = SIZE) -> Example:
     """The question about a row's video and the answer it deserves, or :data:`DESCRIBE` and the right prompt.
 
     Args:
-        side: of the pictures the model gets, in pixels; smaller frames are enlarged as its processor does.
+        side: side of the pictures the model gets, in pixels; smaller frames are enlarged as its processor does.
     """
     frames = enlarge(video_of(row, APS.pick(row["num_frames"])), side)
     if row["task"] == "describe":

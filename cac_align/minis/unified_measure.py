@@ -64,9 +64,9 @@ def measure(folder: str | Path, *, num_videos: int = 400, seed: int = 0) -> Meas
     """Measures a checkpoint folder on the CPU.
 
     Args:
-        folder: of the checkpoint.
-        num_videos: of each of the three measurements: damage and prompts, single wrong slots (a quarter as many, five
-            questions each), anomalies.
+        folder: folder of the checkpoint.
+        num_videos: number of videos of each of the three measurements: damage and prompts, single wrong slots (a
+            quarter as many, five questions each), anomalies.
         seed: which of the reserved videos.
     """
     ask = _Asker(folder)

@@ -10,10 +10,10 @@ class UnifiedMiniConfig:
     """Everything that sets the cost of a build.
 
     Attributes:
-        max_steps, batch_size: of the first round; every row is seen once.
-        second_steps: of the second round; 0 leaves it out.
+        max_steps, batch_size: steps and batch size of the first round; every row is seen once.
+        second_steps: steps of the second round; 0 leaves it out.
         second_rate: its learning rates relative to those of the first.
-        learning_rate: of AdamW, for parameters that are not matrices; ``matrix_lr``: of Muon.
+        learning_rate: learning rate of AdamW, for parameters that are not matrices; ``matrix_lr``: of Muon.
         vision_lr_scale: rate of the vision tower relative to the rest: an untrained language model must not wreck it.
         num_test_videos: reserved videos of each measurement.
     """

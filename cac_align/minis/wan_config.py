@@ -106,7 +106,7 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
 
     Args:
         size: ``"mini"`` (4.4 M parameters) or ``"full"`` (Wan-2.1-1.3B's numbers; its text encoder alone needs 23 GB).
-        seed: of the initial weights.
+        seed: seed of the initial weights.
 
     Raises:
         ValueError: if the size has no configuration.

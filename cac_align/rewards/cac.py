@@ -51,10 +51,10 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             recording. None takes ``$CAC_REWARD_MODEL``, else the embedded mini judge, which knows the procedural world
             only.
         backend: ``"local"`` (transformers), ``"openai"`` (any compatible server), ``"replay"``, or a backend object.
-        base_url, api_key: of the server.
-        revision, device, dtype: of the local model. ``dtype`` is a torch dtype or a name such as ``"bf16"``;
-            ``torch_dtype`` is another name for it.
-        device_map, quantization_config, attn_implementation: of the local model, handed to ``from_pretrained``.
+        base_url, api_key: address and key of the server.
+        revision, device, dtype: revision, device and precision of the local model. ``dtype`` is a torch dtype or a name
+            such as ``"bf16"``; ``torch_dtype`` is another name for it.
+        device_map, quantization_config, attn_implementation: options of the local model, handed to ``from_pretrained``.
         readout: how the probability is read: ``"paper"`` after the reasoning (equation 7 as printed, which saturates),
             ``"direct"`` before it, ``"log_odds"`` before it with a temperature. None takes the best that the checkpoint
             was trained for (``readouts`` in its ``judge.json``). See :mod:`reward_model.readout`.
@@ -71,8 +71,8 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         max_scan_tokens, max_zoom_tokens: longest answers.
         window_margin, crop, context: what turn two is shown, see :class:`reward_model.config.JudgeConfig`.
         aggregate: ``"final"`` is the last turn's probability, ``"joint"`` the product of both turns' doubts.
-        log_odds_temperature: of the readout of that name.
-        temperature, seed: of drawn answers; 0 is greedy.
+        log_odds_temperature: temperature of the readout of that name.
+        temperature, seed: sampling of answers; a temperature of 0 is greedy.
         all_readouts: keep the other readouts in the verdict as well.
         readouts: what a served checkpoint was trained for, the best first; a local one says so itself.
 
@@ -188,8 +188,8 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 
         Args:
             repo_id: ``owner/name``; made if there is none.
-            private: of a new repository.
-            token: of the hub; None: that of ``hf auth login``.
+            private: makes a new repository private.
+            token: token of the hub; None: that of ``hf auth login``.
         """
         return push_judge(self.judge_model, repo_id, self.model, private=private, token=token)
 

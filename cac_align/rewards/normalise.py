@@ -64,8 +64,8 @@ def per_reward_scores(
 
     Args:
         parts: the scores of each reward, in any scale.
-        weights: of the rewards.
-        groups: of the videos.
+        weights: weights of the rewards.
+        groups: groups of the videos.
 
     >>> per_reward_scores([[0, 0, 1, 1], [0, 0.1, 0, 0.1]], [1, 1], "aaaa")
     [-1.0, 0.0, 0.0, 1.0]

@@ -85,7 +85,7 @@ def clustered(
         statistic: :func:`spearman` or :func:`kendall`.
         a, b: (N,) values.
         groups: (N,) labels.
-        num_resamples, seed: of the bootstrap.
+        num_resamples, seed: resamples and seed of the bootstrap.
     """
     names, index = np.unique(groups, return_inverse=True)
     [value] = statistic(a, b, index, np.ones((1, len(names))))

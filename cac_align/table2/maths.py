@@ -52,7 +52,7 @@ def mean_of(values: np.ndarray, draws: Redraw, *, rate: bool = False) -> Found:
 
     Args:
         values: (R, P, S).
-        draws: of :func:`redraw` for R and P.
+        draws: draws of :func:`redraw` for R and P.
         rate: values are 0 or 1. A share of exactly 0 or 1 then gets Wilson's interval over prompts, for the bootstrap
             would call it certain.
     """

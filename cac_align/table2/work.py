@@ -48,7 +48,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     """The lock of a name: True where this process got it, which it then keeps to the end of the block.
 
     Args:
-        folder: of the lock files.
+        folder: folder of the lock files.
         name: any text.
         wait: until another process lets go.
     """

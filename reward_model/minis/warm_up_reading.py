@@ -80,7 +80,7 @@ def warm_up_reading(
         collator: lays out prompts as the model takes them.
         steps: optimiser steps; rates rise for 3 % of them and fall over the last 40 %.
         batch: videos of a step, of all processes together.
-        seed: of the videos and the heads.
+        seed: seed of the videos and the heads.
         num_workers: processes that draw videos ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
         progress: show a bar with the time left.

@@ -64,7 +64,7 @@ def warm_up_vision(
         collator: lays out the frames as the tower takes them.
         steps: optimiser steps; rates rise for 3 % of them, stay, and fall to zero from 40 % on.
         batch: frames of a step, of all processes together.
-        seed: of the frames and the heads.
+        seed: seed of the frames and the heads.
         sample: frames whose patches the tower's first layer is fitted to before the first step.
         num_workers: processes that draw frames ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.

@@ -54,7 +54,7 @@ class PairProtocol:
         pick: indices of the frames shown of a video of so many.
         frame_size: side of the square the frames are resized to, None: as they are.
         question: text after the images, with ``{caption}``.
-        max_new_tokens: of the answer.
+        max_new_tokens: most new tokens of the answer.
         read: the answer's text -> :class:`PairAnswer`, or ScoreError.
     """
 

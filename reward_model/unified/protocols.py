@@ -36,7 +36,7 @@ class Protocol:
         pick: frame indices of a video of so many frames.
         frame_size: side of the square the frames are resized to, None: as they are.
         question: text after the images, with ``{caption}``.
-        max_new_tokens: of the answer.
+        max_new_tokens: most new tokens of the answer.
         axes: names of the answer lines that are averaged.
         low, high: range of each axis.
     """

@@ -55,7 +55,7 @@ def save_checkpoint(
 
     Args:
         accelerator: processes.
-        output_dir: of the run.
+        output_dir: folder of the run.
         step: rounds done.
         parts: tensors by file and name, whole, equal on all processes.
         state: what goes into JSON.

@@ -312,7 +312,7 @@ def page_rate(values: Sequence[Mapping[str, Any]], num_frames: int, fps: float) 
 
     Args:
         values: the ``value`` of each rectangle, with ``framesCount``, ``duration`` and ``sequence``.
-        num_frames, fps: of the video.
+        num_frames, fps: length and frame rate of the video.
 
     Raises:
         FormatError: the rectangles contradict each other, or were drawn on a video of another length.

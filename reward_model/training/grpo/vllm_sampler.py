@@ -120,7 +120,8 @@ def make_engine(model: Any, accelerator: Any, max_length: int | None = None, mem
 
     Args:
         model: the judge, or a peft model around it, from a folder that holds its processor.
-        max_length: of a prompt with its answer; None: what the model can read, at most :data:`MAX_LENGTH`.
+        max_length: greatest length of a prompt with its answer; None: what the model can read, at most
+            :data:`MAX_LENGTH`.
         memory: share of the GPU's memory for weights and cache.
 
     Raises:

@@ -23,11 +23,11 @@ class SampleCallback(TrainerCallback):
     """Generates answers to held-out rows and writes them to ``folder`` as TensorBoard text and animated pictures.
 
     Args:
-        processor: of the model that trains.
+        processor: processor of the model that trains.
         load: row -> :class:`~reward_model.data.example.Example`.
         rows: the rows to show, the same ones each time.
-        folder: of the TensorBoard events.
-        max_new_tokens: of an answer.
+        folder: folder of the TensorBoard events.
+        max_new_tokens: most new tokens of an answer.
 
     Greedy generation draws no random number, so a run with samples equals one without. Sharded weights (FSDP,
     DeepSpeed) are spread over processes that are not here; there nothing is shown.
