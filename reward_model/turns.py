@@ -74,9 +74,9 @@ def turn_two_clips(
     one found nothing, or the checkpoint has one turn only.
 
     Args:
-        report: of turn one.
+        report: report of turn one.
         indices: the native frames turn one was shown.
-        num_frames, fps: of the video.
+        num_frames, fps: length and frame rate of the video.
     """
     if report.window is None or config.num_turns == 1:
         return []
@@ -124,7 +124,7 @@ def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> T
     """The report of an answer, as strict as the judge is set.
 
     Raises:
-        ParseError: it does not follow the schema; or, with ``require_all_frames``, an anomaly of turn two has no box
+        ParseError: if it does not follow the schema; or, with ``require_all_frames``, an anomaly of turn two has no box
             on some frame of the clip (the prompt of Fig. S5 asks for one on each).
     """
     report = parse_turn(text, turn=turn, num_frames=num_frames)

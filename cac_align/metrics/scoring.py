@@ -24,7 +24,7 @@ class VideoScores:
     Attributes:
         scores: by metric; None where it could not score.
         reasons: by metric, why a score is None.
-        num_frames, fps: of the decoded video; 0 where it could not be decoded.
+        num_frames, fps: length and frame rate of the decoded video; 0 where it could not be decoded.
     """
 
     scores: dict[str, float | None] = field(default_factory=dict)

@@ -157,7 +157,7 @@ def render_folder(folder: Path) -> Path:
     """Writes the page of a saved result again, from ``result.json`` and the stored videos.
 
     Raises:
-        ReportError: the folder holds no readable result, or one of its videos is missing or broken.
+        ReportError: if the folder holds no readable result, or one of its videos is missing or broken.
     """
     result = _read_result(folder / RESULT_FILE)
     videos, frames = [], []

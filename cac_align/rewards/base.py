@@ -1,4 +1,4 @@
-"""What a reward is, how its answer is checked before anything relies on it, and what it says of itself."""
+"""Interface of a reward: the call, the checks of its answer before anything relies on it, and its provenance."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RewardError(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a reward said about some videos; all lists have one entry per video.
+    """Scores of some videos by a reward; all lists have one entry per video.
 
     ``parts`` holds sub-scores: the axes of a reward, the members of a composite one. ``reasons`` says why a score is
     None, or which member it was made without. ``group_scores`` are the standardised values behind scores that depend on
@@ -110,7 +110,7 @@ def check_reward(reward: object) -> None:
     A reward may have a method ``check_ready()`` that raises where it is certain to fail.
 
     Raises:
-        RewardError: it cannot be called as a reward is.
+        RewardError: if it cannot be called as a reward is.
         ValueError, BackendError: what its own check found.
     """
     check_callable(reward)
@@ -127,7 +127,7 @@ def make_ready(reward: object) -> None:
 
 
 def demo_note(reward: object) -> str | None:
-    """What a report must say of a reward that is for demonstration only; None for others."""
+    """Note for reports on a reward that is for demonstration only; None for others."""
     note = getattr(reward, "demo_note", None)
     return note if isinstance(note, str) else None
 
@@ -176,7 +176,7 @@ def evaluate(reward: Reward, videos: Sequence[np.ndarray], prompts: Sequence[str
     None.
 
     Raises:
-        RewardError: ``reward`` is not callable, or its answer breaks the contract.
+        RewardError: if ``reward`` is not callable, or its answer breaks the contract.
     """
     name = reward_name(reward)
     if hasattr(reward, "evaluate"):
@@ -228,7 +228,7 @@ def describe_reward(reward: object) -> dict[str, Any]:
 
 
 def _describe_members(reward: object) -> dict[str, Any]:
-    """What a composite reward is made of; nothing for others."""
+    """Descriptions of a composite's members; empty for other rewards."""
     rewards, names = getattr(reward, "rewards", None), getattr(reward, "names", None)
     if not isinstance(rewards, list | tuple) or not isinstance(names, list | tuple):
         return {}

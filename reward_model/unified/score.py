@@ -85,7 +85,7 @@ class UnifiedJudge:
             fps: frames per second, one number or one each. The protocols go by frames and ignore it.
 
         Raises:
-            ValueError: the numbers of prompts and videos differ.
+            ValueError: if the numbers of prompts and videos differ.
         """
         texts = [prompts or ""] * len(videos) if prompts is None or isinstance(prompts, str) else list(prompts)
         if len(texts) != len(videos):

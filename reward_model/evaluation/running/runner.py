@@ -39,7 +39,7 @@ def evaluate(
         bench: for instance a :class:`~reward_model.evaluation.MainBench`.
         batch_size: videos per call; the next ones are made or decoded meanwhile.
         progress: show a bar.
-        num_resamples: of each bootstrap.
+        num_resamples: number of resamples of each bootstrap.
         store: where rows are kept after every batch; videos it already holds are not judged again.
 
     Returns:
