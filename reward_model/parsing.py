@@ -148,7 +148,7 @@ class StatusPlace:
 
 def find_status(text: str) -> StatusPlace | None:
     """The place of the status that :func:`parse_turn` reads: the key of the answer's one object itself, not one that
-    stands inside its reasoning or its anomalies. None where there is no such object.
+    stands inside its reasoning or its anomalies. None if there is no such object.
 
     Example:
         >>> find_status('{"COT": "x", "Status": "NORMAL", "anomalies": []}')

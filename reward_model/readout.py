@@ -198,6 +198,6 @@ def turn_score(turn: Turn, readout: str) -> VerdictScore | None:
 
 
 def turn_value(turn: Turn, readout: str, temperature: float = 4.0) -> float | None:
-    """:func:`reward_value` of a turn under a readout; None where the turn was not scored for it."""
+    """:func:`reward_value` of a turn under a readout; None if the turn was not scored for it."""
     score = turn_score(turn, readout)
     return None if score is None else reward_value(score, readout, temperature)

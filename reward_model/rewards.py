@@ -67,10 +67,10 @@ class RewardConfig:
 class Rollout:
     """Two turns about one video.
 
-    ``scan`` and ``zoom`` are the parsed reports, None where the turn was invalid. ``zoomed`` says whether turn two took
+    ``scan`` and ``zoom`` are the parsed reports, None if the turn was invalid. ``zoomed`` says whether turn two took
     place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown; ``unseen_indices`` are the
     frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` alone. ``legible`` holds the
-    statuses that count although their turn is invalid (``lenient_invalid``); None where none does.
+    statuses that count although their turn is invalid (``lenient_invalid``); None if none does.
     """
 
     scan: TurnReport | None
@@ -225,7 +225,7 @@ def _one_turn(rollout: Rollout) -> Rollout:
 
 
 def _statuses(rollout: Rollout) -> tuple[Status | None, Status | None]:
-    """Status of each turn; None where it is invalid. A turn two that was not due repeats turn one's "normal"."""
+    """Status of each turn; None if it is invalid. A turn two that was not due repeats turn one's "normal"."""
     first, second = rollout.statuses
     return first, second or ("normal" if rollout.vacuous else None)
 

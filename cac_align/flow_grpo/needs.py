@@ -141,7 +141,7 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
 
 
 def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
-    """A line for every CaC judge that is read where it was never trained to give its verdict.
+    """A line for every CaC judge that is read if it was never trained to give its verdict.
 
     A checkpoint says in its ``judge.json`` where it was (``readouts``); one that says nothing was trained to give it
     after its reasoning. Of a judge behind a server nothing is known here.

@@ -151,7 +151,7 @@ class VBenchMetric(ModelReward["Measure"]):
         fps: float | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """The score of each video; None where it could not be scored. Arguments as in :meth:`evaluate`."""
+        """The score of each video; None if it could not be scored. Arguments as in :meth:`evaluate`."""
         found = self.evaluate(videos, prompts, fps=fps)
         log_unjudged(logger, self.name, found.reasons)
         return found.scores

@@ -24,7 +24,7 @@ class Row:
         file: digest of the file's bytes.
         metric: its name.
         setting: digest of what its scores depend on.
-        score: None where it could not score.
+        score: None if it could not score.
         reason: why not.
         num_frames, fps: length and frame rate of the video.
     """

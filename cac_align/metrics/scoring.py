@@ -22,7 +22,7 @@ class VideoScores:
     """Scores of one video by all metrics.
 
     Attributes:
-        scores: by metric; None where it could not score.
+        scores: by metric; None if it could not score.
         reasons: by metric, why a score is None.
         num_frames, fps: length and frame rate of the decoded video; 0 where it could not be decoded.
     """

@@ -25,7 +25,7 @@ class ProbeAnswers:
 
     Attributes:
         reward, probe: names; the probe ``untouched`` is the video itself.
-        scores: scores of each video; None where it could not be judged.
+        scores: scores of each video; None if it could not be judged.
         abnormal: a judge's verdicts, True for abnormal; None without a verdict.
         reasons: reasons of every None.
     """

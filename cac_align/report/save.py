@@ -54,7 +54,7 @@ class VideoFrames(np.ndarray):
 class BestOfNOutput:
     """The candidates of one prompt, what the reward said of them, and the choice.
 
-    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None where there is none;
+    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None if there is none;
     ``reasons`` says why a score is missing; ``parts`` holds the members' scores of a composite reward.
     """
 

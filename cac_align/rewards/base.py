@@ -27,7 +27,7 @@ class Reward(Protocol):
         **kwargs: accepted and ignored, so that later callers may pass more.
 
     Returns:
-        One number in [0, 1] per video, higher is better; None where the reward could not judge, never a stand-in
+        One number in [0, 1] per video, higher is better; None if the reward could not judge, never a stand-in
         number.
 
     A reward should be picklable, so that it can travel to worker processes. It may carry a ``name``, and a
@@ -107,7 +107,7 @@ def check_callable(reward: object) -> None:
 def check_reward(reward: object) -> None:
     """Looks for what would keep a reward from working, without loading a model.
 
-    A reward may have a method ``check_ready()`` that raises where it is certain to fail.
+    A reward may have a method ``check_ready()`` that raises if it is certain to fail.
 
     Raises:
         RewardError: if it cannot be called as a reward is.
@@ -166,7 +166,7 @@ def _finite(value: Any, position: int, name: str) -> float:
         ) from None
     if not math.isfinite(number):
         raise RewardError(
-            f"reward {name!r} returned {value!r} for video {position}; return None where a video cannot be judged"
+            f"reward {name!r} returned {value!r} for video {position}; return None if a video cannot be judged"
         )
     return number
 

@@ -251,7 +251,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         fps: float | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """The reward in [0, 1] of each video; None where it could not be judged. Arguments as in
+        """The reward in [0, 1] of each video; None if it could not be judged. Arguments as in
         :meth:`judge_batch`."""
         verdicts = self.judge_batch(videos, prompts, fps=fps)
         log_unjudged(logger, self.name, [v.error or "no reason given" if v.score is None else None for v in verdicts])

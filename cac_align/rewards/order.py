@@ -28,7 +28,7 @@ def order(
 
     Args:
         scores: one per candidate, higher is better.
-        abnormal: whether a judge's final verdict objects to it; None where there is no verdict, which counts as no
+        abnormal: whether a judge's final verdict objects to it; None if there is no verdict, which counts as no
             objection.
         rank_by: ``"verdict"`` puts what is judged abnormal behind everything else, ``"score"`` goes by scores alone.
 

@@ -166,7 +166,7 @@ class UnifiedReward(BackendReward["Backend"]):
         fps: float | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """The score in [0, 1] of each video; None where it could not be scored. Arguments as in :meth:`score`."""
+        """The score in [0, 1] of each video; None if it could not be scored. Arguments as in :meth:`score`."""
         found = self.score(videos, prompts, fps=fps)
         log_unjudged(logger, self.name, [f.error or "no reason given" if f.score is None else None for f in found])
         return [f.score for f in found]

@@ -79,7 +79,7 @@ class Terms:
         return sent
 
     def after(self, error: RequestRejected, sent: dict[str, Any]) -> Terms | None:
-        """The terms that follow from a refusal of what was ``sent``; None where it is about something else."""
+        """The terms that follow from a refusal of what was ``sent``; None if it is about something else."""
         said = str(error)
         if error.status not in (400, 422):
             return None

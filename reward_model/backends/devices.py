@@ -25,7 +25,7 @@ PRECISIONS = {
 
 
 def check_precision(dtype: Any) -> str | None:
-    """The name torch has for a precision, ``"auto"`` (as the weights were saved), or None where none is given.
+    """The name torch has for a precision, ``"auto"`` (as the weights were saved), or None if none is given.
 
     Args:
         dtype: a torch dtype, its name, or a common short name such as ``"bf16"``.

@@ -26,7 +26,7 @@ class Reply:
 
     ``text`` came from the message's ``source`` field. ``tokens`` is ``logprobs.content``: for each token of the answer
     a dict of ``token`` (str), ``bytes`` (bytes or None), ``logprob`` (a finite float) and ``top_logprobs`` (a list of
-    the same); empty where the server sent none, or one that is not of this form.
+    the same); empty if the server sent none, or one that is not of this form.
     """
 
     text: str

@@ -153,7 +153,7 @@ def open_backend(model: str, backend: str, options: Mapping[str, Any]) -> Backen
 
 
 def hidden(api_key: str | Secret | None) -> Secret | None:
-    """A key behind a holder that shows it to nobody; None where none was given. Rewards call it before anything else,
+    """A key behind a holder that shows it to nobody; None if none was given. Rewards call it before anything else,
     so that no frame of a traceback keeps the key bare.
     """
     return None if api_key is None else Secret(api_key)

@@ -58,7 +58,7 @@ def uses_deepspeed(accelerator: Any) -> bool:
 
 
 def first_text(accelerator: Any, text: str) -> str:
-    """The first text that is not empty, of all processes in their order; empty where all are."""
+    """The first text that is not empty, of all processes in their order; empty if all are."""
     if accelerator.num_processes == 1:
         return text
     from accelerate.utils import gather_object

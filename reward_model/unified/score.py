@@ -65,7 +65,7 @@ class UnifiedJudge:
     def __call__(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None, **kwargs: Any
     ) -> list[float | None]:
-        """The score in [0, 1] of each video; None where the answer held none."""
+        """The score in [0, 1] of each video; None if the answer held none."""
         return [found.score for found in self.score(videos, prompts, fps=fps)]
 
     def explain(

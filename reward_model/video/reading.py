@@ -48,7 +48,7 @@ class Facts:
     Attributes:
         path: the file.
         num_frames: frames at ``fps``.
-        fps: frames per second; None where the file states none, or one that nobody believes.
+        fps: frames per second; None if the file states none, or one that nobody believes.
         stated_fps: what its header says.
         width, height: pixels as they are shown.
         shown: which stored frame is seen at each frame of constant rate; None: each at its own, one after the other.
@@ -184,12 +184,12 @@ def _facts(path: Path, container: Any, track: PacketTrack, first: Any) -> Facts:
 
 
 def _rate(*stated: Any) -> float | None:
-    """The first of some rates that a stream states; None where it states none."""
+    """The first of some rates that a stream states; None if it states none."""
     return next((float(rate) for rate in stated if rate), None)
 
 
 def _stamp_order(track: PacketTrack) -> tuple[int, ...] | None:
-    """The time stamps in ascending order; None where a packet has none or they cannot be trusted."""
+    """The time stamps in ascending order; None if a packet has none or they cannot be trusted."""
     stamps = [p for p, _ in track.stamps if p is not None]
     return tuple(sorted(stamps)) if track.in_order and len(stamps) == len(track.stamps) else None
 
@@ -248,7 +248,7 @@ class VideoHeader:
     the file states no rate, or one that nobody believes), and ``width`` and ``height`` in pixels as they are shown.
 
     ``stored_size`` is the width and height that tools see which show stored pixels, where these are not square, as
-    those of anamorphic video; None where they are.
+    those of anamorphic video; None if they are.
     """
 
     num_frames: int

@@ -48,7 +48,7 @@ def compute_advantages(
     """(reward - mean) / (std + eps), clipped to +-clip.
 
     Args:
-        rewards: one per sample; None where there is none.
+        rewards: one per sample; None if there is none.
         groups: label of each sample's group, usually its prompt.
         baseline: the mean is that of the group (per prompt) or of all rewards.
         std: standard deviation of the group, of all rewards, or 1.

@@ -43,7 +43,7 @@ def evaluate(
         store: where rows are kept after every batch; videos it already holds are not judged again.
 
     Returns:
-        Metrics with 95 % intervals (Wilson for shares, bootstrap over videos for the rest), None where a judge offers
+        Metrics with 95 % intervals (Wilson for shares, bootstrap over videos for the rest), None if a judge offers
         no ground for them:
 
         - ``parse rate``: share of turns whose text followed the schema, without forcing;

@@ -25,7 +25,7 @@ def plot_reliability(rows: Mapping[str, Sequence[Row]], path: str | Path, *, num
         path: path of the picture; its suffix names the format.
 
     Returns:
-        The path, or None where no judge states probabilities and nothing was written.
+        The path, or None if no judge states probabilities and nothing was written.
 
     Raises:
         ImportError: if matplotlib is missing.

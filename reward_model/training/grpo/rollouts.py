@@ -49,7 +49,7 @@ class GrpoSample:
 
 @dataclass(frozen=True)
 class TurnDraw:
-    """One sampled answer. ``report`` is None where it is invalid, then ``invalid`` names the kind (:data:`INVALID`),
+    """One sampled answer. ``report`` is None if it is invalid, then ``invalid`` names the kind (:data:`INVALID`),
     ``reason`` says why, and ``legible`` is the status that counts all the same (``lenient_invalid``). ``indices`` are
     the native frames shown.
     """

@@ -47,7 +47,7 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One training sequence: ``ids`` (L,), ``mask`` (L,) True where the token was sampled by the policy.
+    """One training sequence: ``ids`` (L,), ``mask`` (L,) True if the token was sampled by the policy.
 
     ``prompt`` is what it begins with; rows of one prompt (by identity) can be read together. ``drawn`` (num_tokens,)
     are the log-probabilities the tokens were drawn at, where another engine drew them.

@@ -105,7 +105,7 @@ def _views_of(
 def _held_out_rows(
     views_of: Callable[[Sequence[Any]], Any], records: Sequence[Any], name: Stage, seed: int, *, first: int
 ) -> Any:
-    """Rows of the held-out records, whose numbers begin at ``first``; None where they lack one of the two statuses."""
+    """Rows of the held-out records, whose numbers begin at ``first``; None if they lack one of the two statuses."""
     if {r.truth.status for r in records} != {"normal", "abnormal"}:
         return None
     try:

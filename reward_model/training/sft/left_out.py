@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def unused_in_stage1(records: Sequence[Record], used: Collection[int], told: Collection[str] | None = None) -> str:
-    """A sentence on the abnormal videos that give no frame to stage 1; empty where all of them do.
+    """A sentence on the abnormal videos that give no frame to stage 1; empty if all of them do.
 
     Args:
         records: the annotated videos of the stage.

@@ -63,7 +63,7 @@ class StageParts:
         return plan
 
     def dry_run_note(self, model: str | None, stage: Any) -> str:
-        """A line on what comes before the planned steps; empty where nothing does."""
+        """A line on what comes before the planned steps; empty if nothing does."""
         return ""
 
     def world_data(self, name: Stage, stage: Any, config: Any, judge: JudgeConfig) -> StageData:
