@@ -79,7 +79,7 @@ def open_pipeline(
 
 
 def _class(entry: Any) -> Any:
-    """The class of a part as ``model_index.json`` names it, ``[library, class]``; None where it is neither diffusers'
+    """The class of a part as ``model_index.json`` names it, ``[library, class]``; None if it is neither diffusers'
     nor transformers': what a checkpoint names is not imported on its word."""
     import diffusers
     import transformers

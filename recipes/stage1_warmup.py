@@ -1,6 +1,6 @@
 """Stage 1, warm-up on single frames: judgment, reasoning and boxes of what one frame can show (section 3.2, C.2).
 
-    accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/mini.yaml        # CPU, from nothing
+    accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/mini.yaml        # CPU, from scratch
     accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --dry-run
     accelerate launch recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --data data/annotations.jsonl
 

@@ -1,4 +1,4 @@
-"""Table 2 of the paper for one's own models: base, Best-of-N and Flow-GRPO, each with other rewards, in one command.
+"""Table 2 of the paper for your own models: base, Best-of-N and Flow-GRPO, each with other rewards, in one command.
 
     python recipes/table2.py                                        # the minis: over an hour on two CPU cores
     python recipes/table2.py --config recipes/configs/table2/full.yaml --dry-run

@@ -41,11 +41,11 @@ def answer_limit(num_frames: int) -> int:
 @described
 @dataclass(frozen=True)
 class JudgeConfig:
-    """How a video is shown and how the verdict is read. A checkpoint's ``judge.json`` holds the values it was trained
-    with; the defaults are those of the full-size judge.
+    """Settings of a judge: how a video is shown and how the verdict is read. A checkpoint's ``judge.json`` holds the
+    values it was trained with; the defaults are those of the full-size judge.
 
     Raises:
-        ValueError: a value is not of its kind, is out of bounds or contradicts another; the message names it.
+        ValueError: if a value is not of its kind, is out of bounds or contradicts another; the message names it.
 
     Example:
         >>> JudgeConfig(zoom_fps=12.0).answer_limit(turn=1, num_frames=21)
@@ -56,7 +56,7 @@ class JudgeConfig:
     prompts: str = "paper"
     """The wording: paper (after Figs. S4 and S5), or compact, which the shipped mini was trained with."""
     prompt_version: str | None = None
-    """Version of the wording that the checkpoint was trained with; being asked in another is warned of. None: not
+    """Version of the wording that the checkpoint was trained with; another version causes a warning. None: not
     recorded."""
 
     # --- frames -------------------------------------------------------------------------------------------------------
@@ -113,15 +113,15 @@ class JudgeConfig:
     """The score is that of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal)
     (joint)."""
     log_odds_temperature: float = setting(4.0, above=0, most=1_000_000)
-    """What the readout log_odds divides by."""
+    """Divisor of the log-odds in the readout log_odds."""
 
     # --- drawing answers ----------------------------------------------------------------------------------------------
     temperature: float = setting(0.0, least=0, hint="0 takes the likeliest answer")
-    """0 takes the likeliest answer."""
+    """Sampling temperature; 0 takes the likeliest answer."""
     seed: int | None = None
-    """Of answers drawn at a temperature above 0."""
+    """Seed of answers sampled at a temperature above 0."""
     batch_size: int = setting(8, least=1, most=10_000)
-    """Videos that are judged together."""
+    """Videos judged in one batch."""
     demo_scale: bool = False
     """Marks a checkpoint that knows the procedural world only."""
 
@@ -147,8 +147,8 @@ class JudgeConfig:
 
     @property
     def best_readout(self) -> str:
-        """Where the score is read if nobody says where: the first of ``readouts`` that these settings can read. Without
-        reasoning there is no place after it, and a checkpoint that was trained for no other is read at ``direct``.
+        """The default readout: the first of ``readouts`` that these settings can read. Without reasoning there is no
+        place after it, and a checkpoint that was trained for no other is read at ``direct``.
 
         >>> JudgeConfig(readouts=("paper", "log_odds")).best_readout
         'paper'
@@ -188,7 +188,7 @@ def load_judge_config(folder: str | Path) -> JudgeConfig:
     A file that lacks a setting was written before there was a choice (:data:`BEFORE_THE_SETTING`).
 
     Raises:
-        ValueError: the file is not JSON, names unknown settings or holds a value the rules refuse; the message names
+        ValueError: if the file is not JSON, names unknown settings or holds a value the rules refuse; the message names
             the file.
     """
     path = Path(folder) / JUDGE_FILE

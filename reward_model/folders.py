@@ -25,7 +25,7 @@ def regular_files(
 
     Args:
         folder: where to look; a folder that cannot be read counts as empty.
-        suffixes: of the wanted files, in lower case; none wants all.
+        suffixes: suffixes of the wanted files, in lower case; none wants all.
         utf8: also leave out names that are not UTF-8, which annotation files cannot hold.
         leave_out: told of each wanted file that is left out, and why.
     """
@@ -45,7 +45,7 @@ def regular_files(
 
 
 def unreadable(path: Path) -> str | None:
-    """Why a path is not a file that can be read; None if it is."""
+    """Reason why a path is not a file that can be read; None if it is."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -58,7 +58,7 @@ def unreadable(path: Path) -> str | None:
 
 
 def not_utf8(path: Path) -> str | None:
-    """Why the name of a file cannot be written down; None if it can."""
+    """Reason why the name of a file cannot be written down; None if it can."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

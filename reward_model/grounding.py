@@ -1,4 +1,4 @@
-"""How well a predicted anomaly lies on the annotated one: in time, in space and by type (equations 3-5).
+"""Overlap of predicted and annotated anomalies: in time, in space and by type (Equations 3 to 5).
 
 Every overlap is an intersection over union (IoU) in [0, 1]. Two empty sets agree: their IoU is 1.
 """

@@ -120,7 +120,7 @@ class TwoTurnJudge:
             on_error: ``"verdict"`` keeps going and reports an unreadable video in its verdict, ``"raise"`` raises.
 
         Raises:
-            VideoError: ``fps`` is not a positive number, or a video is unreadable and ``on_error="raise"``.
+            VideoError: if ``fps`` is not a positive number, or a video is unreadable and ``on_error="raise"``.
             ValueError: the numbers of prompts or rates do not match the number of videos.
         """
         if on_error not in ("verdict", "raise"):
@@ -234,7 +234,7 @@ class TwoTurnJudge:
     # --- both turns ---------------------------------------------------------------------------------------------------
 
     def _ask(self, requests: Sequence[TurnRequest]) -> list[Turn]:
-        """Asks one turn of all videos at once and reads the verdict where the readout wants it."""
+        """Runs one turn for all videos in a batch and scores the verdict at the position the readout calls for."""
         if not requests:
             return []
         started = time.perf_counter()

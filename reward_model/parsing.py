@@ -105,8 +105,8 @@ def parse_turn(text: str, *, turn: int, num_frames: int) -> TurnReport:
         num_frames: frames the judge was shown in that turn; ranges and box keys must lie inside.
 
     Raises:
-        ParseError: the answer holds no such object, more than one, or one that breaks the schema; or it is longer than
-            ``MAX_ANSWER_LENGTH``.
+        ParseError: if the answer holds no such object, more than one, or one that breaks the schema; or it is longer
+            than ``MAX_ANSWER_LENGTH``.
 
     Example:
         >>> parse_turn('{"COT": "all well", "status": "normal", "anomalies": []}', turn=1, num_frames=21).status
@@ -138,8 +138,8 @@ def whole_characters(text: str) -> str:
 
 @dataclass(frozen=True)
 class StatusPlace:
-    """Where an answer states its verdict: ``key`` is the index of the opening quote of its status key, ``value`` what
-    it wrote between the quotes of the value, such as ``"Normal "``.
+    """Position of an answer's verdict: ``key`` is the index of the opening quote of its status key, ``value`` what it
+    wrote between the quotes of the value, such as ``"Normal "``.
     """
 
     key: int
@@ -148,7 +148,7 @@ class StatusPlace:
 
 def find_status(text: str) -> StatusPlace | None:
     """The place of the status that :func:`parse_turn` reads: the key of the answer's one object itself, not one that
-    stands inside its reasoning or its anomalies. None where there is no such object.
+    stands inside its reasoning or its anomalies. None if there is no such object.
 
     Example:
         >>> find_status('{"COT": "x", "Status": "NORMAL", "anomalies": []}')
@@ -172,7 +172,7 @@ def find_status(text: str) -> StatusPlace | None:
 
 
 class _BadAnswerError(Exception):
-    """Why an answer is refused, before the text is attached."""
+    """Reason why an answer is refused, before the text is attached."""
 
 
 # --- finding the object -----------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def verdict_prefix(text: str) -> VerdictPrefix | None:
 
     The key is brought to its canonical spelling, so that the prefix ends in ``"status": "``; spaces between the quote
     and the word belong to the words. An answer that cannot be read as JSON (quotes in the reasoning that are not
-    escaped) is read at a status key of its own, unless several contradict each other.
+    escaped) is read at its own status key, unless several contradict each other.
 
     Example:
         >>> verdict_prefix('{"COT": "x", "Status":"NORMAL", "anomalies": []}').words
@@ -133,7 +133,7 @@ def _read_open_string(body: str) -> str:
 
 @dataclass(frozen=True)
 class VerdictPlaces:
-    """Where the verdicts of several answered turns are read, one entry per turn.
+    """Places where the verdicts of several answered turns are read, one entry per turn.
 
     Attributes:
         after: prefixes that end after the reasoning; None: not read there.
@@ -151,7 +151,7 @@ def verdict_places(turns: Sequence[Turn], readout: str, *, all_readouts: bool, r
     status from the words after it, whatever the readout.
 
     Args:
-        turns: of one number, answered and read.
+        turns: turns of one number, answered and read.
         readout: one of :data:`READOUTS`.
         reasoning: whether the answers were written by the model; False: they end at the verdict word.
     """
@@ -198,6 +198,6 @@ def turn_score(turn: Turn, readout: str) -> VerdictScore | None:
 
 
 def turn_value(turn: Turn, readout: str, temperature: float = 4.0) -> float | None:
-    """:func:`reward_value` of a turn under a readout; None where the turn was not scored for it."""
+    """:func:`reward_value` of a turn under a readout; None if the turn was not scored for it."""
     score = turn_score(turn, readout)
     return None if score is None else reward_value(score, readout, temperature)

@@ -1,4 +1,4 @@
-"""What a judge's two turns are worth in training: equations 2 to 6, as pure functions of parsed reports (section 3.3).
+"""Rewards of a judge's two turns in training: Equations 2 to 6, as pure functions of parsed reports (section 3.3).
 
 An invalid turn (unparsable, outside the schema, cut by the token limit) is ``None`` and nothing is read from it, but
 its status where that is asked for. The paper leaves open what a missing turn two is worth; the readings chosen here
@@ -67,10 +67,10 @@ class RewardConfig:
 class Rollout:
     """Two turns about one video.
 
-    ``scan`` and ``zoom`` are the parsed reports, None where the turn was invalid. ``zoomed`` says whether turn two took
+    ``scan`` and ``zoom`` are the parsed reports, None if the turn was invalid. ``zoomed`` says whether turn two took
     place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown; ``unseen_indices`` are the
     frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` alone. ``legible`` holds the
-    statuses that count although their turn is invalid (``lenient_invalid``); None where none does.
+    statuses that count although their turn is invalid (``lenient_invalid``); None if none does.
     """
 
     scan: TurnReport | None
@@ -83,13 +83,13 @@ class Rollout:
 
     @property
     def statuses(self) -> tuple[Status | None, Status | None]:
-        """What each turn said; None where nothing was, or nothing legible."""
+        """Status of each turn; None if there was none, or nothing legible."""
         scan, zoom = (r.status if r is not None else None for r in (self.scan, self.zoom))
         return scan or self.legible[0], zoom or self.legible[1]
 
     @property
     def vacuous(self) -> bool:
-        """Whether turn two was not due, because turn one said "normal"."""
+        """True if turn two was not due, because turn one said "normal"."""
         return not self.zoomed and self.statuses[0] == "normal"
 
     @property
@@ -225,7 +225,7 @@ def _one_turn(rollout: Rollout) -> Rollout:
 
 
 def _statuses(rollout: Rollout) -> tuple[Status | None, Status | None]:
-    """Status of each turn; None where it is invalid. A turn two that was not due repeats turn one's "normal"."""
+    """Status of each turn; None if it is invalid. A turn two that was not due repeats turn one's "normal"."""
     first, second = rollout.statuses
     return first, second or ("normal" if rollout.vacuous else None)
 

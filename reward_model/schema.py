@@ -317,7 +317,7 @@ class VerdictScore:
 
     @property
     def fault(self) -> str | None:
-        """Why nothing may be read from this score; None for a sound one."""
+        """Reason why nothing may be read from this score; None for a sound one."""
         if self.error is not None:
             return self.error
         if not (math.isfinite(self.log_p_normal) and math.isfinite(self.log_p_abnormal)):

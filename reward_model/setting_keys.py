@@ -57,7 +57,7 @@ def revealed(settings: Any, *, bare: bool = True) -> Any:
     """A copy of settings for whom the keys are meant.
 
     Args:
-        settings: of :func:`hidden_keys`.
+        settings: result of :func:`hidden_keys`.
         bare: keys as plain strings; False leaves them in their holders.
 
     Raises:

@@ -27,7 +27,7 @@ def located(path: str | Path) -> str:
 
 
 def shipped_folder(name: str) -> Path | None:
-    """The folder ``assets/<name>``; None where it is not shipped."""
+    """The folder ``assets/<name>``; None if it is not shipped."""
     return next((f for f in (_PACKAGE / "assets" / name, _ABOVE / "assets" / name) if f.is_dir()), None)
 
 

@@ -1,6 +1,7 @@
-"""One question about one video: which frames each turn is shown, in what words it is asked, how its answer is read, and
-how the reports about several clips become one (section 3.4; C.1). Pure functions of a checkpoint's settings: the judge
-and stage 3 both ask through them, so that a judge is trained on the questions it will be asked.
+"""The two turns as questions: frames, words, reading of an answer, union of several clips' reports (3.4; C.1).
+
+Pure functions of a checkpoint's settings: the judge and stage 3 both ask through them, so that a judge is trained on
+the questions it will be asked.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Reading:
     """An answer as it counts.
 
     Attributes:
-        report: what it says; None where it is invalid.
+        report: what it says; None if it is invalid.
         status: that of the report, or one that is legible all the same (``lenient_invalid``).
         error: why there is no report.
     """
@@ -70,13 +71,13 @@ def turn_two_clips(
     report: TurnReport, indices: Sequence[int], num_frames: int, fps: float, config: JudgeConfig
 ) -> list[tuple[int, ...]]:
     """Native indices of each clip turn two is shown: one of the hull of turn one's windows; or, with
-    ``crop="per_window"``, one of each window where the hull has more frames than ``max_zoom_frames``. None where turn
+    ``crop="per_window"``, one of each window where the hull has more frames than ``max_zoom_frames``. None if turn
     one found nothing, or the checkpoint has one turn only.
 
     Args:
-        report: of turn one.
+        report: report of turn one.
         indices: the native frames turn one was shown.
-        num_frames, fps: of the video.
+        num_frames, fps: length and frame rate of the video.
     """
     if report.window is None or config.num_turns == 1:
         return []
@@ -124,7 +125,7 @@ def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> T
     """The report of an answer, as strict as the judge is set.
 
     Raises:
-        ParseError: it does not follow the schema; or, with ``require_all_frames``, an anomaly of turn two has no box
+        ParseError: if it does not follow the schema; or, with ``require_all_frames``, an anomaly of turn two has no box
             on some frame of the clip (the prompt of Fig. S5 asks for one on each).
     """
     report = parse_turn(text, turn=turn, num_frames=num_frames)

@@ -43,8 +43,8 @@ def write_card(
     """``README.md`` with the hub's metadata, and ``settings.yaml``.
 
     Args:
-        folder: of the LoRA.
-        config: of the run.
+        folder: folder of the LoRA.
+        config: settings of the run.
         pipeline: class of the pipeline.
         steps: rounds trained.
         history: evaluations, that of the base model first.

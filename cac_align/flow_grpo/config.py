@@ -31,7 +31,7 @@ class FlowGRPOConfig:
     """Everything a run can be told. ``recipes/configs/flow_grpo`` holds presets.
 
     Raises:
-        ValueError: a value breaks a rule; the message names value, rule and remedy.
+        ValueError: if a value breaks a rule; the message names value, rule and remedy.
 
     Example:
         >>> config = FlowGRPOConfig(batch="4x8", kernel="cps", noise_level=0.7)
@@ -345,7 +345,7 @@ class FlowGRPOConfig:
 
     @property
     def guided(self) -> bool:
-        """Whether the pipeline runs classifier-free guidance."""
+        """True if the pipeline runs classifier-free guidance."""
         return self.guidance_scale > 1
 
     @property
@@ -375,7 +375,7 @@ class FlowGRPOConfig:
         return {"kernel": self.kernel, "noise_level": self.noise_level, "last_step_noise": self.last_step_noise}
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued: all settings that are not marked free, but no keys."""
+        """Settings that must be equal for a checkpoint to be continued: all that are not marked free, but no keys."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata["free"]}
         return without_keys(found, keep_names=False)
 

@@ -77,7 +77,7 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
     missing = [need.text for need in needs if need.state == "missing"]
     if missing:
         raise ValueError(
-            f"{'; '.join(missing)}. Mend the settings, or make what is missing: python recipes/build_minis.py for the "
+            f"{'; '.join(missing)}. Fix the settings, or make what is missing: python recipes/build_minis.py for the "
             "minis, the three stages for a judge, or download it where the network is"
         )
     for note in readout_notes(specs):
@@ -119,10 +119,10 @@ def model_need(what: str, model: str, file: str, revision: str | None = None) ->
     if is_path(model):
         return Need("missing", f"{what}: {model} (no such folder)")
     if isinstance(try_to_load_from_cache(model, file, revision=revision), str):
-        return Need("found", f"{what}: {model} (of the hub's cache)")
+        return Need("found", f"{what}: {model} (in the hub's cache)")
     if HF_HUB_OFFLINE:
-        return Need("missing", f"{what}: {model} (not of the hub's cache, and HF_HUB_OFFLINE=1 forbids fetching it)")
-    return Need("fetched", f"{what}: {model} (not of the hub's cache: fetched from the hub at the start)")
+        return Need("missing", f"{what}: {model} (not in the hub's cache, and HF_HUB_OFFLINE=1 forbids fetching it)")
+    return Need("fetched", f"{what}: {model} (not in the hub's cache: fetched from the hub at the start)")
 
 
 def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
@@ -141,7 +141,7 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
 
 
 def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
-    """A line for every CaC judge that is read where it was never trained to give its verdict.
+    """A line for every CaC judge that is read if it was never trained to give its verdict.
 
     A checkpoint says in its ``judge.json`` where it was (``readouts``); one that says nothing was trained to give it
     after its reasoning. Of a judge behind a server nothing is known here.

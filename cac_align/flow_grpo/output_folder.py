@@ -63,7 +63,7 @@ def check_writable(folder: str | Path) -> None:
     """Makes the folder and writes a file into it, before anything is loaded.
 
     Raises:
-        OutputError: that does not work.
+        OutputError: if that does not work.
     """
     folder = Path(folder)
     with explained(folder):
@@ -84,7 +84,7 @@ def sole_use(folder: str | Path) -> Iterator[None]:
     nothing is locked.
 
     Raises:
-        OutputError: another process is at work in it.
+        OutputError: if another process is at work in it.
     """
     folder = Path(folder)
     with contextlib.ExitStack() as stack:

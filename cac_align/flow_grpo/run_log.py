@@ -122,12 +122,12 @@ def check_reporters(report_to: Sequence[str], wandb_project: str | None = None) 
     """Looks for the packages of ``report_to`` (``tensorboard``, ``wandb``, ``none``), before anything is loaded.
 
     Raises:
-        ValueError: one is not installed; the message has the pip line.
+        ValueError: if one is not installed; the message has the pip line.
     """
     if "tensorboard" in report_to and find_spec("tensorboard") is None:
         raise ValueError(
             'report_to=tensorboard needs TensorBoard: pip install "cac-align[train]", or set report_to to none '
-            "(metrics.jsonl is written all the same)"
+            "(metrics.jsonl is written anyway)"
         )
     if (wandb_project or "wandb" in report_to) and find_spec("wandb") is None:
         asked = f"wandb_project={wandb_project!r}" if wandb_project else "report_to=wandb"

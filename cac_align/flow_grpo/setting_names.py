@@ -30,7 +30,7 @@ def renamed(data: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """Settings under the names of this project. ``num_generations: 8`` becomes the second half of ``batch``.
 
     Raises:
-        ValueError: a name is not known (the nearest one is named), or two names of one setting disagree.
+        ValueError: if a name is not known (the nearest one is named), or two names of one setting disagree.
 
     Example:
         >>> renamed({"num_generations": 8, "save_steps": 5}, ["batch", "save_every"])

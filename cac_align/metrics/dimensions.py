@@ -91,7 +91,7 @@ def total(dimension: Dimension, scores: Sequence[float], num_frames: Sequence[in
     Args:
         dimension: decides between the mean over videos and the mean over frames.
         scores: one per video, in [0, 1].
-        num_frames: of each video; a consistency has one value for every frame but the first.
+        num_frames: number of frames of each video; a consistency has one value for every frame but the first.
 
     Raises:
         ValueError: no scores, or not one length for each.

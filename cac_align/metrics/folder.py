@@ -55,7 +55,7 @@ def this_process() -> Process:
 
 
 def process_device(process: Process) -> str | None:
-    """The GPU of this process; None where one process, or no GPU, is there to choose."""
+    """The GPU of this process; None if one process, or no GPU, is there to choose."""
     if process.count < 2:
         return None
     from accelerate import PartialState

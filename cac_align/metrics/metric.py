@@ -34,7 +34,7 @@ class VBenchMetric(ModelReward["Measure"]):
         cache_dir: the package's weights; None: ``$VBENCH_CACHE_DIR``, else ``~/.cache/vbench``.
         device: None: CUDA if there is any.
         batch_size: frames at once; the results do not depend on it beyond rounding.
-        strict: of dynamic degree: repeat the package's answer also where it decides without looking (sides below 121
+        strict: for dynamic degree: repeat the package's answer also where it decides without looking (sides below 121
             pixels, fewer than three sampled frames), in place of None.
         python: interpreter of the package's environment; None: ``$VBENCH_PYTHON``, else the installed one.
         on_error: ``"none"`` scores a video that cannot be scored None, ``"raise"`` raises.
@@ -151,7 +151,7 @@ class VBenchMetric(ModelReward["Measure"]):
         fps: float | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """The score of each video; None where it could not be scored. Arguments as in :meth:`evaluate`."""
+        """The score of each video; None if it could not be scored. Arguments as in :meth:`evaluate`."""
         found = self.evaluate(videos, prompts, fps=fps)
         log_unjudged(logger, self.name, found.reasons)
         return found.scores

@@ -24,8 +24,8 @@ def vbench_tables(results: Rows, *, num_resamples: int = 1000, seed: int = 0) ->
 
     Args:
         results: folder name -> rows, the base first.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        num_resamples: number of resamples of the bootstrap.
+        seed: seed of the bootstrap.
     """
     metrics = list(dict.fromkeys(row.metric for rows in results.values() for row in rows))
     columns = ("videos", "prompts", *metrics)

@@ -20,13 +20,13 @@ class Row:
     """Score of one video by one metric.
 
     Attributes:
-        video, prompt, index: of :class:`~cac_align.metrics.videos.VideoEntry`.
+        video, prompt, index: those of :class:`~cac_align.metrics.videos.VideoEntry`.
         file: digest of the file's bytes.
         metric: its name.
         setting: digest of what its scores depend on.
-        score: None where it could not score.
+        score: None if it could not score.
         reason: why not.
-        num_frames, fps: of the video.
+        num_frames, fps: length and frame rate of the video.
     """
 
     video: str
@@ -112,7 +112,7 @@ def merge(folder: Path, keep: Iterable[tuple[str, str]]) -> list[Row]:
     """Brings all rows into one file, sorted and whole, and removes the processes' own.
 
     Args:
-        folder: of the rows.
+        folder: folder of the rows.
         keep: videos and metrics whose rows are returned; others, of earlier runs, stay in the file.
     """
     found = read_rows(folder)

@@ -22,9 +22,9 @@ class VideoScores:
     """Scores of one video by all metrics.
 
     Attributes:
-        scores: by metric; None where it could not score.
+        scores: by metric; None if it could not score.
         reasons: by metric, why a score is None.
-        num_frames, fps: of the decoded video; 0 where it could not be decoded.
+        num_frames, fps: length and frame rate of the decoded video; 0 where it could not be decoded.
     """
 
     scores: dict[str, float | None] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Cross-attention over short prompts, equal to ``WanPipeline``'s padded one .
+"""Cross-attention over short prompts, equal to ``WanPipeline``'s padded attention.
 
 ``WanPipeline`` pads prompt embeddings with zeros to ``max_sequence_length`` (512 by default) and Wan attends to the
 padding. All padded positions have the same key and value, so n of them weigh as much as one with ``log(n)`` on its

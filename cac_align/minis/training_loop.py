@@ -34,7 +34,7 @@ LossFn = Callable[[int, np.random.Generator, torch.Generator], LossAndNumbers]
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how often; learning rates live in the optimizers."""
+    """Length of a training and its intervals; learning rates are set in the optimizers."""
 
     num_steps: int
     seed: int = 0
@@ -127,7 +127,7 @@ class TrainingLoop:
                     if on_save is not None and not done and not stop.requested:
                         on_save(self)
                 if stop.requested and not done:
-                    log.warning("%s: stopped after step %d; the same command goes on from there", name, self.step)
+                    log.warning("%s: stopped after step %d; the same command resumes from there", name, self.step)
                     raise SystemExit(128 + stop.signal)
         self.writer.flush()
 
@@ -168,7 +168,7 @@ class TrainingLoop:
         """Restores what :meth:`save` wrote.
 
         Raises:
-            ValueError: the file is damaged, or of another model.
+            ValueError: if the file is damaged, or of another model.
         """
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
@@ -183,5 +183,5 @@ class TrainingLoop:
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(
                 f"{str(self.checkpoint)!r} cannot be continued from ({type(error).__name__}: {reason}); delete it to "
-                "begin this part again"
+                "restart this part"
             ) from error

@@ -55,7 +55,7 @@ def read_caption(prompt: str) -> Caption:
 
 
 def agreement(first: Caption, second: Caption) -> int:
-    """How many of the four slots two prompts share."""
+    """Number of the four slots that two prompts share."""
     return sum(a == b for a, b in zip(astuple(first)[:4], astuple(second)[:4], strict=True))
 
 
@@ -63,7 +63,7 @@ def change_slots(caption: Caption, num_wrong: int, rng: np.random.Generator) -> 
     """A prompt with ``num_wrong`` slots, drawn at random, that say something else.
 
     Raises:
-        ValueError: ``num_wrong`` is not 0 to 4.
+        ValueError: if ``num_wrong`` is not 0 to 4.
     """
     if not 0 <= num_wrong <= len(SLOTS):
         raise ValueError(f"num_wrong={num_wrong} must lie in 0 to {len(SLOTS)}: a prompt has {len(SLOTS)} slots")

@@ -37,10 +37,10 @@ def build_unified(
     Args:
         judge: whose vision tower and sizes to take: the folder of a trained mini judge, or ``"mini"`` or ``"tiny"`` for
             an untrained one.
-        seed: of the language model's weights.
+        seed: seed of the language model's weights.
 
     Raises:
-        ValueError: there is no such judge.
+        ValueError: if there is no such judge.
     """
     source, seen = _open_judge(judge, seed)
     processor = Qwen3VLProcessor(

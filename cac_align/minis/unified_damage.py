@@ -25,8 +25,8 @@ WORST_LOSS = 0.5
 
 @dataclass(frozen=True)
 class Timing:
-    """What is shown when: ``order`` (T,) the scene's frame in each frame of the video, ``gain`` (T,) its brightness;
-    ``pace`` is the speed of a video in slow motion, 1 for others.
+    """Timing of the shown frames: ``order`` (T,) the scene's frame in each frame of the video, ``gain`` (T,) its
+    brightness; ``pace`` is the speed of a video in slow motion, 1 for others.
     """
 
     order: np.ndarray
@@ -35,7 +35,7 @@ class Timing:
 
     @property
     def loss(self) -> float:
-        """How much of what should happen is lost to slowness: 0 nothing, 1 as good as all."""
+        """Share of the motion that is lost to slowness: 0 none, 1 nearly all."""
         return min(1.0, (1 - self.pace) / WORST_LOSS)
 
 
@@ -48,7 +48,7 @@ def draw_timing(kind: str, strength: float, num_frames: int, rng: np.random.Gene
         num_frames: length of the video; the scene has as many frames.
 
     Raises:
-        ValueError: the kind is unknown.
+        ValueError: if the kind is unknown.
     """
     frames, gain, pace = np.arange(num_frames), np.ones(num_frames), 1.0
     if kind == "jitter":  # frames are shown too early or too late
@@ -83,13 +83,13 @@ def _cut(num_frames: int, num_cuts: int, rng: np.random.Generator) -> np.ndarray
 
 
 def roughness(timing: Timing, shown: np.ndarray) -> float:
-    """How far from smooth the shown frames are: 0 is smooth, 1 the worst.
+    """Distance of the shown frames from smooth motion: 0 is smooth, 1 the worst.
 
     The mean error of a step (its length against the one at this pace, in steps of the scene's own, the largest jump
     counting 4) over 1.6, plus the mean change of brightness over 0.4, plus the loss of slow motion; at most 1.
 
     Args:
-        timing: of the video.
+        timing: timing of the video.
         shown: (N,) frames of the video that are looked at, in order.
     """
     step = len(timing.order) / NUM_STEPS
@@ -105,11 +105,11 @@ def damage_pictures(frames: np.ndarray, kind: str, strength: float, *, seed: int
         frames: (N, H, W, 3) uint8.
         kind: one of :data:`PICTURE_KINDS`, or ``""``.
         strength: 0 (hardly any) to 1.
-        seed: of the noise.
+        seed: seed of the noise.
         index: (N,) the numbers of these frames in their video.
 
     Raises:
-        ValueError: the kind is unknown.
+        ValueError: if the kind is unknown.
     """
     if not kind:
         return frames

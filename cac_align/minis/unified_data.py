@@ -71,8 +71,8 @@ def draw_rows(count: int, *, seed: int, seeds: range = TEST_SEEDS, single: float
 
     Args:
         count: how many.
-        seed: of the draw.
-        seeds: of the world's videos.
+        seed: seed of the draw.
+        seeds: seeds of the world's videos.
         single: share of videos of the mini generator's setting.
     """
     rng = np.random.default_rng([seed, 41])
@@ -118,7 +118,7 @@ def _draw_row(rng: np.random.Generator, seeds: range, single: float, slow: float
 
 
 def _draw_time(rng: np.random.Generator, slow: float) -> str:
-    """A kind of damage to time; slow motion with a share of its own, the others alike."""
+    """A kind of damage to time; slow motion with its own share, the others alike."""
     others = TIME_KINDS[:-1]
     if not slow:
         return str(rng.choice(others))
@@ -126,7 +126,7 @@ def _draw_time(rng: np.random.Generator, slow: float) -> str:
 
 
 def _moves(scene: Scene) -> bool:
-    """Whether one can see from its main actor that the order of the frames is wrong."""
+    """True if its main actor shows that the order of the frames is wrong."""
     action = read_caption(scene.prompt).action
     return action != "stands" and not action.startswith("that reads")
 
@@ -137,7 +137,7 @@ def scene_of(row: Mapping[str, Any]) -> Scene:
 
 
 def prompt_of(row: Mapping[str, Any]) -> str:
-    """What the video of a row is said to show."""
+    """Prompt of a row's video."""
     right = read_caption(scene_of(row).prompt)
     if row["elsewhere"] >= 0:
         return make_scene(row["elsewhere"]).prompt
@@ -145,7 +145,7 @@ def prompt_of(row: Mapping[str, Any]) -> str:
 
 
 def timing_of(row: Mapping[str, Any]) -> Timing:
-    """When the video of a row shows what."""
+    """Timing of a row's video."""
     rng = np.random.default_rng([row["draw"], 2])
     return draw_timing(row["time"], row["time_strength"], row["num_frames"], rng)
 
@@ -177,7 +177,7 @@ def make_example(row: Mapping[str, Any], side: int = SIZE) -> Example:
     """The question about a row's video and the answer it deserves, or :data:`DESCRIBE` and the right prompt.
 
     Args:
-        side: of the pictures the model gets, in pixels; smaller frames are enlarged as its processor does.
+        side: side of the pictures the model gets, in pixels; smaller frames are enlarged as its processor does.
     """
     frames = enlarge(video_of(row, APS.pick(row["num_frames"])), side)
     if row["task"] == "describe":

@@ -1,4 +1,4 @@
-"""What unified-mini has learnt, on reserved videos and through the very reward that users call.
+"""Measures unified-mini on reserved videos, through the same reward that users call.
 
 Whole videos go to :class:`~cac_align.UnifiedReward`, so sampling, question, processor, generation and parser are those
 of real use. A video without a score counts in ``num_unscored`` and nowhere else.
@@ -64,9 +64,9 @@ def measure(folder: str | Path, *, num_videos: int = 400, seed: int = 0) -> Meas
     """Measures a checkpoint folder on the CPU.
 
     Args:
-        folder: of the checkpoint.
-        num_videos: of each of the three measurements: damage and prompts, single wrong slots (a quarter as many, five
-            questions each), anomalies.
+        folder: folder of the checkpoint.
+        num_videos: number of videos of each of the three measurements: damage and prompts, single wrong slots (a
+            quarter as many, five questions each), anomalies.
         seed: which of the reserved videos.
     """
     ask = _Asker(folder)

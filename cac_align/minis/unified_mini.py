@@ -46,13 +46,13 @@ def build_unified_mini(
         work_dir: checkpoints and TensorBoard logs; safe to delete afterwards.
         judge: folder of a trained mini judge whose vision tower to start from; ``"mini"`` or ``"tiny"``: an untrained
             one of that size.
-        seed: of initial weights and of the samples.
+        seed: seed of initial weights and of the samples.
         scale: multiplies the steps and the test videos.
         resume: continue from what ``work_dir`` holds; False trains anew.
         config: other numbers than the recipe's.
 
     Raises:
-        ValueError: ``scale`` is not above zero, or there is no such judge.
+        ValueError: if ``scale`` is not above zero, or there is no such judge.
         TrainingStopped: see :mod:`reward_model.engine.guards`.
 
     Example:

@@ -1,4 +1,4 @@
-"""What a build of unified-mini costs."""
+"""Settings of a build of unified-mini: sizes, steps, rates."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class UnifiedMiniConfig:
     """Everything that sets the cost of a build.
 
     Attributes:
-        max_steps, batch_size: of the first round; every row is seen once.
-        second_steps: of the second round; 0 leaves it out.
+        max_steps, batch_size: steps and batch size of the first round; every row is seen once.
+        second_steps: steps of the second round; 0 leaves it out.
         second_rate: its learning rates relative to those of the first.
-        learning_rate: of AdamW, for parameters that are not matrices; ``matrix_lr``: of Muon.
+        learning_rate: learning rate of AdamW, for parameters that are not matrices; ``matrix_lr``: of Muon.
         vision_lr_scale: rate of the vision tower relative to the rest: an untrained language model must not wreck it.
         num_test_videos: reserved videos of each measurement.
     """
@@ -33,7 +33,7 @@ class UnifiedMiniConfig:
         """The same recipe with ``scale`` times the steps and test videos.
 
         Raises:
-            ValueError: ``scale`` is not above zero.
+            ValueError: if ``scale`` is not above zero.
         """
         if not scale > 0:
             raise ValueError(f"scale={scale} must be above zero: 1.0 is the full recipe, 0.001 a smoke test")

@@ -36,7 +36,7 @@ def score_texts() -> list[str]:
 
 
 def answer_labels() -> list[str]:
-    """What stands before each number."""
+    """Text before each number of an answer."""
     return [f"{'' if k == 0 else chr(10)}{axis} ({APS.low:g}-{APS.high:g}): " for k, axis in enumerate(APS.axes)]
 
 
@@ -44,7 +44,7 @@ def write_answer(scores: Scores) -> str:
     """The three lines of an answer, scores rounded to the nearest step.
 
     Raises:
-        ValueError: a score is out of range.
+        ValueError: if a score is out of range.
     """
     texts = score_texts()
     parts = []

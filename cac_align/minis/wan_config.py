@@ -106,10 +106,10 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
 
     Args:
         size: ``"mini"`` (4.4 M parameters) or ``"full"`` (Wan-2.1-1.3B's numbers; its text encoder alone needs 23 GB).
-        seed: of the initial weights.
+        seed: seed of the initial weights.
 
     Raises:
-        ValueError: the size has no configuration.
+        ValueError: if the size has no configuration.
     """
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel

@@ -74,13 +74,13 @@ def build_wan_mini(
     Args:
         output_dir: receives the pipeline (about 18 MB of safetensors).
         work_dir: videos, latents, checkpoints, TensorBoard logs and sample sheets; safe to delete afterwards.
-        seed: of initial weights and of every batch; the videos are those of the seeds from 1,000,000 on.
+        seed: seed of initial weights and of every batch; the videos are those of the seeds from 1,000,000 on.
         device: CUDA where there is one, else the CPU, unless given. Repeatable on a CPU with a fixed number of threads.
         scale: share of the full recipe's steps and videos, in (0, 1].
         resume: continue from what ``work_dir`` holds; False trains anew.
 
     Raises:
-        ValueError: ``scale`` is out of range.
+        ValueError: if ``scale`` is out of range.
 
     Example:
         >>> pipe = build_wan_mini("/tmp/wan-smoke", "/tmp/wan-smoke-work", scale=0.001)  # doctest: +SKIP

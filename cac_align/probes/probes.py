@@ -23,7 +23,7 @@ class Probe:
     """One way to cheat.
 
     Attributes:
-        name: of the table.
+        name: name in the table.
         what: one line of what is done.
         frames: (frames, random) -> frames of the same shape; the original is left as it is.
         prompt: prompt -> prompt.
@@ -111,10 +111,10 @@ def make_probe(probe: Probe, frames: np.ndarray, prompt: str, *, seed: int = 0) 
     """Frames and prompt of a probe.
 
     Args:
-        probe: of :data:`PROBES`.
+        probe: one of :data:`PROBES`.
         frames: (T, H, W, 3) uint8 of a normal video.
         prompt: its text.
-        seed: of what is random.
+        seed: seed of what is random.
 
     Raises:
         ValueError: no such frames, or fewer than four of them.

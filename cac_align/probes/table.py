@@ -25,9 +25,9 @@ class ProbeAnswers:
 
     Attributes:
         reward, probe: names; the probe ``untouched`` is the video itself.
-        scores: of each video; None where it could not be judged.
+        scores: scores of each video; None if it could not be judged.
         abnormal: a judge's verdicts, True for abnormal; None without a verdict.
-        reasons: of every None.
+        reasons: reasons of every None.
     """
 
     reward: str
@@ -54,9 +54,9 @@ def ask_probes(
     Args:
         rewards: by name.
         videos: frames (T, H, W, 3) uint8 and prompt of each.
-        probes: of :mod:`cac_align.probes.probes`.
+        probes: some of :mod:`cac_align.probes.probes`.
         fps: frames per second of all videos.
-        seed: of what is random in a probe; video k has its own.
+        seed: seed of what is random in a probe; video k has its own.
         say: told of progress.
 
     Raises:

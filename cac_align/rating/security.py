@@ -1,4 +1,4 @@
-"""Who may talk to the page: the browser that was pointed at it, and nobody else.
+"""Access to the page: the browser that was pointed at it, and nobody else.
 
 A name that resolves to this machine only now (DNS rebinding) fails the Host check; a page of another site fails the
 Origin check; what a reply contains can be neither framed, sniffed nor run as a script.

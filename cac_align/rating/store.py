@@ -22,7 +22,7 @@ class Store:
         items: what is asked. Answers to anything else, or to a file that has changed since, stay in the journal and
             do not count.
         mode: "rate", or "review" for decisions about annotations.
-        seed: of the orders.
+        seed: seed of the orders.
         final: keys of items whose finished answer cannot be changed, because finishing shows the judge's verdict.
     """
 

@@ -54,7 +54,7 @@ class VideoFrames(np.ndarray):
 class BestOfNOutput:
     """The candidates of one prompt, what the reward said of them, and the choice.
 
-    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None where there is none;
+    Lists have one entry per candidate, in drawing order. ``scores`` and ``verdicts`` hold None if there is none;
     ``reasons`` says why a score is missing; ``parts`` holds the members' scores of a composite reward.
     """
 
@@ -157,7 +157,7 @@ def render_folder(folder: Path) -> Path:
     """Writes the page of a saved result again, from ``result.json`` and the stored videos.
 
     Raises:
-        ReportError: the folder holds no readable result, or one of its videos is missing or broken.
+        ReportError: if the folder holds no readable result, or one of its videos is missing or broken.
     """
     result = _read_result(folder / RESULT_FILE)
     videos, frames = [], []

@@ -1,4 +1,5 @@
-"""A candidate as the page shows it, computed from the result alone: positions in percent, texts, pictures; no HTML.
+"""Contents of the page for each candidate, computed from the result alone: positions in percent, texts, pictures. No
+HTML here.
 
 At the end, what a reader is told beside the verdict: where reward and verdict do not tell one story
 (:func:`readout_note`), and suspicions that came to nothing (:func:`unconfirmed`, :func:`reasoning_pieces`).

@@ -1,4 +1,4 @@
-"""What a reward is, how its answer is checked before anything relies on it, and what it says of itself."""
+"""Interface of a reward: the call, the checks of its answer before anything relies on it, and its provenance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reward(Protocol):
         **kwargs: accepted and ignored, so that later callers may pass more.
 
     Returns:
-        One number in [0, 1] per video, higher is better; None where the reward could not judge, never a stand-in
+        One number in [0, 1] per video, higher is better; None if the reward could not judge, never a stand-in
         number.
 
     A reward should be picklable, so that it can travel to worker processes. It may carry a ``name``, and a
@@ -52,7 +52,7 @@ class RewardError(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a reward said about some videos; all lists have one entry per video.
+    """Scores of some videos by a reward; all lists have one entry per video.
 
     ``parts`` holds sub-scores: the axes of a reward, the members of a composite one. ``reasons`` says why a score is
     None, or which member it was made without. ``group_scores`` are the standardised values behind scores that depend on
@@ -107,10 +107,10 @@ def check_callable(reward: object) -> None:
 def check_reward(reward: object) -> None:
     """Looks for what would keep a reward from working, without loading a model.
 
-    A reward may have a method ``check_ready()`` that raises where it is certain to fail.
+    A reward may have a method ``check_ready()`` that raises if it is certain to fail.
 
     Raises:
-        RewardError: it cannot be called as a reward is.
+        RewardError: if it cannot be called as a reward is.
         ValueError, BackendError: what its own check found.
     """
     check_callable(reward)
@@ -127,7 +127,7 @@ def make_ready(reward: object) -> None:
 
 
 def demo_note(reward: object) -> str | None:
-    """What a report must say of a reward that is for demonstration only; None for others."""
+    """Note for reports on a reward that is for demonstration only; None for others."""
     note = getattr(reward, "demo_note", None)
     return note if isinstance(note, str) else None
 
@@ -166,7 +166,7 @@ def _finite(value: Any, position: int, name: str) -> float:
         ) from None
     if not math.isfinite(number):
         raise RewardError(
-            f"reward {name!r} returned {value!r} for video {position}; return None where a video cannot be judged"
+            f"reward {name!r} returned {value!r} for video {position}; return None if a video cannot be judged"
         )
     return number
 
@@ -176,7 +176,7 @@ def evaluate(reward: Reward, videos: Sequence[np.ndarray], prompts: Sequence[str
     None.
 
     Raises:
-        RewardError: ``reward`` is not callable, or its answer breaks the contract.
+        RewardError: if ``reward`` is not callable, or its answer breaks the contract.
     """
     name = reward_name(reward)
     if hasattr(reward, "evaluate"):
@@ -228,7 +228,7 @@ def describe_reward(reward: object) -> dict[str, Any]:
 
 
 def _describe_members(reward: object) -> dict[str, Any]:
-    """What a composite reward is made of; nothing for others."""
+    """Descriptions of a composite's members; empty for other rewards."""
     rewards, names = getattr(reward, "rewards", None), getattr(reward, "names", None)
     if not isinstance(rewards, list | tuple) or not isinstance(names, list | tuple):
         return {}

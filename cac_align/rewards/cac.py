@@ -51,10 +51,10 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             recording. None takes ``$CAC_REWARD_MODEL``, else the embedded mini judge, which knows the procedural world
             only.
         backend: ``"local"`` (transformers), ``"openai"`` (any compatible server), ``"replay"``, or a backend object.
-        base_url, api_key: of the server.
-        revision, device, dtype: of the local model. ``dtype`` is a torch dtype or a name such as ``"bf16"``;
-            ``torch_dtype`` is another name for it.
-        device_map, quantization_config, attn_implementation: of the local model, handed to ``from_pretrained``.
+        base_url, api_key: address and key of the server.
+        revision, device, dtype: revision, device and precision of the local model. ``dtype`` is a torch dtype or a name
+            such as ``"bf16"``; ``torch_dtype`` is another name for it.
+        device_map, quantization_config, attn_implementation: options of the local model, handed to ``from_pretrained``.
         readout: how the probability is read: ``"paper"`` after the reasoning (equation 7 as printed, which saturates),
             ``"direct"`` before it, ``"log_odds"`` before it with a temperature. None takes the best that the checkpoint
             was trained for (``readouts`` in its ``judge.json``). See :mod:`reward_model.readout`.
@@ -71,8 +71,8 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         max_scan_tokens, max_zoom_tokens: longest answers.
         window_margin, crop, context: what turn two is shown, see :class:`reward_model.config.JudgeConfig`.
         aggregate: ``"final"`` is the last turn's probability, ``"joint"`` the product of both turns' doubts.
-        log_odds_temperature: of the readout of that name.
-        temperature, seed: of drawn answers; 0 is greedy.
+        log_odds_temperature: temperature of the readout of that name.
+        temperature, seed: sampling of answers; a temperature of 0 is greedy.
         all_readouts: keep the other readouts in the verdict as well.
         readouts: what a served checkpoint was trained for, the best first; a local one says so itself.
 
@@ -179,7 +179,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         the settings of this reward, and the model card where the checkpoint has one.
 
         Raises:
-            ValueError: the judge does not run in this process.
+            ValueError: if the judge does not run in this process.
         """
         return save_judge(self.judge_model, Path(folder), self.model)
 
@@ -188,8 +188,8 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 
         Args:
             repo_id: ``owner/name``; made if there is none.
-            private: of a new repository.
-            token: of the hub; None: that of ``hf auth login``.
+            private: makes a new repository private.
+            token: token of the hub; None: that of ``hf auth login``.
         """
         return push_judge(self.judge_model, repo_id, self.model, private=private, token=token)
 
@@ -222,7 +222,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         """Looks for what would keep the judge from loading, without loading it.
 
         Raises:
-            BackendError: there is no such model, or it is not a judge.
+            BackendError: if there is no such model, or it is not a judge.
             ValueError: its settings, the device or the precision make no sense.
         """
         if self._opened is not None:
@@ -236,7 +236,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 
     @property
     def demo_note(self) -> str | None:
-        """What a report must say where the judge is the embedded mini; None for others."""
+        """Note for reports if the judge is the embedded mini; None for others."""
         folder = mini_judge_folder()
         known = self._opened is not None and self._opened.config.demo_scale
         if known or (folder is not None and self.model and Path(self.model).resolve() == folder.resolve()):
@@ -251,7 +251,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         fps: float | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """The reward in [0, 1] of each video; None where it could not be judged. Arguments as in
+        """The reward in [0, 1] of each video; None if it could not be judged. Arguments as in
         :meth:`judge_batch`."""
         verdicts = self.judge_batch(videos, prompts, fps=fps)
         log_unjudged(logger, self.name, [v.error or "no reason given" if v.score is None else None for v in verdicts])
@@ -275,7 +275,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             fps: frames per second. Files bring their own.
 
         Raises:
-            ValueError: ``videos`` is a single video, a file is absent or an array of no known form, numbers do not
+            ValueError: if ``videos`` is a single video, a file is absent or an array of no known form, numbers do not
                 match, or fps is needed and absent. Said before the model loads.
         """
         items, texts, rates = check_inputs(videos, prompts, fps, remedy=", or use .judge(video)")
@@ -289,7 +289,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 
 
 def mini_judge_folder() -> Path | None:
-    """Where the embedded mini judge lies, in an installed package or in a checkout; None where it is not shipped."""
+    """Folder of the embedded mini judge, in an installed package or in a checkout; None if it is not shipped."""
     return shipped_folder("cac-mini")
 
 
@@ -332,7 +332,7 @@ def _default_model(backend: str) -> str:
 
 
 _KNOWS = (
-    "it knows the procedural world of reward_model.world and nothing of real footage. For real videos pass a Qwen3-VL "
+    "it knows the procedural world of reward_model.world, not real footage. For real videos pass a Qwen3-VL "
     'checkpoint, such as CaCReward("Qwen/Qwen3-VL-8B-Instruct"), or a judge you trained (docs/train_a_judge.md)'
 )
 
@@ -350,7 +350,7 @@ def _announce_untrained(name: str, readout: str, trained: tuple[str, ...]) -> No
     if readout in trained or (readout in before and before & set(trained)):
         return
     warnings.warn(
-        f"readout={readout!r} was never trained into {name}: it was trained to give its verdict for "
+        f"readout={readout!r} was never trained into {name}, which was trained to give its verdict for "
         f"{', '.join(map(repr, trained))}, so the score may contradict the verdict. Leave readout out to take the best",
         stacklevel=outside(),
     )

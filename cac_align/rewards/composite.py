@@ -39,8 +39,8 @@ class CompositeReward:
 
     Args:
         rewards: at least one reward, in a list or by name.
-        weights: of the rewards, by name or in their order, zero or more; None: all equal. They need not make one. A
-            reward of weight 0 is asked and reported and counts for nothing.
+        weights: weights of the rewards, by name or in their order, zero or more; None: all equal. They need not sum to
+            1. A reward of weight 0 is asked and reported and counts for nothing.
         normalise: how scores of different kinds meet.
 
             ``"affine"``: each reward answers in [0, 1] already; their weighted mean (the paper's "mean of normalised
@@ -60,7 +60,7 @@ class CompositeReward:
             its group, least so with ``"per_reward"``. ``"raise"``: RewardError.
 
     Raises:
-        RewardError: ``rewards`` is empty or holds something that cannot be called; when called, a member breaks its
+        RewardError: if ``rewards`` is empty or holds something that cannot be called; when called, a member breaks its
             contract or answers outside [0, 1], or with ``on_failure="raise"`` could not judge a video.
         ValueError: an unknown option, or weights that do not fit; when called, groups of one video.
 
@@ -113,7 +113,7 @@ class CompositeReward:
 
     @property
     def demo_note(self) -> str | None:
-        """What the members' reports must say; None where there is nothing."""
+        """Notes of the members for reports; None if there are none."""
         notes = [note for reward in self.rewards if (note := demo_note(reward))]
         return "; ".join(notes) or None
 
@@ -175,7 +175,7 @@ class CompositeReward:
         return parts
 
     def _missing(self, answers: Sequence[Evaluation], k: int) -> str | None:
-        """Which members have no score for video ``k``, and why."""
+        """Members without a score for video ``k``, with their reasons."""
         lost = [(n, a.reasons[k]) for n, a in zip(self.names, answers, strict=True) if a.scores[k] is None]
         return "; ".join(f"{name}: {reason}" for name, reason in lost) or None
 
@@ -221,7 +221,7 @@ class CompositeReward:
                     )
 
     def _failures(self, answers: Sequence[Evaluation], num_videos: int) -> list[bool]:
-        """Which videos lack the score of a reward that counts; reported, or raised."""
+        """Videos that lack the score of a reward that counts; reported, or raised."""
         failed = [False] * num_videos
         for name, weight, answer in zip(self.names, self.weights, answers, strict=True):
             lost = [k for k, score in enumerate(answer.scores) if score is None]
@@ -244,7 +244,7 @@ def _answer(
     fps: float,
     unreadable: Mapping[int, str],
 ) -> Evaluation:
-    """What a member says of the videos that could be read; of the others it says why not."""
+    """Scores of a member for the readable videos, with the reasons for the others."""
     if not unreadable:
         return evaluate(reward, videos, prompts, fps=fps)
     kept = [k for k in range(len(videos)) if k not in unreadable]

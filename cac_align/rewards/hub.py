@@ -22,7 +22,7 @@ def save_judge(judge: TwoTurnJudge, folder: Path, source: str | None) -> Path:
         source: folder the judge came from, whose model card is copied.
 
     Raises:
-        ValueError: the judge's model is elsewhere.
+        ValueError: if the judge's model is elsewhere.
     """
     from reward_model.config import JUDGE_FILE, judge_json
     from reward_model.files import write_text

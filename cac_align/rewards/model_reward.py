@@ -31,7 +31,7 @@ class ModelReward(Generic[Opened]):
         on_error: ``"none"`` scores a video that cannot be judged None, ``"raise"`` raises.
 
     Raises:
-        ValueError: ``on_error`` is neither.
+        ValueError: if ``on_error`` is neither.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ModelReward(Generic[Opened]):
 
     @property
     def opened(self) -> Opened:
-        """What is loaded; at the first call, loads it."""
+        """The loaded model; the first call loads it."""
         with self._lock:
             if self._opened is None:
                 self._opened = self._open()
@@ -121,7 +121,7 @@ def check_inputs(
         remedy: ends the message about a single video where a list is needed.
 
     Raises:
-        ValueError: one of them is of the wrong form; the message says which, and what is needed.
+        ValueError: if one of them is of the wrong form; the message says which, and what is needed.
     """
     items = _items(videos, remedy)
     texts = _texts(prompts, len(items))
@@ -213,7 +213,7 @@ def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], flo
         The videos, their common rate, and by position why a file could not be read.
 
     Raises:
-        ValueError: a file is absent, or there is not one rate for all.
+        ValueError: if a file is absent, or there is not one rate for all.
     """
     if not any(isinstance(v, str | os.PathLike) for v in videos):
         return list(videos), check_fps(fps), {}

@@ -12,7 +12,7 @@ MIN_SPREAD = 1e-6
 
 
 def weighted_mean(values: Scores, weights: Sequence[float]) -> float | None:
-    """Mean of the known values, their weights rescaled to make one; None where none with a weight is known.
+    """Mean of the known values, with weights renormalised to sum to 1; None if no weighted value is known.
 
     >>> weighted_mean([1.0, 0.0, None], [3, 1, 4])
     0.75
@@ -64,8 +64,8 @@ def per_reward_scores(
 
     Args:
         parts: the scores of each reward, in any scale.
-        weights: of the rewards.
-        groups: of the videos.
+        weights: weights of the rewards.
+        groups: groups of the videos.
 
     >>> per_reward_scores([[0, 0, 1, 1], [0, 0.1, 0, 0.1]], [1, 1], "aaaa")
     [-1.0, 0.0, 0.0, 1.0]

@@ -1,4 +1,4 @@
-"""Which of several candidates is the best: the one place where candidates are put in order."""
+"""Order of several candidates: the only place where the best is chosen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def order(
 
     Args:
         scores: one per candidate, higher is better.
-        abnormal: whether a judge's final verdict objects to it; None where there is no verdict, which counts as no
+        abnormal: whether a judge's final verdict objects to it; None if there is no verdict, which counts as no
             objection.
         rank_by: ``"verdict"`` puts what is judged abnormal behind everything else, ``"score"`` goes by scores alone.
 
@@ -43,5 +43,5 @@ def order(
 
 
 def objections(verdicts: Sequence[Verdict | None]) -> list[bool | None]:
-    """Whether each verdict says abnormal; None where there is none."""
+    """True for each verdict that says abnormal; None for a missing one."""
     return [None if v is None or v.status is None else v.status == "abnormal" for v in verdicts]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was said of two videos, a and b.
+    """Result of comparing two videos, a and b.
 
     Attributes:
-        share: preference for a in [0, 1], the mean of both orders; 0.5 is a tie. None where an order has no answer,
+        share: preference for a in [0, 1], the mean of both orders; 0.5 is a tie. None if an order has no answer,
             because one order alone is biased by position.
         orders: share of a when it was shown first, and when it was shown second.
         axes: share of a in each dimension that both answers rate, the mean of both orders.
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def consistent(self) -> bool | None:
-        """Whether both orders prefer the same video, or both call a tie; None without a share."""
+        """True if both orders prefer the same video, or both call a tie; None without a share."""
         first, second = self.orders
         if first is None or second is None:
             return None
@@ -50,7 +50,7 @@ class Ranking:
     """Several videos of one prompt.
 
     Attributes:
-        scores: of each video, the mean share in [0, 1] against the others; None where it was compared with none.
+        scores: scores of each video, the mean share in [0, 1] against the others; None if it was compared with none.
         order: indices of the videos, best first; those without a score are left out.
         comparisons: by pairs (a, b) of indices, a < b.
         reasons: why a score is None.

@@ -54,12 +54,12 @@ class UnifiedReward(BackendReward["Backend"]):
             one that compares only: ``"pair"``, ``"pair_score"``, ``"think_pair"`` (Think checkpoints), ``"flex_pair"``
             (Flex checkpoints).
         wording: a text file with the question of ``protocol``, ``{prompt}`` where the prompt stands; None: ours.
-        base_url, api_key: of the server.
-        revision, device, dtype: of the local model. Pin the revision: checkpoints have been replaced silently.
-            ``torch_dtype`` is another name of ``dtype``.
-        device_map, quantization_config, attn_implementation: of the local model, handed to ``from_pretrained``.
+        base_url, api_key: address and key of the server.
+        revision, device, dtype: revision, device and precision of the local model. Pin the revision: checkpoints have
+            been replaced silently. ``torch_dtype`` is another name of ``dtype``.
+        device_map, quantization_config, attn_implementation: options of the local model, handed to ``from_pretrained``.
         batch_size: videos asked about at once; None: 8 locally, all elsewhere.
-        max_new_tokens: of an answer; None: as the protocol says.
+        max_new_tokens: most new tokens of an answer; None: as the protocol says.
         on_error: ``"none"`` scores a video that cannot be scored None, ``"raise"`` raises.
         backend_options: more for the backend, such as ``{"deadline_s": 60}``.
 
@@ -132,7 +132,7 @@ class UnifiedReward(BackendReward["Backend"]):
         """Looks for what would keep the model from loading or scoring, without loading it.
 
         Raises:
-            BackendError: there is no such model, or it is of another kind.
+            BackendError: if there is no such model, or it is of another kind.
             ValueError: the protocol scores no single videos, or there is no such device.
         """
         self._check_scores()
@@ -141,7 +141,7 @@ class UnifiedReward(BackendReward["Backend"]):
 
     @property
     def demo_note(self) -> str | None:
-        """What a report must say where the judge is the embedded mini; None for others."""
+        """Note for reports if the judge is the embedded mini; None for others."""
         folder = mini_unified_folder()
         if folder is not None and self.model and Path(self.model).resolve() == folder.resolve():
             return f"{self.name} is a demonstration: {MINI_KNOWS}"
@@ -166,7 +166,7 @@ class UnifiedReward(BackendReward["Backend"]):
         fps: float | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        """The score in [0, 1] of each video; None where it could not be scored. Arguments as in :meth:`score`."""
+        """The score in [0, 1] of each video; None if it could not be scored. Arguments as in :meth:`score`."""
         found = self.score(videos, prompts, fps=fps)
         log_unjudged(logger, self.name, [f.error or "no reason given" if f.score is None else None for f in found])
         return [f.score for f in found]
@@ -183,8 +183,8 @@ class UnifiedReward(BackendReward["Backend"]):
             fps: frames per second; checked and then ignored, the protocols go by frames.
 
         Raises:
-            ValueError: ``videos`` is a single one, a prompt is missing, numbers do not match, or the protocol compares
-                only.
+            ValueError: if ``videos`` is a single one, a prompt is missing, numbers do not match, or the protocol
+                compares only.
         """
         from reward_model.unified.score import UnifiedJudge
 
@@ -206,7 +206,7 @@ class UnifiedReward(BackendReward["Backend"]):
         return Evaluation([f.score for f in found], [None] * len(found), [f.error for f in found], parts)
 
     def compare(self, video_a: Any, video_b: Any, prompt: str, *, fps: float | None = None) -> Comparison:
-        """How much ``video_a`` is preferred to ``video_b``, asked in both orders to cancel the bias of position.
+        """Preference for ``video_a`` over ``video_b``, asked in both orders to cancel the bias of position.
 
         Arguments and errors as in :meth:`rank`. ``aps`` checkpoints are asked by ``pair_score``, ``video5`` ones by
         ``pair``.
@@ -225,7 +225,7 @@ class UnifiedReward(BackendReward["Backend"]):
             fps: checked and then ignored.
 
         Raises:
-            ValueError: ``videos`` is a single one or fewer than two, or the prompt is empty.
+            ValueError: if ``videos`` is a single one or fewer than two, or the prompt is empty.
             RewardError: with ``on_error="raise"``, a video that cannot be compared with any other.
         """
         items, _, _ = check_inputs(videos, None, _rate(fps))

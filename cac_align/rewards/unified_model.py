@@ -1,4 +1,4 @@
-"""Which UnifiedReward checkpoint is asked, and whether the protocol fits it."""
+"""Choice of a UnifiedReward checkpoint, and a check that the protocol fits it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODEL_VARIABLE = "UNIFIED_REWARD_MODEL"
 
 
 def mini_unified_folder() -> Path | None:
-    """Where the embedded mini judge lies; None where it is not shipped."""
+    """Folder of the embedded mini judge; None if it is not shipped."""
     return shipped_folder("unified-mini")
 
 
@@ -21,7 +21,7 @@ def default_model(backend: str) -> str:
     """The model to ask when none is named: ``$UNIFIED_REWARD_MODEL``, else locally the embedded mini judge.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: if there is neither.
     """
     model, folder = os.environ.get(MODEL_VARIABLE), mini_unified_folder()
     if model:
@@ -53,7 +53,7 @@ def check_fit(model: str | None, protocol: str) -> None:
 
 
 MINI_KNOWS = (
-    "it rates the procedural world of reward_model.world and nothing of real footage. For real videos pass a trained "
+    "it rates the procedural world of reward_model.world, not real footage. For real videos pass a trained "
     'checkpoint: UnifiedReward("CodeGoat24/UnifiedReward-2.0-qwen3vl-8b")'
 )
 

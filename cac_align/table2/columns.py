@@ -13,7 +13,7 @@ class Column:
 
     Attributes:
         name: in settings.
-        key: of a video's values, ``scorer`` or ``scorer/part``.
+        key: key of a video's values, ``scorer`` or ``scorer/part``.
         label: as the table shows it.
         better: 1 where higher is better, -1 where lower, 0 where neither.
         rate: its values are 0 or 1 and their mean is a share.

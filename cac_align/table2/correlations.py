@@ -29,7 +29,7 @@ class Correlation:
         videos: which: ``candidates of the base`` or ``all videos``.
         first, second: keys of values.
         num: videos that have both.
-        spearman, kendall: coefficients (tau-b) with 95 % intervals over prompts; None where a measure never varies.
+        spearman, kendall: coefficients (tau-b) with 95 % intervals over prompts; None if a measure never varies.
     """
 
     videos: str
@@ -79,13 +79,13 @@ def kendall(a: np.ndarray, b: np.ndarray, groups: np.ndarray, weights: np.ndarra
 def clustered(
     statistic: Any, a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, num_resamples: int, seed: int
 ) -> Estimate:
-    """A coefficient with its percentile interval, groups (prompts) redrawn whole; None where it is not defined.
+    """A coefficient with its percentile interval, groups (prompts) redrawn whole; None if it is not defined.
 
     Args:
         statistic: :func:`spearman` or :func:`kendall`.
         a, b: (N,) values.
         groups: (N,) labels.
-        num_resamples, seed: of the bootstrap.
+        num_resamples, seed: resamples and seed of the bootstrap.
     """
     names, index = np.unique(groups, return_inverse=True)
     [value] = statistic(a, b, index, np.ones((1, len(names))))

@@ -31,7 +31,7 @@ class Source:
     Attributes:
         name: ``base``, or ``<row>/seed-<k>``; a folder.
         count: candidates of each item.
-        training: of a LoRA.
+        training: training of a LoRA.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Draws:
     """The videos of a table on disk.
 
     Args:
-        settings: of the table.
+        settings: settings of the table.
 
     Raises:
         ValueError: prompts or settings do not fit.
@@ -185,7 +185,7 @@ def sources(settings: TableSettings, made: Mapping[tuple[str, int], Training]) -
     """The base model, with as many candidates as some row chooses from, and every LoRA.
 
     Args:
-        settings: of the table.
+        settings: settings of the table.
         made: trainings by row and seed.
     """
     chooses = any(row.kind == "best_of_n" for row in settings.table_rows)

@@ -23,7 +23,7 @@ class TableJob:
     """Everything a table needs to be made, in this process or in several that share its folder.
 
     Args:
-        settings: of the table.
+        settings: settings of the table.
         script: the training recipe.
         say: told of progress.
 
@@ -63,7 +63,7 @@ class TableJob:
         """Does what is not done of some parts (all but ``tables``), waiting for other processes where they are at it.
 
         Args:
-            parts: of :data:`PARTS`.
+            parts: some of :data:`PARTS`.
             row: only what this row needs.
             seed: only trainings of this seed, and their videos.
 

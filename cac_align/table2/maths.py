@@ -19,7 +19,7 @@ MAX_UNDEFINED = 0.05
 
 
 class Found(NamedTuple):
-    """A number, its 95 % interval (None where there is too little to resample), and how many videos it stands on."""
+    """A number, its 95 % interval (None if there is too little to resample), and how many videos it stands on."""
 
     value: float | None
     interval: Interval | None
@@ -52,7 +52,7 @@ def mean_of(values: np.ndarray, draws: Redraw, *, rate: bool = False) -> Found:
 
     Args:
         values: (R, P, S).
-        draws: of :func:`redraw` for R and P.
+        draws: draws of :func:`redraw` for R and P.
         rate: values are 0 or 1. A share of exactly 0 or 1 then gets Wilson's interval over prompts, for the bootstrap
             would call it certain.
     """
@@ -76,7 +76,7 @@ def difference_of(values: np.ndarray, base: np.ndarray, draws: Redraw) -> Found:
 
 
 def ratio_of(values: np.ndarray, base: np.ndarray, draws: Redraw) -> Found:
-    """The row's mean over the base's, on the videos that both have a value of; None where the base's is 0."""
+    """The row's mean over the base's, on the videos that both have a value of; None if the base's is 0."""
     both = ~np.isnan(values) & ~np.isnan(base)
     return sum_ratio(_sums(np.where(both, values, np.nan)), _sums(np.where(both, base, np.nan)), draws, _counts(both))
 

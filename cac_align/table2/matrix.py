@@ -70,7 +70,7 @@ class Matrix:
         return rows, prompts
 
     def chosen(self, row: TableRow) -> list[list[Chosen | None]]:
-        """The video of each training seed (a single list for rows that are not trained) and item; None where it is not
+        """The video of each training seed (a single list for rows that are not trained) and item; None if it is not
         there, or nothing could be judged.
         """
         items, sources = self.job.draws.items, self.job.sources
@@ -119,7 +119,7 @@ def column_of(rows: Sequence[Values], name: str) -> np.ndarray:
 def best_candidate(
     candidates: Sequence[Values], rewards: Sequence[RewardSpec], combination: str = "scores"
 ) -> int | None:
-    """The candidate with the highest reward, the first of equal ones; None where none has every reward that counts.
+    """The candidate with the highest reward, the first of equal ones; None if none has every reward that counts.
 
     Args:
         candidates: values of each.

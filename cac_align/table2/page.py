@@ -27,7 +27,7 @@ def write_page(job: TableJob, matrix: Matrix, tables: Sequence[Table], path: Pat
         job: whose videos are shown.
         matrix: which video stands for a row.
         tables: shown as they are.
-        path: of the HTML file; ``curves.png`` beside it is built in where it is there, and its dark twin.
+        path: path of the HTML file; ``curves.png`` beside it is built in if it exists, and its dark twin.
     """
     style, script = page_file(__package__, "table2.css"), page_file(__package__, "table2.js")
     text = page_template(__package__, "table2.html.j2").render(

@@ -120,7 +120,7 @@ class Scores:
 
     Args:
         draws: the videos.
-        scorers: of :func:`make_scorers`.
+        scorers: the result of :func:`make_scorers`.
     """
 
     def __init__(self, draws: Draws, scorers: Sequence[Scorer]) -> None:

@@ -29,7 +29,7 @@ class Spread:
     """A reward within groups.
 
     Attributes:
-        name: of the reward or readout.
+        name: name of the reward or readout.
         num_groups: groups with at least two values.
         std: mean over groups of the (population) standard deviation; None without groups.
         flat: share of groups below :data:`FLAT`.
@@ -64,11 +64,11 @@ def group_spread(
     """Spread and order of a reward within groups.
 
     Args:
-        name: of the reward.
+        name: name of the reward.
         values: (N,) rewards, NaN where there is none.
         faults: (N,) 1 where the rule objects, 0 where not, NaN where it was not asked.
         groups: (N,) labels.
-        num_resamples, seed: of the bootstrap over groups.
+        num_resamples, seed: resamples and seed of the bootstrap over groups.
 
     Example:
         >>> found = group_spread("r", np.array([0.2, 0.8, 0.5, 0.5]), np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1]))

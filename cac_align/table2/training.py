@@ -39,9 +39,9 @@ class Training:
     """One training.
 
     Attributes:
-        row: of the table.
-        seed: of the training.
-        folder: of its run; ``lora`` in it is what it makes.
+        row: row of the table.
+        seed: seed of the training.
+        folder: folder of its run; ``lora`` in it is what it makes.
         config: all its settings.
     """
 

@@ -45,10 +45,10 @@ class Unit:
 
 @contextmanager
 def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
-    """The lock of a name: True where this process got it, which it then keeps to the end of the block.
+    """The lock of a name: True if this process got it, which it then keeps to the end of the block.
 
     Args:
-        folder: of the lock files.
+        folder: folder of the lock files.
         name: any text.
         wait: until another process lets go.
     """

@@ -1,5 +1,5 @@
-"""What a judge needs of a model: an answer to a conversation, and the probability of a word after a given beginning of
-the answer.
+"""The interface between judge and model: an answer to a conversation, and the probability of a word after a given
+beginning of the answer.
 """
 
 from __future__ import annotations

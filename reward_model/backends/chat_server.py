@@ -65,7 +65,7 @@ _FEW_LOGPROBS = 5
 
 @dataclass(frozen=True)
 class Terms:
-    """What a server has been found to accept: the fields it ``refused``, and how many log-probabilities it lists."""
+    """Limits of a server as found so far: the fields it ``refused``, and how many log-probabilities it lists."""
 
     refused: frozenset[str] = frozenset()
     top_logprobs: int | None = None
@@ -79,7 +79,7 @@ class Terms:
         return sent
 
     def after(self, error: RequestRejected, sent: dict[str, Any]) -> Terms | None:
-        """The terms that follow from a refusal of what was ``sent``; None where it is about something else."""
+        """The terms that follow from a refusal of what was ``sent``; None if it is about something else."""
         said = str(error)
         if error.status not in (400, 422):
             return None
@@ -93,7 +93,7 @@ class Terms:
 
 
 def _fewer(said: str, asked: int) -> int | None:
-    """How many log-probabilities to ask for after a complaint about ``asked``; None: for none at all."""
+    """Number of log-probabilities to ask for after a complaint about ``asked``; None: ask for none."""
     if _UNKNOWN.search(said):
         return None
     smaller = [n for n in map(int, re.findall(r"\b\d{1,3}\b", said)) if n < asked]
@@ -112,8 +112,9 @@ class ChatServer:
         backoff: when to ask again.
 
     Raises:
-        ImportError: the ``openai`` package is missing.
-        ValueError: the address is not an address, holds a login, or goes too far; or there is no key for OpenAI itself.
+        ImportError: if the ``openai`` package is missing.
+        ValueError: if the address is not an address, holds a login, or goes too far; or there is no key for OpenAI
+            itself.
     """
 
     def __init__(self, base_url: str | None, key: Secret, *, timeout_s: float | None, backoff: Backoff) -> None:
@@ -292,7 +293,7 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:
     if kind in ("", "identity"):
         return lambda chunk, room: chunk
     if kind not in ("gzip", "deflate"):
-        raise AttemptFailed(f"the answer is packed as {encoding[:40]!r}, which was not asked for", retry=False)
+        raise AttemptFailed(f"the answer is packed as {encoding[:40]!r}, which was not requested", retry=False)
     stream = zlib.decompressobj(wbits=47)
 
     def unpack(chunk: bytes, room: int) -> bytes:
@@ -305,8 +306,6 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:
-    """What may go wrong on the wire, in ``openai`` or in the HTTP library under it; which one that is depends on its
-    version.
-    """
+    """Errors of a connection, in ``openai`` or in the HTTP library under it; the library depends on its version."""
     names = (("openai", "OpenAIError"), *((m, e) for m in ("httpx", "httpx2") for e in ("HTTPError", "StreamError")))
     return (OSError, *(getattr(sys.modules[module], error) for module, error in names if module in sys.modules))

@@ -27,8 +27,8 @@ _TIMEOUT_S = 10.0
 
 
 def locate(model: str, *, holds: str = "config.json", kind: str = "model", revision: str | None = None) -> bool:
-    """Whether ``model`` must be read from what was downloaded before (the hub is out of reach); False for a folder and
-    for a hub id that answers.
+    """True if ``model`` must be read from an earlier download (the hub cannot be reached); False for a folder and for a
+    hub id that answers.
 
     At most one request is made, of ten seconds.
 
@@ -36,11 +36,11 @@ def locate(model: str, *, holds: str = "config.json", kind: str = "model", revis
         model: a folder or a hub id.
         holds: the file that makes a folder a model: ``config.json``, ``model_index.json``.
         kind: what it is, for messages.
-        revision: of the hub.
+        revision: revision on the hub.
 
     Raises:
-        CheckpointError: there is no such folder, it holds no model, or the hub has no such model, refuses it, or cannot
-            be reached.
+        CheckpointError: if there is no such folder, it holds no model, or the hub has no such model, refuses it, or
+            cannot be reached.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -63,7 +63,7 @@ def locate(model: str, *, holds: str = "config.json", kind: str = "model", revis
 
 
 def _is_path(model: str) -> bool:
-    """Whether a name that is not a folder cannot be meant as a hub id, which is ``owner/name``."""
+    """True if a name that is not a folder cannot be meant as a hub id, which is ``owner/name``."""
     owner, slash, name = model.partition("/")
     if not slash or "/" in name or "\\" in model or not name or model[:1] in (".", "/", "~"):
         return True
@@ -131,7 +131,7 @@ def check_checkpoint(model: str, revision: str | None = None) -> bool:
     """Whatever can be said of a judge's checkpoint without loading it; returns as :func:`locate`.
 
     Raises:
-        CheckpointError: it cannot work.
+        CheckpointError: if it cannot work.
     """
     local_only = locate(model, kind="judge", revision=revision)
     folder = Path(model).expanduser()
@@ -144,7 +144,7 @@ def check_folder(folder: Path) -> None:
     """Looks at a judge's folder without loading it: its kind, its size against its weights, whether files are whole.
 
     Raises:
-        CheckpointError: it cannot work.
+        CheckpointError: if it cannot work.
     """
     config = _read_config(folder / "config.json")
     kind = config.get("model_type")
@@ -227,7 +227,7 @@ def _check_weights(folder: Path) -> int:
         if absent or not names:
             raise CheckpointError(
                 f"cannot load the model in {str(folder)!r}: {len(absent)} of the {len(names)} weight files that "
-                f"{index.name} lists are missing ({', '.join(absent[:3])}); the download is not complete, repeat it"
+                f"{index.name} lists are missing ({', '.join(absent[:3])}); the download is incomplete, repeat it"
             )
     files = sorted(folder.glob("*.safetensors"))
     for path in files:
@@ -282,7 +282,7 @@ def load_checkpoint(
         revision, device_map, attn_implementation, quantization_config: as of ``from_pretrained``.
 
     Raises:
-        CheckpointError: it cannot be found or loaded, or lacks weights or a processor.
+        CheckpointError: if it cannot be found or loaded, or lacks weights or a processor.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -340,7 +340,7 @@ def load_weights(cls: Any, model: str, *, called: str | None = None, **options: 
         **options: for ``from_pretrained``.
 
     Raises:
-        CheckpointError: the weights cannot be read, or some of the model's are missing, of another shape, or not
+        CheckpointError: if the weights cannot be read, or some of the model's are missing, of another shape, or not
             finite.
     """
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -420,7 +420,7 @@ def _finite(weight: Any) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """Message of an exception on one line."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

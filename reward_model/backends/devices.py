@@ -25,13 +25,13 @@ PRECISIONS = {
 
 
 def check_precision(dtype: Any) -> str | None:
-    """The name torch has for a precision, ``"auto"`` (as the weights were saved), or None where none is given.
+    """The name torch has for a precision, ``"auto"`` (as the weights were saved), or None if none is given.
 
     Args:
         dtype: a torch dtype, its name, or a common short name such as ``"bf16"``.
 
     Raises:
-        ValueError: it names no precision that a model can be loaded in.
+        ValueError: if it names no precision that a model can be loaded in.
 
     >>> check_precision("bf16"), check_precision("torch.float16"), check_precision(None)
     ('bfloat16', 'float16', None)
@@ -64,7 +64,7 @@ def torch_device(device: Any = None) -> Any:
             ``torch.device``.
 
     Raises:
-        ValueError: there is no such device, in torch or on this machine.
+        ValueError: if there is no such device, in torch or on this machine.
     """
     import torch
 
@@ -93,8 +93,9 @@ def torch_device(device: Any = None) -> Any:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory was short: torch has an exception of its own for accelerators only, the CPU
-    raises RuntimeError and numpy MemoryError."""
+    """True if an exception says that memory was short: torch has its own exception for accelerators only, the CPU
+    raises RuntimeError and numpy MemoryError.
+    """
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

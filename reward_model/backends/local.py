@@ -4,7 +4,7 @@ Frames are encoded once for a batch of conversations; generation and both verdic
 features (``mm_encoder_outputs`` of transformers). A verdict costs one prefill: both words continue from its cache.
 
 A batch that does not fit into memory is halved, and later ones are made as small; a conversation that cannot be
-answered alone has an error of its own and spoils no other.
+answered alone has its own error and spoils no other.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LocalBackend:
 
     Raises:
         CheckpointError: the folder or hub entry does not exist, lacks weights or a processor, or is not a Qwen3-VL.
-        ValueError: there is no such device or precision.
+        ValueError: if there is no such device or precision.
     """
 
     name = "local"
@@ -299,7 +299,7 @@ class LocalBackend:
         ask: Callable[[Sequence[int]], list[_Answer]],
         failed: Callable[[str], _Answer],
     ) -> list[_Answer]:
-        """What ``ask`` says to all conversations, given by position, in batches as large as memory and the
+        """Results of ``ask`` for all conversations, given by position, in batches as large as memory and the
         conversations themselves allow; ``failed`` of the reason for one that cannot be answered even alone.
         """
         answers: dict[int, _Answer] = {}
@@ -324,7 +324,7 @@ class LocalBackend:
                 continue
             if short:
                 self._limit = min(self._limit, len(part) * max(weights[k] for k in part) / 2)
-                logger.warning("out of memory with %d videos at once; going on with half as many", len(part))
+                logger.warning("out of memory with %d videos at once; continuing with half as many", len(part))
             middle = len(part) // 2
             waiting.extendleft([part[middle:], part[:middle]])
         return [answers[k] for k in range(len(conversations))]
@@ -349,8 +349,7 @@ class LocalBackend:
 
 
 def _weight(conversation: Conversation) -> float:
-    """What a conversation takes of a batch, roughly: its pixels and letters (a token is some 1,000 pixels or four
-    letters)."""
+    """Rough weight of a conversation in a batch: pixels and letters (a token is some 1,000 pixels or four letters)."""
     parts = [p for message in conversation for p in message.content]
     return 1.0 + sum(len(p) * 250 if isinstance(p, str) else p.shape[0] * p.shape[1] for p in parts)
 

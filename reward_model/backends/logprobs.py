@@ -105,7 +105,7 @@ def _sum_branches(
 
 
 def _begins(rest: str, token: str) -> bool:
-    """Whether the word may go on with this token; a token may also hold the closing quote (``normal"``)."""
+    """True if the word may continue with this token; a token may also hold the closing quote (``normal"``)."""
     return rest.startswith(token) or token.startswith(rest + '"')
 
 
@@ -123,8 +123,8 @@ def verdict_score(ask: Ask, words: tuple[str, str] = WORDS) -> VerdictScore | No
 
 
 def continues(tokens: NextTokens, words: tuple[str, str] = WORDS) -> bool:
-    """Whether at least half of the probability goes on with one of the two words: a model that starts over would write
-    ``{``.
+    """True if at least half of the probability continues with one of the two words: a model that starts over would
+    write ``{``.
     """
     inside = [v for t, v in tokens.items() if any(_begins(word, t) for word in words)]
     return sum(math.exp(v) for v in inside) >= 0.5

@@ -74,8 +74,8 @@ class OpenAIBackend:
         extra_body: further fields of every request, such as ``{"chat_template_kwargs": {"enable_thinking": False}}``.
 
     Raises:
-        ImportError: the ``openai`` package is missing.
-        ValueError: an argument is out of range, or OpenAI itself would be asked without a key.
+        ImportError: if the ``openai`` package is missing.
+        ValueError: if an argument is out of range, or OpenAI itself would be asked without a key.
 
     Example:
         >>> backend = OpenAIBackend("my-org/cac-8b", base_url="http://judge:8000/v1")
@@ -163,7 +163,7 @@ class OpenAIBackend:
         wrote its verdict, as the fields of a :class:`VerdictScore`, or None.
 
         Raises:
-            ValueError: a frame is not (H, W, 3) uint8.
+            ValueError: if a frame is not (H, W, 3) uint8.
         """
         check_frames(conversations)
 
@@ -189,7 +189,7 @@ class OpenAIBackend:
         and a warning says why, once. A score whose requests failed says so in its ``error``.
 
         Raises:
-            BackendError: a score is missing and ``on_missing_logprobs="raise"``.
+            BackendError: if a score is missing and ``on_missing_logprobs="raise"``.
             ValueError: not one prefix per conversation, or a frame is not (H, W, 3) uint8.
         """
         check_frames(conversations)
@@ -323,7 +323,7 @@ class OpenAIBackend:
         )
 
     def _seconds(self, items: int, tokens: int) -> float | None:
-        """How long a call may take that asks for answers of up to ``tokens`` tokens to that many items."""
+        """Time limit of a call that asks for answers of up to ``tokens`` tokens to that many items."""
         if self.deadline_s != "auto":
             return self.deadline_s
         rounds = math.ceil(items / self.concurrency)

@@ -118,7 +118,7 @@ class RecordingBackend:
             if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
                 lines = "\n" + lines
             if file.write(lines.encode()) != len(lines):
-                raise OSError(f"{self.path}: the disk took only part of the exchange; free some space")
+                raise OSError(f"{self.path}: only part of the exchange was written; free some disk space")
             os.fsync(file.fileno())
 
 
@@ -132,7 +132,7 @@ class ReplayBackend:
         path: JSONL file written by :class:`RecordingBackend`. Lines that are cut off are skipped with a warning.
 
     Raises:
-        BackendError: there is no such file, or it holds no exchange.
+        BackendError: if there is no such file, or it holds no exchange.
 
     Example:
         >>> judge = ReplayBackend("outputs/exchanges.jsonl")                                      # doctest: +SKIP
@@ -170,7 +170,7 @@ class ReplayBackend:
         """The recorded answers.
 
         Raises:
-            BackendError: a request was not recorded, or a drawn one fewer times than it is asked.
+            BackendError: if a request was not recorded, or a drawn one fewer times than it is asked.
         """
         keys = [request_key("generate", conversation, sampling=sampling) for conversation in conversations]
         return [self._next(key, drawn=sampling.temperature > 0) for key in keys]
@@ -179,7 +179,7 @@ class ReplayBackend:
         """The recorded scores.
 
         Raises:
-            BackendError: a request was not recorded.
+            BackendError: if a request was not recorded.
         """
         keys = [request_key("score", c, prefix=p) for c, p in zip(conversations, prefixes, strict=True)]
         return [self._next(key, drawn=False) for key in keys]
@@ -201,7 +201,7 @@ class ReplayBackend:
             turn = self._played[key]
             if turn >= len(responses):
                 raise BackendError(
-                    f"{self.path} holds {len(responses)} drawn answers to this request (key {key[:12]}) and all "
+                    f"{self.path} holds {len(responses)} sampled answers to this request (key {key[:12]}) and all "
                     "were played; record more, or open the file again"
                 )
             self._played[key] += 1

@@ -1,4 +1,4 @@
-"""What a chat server sent, each field checked once, on arrival: whatever comes, the code behind it sees these types."""
+"""Typed replies of a chat server: each field is checked once, on arrival, whatever the server sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reply:
 
     ``text`` came from the message's ``source`` field. ``tokens`` is ``logprobs.content``: for each token of the answer
     a dict of ``token`` (str), ``bytes`` (bytes or None), ``logprob`` (a finite float) and ``top_logprobs`` (a list of
-    the same); empty where the server sent none, or one that is not of this form.
+    the same); empty if the server sent none, or one that is not of this form.
     """
 
     text: str
@@ -43,7 +43,7 @@ def read_reply(raw: bytes, hide: Callable[[str], str] = str) -> Reply:
     """The answer in the body of a response; ``hide`` blots out what must not be kept, such as the key.
 
     Raises:
-        AttemptFailed: it is not a chat completion. Such an answer may be another one next time.
+        AttemptFailed: if it is not a chat completion. Such an answer may be another one next time.
     """
     try:
         answer = json.loads(raw)

@@ -96,7 +96,7 @@ def ask_until_answered(attempt: Callable[[float], T], backoff: Backoff, deadline
         deadline: shared with other requests; no attempt starts and no wait ends after it.
 
     Raises:
-        RequestRejected: the failure cannot pass by itself.
+        RequestRejected: if the failure cannot pass by itself.
         BackendError: attempts or time are used up; the message holds the last reason.
     """
     reason = ""

@@ -16,7 +16,7 @@ class Secret:
         value: the key, or another secret; None reads ``$OPENAI_API_KEY``.
 
     Raises:
-        ValueError: the key holds characters that no key has. The message does not show it.
+        ValueError: if the key holds characters that no key has. The message does not show it.
     """
 
     def __init__(self, value: str | Secret | None = None) -> None:

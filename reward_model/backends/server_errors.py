@@ -1,4 +1,4 @@
-"""Why a server, or something on the way to it, did not answer: its own words, and what to do about it."""
+"""Reasons why a server, or something on the way to it, did not answer: its own words, and what to do about it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _TAG = re.compile(r"<[^<>]*+>")
 
 
 def body_text(raw: bytes) -> str:
-    """What a body says to a person, on one line: the message of an error in JSON, in any of the places that servers
-    put it, the text of a web page, or the beginning of whatever it is.
+    """Message of a response body on one line: that of an error in JSON, in any of the places that servers put it, the
+    text of a web page, or the beginning of whatever it is.
 
     Example:
         >>> body_text(b'{"detail": [{"loc": ["body", "seed"], "msg": "not permitted"}]}')
@@ -71,7 +71,7 @@ def error_code(raw: bytes) -> str:
 
 
 def remedy(status: int, said: str, base_url: str, model: str, headers: Mapping[str, str]) -> str:
-    """What to do about an HTTP status, as the end of a sentence; empty where the server's own words must do."""
+    """Remedy for an HTTP status, as the end of a sentence; empty if the server's own words must do."""
     todo = ""
     if 300 <= status < 400:
         todo = (
@@ -79,16 +79,16 @@ def remedy(status: int, said: str, base_url: str, model: str, headers: Mapping[s
             "and prompt would go there; if that is the server, pass its address as base_url"
         )
     elif status == 401:
-        todo = "the server does not take this key: set $OPENAI_API_KEY, or pass api_key"
+        todo = "the server rejects this key: set $OPENAI_API_KEY, or pass api_key"
     elif status == 403:
         todo = f"this key may not use {model!r} there, or a gateway on the way refuses" + _by_proxy(base_url)
     elif status in (404, 405):
         todo = _not_found(said, base_url)
     elif status == 407:
-        todo = "the proxy wants a login" + _by_proxy(base_url)
+        todo = "the proxy requires a login" + _by_proxy(base_url)
     elif status == 413:
         todo = (
-            "the frames of one question are more than it takes: send them smaller (frame_size, image_format='jpeg'), "
+            "the frames of one question exceed its limit: send them smaller (frame_size, image_format='jpeg'), "
             "fewer (scan_fps, max_zoom_frames), or raise its limit (nginx: client_max_body_size)"
         )
     elif status == 429:
@@ -133,5 +133,5 @@ def _by_proxy(base_url: str) -> str:
 
 
 def connection_remedy(base_url: str) -> str:
-    """Where to look when no connection came about."""
+    """Remedy for a connection that failed."""
     return f"is the server at {base_url} up?{_by_proxy(base_url)}"

@@ -1,4 +1,4 @@
-"""Where a reward's model lives and how it is reached: what all rewards with a model behind them share."""
+"""Source of a reward's model: location, backend and options, shared by all rewards with a model behind them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class BackendSource:
     Args:
         model: folder or hub id, the name a server serves it under, or a recording; None with a backend object.
         backend: ``"local"``, ``"openai"``, ``"replay"``, or a backend object.
-        base_url, api_key: of the server.
-        revision, device, dtype: of the local model; ``torch_dtype`` is another name for ``dtype``.
-        device_map, quantization_config, attn_implementation: of the local model, handed to ``from_pretrained``.
+        base_url, api_key: address and key of the server.
+        revision, device, dtype: revision, device and precision of the local model; ``torch_dtype`` is another name for
+            ``dtype``.
+        device_map, quantization_config, attn_implementation: options of the local model, handed to ``from_pretrained``.
         options: more for the backend; they win over the above.
 
     Raises:
@@ -93,7 +94,7 @@ class BackendSource:
         """The backend itself.
 
         Raises:
-            BackendError: it cannot be loaded.
+            BackendError: if it cannot be loaded.
         """
         if not isinstance(self.backend, str):
             return self.backend
@@ -105,8 +106,8 @@ class BackendSource:
         """Looks for what would keep :meth:`open` from working, without loading anything.
 
         Raises:
-            BackendError: there is no such model or recording, or it is of another kind.
-            ValueError: there is no such device or precision.
+            BackendError: if there is no such model or recording, or it is of another kind.
+            ValueError: if there is no such device or precision.
         """
         if self.backend == "local":
             from reward_model.backends.checkpoint import check_checkpoint
@@ -131,11 +132,11 @@ def open_backend(model: str, backend: str, options: Mapping[str, Any]) -> Backen
 
     Args:
         model: folder or hub id, the name a server serves it under, or a recording.
-        options: of the backend's class.
+        options: options of the backend's class.
 
     Raises:
-        ValueError: there is no such backend.
-        BackendError: it cannot be loaded.
+        ValueError: if there is no such backend.
+        BackendError: if it cannot be loaded.
     """
     check_backend(backend)
     if backend == "local":
@@ -152,7 +153,7 @@ def open_backend(model: str, backend: str, options: Mapping[str, Any]) -> Backen
 
 
 def hidden(api_key: str | Secret | None) -> Secret | None:
-    """A key behind a holder that shows it to nobody; None where none was given. Rewards call it before anything else,
+    """A key behind a holder that shows it to nobody; None if none was given. Rewards call it before anything else,
     so that no frame of a traceback keeps the key bare.
     """
     return None if api_key is None else Secret(api_key)
@@ -181,7 +182,7 @@ def local_options(
         **more: ``device_map``, ``quantization_config``, ``attn_implementation``; None: not given.
 
     Raises:
-        ValueError: an option the backend cannot take, or no precision of that name.
+        ValueError: for an option the backend cannot take, or an unknown precision.
     """
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise ValueError(f"dtype={dtype!r} and torch_dtype={torch_dtype!r} are two names of one setting; give one")
@@ -207,7 +208,7 @@ def check_on_error(on_error: str) -> None:
 
 def announce_demo(model: str, folder: Path | None, knows: str) -> None:
     """Warns that ``model`` is the demo-scale one in ``folder``, if it is; ``knows`` says what it can do and what to
-    pass instead. Each reward calls it through a cached function of its own, and thus once per process.
+    pass instead. Each reward calls it through its own cached function, and thus once per process.
     """
     if folder is not None and Path(model).resolve() == folder.resolve():
         warnings.warn(f"the embedded mini judge is demo-scale: {knows}", stacklevel=outside())

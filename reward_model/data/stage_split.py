@@ -24,7 +24,7 @@ def stage_records(
 
     Args:
         held_out: share of the footage to hold out where no line is marked so.
-        seed: of the dealing; all stages must use the same.
+        seed: seed of the split; all stages must use the same.
 
     Raises:
         ValueError: if ``held_out`` is not a share.

@@ -125,7 +125,7 @@ class StageViews:
 
         Args:
             stage: ``"stage1"`` or ``"stage2"``.
-            seed: of the choice of frames and windows and of the order.
+            seed: seed of the choice of frames and windows and of the order.
             count: number of rows; None uses every video of the rarer status once (stage 1: ``frames_per_video`` times).
 
         Raises:

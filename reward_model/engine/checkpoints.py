@@ -73,13 +73,13 @@ def write_checkpoint(
             last = next(reversed(find_checkpoints(output_dir)), None)
             raise CheckpointError(
                 f"could not write checkpoint {step} to {str(output_dir)!r}: {fault}. "
-                f"The last good one is {str(last) if last else 'none'}; make room and start again to continue from it"
+                f"The last good one is {str(last) if last else 'none'}; free some space and start again to resume"
             ) from error
     return final
 
 
 def _error_of(action: Callable[[], Any]) -> Exception | None:
-    """What an action raised: safetensors, torch and the file system each have errors of their own for a full disk."""
+    """Error raised by an action: safetensors, torch and the file system each have their own for a full disk."""
     try:
         action()
     except Exception as error:
@@ -124,23 +124,23 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 
 
 def resumable(output_dir: Path) -> Path | None:
-    """Where a run goes on: its newest whole checkpoint; None where it has none at all.
+    """Checkpoint to resume from: the newest complete one; None if there is none.
 
     Raises:
-        CheckpointError: it has some, and every one is damaged. Beginning anew would write over them.
+        CheckpointError: if it has some, and every one is damaged. Beginning anew would write over them.
     """
     last = last_checkpoint(output_dir)
     found = find_checkpoints(output_dir)
     if last is None and found:
         raise CheckpointError(
             f"{str(found[-1])!r} is damaged ({checkpoint_fault(found[-1])}), and no checkpoint before it is whole. "
-            "Remove them to begin anew, or choose another output_dir"
+            "Remove them to start over, or choose another output_dir"
         )
     return last
 
 
 def checkpoint_fault(folder: Path) -> str | None:
-    """Why a checkpoint cannot be continued from: a part is missing, cut off or of another form. None if it can.
+    """Reason why a checkpoint cannot be continued from: a part is missing, cut off or of another form. None if it can.
 
     Weights in one file, or the shards of FSDP (``pytorch_model_fsdp_0``) or DeepSpeed (``pytorch_model``), which their
     own readers check.
@@ -165,7 +165,7 @@ def checkpoint_fault(folder: Path) -> str | None:
 
 
 def _process_fault(folder: Path, number: int) -> str | None:
-    """What is wrong with the parts that each process has of its own."""
+    """Fault in the parts that each process has of its own."""
     if fault := safetensors_fault(folder / _sampler_file(number)):
         return f"{_sampler_file(number)}: {fault}"
     fault = archive_fault(folder / f"random_states_{number}.pkl")

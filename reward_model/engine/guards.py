@@ -1,5 +1,5 @@
-"""What stops a training early and says why: a loss that is not a number, a checkpoint that was not written, data that
-cannot work.
+"""Guards that stop a training early and say why: a loss that is not a number, a checkpoint that was not written, data
+that cannot work.
 
 A checkpoint counts only if it is complete: its ``trainer_state.json`` is written last and must name the folder's step,
 and every safetensors file must be as long as its header says.
@@ -65,7 +65,7 @@ def last_complete_checkpoint(folder: str | Path) -> Path | None:
 
 
 def checkpoint_fault(path: str | Path) -> str | None:
-    """Why a checkpoint folder cannot be resumed from, or None if it can."""
+    """Reason why a checkpoint folder cannot be resumed from, or None if it can."""
     path = Path(path)
     try:
         state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def checkpoint_fault(path: str | Path) -> str | None:
 
 
 def _missing_part(path: Path, weights: bool) -> str | None:
-    """What a checkpoint lacks: without its optimiser, schedule or random states it would go on as another run."""
+    """Part that a checkpoint lacks: without optimiser, schedule or random states it would continue as another run."""
     sharded = any(any(path.glob(pattern)) for pattern in _SHARDED)
     if not weights and not sharded:
         return "no weights"
@@ -108,14 +108,14 @@ def _missing_shards(path: Path) -> str | None:
 
 
 def archive_fault(path: Path) -> str | None:
-    """Why a file that ``torch.save`` wrote is not whole: it is a zip, whose table of contents comes last."""
+    """Reason why a file that ``torch.save`` wrote is incomplete: it is a zip, whose table of contents comes last."""
     if not path.is_file():
         return "is missing"
     return None if zipfile.is_zipfile(path) else f"is cut off or damaged ({path.stat().st_size} bytes)"
 
 
 def safetensors_fault(path: str | Path) -> str | None:
-    """Why a safetensors file is not whole: its header gives its length, so no weight has to be read."""
+    """Reason why a safetensors file is incomplete: its header gives its length, so no weight has to be read."""
     path = Path(path)
     if not path.is_file():
         return "is missing"
@@ -138,7 +138,7 @@ def safetensors_fault(path: str | Path) -> str | None:
 
 
 def _end(entry: Any) -> int:
-    """Where a tensor ends in the file. Anything that is not as it should be raises one of several errors."""
+    """End of a tensor in the file. Anything that is not as it should be raises one of several errors."""
     start, end = entry["data_offsets"]
     if not (type(start) is type(end) is int and 0 <= start <= end and isinstance(entry["dtype"], str)):
         raise ValueError("offsets")
@@ -151,7 +151,7 @@ def save_or_explain(save: Callable[[], None], folder: str | Path, step: int) -> 
     """Runs ``save``, which writes ``folder/checkpoint-<step>``. If it fails, the half-written folder is removed.
 
     Raises:
-        TrainingStopped: it failed; older checkpoints are untouched.
+        TrainingStopped: if it failed; older checkpoints are untouched.
     """
     folder = Path(folder)
     try:
@@ -171,7 +171,7 @@ def readable(checkpoint: object) -> Iterator[None]:
     """Whatever goes wrong while a part of a checkpoint is loaded becomes a sentence that names it.
 
     Raises:
-        TrainingStopped: a part cannot be read, or belongs to another model.
+        TrainingStopped: if a part cannot be read, or belongs to another model.
     """
     try:
         yield
@@ -231,7 +231,7 @@ class GradientGuard(TrainerCallback):
 
 
 class StopCallback(TrainerCallback):
-    """Ends a training after the present step, with a checkpoint, where a signal asked for it."""
+    """Ends a training after the current step, with a checkpoint, if a signal asked for it."""
 
     def __init__(self, stop: StopRequest) -> None:
         self.stop = stop
@@ -265,7 +265,7 @@ def check_rows(rows: Any, *, tolerance: float = 0.1) -> dict[str, int]:
         tolerance: how far the share of either status may lie from one half.
 
     Raises:
-        ValueError: there is no row, or one status outweighs the other.
+        ValueError: if there is no row, or one status outweighs the other.
     """
     counts = Counter(rows["status"]) if len(rows) else Counter()
     total = sum(counts.values())
@@ -291,7 +291,7 @@ def check_lengths(
         max_tokens: the limit; None lets everything through.
 
     Raises:
-        ValueError: no row fits.
+        ValueError: if no row fits.
     """
     if max_tokens is None:
         return rows, []

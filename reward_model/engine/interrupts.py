@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the present step is finished and saved; the second one stops at once."""
+"""First Ctrl-C or SIGTERM: finish and save the current step; second: stop immediately."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interrupted(RuntimeError):
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop.
+    """A request to stop this process, if somebody made one.
 
     Example:
         >>> stop = StopRequest()

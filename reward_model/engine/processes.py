@@ -10,14 +10,14 @@ import torch
 
 
 def several_on_cpu() -> bool:
-    """Whether ``torchrun`` started several processes where there is no GPU. Accelerate has to be told: without ``cpu``
-    each process would take itself for the only one and write over the others.
+    """True if ``torchrun`` started several processes without a GPU. Accelerate has to be told: without ``cpu`` each
+    process would take itself for the only one and write over the others.
     """
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
 def default_accelerator(mixed_precision: str | None = None, *, cpu: bool | None = None) -> Any:
-    """What ``accelerate launch`` set up; on its own, one process.
+    """The accelerator set up by ``accelerate launch``, or one process.
 
     Args:
         mixed_precision: no, bf16 or fp16 where the settings of a run decide; None: as launched.
@@ -48,17 +48,17 @@ def settle_sharding(accelerator: Any, max_grad_norm: float) -> None:
 
 
 def is_sharded(accelerator: Any) -> bool:
-    """Whether weights are spread over processes, so that all must take part in every forward pass."""
+    """True if weights are spread over processes, so that all must take part in every forward pass."""
     return str(accelerator.distributed_type).rpartition(".")[2] in ("FSDP", "DEEPSPEED")
 
 
 def uses_deepspeed(accelerator: Any) -> bool:
-    """Whether DeepSpeed steps and clips; it keeps the optimiser's state in parts of its own."""
+    """True if DeepSpeed steps and clips; it keeps the optimiser's state in parts of its own."""
     return accelerator.state.deepspeed_plugin is not None
 
 
 def first_text(accelerator: Any, text: str) -> str:
-    """The first text that is not empty, of all processes in their order; empty where all are."""
+    """The first text that is not empty, of all processes in their order; empty if all are."""
     if accelerator.num_processes == 1:
         return text
     from accelerate.utils import gather_object

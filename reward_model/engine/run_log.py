@@ -18,7 +18,7 @@ class RunWriter:
     """Writes the log of a run; in processes other than the main one it writes nothing.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         active: False in all processes but one.
         first_step: steps done: what a stopped run logged beyond them is dropped; -1 drops all, also what was logged
             before step 1.

@@ -23,7 +23,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file as a mapping.
 
     Raises:
-        ValueError: the file is missing, is not YAML, or holds no mapping.
+        ValueError: if the file is missing, is not YAML, or holds no mapping.
     """
     yaml = need("yaml", "a settings file")
     try:
@@ -49,7 +49,7 @@ def find_config(name: str | Path, presets: Path | None = None) -> Path:
         presets: folder of the recipe's presets.
 
     Raises:
-        ValueError: there is none; the message lists the presets.
+        ValueError: if there is none; the message lists the presets.
     """
     found = Path(located(name))
     if found.is_file():
@@ -66,7 +66,7 @@ def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
     """Settings with ``name=value`` texts put over them; values are read as YAML, ``data.rows=8`` reaches inside.
 
     Raises:
-        ValueError: an entry is not ``name=value`` with a value that YAML can read, or reaches inside a setting that
+        ValueError: if an entry is not ``name=value`` with a value that YAML can read, or reaches inside a setting that
             holds a plain value.
     """
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in settings.items()}
@@ -105,7 +105,7 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="settings that win over the file, as --NAME VALUE does; may be given several times",
+        help="settings that override the file, as --NAME VALUE does; may be repeated",
     )
 
 
@@ -140,7 +140,7 @@ def parse_settings(
     ``args.config`` is the settings file, ``args.set`` holds ``name=value`` texts.
 
     Raises:
-        ValueError: there is no such settings file, or a word belongs to no option.
+        ValueError: if there is no such settings file, or a word belongs to no option.
     """
     args, rest = parser.parse_known_args(arguments)
     args.set = [*args.set, *assignments(rest)]

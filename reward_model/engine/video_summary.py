@@ -35,7 +35,7 @@ def encode_gif(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> bytes:
     """An endless GIF of frames (T, H, W, 3) uint8, in the video's own time.
 
     Raises:
-        ValueError: there is no frame, or ``fps`` is not positive.
+        ValueError: if there is no frame, or ``fps`` is not positive.
     """
     from PIL import Image
 

@@ -43,7 +43,7 @@ MERGE_SIZE = 3
 
 
 def build_judge(size: str = "mini", *, seed: int = 0) -> tuple[Qwen3VLForConditionalGeneration, Qwen3VLProcessor]:
-    """An untrained judge and its processor, from nothing but a seed.
+    """An untrained judge and its processor, from a seed alone.
 
     Args:
         size: ``"mini"`` (1.6 M parameters) or ``"tiny"`` (a tenth of it, for tests).

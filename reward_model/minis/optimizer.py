@@ -1,4 +1,4 @@
-"""The optimiser of the minis: Muon for weight matrices, and a rate of its own for the vision tower."""
+"""The optimiser of the minis: Muon for weight matrices, and a separate rate for the vision tower."""
 
 from __future__ import annotations
 

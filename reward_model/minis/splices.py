@@ -47,12 +47,12 @@ def make_splice(
     """A splice of ``count`` frames at 4 fps.
 
     Args:
-        seed: of the scene.
+        seed: seed of the scene.
         kind: one of :data:`SPLICED`; empty for a normal one.
         setting: where it happens.
         count: number of frames, at least 3.
-        rng: of the coins. The first frame is never wrong.
-        strength: of a squash or split.
+        rng: random generator of the choices. The first frame is never wrong.
+        strength: strength of a squash or split.
     """
     length = STRIDE * count + 4
     if not kind:

@@ -1,4 +1,4 @@
-"""What the minis bring to stages 1 and 2: a model from nothing, procedural samples, a fast collator, Muon, warm-ups.
+"""Parts of the minis for stages 1 and 2: a model from scratch, procedural samples, a fast collator, Muon, warm-ups.
 
     from reward_model.minis.stages import MINI, MiniArguments
     from reward_model.training.sft.config import parse_stage
@@ -36,14 +36,14 @@ class MiniArguments(StageArguments):
     """Settings of stages 1 and 2 with those of the minis."""
 
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
-    vision_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its vision tower"})
-    reading_warmup_steps: int = field(default=0, metadata={"help": "mini from nothing only: steps of its reading"})
+    vision_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its vision tower"})
+    reading_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its reading"})
     vision_lr_scale: float = field(default=1.0, metadata={"help": "learning rate of the vision tower, relative"})
     matrix_lr: float | None = field(default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"})
 
 
 class MiniParts(StageParts):
-    """Stages 1 and 2 of a mini judge, from nothing or from a checkpoint of it, on the world or on annotated videos."""
+    """Stages 1 and 2 of a mini judge, from scratch or from a checkpoint of it, on the world or on annotated videos."""
 
     options = MiniArguments
     models = ("mini", "tiny")
@@ -81,7 +81,7 @@ class MiniParts(StageParts):
         from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
 
         if config.max_steps < 1:
-            raise ValueError("data: world has no end; set max_steps in the configuration")
+            raise ValueError("data: world is endless; set max_steps in the configuration")
         batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
         draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
         rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))

@@ -1,4 +1,4 @@
-"""Both warm-ups of a mini from nothing, vision and then reading, each kept in the work folder, also while it runs."""
+"""Both warm-ups of a mini from scratch, vision and then reading, each kept in the work folder, also while it runs."""
 
 from __future__ import annotations
 

@@ -37,14 +37,14 @@ log = logging.getLogger(__name__)
 NAMES = ("", *KINDS)
 #: Kinds that are an event: they show where they begin and end.
 _EVENTS = ("vanish", "appear", "teleport", "change")
-#: Videos of a step, in turns.
+#: Kinds of video, cycled through within a step.
 _TURNS = ("splice", "splice", "splice", "scan")
 #: Learning rates: weight matrices (Muon), the rest (AdamW), and the warmed-up tower relative to both.
 MATRIX_RATE, RATE, TOWER_RATE = 0.01, 2e-3, 0.1
 
 
 def mark_labels(answer: str) -> list[int]:
-    """What each mark has to name, as indices of :data:`NAMES`, from the perfect answer to a scan.
+    """Label of each mark, as indices of :data:`NAMES`, from the perfect answer to a scan.
 
     Of an event, the frame it begins at and the first after it (where things jump back); of a thing that hangs in the
     air, the frames at which it has not moved; of all other kinds, every frame that shows it.
@@ -80,7 +80,7 @@ def warm_up_reading(
         collator: lays out prompts as the model takes them.
         steps: optimiser steps; rates rise for 3 % of them and fall over the last 40 %.
         batch: videos of a step, of all processes together.
-        seed: of the videos and the heads.
+        seed: seed of the videos and the heads.
         num_workers: processes that draw videos ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
         progress: show a bar with the time left.
@@ -137,7 +137,7 @@ def _groups(named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
 
 
 class Marks(NamedTuple):
-    """Where marks are, a mask (N, L), and what they have to name, in that order."""
+    """Positions of marks, a mask (N, L), and their labels, in that order."""
 
     places: torch.Tensor
     labels: torch.Tensor
@@ -177,6 +177,6 @@ class MarkedPrompts(Dataset):
 
 
 def _is_mark(tokenizer: Any, token: int) -> bool:
-    """Whether a token is ``Frame <number>:``."""
+    """True if a token is ``Frame <number>:``."""
     text = tokenizer.decode([token]).strip()
     return text.startswith("Frame ") and text.endswith(":") and text[6:-1].isdigit()

@@ -1,4 +1,4 @@
-"""How far a warm-up of the mini has come, in one file: a stopped one goes on as if it had never stopped.
+"""State of a warm-up of the mini, in one file: a stopped one continues as if it had never stopped.
 
 Tensors (weights, moments of the optimisers) are the body of a safetensors file, counters and schedules its header. It
 is written beside its place and renamed, so it is always whole. Samples are a function of seed and step and no step
@@ -61,12 +61,12 @@ class WarmupState:
         a file.
 
         Raises:
-            ValueError: the file is of another warm-up.
+            ValueError: if the file is of another warm-up.
         """
         if self.path is None or not self.path.is_file():
             return 0, 0.0
         if fault := safetensors_fault(self.path):
-            log.warning("%s is incomplete (%s); the warm-up begins again", self.path, fault)
+            log.warning("%s is incomplete (%s); the warm-up restarts", self.path, fault)
             return 0, 0.0
         with safe_open(self.path, framework="pt") as file:
             known = json.loads(file.metadata()["state"])
@@ -121,7 +121,7 @@ class WarmupState:
         if wrong:
             raise ValueError(
                 f"{str(self.path)!r} is of another warm-up: {'; '.join(wrong)}. Give the old settings, another "
-                "output_dir, or --resume False to begin again"
+                "output_dir, or --resume False to restart"
             )
 
 

@@ -64,7 +64,7 @@ def warm_up_vision(
         collator: lays out the frames as the tower takes them.
         steps: optimiser steps; rates rise for 3 % of them, stay, and fall to zero from 40 % on.
         batch: frames of a step, of all processes together.
-        seed: of the frames and the heads.
+        seed: seed of the frames and the heads.
         sample: frames whose patches the tower's first layer is fitted to before the first step.
         num_workers: processes that draw frames ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
@@ -103,7 +103,7 @@ def warm_up_vision(
 
 
 def np_rng(*seeds: int) -> np.random.Generator:
-    """A generator of its own for each list of numbers."""
+    """A separate generator for each list of numbers."""
     return np.random.default_rng(list(seeds))
 
 
@@ -197,8 +197,8 @@ def _look_at(attention: Any, offsets: tuple[tuple[int, int], ...], sharpness: fl
 
 
 class WarmupHeads(nn.Module):
-    """What is asked of the tower while it warms up: labels on the merged tokens of each of its outputs (the last one
-    and the deepstack ones), outlines on the patches that are merged.
+    """Heads of the tower for its warm-up: labels on the merged tokens of each of its outputs (the last one and the
+    deepstack ones), outlines on the patches that are merged.
     """
 
     def __init__(self, tower: Any, width: int) -> None:

@@ -41,7 +41,7 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable | None]]) -> float | No
     """Any number of raters, labels may be missing: ``1 - D_o / D_e`` with the nominal metric (Krippendorff 2011).
 
     Args:
-        units: one entry per item: the labels it received, None where a rater gave none. Items with fewer than two
+        units: one entry per item: the labels it received, None if a rater gave none. Items with fewer than two
             labels do not count.
 
     Returns:

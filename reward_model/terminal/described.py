@@ -27,7 +27,7 @@ _GROUP = re.compile(r"\s*# -{3} (.+?) -{3,}\s*$")
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where a number must lie, and what to say to those who leave it.
+    """Bounds of a number, and the message for one outside them.
 
     Attributes:
         above, below: limits that the number itself may not have; ``below=math.inf`` asks for a finite number.
@@ -42,7 +42,7 @@ class Bounds:
     hint: str = ""
 
     def hold(self, number: float) -> bool:
-        """Whether the number lies within; NaN lies nowhere."""
+        """True if the number lies within; NaN never does."""
         return (
             not math.isnan(number)
             and (self.above is None or number > self.above)
@@ -212,7 +212,7 @@ def _parts(hint: Any) -> tuple[Any, ...]:
 
 
 def _allows(hint: Any, bounds: Bounds, value: Any) -> bool:
-    """Whether a value is of a type; True is not a number, nor 1 a truth."""
+    """True if a value is of a type; True is not a number, and 1 is not a truth value."""
     if hint is Any:
         return True
     if len(parts := _parts(hint)) > 1:

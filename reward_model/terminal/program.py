@@ -110,7 +110,7 @@ def run_program(
         options: names of arguments as Python has them, such as ``output_dir``, and what the command calls them.
         output: where the command writes, named when the disk is full.
         resumes: the same command resumes where it was stopped, which is printed after Ctrl-C.
-        level, form: of log messages, see :func:`set_up_output`.
+        level, form: level and form of log messages, see :func:`set_up_output`.
         alone: the process belongs to the program; False leaves streams, logging and warnings as they are.
     """
     if alone:
@@ -143,8 +143,8 @@ def set_up_output(program: str, *, level: int = logging.WARNING, form: str | Non
 
     Args:
         program: begins each message.
-        level: of log messages of this project.
-        form: of a log message; by default the program's name and the message.
+        level: level of log messages of this project.
+        form: form of a log message; by default the program's name and the message.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

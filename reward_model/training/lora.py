@@ -29,7 +29,7 @@ def part_of(name: str) -> str:
     """The part a parameter or module belongs to, whatever peft put before its name.
 
     Raises:
-        ValueError: the name belongs to no part of a Qwen3-VL.
+        ValueError: if the name belongs to no part of a Qwen3-VL.
     """
     plain = name.removeprefix("base_model.model.")
     for part, pattern in PARTS.items():
@@ -60,7 +60,7 @@ def lora_modules(model: Any) -> dict[str, int]:
     """Number of modules that carry an adapter, by part.
 
     Raises:
-        ValueError: a part has none: the pattern does not fit this model.
+        ValueError: if a part has none: the pattern does not fit this model.
     """
     counts = dict.fromkeys(PARTS, 0)
     for name, _ in model.named_modules():

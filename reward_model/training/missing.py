@@ -1,4 +1,4 @@
-"""What a planned run still lacks: a dry run says so, beside what the run would cost."""
+"""Missing inputs of a planned run: a dry run lists them beside what the run would cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def missing_inputs(model: str | None, files: Mapping[str, str | None], *, built:
     Args:
         model: a folder, a hub id, or one of ``built``.
         files: what a setting is called -> the file it names; None and procedural data need none.
-        built: names of models that are made from nothing.
+        built: names of models that are made from scratch.
     """
     found = []
     if not model:

@@ -1,4 +1,4 @@
-"""What a training run will cost, before a GPU is rented: parameters, memory per GPU, FLOPs, hours.
+"""Cost of a training run, before a GPU is rented: parameters, memory per GPU, FLOPs, hours.
 
     python recipes/stage1_warmup.py --config recipes/configs/stage1/full.yaml --dry-run
 
@@ -26,7 +26,7 @@ HALF = 2
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """What to plan for.
+    """Settings of a plan.
 
     Args:
         model: ``"Qwen/Qwen3-VL-8B-Instruct"``, a local folder with a config.json, or the name of another model whose
@@ -39,13 +39,13 @@ class PlanConfig:
         max_pixels: the processor's limit for one frame; larger frames are shrunk to it.
         prompt_tokens, answer_tokens: text around the frames, and the answer. None: the limit of an answer about so many
             frames (:func:`reward_model.config.answer_limit`), so that memory and time are upper estimates.
-        longest_frames, longest_answer: of the longest sample, which memory is reckoned for; None: as the others.
+        longest_frames, longest_answer: size of the longest sample, which decides the memory; None: as the others.
         peak_tflops: dense bf16 peak of one GPU (989 for an H100 or H200 SXM by its data sheet).
         utilisations: shares of that peak to tabulate; well-tuned training of such models reaches 0.3 to 0.5.
-        gpu_memory_gib: of one GPU.
+        gpu_memory_gib: memory of one GPU.
         reference: stage 3 keeps the weights it began with, for the KL term (LoRA needs no copy).
         drawn_at_once: answers of stage 3 that are drawn together, with a cache each; not at work while it trains.
-        vllm_share: of a GPU's memory, for engines of vLLM.
+        vllm_share: share of a GPU's memory, for engines of vLLM.
         drawn_tokens: tokens of stage 3 that a process draws one after another in a step.
         gather_gb_s: rate at which sharded weights come together for a forward pass, in GB/s.
         host_copies: copies of the weights that each process holds in the host's memory while it loads.
@@ -148,7 +148,7 @@ class Plan:
         )
 
     def _drawing(self) -> list[str]:
-        """What drawing costs where the weights are sharded and every token has to gather them."""
+        """Cost of sampling if the weights are sharded and every token has to gather them."""
         c = self.config
         if not c.drawn_tokens:
             return []
@@ -352,7 +352,7 @@ def sample_flops(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int)
 
 
 def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
-    """What one micro-batch keeps for the backward pass, with fused attention; in bf16, on a CPU in float32.
+    """Bytes that one micro-batch keeps for the backward pass, with fused attention; in bf16, on a CPU in float32.
 
     Saved per token of a layer: both norms' inputs and outputs, queries, keys, values, attention output (LLM: gate, up
     and their product). With checkpointing only each layer's input stays, plus one layer at work. The head's float32

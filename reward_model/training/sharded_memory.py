@@ -46,7 +46,7 @@ class LayersToTheEnd:
             yield
 
     def take_failure(self) -> BaseException | None:
-        """The error of the last forward pass, once; None where all of it was computed."""
+        """The error of the last forward pass, once; None if all of it was computed."""
         found, self._failure = self._failure, None
         return found
 

@@ -1,4 +1,4 @@
-"""How UnifiedReward models compare two videos of one prompt, and how their answers become a share of the preference.
+"""Pairwise protocols of UnifiedReward models: two videos of one prompt, and the share of the preference.
 
 ``pair_score`` belongs to the 2.0 checkpoints, ``pair`` to the first generation, ``think_pair`` and ``flex_pair`` to the
 checkpoints of those names, which know nothing else. Number and order of the frames (eight of Video 1, then eight of
@@ -38,8 +38,8 @@ _TRAILING_COMMA = re.compile(r",(?=\s{0,80}[}\]])")
 
 @dataclass(frozen=True)
 class PairAnswer:
-    """What one answer says of Video 1: ``share`` in [0, 1] is 1 where it is preferred, 0 where Video 2 is, 0.5 for a
-    tie; ``axes`` holds its share in each dimension that the answer rates.
+    """Preference for Video 1 in one answer: ``share`` in [0, 1] is 1 where it is preferred, 0 where Video 2 is, 0.5 for
+    a tie; ``axes`` holds its share in each dimension that the answer rates.
     """
 
     share: float
@@ -54,7 +54,7 @@ class PairProtocol:
         pick: indices of the frames shown of a video of so many.
         frame_size: side of the square the frames are resized to, None: as they are.
         question: text after the images, with ``{caption}``.
-        max_new_tokens: of the answer.
+        max_new_tokens: most new tokens of the answer.
         read: the answer's text -> :class:`PairAnswer`, or ScoreError.
     """
 
@@ -80,7 +80,7 @@ def read_sentence(text: str) -> PairAnswer:
     """``pair``: "Video 1 is better", "Video 2 is better" or "equally good"; the last such sentence is the conclusion.
 
     Raises:
-        ScoreError: the text says none of them.
+        ScoreError: if the text says none of them.
     """
     said = _PREFERRED.findall(text)
     if not said:
@@ -92,7 +92,7 @@ def read_thought(text: str) -> PairAnswer:
     """``think_pair``: the sentence between ``<answer>`` and ``</answer>``; what was thought before it does not count.
 
     Raises:
-        ScoreError: there is no such block, or it names no better video.
+        ScoreError: if there is no such block, or it names no better video.
     """
     return read_sentence(last_answer(text))
 
@@ -104,7 +104,7 @@ def read_shares(text: str) -> PairAnswer:
     """``pair_score``: in each of three dimensions a share for either video; the two make 1. Their mean is the share.
 
     Raises:
-        ScoreError: a dimension is missing or stands there twice, or its shares are out of range or do not make 1.
+        ScoreError: if a dimension is missing or stands there twice, or its shares are out of range or do not make 1.
     """
     axes = {axis: _shares(axis, text) for axis in SHARE_AXES}
     return PairAnswer(sum(axes.values()) / len(axes), axes)
@@ -127,7 +127,7 @@ def read_flex(text: str) -> PairAnswer:
     ``axes``.
 
     Raises:
-        ScoreError: there is no such object, or its winner is neither video.
+        ScoreError: if there is no such object, or its winner is neither video.
     """
     start = text.find("{")
     data = _first_object(text[start:]) if start >= 0 else None

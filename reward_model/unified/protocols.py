@@ -1,4 +1,4 @@
-"""How UnifiedReward models (arXiv 2503.05236) are asked about one video, and how their answers become a number.
+"""Protocols of UnifiedReward models (arXiv 2503.05236) for one video: the question, and the number in the answer.
 
 ``aps`` belongs to the 2.0 checkpoints, ``video5`` to the first generation; neither is for the Think and Flex
 checkpoints, which compare pairs only (:mod:`reward_model.unified.pairs`). Number, order and size of the
@@ -36,7 +36,7 @@ class Protocol:
         pick: frame indices of a video of so many frames.
         frame_size: side of the square the frames are resized to, None: as they are.
         question: text after the images, with ``{caption}``.
-        max_new_tokens: of the answer.
+        max_new_tokens: most new tokens of the answer.
         axes: names of the answer lines that are averaged.
         low, high: range of each axis.
     """
@@ -69,7 +69,8 @@ class Protocol:
         A range that the answer itself declares ("Physics Score (1-10): 4.8") replaces the protocol's.
 
         Raises:
-            ScoreError: an axis is missing, stands there twice with different values, is not a number or out of range.
+            ScoreError: if an axis is missing, stands there twice with different values, is not a number or out of
+                range.
         """
         return {axis: self._axis(axis, text) for axis in self.axes}
 
@@ -132,10 +133,10 @@ def squares(frames: np.ndarray, side: int) -> np.ndarray:
 
 
 def last_answer(text: str) -> str:
-    """What the last complete ``<answer>`` block says after the thinking; one quoted while thinking does not count.
+    """Content of the last complete ``<answer>`` block after the thinking; one quoted while thinking does not count.
 
     Raises:
-        ScoreError: there is no such block.
+        ScoreError: if there is no such block.
     """
     begun: int | None = None
     said: str | None = None

@@ -65,7 +65,7 @@ class UnifiedJudge:
     def __call__(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None, **kwargs: Any
     ) -> list[float | None]:
-        """The score in [0, 1] of each video; None where the answer held none."""
+        """The score in [0, 1] of each video; None if the answer held none."""
         return [found.score for found in self.score(videos, prompts, fps=fps)]
 
     def explain(
@@ -85,7 +85,7 @@ class UnifiedJudge:
             fps: frames per second, one number or one each. The protocols go by frames and ignore it.
 
         Raises:
-            ValueError: the numbers of prompts and videos differ.
+            ValueError: if the numbers of prompts and videos differ.
         """
         texts = [prompts or ""] * len(videos) if prompts is None or isinstance(prompts, str) else list(prompts)
         if len(texts) != len(videos):

@@ -22,8 +22,8 @@ LICENCE = "MIT"
 
 
 class PublicWording(NamedTuple):
-    """Where the text of a protocol stands in :data:`REPOSITORY`, and the SHA-256 (hex) of its words, in UTF-8 with a
-    single space between them and ``{caption}`` for the prompt.
+    """Place of a protocol's text in :data:`REPOSITORY`, and the SHA-256 (hex) of its words, in UTF-8 with a single
+    space between them and ``{caption}`` for the prompt.
     """
 
     path: str
@@ -69,8 +69,8 @@ def with_wording(protocol: AnyProtocol, file: str | PathLike[str]) -> AnyProtoco
     """The protocol with the question of a text file (UTF-8): its frames, axes and reader stay.
 
     Raises:
-        ValueError: the file cannot be read, or does not say exactly once, by ``{prompt}`` or ``{caption}``, where the
-            prompt stands.
+        ValueError: if the file cannot be read, or does not say exactly once, by ``{prompt}`` or ``{caption}``, where
+            the prompt stands.
     """
     try:
         text = Path(file).read_text(encoding="utf-8")

@@ -77,7 +77,7 @@ class Video:
         """The frames at ``indices``, (N, H, W, 3) uint8; resampled to ``size`` = (height, width) if it is given.
 
         Raises:
-            VideoError: the file they come from cannot be decoded there.
+            VideoError: if the file they come from cannot be decoded there.
         """
         if isinstance(self.frames, LazyFrames):
             return self.frames.take(indices, size)
@@ -110,7 +110,7 @@ def read_file(path: str | Path) -> tuple[np.ndarray, float | None]:
     """All frames of a video file, (T, H, W, 3) uint8, and its frame rate.
 
     Raises:
-        VideoError: the file is missing, is not a video, breaks off, or its frames take more memory than is allowed.
+        VideoError: if the file is missing, is not a video, breaks off, or its frames take more memory than is allowed.
     """
     fps = read_facts(path).fps
     return np.asarray(open_file(path, fps or 1.0).frames), fps
@@ -120,7 +120,7 @@ def check_fps(fps: Any) -> float:
     """``fps`` as a float above zero.
 
     Raises:
-        VideoError: it is absent, not a number, NaN, infinite, zero or negative.
+        VideoError: if it is absent, not a number, NaN, infinite, zero or negative.
     """
     if fps is None:
         raise VideoError(
@@ -336,7 +336,7 @@ class FileFrames(LazyFrames):
         """Some frames, (N, H, W, 3) uint8, resampled to ``size`` = (height, width) one by one if it is given.
 
         Raises:
-            VideoError: the file cannot be decoded there, or the frames would take more memory than is allowed.
+            VideoError: if the file cannot be decoded there, or the frames would take more memory than is allowed.
         """
         facts = self._facts
         wanted = [range(facts.num_frames)[k] for k in indices]

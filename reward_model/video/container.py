@@ -129,7 +129,7 @@ def check_regular(path: str | Path) -> Path:
     """The path of a regular file.
 
     Raises:
-        VideoError: there is none, it cannot be reached, or it is a folder, a pipe, a socket or a device.
+        VideoError: if there is none, it cannot be reached, or it is a folder, a pipe, a socket or a device.
     """
     path = Path(path)
     try:
@@ -211,7 +211,7 @@ _STATE_DURATION = ("matroska", "flv", "asf", "nut")
 
 @dataclass
 class PacketTrack:
-    """What the packets of one video stream say."""
+    """Packets of one video stream, summarised."""
 
     stream: Any
     packets: list[Any] = field(default_factory=list)
@@ -319,7 +319,7 @@ def check_complete(path: Path, container: Any, track: PacketTrack) -> None:
 
 
 def _short_of(container: Any, track: PacketTrack) -> tuple[str, str] | None:
-    """What the header states and what is there, in words, where that is less; None where it is not."""
+    """Difference between what the header states and what the file holds, in words; None if nothing is missing."""
     stream, names = track.stream, container.format.name.split(",")
     rate = float(stream.average_rate or stream.base_rate or 0)
     if "mov" in names:
@@ -337,7 +337,7 @@ def _short_of(container: Any, track: PacketTrack) -> tuple[str, str] | None:
 
 
 def _ends_well(path: Path, name: str) -> bool:
-    """Whether a GIF or APNG has its last mark; True for other files."""
+    """True if a GIF or APNG has its last mark, and for all other files."""
     if name not in ("gif", "apng"):
         return True
     with path.open("rb") as file:

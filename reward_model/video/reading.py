@@ -43,12 +43,12 @@ _ANIMATED = ("gif", "apng", "jpegxl_anim")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a video file is, found without decoding more than its first picture.
+    """Facts about a video file, found without decoding more than its first picture.
 
     Attributes:
         path: the file.
         num_frames: frames at ``fps``.
-        fps: frames per second; None where the file states none, or one that nobody believes.
+        fps: frames per second; None if the file states none, or one that nobody believes.
         stated_fps: what its header says.
         width, height: pixels as they are shown.
         shown: which stored frame is seen at each frame of constant rate; None: each at its own, one after the other.
@@ -84,10 +84,10 @@ class Facts:
 
 
 def read_facts(path: str | Path) -> Facts:
-    """What a video file is.
+    """Facts about a video file.
 
     Raises:
-        VideoError: it is missing, is not a regular file, is not a video, is a still picture, is larger than
+        VideoError: if it is missing, is not a regular file, is not a video, is a still picture, is larger than
             allowed, or breaks off.
     """
     return facts_and_frames(path, pixels=False)[0]
@@ -184,12 +184,12 @@ def _facts(path: Path, container: Any, track: PacketTrack, first: Any) -> Facts:
 
 
 def _rate(*stated: Any) -> float | None:
-    """The first of some rates that a stream states; None where it states none."""
+    """The first of some rates that a stream states; None if it states none."""
     return next((float(rate) for rate in stated if rate), None)
 
 
 def _stamp_order(track: PacketTrack) -> tuple[int, ...] | None:
-    """The time stamps in ascending order; None where a packet has none or they cannot be trusted."""
+    """The time stamps in ascending order; None if a packet has none or they cannot be trusted."""
     stamps = [p for p, _ in track.stamps if p is not None]
     return tuple(sorted(stamps)) if track.in_order and len(stamps) == len(track.stamps) else None
 
@@ -244,11 +244,11 @@ def _recount(facts: Facts, track: PacketTrack, stamps: list[int | None]) -> Fact
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What :func:`reward_model.video.load_video` gives: ``num_frames`` at ``fps`` frames per second (None: the file
-    states no rate, or one that nobody believes), and ``width`` and ``height`` in pixels as they are shown.
+    """Header of what :func:`reward_model.video.load_video` gives: ``num_frames`` at ``fps`` frames per second (None:
+    the file states no rate, or one that nobody believes), and ``width`` and ``height`` in pixels as they are shown.
 
     ``stored_size`` is the width and height that tools see which show stored pixels, where these are not square, as
-    those of anamorphic video; None where they are.
+    those of anamorphic video; None if they are.
     """
 
     num_frames: int
@@ -264,7 +264,7 @@ def probe(path: str | Path) -> VideoHeader:
     Reads the whole file and decodes its first picture: milliseconds for a clip, as long as reading it for a long one.
 
     Raises:
-        VideoError: the file is missing, is not a video, holds no frame, or breaks off.
+        VideoError: if the file is missing, is not a video, holds no frame, or breaks off.
     """
     facts = read_facts(path)
     return VideoHeader(facts.num_frames, facts.fps, facts.width, facts.height, facts.stored_size)
@@ -330,8 +330,8 @@ def pixel_aspect(stream: Any, name: str) -> float:
     not believed, or as good as square.
 
     Args:
-        stream: of video, of an opened container.
-        name: of the container's format. What pictures state is passed over, as browsers do: it means paper.
+        stream: video stream of an opened container.
+        name: name of the container's format. What pictures state is passed over, as browsers do: it means paper.
     """
     stated = stream.sample_aspect_ratio
     aspect = float(stated) if stated and name not in ("gif", "apng") else 1.0
@@ -360,7 +360,7 @@ class Upright:
     def __call__(self, frame: Any) -> np.ndarray:
         """
         Raises:
-            VideoError: it has another size than the first.
+            VideoError: if it has another size than the first.
         """
         if self._turned is None or self._turned[0] != frame.rotation:
             self._turned = frame.rotation, matrix(frame)
@@ -379,7 +379,7 @@ class Upright:
 
 
 def matrix(frame: Any) -> tuple[bool, bool, bool] | None:
-    """How a picture is to be shown: rows and columns swapped, then rows reversed, then columns; None: as it is stored.
+    """Orientation of a picture: rows and columns swapped, then rows reversed, then columns; None: as it is stored.
 
     Angles between are taken to the nearest quarter turn.
     """
@@ -402,10 +402,10 @@ def matrix(frame: Any) -> tuple[bool, bool, bool] | None:
 
 
 def webp_facts(path: Path) -> Facts:
-    """What an animated WebP is.
+    """Facts about an animated WebP.
 
     Raises:
-        VideoError: it is a still picture, too large, too long for its size, or shorter than it states.
+        VideoError: if it is a still picture, too large, too long for its size, or shorter than it states.
     """
     width = height = 0
     durations: list[int] = []

@@ -1,4 +1,4 @@
-"""Which frames of a video are looked at: stride grids, windows on them, and the clip of turn two.
+"""Frame indices: stride grids, windows on them, and the clip of turn two.
 
 Grids are inclusive strides, so 81 frames at 16 fps give the paper's 21 frames at 4 fps (0, 4, ..., 80; section 3.2);
 other samplers give 20.

@@ -16,7 +16,7 @@ from reward_model.video.clip import VideoError
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures become a file: a codec of FFmpeg, the form of its pixels, and its options.
+    """An encoding: a codec of FFmpeg, the form of its pixels, and its options.
 
     Attributes:
         colour: stated BT.601, limited range, as players assume of small videos; without it RGB is stored as it is.
@@ -58,7 +58,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, enco
         fps: frames per second.
 
     Raises:
-        VideoError: there is no frame.
+        VideoError: if there is no frame.
     """
     import av
 

@@ -87,7 +87,7 @@ def segment(canvas: Canvas, start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def mask_box(mask: np.ndarray) -> Box | None:
-    """The box around the pixels of (S, S) that are more covered than not; None where there are none."""
+    """The box around the pixels of (S, S) that are more covered than not; None if there are none."""
     size = mask.shape[0]
     rows, columns = np.flatnonzero((mask > 0.5).any(1)), np.flatnonzero((mask > 0.5).any(0))
     if not len(rows):

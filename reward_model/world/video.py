@@ -25,7 +25,7 @@ def make_video(
         seed: the scene; the same seed and setting with and without an anomaly gives twins.
         anomaly: None (normal), an :class:`AnomalyType`, or a kind of :data:`reward_model.world.KINDS`.
         size: height and width in pixels.
-        options: of :func:`reward_model.world.make_scene`, for instance ``num_frames``, ``fps``, ``setting``,
+        options: options of :func:`reward_model.world.make_scene`, for instance ``num_frames``, ``fps``, ``setting``,
             ``style``, ``duration_s``, ``scale``, ``nuisance``. 81 frames at 16 fps are Wan-2.1's five seconds.
 
     Returns:

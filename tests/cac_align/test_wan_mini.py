@@ -224,7 +224,7 @@ def test_a_damaged_checkpoint_of_the_loop_is_named_and_leftovers_go(tmp_path):
     leftover.write_bytes(whole[:50])
     for damage in (b"", whole[:100], whole[: len(whole) // 2]):
         path.write_bytes(damage)
-        with pytest.raises(ValueError, match=r"checkpoint.pt' cannot be continued from .*delete it to begin"):
+        with pytest.raises(ValueError, match=r"checkpoint.pt' cannot be continued from .*delete it to restart"):
             loop()
     torch.save({"step": 1}, path)
     with pytest.raises(ValueError, match="KeyError"):

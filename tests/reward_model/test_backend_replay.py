@@ -139,7 +139,7 @@ def test_drawn_answers_are_replayed_one_after_the_other_greedy_ones_always_the_l
     greedy = [recorder.generate([ask("x")], GREEDY)[0] for _ in range(2)][-1]
     replay = ReplayBackend(path)
     assert [a.text for a in replay.generate([ask("x")] * 3, drawn)] == [a.text for a in first]
-    with pytest.raises(BackendError, match="3 drawn answers"):
+    with pytest.raises(BackendError, match="3 sampled answers"):
         replay.generate([ask("x")], drawn)
     assert [a.text for a in replay.generate([ask("x")] * 3, GREEDY)] == [greedy.text] * 3
 

@@ -103,7 +103,7 @@ class RewardBus:
         """Hands videos over to be judged; blocks while the queue is full.
 
         Raises:
-            ValueError: the id is in use.
+            ValueError: if the id is in use.
         """
         if id in self._jobs:
             raise ValueError(f"reward job {id!r} was submitted already; ids are used once between two collects")
@@ -163,7 +163,7 @@ class RewardBus:
             if job is None or job.started is None or job.done.is_set():
                 continue
             if time.monotonic() - job.started > (self.deadline_s if self.mode == "thread" else limit):
-                job.fail(f"no answer of {reward_name(self.reward)!r} within {self.deadline_s:g} s")
+                job.fail(f"no answer from {reward_name(self.reward)!r} within {self.deadline_s:g} s")
                 worker.stop()
                 self._workers[place] = self._worker()
 
@@ -180,7 +180,7 @@ class RewardBus:
                     else child.ask(job, self.deadline_s)
                 )
             except TimeoutError:
-                job.fail(f"no answer of {reward_name(self.reward)!r} within {self.deadline_s:g} s")
+                job.fail(f"no answer from {reward_name(self.reward)!r} within {self.deadline_s:g} s")
                 return
             except Exception as error:
                 # Whatever a reward raises, a run of days must not end for one video; the reason is kept and counted.
@@ -309,7 +309,7 @@ def _pickled(reward: Any) -> bytes:
         return pickle.dumps(reward)
     except Exception as error:
         raise ValueError(
-            f"reward {reward_name(reward)!r} cannot travel to another process ({error}); use reward_mode='thread'"
+            f"reward {reward_name(reward)!r} cannot be sent to another process ({error}); use reward_mode='thread'"
         ) from error
 
 

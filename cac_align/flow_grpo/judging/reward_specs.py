@@ -30,8 +30,8 @@ class RewardSpec:
         """The reward.
 
         Raises:
-            ValueError: there is no such module or name, it refuses the options, or a variable that stands for a key is
-                not set.
+            ValueError: if there is no such module or name, it refuses the options, or a variable that stands for a key
+                is not set.
         """
         module, _, attribute = self.target.partition(":")
         try:
@@ -58,7 +58,7 @@ def read_specs(entries: Any) -> list[RewardSpec]:
     """The list ``rewards`` of a settings file, checked without loading anything.
 
     Raises:
-        ValueError: it is empty, or an entry is malformed.
+        ValueError: if it is empty, or an entry is malformed.
 
     Example:
         >>> [(s.target, s.weight) for s in read_specs(["cac", {"reward": "unified", "weight": 0.5}])]
@@ -71,7 +71,7 @@ def read_specs(entries: Any) -> list[RewardSpec]:
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"two rewards are named {name!r}; give each a name of its own")
+            raise ValueError(f"two rewards are named {name!r}; give each its own name")
     return specs
 
 

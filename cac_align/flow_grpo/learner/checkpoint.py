@@ -55,7 +55,7 @@ def save_checkpoint(
 
     Args:
         accelerator: processes.
-        output_dir: of the run.
+        output_dir: folder of the run.
         step: rounds done.
         parts: tensors by file and name, whole, equal on all processes.
         state: what goes into JSON.
@@ -110,7 +110,7 @@ def read_checkpoint(
     if own and state["num_processes"] != processes:
         raise CheckpointError(
             f"{str(folder)!r} was written by {state['num_processes']} processes under DeepSpeed, which divides "
-            f"its state among them; go on with as many, not {processes}"
+            f"its state among them; resume with as many, not {processes}"
         )
     if missing := sorted(set(layout) - {*state["parts"], *own}):
         raise damaged(folder / STATE_FILE, f"'parts' lacks {missing[0]!r}")
@@ -260,7 +260,7 @@ def _restore_random(folder: Path, process: int, state: Mapping[str, Any]) -> Non
     try:
         _set_random(tensors, json.loads(path.read_text(encoding="utf-8")))
     except Exception as error:
-        # torch, numpy and random each refuse what is not a state in a way of their own.
+        # torch, numpy and random each refuse what is not a state in their own way.
         raise damaged(path, f"it holds no random state ({type(error).__name__}: {error})") from error
 
 

@@ -48,7 +48,7 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
     """The newest checkpoint of a run, None if there is none.
 
     Raises:
-        CheckpointError: its state file is gone: without this, the run would quietly go on from an older one.
+        CheckpointError: if its state file is gone: without this, the run would quietly go on from an older one.
     """
     numbered = [(n, p) for p in output_dir.glob("checkpoint-*") if (n := _number(p.name)) >= 0 and p.is_dir()]
     if not numbered:
@@ -64,7 +64,7 @@ def damaged(path: Path, fault: str) -> CheckpointError:
     folder = path.parent
     older = [p.name for p in find_checkpoints(folder.parent) if p != folder]
     before = [name for name in older if _number(name) < _number(folder.name)]
-    remedy = f"go on from {before[-1]}" if before else "begin again from step 0"
+    remedy = f"resume from {before[-1]}" if before else "restart from step 0"
     return CheckpointError(f"{str(path)!r} is damaged: {fault}. Delete {folder.name} to {remedy}, or put the file back")
 
 
@@ -72,7 +72,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """``grpo_state.json``, seen to be whole.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: if it is not.
     """
     path = folder / STATE_FILE
     try:
@@ -126,7 +126,7 @@ def check_counters(folder: Path, state: Mapping[str, Any], present: Mapping[str,
         ema_every: updates between two averagings; 0 without an average.
 
     Raises:
-        CheckpointError: they do not.
+        CheckpointError: if they do not.
     """
     path, schedule, updates = folder / STATE_FILE, state["schedule"], state["updates"]
     for key, like in present["schedule"].items():
@@ -146,20 +146,20 @@ def check_file(path: Path, state: Mapping[str, Any]) -> None:
     """A file is there and, where the checkpoint has digests, holds the bytes that were written.
 
     Raises:
-        CheckpointError: it is not, or does not.
+        CheckpointError: if it is not, or does not.
     """
     if not path.is_file():
         raise damaged(path, "it is missing")
     digests = state.get("digests")
     if isinstance(digests, dict) and digests.get(path.name) != digest(path):
-        raise damaged(path, "its bytes are not those that were written")
+        raise damaged(path, "its bytes differ from those that were written")
 
 
 def check_tensors(path: Path, tensors: Tensors, layout: Mapping[str, tuple[int, ...]], *, exact: bool = True) -> None:
     """Tensors have the names and shapes of a part and are finite; ``exact``: and there are no others.
 
     Raises:
-        CheckpointError: one is missing, or is of another form.
+        CheckpointError: if one is missing, or is of another form.
     """
     for name, shape in layout.items():
         tensor = tensors.get(name)

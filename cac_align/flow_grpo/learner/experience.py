@@ -108,7 +108,7 @@ def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig, reward_weights: M
         known = sorted({name for row in rows for name in row.parts}) or "no parts"
         raise ValueError(
             f"reward_combination='advantages' needs a part of the reward named {unknown[0]!r}, as in rewards=...; "
-            f"it has {known}. Use 'scores', or name the parts alike"
+            f"it has {known}. Use 'scores', or give the parts the same names"
         )
     parts = {name: [row.parts.get(name) for row in rows] for name in reward_weights}
     return combine_advantages(parts, groups, weights=reward_weights, clip=config.advantage_clip, **options)

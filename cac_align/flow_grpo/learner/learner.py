@@ -39,7 +39,7 @@ class Learner:
         config: objective, optimiser, averages.
         accelerator: processes and precision.
 
-    ``parameters`` are the adapter's, by name; ``updates`` counts optimiser updates; ``ema`` is None where the run
+    ``parameters`` are the adapter's, by name; ``updates`` counts optimiser updates; ``ema`` is None if the run
     keeps no average.
     """
 

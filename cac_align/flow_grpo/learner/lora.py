@@ -37,7 +37,7 @@ def matching_modules(transformer: torch.nn.Module, targets: Sequence[str]) -> li
     """The linear modules whose name ends with one of ``targets``.
 
     Raises:
-        ValueError: there is none, or a target matches none; the message lists names that would.
+        ValueError: if there is none, or a target matches none; the message lists names that would.
     """
     linear = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
     found = [n for n in linear if any(n == t or n.endswith(f".{t}") for t in targets)]

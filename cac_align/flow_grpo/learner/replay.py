@@ -199,7 +199,7 @@ def judge_noise(floor: Mapping[str, float], policy: str) -> str:
             "null), raise the limit, or use fp32"
         )
         if policy == "refuse":
-            raise ValueError(f"{said}; noise_floor='warn' goes on all the same")
+            raise ValueError(f"{said}; noise_floor='warn' continues anyway")
         log.warning(said)
     log.debug("replay noise: %s", dict(floor))
     if not floor["floor"]:

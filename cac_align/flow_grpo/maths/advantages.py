@@ -48,10 +48,10 @@ def compute_advantages(
     """(reward - mean) / (std + eps), clipped to +-clip.
 
     Args:
-        rewards: one per sample; None where there is none.
+        rewards: one per sample; None if there is none.
         groups: label of each sample's group, usually its prompt.
         baseline: the mean is that of the group (per prompt) or of all rewards.
-        std: of the group, of all rewards, or 1.
+        std: standard deviation of the group, of all rewards, or 1.
         ddof: the sum of squares is divided by count - ddof. Public Flow-GRPO: 0, with eps 1e-4.
         eps: added to the std.
         clip: bound of the result; None for none.

@@ -233,7 +233,7 @@ def log_prob(
         weights: weight of each latent cell, see :func:`batch_mean`; for credit that knows where the anomaly is.
 
     Raises:
-        ValueError: ``std`` is 0: a deterministic step has no density.
+        ValueError: if ``std`` is 0: a deterministic step has no density.
     """
     std = _positive(std, mean)
     error = (sample_next.detach().to(mean) - mean) / std

@@ -119,7 +119,7 @@ def policy_objective(
     """One of the three by name, from the tensors of a recorded step.
 
     Args:
-        sample_next, mean, old_mean: (B, ...) next latents as drawn, mean under the present and the sampling policy.
+        sample_next, mean, old_mean: (B, ...) next latents as drawn, mean under the current and the sampling policy.
         std: of the step.
         step_size: sigma - sigma_next.
         advantages: (B,).

@@ -121,7 +121,7 @@ class GroupSampler:
         """The samples one rank draws; those of all ranks, joined in order, are :meth:`step_samples`.
 
         Raises:
-            ValueError: ``rank`` is not in ``range(world_size)``, or the samples do not divide among them.
+            ValueError: if ``rank`` is not in ``range(world_size)``, or the samples do not divide among them.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} must lie in 0 to {world_size - 1}")

@@ -203,7 +203,7 @@ def check_flow_matching(scheduler: Any) -> None:
         )
     for option in ("invert_sigmas", "stochastic_sampling"):
         if config.get(option, False):
-            raise ValueError(f"{name} has {option}=True, which the kernels do not know; set it to False")
+            raise ValueError(f"{name} has {option}=True, which the kernels do not support; set it to False")
 
 
 def shift_of(scheduler: Any) -> float | None:
@@ -230,7 +230,7 @@ def build_base(base_class: str, base_config: Mapping[str, Any], live_shift: floa
     """The scheduler of a description.
 
     Raises:
-        ValueError: diffusers has no scheduler of this name, or it is not a flow-matching one.
+        ValueError: if diffusers has no scheduler of this name, or it is not a flow-matching one.
     """
     import diffusers
 

@@ -72,7 +72,7 @@ class Condition:
 class GuidedVelocity(nn.Module):
     """v = v_uncond + g (v_cond - v_uncond), computed as the pipeline does.
 
-    A module of its own, so that DDP sees one forward per backward. FSDP goes around the transformer instead, which the
+    A separate module, so that DDP sees one forward per backward. FSDP goes around the transformer instead, which the
     pipeline calls without this module.
 
     Args:

@@ -30,7 +30,7 @@ class Rollout:
     """Videos of one call.
 
     ``records`` are the stochastic steps (their row k is video k), on the CPU; ``clean`` the final latents (R, ...),
-    kept for objective nft only; ``frames`` (T, H, W, 3) uint8 each, empty where they were not decoded; ``image`` the
+    kept for objective nft only; ``frames`` (T, H, W, 3) uint8 each, empty if they were not decoded; ``image`` the
     condition of an image-to-video pipeline, on the CPU.
     """
 

@@ -43,13 +43,13 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         base_config: its configuration.
         live_shift: its shift, where ``set_shift`` has changed it.
         kernel: see :mod:`cac_align.flow_grpo.maths.kernels`.
-        noise_level: of ``flow``, ``dance``, ``cps`` and ``precise``; None for the others, which have none.
+        noise_level: noise level of ``flow``, ``dance``, ``cps`` and ``precise``; None for the others, which have none.
         last_step_noise: keep the noise of the last step (``wan_linear``, ``flow``, ``dance``).
         integer_timesteps: int64 timesteps, as the public Flow-GRPO code has them.
         ode_solver: ``euler``, or ``base``: steps outside the window are those of the base scheduler, a multistep solver
             for UniPC, which restarts after the window.
         record_means: keep the mean of each step, which ``guard`` and ``dppo`` need.
-        seed: of the noise outside :meth:`rollout`.
+        seed: seed of the noise outside :meth:`rollout`.
 
     Raises:
         ValueError: an unknown kernel, solver or base, or a noise level the kernel does not have.
@@ -86,7 +86,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         check_kernel(kernel, noise_level)
         if kernel not in WITH_NOISE_LEVEL and noise_level is not None:
             raise ValueError(
-                f"noise_level={noise_level} has no effect on kernel {kernel!r}, which has no such knob; "
+                f"noise_level={noise_level} has no effect on kernel {kernel!r}, which does not take one; "
                 f"pass noise_level=None, or choose one of {', '.join(WITH_NOISE_LEVEL)}"
             )
         if ode_solver not in ("euler", "base"):
@@ -170,7 +170,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         """Has the base scheduler decide the sigmas; the arguments are its own.
 
         Raises:
-            ValueError: sigmas the kernels cannot use, a window that holds a step without noise, or a second pipeline
+            ValueError: if sigmas the kernels cannot use, a window that holds a step without noise, or a second pipeline
                 call within one rollout.
         """
         if self._trajectory is not None and self._trajectory.records:

@@ -123,7 +123,7 @@ class Trajectory:
 def step_noise(seeds: Sequence[int], step: int, like: torch.Tensor) -> torch.Tensor:
     """Standard normal noise of a step, (B, ...) as ``like``: a function of each sample's seed and the step alone.
 
-    Every sample has a generator of its own on the CPU, so batch mates, windows and devices change nothing.
+    Every sample has its own generator on the CPU, so batch mates, windows and devices change nothing.
     """
     noise = [
         torch.randn(

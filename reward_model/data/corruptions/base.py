@@ -112,7 +112,7 @@ def annotate(
         kind: its type (section B.1.2).
         rects: what changed, by frame. Frames of the window that happen to look right take the rectangles of the
             nearest frame that does not: every frame of the range has a box (section B.1.3).
-        shape: of the video, (T, H, W, 3).
+        shape: shape of the video, (T, H, W, 3).
         name: what the affected thing is called.
         words: what is wrong with it, a clause that follows the name.
         window: the frames it lasts, where these are not the changed ones, as for a thing that vanishes; boxes are then

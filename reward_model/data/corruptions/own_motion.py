@@ -115,7 +115,7 @@ def _at_edge(box: Area, width: int) -> bool:
 def _pair(
     footage: Footage, index: int, other: int, inside: np.ndarray, outside: np.ndarray
 ) -> tuple[float, float | None]:
-    """Median motion of the patches inside and around, between two frames; None where the latter prove nothing."""
+    """Median motion of the patches inside and around, between two frames; None if the latter prove nothing."""
     here, there = footage.small[index], warp_grey(footage.small[other], footage.camera(index, other))
     reach = max(4, round(0.05 * max(here.shape)))
     # A patch of the thing that cannot be found again has gone or turned; one around it may just have been covered.

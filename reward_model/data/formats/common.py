@@ -146,8 +146,8 @@ def _key(name: str) -> str:
 
 
 def varying_rate(path: Path) -> str:
-    """Why the frame numbers of a tool that counts stored frames, as CVAT does, are not those of annotations; "" if they
-    are, or if there is no such file.
+    """Reason why the frame numbers of a tool that counts stored frames, as CVAT does, are not those of annotations; ""
+    if they are, or if there is no such file.
     """
     try:
         facts = read_facts(path)

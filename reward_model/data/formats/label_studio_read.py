@@ -312,7 +312,7 @@ def page_rate(values: Sequence[Mapping[str, Any]], num_frames: int, fps: float) 
 
     Args:
         values: the ``value`` of each rectangle, with ``framesCount``, ``duration`` and ``sequence``.
-        num_frames, fps: of the video.
+        num_frames, fps: length and frame rate of the video.
 
     Raises:
         FormatError: the rectangles contradict each other, or were drawn on a video of another length.
@@ -350,7 +350,7 @@ def page_rate(values: Sequence[Mapping[str, Any]], num_frames: int, fps: float) 
 
 
 def _rate_of_times(values: Sequence[Mapping[str, Any]]) -> float | None:
-    """Frames per second from the keyframes, which tell frame and time; None where they do not agree."""
+    """Frames per second from the keyframes, which tell frame and time; None if they do not agree."""
     items = [i for v in values for i in v.get("sequence") or () if isinstance(i, dict)]
     told = [(i["frame"], i["time"]) for i in items if is_number(i.get("frame")) and is_number(i.get("time"))]
     rates = [frame / time for frame, time in told if time > 0]

@@ -50,7 +50,7 @@ class TableLayout:
         box_unit: ``"grid"`` (0-1000), ``"unit"`` (0-1), ``"percent"`` or ``"pixels"``.
         box_layout: ``"xyxy"``, or ``"xywh"``: the columns xmax and ymax hold width and height.
         type_map: foreign type names; without it the five names and their aliases count.
-        delimiter: of CSV files.
+        delimiter: delimiter of CSV files.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)

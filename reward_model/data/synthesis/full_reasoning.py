@@ -18,9 +18,9 @@ def three_steps(anomalies: Sequence[Anomaly], num_frames: int, prompt: str = "")
     """A paragraph for every frame, what the frames say together, and the verdict on each of the five types.
 
     Args:
-        anomalies: of the report, on the frames shown.
+        anomalies: anomalies of the report, on the frames shown.
         num_frames: frames shown.
-        prompt: of the video; tells whether there is a person in it.
+        prompt: prompt of the video; tells whether there is a person in it.
     """
     person = any(word in prompt.split() for word in ("person", "people"))
     frames = [_paragraph(k, [a for a in anomalies if k in a.frames], person=person) for k in range(num_frames)]

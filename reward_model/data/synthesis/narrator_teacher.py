@@ -36,7 +36,7 @@ class NarratorTeacher:
         load: reads the video of a record; each is read once here, to recognise its frames.
         ask: the settings the questions are asked with.
         noise: how often it errs.
-        seed: of its mistakes.
+        seed: seed of its mistakes.
         full: reason in three steps, as the full-size wording asks, in place of a sentence a frame.
 
     Example:

@@ -91,7 +91,7 @@ def course(task: Task, build: Callable[[], Conversation], ask: AskConfig, rules:
 
 
 def verify_answer(task: Task, answer: Completion, rules: RuleConfig) -> tuple[TurnReport | None, Round]:
-    """Form first, then the rule (unless only the reviewer decides). The report is None where the answer cannot be read.
+    """Form first, then the rule (unless only the reviewer decides). The report is None if the answer cannot be read.
 
     An answer with a fault of form meets no anomaly, whatever it says: it would not be used.
     """

@@ -19,7 +19,7 @@ from reward_model.schema import Anomaly, AnomalyType, FrameRange, TurnReport, so
 
 
 class Fault(NamedTuple):
-    """Why an answer failed: a code that can be counted, and a sentence."""
+    """Reason why an answer failed: a code that can be counted, and a sentence."""
 
     code: str
     detail: str

@@ -32,7 +32,7 @@ def single_frame_cot(zoom_answer: str, frame: int, *, num_frames: int | None = N
         num_frames: frames of the clip; by default as many as the reasoning has paragraphs.
 
     Returns:
-        the canonical answer; or None where this frame cannot teach anything alone: it shows a motion or physical
+        the canonical answer; or None if this frame cannot teach anything alone: it shows a motion or physical
         anomaly, an anomaly on it has no box, or nothing but comparisons is said of it.
 
     Raises:

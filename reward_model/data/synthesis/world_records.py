@@ -19,7 +19,7 @@ def write_world_records(folder: str | Path, count: int, *, seed: int = FIRST_SEE
     Videos are stored without loss. Existing files of the same names are replaced.
 
     Args:
-        kinds: of anomalies, taken in turn; by default all there are.
+        kinds: kinds of anomalies, taken in turn; by default all.
 
     Raises:
         ValueError: if ``count`` is below 1.

@@ -45,9 +45,9 @@ class WorldBench:
     Args:
         num_videos: how many; the first half of each pair is normal, kinds take turns in the other.
         seed: video k is drawn from ``seed + k``; at least 400,000, those below are for training.
-        kinds: of anomalies, by default all there are.
+        kinds: kinds of anomalies, by default all.
         size: height and width in pixels.
-        style: of the world; training knows ``"plain"`` only.
+        style: style of the world; training knows ``"plain"`` only.
         setting: where all videos play, by default wherever their anomaly can happen.
 
     Example:

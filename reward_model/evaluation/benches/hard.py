@@ -34,10 +34,10 @@ class HardBench:
 
     Args:
         num_per_cell: videos of each cell.
-        seed: of the first draw; at least 400,000, those below are for training.
-        kinds: of anomalies, by default all there are.
+        seed: seed of the first draw; at least 400,000, those below are for training.
+        kinds: kinds of anomalies, by default all.
         size: height and width in pixels.
-        style: of the world.
+        style: style of the world.
     """
 
     num_per_cell: int = 100

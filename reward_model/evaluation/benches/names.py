@@ -31,8 +31,9 @@ def open_bench(
     Args:
         text: what to open.
         videos: how many, in place of the bench's own number.
-        seed, setting: of the ``world`` bench only; the others keep their reserved seeds and play everywhere.
-        kinds, size: of procedural benches.
+        seed, setting: seed and setting of the ``world`` bench only; the others keep their reserved seeds and play
+            everywhere.
+        kinds, size: kinds and size of procedural benches.
         video_root: where the videos of a file lie.
         video_pattern: how the videos of a ViF-CoT file are named.
 

@@ -23,7 +23,7 @@ class RecordBench:
     Args:
         records: what is true of which file.
         root: folder that relative files are looked for in.
-        name: of the bench.
+        name: name of the bench.
         details: more for :meth:`describe`.
 
     Raises:
@@ -71,7 +71,7 @@ class JsonlBench(RecordBench):
         path: the annotation file.
         split: take the records of that split only; None takes all.
         video_root: where relative videos lie, by default the folder of ``path``.
-        name: of the bench, by default the file's.
+        name: name of the bench, by default the file's.
         limit: take the first so many only.
 
     Raises:
@@ -106,7 +106,7 @@ class VifCotBench(RecordBench):
         path: the SFT file.
         video_root, video_pattern, type_map: see :func:`reward_model.data.formats.vif_cot.read_vif_cot`.
         num_videos: even; None takes all of the smaller class and as many of the other.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Raises:
         ValueError: if the file cannot be read, or a class has too few videos.

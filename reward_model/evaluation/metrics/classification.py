@@ -80,7 +80,7 @@ def confusion(truth: Sequence[Status], predicted: Sequence[Status | None]) -> Co
 
 @dataclass(frozen=True)
 class ImpliedRates:
-    """The columns of Table 1 that follow from the two recalls; None where nothing was called so."""
+    """The columns of Table 1 that follow from the two recalls; None if nothing was called so."""
 
     precision_abnormal: float | None
     f1_abnormal: float | None

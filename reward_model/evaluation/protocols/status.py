@@ -40,7 +40,7 @@ class StatusProtocol:
         question: text after the frames, with ``{caption}`` where the model is shown the prompt.
         pick: frame indices of a video, by its number of frames and its frames per second.
         words: what the answer's word means, in lower case.
-        sampling: of the answer.
+        sampling: sampling settings of the answer.
     """
 
     name: str

@@ -38,7 +38,7 @@ class FrameSelection:
         max_turns: answers at most; the last one must decide.
         memory: requests whose frames stay in view; older ones are named but no longer shown. The model's cards give no
             number.
-        max_new_tokens: of one answer.
+        max_new_tokens: most new tokens of one answer.
     """
 
     pool: int = 128

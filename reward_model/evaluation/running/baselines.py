@@ -98,7 +98,7 @@ class ThresholdJudge:
         reward: ``reward(videos, prompts, fps=...)`` gives a score or None each; one with ``explain`` gives the reason
             of a missing score too.
         threshold: set by :func:`calibrate`.
-        name: of the readout, for the rows.
+        name: name of the readout, for the rows.
         calibrated_on: hashes of the videos the threshold was set on; asked about one of those, it raises ValueError.
     """
 

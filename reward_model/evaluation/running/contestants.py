@@ -46,7 +46,7 @@ class Contestant:
     """One row of the tables.
 
     Attributes:
-        name: of the row.
+        name: name of the row.
         open: builds the judge; called at most once a run, and not at all where every bench is done.
         fingerprint: changes with the model and its settings.
     """
@@ -63,7 +63,7 @@ class ModelSource:
     Attributes:
         model: folder or hub id, the name a server serves it under, or a recording.
         backend: ``"local"``, ``"openai"`` or ``"replay"``.
-        options: of the backend, such as ``device`` or ``base_url``.
+        options: options of the backend, such as ``device`` or ``base_url``.
     """
 
     model: str
@@ -187,10 +187,10 @@ def parse_baseline(
         text: ``single-turn``, ``no-reasoning`` (of every judge given), ``normal``, ``abnormal``, ``random``, or one of
             :data:`WITH_MODEL` as ``NAME=MODEL``.
         judges: the judges given, by name.
-        settings: of the judges.
-        options: of local backends.
+        settings: settings of the judges.
+        options: options of local backends.
         calibration: where thresholds are set.
-        batch_size: of calibration, and of the models that answer with a word.
+        batch_size: batch size of calibration, and of the models that answer with a word.
         wordings: files with the question of a UnifiedReward protocol, by the protocol's name.
 
     Raises:

@@ -27,7 +27,7 @@ def measure(
     Args:
         rows: one per video.
         bench, judge: what they say of themselves, kept as they are.
-        num_resamples: of each bootstrap.
+        num_resamples: number of resamples of each bootstrap.
     """
     judged = [r for r in rows if r.has_verdict]
     abnormal = [r for r in judged if r.truth == "abnormal"]

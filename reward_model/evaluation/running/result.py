@@ -12,7 +12,7 @@ from reward_model.statistics.table import Estimate, Table
 
 @dataclass(frozen=True)
 class Metric:
-    """A number, its 95 % interval and how many items it rests on; ``value`` is None where nothing could be measured."""
+    """A number, its 95 % interval and how many items it rests on; ``value`` is None if nothing could be measured."""
 
     value: float | None
     interval: Interval | None = None
@@ -70,7 +70,7 @@ class EvaluationResult:
     videos: list[dict[str, Any]] = field(default_factory=list)
 
     def value(self, name: str) -> float | None:
-        """A metric's number; None where it was not measured."""
+        """A metric's number; None if it was not measured."""
         return self.metrics[name].value if name in self.metrics else None
 
     def to_dict(self) -> dict[str, Any]:

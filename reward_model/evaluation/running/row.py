@@ -37,11 +37,11 @@ class Row:
         readouts: P(normal) of the last turn by readout.
         turns_parsed, turns_written: turns whose text followed the schema, and turns with text.
         window_found, zoomed: whether turn one gave a window, and turn two took place.
-        temporal_iou, temporal_iou_final, spatial_iou, tube_iou, type_iou: of abnormal videos whose judge wrote
+        temporal_iou, temporal_iou_final, spatial_iou, tube_iou, type_iou: overlaps of abnormal videos whose judge wrote
             something; None elsewhere. ``temporal_iou`` and ``spatial_iou`` are equations 4 and 5 as the paper reads
             them: true boxes in turn one's window that turn two left out count 0.
         reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None where nothing was written.
-        seconds: of judging, its batch's time shared evenly.
+        seconds: seconds of judging, its batch's time shared evenly.
     """
 
     index: int

@@ -39,11 +39,11 @@ def evaluate(
         bench: for instance a :class:`~reward_model.evaluation.MainBench`.
         batch_size: videos per call; the next ones are made or decoded meanwhile.
         progress: show a bar.
-        num_resamples: of each bootstrap.
+        num_resamples: number of resamples of each bootstrap.
         store: where rows are kept after every batch; videos it already holds are not judged again.
 
     Returns:
-        Metrics with 95 % intervals (Wilson for shares, bootstrap over videos for the rest), None where a judge offers
+        Metrics with 95 % intervals (Wilson for shares, bootstrap over videos for the rest), None if a judge offers
         no ground for them:
 
         - ``parse rate``: share of turns whose text followed the schema, without forcing;

@@ -36,7 +36,7 @@ class RowStore:
 
     Args:
         path: the file; it need not exist.
-        fingerprint: of judge, settings and bench together, see :func:`fingerprint`.
+        fingerprint: fingerprint of judge, settings and bench together, see :func:`fingerprint`.
     """
 
     path: Path

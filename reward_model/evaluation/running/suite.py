@@ -42,7 +42,7 @@ def run_suite(
         output: folder.
         batch_size: videos per call.
         progress: show bars.
-        num_resamples: of each bootstrap.
+        num_resamples: number of resamples of each bootstrap.
         say: told what is judged, for the terminal.
 
     Raises:

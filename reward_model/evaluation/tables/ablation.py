@@ -55,9 +55,9 @@ def parse_ablation(
 
     Args:
         items: ``ROW=FOLDER[,FOLDER...]``, a folder for each training seed; ROW is a key of :data:`ROWS` or a name of
-            one's own, which comes after them.
-        settings: of the judges; the row decides the number of turns.
-        options: of local backends, such as ``device``.
+            your own, which comes after them.
+        settings: settings of the judges; the row decides the number of turns.
+        options: options of local backends, such as ``device``.
 
     Raises:
         ValueError: if an item has no folder, or a row stands there twice.

@@ -51,7 +51,7 @@ def readout_figures(rows: Sequence[Row], *, num_resamples: int = 200) -> list[Re
 def ordering_within(rewards: Sequence[float], strengths: ArrayLike, groups: Sequence[str]) -> float | None:
     """Share of pairs of one group in which the stronger anomaly has the lower reward; equal rewards count half.
 
-    Saturated rewards tie and come out near one half, whatever the judge saw. None where no group has two videos of
+    Saturated rewards tie and come out near one half, whatever the judge saw. None if no group has two videos of
     different strength.
 
     Example:

@@ -21,11 +21,11 @@ def plot_reliability(rows: Mapping[str, Sequence[Row]], path: str | Path, *, num
     """One panel per judge, one line per readout; dots grow with the number of videos in the bin.
 
     Args:
-        rows: of each judge, by its name. Judges without probabilities have no panel.
-        path: of the picture; its suffix names the format.
+        rows: rows of each judge, by its name. Judges without probabilities have no panel.
+        path: path of the picture; its suffix names the format.
 
     Returns:
-        The path, or None where no judge states probabilities and nothing was written.
+        The path, or None if no judge states probabilities and nothing was written.
 
     Raises:
         ImportError: if matplotlib is missing.

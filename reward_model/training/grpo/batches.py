@@ -60,7 +60,7 @@ class Experience:
 
 
 class PromptOrder:
-    """Which row comes when: every row once an epoch, shuffled anew each time; a function of seed and number alone."""
+    """Order of the rows: every row once an epoch, shuffled anew each time; a function of seed and number alone."""
 
     def __init__(self, num_rows: int, seed: int) -> None:
         self.num_rows, self.seed = num_rows, seed

@@ -162,7 +162,7 @@ class GrpoConfig:
         return self.vllm_importance_sampling_clip_max if self.vllm_importance_sampling_correction else None
 
     def asked(self, judge: JudgeConfig) -> JudgeConfig:
-        """How the judge is asked in this training: as its checkpoint says, but for what is set here."""
+        """Judge settings of this training: those of its checkpoint, except for what is set here."""
         names = ("max_scan_tokens", "max_zoom_tokens", "context", "crop", "num_turns")
         return judge.override(**{n: getattr(self, n) for n in names})
 

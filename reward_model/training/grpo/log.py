@@ -1,4 +1,4 @@
-"""What stage 3 shows while it runs: numbers of each rollout, their means, and a table of samples with their clips.
+"""Log of stage 3: numbers of each rollout, their means, and a table of samples with their clips.
 
 Numbers go to TensorBoard and to ``metrics.jsonl``; samples to TensorBoard, ``samples.jsonl`` and ``samples/*.gif``.
 Everything a model wrote is escaped before it is shown.

@@ -111,7 +111,7 @@ def k3_divergence(log_rho: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class TokenTerms:
-    """What one forward pass says about its tokens; all (T,). ``objective`` carries the gradient."""
+    """Terms of the loss for the tokens of one forward pass; all (T,). ``objective`` carries the gradient."""
 
     objective: torch.Tensor
     kl: torch.Tensor

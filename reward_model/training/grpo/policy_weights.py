@@ -48,7 +48,7 @@ def _factors(adapter: Any) -> list[torch.Tensor]:
 
 
 def _gathered(parts: list[torch.Tensor]) -> Any:
-    """Where DeepSpeed ZeRO-3 spreads them, the parts whole within the block."""
+    """Gathers the parts that DeepSpeed ZeRO-3 spreads, complete within the block."""
     if not any(hasattr(part, "ds_id") for part in parts):
         return nullcontext()
     import deepspeed

@@ -1,4 +1,4 @@
-"""What happens to a judge before stage 3 trains it: adapters, frozen parts, checks, optimiser and schedule."""
+"""Preparation of a judge for stage 3: adapters, frozen parts, checks, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def prepare_model(model: Any, config: GrpoConfig) -> Any:
     """The model with adapters, frozen parts and gradient checkpointing as configured.
 
     Raises:
-        ValueError: it has dropout, or an attention that cannot do what is asked.
+        ValueError: if it has dropout, or an attention that cannot do what is asked.
     """
     if config.use_lora:
         from peft import get_peft_model
@@ -69,7 +69,7 @@ def check_attention(model: Any, share_prompts: bool) -> None:
     """Branches of one sequence need an attention that takes a mask.
 
     Raises:
-        ValueError: the model's does not.
+        ValueError: if the model's does not.
     """
     kind = core_model(model).config.text_config._attn_implementation
     if share_prompts and kind not in ("sdpa", "eager"):

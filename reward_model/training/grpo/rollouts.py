@@ -41,7 +41,7 @@ INVALID = ("unparsable", "schema", "window", "truncated")
 
 @dataclass(frozen=True)
 class GrpoSample:
-    """What is true of a video, and how to get its frames: native indices -> (N, H, W, 3) uint8."""
+    """The truth about a video, and how to get its frames: native indices -> (N, H, W, 3) uint8."""
 
     truth: VideoAnnotation
     frames: Callable[[Sequence[int]], np.ndarray]
@@ -49,7 +49,7 @@ class GrpoSample:
 
 @dataclass(frozen=True)
 class TurnDraw:
-    """One sampled answer. ``report`` is None where it is invalid, then ``invalid`` names the kind (:data:`INVALID`),
+    """One sampled answer. ``report`` is None if it is invalid, then ``invalid`` names the kind (:data:`INVALID`),
     ``reason`` says why, and ``legible`` is the status that counts all the same (``lenient_invalid``). ``indices`` are
     the native frames shown.
     """
@@ -67,7 +67,7 @@ class TurnDraw:
 class RolloutRecord:
     """Both turns of one rollout, and the rows they are trained on.
 
-    ``zooms`` has one entry; none if the rollout ended after turn one, several if each window got a clip of its own.
+    ``zooms`` has one entry; none if the rollout ended after turn one, several if each window got its own clip.
     ``error``: a technical failure (frames that cannot be read); such a rollout has no reward.
     """
 
@@ -109,7 +109,7 @@ class _Case:
         """The frames as they are shown, one object for equal ``indices``.
 
         Raises:
-            ValueError, OSError, RuntimeError: they cannot be read.
+            ValueError, OSError, RuntimeError: if they cannot be read.
         """
         if indices not in self._shown:
             frames = self.sample.frames(indices)
@@ -179,7 +179,7 @@ class TwoTurnRollouts:
     # --- turn two -----------------------------------------------------------------------------------------------------
 
     def _crop(self, case: _Case, record: RolloutRecord) -> list[_Ask]:
-        """What turn two is asked for this rollout; nothing where it ended after turn one."""
+        """Clip of turn two for this rollout; None if it ended after turn one."""
         report = record.scan.report if record.scan else None
         if report is None:
             return []
@@ -210,7 +210,7 @@ class TwoTurnRollouts:
         return _Ask(record, prompt, clip, (between, pictures))
 
     def _between(self, case: _Case, report: TurnReport, clip: tuple[int, ...]) -> str:
-        """What the chat template puts between turn one's end token and turn two's first."""
+        """Tokens of the chat template between turn one's end token and turn two's first."""
         marker = "\N{WHITE SQUARE}answer\N{WHITE SQUARE}"
         chat = case.zoom_request(report, clip, answer=marker).conversation
         text = self.builder.processor.apply_chat_template(

@@ -47,7 +47,7 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One training sequence: ``ids`` (L,), ``mask`` (L,) True where the token was sampled by the policy.
+    """One training sequence: ``ids`` (L,), ``mask`` (L,) True if the token was sampled by the policy.
 
     ``prompt`` is what it begins with; rows of one prompt (by identity) can be read together. ``drawn`` (num_tokens,)
     are the log-probabilities the tokens were drawn at, where another engine drew them.
@@ -256,7 +256,7 @@ def row_inputs(
     width = max(n + sum(len(r.ids) - n for r in pack) for n, pack in zip(starts, packs, strict=True))
     ids = np.full((len(packs), width), core.config.text_config.pad_token_id or 0, np.int64)
     positions = np.zeros((3, len(packs), width), np.int64)
-    # Who belongs to which branch: 0 is the prompt, padding is a branch of its own.
+    # Who belongs to which branch: 0 is the prompt, padding is its own branch.
     branches = np.full((len(packs), width), -1, np.int64)
     where, targets = [], []
     shown: list[Pictures] = []
@@ -296,7 +296,7 @@ def _prefix_length(pack: Sequence[Row]) -> int:
 
 
 def branch_mask(branches: torch.Tensor) -> torch.Tensor:
-    """Who may look at whom, (B, 1, W, W) bool: the prompt (branch 0) and one's own branch, never ahead.
+    """Attention mask, (B, 1, W, W) bool: a token sees the prompt (branch 0) and its own branch, never ahead.
 
     Args:
         branches: (B, W) number of the branch each token belongs to.

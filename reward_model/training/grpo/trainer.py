@@ -385,7 +385,7 @@ class GrpoTrainer:
             writer.samples(self.step, experience, config.num_logged_samples)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued."""
+        """Settings that must be equal for a checkpoint to be continued."""
         rows = json.dumps([dict(self.dataset[k]) for k in (0, len(self.dataset) - 1)], sort_keys=True, default=str)
         names = ("seed", "prompts_per_step", "num_generations", "num_iterations", "use_lora", "beta")
         return {

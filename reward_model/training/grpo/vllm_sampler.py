@@ -55,7 +55,7 @@ class VllmSampler:
         """``repeats[k]`` independent answers to each prompt, in order.
 
         Raises:
-            RuntimeError: vLLM read a prompt in another way than the training does.
+            RuntimeError: if vLLM read a prompt in another way than the training does.
         """
         from vllm import SamplingParams
 
@@ -105,10 +105,10 @@ def vllm_sampler(
     generator: torch.Generator,
     stop_ids: Sequence[int],
 ) -> VllmSampler:
-    """A sampler on an engine of its own, which follows ``model``; arguments as of :class:`VllmSampler`.
+    """A sampler on its own engine, which follows ``model``; arguments as of :class:`VllmSampler`.
 
     Raises:
-        ValueError: vLLM is not installed.
+        ValueError: if vLLM is not installed.
     """
     engine = make_engine(model, accelerator, config.vllm_max_model_length, config.vllm_gpu_memory_utilization)
     image = core_model(model).config.image_token_id
@@ -120,11 +120,12 @@ def make_engine(model: Any, accelerator: Any, max_length: int | None = None, mem
 
     Args:
         model: the judge, or a peft model around it, from a folder that holds its processor.
-        max_length: of a prompt with its answer; None: what the model can read, at most :data:`MAX_LENGTH`.
+        max_length: greatest length of a prompt with its answer; None: what the model can read, at most
+            :data:`MAX_LENGTH`.
         memory: share of the GPU's memory for weights and cache.
 
     Raises:
-        ValueError: vLLM is not installed.
+        ValueError: if vLLM is not installed.
     """
     try:
         from vllm import LLM
@@ -153,7 +154,7 @@ def make_engine(model: Any, accelerator: Any, max_length: int | None = None, mem
         logprobs_mode="processed_logprobs",  # of the distribution drawn from: after the temperature
         generation_config="vllm",  # nothing of the checkpoint's own sampling
         load_format="dummy",  # weights come from the policy
-        # A head of its own: on a CPU vLLM packs weights, and a tied head would keep the packed ones of the start.
+        # A separate head: on a CPU vLLM packs weights, and a tied head would keep the packed ones of the start.
         hf_overrides={"tie_word_embeddings": False, "text_config": {"tie_word_embeddings": False}},
         disable_log_stats=True,
     )

@@ -1,6 +1,8 @@
-"""Stages 1 and 2, supervised: ``config`` (arguments), ``parts`` (what a caller may bring), ``model`` and ``data`` (what
-is trained on what), ``trainer`` (collator, loss, run), ``run`` (a whole stage from its arguments to an exported judge),
-``left_out`` (videos without use in stage 1), ``samples`` (answers shown while it trains).
+"""Stages 1 and 2, supervised.
+
+``config`` (arguments), ``parts`` (what a caller may bring), ``model`` and ``data`` (what is trained on what),
+``trainer`` (collator, loss, run), ``run`` (a whole stage from its arguments to an exported judge), ``left_out``
+(videos without use in stage 1), ``samples`` (answers shown while it trains).
 """
 
 from __future__ import annotations

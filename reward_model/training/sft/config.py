@@ -23,7 +23,7 @@ WORLD = "world"
 
 @dataclass
 class StageArguments:
-    """What a stage trains on, beside ``SFTConfig`` and ``ModelConfig``."""
+    """Data and options of a stage, beside ``SFTConfig`` and ``ModelConfig``."""
 
     data: str = field(default=WORLD, metadata={"help": "'world' (procedural videos), or an annotations .jsonl file"})
     cot: str | None = field(
@@ -137,7 +137,7 @@ def settings_text(options: type[StageArguments] = StageArguments) -> str:
 
 
 def _names_cpu(words: Sequence[str], settings: Mapping[str, Any]) -> bool:
-    """Whether the command line, or else the settings, say ``use_cpu``."""
+    """True if the command line, or else the settings, say ``use_cpu``."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--use_cpu", "--use-cpu", nargs="?", const="true")
     known, _ = parser.parse_known_args(words)

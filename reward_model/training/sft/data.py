@@ -36,7 +36,7 @@ def stage_data(
         parts: draw procedural samples.
 
     Raises:
-        ValueError: the data cannot make a balanced, complete set; the message says what to fix.
+        ValueError: if the data cannot make a balanced, complete set; the message says what to fix.
     """
     if stage.data == WORLD:
         return parts.world_data(name, stage, config, judge)
@@ -105,7 +105,7 @@ def _views_of(
 def _held_out_rows(
     views_of: Callable[[Sequence[Any]], Any], records: Sequence[Any], name: Stage, seed: int, *, first: int
 ) -> Any:
-    """Rows of the held-out records, whose numbers begin at ``first``; None where they lack one of the two statuses."""
+    """Rows of the held-out records, whose numbers begin at ``first``; None if they lack one of the two statuses."""
     if {r.truth.status for r in records} != {"normal", "abnormal"}:
         return None
     try:

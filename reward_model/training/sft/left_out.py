@@ -1,4 +1,4 @@
-"""Which abnormal videos stage 1 does not use, and why: most types of anomaly show only where frames are compared."""
+"""Abnormal videos that stage 1 does not use, and why: most types of anomaly show only in a comparison of frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def unused_in_stage1(records: Sequence[Record], used: Collection[int], told: Collection[str] | None = None) -> str:
-    """A sentence on the abnormal videos that give no frame to stage 1; empty where all of them do.
+    """A sentence on the abnormal videos that give no frame to stage 1; empty if all of them do.
 
     Args:
         records: the annotated videos of the stage.

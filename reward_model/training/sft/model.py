@@ -16,11 +16,11 @@ def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts =
 
     Args:
         model: TRL's ``ModelConfig``; ``model_name_or_path`` is a checkpoint folder, a hub id, or one of the models that
-            ``parts`` builds from nothing.
-        seed: of the weights of a model from nothing.
+            ``parts`` builds from scratch.
+        seed: of the weights of a model from scratch.
 
     Raises:
-        ValueError: no model is named, or a setting contradicts the judge's rules.
+        ValueError: if no model is named, or a setting contradicts the judge's rules.
     """
     name = model.model_name_or_path
     if not name:

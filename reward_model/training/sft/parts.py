@@ -1,4 +1,4 @@
-"""The parts of stages 1 and 2 that a caller may bring: options, a model from nothing, rows, collator, optimiser."""
+"""The parts of stages 1 and 2 that a caller may bring: options, a model from scratch, rows, collator, optimiser."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class StageParts:
 
     #: Settings of a stage beside TRL's: the options of its command line.
     options: type[StageArguments] = StageArguments
-    #: Names of models that :meth:`build` makes from nothing.
+    #: Names of models that :meth:`build` makes from scratch.
     models: tuple[str, ...] = ()
 
     def build(self, name: str, seed: int) -> tuple[Any, Any, JudgeConfig]:
         """Model, processor and judge of a name in :attr:`models`.
 
         Raises:
-            ValueError: there is no model of this name.
+            ValueError: if there is no model of this name.
         """
         raise ValueError(
-            f"model_name_or_path={name!r} cannot be built from nothing; give a checkpoint folder or hub id"
+            f"model_name_or_path={name!r} cannot be built from scratch; give a checkpoint folder or hub id"
         )
 
     def shape(self, name: str) -> Any | None:
@@ -63,7 +63,7 @@ class StageParts:
         return plan
 
     def dry_run_note(self, model: str | None, stage: Any) -> str:
-        """A line on what comes before the planned steps; empty where nothing does."""
+        """A line on what comes before the planned steps; empty if nothing does."""
         return ""
 
     def world_data(self, name: Stage, stage: Any, config: Any, judge: JudgeConfig) -> StageData:
@@ -73,7 +73,7 @@ class StageParts:
             config: ``SFTConfig``; its steps, batches and seed size and order the rows.
 
         Raises:
-            ValueError: there are none.
+            ValueError: if there are none.
         """
         raise ValueError(
             f"data={WORLD!r}: procedural samples are drawn by the recipes, or by the minis' parts given to run_stage; "

@@ -29,7 +29,7 @@ SHOWN_TOKENS = 1024
 
 
 def run_recipe(name: Stage, arguments: Sequence[str] | None = None, parts: StageParts = STOCK) -> int:
-    """:func:`run_stage` from a command line: exit code 0, or 2 after a line of its own that says what is wrong. Ends in
+    """:func:`run_stage` from a command line: exit code 0, or 2 after a line that says what is wrong. Ends in
     :class:`~reward_model.engine.interrupts.Interrupted` where a signal stopped it. ``--list-settings`` prints them.
     """
     words = sys.argv[1:] if arguments is None else arguments

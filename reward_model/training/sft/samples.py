@@ -23,11 +23,11 @@ class SampleCallback(TrainerCallback):
     """Generates answers to held-out rows and writes them to ``folder`` as TensorBoard text and animated pictures.
 
     Args:
-        processor: of the model that trains.
+        processor: processor of the model that trains.
         load: row -> :class:`~reward_model.data.example.Example`.
         rows: the rows to show, the same ones each time.
-        folder: of the TensorBoard events.
-        max_new_tokens: of an answer.
+        folder: folder of the TensorBoard events.
+        max_new_tokens: most new tokens of an answer.
 
     Greedy generation draws no random number, so a run with samples equals one without. Sharded weights (FSDP,
     DeepSpeed) are spread over processes that are not here; there nothing is shown.
@@ -73,7 +73,7 @@ class SampleCallback(TrainerCallback):
             self._writer = None
 
     def answer(self, model: Any, example: Any) -> str:
-        """What the model says to an example, greedily."""
+        """Greedy answer of the model to an example."""
         chat = [m.to_chat() for m in example.conversation]
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         images = [p for m in example.conversation for p in m.content if not isinstance(p, str)]

@@ -38,7 +38,7 @@ class AnswerCollator:
     """Rows -> a padded batch with labels on the answer and its end token, through the stock processor.
 
     Args:
-        processor: of the model that is trained.
+        processor: processor of the model that is trained.
         load: a row of the data set -> :class:`Example`.
     """
 

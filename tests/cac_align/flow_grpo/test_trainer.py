@@ -377,7 +377,7 @@ def test_a_hanging_reward_is_refused_before_anything_is_drawn(tmp_path):
     drawn = []
     trainer.transformer.register_forward_hook(lambda *_: drawn.append(1))
     try:
-        with pytest.raises(ValueError, match=r"the reward does not work on .*no answer of 'hangs' within 0.3"):
+        with pytest.raises(ValueError, match=r"the reward does not work on .*no answer from 'hangs' within 0.3"):
             trainer.train()
     finally:
         release.set()
@@ -591,7 +591,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
     first = trainer.save()
     trainer.run_step()
     (tmp_path / "checkpoint-2.partial").write_text("in the way of the folder")
-    with pytest.raises(CheckpointError, match=r"could not write checkpoint 2.*checkpoint-1; make room"):
+    with pytest.raises(CheckpointError, match=r"could not write checkpoint 2.*checkpoint-1; free some space"):
         trainer.save()
     assert last_checkpoint(tmp_path) == first
 
@@ -616,7 +616,7 @@ def test_ctrl_c_saves_the_step_and_ends(tmp_path):
 
     trainer.learner.learn = interrupted
     trainer.train()
-    assert trainer.step == 2 and "SIGINT; the same command goes on" in trainer.stopped_by and trainer.interrupted == 2
+    assert trainer.step == 2 and "SIGINT; the same command resumes" in trainer.stopped_by and trainer.interrupted == 2
     assert last_checkpoint(tmp_path).name == "checkpoint-2"
 
 

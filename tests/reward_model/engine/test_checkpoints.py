@@ -29,7 +29,7 @@ def refuse(folder):
 def test_a_failure_leaves_the_older_checkpoints_and_no_half(accelerator, tmp_path, broken):
     first = write_checkpoint(accelerator, tmp_path, 1, write=write, finish=finish, keep=2)
     parts = {"write": write, "finish": finish, broken: refuse}
-    with pytest.raises(CheckpointError, match=r"checkpoint 2 .*OSError: disk full.*checkpoint-1; make room"):
+    with pytest.raises(CheckpointError, match=r"checkpoint 2 .*OSError: disk full.*checkpoint-1; free some space"):
         write_checkpoint(accelerator, tmp_path, 2, **parts, keep=2)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-1"] and find_checkpoints(tmp_path) == [first]
 

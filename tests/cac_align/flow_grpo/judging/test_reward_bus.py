@@ -117,7 +117,7 @@ def test_what_a_judge_cannot_judge_is_not_a_failed_job():
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="reward_mode='fork'"):
         RewardBus(brightness, mode="fork")
-    with pytest.raises(ValueError, match=r"cannot travel to another process.*reward_mode='thread'"):
+    with pytest.raises(ValueError, match=r"cannot be sent to another process.*reward_mode='thread'"):
         RewardBus(lambda videos: [0.0], mode="process")
     with RewardBus(brightness, mode="sync") as bus:
         bus.submit(1, [video(0)], ["a"], fps=16)

@@ -94,7 +94,7 @@ def test_a_flipped_bit_is_found(copied):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="its bytes are not those that were written"):
+    with pytest.raises(CheckpointError, match="its bytes differ from those that were written"):
         trainer.resume(folder)
 
 

@@ -113,7 +113,7 @@ def test_a_stage_without_the_minis_parts_names_what_it_lacks(tmp_path):
         stage_data("stage1", stage, config, None, JudgeConfig())
     with pytest.raises(ValueError, match="options=MiniArguments"):
         run_stage("stage1", stage, config, model, MINI)
-    with pytest.raises(ValueError, match="'gpt' cannot be built from nothing"):
+    with pytest.raises(ValueError, match="'gpt' cannot be built from scratch"):
         STOCK.build("gpt", 0)
 
 
