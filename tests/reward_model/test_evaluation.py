@@ -108,8 +108,9 @@ def test_half_is_normal_kinds_take_turns_and_no_seed_is_shared(bench):
 
 
 def test_bench_and_training_share_no_seed():
-    training = ROOT / "reward_model" / "training"
-    ranges = [r for f in training.glob("*.py") for r in re.findall(r"_SEEDS = range\((.*), (.*)\)", f.read_text())]
+    packages = [ROOT / "reward_model" / name for name in ("training", "minis")]
+    files = [f for package in packages for f in package.rglob("*.py")]
+    ranges = [r for f in files for r in re.findall(r"_SEEDS = range\((.*), (.*)\)", f.read_text())]
     assert ranges and all(int(stop) <= FIRST_BENCH_SEED <= WorldBench().seed for _, stop in ranges)
     with pytest.raises(ValueError, match="belongs to training"):
         WorldBench(seed=399_999)

@@ -19,6 +19,7 @@ BEHIND = {
     "reward_model/training/grpo/policy_weights.py": "runs under DeepSpeed only",
     "reward_model/engine/video_summary.py": "takes a TensorBoard writer",
     "reward_model/training/grpo/vllm_sampler.py": "vllm_sampler() says what is missing",
+    "reward_model/minis/stages.py": "parse_stage() says what is missing",
     "reward_model/backends/chat_server.py": "a client is opened first",
     "cac_align/minis/training_loop.py": "recipes/build_minis.py, whose program names the line",
     "cac_align/minis/unified_data.py": "the same",
