@@ -101,7 +101,9 @@ class PlainFlowGRPO:
             return tensors
 
         with self.pipe.scheduler.rollout([s.seed for s in members], window) as trajectory:
-            output = self.pipe(  # encodes the texts, and calls the transformer twice for guidance [saved: sampler/]
+            # The pipeline encodes the texts at every call [saved: sampler/embeddings.py], and calls the transformer
+            # twice at every step where there is guidance [saved: sampler/policy.py].
+            output = self.pipe(
                 prompt=[prompt] * len(members),
                 negative_prompt=[config.negative_prompt] * len(members),
                 max_sequence_length=config.max_sequence_length,

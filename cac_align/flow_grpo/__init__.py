@@ -1,9 +1,9 @@
-"""Flow-GRPO: online RL of diffusers flow-matching pipelines, as pure maths and one scheduler.
+"""Flow-GRPO: online reinforcement learning of diffusers flow-matching pipelines.
 
-The pipeline is never forked. :class:`FlowSDEScheduler` takes the place of ``pipe.scheduler`` and draws the stochastic
-steps, and the same kernel functions recompute their log-probs in training. Every other module is a set of pure
-functions: :mod:`kernels` and :mod:`objectives` hold the equations, :mod:`windows` and :mod:`sampling` say what is drawn
-where, :mod:`advantages` and :mod:`credit` turn rewards and verdicts into weights, :mod:`canaries` watch for hacking.
+``recipes/flow_grpo_minimal.py`` is all of it in one file. Here :mod:`maths` holds the equations as pure functions;
+:mod:`sampler` draws and records with the unmodified pipeline, in which :class:`FlowSDEScheduler` takes the place of
+``pipe.scheduler``; :mod:`judging` has the videos judged and watches for hacking; :mod:`learner` updates the adapter;
+:mod:`trainer` runs the steps, with settings (:mod:`config`), :mod:`loading`, :mod:`evaluation` and :mod:`run_log`.
 
 Example:
     >>> from cac_align.flow_grpo import sde_sampling                                     # doctest: +SKIP

@@ -59,7 +59,7 @@ from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation
 from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negative_prompt, split_calls
 from cac_align.pipelines import Pipeline
-from cac_align.rewards.base import RewardError, check_callable
+from cac_align.rewards.base import Reward, RewardError, check_callable
 from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
 
@@ -95,7 +95,7 @@ class FlowGRPOTrainer:
         config: FlowGRPOConfig,
         *,
         pipe: Pipeline | None = None,
-        reward: Any = None,
+        reward: Reward | None = None,
         prompts: Sequence[str] | None = None,
         eval_prompts: Sequence[str] | None = None,
         images: Mapping[str, Any] | None = None,

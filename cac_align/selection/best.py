@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from cac_align.pipelines import Pipeline
 from cac_align.report.save import BestOfNOutput
 from cac_align.rewards.base import (
+    Reward,
     RewardError,
     check_reward,
     demo_note,
@@ -41,7 +42,7 @@ def best_of_n(
     pipe: Pipeline,
     prompt: str,
     *,
-    reward: Any,
+    reward: Reward | Sequence[Reward],
     n: int = 5,
     seed: int = 0,
     fps: float = 16,
@@ -58,7 +59,7 @@ def best_of_n(
     pipe: Pipeline,
     prompt: Sequence[str],
     *,
-    reward: Any,
+    reward: Reward | Sequence[Reward],
     n: int = 5,
     seed: int = 0,
     fps: float = 16,
@@ -74,7 +75,7 @@ def best_of_n(
     pipe: Pipeline,
     prompt: str | Sequence[str],
     *,
-    reward: Any,
+    reward: Reward | Sequence[Reward],
     n: int = 5,
     seed: int = 0,
     fps: float = 16,
