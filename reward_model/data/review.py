@@ -198,19 +198,21 @@ def review_agreement(
             raise ValueError(f"{name}={value} must be between 0 and 1")
     first = {r.truth.video_id: r for r in annotated}
     second = {r.truth.video_id: r for r in checked}
-    unknown = [name for name in second if name not in first]
-    if unknown or not second:
-        what = f"{unknown[0]!r} was checked but not annotated" if unknown else "no video was checked"
-        raise ValueError(f"{what}; the spot check must hold videos of the annotation file")
+    if not second:
+        raise ValueError("no video was checked; the spot check must hold videos of the annotation file")
+    for name in second:
+        if name not in first:
+            raise ValueError(
+                f"{name!r} was checked but not annotated; the spot check must hold videos of the annotation file"
+            )
     pairs = [(first[name], record) for name, record in second.items()]
     batches = [
         _batch_agreement(batch, [(r, second[r.truth.video_id]) for r in rows], limits)
         for batch, rows in sorted(_batches(r for r, _ in pairs).items())
     ]
     kappa, alpha = reviewer_agreement([[a for a, _ in pairs], [b for _, b in pairs]])
-    all_batches = _batches(first.values())
-    reviewed = {b.batch for b in batches}
-    return ReviewResult(batches, kappa, alpha, tuple(sorted(name for name in all_batches if name not in reviewed)))
+    unchecked = _batches(first.values()).keys() - {b.batch for b in batches}
+    return ReviewResult(batches, kappa, alpha, tuple(sorted(unchecked)))
 
 
 def _batch_agreement(batch: str, pairs: Sequence[tuple[Record, Record]], limits: Mapping[str, float]) -> BatchAgreement:
@@ -250,10 +252,13 @@ def reviewer_agreement(
     for label in ("status", *(t.value for t in AnomalyType)):
         units = [[_label(rater.get(name), label) for rater in by_rater] for name in videos]
         alpha[label] = krippendorff_alpha(units)
-        common = [u for u in units if None not in u]
-        two = len(raters) == 2 and bool(common)
-        kappa[label] = cohen_kappa([u[0] for u in common], [u[1] for u in common]) if two else None
+        kappa[label] = _kappa([u for u in units if None not in u]) if len(raters) == 2 else None
     return kappa, alpha
+
+
+def _kappa(common: Sequence[Sequence[Any]]) -> float | None:
+    """Cohen's kappa of pairs of labels; None of nothing."""
+    return cohen_kappa([u[0] for u in common], [u[1] for u in common]) if common else None
 
 
 def _label(truth: VideoAnnotation | None, label: str) -> str | bool | None:

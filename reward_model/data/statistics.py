@@ -118,30 +118,49 @@ class DatasetStatistics:
 def dataset_statistics(records: Iterable[Record]) -> DatasetStatistics:
     """Counts everything Fig. S1 shows; see :class:`DatasetStatistics`."""
     rows = list(records)
-    truths = [r.truth for r in rows]
-    anomalies = [_Extent.of(t, a) for t in truths for a in t.anomalies]
+    anomalies = [_Extent.of(r.truth, a) for r in rows for a in r.truth.anomalies]
     by_type: dict[str, list[_Extent]] = {t.value: [] for t in AnomalyType}
     for extent in anomalies:
         by_type[extent.anomaly.type.value].append(extent)
-    lengths = {s: [t.num_frames / t.fps for t in truths if t.status == s] for s in ("normal", "abnormal")}
-    spans = {n: [e.span_s for e in extents] for n, extents in by_type.items()}
-    areas = {n: [e.area for e in extents if e.area is not None] for n, extents in by_type.items()}
-    seen_in = Counter(kind.value for t in truths for kind in set(t.types))
     return DatasetStatistics(
-        videos={s: len(values) for s, values in lengths.items()},
-        splits=_by_class((r.split or "(none)", r.truth.status) for r in rows),
-        sources=_by_class((t.source or "(unknown)", t.status) for t in truths),
-        video_s=_spreads(lengths),
-        types={n: {"videos": seen_in[n], "anomalies": len(extents)} for n, extents in by_type.items()},
+        **_of_videos(rows),
+        **_of_extents(by_type),
+        types=_types(rows, by_type),
         saliency={n: _saliency(e.anomaly.salient for e in extents) for n, extents in by_type.items()},
-        span_s=_spreads(spans),
-        span_bins=_bins([*chain(*spans.values())], SPAN_EDGES_S, "{:g} s"),
         items=_items(o for e in anomalies for o in e.anomaly.objects),
-        area=_spreads(areas),
-        area_bins=_bins([*chain(*areas.values())], AREA_EDGES, "{:.0%}"),
         hard=_hard(anomalies),
         without_boxes=sum(e.area is None for e in anomalies),
     )
+
+
+def _of_videos(rows: Sequence[Record]) -> dict[str, Any]:
+    """Counts and lengths of the videos by their status, their split and their source."""
+    lengths: dict[str, list[float]] = {"normal": [], "abnormal": []}
+    for row in rows:
+        lengths[row.truth.status].append(row.truth.num_frames / row.truth.fps)
+    return {
+        "videos": {status: len(values) for status, values in lengths.items()},
+        "video_s": _spreads(lengths),
+        "splits": _by_class((r.split or "(none)", r.truth.status) for r in rows),
+        "sources": _by_class((r.truth.source or "(unknown)", r.truth.status) for r in rows),
+    }
+
+
+def _types(rows: Sequence[Record], by_type: Mapping[str, Sequence[_Extent]]) -> dict[str, dict[str, int]]:
+    videos = Counter(kind.value for r in rows for kind in set(r.truth.types))
+    return {name: {"videos": videos[name], "anomalies": len(extents)} for name, extents in by_type.items()}
+
+
+def _of_extents(by_type: Mapping[str, Sequence[_Extent]]) -> dict[str, Any]:
+    """Lengths and areas of the anomalies: spreads by type, and histograms of all."""
+    spans = {n: [e.span_s for e in extents] for n, extents in by_type.items()}
+    areas = {n: [e.area for e in extents if e.area is not None] for n, extents in by_type.items()}
+    return {
+        "span_s": _spreads(spans),
+        "span_bins": _bins([*chain(*spans.values())], SPAN_EDGES_S, "{:g} s"),
+        "area": _spreads(areas),
+        "area_bins": _bins([*chain(*areas.values())], AREA_EDGES, "{:.0%}"),
+    }
 
 
 @dataclass(frozen=True)

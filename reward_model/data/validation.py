@@ -75,11 +75,8 @@ def validate_annotations(
     if not path.is_file():
         return ValidationReport((), (Problem(0, "", f"no annotation file at {str(path)!r}"),))
     lines, problems = _check_lines(path)
-    places = [(number, record, video_path(record, path, video_root)) for number, record in lines]
     problems += check_together(lines)
-    problems += _same_file_twice(places)
-    if check_videos:
-        problems += [p for number, record, place in places for p in _check_file(number, record, place)]
+    problems += _check_files([(n, r, video_path(r, path, video_root)) for n, r in lines], probed=check_videos)
     if not lines and not problems:
         problems.append(Problem(0, "", f"{str(path)!r} holds no annotation"))
     if strict:
@@ -132,6 +129,13 @@ def _check_balance(records: Iterable[Record]) -> Iterator[Problem]:
             place = f"split {split!r}" if split else "the file"
             message = f"{place} holds {normal} normal and {abnormal} abnormal videos; training expects 1:1"
             yield Problem(0, "", message, "warning")
+
+
+def _check_files(places: Sequence[tuple[int, Record, Path]], *, probed: bool) -> Iterator[Problem]:
+    yield from _same_file_twice(places)
+    if probed:
+        for number, record, place in places:
+            yield from _check_file(number, record, place)
 
 
 def _same_file_twice(places: Sequence[tuple[int, Record, Path]]) -> Iterator[Problem]:

@@ -221,12 +221,14 @@ def _allows(hint: Any, bounds: Bounds, value: Any) -> bool:
     if kind is Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
     if kind in (int, float):
-        numbers = int if kind is int else int | float
-        return isinstance(value, numbers) and not isinstance(value, bool) and bounds.hold(value)
+        return _is_number(value, whole=kind is int) and bounds.hold(value)
     if kind in (list, tuple, Sequence):
-        of_kind = isinstance(value, list | tuple)
-        return of_kind and all(_allows(inner[0], bounds, element) for element in value if inner)
+        return isinstance(value, list | tuple) and all(_allows(inner[0], bounds, element) for element in value if inner)
     return isinstance(value, kind)
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
 
 
 def _literals(hint: Any) -> tuple[Any, ...]:

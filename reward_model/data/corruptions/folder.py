@@ -96,8 +96,8 @@ def corrupt_folder(
         )
     settings = Settings(_kind_names(kinds, people), seed, normal, people, max_frames)
     # Single pairs alternate between short and long through the list; several pairs alternate within each source.
-    first = [bool(k % 2) if per_video == 1 else None for k in range(len(sources))]
-    jobs = [(source, output, per_video, settings, resume, f) for source, f in zip(sources, first, strict=True)]
+    single = per_video == 1
+    jobs = [(s, output, per_video, settings, resume, bool(k % 2) if single else None) for k, s in enumerate(sources)]
     parts = [part for found in _run(jobs, workers) for part in found]
     skipped = [*left_out, *(entry for part in parts for entry in _skips(part))]
     write_text(output / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")

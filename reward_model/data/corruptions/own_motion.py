@@ -6,6 +6,7 @@ piece of wall moves like it, while what lies around a thing that moves by itself
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,14 +98,18 @@ def _measure(footage: Footage, index: int, box: Area) -> tuple[float, float, flo
         pairs = [k for k in (index - lag, index + lag) if 0 <= k < len(small)]
         found = [_pair(footage, index, k, inside, outside) for k in pairs]
         shares += [(ring or 0.0) / max(thing, 0.5) for thing, ring in found]
-        # A camera that stands still passes nothing.
-        proved |= any(r is not None or standing(small[index], small[k]) for k, (_, r) in zip(pairs, found, strict=True))
+        proved |= _proved(small, index, [(k, ring) for k, (_, ring) in zip(pairs, found, strict=True)])
         if found:
             own, around = [thing for thing, _ in found], [ring or 0.0 for _, ring in found]
     if not proved and _at_edge(box, small.shape[2]):
         # Nothing around it says otherwise, and walls reach the edge of the picture: it moves as they do.
         return float(np.mean(own)), float(np.mean(own)), 1.0, side
     return float(np.mean(own)), float(np.mean(around)), float(np.mean(shares or [0.0])), side
+
+
+def _proved(small: np.ndarray, index: int, rings: Sequence[tuple[int, float | None]]) -> bool:
+    """Whether a frame's surroundings are known to move or stand; a camera that stands still passes nothing."""
+    return any(ring is not None or standing(small[index], small[k]) for k, ring in rings)
 
 
 def _at_edge(box: Area, width: int) -> bool:

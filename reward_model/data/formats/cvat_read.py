@@ -51,22 +51,8 @@ def from_cvat(
             a task is not that of its record.
     """
     known = list(base)
-    problems: list[Problem] = []
-    parts: dict[str, list[_Part]] = {}
+    parts, problems = _matched(files, known)
     spoilt: set[str] = set()
-    for document, (name, data) in enumerate(files.items(), 1):
-        try:
-            found = _parts(parse_xml(data), name, document)
-        except ValueError as error:
-            problems.append(Problem(document, "", f"{name}: {error}"))
-            continue
-        for part in found:
-            try:
-                record = _match(part, known)
-            except FormatError as error:
-                problems.append(Problem(document, "", f"{part.name}: {error}"))
-            else:
-                parts.setdefault(record.truth.video_id, []).append(part)
     by_id = {r.truth.video_id: r for r in known}
     records = []
     for video_id, mine in parts.items():
@@ -92,6 +78,26 @@ def from_cvat(
     return Imported(records, problems)
 
 
+def _matched(files: Mapping[str, bytes], known: Sequence[Record]) -> tuple[dict[str, list[_Part]], list[Problem]]:
+    """The tasks and jobs of all documents by the ``video_id`` of their records, and a problem for each without one."""
+    problems: list[Problem] = []
+    parts: dict[str, list[_Part]] = {}
+    for document, (name, data) in enumerate(files.items(), 1):
+        try:
+            found = _parts(parse_xml(data), name, document)
+        except ValueError as error:
+            problems.append(Problem(document, "", f"{name}: {error}"))
+            continue
+        for part in found:
+            try:
+                record = _match(part, known)
+            except FormatError as error:
+                problems.append(Problem(document, "", f"{part.name}: {error}"))
+            else:
+                parts.setdefault(record.truth.video_id, []).append(part)
+    return parts, problems
+
+
 @dataclass(frozen=True)
 class _Part:
     """A task or a job of a document; ``alone``: the document holds no other, so its name may tell the video."""
@@ -113,52 +119,62 @@ def _parts(root: Element, name: str, document: int) -> list[_Part]:
     meta, tracks = root.find("meta"), root.findall("track")
     if meta is None or not len(meta):
         raise FormatError("the document does not say of which task it is (no <meta>); export it again")
-    source = meta.findtext("source") or ""
-    tasks = meta.findall("project/tasks/task")
     if meta.find("project") is None:
-        inner = next((e for e in (meta.find("task"), meta.find("job")) if e is not None), meta)
-        size = meta.find("original_size")  # some versions write it beside the task
-        if size is not None and inner is not meta:
-            inner.append(size)
-        return [_Part(name, document, inner, source or inner.findtext(".//source") or "", tracks)]
+        return [_task_part(meta, tracks, name, document)]
+    return _project_parts(meta, tracks, name, document)
+
+
+def _task_part(meta: Element, tracks: Sequence[Element], name: str, document: int) -> _Part:
+    """The only part of a document of one task or job."""
+    inner = next((e for e in (meta.find("task"), meta.find("job")) if e is not None), meta)
+    size = meta.find("original_size")  # some versions write it beside the task
+    if size is not None and inner is not meta:
+        inner.append(size)
+    return _Part(name, document, inner, meta.findtext("source") or inner.findtext(".//source") or "", tracks)
+
+
+def _project_parts(meta: Element, tracks: Sequence[Element], name: str, document: int) -> list[_Part]:
+    """A part for each task of a project, with its own tracks."""
+    tasks = meta.findall("project/tasks/task")
     if not tasks:
         raise FormatError("the project holds no task")
-    numbers = [task.findtext("id") or "" for task in tasks]
-    if len(tasks) > 1:
-        lost = next((t for t in tracks if t.get("task_id", "") not in numbers), None)
-        if lost is not None:
+    alone = len(tasks) == 1
+    mine: dict[str, list[Element]] = {task.findtext("id") or "": [] for task in tasks}
+    for track in tracks:
+        number = next(iter(mine)) if alone else track.get("task_id", "")
+        if number not in mine:
             raise FormatError(
-                f"track {lost.get('id')} names no task of the project (task_id {lost.get('task_id')!r}); "
+                f"track {track.get('id')} names no task of the project (task_id {track.get('task_id')!r}); "
                 "export the tasks one by one"
             )
+        mine[number].append(track)
+    source = meta.findtext("source") or ""
     return [
-        _Part(
-            f"{name}, task {number}",
-            document,
-            task,
-            task.findtext(".//source") or source,
-            [t for t in tracks if len(tasks) == 1 or t.get("task_id", "") == number],
-            alone=len(tasks) == 1,
-        )
-        for number, task in zip(numbers, tasks, strict=True)
+        _Part(f"{name}, task {number}", document, task, task.findtext(".//source") or source, mine[number], alone=alone)
+        for task in tasks
+        for number in [task.findtext("id") or ""]
     ]
 
 
 def _match(part: _Part, known: Sequence[Record]) -> Record:
     task = part.meta.findtext("name") or ""
-    named = [r for r in known if r.truth.video_id == task]
-    filed = [r for r in known if part.source and PurePosixPath(r.video).name == PurePosixPath(part.source).name]
+    named = _of_id(known, task)
+    file_name = PurePosixPath(part.source).name if part.source else None
+    filed = [r for r in known if PurePosixPath(r.video).name == file_name]
     if named and filed and named[0] not in filed:
         raise FormatError(
             f"the task's name {task!r} is the video_id of one record and its video {part.source!r} that of another; "
             "rename the task"
         )
     stem = PurePosixPath(part.name).stem if part.alone else ""
-    called = [r for r in known if stem and r.truth.video_id == stem]
-    found = named or (filed if len(filed) == 1 else []) or called
-    if not found:
+    candidates = named or (filed if len(filed) == 1 else []) or (_of_id(known, stem) if stem else [])
+    if not candidates:
         raise FormatError(f"no record for task {task!r} of video {part.source!r}; name the task after the video_id")
-    return found[0]
+    return candidates[0]
+
+
+def _of_id(known: Sequence[Record], video_id: str) -> list[Record]:
+    return [r for r in known if r.truth.video_id == video_id]
 
 
 class _Coverage(NamedTuple):
@@ -169,13 +185,21 @@ class _Coverage(NamedTuple):
     step: int
 
 
+def _gaps(covered: Sequence[_Coverage], num_frames: int) -> list[str]:
+    """The stretches of a video that no task shows, as texts; ``covered`` in the order of their first frames."""
+    gaps, reached = [], -1
+    for first, last, step in covered:
+        if first - step > reached:
+            gaps.append(f"{reached + 1}-{first - 1}")
+        reached = max(reached, last + step - 1)
+    if reached < num_frames - 1:
+        gaps.append(f"{reached + 1}-{num_frames - 1}")
+    return gaps
+
+
 def _coverage(meta: Element, num_frames: int) -> _Coverage:
     start, size = _count(meta, "start_frame") or 0, _count(meta, "size")
-    text = (meta.findtext("frame_filter") or "").strip()
-    found = re.fullmatch(r"step\s*=\s*(\d{1,6})", text)
-    if text and (not found or int(found[1]) < 1):
-        raise FormatError(f"the frame filter {text!r} is not understood; expected step=N")
-    step = int(found[1]) if found else 1
+    step = _step(meta)
     stop = _count(meta, "stop_frame")
     if size is None and stop is not None:
         size = (stop - start) // step + 1
@@ -187,6 +211,15 @@ def _coverage(meta: Element, num_frames: int) -> _Coverage:
         )
     last = min(last, num_frames - 1)
     return _Coverage(start, num_frames - 1 if step == 1 and start == 0 and last == num_frames - 2 else last, step)
+
+
+def _step(meta: Element) -> int:
+    """The N of a frame filter ``step=N``; 1 without a filter."""
+    text = (meta.findtext("frame_filter") or "").strip()
+    found = re.fullmatch(r"step\s*=\s*(\d{1,6})", text)
+    if text and (not found or int(found[1]) < 1):
+        raise FormatError(f"the frame filter {text!r} is not understood; expected step=N")
+    return int(found[1]) if found else 1
 
 
 def _count(meta: Element, key: str) -> int | None:
@@ -262,20 +295,17 @@ class _Reading:
         truth = replace(self.base.truth, anomalies=tuple(a for _, a in anomalies))
         return edited(replace(self.base, truth=truth), self.base)
 
-    def _check_covered(self) -> None:
-        num_frames = self.base.truth.num_frames
+    def _check_once(self, num_frames: int) -> None:
         whole = [name for (first, last, step), name in self.covered if first < step and last + step >= num_frames]
-        if len(whole) > 1 or (whole and len(self.covered) > 1):
+        if whole and len(self.covered) > 1:
             others = [name for _, name in self.covered if name != whole[0]] or whole[1:]
             raise FormatError(f"the whole video is annotated here and again in {others[0]}; give one of the two")
+
+    def _check_covered(self) -> None:
+        num_frames = self.base.truth.num_frames
+        self._check_once(num_frames)
         steps = max(c.step for c, _ in self.covered)
-        gaps, reached = [], -1
-        for (first, last, step), _ in sorted(self.covered):
-            if first - step > reached:
-                gaps.append(f"{reached + 1}-{first - 1}")
-            reached = max(reached, last + step - 1)
-        if reached < num_frames - 1:
-            gaps.append(f"{reached + 1}-{num_frames - 1}")
+        gaps = _gaps([c for c, _ in sorted(self.covered)], num_frames)
         if gaps and not self.found:
             raise FormatError(
                 f"frames {', '.join(gaps)} were not shown and nothing is marked on the others, so nobody has found the "

@@ -58,13 +58,7 @@ def read_deeptrace(
     if not isinstance(rows, list):
         raise FormatError(f"{str(path)!r} must hold a JSON list of rows")
     reader = _Reader(type_map, last_frame, first_index, box_on, group_field)
-    videos: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-    problems = []
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, dict) and isinstance(row.get("video_id"), str | int):
-            videos.setdefault(str(row["video_id"]), []).append((number, row))
-        else:
-            problems.append(Problem(number, "", "the row has no video_id"))
+    videos, problems = _by_video(rows)
     records = []
     for name, numbered in videos.items():
         number = numbered[0][0]
@@ -83,6 +77,18 @@ def read_deeptrace(
         problems += [Problem(number, name, message) for message in faults]
         records += [] if faults else [record]
     return Imported(records, problems)
+
+
+def _by_video(rows: Sequence[Any]) -> tuple[dict[str, list[tuple[int, Mapping[str, Any]]]], list[Problem]]:
+    """Numbered rows by their video, and a problem for each that names none."""
+    videos: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    problems = []
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict) and isinstance(row.get("video_id"), str | int):
+            videos.setdefault(str(row["video_id"]), []).append((number, row))
+        else:
+            problems.append(Problem(number, "", "the row has no video_id"))
+    return videos, problems
 
 
 class _Reader:

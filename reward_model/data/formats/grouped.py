@@ -52,16 +52,29 @@ def from_grouped(data: Any) -> Record:
     if not isinstance(data, dict) or not isinstance(data.get("groups"), list):
         raise FormatError("not a grouped record: expected an object with a list of 'groups', [] for a normal video")
     indices = data.get("frame_indices")
-    if indices is not None and not (
-        isinstance(indices, list)
-        and indices
-        and all(is_int(n) and n >= 0 for n in indices)
-        and indices == sorted(set(indices))
-    ):
+    if indices is not None and not _ascends(indices):
         raise FormatError("frame_indices must list the sampled frames of the video, ascending from 0")
+    anomalies = _anomalies(data["groups"], indices)
+    plain = {k: v for k, v in data.items() if k not in ("groups", "frame_indices")}
+    flat = {"status": "abnormal" if anomalies else "normal", **plain, "anomalies": anomalies}
+    for fault in check_object(flat):
+        if fault.severity == "error":
+            raise FormatError(fault.message)
+    return Record.from_dict(flat)
+
+
+def _ascends(indices: Any) -> bool:
+    """Whether these are frames in their order, each once."""
+    if not isinstance(indices, list) or not indices or not all(is_int(n) and n >= 0 for n in indices):
+        return False
+    return indices == sorted(set(indices))
+
+
+def _anomalies(groups: Sequence[Any], indices: Sequence[int] | None) -> list[Any]:
+    """The instances of all groups, which stand in the order of the types."""
     anomalies: list[Any] = []
     seen: list[AnomalyType] = []
-    for group in data["groups"]:
+    for group in groups:
         kind = _type_of(group)
         if kind in seen:
             raise FormatError(f"two groups of {kind.value!r}; put the anomalies of a type into one group")
@@ -69,12 +82,7 @@ def from_grouped(data: Any) -> Record:
             raise FormatError(f"the group of {kind.value!r} must stand before that of {seen[-1].value!r}")
         seen.append(kind)
         anomalies += [_instance(kind, instance, indices) for instance in group["instances"]]
-    plain = {k: v for k, v in data.items() if k not in ("groups", "frame_indices")}
-    flat = {"status": "abnormal" if anomalies else "normal", **plain, "anomalies": anomalies}
-    for fault in check_object(flat):
-        if fault.severity == "error":
-            raise FormatError(fault.message)
-    return Record.from_dict(flat)
+    return anomalies
 
 
 def read_grouped(path: str | Path) -> Imported:

@@ -317,15 +317,9 @@ def page_rate(values: Sequence[Mapping[str, Any]], num_frames: int, fps: float) 
     Raises:
         FormatError: the rectangles contradict each other, or were drawn on a video of another length.
     """
-    counts = sorted({v["framesCount"] for v in values if is_int(v.get("framesCount")) and v["framesCount"] > 0})
-    if not counts:
+    count = _frames_counted(values)
+    if count is None:
         return None
-    count = counts[-1]
-    if count - counts[0] > 1:
-        raise FormatError(
-            f"its boxes were drawn at different frame rates (framesCount {counts[0]} and {count}); "
-            "submit the task again with one frameRate"
-        )
     if abs(count - num_frames) <= 1:
         return fps
     durations = [v["duration"] for v in values if is_number(v.get("duration")) and v["duration"] > 0]
@@ -347,6 +341,17 @@ def page_rate(values: Sequence[Mapping[str, Any]], num_frames: int, fps: float) 
             f"{num_frames / fps:.2f} s; they are not the same video"
         )
     return rate
+
+
+def _frames_counted(values: Sequence[Mapping[str, Any]]) -> int | None:
+    """Frames that the page counted, on which all rectangles must agree but for one; None where they do not say."""
+    counts = [v["framesCount"] for v in values if is_int(v.get("framesCount")) and v["framesCount"] > 0]
+    if counts and max(counts) - min(counts) > 1:
+        raise FormatError(
+            f"its boxes were drawn at different frame rates (framesCount {min(counts)} and {max(counts)}); "
+            "submit the task again with one frameRate"
+        )
+    return max(counts, default=None)
 
 
 def _rate_of_times(values: Sequence[Mapping[str, Any]]) -> float | None:

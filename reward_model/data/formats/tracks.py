@@ -85,23 +85,26 @@ def expand(keys: Iterable[Keyframe], num_frames: int) -> Track:
     for frame in (key.frame for key in ordered if not 0 <= key.frame <= num_frames):
         raise FormatError(f"a keyframe on frame {frame} (from 0) is outside a video of {num_frames} frames")
     boxes: dict[int, Box] = {}
-    for position, key in enumerate(ordered):
-        if not key.visible or key.frame == num_frames:
-            continue
-        boxes[key.frame] = nearest_box(key.corners)
-        if key.ends:
-            continue
-        if position + 1 < len(ordered):
-            after = ordered[position + 1]
-            for frame in range(key.frame + 1, after.frame):
-                share = (frame - key.frame) / (after.frame - key.frame)
-                boxes[frame] = nearest_box(between(key.corners, after.corners, share))
-        else:
-            boxes.update((frame, boxes[key.frame]) for frame in range(key.frame + 1, num_frames))
+    for key, after in zip(ordered, [*ordered[1:], None], strict=False):
+        if key.visible and key.frame < num_frames:
+            boxes |= _until(key, after, num_frames)
     if not boxes or ordered[-1].ends or not ordered[-1].visible:
         return Track(boxes, None)
     open_from = max((key.frame for key in ordered if key.placed), default=ordered[0].frame) + 1
     return Track(boxes, open_from if open_from < num_frames else None)
+
+
+def _until(key: Keyframe, after: Keyframe | None, num_frames: int) -> dict[int, Box]:
+    """The boxes from a visible keyframe to the frame before the next one, or to the end of the video."""
+    boxes = {key.frame: nearest_box(key.corners)}
+    if key.ends:
+        return boxes
+    if after is None:
+        return dict.fromkeys(range(key.frame, num_frames), boxes[key.frame])
+    for frame in range(key.frame + 1, after.frame):
+        share = (frame - key.frame) / (after.frame - key.frame)
+        boxes[frame] = nearest_box(between(key.corners, after.corners, share))
+    return boxes
 
 
 def between(a: Sequence[float], b: Sequence[float], share: float) -> Corners:

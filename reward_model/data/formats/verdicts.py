@@ -91,17 +91,7 @@ def _record(name: str, entry: Mapping[str, Any], roots: Sequence[Path]) -> Recor
     judged = verdict.get("num_frames")
     if is_int(judged) and judged and judged != truth.num_frames:
         raise FormatError(f"the judge saw {judged} frames, the file has {truth.num_frames}; judge the video again")
-    found = verdict.get("anomalies") or []
-    if not isinstance(found, list):
-        raise FormatError("the verdict's anomalies are not a list; judge the video again")
-    for number, anomaly in enumerate(found, 1):
-        for fault in check_anomaly(anomaly, truth.num_frames):
-            if fault.severity == "error":
-                raise FormatError(f"anomaly {number}: {fault.message}")
-    if status == "abnormal" and not found:
-        raise FormatError("abnormal, but no anomaly is named; judge it with reasoning")
-    step = _step(verdict.get("turns"))
-    anomalies = [filled(Anomaly.from_dict(a), step) for a in found] if status == "abnormal" else []
+    anomalies = _anomalies(verdict, truth.num_frames)
     provenance = verdict.get("provenance")
     extra: dict[str, Any] = {ORIGIN_KEY: GENERATED, MAKER_KEY: _maker(provenance)}
     if is_number(verdict.get("score")):
@@ -109,6 +99,27 @@ def _record(name: str, entry: Mapping[str, Any], roots: Sequence[Path]) -> Recor
     if isinstance(provenance, dict):
         extra["provenance"] = provenance
     return Record(str(place.absolute()), replace(truth, anomalies=tuple(anomalies)), extra=extra)
+
+
+def _anomalies(verdict: Mapping[str, Any], num_frames: int) -> list[Anomaly]:
+    """The anomalies of an abnormal verdict, with boxes between the frames the judge looked at.
+
+    Raises:
+        FormatError: they break a rule of annotations, or there is none.
+    """
+    named = verdict.get("anomalies") or []
+    if not isinstance(named, list):
+        raise FormatError("the verdict's anomalies are not a list; judge the video again")
+    for number, anomaly in enumerate(named, 1):
+        for fault in check_anomaly(anomaly, num_frames):
+            if fault.severity == "error":
+                raise FormatError(f"anomaly {number}: {fault.message}")
+    if verdict["status"] != "abnormal":
+        return []
+    if not named:
+        raise FormatError("abnormal, but no anomaly is named; judge it with reasoning")
+    step = _step(verdict.get("turns"))
+    return [filled(Anomaly.from_dict(a), step) for a in named]
 
 
 def filled(anomaly: Anomaly, step: int) -> Anomaly:

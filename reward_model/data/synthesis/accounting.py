@@ -28,23 +28,31 @@ def account(done: Synthesis, price: Price | None = None, judge_price: Price | No
     calls = {
         kind: {**tally.to_dict(), "cost": round(tally.cost(prices[kind]), 6)} for kind, tally in done.tallies.items()
     }
+    kept = [o for o in done.outcomes if verified(o)]
     videos = {o.task.record.truth.video_id for o in done.outcomes}
     return {
         "videos": {"asked": len(videos), "kept": len(videos_kept(done.outcomes))},
-        "samples": {
-            f"{turn} {status}": _decisions(
-                o for o in done.outcomes if o.task.turn == turn and o.task.normal == (status == "normal")
-            )
-            for turn in ("scan", "zoom")
-            for status in ("abnormal", "normal")
-        },
+        "samples": _samples(done.outcomes),
         "anomalies": _by_type(done.outcomes, done.provenance["rules"]["salient_rounds"]),
-        "rounds": dict(sorted(Counter(o.rounds[-1].number for o in done.outcomes if verified(o)).items())),
+        "rounds": dict(sorted(Counter(o.rounds[-1].number for o in kept).items())),
         "faults": dict(Counter(f.code for o in done.outcomes for r in o.rounds for f in r.faults).most_common()),
         "calls": calls,
         "cost": round(sum(c["cost"] for c in calls.values()), 6),
         "this_run_s": round(done.seconds, 2),
         **done.provenance,
+    }
+
+
+def _samples(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
+    """Decisions by turn and status."""
+
+    def of(turn: str, normal: bool) -> dict[str, int]:
+        return _decisions(o for o in outcomes if o.task.turn == turn and o.task.normal == normal)
+
+    return {
+        f"{turn} {status}": of(turn, status == "normal")
+        for turn in ("scan", "zoom")
+        for status in ("abnormal", "normal")
     }
 
 

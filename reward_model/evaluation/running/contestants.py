@@ -171,6 +171,26 @@ def status_contestant(name: str, source: ModelSource, kind: str, batch_size: int
     return Contestant(name, build, _mark(source, {"protocol": kind}))
 
 
+def _with_model(
+    kind: str,
+    source: ModelSource,
+    settings: Mapping[str, Any],
+    calibration: CalibrationBench | None,
+    batch_size: int,
+    wordings: Mapping[str, str],
+) -> Contestant:
+    """The contestant of a baseline that asks a model of its own."""
+    name = f"{source.short_name}, {kind}"
+    if kind in ("zero-shot", COMMON):
+        once = {"num_turns": 1} if kind == COMMON else {}
+        return judge_contestant(name, source, {**settings, **once})
+    protocol = kind.removeprefix("unified-")
+    if protocol in PROTOCOLS:
+        bench = calibration or CalibrationBench()
+        return unified_contestant(name, source, protocol, bench, batch_size, wordings.get(protocol))
+    return status_contestant(name, source, kind, batch_size)
+
+
 def parse_baseline(
     text: str,
     judges: Mapping[str, ModelSource],
@@ -204,15 +224,7 @@ def parse_baseline(
         return [Contestant(name, CONSTANTS[kind], fingerprint(kind))]
     if kind in WITH_MODEL and model:
         _, source = parse_source(f"x={model}", options=options)
-        name = f"{source.short_name}, {kind}"
-        if kind in ("zero-shot", COMMON):
-            once = {"num_turns": 1} if kind == COMMON else {}
-            return [judge_contestant(name, source, {**(settings or {}), **once})]
-        protocol = kind.removeprefix("unified-")
-        if protocol in PROTOCOLS:
-            bench = calibration or CalibrationBench()
-            return [unified_contestant(name, source, protocol, bench, batch_size, (wordings or {}).get(protocol))]
-        return [status_contestant(name, source, kind, batch_size)]
+        return [_with_model(kind, source, settings or {}, calibration, batch_size, wordings or {})]
     raise ValueError(
         f"no baseline {text!r}; there are {', '.join((*VARIANTS, *CONSTANTS))}, "
         f"{', '.join(f'{name}=MODEL' for name in WITH_MODEL)}"

@@ -37,10 +37,9 @@ def measure(
         **_overlap_metrics(abnormal, num_resamples),
         "reward, Equation 6": mean_of([r.reward for r in judged if r.reward is not None], num_resamples),
         **_class_metrics(judged, table, num_resamples),
+        **_readout_metrics(rows, num_resamples),
+        "not judged": share([r.score is None and r.status is None for r in rows]),
     }
-    for name, values in readout_values(rows).items():
-        metrics |= _score_metrics(name, values, rows, num_resamples)
-    metrics["not judged"] = share([r.score is None and r.status is None for r in rows])
     return EvaluationResult(
         bench=dict(bench),
         judge=dict(judge or {}),
@@ -50,7 +49,7 @@ def measure(
         recall_by_type=_recall_by_type(abnormal),
         recall_by_cell=_recall_by_cell(abnormal),
         seconds_per_video=sum(r.seconds for r in rows) / max(1, len(rows)),
-        errors=dict(Counter(r.error[:200] for r in judged if r.error)),
+        errors=_errors(judged),
         videos=[r.to_dict() for r in rows],
     )
 
@@ -126,6 +125,13 @@ def _f1(truth: np.ndarray, called: np.ndarray, k: np.ndarray) -> float:
     return 2 * float((truth[k] & called[k]).sum()) / float(truth[k].sum() + called[k].sum())
 
 
+def _readout_metrics(rows: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    for name, values in readout_values(rows).items():
+        found |= _score_metrics(name, values, rows, num_resamples)
+    return found
+
+
 def _score_metrics(
     name: str, values: Sequence[float | None], rows: Sequence[Row], num_resamples: int
 ) -> dict[str, Metric]:
@@ -146,6 +152,11 @@ def _score_metrics(
         interval = redraw(lambda k: calibration_error(p[k], normal[k]))
         found[f"ECE, {name}"] = Metric(error, interval, len(p))
     return found
+
+
+def _errors(judged: Sequence[Row]) -> dict[str, int]:
+    """How often each error came, by its first words."""
+    return dict(Counter(r.error[:200] for r in judged if r.error))
 
 
 def _recall_by_kind(abnormal: Sequence[Row]) -> dict[str, Metric]:

@@ -62,6 +62,18 @@ def parse_ablation(
     Raises:
         ValueError: if an item has no folder, or a row stands there twice.
     """
+    given = _folders_by_row(items)
+    turns = {r.key: r.num_turns for r in ROWS}
+    order = [r.key for r in ROWS if r.key in given] + [key for key in given if key not in turns]
+    found: dict[str, list[Contestant]] = {}
+    for key in order:
+        chosen = {**(settings or {}), "num_turns": turns.get(key, 2)}
+        sources = [parse_source(f"x={folder}", options=options)[1] for folder in given[key]]
+        found[key] = [judge_contestant(f"{key} {k}", source, chosen) for k, source in enumerate(sources, 1)]
+    return found
+
+
+def _folders_by_row(items: Sequence[str]) -> dict[str, list[str]]:
     given: dict[str, list[str]] = {}
     for item in items:
         key, _, folders = item.partition("=")
@@ -71,14 +83,7 @@ def parse_ablation(
         if key in given:
             raise ValueError(f"the row {key!r} is given twice; write its folders in one item, separated by commas")
         given[key] = names
-    turns = {r.key: r.num_turns for r in ROWS}
-    order = [r.key for r in ROWS if r.key in given] + [key for key in given if key not in turns]
-    found: dict[str, list[Contestant]] = {}
-    for key in order:
-        chosen = {**(settings or {}), "num_turns": turns.get(key, 2)}
-        sources = [parse_source(f"x={folder}", options=options)[1] for folder in given[key]]
-        found[key] = [judge_contestant(f"{key} {k}", source, chosen) for k, source in enumerate(sources, 1)]
-    return found
+    return given
 
 
 def ablation_table(bench: str, rows: Mapping[str, Sequence[EvaluationResult]]) -> Table:
