@@ -106,7 +106,7 @@ class JudgeConfig:
     require_all_frames: bool = False
     """An anomaly of turn two needs a box on every frame of its clip, or the answer is invalid; as in training."""
     lenient_invalid: bool = False
-    """Of an answer outside the schema the status is read where it is legible, and nothing else; as in training."""
+    """Of an answer outside the schema the status is read if it is legible, and nothing else; as in training."""
 
     # --- score --------------------------------------------------------------------------------------------------------
     aggregate: Literal["final", "joint"] = "final"
