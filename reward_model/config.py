@@ -83,14 +83,14 @@ class JudgeConfig:
 
     # --- readout ------------------------------------------------------------------------------------------------------
     readout: Literal["paper", "direct", "log_odds"] = "paper"
-    """Where the score is read: after the reasoning (paper, Equation 7), before it (direct), or before it with the
-    log-odds of the two words divided by a temperature (log_odds)."""
+    """Place of the score: after the reasoning (paper, Equation 7), before it (direct), or before it with the log-odds
+    of the two words divided by a temperature (log_odds)."""
     readouts: tuple[str, ...] = ("paper",)
-    """Where this checkpoint was trained to give its verdict, the best first."""
+    """Readouts at which this checkpoint was trained to give its verdict, the best first."""
     all_readouts: bool = False
     """Read the score at every place, for ``Verdict.scores``; takes longer."""
     reasoning: bool = True
-    """Off: nothing is written and the score is read right after the question; no window and no boxes, in less time."""
+    """Write reasoning before the verdict. Off: the score is read right after the question, faster, without boxes."""
 
     # --- turns --------------------------------------------------------------------------------------------------------
     num_turns: Literal[1, 2] = 2
@@ -106,7 +106,7 @@ class JudgeConfig:
     require_all_frames: bool = False
     """An anomaly of turn two needs a box on every frame of its clip, or the answer is invalid; as in training."""
     lenient_invalid: bool = False
-    """Of an answer outside the schema the status is read if it is legible, and nothing else; as in training."""
+    """Read only the status of an answer outside the schema, if it is legible; as in training."""
 
     # --- score --------------------------------------------------------------------------------------------------------
     aggregate: Literal["final", "joint"] = "final"
