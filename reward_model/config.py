@@ -94,7 +94,7 @@ class JudgeConfig:
 
     # --- turns --------------------------------------------------------------------------------------------------------
     num_turns: Literal[1, 2] = 2
-    """1 stops after the scan."""
+    """Number of turns; 1 stops after the scan."""
     window_margin: Literal["half", "none"] = "none"
     """The clip of turn two is turn one's window as it was named (none, the paper), or reaches half a stride of the scan
     beyond both its ends (half), where what was seen may have begun and ended."""
@@ -110,8 +110,7 @@ class JudgeConfig:
 
     # --- score --------------------------------------------------------------------------------------------------------
     aggregate: Literal["final", "joint"] = "final"
-    """The score is that of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal)
-    (joint)."""
+    """Score of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal) (joint)."""
     log_odds_temperature: float = setting(4.0, above=0, most=1_000_000)
     """Divisor of the log-odds in the readout log_odds."""
 
