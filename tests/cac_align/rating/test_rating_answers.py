@@ -34,7 +34,7 @@ def test_a_finished_rating_is_kept():
         ({"anomalies": [anomaly(reason="x" * 2001)]}, "at most 2000"),
         ({"anomalies": [anomaly(reason="\ud800")]}, "half a character"),
         ({"anomalies": [anomaly()] * 65}, "at most 64"),
-        ({"anomalies": ["x"]}, "no object"),
+        ({"anomalies": ["x"]}, "not an object"),
         ({"done": 1}, "true or false"),
         ({"more": 1}, "an answer is an object"),
     ],
