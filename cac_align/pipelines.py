@@ -42,7 +42,7 @@ def open_pipeline(
         kind: pipeline class; None: the one that the checkpoint names.
         dtype: a torch dtype for all parts, or one for each by name with ``"default"`` for the others; None: as
             ``from_pretrained`` chooses.
-        revision: of the hub.
+        revision: revision on the hub.
         parts: models used in place of the checkpoint's; a part that is None is left out.
 
     Raises:

@@ -83,18 +83,18 @@ class JudgeConfig:
 
     # --- readout ------------------------------------------------------------------------------------------------------
     readout: Literal["paper", "direct", "log_odds"] = "paper"
-    """Where the score is read: after the reasoning (paper, Equation 7), before it (direct), or before it with the
-    log-odds of the two words divided by a temperature (log_odds)."""
+    """Place of the score: after the reasoning (paper, Equation 7), before it (direct), or before it with the log-odds
+    of the two words divided by a temperature (log_odds)."""
     readouts: tuple[str, ...] = ("paper",)
-    """Where this checkpoint was trained to give its verdict, the best first."""
+    """Readouts at which this checkpoint was trained to give its verdict, the best first."""
     all_readouts: bool = False
     """Read the score at every place, for ``Verdict.scores``; takes longer."""
     reasoning: bool = True
-    """Off: nothing is written and the score is read right after the question; no window and no boxes, in less time."""
+    """Write reasoning before the verdict. Off: the score is read right after the question, faster, without boxes."""
 
     # --- turns --------------------------------------------------------------------------------------------------------
     num_turns: Literal[1, 2] = 2
-    """1 stops after the scan."""
+    """Number of turns; 1 stops after the scan."""
     window_margin: Literal["half", "none"] = "none"
     """The clip of turn two is turn one's window as it was named (none, the paper), or reaches half a stride of the scan
     beyond both its ends (half), where what was seen may have begun and ended."""
@@ -106,12 +106,11 @@ class JudgeConfig:
     require_all_frames: bool = False
     """An anomaly of turn two needs a box on every frame of its clip, or the answer is invalid; as in training."""
     lenient_invalid: bool = False
-    """Of an answer outside the schema the status is read where it is legible, and nothing else; as in training."""
+    """Read only the status of an answer outside the schema, if it is legible; as in training."""
 
     # --- score --------------------------------------------------------------------------------------------------------
     aggregate: Literal["final", "joint"] = "final"
-    """The score is that of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal)
-    (joint)."""
+    """Score of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal) (joint)."""
     log_odds_temperature: float = setting(4.0, above=0, most=1_000_000)
     """Divisor of the log-odds in the readout log_odds."""
 

@@ -50,13 +50,13 @@ class FlowGRPOConfig:
     revision: str | None = setting(None)
     """Revision of a hub id."""
     mixed_precision: Literal["no", "bf16", "fp16"] = setting("no")
-    """no, bf16 or fp16: frozen weights in it and autocast, in sampling and training alike. LoRA stays fp32."""
+    """Precision of frozen weights and autocast, in sampling and training: no, bf16 or fp16. The LoRA stays fp32."""
     attention_backend: str | None = setting(None)
     """diffusers' attention backend (native, flash, xformers, ...) for sampling and training; null: default."""
     gradient_checkpointing: bool = setting(False, free=True)
     """Recompute activations in the backward pass."""
     vae_tiling: bool = setting(False)
-    """Decode in tiles: less memory, slightly other pixels."""
+    """Decode in tiles: less memory, slightly different pixels."""
     flow_shift: float | None = setting(None)
     """Shift of the sigma schedule; null: that of the checkpoint."""
 
@@ -68,17 +68,17 @@ class FlowGRPOConfig:
     negative_prompt: str = setting("")
     """Negative prompt of guidance, in sampling and training."""
     max_sequence_length: int = setting(512, least=1)
-    """Text tokens; the rest of a prompt is cut by the pipeline."""
+    """Most text tokens of a prompt; the pipeline cuts the rest."""
     text_cache: str | None = setting(None, free=True)
     """Folder of text embeddings; null: output_dir/text."""
 
     # --- videos -------------------------------------------------------------------------------------------------------
     height: int = setting(480, least=1)
-    """Pixels, a multiple of 16."""
+    """Height in pixels, a multiple of 16."""
     width: int = setting(832, least=1)
-    """Pixels, a multiple of 16."""
+    """Width in pixels, a multiple of 16."""
     num_frames: int = setting(81, least=1)
-    """Frames, 1 + a multiple of 4. Paper: 81."""
+    """Frames of a video, 1 + a multiple of 4. Paper: 81."""
     fps: float = setting(16.0, above=0, below=inf)
     """Frame rate passed to the reward. Wan: 16."""
 
@@ -96,13 +96,13 @@ class FlowGRPOConfig:
     last_step_noise: bool = setting(False)
     """Keep the noise of the last step, as the public Wan code does."""
     integer_timesteps: bool = setting(False)
-    """int64 timesteps, as the public Wan code has them."""
+    """Use int64 timesteps, as the public Wan code does."""
     ode_solver: Literal["euler", "base"] = setting("euler")
     """Solver of the steps outside the window: euler, or base (the checkpoint's own)."""
     window_mode: WindowMode = setting("random")
-    """all, fixed, random or progressive; one window for a whole group."""
+    """Place of the window: all, fixed, random or progressive; one for a whole group."""
     window_size: int = setting(2, least=1)
-    """Stochastic, trained steps of a video; not read by mode all."""
+    """Stochastic, trained steps of a video; mode all ignores it."""
     window_start: int = setting(0, least=0)
     """First candidate step."""
     window_stop: int | None = setting(None)
@@ -132,53 +132,53 @@ class FlowGRPOConfig:
 
     # --- objective ----------------------------------------------------------------------------------------------------
     objective: Objective = setting("grpo")
-    """grpo, guard, dppo or nft."""
+    """Objective: grpo, guard, dppo or nft."""
     clip_range: float = setting(1e-3, above=0, below=1)
     """PPO clip range of grpo and guard. Log-probs are means over elements, so 1e-3 is already wide."""
     max_divergence: float = setting(1e-5, above=0, below=inf)
     """Largest divergence of a step that still teaches, objective dppo only."""
     step_weighting: StepWeighting = setting("none")
-    """none, inv_c (Flash-GRPO) or tempflow."""
+    """Weights of the steps: none, inv_c (Flash-GRPO) or tempflow."""
     beta: float = setting(0.0, least=0, hint="0 turns it off")
     """Weight of the KL to the model without LoRA; 0 skips its forward pass."""
     kl_space: Literal["velocity", "mean"] = setting("velocity")
-    """velocity (same scale at every step) or mean (KL of the step's Gaussians)."""
+    """Space of the KL: velocity (same scale at every step) or mean (KL of the step's Gaussians)."""
     nft_beta: float = setting(1.0, above=0, below=inf)
     """Share of the trained policy in the mixtures of nft."""
     nft_num_sigmas: int = setting(2, least=1)
-    """Noise levels each video is trained at, nft only; of the schedule, no level twice."""
+    """Noise levels each video is trained at, nft only; levels of the schedule occur once."""
     nft_sigmas: Literal["schedule", "uniform"] = setting("schedule")
     """Source of those levels: the sampling schedule, as in DiffusionNFT, or uniform in (0, 1)."""
     nft_decay: Literal[0, 1, 2] = setting(1)
-    """Pace at which nft's sampling policy follows, by updates done: 0 at once, 1 up to half, 2 nearly not at all."""
+    """Pace at which nft's sampling policy follows, by updates done: 0 at once, 1 up to half, 2 hardly at all."""
 
     # --- advantages ---------------------------------------------------------------------------------------------------
     advantage_baseline: Baseline = setting("group")
     """Mean that is subtracted: group or global."""
     advantage_std: StdEstimator = setting("group")
-    """Std that is divided by: group, global or none."""
+    """Std to divide by: group, global or none."""
     advantage_ddof: Literal[0, 1] = setting(0)
-    """0 or 1. Public Flow-GRPO: 0."""
+    """Degrees of freedom of the std, 0 or 1. Public Flow-GRPO: 0."""
     advantage_eps: float = setting(1e-4, least=0, hint="0 turns it off")
-    """Added to the std."""
+    """Constant added to the std."""
     advantage_clip: float | None = setting(5.0, above=0, hint="null sets no bound")
     """Bound of advantages; null: none."""
 
     # --- rewards ------------------------------------------------------------------------------------------------------
     rewards: list[Any] = setting(["cac"])
-    """cac, unified, module:callable, or mappings of reward, weight, name, options. Paper: mean of both."""
+    """Rewards: cac, unified, module:callable, or mappings of reward, weight, name, options. Paper: mean of both."""
     reward_combination: Literal["scores", "advantages"] = setting("scores")
-    """scores: mean of scores (paper); advantages: each reward normalised in its group, then summed."""
+    """Mean of scores (scores, paper), or sum of rewards that are normalised in their group (advantages)."""
     reward_on_failure: Literal["none", "drop", "raise"] = setting("none")
     """Score of a video that a reward could not judge: none, drop (the mean of the others), or raise an error."""
     reward_mode: Literal["sync", "thread", "process"] = setting("thread", free=True)
-    """sync, thread or process: whether judging overlaps sampling, and where."""
+    """Overlap of judging and sampling: none (sync), in threads (thread) or in processes (process)."""
     reward_workers: int = setting(1, least=1, free=True)
-    """Threads or processes that judge."""
+    """Number of threads or processes that judge."""
     reward_deadline_s: float = setting(600.0, above=0, below=inf, free=True)
-    """Seconds one try may take; then there is no score."""
+    """Time limit of a try in seconds; a video that exceeds it has no score."""
     reward_retries: int = setting(1, least=0, free=True)
-    """More tries after an exception."""
+    """Further tries after an exception."""
     reward_queue: int = setting(8, least=1, free=True)
     """Pipeline calls whose videos may wait for a judge."""
 
@@ -190,15 +190,15 @@ class FlowGRPOConfig:
 
     # --- LoRA and optimiser -------------------------------------------------------------------------------------------
     lora_r: int = setting(32, least=1)
-    """Rank. Paper: 32."""
+    """Rank of the LoRA. Paper: 32."""
     lora_alpha: int = setting(64, least=1)
-    """Scale numerator. Paper: not given; 64 as public Flow-GRPO."""
+    """Numerator of the LoRA's scale. Paper: not given; 64 as public Flow-GRPO."""
     lora_targets: list[str] = setting(["to_q", "to_k", "to_v", "to_out.0"])
     """Names of the modules that get an adapter."""
     learning_rate: float = setting(1e-4, above=0, below=inf)
     """Learning rate of AdamW. Paper: not given; 1e-4 as public Flow-GRPO."""
     lr_scheduler_type: str = setting("constant_with_warmup")
-    """A diffusers schedule, counted in updates."""
+    """Learning-rate schedule of diffusers, counted in updates."""
     warmup_steps: int = setting(0, least=0)
     """Updates of linear warm-up."""
     adam_beta1: float = setting(0.9)
@@ -228,11 +228,11 @@ class FlowGRPOConfig:
     early_stop: bool = setting(True, free=True)
     """Stop when the reward rises while a canary collapses."""
     canary_min_ratio: float = setting(0.5, above=0, below=1, free=True)
-    """A canary below this share of the base model's has collapsed."""
+    """Share of the base model's value below which a canary has collapsed."""
     canary_max_failure_rate: float = setting(0.2, least=0, most=1, free=True)
     """Share of failed judgements above which judging has collapsed."""
     canary_patience: int = setting(2, least=1, free=True)
-    """Evaluations in a row that a canary must have collapsed at."""
+    """Consecutive evaluations at which a canary must have collapsed."""
 
     # --- checkpoints and log ------------------------------------------------------------------------------------------
     noise_floor: Literal["off", "warn", "refuse"] = setting("warn", free=True)
@@ -246,7 +246,7 @@ class FlowGRPOConfig:
     num_logged_groups: int = setting(2, least=0, free=True)
     """Groups whose best and worst video are logged."""
     report_to: list[Literal["tensorboard", "wandb", "none"]] = setting(["tensorboard"], free=True)
-    """Where numbers and videos go beside metrics.jsonl: tensorboard, wandb, or none."""
+    """Trackers of numbers and videos besides metrics.jsonl: tensorboard, wandb, or none."""
     wandb_project: str | None = setting(None, free=True)
     """Project of Weights & Biases; naming one adds wandb to report_to."""
 

@@ -108,9 +108,9 @@ def describe_change(
 
     Args:
         history: :func:`summarise` of every evaluation, the base model's first.
-        rewards: of each prompt, ``base`` and ``last``; None if a video could not be judged. Base and trained model
-            start from the same latents, so prompts are compared in pairs.
-        level: of the sign-flip test that says whether a difference is more than noise.
+        rewards: rewards of each prompt, ``base`` and ``last``; None if a video could not be judged. Base and trained
+            model start from the same latents, so prompts are compared in pairs.
+        level: level of the sign-flip test that says whether a difference is more than noise.
     """
     known = [entry for entry in history if "reward" in entry]
     if len(known) < 2:

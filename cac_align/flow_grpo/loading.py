@@ -68,7 +68,7 @@ def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Pipel
         text_encoder: False leaves the encoder out, for processes that read embeddings only.
 
     Raises:
-        ValueError: there is no such pipeline, it lacks weights, or it is of a kind that cannot be trained.
+        ValueError: if there is no such pipeline, it lacks weights, or it is of a kind that cannot be trained.
     """
     from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
 
@@ -174,7 +174,7 @@ def stochastic_scheduler(
     """The scheduler of all rollouts, with its schedule set, and the weight of each of its steps in the loss.
 
     Raises:
-        ValueError: the window does not fit the schedule.
+        ValueError: if the window does not fit the schedule.
     """
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
@@ -194,7 +194,7 @@ def set_attention(transformer: Any, backend: str) -> None:
     """diffusers' attention backend, the same in sampling and training.
 
     Raises:
-        ValueError: there is no such backend, or its package is missing; the message has the pip line.
+        ValueError: if there is no such backend, or its package is missing; the message has the pip line.
     """
     try:
         transformer.set_attention_backend(backend)
@@ -266,7 +266,7 @@ def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:
     seen.
 
     Raises:
-        ValueError: one cannot be read as a picture.
+        ValueError: if one cannot be read as a picture.
     """
     paths = [located(path) for path in (config.prompts, config.eval_prompts) if path]
     listed = [prompt for path in paths for prompt in read_prompts(path)]

@@ -67,7 +67,7 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
     """Raises ValueError where the pipeline or a judge of a run is missing, before anything is loaded.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         pipeline, rewards: whether those of the settings are used.
     """
     specs = read_specs(config.rewards) if rewards else []
@@ -96,7 +96,7 @@ def needs_text(config: FlowGRPOConfig) -> str:
 
 
 def is_path(model: str) -> bool:
-    """True where a model's name is that of a folder: names of the hub are ``owner/name``."""
+    """True if a model's name is that of a folder: names of the hub are ``owner/name``."""
     first = model.partition("/")[0]
     return model.count("/") != 1 or first.startswith((".", "~")) or first in ("", *_FOLDERS) or Path(first).is_dir()
 
@@ -108,7 +108,7 @@ def model_need(what: str, model: str, file: str, revision: str | None = None) ->
         what: it is for, as the text names it.
         model: folder or name of the hub.
         file: that every such model has, looked up in the hub's cache.
-        revision: of the hub.
+        revision: revision on the hub.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE

@@ -27,7 +27,7 @@ class RunLog(RunWriter):
     Args:
         folder, active, first_step: as of :class:`~reward_model.engine.run_log.RunWriter`.
         report_to: see :func:`check_reporters`.
-        wandb_project: of Weights & Biases.
+        wandb_project: project of Weights & Biases.
         settings: shown with the run.
 
     Raises:

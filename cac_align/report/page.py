@@ -93,7 +93,7 @@ def _minus(text: str) -> str:
 
 
 def is_demo(verdict: Verdict | None, settings: Mapping[str, Any]) -> bool:
-    """True where one of the embedded demonstration models judged: by what its verdict says of it, or by its name."""
+    """True if one of the embedded demonstration models judged: by what its verdict says of it, or by its name."""
     provenance = verdict.provenance if verdict else {}
     model = provenance.get("model")
     names = f"{model.get('model', '') if isinstance(model, Mapping) else ''} {settings.get('reward', '')}"

@@ -35,11 +35,11 @@ def open_first_frame(path: str | Path, setting: str) -> Any:
     """A photo as it is meant to be seen, RGB: turned as its EXIF orientation says.
 
     Args:
-        path: of a picture.
+        path: path of a picture.
         setting: who names it, for the message.
 
     Raises:
-        ValueError: it cannot be read as a picture.
+        ValueError: if it cannot be read as a picture.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -85,7 +85,7 @@ def fitting_size(pipe: Pipeline, image: Any) -> tuple[int, int] | None:
 
 def stretched(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> tuple[float, int, int] | None:
     """Factor by which a first frame would be stretched by a video of another shape, and that video's height and width;
-    None where their aspect ratios differ by a twentieth at most, or are not known.
+    None if their aspect ratios differ by a twentieth at most, or are not known.
     """
     image: Any = pipe_kwargs.get("image")
     if not hasattr(image, "height") or not hasattr(image, "width"):
@@ -156,7 +156,7 @@ def generate(pipe: Pipeline, prompt: str, seeds: Sequence[int], pipe_kwargs: dic
         (T, H, W, 3) uint8 per seed.
 
     Raises:
-        ValueError: the output has no frames, or another number of videos than asked for.
+        ValueError: if the output has no frames, or another number of videos than asked for.
     """
     import torch
 
@@ -175,7 +175,7 @@ def split_frames(output: Any, count: int) -> list[np.ndarray]:
     """The videos in a pipeline's output, each (T, H, W, 3) uint8.
 
     Raises:
-        ValueError: there are no frames, or not ``count`` videos of at least two frames.
+        ValueError: if there are no frames, or not ``count`` videos of at least two frames.
     """
     frames = getattr(output, "frames", None)
     if frames is None and isinstance(output, tuple | list) and output:

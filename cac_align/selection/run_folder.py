@@ -39,7 +39,7 @@ def load(folder: Path, index: int, settings: Mapping[str, Any]) -> np.ndarray | 
     file.
 
     Raises:
-        ResumeError: the file was made with other settings, or cannot be read.
+        ResumeError: if the file was made with other settings, or cannot be read.
     """
     path = frames_path(folder, index)
     if not path.exists():

@@ -25,7 +25,7 @@ SALIENCY_NAMES = {True: "salient", False: "non-salient", None: "unknown"}
 
 @dataclass(frozen=True)
 class Spread:
-    """Number, mean, quartiles and extremes of a list of values; all None where there is none."""
+    """Number, mean, quartiles and extremes of a list of values; all None if there is none."""
 
     num: int
     mean: float | None = None

@@ -47,7 +47,7 @@ def build_judge(size: str = "mini", *, seed: int = 0) -> tuple[Qwen3VLForConditi
 
     Args:
         size: ``"mini"`` (1.6 M parameters) or ``"tiny"`` (a tenth of it, for tests).
-        seed: of the initial weights.
+        seed: seed of the initial weights.
     """
     sizes = {"mini": (128, 384, 4, 64), "tiny": (32, 64, 2, 32)}
     if size not in sizes:

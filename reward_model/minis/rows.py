@@ -63,7 +63,7 @@ def draw_rows(
 
     Args:
         tasks: for instance ``["scan", "scan", "zoom"]``; the order is kept.
-        seed: of the draw; rows are a function of it and of their position.
+        seed: seed of the draw; rows are a function of it and of their position.
         kinds: anomalies to draw from. ``frame`` rows only take those that one frame can show.
         num_frames: length of each video; by default 81, and something else between 33 and 97 in one row of five.
     """
@@ -98,7 +98,7 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str], share: 
 
 
 def _squash(abnormal: bool, rng: np.random.Generator) -> tuple[bool, float]:
-    """Whether a squash is drawn, and how strong it is (-1: as any): some slight ones, and faint ones as normal."""
+    """Drawing and strength of a squash (-1: any): some slight ones, and faint ones as normal."""
     if abnormal and rng.random() < 0.1:
         return True, float(rng.uniform(CLEAR, 1.5))
     if not abnormal and rng.random() < 0.5:
@@ -215,7 +215,7 @@ _TASKS = {"scan": _scan, "zoom": _zoom, "clip": _clip, "frame": _frame}
 
 
 def _start_near(truth: VideoAnnotation, grid: Sequence[int], length: int, rng: np.random.Generator) -> int:
-    """Where a short clip starts: over the anomaly if there is one, else anywhere."""
+    """Start of a short clip: over the anomaly if there is one, else anywhere."""
     last = len(grid) - length
     if not truth.anomalies:
         return int(rng.integers(0, last + 1))
@@ -263,7 +263,7 @@ def draw_hint(truth: VideoAnnotation, window: FrameRange, grid: Sequence[int], r
 
 
 def _fits(kind: str, prompt: str) -> bool:
-    """Whether a kind could be said of what a prompt describes."""
+    """True if a kind could happen in what a prompt describes."""
     words = prompt.split()
     if words[2] == "person":
         return SETTINGS_OF[kind] == ("person",)
@@ -308,7 +308,7 @@ def stage1_rows(steps: int, batch: int, *, seed: int) -> Dataset:
 
 
 def box_rows(steps: int, batch: int, *, seed: int) -> Dataset:
-    """Where things are: short clips and single frames, four in five with an anomaly to draw boxes around."""
+    """Rows for localisation: short clips and single frames, four in five with an anomaly to draw boxes around."""
     turns = ("clip", "clip", "clip", "frame")
     return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed, abnormal=0.8)
 

@@ -52,7 +52,7 @@ def warm_up(
     Args:
         work: folder of checkpoints and of what the warm-ups keep.
         config: ``SFTConfig``; its seed, workers and bar.
-        vision_steps, reading_steps: of each warm-up; 0 leaves it out.
+        vision_steps, reading_steps: steps of each warm-up; 0 leaves it out.
         resume: continue from what ``work`` holds.
     """
     if resume and last_complete_checkpoint(work):

@@ -107,12 +107,12 @@ class Setting:
     """One field of a settings class.
 
     Attributes:
-        name: of the field.
+        name: name of the field.
         kind: its type as a reader writes it, such as ``number above 0 or null``; choices are listed.
         default: None also where there is none.
         text: what it means.
         group: the heading it stands under in the source (``# --- heading ---``); empty without one.
-        metadata: of the field.
+        metadata: metadata of the field.
     """
 
     name: str
@@ -160,7 +160,7 @@ def settings_text(cls: type) -> str:
 
 
 def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
-    """The allowed values of the fields that are ``Literal``, with None where that is allowed.
+    """The allowed values of the fields that are ``Literal``, with None if that is allowed.
 
     Example:
         >>> @dataclass
@@ -178,7 +178,7 @@ def check_settings(settings: Any) -> None:
     """Every field of a dataclass is of its type, one of its choices and within its bounds.
 
     Raises:
-        ValueError: one is not; the message names value, rule and remedy.
+        ValueError: if one is not; the message names value, rule and remedy.
     """
     cls: type = type(settings)
     for name, hint, bounds in _rules(cls):
@@ -282,7 +282,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _read_source(cls: type) -> tuple[dict[str, str], dict[str, str]]:
-    """Texts below the fields, and the headings above them; both empty where there is no source."""
+    """Texts below the fields, and the headings above them; both empty if there is no source."""
     texts: dict[str, str] = {}
     groups: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):

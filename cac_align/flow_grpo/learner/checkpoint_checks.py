@@ -112,7 +112,7 @@ def _is_evaluation(entry: Any) -> bool:
 
 
 def _is_rewards(values: Any) -> bool:
-    """True for a list of rewards, None where there is none."""
+    """True for a list of rewards, None if there is none."""
     return isinstance(values, list) and all(value is None or _finite(value) for value in values)
 
 
@@ -121,7 +121,7 @@ def check_counters(folder: Path, state: Mapping[str, Any], present: Mapping[str,
 
     Args:
         folder: the checkpoint.
-        state: of :func:`read_state`.
+        state: the result of :func:`read_state`.
         present: the same counters of a fresh run: what their entries look like.
         ema_every: updates between two averagings; 0 without an average.
 
@@ -189,7 +189,7 @@ def _finite(value: Any) -> bool:
 
 
 def _alike(found: Any, like: Any) -> bool:
-    """True where a value has the form of another: numbers for numbers, lists of as many, equal keys."""
+    """True if a value has the form of another: numbers for numbers, lists of as many, equal keys."""
     if isinstance(like, dict):
         return isinstance(found, dict) and found.keys() == like.keys() and all(_alike(found[k], like[k]) for k in like)
     if isinstance(like, list | tuple):

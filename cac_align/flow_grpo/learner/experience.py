@@ -88,7 +88,7 @@ def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig, reward_weights: M
     Args:
         rows: all videos of the step.
         config: settings.
-        reward_weights: of the rewards that count, by name.
+        reward_weights: weights of the rewards that count, by name.
 
     Raises:
         ValueError: if the settings name a reward that was not judged.

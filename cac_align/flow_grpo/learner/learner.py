@@ -186,7 +186,7 @@ class Learner:
         """Clips, checks and steps.
 
         Args:
-            loss: of this process's share.
+            loss: loss of this process's share.
             step: steps done before this one, for the message.
         """
         limit = self.config.max_grad_norm or math.inf

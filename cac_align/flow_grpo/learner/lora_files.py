@@ -34,7 +34,7 @@ def export_lora(pipe: Pipeline, folder: str | Path, state: dict[str, torch.Tenso
             device.
 
     Raises:
-        ValueError: the state is not that of this adapter.
+        ValueError: if the state is not that of this adapter.
     """
     expected = set(lora_parameters(pipe.transformer))
     if set(state) != expected:
@@ -68,7 +68,7 @@ def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = 
         adapter_name: as for ``pipe.load_lora_weights``.
 
     Raises:
-        ValueError: there is no such file, or nothing in it fits the transformer.
+        ValueError: if there is no such file, or nothing in it fits the transformer.
 
     Example:
         >>> load_lora(pipe, "outputs/flow-grpo/lora")                                            # doctest: +SKIP

@@ -113,10 +113,10 @@ def forward_sigmas(seeds: Sequence[int], number: int, levels: Sequence[float] | 
     """The noise level of the number-th training pass of each video, (R,) float32 in (0, 1]: a function of its seed.
 
     Args:
-        seeds: of the videos.
-        number: of the pass, from 0.
-        levels: of the sampling schedule, as DiffusionNFT trains them: each video goes through them in an order of its
-            own and meets none twice before it has met all. None: uniform in (0, 1).
+        seeds: seeds of the videos.
+        number: number of the pass, from 0.
+        levels: levels of the sampling schedule, as DiffusionNFT trains them: each video goes through them in an order
+            of its own and meets none twice before it has met all. None: uniform in (0, 1).
     """
     if levels is None:
         values = [derive_seed(seed, "nft sigma", number) % 2**24 for seed in seeds]

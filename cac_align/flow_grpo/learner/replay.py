@@ -68,7 +68,7 @@ class StepObjective(Protocol):
             rows: R of its videos.
             k: from 0.
             advantages: (R,).
-            condition: of these videos, on the policy's device.
+            condition: condition of these videos, on the policy's device.
             cells: (R, 1, T, H, W) weights of localised credit.
         """
         ...

@@ -120,7 +120,7 @@ def policy_objective(
 
     Args:
         sample_next, mean, old_mean: (B, ...) next latents as drawn, mean under the current and the sampling policy.
-        std: of the step.
+        std: standard deviation of the step.
         step_size: sigma - sigma_next.
         advantages: (B,).
         clip_range: of ``grpo`` and ``guard``; max_divergence: of ``dppo``.
@@ -150,7 +150,7 @@ def mean_divergence(
 
     Args:
         mean, other_mean: (B, ...).
-        std: of the step, above 0.
+        std: standard deviation of the step, above 0.
         weights: cell weights, see :func:`cac_align.flow_grpo.maths.kernels.batch_mean`.
     """
     spread = torch.as_tensor(std, dtype=mean.dtype, device=mean.device)

@@ -58,7 +58,7 @@ class GroupSampler:
         num_prompts: prompts of the training list.
         groups_per_step: prompts of one step over all ranks.
         num_generations: samples of each prompt, at least 2.
-        seed: of the order of prompts and of the samples.
+        seed: seed of the order of prompts and of the samples.
 
     Raises:
         ValueError: a group of one, or more groups than prompts.

@@ -35,8 +35,8 @@ class TextEmbeddings:
     """Embeddings of prompts, (L, D) each, by their text.
 
     Args:
-        folder: of the cache; shared by all processes.
-        encoder: of :func:`encoder_id`.
+        folder: folder of the cache; shared by all processes.
+        encoder: the result of :func:`encoder_id`.
         max_length: tokens, ``max_sequence_length`` of the pipeline.
 
     Example:
@@ -82,7 +82,7 @@ class TextEmbeddings:
         """(L, D) on the CPU.
 
         Raises:
-            KeyError: it was never encoded.
+            KeyError: if it was never encoded.
         """
         from safetensors.torch import load_file
 

@@ -92,7 +92,7 @@ class GuidedVelocity(nn.Module):
         Args:
             latents: (B, C, T, H, W).
             timestep: 0-dim, or (B,).
-            condition: of the B videos.
+            condition: condition of the B videos.
         """
         dtype, image, negative = self.transformer.dtype, condition.image, condition.negative
         x, times = latents.to(dtype), timestep.to(latents.device).expand(len(latents))
@@ -122,7 +122,7 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
     costs nothing.
 
     Args:
-        transformer: of the pipeline.
+        transformer: transformer of the pipeline.
         negative: (B, L, D), the embeddings the pipeline was given as ``negative_prompt_embeds``; None: no guidance.
         active: False leaves the pipeline alone.
     """

@@ -1,7 +1,7 @@
 """Draws the videos of a step with the unmodified pipeline and keeps what training needs of them, and nothing else.
 
 One :class:`Rollout` is one call of the pipeline: some videos of one group, which share prompt and window. Every video
-has a seed of its own for its first latents and its noise, so it depends on neither rank nor batch mates (up to the
+has its own seed for its first latents and its noise, so it depends on neither rank nor batch mates (up to the
 rounding of batched arithmetic).
 """
 
@@ -60,7 +60,7 @@ class RolloutSampler:
 
     Args:
         pipe: a Wan pipeline, whose scheduler is the ``scheduler`` given here while it is drawn from.
-        scheduler: of :func:`~cac_align.flow_grpo.sampler.pipeline.sde_sampling`.
+        scheduler: the scheduler of :func:`~cac_align.flow_grpo.sampler.pipeline.sde_sampling`.
         texts: embeddings of all prompts and of the negative prompt.
         config: sizes, guidance, windows, seed.
         images: first frame by prompt, for image-to-video pipelines.
@@ -99,7 +99,7 @@ class RolloutSampler:
         """One call of the pipeline.
 
         Args:
-            specs: of one group.
+            specs: samples of one group.
             prompt: its text.
             window: its stochastic steps.
             decode: False skips the VAE, and there are no frames.

@@ -69,7 +69,7 @@ class AskConfig:
         judge_max_tokens: limit of the reviewer's answer; models that think first need room for it.
         call_attempts: how often a call is made that brings no answer; also how many answers of one round the token
             limit may cut before the round counts as failed.
-        seed: of random windows and of each round.
+        seed: seed of random windows and of each round.
     """
 
     prompts: str = "paper"

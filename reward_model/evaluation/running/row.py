@@ -40,7 +40,7 @@ class Row:
         temporal_iou, temporal_iou_final, spatial_iou, tube_iou, type_iou: overlaps of abnormal videos whose judge wrote
             something; None elsewhere. ``temporal_iou`` and ``spatial_iou`` are equations 4 and 5 as the paper reads
             them: true boxes in turn one's window that turn two left out count 0.
-        reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None where nothing was written.
+        reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None if nothing was written.
         seconds: seconds of judging, its batch's time shared evenly.
     """
 

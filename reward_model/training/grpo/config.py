@@ -52,7 +52,7 @@ class GrpoConfig:
     learning_rate: float = setting(1e-6, above=0)
     """Learning rate of AdamW. Paper: 1e-6."""
     lr_scheduler_type: str = setting("constant_with_warmup")
-    """A transformers schedule. Our choice."""
+    """Learning-rate schedule of transformers. Our choice."""
     warmup_steps: int = setting(5, least=0)
     """Updates of linear warm-up. Our choice."""
     weight_decay: float = setting(0.0, least=0)
@@ -94,16 +94,16 @@ class GrpoConfig:
     temperature: float = setting(1.0, above=0)
     """Temperature of sampling and of the log-probabilities. Paper: not given; our choice."""
     max_scan_tokens: int | None = setting(None, least=1, hint="null: the judge's own limit")
-    """New tokens of turn one; None: as the checkpoint's judge.json says. Never less: a cut answer is invalid."""
+    """Most new tokens of turn one; None: as the checkpoint's judge.json says. Not fewer: a cut answer is invalid."""
     max_zoom_tokens: int | None = setting(None, least=1, hint="null: the judge's own limit")
-    """New tokens of turn two; None: likewise."""
+    """Most new tokens of turn two; None: likewise."""
     context: Literal["fresh", "chat", "clip_only"] | None = setting(None)
     """Input of turn two: clip and reasoning of turn one (fresh), the whole chat, or the clip alone (clip_only). None:
     as judge.json says, fresh where it says nothing. The trained judge.json holds it."""
     crop: Literal["hull", "per_window"] | None = setting(None)
     """Clip of several windows: their hull, or one each. None: as judge.json says, else the hull."""
     num_turns: Literal[1, 2] | None = setting(None)
-    """1 is the control without turn two. None: as judge.json says."""
+    """Number of turns; 1 is the control without turn two. None: as judge.json says."""
 
     # --- vLLM ---------------------------------------------------------------------------------------------------------
     use_vllm: bool = setting(False)
@@ -119,19 +119,19 @@ class GrpoConfig:
 
     # --- reward -------------------------------------------------------------------------------------------------------
     weight_format: float = setting(1.0)
-    """w1 of Equation 6. Paper: 1."""
+    """Weight w1 of Equation 6. Paper: 1."""
     weight_status: float = setting(2.0)
-    """w2. Paper: 2."""
+    """Weight w2. Paper: 2."""
     weight_type: float = setting(2.0)
-    """w3. Paper: 2; 0 is its ablation."""
+    """Weight w3. Paper: 2; 0 is its ablation."""
     weight_temporal: float = setting(2.0)
-    """w4. Paper: 2; 0 is its ablation."""
+    """Weight w4. Paper: 2; 0 is its ablation."""
     weight_spatial: float = setting(5.0)
-    """w5. Paper: 5; 0 is its ablation."""
+    """Weight w5. Paper: 5; 0 is its ablation."""
     gate: Literal["both", "turnwise"] = setting("both")
-    """Overlaps need both statuses right (paper), or turn by turn."""
+    """Statuses that overlaps need: both right (both, paper), or that of their own turn (turnwise)."""
     gate_outside: bool = setting(False)
-    """A failed gate takes the whole anomalous term."""
+    """Drop the whole anomalous term if the gate fails, not only its overlaps."""
     rescued_normal: float = setting(-0.5)
     """Status reward of a normal video that turn two cleared, -1 to 0."""
     spatial_norm: Literal["pred", "named", "gt"] = setting("pred")

@@ -2,7 +2,7 @@
 rollouts at once.
 
 Rows leave the batch soon after their end token, which saves time when answers differ in length (a normal verdict has a
-tenth of the tokens of a list of boxes). Drawing uses a generator of its own, so a resumed run continues the same
+tenth of the tokens of a list of boxes). Drawing uses its own generator, so a resumed run continues the same
 stream. Sampling is plain: temperature only, because a truncated distribution would not be the one Equation 10 divides
 by.
 """
@@ -88,7 +88,7 @@ class ModelSampler:
         """Answers to each prompt.
 
         Raises:
-            RuntimeError: a single answer does not fit into memory; or weights are sharded, and it ended at a place
+            RuntimeError: if a single answer does not fit into memory; or weights are sharded, and it ended at a place
                 where the other processes cannot be told.
         """
         answers: list[list[Sampled]] = [[] for _ in prompts]
@@ -107,7 +107,7 @@ class ModelSampler:
         return answers
 
     def _draw_or_halve(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Sampled] | None:
-        """An answer to each prompt; None where they did not fit into memory, and batches are smaller from now on.
+        """An answer to each prompt; None if they did not fit into memory, and batches are smaller from now on.
 
         A process without prompts draws along with the others, an answer that is nobody's.
         """

@@ -33,12 +33,12 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
     """The trainer a settings file describes, ready within the block; the fast vision path ends with it.
 
     Args:
-        settings: of the file.
+        settings: settings of the file.
         fast_vision: taken where the settings say ``fast_vision``; without one, frames go through the stock processor,
             with the same result.
 
     Raises:
-        ValueError: a setting is unknown or wrong; the message names it.
+        ValueError: if a setting is unknown or wrong; the message names it.
     """
     need("datasets", "stage 3")
     need("tensorboard", "the log of a run")
@@ -66,14 +66,14 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
 
 
 def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
-    """What ``--dry-run`` plans for; ``plan`` in the settings may name ``model``, ``num_gpus``, ``peak_tflops`` and
-    other fields of :class:`~reward_model.training.plan.PlanConfig`; no GPU (0) is a CPU.
+    """Settings of the plan that ``--dry-run`` prints; ``plan`` in the settings may name ``model``, ``num_gpus``,
+    ``peak_tflops`` and other fields of :class:`~reward_model.training.plan.PlanConfig`; no GPU (0) is a CPU.
 
     A step is counted as the training passes of its rollouts, each as long as a scan; drawing them and the reference
     pass come on top. Memory is reckoned for the longest answers: about a clip of ``max_zoom_frames``.
 
     Raises:
-        ValueError: a setting is unknown or wrong.
+        ValueError: if a setting is unknown or wrong.
     """
     from reward_model.training.plan import PlanConfig
 
@@ -107,14 +107,14 @@ def _answer_limits(judge: JudgeConfig, scan_frames: int) -> tuple[int, int]:
 
 
 def _longest_answers(judge: JudgeConfig, scan_frames: int) -> dict[str, Any]:
-    """What a plan says of lengths."""
+    """Settings of a plan about lengths."""
     limits = _answer_limits(judge, scan_frames)
     longest = judge.max_zoom_frames if judge.num_turns == 2 else scan_frames
     return {"answer_tokens": limits[0], "longest_frames": longest, "longest_answer": max(limits)}
 
 
 def _drawing(config: GrpoConfig, gpus: int, tokens: int) -> dict[str, Any]:
-    """What a plan says of GPUs and of the rollouts they draw, ``tokens`` each."""
+    """Settings of a plan about GPUs and the rollouts they draw, ``tokens`` each."""
     rollouts, processes = config.prompts_per_step * config.num_generations, max(1, gpus)
     each = math.ceil(rollouts / processes)
     drawn = min(config.generation_batch_size, each)
@@ -128,7 +128,7 @@ def _drawing(config: GrpoConfig, gpus: int, tokens: int) -> dict[str, Any]:
 
 
 def _judge_of(model: Any, changes: Mapping[str, Any], config: GrpoConfig) -> JudgeConfig:
-    """How the judge will be asked, as far as it can be known before its checkpoint is there."""
+    """Settings the judge will have, as far as they are known before its checkpoint exists."""
     known = load_judge_config(model) if isinstance(model, str) else JudgeConfig()
     return config.asked(known.override(**changes))
 
@@ -159,7 +159,7 @@ def check_limits(known: JudgeConfig, asked: JudgeConfig, scan_frames: int) -> No
         scan_frames: frames of the longest scan.
 
     Raises:
-        ValueError: a limit lies below the checkpoint's.
+        ValueError: if a limit lies below the checkpoint's.
     """
     for turn, name, frames in ((1, "max_scan_tokens", scan_frames), (2, "max_zoom_tokens", asked.max_zoom_frames)):
         limit, needed = asked.answer_limit(turn, frames), known.answer_limit(turn, frames)
@@ -201,7 +201,7 @@ def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
 
 
 def describe(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
-    """What a run is about to do, for the terminal. Memory is arithmetic on weights, gradients and AdamW's moments;
+    """Description of a run for the terminal. Memory is arithmetic on weights, gradients and AdamW's moments;
     activations come on top.
     """
     config, world = trainer.config, trainer.accelerator.num_processes

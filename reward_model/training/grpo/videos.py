@@ -1,4 +1,4 @@
-"""Where stage 3 gets its videos: the procedural world, or annotated files. Rows are light; frames come later."""
+"""Videos of stage 3: the procedural world, or annotated files. Rows are light; frames come later."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def world_rows(
     A normal video is drawn where an anomaly could have been, so that the setting tells nothing.
 
     Args:
-        seed: of the draw.
+        seed: seed of the draw.
         kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`.
         seeds: scenes to draw from.
     """
@@ -94,11 +94,11 @@ def annotated_rows(
         disjoint: take stage 3's share of the footage, where no line names a stage.
         held_out: share of the footage that no stage trains on, where no line is marked so.
         rows: how many; more than there are videos repeat them evenly. None: every video of the rarer status once.
-        seed: of the dealing and of the choice.
+        seed: seed of the split and of the choice.
         scan_fps: an anomaly that no frame of this grid shows is left out, as in stage 2.
 
     Raises:
-        ValueError: the file breaks a rule, a video is missing, or a status has no record.
+        ValueError: if the file breaks a rule, a video is missing, or a status has no record.
     """
     Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
 

@@ -17,7 +17,7 @@ def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts =
     Args:
         model: TRL's ``ModelConfig``; ``model_name_or_path`` is a checkpoint folder, a hub id, or one of the models that
             ``parts`` builds from scratch.
-        seed: of the weights of a model from scratch.
+        seed: seed of the weights of a model from scratch.
 
     Raises:
         ValueError: if no model is named, or a setting contradicts the judge's rules.
@@ -46,8 +46,8 @@ def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts =
 
 
 def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
-    """How the trained judge will be asked: as its checkpoint was, but for what the stage sets, and at the readouts
-    that its answers train.
+    """Settings of the trained judge: those of its checkpoint, except for what the stage sets, and the readouts that its
+    answers train.
 
     A share of answers without reasoning trains all readouts. Without one only Equation 7's own place is trained, after
     the reasoning; procedural samples have their share.
@@ -61,7 +61,7 @@ def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
 
 
 def plan_config(name: str, stage: StageArguments, config: Any, model: Any, parts: StageParts = STOCK) -> PlanConfig:
-    """What :func:`reward_model.training.plan.print_plan` needs to know of a run."""
+    """Arguments of :func:`reward_model.training.plan.print_plan` for a run."""
     frames = 1 if name == "stage1" else 21
     side: dict[str, Any] = {"height": stage.frame_size, "width": stage.frame_size} if stage.frame_size else {}
     plan = PlanConfig(
