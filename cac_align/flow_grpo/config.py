@@ -4,7 +4,6 @@ The text below a field says what it does and, where it matters, whether its valu
 project. Settings marked ``free`` may differ when a run is continued; all others make another run.
 """
 
-# ruff: noqa: RUF009 -- every default is a call of setting, which makes a dataclass field.
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,11 +1,13 @@
 """Settings that explain themselves: texts below fields, help in metadata, choices, headings."""
 
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
 
-from reward_model.terminal.described import choices_of, described, settings_of
+from reward_model.terminal.described import as_decimals, check_settings, choices_of, described, setting, settings_of
 
 Colour = Literal["red", "blue"]
 
@@ -59,3 +61,46 @@ def test_choices():
 def test_only_dataclasses():
     with pytest.raises(TypeError):
         settings_of(int)
+
+
+@dataclass
+class Oven:
+    """Settings with bounds."""
+
+    heat: float = setting(180.0, above=0, below=math.inf, hint="in degrees")
+    racks: list[int] = setting([1, 3], least=1)
+    mode: Literal["fan", "grill"] | None = setting(None)
+    name: str | None = setting(None)
+    timer: int | float = setting(5, least=0, most=10)
+    labels: dict[str, int] = setting({})
+
+    def __post_init__(self):
+        check_settings(self)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"heat": math.inf}, "heat=inf must be a finite number above 0; in degrees"),
+        ({"heat": True}, "heat=True must be a finite number above 0; in degrees"),
+        ({"racks": 2}, "racks=2 must be a list of whole numbers of at least 1"),
+        ({"racks": [1, 0]}, "racks=[1, 0] must be a list of whole numbers of at least 1"),
+        ({"racks": [1, 2.0]}, "racks=[1, 2.0] must be a list of whole numbers of at least 1"),
+        ({"mode": "steam"}, "mode='steam' must be one of 'fan', 'grill', null"),
+        ({"name": 7}, "name=7 must be a text (in YAML in quotes where it looks like a number), or null"),
+        ({"timer": 11}, "timer=11 must be a whole number of at least 0 and at most 10, or a number of at least 0"),
+        ({"timer": math.nan}, "timer=nan must be a whole number"),
+        ({"labels": []}, "labels=[] must be a mapping"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused(given, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Oven(**given)
+
+
+def test_what_keeps_the_rules_is_taken():
+    oven = Oven(heat=200, racks=(2,), mode="fan", name="", timer=0.5, labels={"a": 1})
+    assert oven.heat == 200 and Oven().racks == [1, 3] and Oven().racks is not Oven().racks
+    kinds = {s.name: s.kind for s in settings_of(Oven)}
+    assert kinds["heat"] == "finite number above 0" and kinds["racks"] == "list" and kinds["mode"] == "fan, grill, null"
+    assert as_decimals(Oven, {"heat": "2e2", "name": "7", "racks": [1]}) == {"heat": 200.0, "name": "7", "racks": [1]}

@@ -662,12 +662,22 @@ def test_clips_show_both_boxes(tmp_path):
         {"vllm_gpu_memory_utilization": 1.0},
         {"vllm_max_model_length": 0},
         {"vllm_importance_sampling_clip_max": 0.0},
+        {"loss_type": "dr_grpo"},
+        {"use_lora": "yes"},
+        {"seed": 1.5},
+        {"weight_spatial": "five"},
         {"nonsense": 1},
     ],
 )
 def test_bad_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         GrpoConfig.from_dict(wrong)
+
+
+def test_settings_of_former_files_and_of_yaml():
+    """The objective had a name when it could have had others; YAML reads 1e-4 as text."""
+    assert GrpoConfig.from_dict({"loss_type": "grpo"}) == GrpoConfig()
+    assert GrpoConfig.from_dict({"epsilon_high": "28e-2", "learning_rate": "1e-6", "beta": 0}).epsilon_high == 0.28
 
 
 def test_groups_are_never_split(tmp_path):
