@@ -116,7 +116,7 @@ def find_checkpoints(output_dir: Path) -> list[Path]:
 def last_checkpoint(output_dir: Path) -> Path | None:
     """The newest whole checkpoint of a run, None if there is none; damaged ones are passed over, with a warning."""
     for path in reversed(find_checkpoints(output_dir)):
-        fault = checkpoint_fault(path)
+        fault = grpo_checkpoint_fault(path)
         if fault is None:
             return path
         log.warning("%s is damaged (%s); it is not used", path, fault)
@@ -133,13 +133,13 @@ def resumable(output_dir: Path) -> Path | None:
     found = find_checkpoints(output_dir)
     if last is None and found:
         raise CheckpointError(
-            f"{str(found[-1])!r} is damaged ({checkpoint_fault(found[-1])}), and no checkpoint before it is whole. "
-            "Remove them to start over, or choose another output_dir"
+            f"{str(found[-1])!r} is damaged ({grpo_checkpoint_fault(found[-1])}), and no checkpoint before it is "
+            "whole. Remove them to start over, or choose another output_dir"
         )
     return last
 
 
-def checkpoint_fault(folder: Path) -> str | None:
+def grpo_checkpoint_fault(folder: Path) -> str | None:
     """Reason why a checkpoint cannot be continued from: a part is missing, cut off or of another form. None if it can.
 
     Weights in one file, or the shards of FSDP (``pytorch_model_fsdp_0``) or DeepSpeed (``pytorch_model``), which their

@@ -60,7 +60,7 @@ def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
     return judge.override(readouts=trained if stage.empty_cot_share else ("paper",))
 
 
-def plan_config(name: str, stage: StageArguments, config: Any, model: Any, parts: StageParts = STOCK) -> PlanConfig:
+def sft_plan_config(name: str, stage: StageArguments, config: Any, model: Any, parts: StageParts = STOCK) -> PlanConfig:
     """Arguments of :func:`reward_model.training.plan.print_plan` for a run."""
     frames = 1 if name == "stage1" else 21
     side: dict[str, Any] = {"height": stage.frame_size, "width": stage.frame_size} if stage.frame_size else {}

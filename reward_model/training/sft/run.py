@@ -16,7 +16,7 @@ from reward_model.training.missing import print_missing
 from reward_model.training.plan import print_plan
 from reward_model.training.sft.config import WORLD, StageArguments, parse_stage, settings_text
 from reward_model.training.sft.data import stage_data
-from reward_model.training.sft.model import load_model, plan_config
+from reward_model.training.sft.model import load_model, sft_plan_config
 from reward_model.training.sft.parts import STOCK, StageData, StageParts
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def run_stage(
 
 def _print_dry_run(name: Stage, stage: StageArguments, config: Any, model_args: Any, parts: StageParts) -> None:
     """The plan, what comes before it, and what is missing."""
-    plan = plan_config(name, stage, config, model_args, parts)
+    plan = sft_plan_config(name, stage, config, model_args, parts)
     print_plan(plan, parts.shape(plan.model))
     if note := parts.dry_run_note(model_args.model_name_or_path, stage):
         print(note)

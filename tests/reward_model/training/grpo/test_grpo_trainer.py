@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from reward_model.config import JudgeConfig, answer_limit, load_judge_config
-from reward_model.engine.checkpoints import CheckpointError, checkpoint_fault, last_checkpoint
+from reward_model.engine.checkpoints import CheckpointError, grpo_checkpoint_fault, last_checkpoint
 from reward_model.engine.interrupts import Interrupted
 from reward_model.engine.settings import read_yaml
 from reward_model.minis.collator import EQUAL_IMAGES, fast_vision
@@ -485,18 +485,18 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(tmp_path, caplog
     newest, first = tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-1"
     parts = sorted(p.name for p in newest.iterdir())
     assert {"grpo_state.json", "model.safetensors", "optimizer.bin", "random_states_0.pkl"} < set(parts)
-    assert checkpoint_fault(newest) is None
+    assert grpo_checkpoint_fault(newest) is None
     for name in parts:
         kept = (newest / name).read_bytes()
         for damage in (kept[: len(kept) // 2], None):
             (newest / name).unlink()
             if damage is not None:
                 (newest / name).write_bytes(damage)
-            assert checkpoint_fault(newest) and last_checkpoint(tmp_path / "run") == first, name
+            assert grpo_checkpoint_fault(newest) and last_checkpoint(tmp_path / "run") == first, name
         (newest / name).write_bytes(kept)
     assert "checkpoint-2 is damaged" in caplog.text
     (newest / "grpo_state.json").write_text('{"step": 2, "num_processes": 1, "schedule": [], "config": 4}')
-    assert "not one of stage 3" in checkpoint_fault(newest)
+    assert "not one of stage 3" in grpo_checkpoint_fault(newest)
     (first / "optimizer.bin").unlink()
     with pytest.raises(CheckpointError, match=r"checkpoint-2' is damaged .*Remove them"):
         build(tmp_path / "run").train()
