@@ -64,7 +64,7 @@ def from_grouped(data: Any) -> Record:
 
 
 def _ascends(indices: Any) -> bool:
-    """Whether these are frames in their order, each once."""
+    """True if these are frames in their order, each once."""
     if not isinstance(indices, list) or not indices or not all(is_int(n) and n >= 0 for n in indices):
         return False
     return indices == sorted(set(indices))
