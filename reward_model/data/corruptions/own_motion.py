@@ -108,7 +108,7 @@ def _measure(footage: Footage, index: int, box: Area) -> tuple[float, float, flo
 
 
 def _proved(small: np.ndarray, index: int, rings: Sequence[tuple[int, float | None]]) -> bool:
-    """True if a frame's surroundings are known to move or to stand; a camera that stands still passes nothing."""
+    """True if a frame's surroundings are known to move or stand; a camera that stands still passes nothing."""
     return any(ring is not None or standing(small[index], small[k]) for k, ring in rings)
 
 

@@ -155,7 +155,7 @@ def _score_metrics(
 
 
 def _errors(judged: Sequence[Row]) -> dict[str, int]:
-    """Number of videos with each error, by its first words."""
+    """Number of occurrences of each error, by its first words."""
     return dict(Counter(r.error[:200] for r in judged if r.error))
 
 
