@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_reward, check_judge
 from cac_align.commands.score_rows import ScoreRows, check_rows_file, digest, open_rows, record
-from cac_align.report.view import readout_note
 from reward_model.files import check_output_folder
 from reward_model.terminal.program import printable, score_text
 
@@ -242,6 +241,8 @@ def _line(row: dict[str, Any], verdict: Verdict, path: str) -> str:
         f"{a.type.value} {start:.2f}-{end:.2f} s" + (f": {a.reason}" if a.reason else "")
         for a, (start, end) in zip(verdict.anomalies, times, strict=True)
     )
+    from cac_align.report.view import readout_note
+
     note = readout_note(verdict, verdict.score)
     said = [path, found, f"({note})" if note else ""]
     return f"{score_text(row['score'])}  {verdict.status or '-':<8}  " + "  ".join(printable(s) for s in said if s)

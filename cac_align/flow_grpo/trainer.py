@@ -258,7 +258,7 @@ class FlowGRPOTrainer:
         asked = max(gather(self.accelerator, [self.stop.signal]))
         if asked and self.step < self.config.max_steps:
             self.interrupted = asked
-            self.stopped_by = f"{signal.Signals(asked).name}; the same command goes on from here"
+            self.stopped_by = f"{signal.Signals(asked).name}; the same command resumes from here"
 
     # --- videos and rewards -------------------------------------------------------------------------------------------
 
