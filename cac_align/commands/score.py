@@ -236,13 +236,13 @@ def _verdict(row: dict[str, Any]) -> Verdict:
 
 
 def _line(row: dict[str, Any], verdict: Verdict, path: str) -> str:
+    from cac_align.report.view import readout_note
+
     times = [(a.frames.start / verdict.fps, (a.frames.end + 1) / verdict.fps) for a in verdict.anomalies]
     found = "; ".join(
         f"{a.type.value} {start:.2f}-{end:.2f} s" + (f": {a.reason}" if a.reason else "")
         for a, (start, end) in zip(verdict.anomalies, times, strict=True)
     )
-    from cac_align.report.view import readout_note
-
     note = readout_note(verdict, verdict.score)
     said = [path, found, f"({note})" if note else ""]
     return f"{score_text(row['score'])}  {verdict.status or '-':<8}  " + "  ".join(printable(s) for s in said if s)
