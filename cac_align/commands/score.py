@@ -127,15 +127,8 @@ def _batches(
     """(row, verdict, path) of each video in order, as many at a time as the judge takes at once; rows that an earlier
     run wrote come without a verdict.
     """
-    settings = _settings(args, reward) if rows is not None else None
     size = reward.judge_model.config.batch_size
-    done: dict[int, dict[str, Any]] = {}
-    asked: dict[int, dict[str, Any]] = {}
-    for k, path in enumerate(paths if rows is not None and settings is not None else ()):
-        asked[k] = {**(settings or {}), "prompt": prompts[k], "bytes": digest(path)}
-        row = rows.find(path, asked[k]) if rows is not None else None
-        if row is not None:
-            done[k] = row
+    asked, done = _asked_and_done(_settings(args, reward), paths, prompts, rows) if rows is not None else ({}, {})
     waiting: list[int] = []
     for k in range(len(paths)):
         waiting.append(k)
@@ -152,6 +145,15 @@ def _batches(
         bar.update(len(waiting))
         waiting = []
         yield part
+
+
+def _asked_and_done(
+    settings: dict[str, Any], paths: Sequence[str], prompts: Sequence[str | None], rows: ScoreRows
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """By the number of a video: what its row depends on, and the row itself if an earlier run wrote it."""
+    asked = {k: {**settings, "prompt": prompts[k], "bytes": digest(path)} for k, path in enumerate(paths)}
+    done = {k: row for k, path in enumerate(paths) if (row := rows.find(path, asked[k])) is not None}
+    return asked, done
 
 
 def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: list[Any]) -> list[Verdict]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,15 +105,8 @@ def evaluate_videos(
         writer = RowWriter(output, process.index)
         written: list[Row] = []
         try:
-            for entry, names in ((e, n) for e, n in mine if e.name in unread):
-                scores = VideoScores(dict.fromkeys(names), dict.fromkeys(names, unread[entry.name]))
-                written += writer.write(_rows(entry, names, scores, "", settings))
-                say(f"{entry.name}: {unread[entry.name]}")
-            for chunk in _chunks([(e, names) for e, names in mine if e.name not in unread], suite):
-                for (entry, names), scores in zip(chunk, _score(chunk, suite), strict=True):
-                    written += writer.write(_rows(entry, names, scores, files[entry.name], settings))
-                    for name, reason in scores.reasons.items():
-                        say(f"{entry.name}: no {name}: {reason}")
+            for entry, names, scores in _scored(mine, unread, suite, say):
+                written += writer.write(_rows(entry, names, scores, files[entry.name], settings))
         finally:
             writer.close()
         process.wait()
@@ -124,6 +117,23 @@ def evaluate_videos(
         check_kept(output, written, rows)
         process.wait()  # nobody lets go of the folder before all have read it
     return [rows[key] for e in entries for name in suite.metrics if (key := (e.name, name)) in rows]
+
+
+def _scored(
+    todo: Sequence[tuple[VideoEntry, list[str]]],
+    unread: Mapping[str, str],
+    suite: MetricSuite,
+    say: Callable[[str], Any],
+) -> Iterator[tuple[VideoEntry, list[str], VideoScores]]:
+    """The videos and the metrics they lack, with their scores as they come; those that cannot be read first."""
+    for entry, names in ((e, n) for e, n in todo if e.name in unread):
+        yield entry, names, VideoScores(dict.fromkeys(names), dict.fromkeys(names, unread[entry.name]))
+        say(f"{entry.name}: {unread[entry.name]}")
+    for chunk in _chunks([(e, names) for e, names in todo if e.name not in unread], suite):
+        for (entry, names), scores in zip(chunk, _score(chunk, suite), strict=True):
+            yield entry, names, scores
+            for name, reason in scores.reasons.items():
+                say(f"{entry.name}: no {name}: {reason}")
 
 
 def failures(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -59,23 +59,29 @@ def find_videos(folder: str | os.PathLike[str], *, unreadable: bool = False) -> 
     broken: list[Path] = []
     counts: dict[str, int] = {}
     files = regular_files(root, SUFFIXES, leave_out=lambda path, reason: broken.append(path))
-    for path in sorted([*files, *(p for p in broken if unreadable and p.suffix.lower() in SUFFIXES)]):
+    shown = [p for p in broken if p.suffix.lower() in SUFFIXES] if unreadable else []
+    for path in sorted([*files, *shown]):
         inside = path.relative_to(root)
-        if any(part.startswith(".") for part in inside.parts):
-            continue  # files being written
         home = next((p for p in path.parents if results.get(p) is not None), None)
-        if home is not None and path != home / "best.mp4":
-            continue  # a candidate that was not chosen
+        if _is_passed_over(path, inside, home):
+            continue
         prompt, index = _named(inside)
-        prompt = (results.get(path.parent) if home else None) or prompt
+        if home is not None:
+            prompt, index = results.get(path.parent) or prompt, None
         prompt = prompts.get(inside.as_posix(), prompts.get(path.name, prompt))
-        if home is not None or index is None:
+        if index is None:
             index = counts.get(prompt, 0)
         counts[prompt] = max(counts.get(prompt, 0), index + 1)
         found.append(VideoEntry(path, inside.as_posix(), prompt, index))
     if not found:
         raise ValueError(f"{str(root)!r} holds no video; looked for {', '.join(SUFFIXES)} in it and below")
     return found
+
+
+def _is_passed_over(path: Path, inside: Path, home: Path | None) -> bool:
+    """True for files being written, and for candidates of a result in ``home`` that were not chosen."""
+    being_written = any(part.startswith(".") for part in inside.parts)
+    return being_written or (home is not None and path != home / "best.mp4")
 
 
 def _named(inside: Path) -> tuple[str, int | None]:

@@ -111,10 +111,14 @@ def _files(root: Path) -> Iterator[tuple[Path, str, str]]:
         settings = parent or result
         prompt = settings.get("prompt", "")
         group = run.relative_to(root).as_posix() if settings else ""
+        copy = "best.mp4" if result else ""
         for name in sorted(names):
-            copy = bool(result) and name == "best.mp4"
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".") and not copy:
+            if name != copy and _is_video(name):
                 yield here / name, prompt if isinstance(prompt, str) else "", group
+
+
+def _is_video(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
 def _result(root: Path, folder: Path) -> dict[str, Any]:

@@ -101,6 +101,17 @@ def _match(root: Path, path: Path, video: str, items: Sequence[Item]) -> Item | 
     return named[0] if len(named) == 1 else None
 
 
+def _faults(anomalies: Any, score: Any, item: Item) -> list[str]:
+    """What keeps a verdict from being one on this video."""
+    if not isinstance(anomalies, list):
+        return [f"anomalies is {anomalies!r}; it must be a list"]
+    found = [finding for a in anomalies for finding in check_anomaly(a, item.num_frames)]
+    faults = [finding.message for finding in found if finding.severity == "error"]
+    if score is not None and not is_number(score):
+        faults.append(f"score is {score!r}; it must be a number or null")
+    return faults
+
+
 def _suggestion(path: Path, entry: Mapping[str, Any], item: Item) -> Suggestion | None:
     verdict = entry.get("verdict") or {}
     if not isinstance(verdict, dict):
@@ -110,13 +121,7 @@ def _suggestion(path: Path, entry: Mapping[str, Any], item: Item) -> Suggestion 
     if status not in ("normal", "abnormal"):
         return None
     anomalies = verdict.get("anomalies") or []
-    faults = [] if isinstance(anomalies, list) else [f"anomalies is {anomalies!r}; it must be a list"]
-    if not faults:
-        found = [finding for a in anomalies for finding in check_anomaly(a, item.num_frames)]
-        faults = [finding.message for finding in found if finding.severity == "error"]
-    if score is not None and not is_number(score):
-        faults.append(f"score is {score!r}; it must be a number or null")
-    if faults:
+    if faults := _faults(anomalies, score, item):
         raise ValueError(f"{path}: the verdict on {item.video} does not fit this file ({faults[0]}); judge it again")
     readout = verdict.get("readout")
     return Suggestion(

@@ -4,7 +4,7 @@ with the judge's window, boxes and reasons. Prompts and the judge's words are da
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,16 @@ def example_places(matrix: Matrix) -> list[int]:
             gaps[place] = last - first
     if not gaps:
         return [k for k, video in enumerate(before) if video is not None][:count]
+    return _in_turn(gaps)[:count]
+
+
+def _in_turn(gaps: Mapping[int, float]) -> list[int]:
+    """The largest gain, the largest loss, the second largest gain, and so on; of one kind alone, what is left."""
     order = sorted(gaps, key=lambda k: (-gaps[k], k))
     losses = [k for k in reversed(order) if gaps[k] < 0]
     gains = [k for k in order if k not in losses]
     mixed = [k for pair in zip(gains, losses, strict=False) for k in pair]
-    rest = [k for k in (*gains, *losses) if k not in mixed]
-    return [*mixed, *rest][:count]
+    return [*mixed, *(k for k in (*gains, *losses) if k not in mixed)]
 
 
 def _judged(matrix: Matrix, video: Chosen | None) -> float | None:
