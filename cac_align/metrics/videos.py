@@ -56,11 +56,8 @@ def find_videos(folder: str | os.PathLike[str], *, unreadable: bool = False) -> 
     results = {f.parent: _result_prompt(f) for f in regular_files(root, (".json",)) if f.name == "result.json"}
     prompts = _prompt_file(root)
     found: list[VideoEntry] = []
-    broken: list[Path] = []
     counts: dict[str, int] = {}
-    files = regular_files(root, SUFFIXES, leave_out=lambda path, reason: broken.append(path))
-    shown = [p for p in broken if p.suffix.lower() in SUFFIXES] if unreadable else []
-    for path in sorted([*files, *shown]):
+    for path in _video_files(root, unreadable):
         inside = path.relative_to(root)
         home = next((p for p in path.parents if results.get(p) is not None), None)
         if _is_passed_over(path, inside, home):
@@ -76,6 +73,12 @@ def find_videos(folder: str | os.PathLike[str], *, unreadable: bool = False) -> 
     if not found:
         raise ValueError(f"{str(root)!r} holds no video; looked for {', '.join(SUFFIXES)} in it and below")
     return found
+
+
+def _video_files(root: Path, unreadable: bool) -> list[Path]:
+    broken: list[Path] = []
+    files = regular_files(root, SUFFIXES, leave_out=lambda path, reason: broken.append(path))
+    return sorted([*files, *(p for p in broken if unreadable and p.suffix.lower() in SUFFIXES)])
 
 
 def _is_passed_over(path: Path, inside: Path, home: Path | None) -> bool:
