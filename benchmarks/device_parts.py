@@ -24,6 +24,7 @@ from reward_model.config import JudgeConfig
 from reward_model.engine.settings import read_yaml
 from reward_model.judge import TwoTurnJudge
 from reward_model.video.clip import load_video
+from reward_model.video.writing import write_video
 
 Row = dict[str, Any]
 GIB = 2**30
@@ -194,12 +195,10 @@ def measure_step(size: Size) -> Iterator[Row]:
 
 def measure_vae(size: Size) -> Iterator[Row]:
     """A video through the VAE in float32, both ways, and one read from a file."""
-    from diffusers.utils import export_to_video
-
     clip = videos(size)[0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        export_to_video(list(clip.astype("float32") / 255), str(path), fps=16)
+        write_video(path, clip, fps=16)
         seconds, _ = timed(lambda: load_video(str(path)).take(range(0, len(clip), 4)), size.rounds)
         yield {"what": f"file of {len(clip)} frames {size.width}x{size.height} decoded on the CPU", "seconds": seconds}
     device = default_device()

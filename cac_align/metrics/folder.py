@@ -49,8 +49,10 @@ def this_process() -> Process:
         return Process()
     from accelerate import PartialState
 
+    from reward_model.engine.processes import several_on_cpu
+
     # A process that is done early waits for the others, which may take hours.
-    state = PartialState(timeout=timedelta(days=7))
+    state = PartialState(cpu=several_on_cpu(), timeout=timedelta(days=7))
     return Process(state.process_index, state.num_processes, state.wait_for_everyone)
 
 
