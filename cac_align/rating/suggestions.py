@@ -102,7 +102,7 @@ def _match(root: Path, path: Path, video: str, items: Sequence[Item]) -> Item | 
 
 
 def _faults(anomalies: Any, score: Any, item: Item) -> list[str]:
-    """What keeps a verdict from being one on this video."""
+    """Reasons why a verdict cannot be one on this video; empty if there is none."""
     if not isinstance(anomalies, list):
         return [f"anomalies is {anomalies!r}; it must be a list"]
     found = [finding for a in anomalies for finding in check_anomaly(a, item.num_frames)]
