@@ -30,7 +30,7 @@ WORDS = {
     '"is no" and a noun': (
         r"(?<!here )\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|fewer\b|better\b|worse\b)[a-z]+"
     ),
-    "codes such as F-1 or G-1": r"\b[FG]-\d+\b",
+    "private codes": r"\b[FG]-\d+\b",
     '"could be had"': r"\b(?:could|can|may|to|is|are) be had\b",
     '"to the bit"': r"\bto the bit\b",
     '"as a rule"': r"\bas a rule\b",

@@ -147,8 +147,8 @@ def load_pipeline(
     which are what the judge looks for.
 
     Raises:
-        ValueError: if there is no such device or precision, the pipeline lacks weights or takes no LoRA, or the LoRA
-            does not fit.
+        ValueError: if there is no such device or precision, the pipeline lacks weights or cannot take a LoRA, or the
+            LoRA does not fit.
     """
     import torch
     from diffusers import DiffusionPipeline

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -21,7 +22,7 @@ from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps
 Opened = TypeVar("Opened")
 
 
-class ModelReward(Generic[Opened]):
+class ModelReward(ABC, Generic[Opened]):
     """The base of rewards that load something. It is opened once, by the first call of any thread; a pickled copy
     carries the settings alone and opens its own where it arrives.
 
@@ -45,8 +46,9 @@ class ModelReward(Generic[Opened]):
         self._opened: Opened | None = None
         self._lock = threading.Lock()
 
+    @abstractmethod
     def _open(self) -> Opened:
-        raise NotImplementedError
+        """Loads the model."""
 
     @property
     def opened(self) -> Opened:

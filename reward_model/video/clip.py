@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -49,12 +50,12 @@ __all__ = [
 NEAR = 24
 
 
-class LazyFrames:
+class LazyFrames(ABC):
     """Frames (T, H, W, 3) uint8 that read like an array and are decoded when they are asked for."""
 
+    @abstractmethod
     def take(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """The frames at ``indices``, (N, H, W, 3) uint8, resampled to ``size`` = (height, width) if it is given."""
-        raise NotImplementedError
 
 
 class Video:

@@ -13,12 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import PurePosixPath
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from reward_model.data.formats.common import FormatError, Imported, TypeMap, check_corners, map_type
-from reward_model.data.formats.safe_xml import parse_xml
+from reward_model.data.formats.cvat_parts import Coverage, Part, count_of, coverage_of, gaps_between, matched_parts
 from reward_model.data.formats.shapes import cvat_corners
 from reward_model.data.formats.tracks import Corners, Keyframe, Track, expand, from_tracks
 from reward_model.data.line_checks import check_object
@@ -51,7 +49,7 @@ def from_cvat(
             a task is not that of its record.
     """
     known = list(base)
-    parts, problems = _matched(files, known)
+    parts, problems = matched_parts(files, known)
     spoilt: set[str] = set()
     by_id = {r.truth.video_id: r for r in known}
     records = []
@@ -78,166 +76,13 @@ def from_cvat(
     return Imported(records, problems)
 
 
-def _matched(files: Mapping[str, bytes], known: Sequence[Record]) -> tuple[dict[str, list[_Part]], list[Problem]]:
-    """The tasks and jobs of all documents by the ``video_id`` of their records, and a problem for each without one."""
-    problems: list[Problem] = []
-    parts: dict[str, list[_Part]] = {}
-    for document, (name, data) in enumerate(files.items(), 1):
-        try:
-            found = _parts(parse_xml(data), name, document)
-        except ValueError as error:
-            problems.append(Problem(document, "", f"{name}: {error}"))
-            continue
-        for part in found:
-            try:
-                record = _match(part, known)
-            except FormatError as error:
-                problems.append(Problem(document, "", f"{part.name}: {error}"))
-            else:
-                parts.setdefault(record.truth.video_id, []).append(part)
-    return parts, problems
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A task or a job of a document; ``alone``: the document holds no other, so its name may tell the video."""
-
-    name: str
-    document: int
-    meta: Element
-    source: str
-    tracks: Sequence[Element]
-    alone: bool = True
-
-
-def _parts(root: Element, name: str, document: int) -> list[_Part]:
-    if root.tag != "annotations" or root.find("image") is not None:
-        raise FormatError('not "CVAT for video 1.1"; export the task in that format, which keeps tracks')
-    strange = [child.tag for child in root if child.tag not in ("version", "meta", "track")]
-    if strange:
-        raise FormatError(f'<{strange[0]}> is not part of "CVAT for video 1.1"; export the task in that format')
-    meta, tracks = root.find("meta"), root.findall("track")
-    if meta is None or not len(meta):
-        raise FormatError("the document does not say of which task it is (no <meta>); export it again")
-    if meta.find("project") is None:
-        return [_task_part(meta, tracks, name, document)]
-    return _project_parts(meta, tracks, name, document)
-
-
-def _task_part(meta: Element, tracks: Sequence[Element], name: str, document: int) -> _Part:
-    """The only part of a document of one task or job."""
-    inner = next((e for e in (meta.find("task"), meta.find("job")) if e is not None), meta)
-    size = meta.find("original_size")  # some versions write it beside the task
-    if size is not None and inner is not meta:
-        inner.append(size)
-    return _Part(name, document, inner, meta.findtext("source") or inner.findtext(".//source") or "", tracks)
-
-
-def _project_parts(meta: Element, tracks: Sequence[Element], name: str, document: int) -> list[_Part]:
-    """A part for each task of a project, with its own tracks."""
-    tasks = meta.findall("project/tasks/task")
-    if not tasks:
-        raise FormatError("the project holds no task")
-    alone = len(tasks) == 1
-    mine: dict[str, list[Element]] = {task.findtext("id") or "": [] for task in tasks}
-    for track in tracks:
-        number = next(iter(mine)) if alone else track.get("task_id", "")
-        if number not in mine:
-            raise FormatError(
-                f"track {track.get('id')} names no task of the project (task_id {track.get('task_id')!r}); "
-                "export the tasks one by one"
-            )
-        mine[number].append(track)
-    source = meta.findtext("source") or ""
-    return [
-        _Part(f"{name}, task {number}", document, task, task.findtext(".//source") or source, mine[number], alone=alone)
-        for task in tasks
-        for number in [task.findtext("id") or ""]
-    ]
-
-
-def _match(part: _Part, known: Sequence[Record]) -> Record:
-    task = part.meta.findtext("name") or ""
-    named = _of_id(known, task)
-    file_name = PurePosixPath(part.source).name if part.source else None
-    filed = [r for r in known if PurePosixPath(r.video).name == file_name]
-    if named and filed and named[0] not in filed:
-        raise FormatError(
-            f"the task's name {task!r} is the video_id of one record and its video {part.source!r} that of another; "
-            "rename the task"
-        )
-    stem = PurePosixPath(part.name).stem if part.alone else ""
-    candidates = named or (filed if len(filed) == 1 else []) or (_of_id(known, stem) if stem else [])
-    if not candidates:
-        raise FormatError(f"no record for task {task!r} of video {part.source!r}; name the task after the video_id")
-    return candidates[0]
-
-
-def _of_id(known: Sequence[Record], video_id: str) -> list[Record]:
-    return [r for r in known if r.truth.video_id == video_id]
-
-
-class _Coverage(NamedTuple):
-    """The frames a task shows: ``first``, ``first + step``, ... ``last``."""
-
-    first: int
-    last: int
-    step: int
-
-
-def _gaps(covered: Sequence[_Coverage], num_frames: int) -> list[str]:
-    """The stretches of a video that no task shows, as texts; ``covered`` in the order of their first frames."""
-    gaps, reached = [], -1
-    for first, last, step in covered:
-        if first - step > reached:
-            gaps.append(f"{reached + 1}-{first - 1}")
-        reached = max(reached, last + step - 1)
-    if reached < num_frames - 1:
-        gaps.append(f"{reached + 1}-{num_frames - 1}")
-    return gaps
-
-
-def _coverage(meta: Element, num_frames: int) -> _Coverage:
-    start, size = _count(meta, "start_frame") or 0, _count(meta, "size")
-    step = _step(meta)
-    stop = _count(meta, "stop_frame")
-    if size is None and stop is not None:
-        size = (stop - start) // step + 1
-    last = num_frames - 1 if size is None else start + (size - 1) * step
-    # Programs that count frames differ by one at the end.
-    if size == 0 or last > num_frames or start >= num_frames:
-        raise FormatError(
-            f"the task shows frames {start}-{last}, the record's video has {num_frames}; they are not the same video"
-        )
-    last = min(last, num_frames - 1)
-    return _Coverage(start, num_frames - 1 if step == 1 and start == 0 and last == num_frames - 2 else last, step)
-
-
-def _step(meta: Element) -> int:
-    """The N of a frame filter ``step=N``; 1 without a filter."""
-    text = (meta.findtext("frame_filter") or "").strip()
-    found = re.fullmatch(r"step\s*=\s*(\d{1,6})", text)
-    if text and (not found or int(found[1]) < 1):
-        raise FormatError(f"the frame filter {text!r} is not understood; expected step=N")
-    return int(found[1]) if found else 1
-
-
-def _count(meta: Element, key: str) -> int | None:
-    text = (meta.findtext(key) or "").strip()
-    if not text:
-        return None
-    if not re.fullmatch(r"\d{1,9}", text):
-        raise FormatError(f"<{key}> is {text!r}; it must be a whole number")
-    return int(text)
-
-
 @dataclass
 class _Group:
     """The tracks of one anomaly in one part, and the words that the first of them states."""
 
     name: str
     type: AnomalyType
-    coverage: _Coverage
+    coverage: Coverage
     words: dict[str, str]
     numbered: bool
     tracks: list[Track] = field(default_factory=list)
@@ -248,15 +93,15 @@ class _Reading:
 
     def __init__(self, record: Record, types: TypeMap | None, stored_size: StoredSize | None) -> None:
         self.base, self.types, self.stored_size, self.warnings = record, types, stored_size, list[str]()
-        self.covered: list[tuple[_Coverage, str]] = []
+        self.covered: list[tuple[Coverage, str]] = []
         self.found: list[tuple[_Group, Anomaly]] = []
         self.left_out = False
         self.size = (record.truth.width, record.truth.height)
 
-    def add(self, part: _Part) -> None:
+    def add(self, part: Part) -> None:
         truth = self.base.truth
         self.size = self._size(part.meta)
-        coverage = _coverage(part.meta, truth.num_frames)
+        coverage = coverage_of(part.meta, truth.num_frames)
         self.covered.append((coverage, part.name))
         groups: dict[str, _Group] = {}
         for index, track in enumerate(part.tracks):
@@ -266,7 +111,7 @@ class _Reading:
     def _size(self, meta: Element) -> tuple[int, int]:
         """Width and height of the pictures that the boxes of a task are placed in."""
         shown = {"width": self.base.truth.width, "height": self.base.truth.height}
-        stated = {tag: _count(meta, f".//original_size/{tag}") for tag in shown}
+        stated = {tag: count_of(meta, f".//original_size/{tag}") for tag in shown}
         sizes = {tag: size if (size := stated[tag]) is not None else shown[tag] for tag in shown}
         found = sizes["width"], sizes["height"]
         other = next((tag for tag in shown if sizes[tag] != shown[tag]), None)
@@ -305,7 +150,7 @@ class _Reading:
         num_frames = self.base.truth.num_frames
         self._check_once(num_frames)
         steps = max(c.step for c, _ in self.covered)
-        gaps = _gaps([c for c, _ in sorted(self.covered)], num_frames)
+        gaps = gaps_between([c for c, _ in sorted(self.covered)], num_frames)
         if gaps and not self.found:
             raise FormatError(
                 f"frames {', '.join(gaps)} were not shown and nothing is marked on the others, so nobody has found the "
@@ -318,7 +163,7 @@ class _Reading:
                 f"the task shows every {steps}th frame: windows begin and end on those, boxes between are interpolated"
             )
 
-    def _track(self, track: Element, index: int, coverage: _Coverage, groups: dict[str, _Group]) -> None:
+    def _track(self, track: Element, index: int, coverage: Coverage, groups: dict[str, _Group]) -> None:
         words = _words(track)
         kind = self._type(track.get("label", ""))
         if kind is None:
@@ -352,7 +197,7 @@ class _Reading:
             self.warnings.append(f"a track of {label!r} is left out by the type map")
         return kind
 
-    def _keyframes(self, track: Element, index: int, coverage: _Coverage) -> list[Keyframe]:
+    def _keyframes(self, track: Element, index: int, coverage: Coverage) -> list[Keyframe]:
         sizes = self.size * 2
         found: list[Keyframe] = []
         made: set[str] = set()

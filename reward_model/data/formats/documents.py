@@ -124,9 +124,9 @@ def _documents(path: Path, suffix: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _unpack(archive, path.name, suffix)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, FormatError):
-            raise
+    except FormatError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:  # an unknown compression, too
         raise FormatError(f"the archive cannot be read ({error}); download it again") from None
 
 
