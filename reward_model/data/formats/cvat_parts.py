@@ -1,4 +1,4 @@
-"""The parts of a CVAT export: its tasks and jobs, the records they belong to, and the frames that each of them shows."""
+"""The parts of a CVAT export: its tasks and jobs, the records they belong to, and the frames that each part shows."""
 
 from __future__ import annotations
 
