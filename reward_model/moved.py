@@ -124,6 +124,7 @@ MOVED = {
     "reward_model.media.timeline": "reward_model.video.reading",
     "reward_model.media.webp": "reward_model.video.reading",
     "reward_model.media.writing": "reward_model.video.writing",
+    "reward_model.readout": "reward_model.turns",
     "reward_model.replaced_forward": "reward_model.engine.replaced_forward",
     "reward_model.secret": "reward_model.backends.secret",
     "reward_model.training.gradients": "reward_model.minis.gradients",

@@ -21,9 +21,9 @@ FLOORS = {
     "reward_model": (
         ("conversation", "extras", "files", "folders", "lazy", "moved", "schema", "shipped", "statistics"),
         ("grounding", "parsing", "prompts", "terminal", "video", "world"),
-        ("readout", "rewards"),
-        ("config",),
-        ("backends", "turns"),
+        ("config", "rewards"),
+        ("turns",),
+        ("backends",),
         ("data", "judge", "setting_keys", "unified"),
         ("engine", "evaluation"),
         ("training",),

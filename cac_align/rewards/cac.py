@@ -57,7 +57,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         device_map, quantization_config, attn_implementation: options of the local model, handed to ``from_pretrained``.
         readout: how the probability is read: ``"paper"`` after the reasoning (equation 7 as printed, which saturates),
             ``"direct"`` before it, ``"log_odds"`` before it with a temperature. None takes the best that the checkpoint
-            was trained for (``readouts`` in its ``judge.json``). See :mod:`reward_model.readout`.
+            was trained for (``readouts`` in its ``judge.json``). See :mod:`reward_model.turns`.
         reasoning: write the chain of thought. False is faster and gives a verdict without window or boxes.
         scan_fps, zoom_fps: frames per second shown in turn one and two; None: as the checkpoint was trained, else 4 and
             8.
