@@ -108,7 +108,7 @@ class TwoTurnJudge:
         self.backend = backend
         self.config = (config or JudgeConfig()).override(**overrides)
         self.prompts: PromptSet = load_prompts(self.config.prompts)
-        self._said_thinned = False
+        self._said_thinned, self._release = False, package_version()
         if note := wording_note(self.prompts, self.config.prompt_version):
             logger.warning("%s", note)
 
@@ -361,7 +361,7 @@ class TwoTurnJudge:
             "seed": config.seed,
             "demo_scale": config.demo_scale,
             "seconds": round(sum(t.seconds for t in turns), 4),
-            "cac_align": package_version(),
+            "cac_align": self._release,
         }
 
 

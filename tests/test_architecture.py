@@ -30,9 +30,8 @@ FLOORS = {
         ("minis",),
     ),
     "cac_align": (
-        ("pipelines", "prompts", "rewards"),
-        ("metrics", "report"),
-        ("rating", "selection"),
+        ("pipelines", "prompts", "report", "rewards"),
+        ("metrics", "rating", "selection"),
         ("commands", "flow_grpo"),
         ("cli", "minis", "probes", "table2"),
         ("__main__",),
