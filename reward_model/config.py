@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from reward_model.prompts import answer_limit, load_prompts
 from reward_model.terminal.described import check_settings, described, setting
-from reward_model.video.sampling import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
+from reward_model.video.clip import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
 
 __all__ = [
     "JUDGE_FILE",

@@ -42,8 +42,7 @@ from reward_model.turns import (
     verdict_places,
     zoom_request,
 )
-from reward_model.video.clip import Video, VideoError, check_fps, load_video
-from reward_model.video.sampling import native_window
+from reward_model.video.clip import Video, VideoError, check_fps, load_video, native_window
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

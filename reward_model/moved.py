@@ -170,6 +170,7 @@ MOVED = {
     "reward_model.training.video_summary": "reward_model.engine.video_summary",
     "reward_model.training.vllm_sampler": "reward_model.training.grpo.vllm_sampler",
     "reward_model.training.warmup_state": "reward_model.minis.warm_up_state",
+    "reward_model.video.sampling": "reward_model.video.clip",
     "reward_model.turn_two": "reward_model.turns",
 }
 

@@ -39,7 +39,7 @@ from reward_model.parsing import (
 )
 from reward_model.prompts import Frames, PromptSet, answer_limit
 from reward_model.schema import FrameRange, Status, Turn, TurnReport, VerdictScore
-from reward_model.video.sampling import native_window, sample_indices, thinned, zoom_indices
+from reward_model.video.clip import native_window, sample_indices, thinned, zoom_indices
 
 #: The two verdict words as canonical answers spell them: normal first, as in :class:`VerdictScore`.
 WORDS = ("normal", "abnormal")

@@ -14,8 +14,7 @@ from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
 from reward_model.terminal.described import choices_of, settings_of
-from reward_model.video.clip import VideoError
-from reward_model.video.sampling import zoom_indices
+from reward_model.video.clip import VideoError, zoom_indices
 
 CAC_MINI = Path(__file__).parents[2] / "assets" / "cac-mini"
 FRAMES = np.zeros((81, 16, 16, 3), np.uint8)
