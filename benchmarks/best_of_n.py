@@ -23,10 +23,11 @@ from scipy import stats
 
 from cac_align import BestOfNOutput, CaCReward, best_of_n
 from cac_align.pipelines import open_pipeline
+from reward_model.config import READOUTS
 from reward_model.evaluation import auroc, bootstrap
 from reward_model.files import write_text
-from reward_model.readout import READOUTS, turn_value
 from reward_model.schema import Verdict
+from reward_model.turns import turn_value
 from reward_model.world import make_scene
 from reward_model.world.tracking import find_faults
 

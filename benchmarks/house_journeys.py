@@ -3,8 +3,8 @@
 A journey is one call, watched with ``sys.setprofile`` in every thread it starts. Frames of this repository's packages
 count, by file and function; an edge leads from the file of the nearest such frame below to the file of the one that was
 called. What runs while a module is being imported does not count, nor do comprehensions and lambdas as functions of
-their own. Models and trainers are made before the watch begins; a judge that loads its model at its first question
-loads it under watch.
+their own. Pipelines, rewards and trainers are ready before the watch begins; opening a judge and opening stage 3 are
+journeys of their own.
 """
 
 from __future__ import annotations
@@ -131,18 +131,22 @@ def named(name: str, packages: tuple[str, ...] = PACKAGES, root: Path = ROOT) ->
 # --- the journeys -----------------------------------------------------------------------------------------------------
 
 
-def judge_a_video(folder: Path) -> Footprint:
-    """A video file through ``CaCReward.judge`` to a verdict; the video is abnormal, so both turns are asked."""
+def judge_a_video(folder: Path) -> tuple[Footprint, Footprint]:
+    """The judge opens its model; then a video file goes through ``CaCReward.judge`` to a verdict. The video is
+    abnormal, so both turns are asked.
+    """
     from cac_align import CaCReward
 
     video, truth = write_world_video(folder / "abnormal.mp4", "squash")
     reward = CaCReward(str(ROOT / "assets/cac-mini"))
-    footprint = Footprint()
-    with footprint.watching():
+    opening, judging = Footprint(), Footprint()
+    with opening.watching():
+        reward.make_ready()
+    with judging.watching():
         verdict = reward.judge(video, truth["prompt"])
     if len(verdict.turns) != 2:
         raise RuntimeError(f"the judge answered {len(verdict.turns)} turn(s) about an abnormal video, not 2")
-    return footprint
+    return opening, judging
 
 
 def choose_the_best(folder: Path) -> Footprint:
@@ -154,6 +158,7 @@ def choose_the_best(folder: Path) -> Footprint:
     pipe = WanPipeline.from_pretrained(ROOT / "assets/wan-mini")
     pipe.set_progress_bar_config(disable=True)
     reward = CaCReward(str(ROOT / "assets/cac-mini"), all_readouts=True)
+    reward.make_ready()
     size = {"height": 32, "width": 32, "num_frames": 81, "num_inference_steps": 4}
     footprint = Footprint()
     with footprint.watching():
@@ -239,16 +244,16 @@ def write_world_video(path: Path, kind: str | None, seed: int = 910_001) -> tupl
 def run_journeys(only: str = "") -> dict[str, Footprint]:
     """All journeys, or those whose letter is in ``only`` (``"ab"``), by their names."""
     walks: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
-        "a": (("judge: `CaCReward.judge`",), judge_a_video),
-        "b": (("best-of-n: `best_of_n` to report.html",), choose_the_best),
+        "a": (("judge: opening", "judge: `CaCReward.judge`"), judge_a_video),
+        "b": (("best-of-n: `best_of_n` to report.html, judge open",), choose_the_best),
         "c": (("Flow-GRPO: one step",), align_a_step),
         "d": (("stage 3: opening", "stage 3: one step"), train_a_step),
     }
-    found: dict[str, Footprint] = {}
+    footprints: dict[str, Footprint] = {}
     for letter, (titles, walk) in walks.items():
         if only and letter not in only:
             continue
         with tempfile.TemporaryDirectory() as folder:
             walked = walk(Path(folder))
-        found |= zip(titles, walked if isinstance(walked, tuple) else (walked,), strict=True)
-    return found
+        footprints |= zip(titles, walked if isinstance(walked, tuple) else (walked,), strict=True)
+    return footprints

@@ -29,8 +29,8 @@ from reward_model.backends.local import LocalBackend
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.files import write_text
 from reward_model.judge import TwoTurnJudge
-from reward_model.readout import WORDS
 from reward_model.schema import VerdictScore
+from reward_model.turns import WORDS
 from reward_model.world import make_video
 from reward_model.world.kinds import KINDS
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cac_align import CaCReward
-from cac_align.rewards.order import RANKINGS, order
+from cac_align.rewards.base import RANKINGS, order
+from reward_model.config import READOUTS
 from reward_model.files import write_text
-from reward_model.readout import READOUTS, turn_value
+from reward_model.turns import turn_value
 from reward_model.world import make_video
 from reward_model.world.kinds import KINDS
 

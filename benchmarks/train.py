@@ -280,8 +280,7 @@ def plain_rollout(backend: Any, frames: np.ndarray, truth: Any) -> int:
     from reward_model.conversation import Sampling
     from reward_model.parsing import ParseError, parse_turn
     from reward_model.prompts import load_prompts
-    from reward_model.video.clip import resize_frames
-    from reward_model.video.sampling import native_window, sample_indices, zoom_indices
+    from reward_model.video.clip import native_window, resize_frames, sample_indices, zoom_indices
 
     config, prompts = backend.config, load_prompts(backend.config.prompts)
 

@@ -17,7 +17,7 @@ from reward_model.lazy import lazy_names
 __version__ = "0.2.0"
 
 _HOMES = {
-    "BestOfNOutput": "cac_align.report.save",
+    "BestOfNOutput": "cac_align.selection.run_folder",
     "CaCReward": "cac_align.rewards.cac",
     "CompositeReward": "cac_align.rewards.composite",
     "FlowGRPOConfig": "cac_align.flow_grpo.config",
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
     from cac_align.flow_grpo.trainer import FlowGRPOTrainer
     from cac_align.metrics.metric import VBenchMetric
-    from cac_align.report.save import BestOfNOutput
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
     from cac_align.rewards.unified import UnifiedReward
     from cac_align.selection.best import best_of_n
+    from cac_align.selection.run_folder import BestOfNOutput
     from reward_model.terminal.program import set_verbosity
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -9,33 +9,33 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from reward_model.readout import READOUTS
+from reward_model.prompts import answer_limit, load_prompts
 from reward_model.terminal.described import check_settings, described, setting
-from reward_model.video.sampling import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
+from reward_model.video.clip import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
+
+__all__ = [
+    "JUDGE_FILE",
+    "READOUTS",
+    "UNIFIED_FILE",
+    "JudgeConfig",
+    "Readout",
+    "answer_limit",
+    "judge_json",
+    "load_judge_config",
+]
 
 JUDGE_FILE = "judge.json"
 #: A checkpoint with this file rates videos by a protocol of UnifiedReward and gives no verdicts.
 UNIFIED_FILE = "unified.json"
 
-
-#: Tokens of an answer that describes its frames one by one as the paper's prompt asks: those of a frame with a person
-#: in view (262 counted with Qwen3-VL's vocabulary, and a fifth more), and those of steps two and three with the JSON.
-TOKENS_PER_FRAME, TOKENS_OF_THE_REST = 320, 1024
+Readout = Literal["paper", "direct", "log_odds"]
+#: Places of the score and scales of it, see :mod:`reward_model.turns`.
+READOUTS: tuple[str, ...] = get_args(Readout)
 
 #: Settings of old checkpoints, whose ``judge.json`` was written before there was a choice.
 BEFORE_THE_SETTING = {"window_margin": "half"}
-
-
-def answer_limit(num_frames: int) -> int:
-    """New tokens that an answer about ``num_frames`` frames may have where no limit is set: room for a paragraph about
-    each frame (step one of the prompt), coherence, assessment and boxes. An answer that is cut counts as unreadable.
-
-    >>> answer_limit(21)
-    7744
-    """
-    return TOKENS_PER_FRAME * num_frames + TOKENS_OF_THE_REST
 
 
 @described
@@ -82,7 +82,7 @@ class JudgeConfig:
     """Most new tokens of an answer of turn two; None likewise."""
 
     # --- readout ------------------------------------------------------------------------------------------------------
-    readout: Literal["paper", "direct", "log_odds"] = "paper"
+    readout: Readout = "paper"
     """Place of the score: after the reasoning (paper, Equation 7), before it (direct), or before it with the log-odds
     of the two words divided by a temperature (log_odds)."""
     readouts: tuple[str, ...] = ("paper",)
@@ -158,8 +158,7 @@ class JudgeConfig:
 
     def answer_limit(self, turn: int, num_frames: int) -> int:
         """New tokens of an answer of turn 1 or 2 about ``num_frames`` frames."""
-        limit = self.max_scan_tokens if turn == 1 else self.max_zoom_tokens
-        return answer_limit(num_frames) if limit is None else limit
+        return answer_limit(num_frames, self.max_scan_tokens if turn == 1 else self.max_zoom_tokens)
 
     def override(self, **changes: Any) -> JudgeConfig:
         """A copy with some settings changed; None means "as it was".
@@ -214,8 +213,6 @@ def load_judge_config(folder: str | Path) -> JudgeConfig:
 
 def judge_json(judge: JudgeConfig) -> str:
     """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training."""
-    from reward_model.prompts import load_prompts
-
     names = (
         "prompts",
         "scan_fps",

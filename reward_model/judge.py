@@ -29,12 +29,20 @@ from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
-from reward_model.readout import turn_score, turn_value, verdict_places
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, TurnReport, Verdict, VerdictScore
 from reward_model.shipped import package_version
-from reward_model.turns import TurnRequest, VideoView, read_turn, scan_request, turn_two_clips, zoom_request
-from reward_model.video.clip import Video, VideoError, check_fps, load_video
-from reward_model.video.sampling import native_window
+from reward_model.turns import (
+    TurnRequest,
+    VideoView,
+    read_turn,
+    scan_request,
+    turn_score,
+    turn_two_clips,
+    turn_value,
+    verdict_places,
+    zoom_request,
+)
+from reward_model.video.clip import Video, VideoError, check_fps, load_video, native_window
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -99,7 +107,7 @@ class TwoTurnJudge:
         self.backend = backend
         self.config = (config or JudgeConfig()).override(**overrides)
         self.prompts: PromptSet = load_prompts(self.config.prompts)
-        self._said_thinned = False
+        self._said_thinned, self._release = False, package_version()
         if note := wording_note(self.prompts, self.config.prompt_version):
             logger.warning("%s", note)
 
@@ -248,8 +256,7 @@ class TwoTurnJudge:
         config = self.config
         if not config.reasoning:
             return [Completion(forced_prefix()) for _ in requests]
-        limit = max(config.answer_limit(r.number, len(r.indices)) for r in requests)
-        sampling = Sampling(limit, config.temperature, seed=config.seed)
+        sampling = Sampling(max(r.max_new_tokens for r in requests), config.temperature, seed=config.seed)
         return self.backend.generate([r.conversation for r in requests], sampling)
 
     def _read(self, request: TurnRequest, answer: Completion) -> Turn:
@@ -353,7 +360,7 @@ class TwoTurnJudge:
             "seed": config.seed,
             "demo_scale": config.demo_scale,
             "seconds": round(sum(t.seconds for t in turns), 4),
-            "cac_align": package_version(),
+            "cac_align": self._release,
         }
 
 

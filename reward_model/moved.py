@@ -75,6 +75,9 @@ MOVED = {
     "cac_align.rewards.provenance": "cac_align.rewards.base",
     "cac_align.readout_note": "cac_align.report.view",
     "cac_align.rewards.source": "reward_model.backends.source",
+    "cac_align.report.media": "reward_model.video.writing",
+    "cac_align.report.save": "cac_align.selection.run_folder",
+    "cac_align.rewards.order": "cac_align.rewards.base",
     "cac_align.run_folder": "cac_align.selection.run_folder",
     "reward_model.backends.thoughts": "reward_model.backends.local",
     "reward_model.command_parser": "reward_model.terminal.parser",
@@ -124,6 +127,7 @@ MOVED = {
     "reward_model.media.timeline": "reward_model.video.reading",
     "reward_model.media.webp": "reward_model.video.reading",
     "reward_model.media.writing": "reward_model.video.writing",
+    "reward_model.readout": "reward_model.turns",
     "reward_model.replaced_forward": "reward_model.engine.replaced_forward",
     "reward_model.secret": "reward_model.backends.secret",
     "reward_model.training.gradients": "reward_model.minis.gradients",
@@ -166,6 +170,7 @@ MOVED = {
     "reward_model.training.video_summary": "reward_model.engine.video_summary",
     "reward_model.training.vllm_sampler": "reward_model.training.grpo.vllm_sampler",
     "reward_model.training.warmup_state": "reward_model.minis.warm_up_state",
+    "reward_model.video.sampling": "reward_model.video.clip",
     "reward_model.turn_two": "reward_model.turns",
 }
 

@@ -5,6 +5,7 @@ In a checkout they lie in ``assets`` and ``recipes``; a wheel holds the same fol
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,8 +44,9 @@ def recipes_folder() -> Path:
     raise ValueError("this installation holds no recipes; install the wheel of cac-align, or use a checkout")
 
 
+@cache
 def package_version() -> str:
-    """The version of this software; ``unknown`` where it runs without having been installed."""
+    """The version of this software, read once per process; ``unknown`` where it runs without having been installed."""
     try:
         return version("cac-align")
     except PackageNotFoundError:

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
-from reward_model.video.sampling import native_window, sample_indices, zoom_indices
+from reward_model.video.clip import native_window, sample_indices, zoom_indices
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "a red green blue ball square moves right left bounces on black gray background dog catches nothing"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cac_align.report.media import write_mp4
+from reward_model.video.writing import write_mp4
 from reward_model.world import make_video
 
 ROOT = Path(__file__).resolve().parents[1]

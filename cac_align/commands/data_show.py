@@ -135,7 +135,7 @@ def _anomaly(anomaly: Anomaly, frames: np.ndarray, fps: float) -> dict[str, Any]
 
 
 def _stills(indices: Iterable[int], frames: np.ndarray, fps: float, anomaly: Anomaly | None) -> list[dict[str, Any]]:
-    from cac_align.report.media import thumbnail_uri
+    from reward_model.video.writing import thumbnail_uri
 
     return [
         {
@@ -163,8 +163,8 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
 
 def _small_copy(frames: np.ndarray, fps: float) -> str:
     """The video as an inline MP4: what stops or jumps shows in motion only. Large videos are made smaller."""
-    from cac_align.report.media import data_uri, write_mp4
     from reward_model.video.clip import resize_frames
+    from reward_model.video.writing import data_uri, write_mp4
 
     height, width = frames.shape[1:3]
     factor = VIDEO_HEIGHT / min(height, width)

@@ -110,7 +110,7 @@ def _try_judge(reward: Any, count: int) -> bool:
 def _say_both(verdicts: list[Verdict], readout: str) -> None:
     """Warns where the two verdict words hold little of the probability: the judge was not trained to be read there."""
     from cac_align.report.view import FEW_BOTH
-    from reward_model.readout import turn_score
+    from reward_model.turns import turn_score
 
     held = [score.p_both for v in verdicts if v.turns and (score := turn_score(v.turns[-1], readout)) is not None]
     if held and min(held) < FEW_BOTH:
@@ -125,7 +125,8 @@ def readouts(verdicts: list[Verdict], temperature: float) -> dict[str, list[floa
 
     ``temperature`` is that of the ``log_odds`` readout.
     """
-    from reward_model.readout import READOUTS, turn_value
+    from reward_model.config import READOUTS
+    from reward_model.turns import turn_value
 
     turns = [v.turns[-1] for v in verdicts if v.turns]
     found = {name: [turn_value(turn, name) for turn in turns] for name in READOUTS}

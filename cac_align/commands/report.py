@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cac_align.report.save import render_folder
+    from cac_align.selection.run_folder import render_folder
 
     print(render_folder(args.directory))
     return 0

@@ -65,8 +65,8 @@ class RunLog(RunWriter):
         """
         if not self.active:
             return
-        from cac_align.report.media import write_mp4
         from cac_align.report.overlay import draw_overlay
+        from reward_model.video.writing import write_mp4
 
         shown = frames if verdict is None else draw_overlay(frames, verdict)
         path = self.folder / "videos" / f"step-{step:05d}" / f"{name}.mp4"

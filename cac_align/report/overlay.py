@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cac_align.report.media import display_scale, write_mp4
 from cac_align.report.view import boxes_by_frame, hold_frames
 from reward_model.schema import Box
+from reward_model.video.writing import display_scale, write_mp4
 
 if TYPE_CHECKING:
     from reward_model.schema import Verdict

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.report.media import data_uri
 from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
 from reward_model.schema import Verdict
+from reward_model.video.writing import data_uri
 
 READOUT_TEXTS = {
     "direct": "read before its reasoning",

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cac_align.report.media import thumbnail_uri
-from reward_model.readout import turn_score
 from reward_model.schema import Anomaly, FrameRange, Verdict
+from reward_model.turns import turn_score
+from reward_model.video.writing import thumbnail_uri
 
 if TYPE_CHECKING:
     from reward_model.schema import Turn, VerdictScore

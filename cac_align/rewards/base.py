@@ -1,4 +1,6 @@
-"""Interface of a reward: the call, the checks of its answer before anything relies on it, and its provenance."""
+"""Interface of a reward: the call, the checks of its answer before anything relies on it, the order of what it has
+scored, and its provenance.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from reward_model.setting_keys import without_keys
 
@@ -194,6 +196,47 @@ def evaluate(reward: Reward, videos: Sequence[np.ndarray], prompts: Sequence[str
     return Evaluation(scores, [None] * len(videos), reasons)
 
 
+# --- the order of several candidates: the only place where the best is chosen ----------------------------------------
+
+RankBy = Literal["verdict", "score"]
+RANKINGS: tuple[str, ...] = get_args(RankBy)
+
+
+def check_rank_by(rank_by: str) -> None:
+    """Raises ValueError unless it is one of :data:`RANKINGS`."""
+    if rank_by not in RANKINGS:
+        raise ValueError(
+            f"rank_by={rank_by!r} must be 'verdict' (a video judged abnormal never beats one judged normal, then the "
+            "score decides) or 'score' (the score alone)"
+        )
+
+
+def order(
+    scores: Sequence[float | None], abnormal: Sequence[bool | None] | None = None, rank_by: RankBy | str = "verdict"
+) -> list[int]:
+    """Positions from best to worst; ties in their order, those without a score last.
+
+    Args:
+        scores: one per candidate, higher is better.
+        abnormal: whether a judge's final verdict objects to it; None if there is no verdict, which counts as no
+            objection.
+        rank_by: ``"verdict"`` puts what is judged abnormal behind everything else, ``"score"`` goes by scores alone.
+
+    >>> order([0.2, 0.9, None, 0.4], [False, True, None, False])
+    [3, 0, 1, 2]
+    >>> order([0.2, 0.9, None, 0.4], [False, True, None, False], "score")
+    [1, 3, 0, 2]
+    """
+    check_rank_by(rank_by)
+    objected = [bool(a) and rank_by == "verdict" for a in abnormal or [None] * len(scores)]
+    return sorted(range(len(scores)), key=lambda k: (scores[k] is None, objected[k], -(scores[k] or 0.0), k))
+
+
+def objections(verdicts: Sequence[Verdict | None]) -> list[bool | None]:
+    """True for each verdict that says abnormal; None for a missing one."""
+    return [None if v is None or v.status is None else v.status == "abnormal" for v in verdicts]
+
+
 # --- for the files its scores are written to --------------------------------------------------------------------------
 
 #: Attributes of a reward, or of its source, that decide its scores.
@@ -209,22 +252,22 @@ def describe_reward(reward: object) -> dict[str, Any]:
         >>> describe_reward(lambda videos, prompts=None, *, fps, **_: [0.5])["reward"]
         '<lambda>'
     """
-    found: dict[str, Any] = {"reward": reward_name(reward)}
+    marks: dict[str, Any] = {"reward": reward_name(reward)}
     described = getattr(reward, "describe", None)
     if callable(described):
-        found |= without_keys(dict(described()))
-    found |= {name: value for name in _TOLD if isinstance(value := getattr(reward, name, None), str)}
+        marks |= without_keys(dict(described()))
+    marks |= {name: value for name in _TOLD if isinstance(value := getattr(reward, name, None), str)}
     if (backend := getattr(reward, "backend", None)) is not None:
-        found["backend"] = (
+        marks["backend"] = (
             backend if isinstance(backend, str) else str(getattr(backend, "name", type(backend).__name__))
         )
     options = getattr(getattr(reward, "_source", None), "options", None) or {}
-    told = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
-    found |= {name: str(value) for name, value in without_keys(told).items()}
+    if told := {name: options[name] for name in _OPTIONS if options.get(name) is not None}:
+        marks |= {name: str(value) for name, value in without_keys(told).items()}
     judge = getattr(reward, "_judge_options", None)
     if isinstance(judge, dict):
-        found["settings"] = {k: list(v) if isinstance(v, tuple) else v for k, v in judge.items()}
-    return found | _describe_members(reward)
+        marks["settings"] = {k: list(v) if isinstance(v, tuple) else v for k, v in judge.items()}
+    return marks | _describe_members(reward)
 
 
 def _describe_members(reward: object) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         device_map, quantization_config, attn_implementation: options of the local model, handed to ``from_pretrained``.
         readout: how the probability is read: ``"paper"`` after the reasoning (equation 7 as printed, which saturates),
             ``"direct"`` before it, ``"log_odds"`` before it with a temperature. None takes the best that the checkpoint
-            was trained for (``readouts`` in its ``judge.json``). See :mod:`reward_model.readout`.
+            was trained for (``readouts`` in its ``judge.json``). See :mod:`reward_model.turns`.
         reasoning: write the chain of thought. False is faster and gives a verdict without window or boxes.
         scan_fps, zoom_fps: frames per second shown in turn one and two; None: as the checkpoint was trained, else 4 and
             8.
@@ -206,10 +206,10 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             assert self.model is not None
             _announce_mini(self.model)
         backend = self._source.open()
-        found = getattr(backend, "config", None)
-        config = found if isinstance(found, JudgeConfig) else JudgeConfig()
+        trained = getattr(backend, "config", None)  # what a local checkpoint says of itself
+        config = trained if isinstance(trained, JudgeConfig) else JudgeConfig()
         chosen = {**self._judge_options, "readout": self._readout(config)}
-        if self._judge_options["readout"] is not None and isinstance(found, JudgeConfig):
+        if self._judge_options["readout"] is not None and isinstance(trained, JudgeConfig):
             _announce_untrained(self.name, chosen["readout"], config.override(readouts=chosen["readouts"]).readouts)
         return TwoTurnJudge(backend, config, **chosen)
 
@@ -237,11 +237,8 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
     @property
     def demo_note(self) -> str | None:
         """Note for reports if the judge is the embedded mini; None for others."""
-        folder = mini_judge_folder()
-        known = self._opened is not None and self._opened.config.demo_scale
-        if known or (folder is not None and self.model and Path(self.model).resolve() == folder.resolve()):
-            return f"{self.name} is a demonstration: {_KNOWS}"
-        return None
+        is_demo = self._opened is not None and self._opened.config.demo_scale
+        return f"{self.name} is a demonstration: {_KNOWS}" if is_demo or _is_mini(self.model) else None
 
     def __call__(
         self,
@@ -291,6 +288,11 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 def mini_judge_folder() -> Path | None:
     """Folder of the embedded mini judge, in an installed package or in a checkout; None if it is not shipped."""
     return shipped_folder("cac-mini")
+
+
+def _is_mini(model: str | None) -> bool:
+    folder = mini_judge_folder()
+    return folder is not None and bool(model) and Path(str(model)).resolve() == folder.resolve()
 
 
 def _check_options(options: dict[str, Any]) -> None:

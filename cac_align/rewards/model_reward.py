@@ -26,7 +26,7 @@ class ModelReward(ABC, Generic[Opened]):
     """The base of rewards that load something. It is opened once, by the first call of any thread; a pickled copy
     carries the settings alone and opens its own where it arrives.
 
-    A subclass gives itself a ``name`` and says how to open (:meth:`_open`).
+    A subclass gives itself a ``name`` (short, for reports) and says how to open (:meth:`_open`).
 
     Args:
         on_error: ``"none"`` scores a video that cannot be judged None, ``"raise"`` raises.
@@ -87,16 +87,12 @@ class BackendReward(ModelReward[Opened]):
     def __init__(self, source: BackendSource, on_error: str) -> None:
         super().__init__(on_error)
         self._source, self.model, self.backend = source, source.model, source.backend
+        self.name = source.name
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> Self:
         """The same as the class itself, by the name that models of transformers and diffusers have."""
         return cls(model, **options)  # type: ignore[arg-type]
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """The model's short name, for reports."""
-        return self._source.name
 
     def __repr__(self) -> str:
         backend = getattr(self.backend, "name", self.backend)
@@ -219,16 +215,16 @@ def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], flo
     """
     if not any(isinstance(v, str | os.PathLike) for v in videos):
         return list(videos), check_fps(fps), {}
-    found, unreadable, rates = list(videos), {}, set()
+    opened, unreadable, rates = list(videos), {}, set()
     for k, video in enumerate(videos):
         if not isinstance(video, str | os.PathLike):
             rates.add(check_fps(fps))
             continue
         _check_path(k, video)
         try:
-            opened = load_video(video, fps)
-            found[k] = opened.take(range(opened.num_frames))
-            rates.add(opened.fps)
+            file = load_video(video, fps)
+            opened[k] = file.take(range(file.num_frames))
+            rates.add(file.fps)
         except VideoError as error:
             unreadable[k] = str(error)
     if len(rates) > 1:
@@ -236,7 +232,7 @@ def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], flo
             f"the files have {' and '.join(f'{r:g}' for r in sorted(rates))} frames per second; a reward is told one "
             "rate: pass fps=..., or ask about them in separate calls"
         )
-    return found, next(iter(rates), 1.0), unreadable
+    return opened, next(iter(rates), 1.0), unreadable
 
 
 def log_unjudged(logger: logging.Logger, name: str, reasons: Sequence[str | None]) -> None:

@@ -1,4 +1,4 @@
-"""Best-of-n: ``best`` (the function), ``candidates`` (how a pipeline draws them), ``run_folder`` (resuming)."""
+"""Best-of-n: ``best`` (the function), ``candidates`` (how a pipeline draws them), ``run_folder`` (resuming, saving)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from reward_model.lazy import lazy_names
 
 _HOMES = {
-    "BestOfNOutput": "cac_align.report.save",
+    "BestOfNOutput": "cac_align.selection.run_folder",
     "best_of_n": "cac_align.selection.best",
 }
 
 __all__ = ["BestOfNOutput", "best_of_n"]
 
 if TYPE_CHECKING:
-    from cac_align.report.save import BestOfNOutput
     from cac_align.selection.best import best_of_n
+    from cac_align.selection.run_folder import BestOfNOutput
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

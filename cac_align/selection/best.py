@@ -13,21 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from cac_align.pipelines import Pipeline
-from cac_align.report.save import BestOfNOutput
 from cac_align.rewards.base import (
+    RankBy,
     Reward,
     RewardError,
+    check_rank_by,
     check_reward,
     demo_note,
     describe_reward,
     evaluate,
     make_ready,
+    objections,
+    order,
     reward_name,
 )
 from cac_align.rewards.composite import CompositeReward
-from cac_align.rewards.order import RankBy, check_rank_by, objections, order
 from cac_align.selection import candidates as draw
 from cac_align.selection import run_folder
+from cac_align.selection.run_folder import BestOfNOutput
 from reward_model.video.clip import check_fps
 
 if TYPE_CHECKING:

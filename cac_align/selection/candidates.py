@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from cac_align.pipelines import Pipeline
-from reward_model.video.clip import VideoError, to_frames
+from reward_model.video.container import VideoError
+from reward_model.video.layouts import to_frames
 
 #: Arguments of a pipeline call that belong to best-of-n, and what to do instead.
 RESERVED = {

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec
+from cac_align.rewards.base import order
 from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
-from cac_align.rewards.order import order
 from cac_align.table2.columns import Column, reward_column
 from cac_align.table2.draws import Item, Source
 from cac_align.table2.job import TableJob

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cac_align.report.media import write_mp4
 from cac_align.table2.job import TableJob
 from cac_align.table2.matrix import Chosen, Matrix
 from cac_align.table2.ratings import FOLDER
 from cac_align.table2.tables import TableMaker, to_dict
 from reward_model.files import write_json, write_text
 from reward_model.statistics.table import Table
+from reward_model.video.writing import write_mp4
 
 
 def write_outputs(job: TableJob) -> list[Path]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cac_align.report.media import data_uri, write_mp4
 from cac_align.report.overlay import draw_overlay
 from cac_align.report.page import content_policy, page_file, page_template
 from cac_align.table2.curves import CURVES, DARK_CURVES
@@ -18,6 +17,7 @@ from reward_model.files import write_text
 from reward_model.schema import Verdict
 from reward_model.shipped import package_version
 from reward_model.statistics.table import Table, show
+from reward_model.video.writing import data_uri, write_mp4
 
 
 def write_page(job: TableJob, matrix: Matrix, tables: Sequence[Table], path: Path) -> Path:

@@ -27,8 +27,8 @@ from reward_model.backends.devices import ran_out_of_memory, torch_device, torch
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.parsing import STATUS_PREFIX
-from reward_model.readout import WORDS, words_after
 from reward_model.schema import VerdictScore
+from reward_model.turns import WORDS, words_after
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")

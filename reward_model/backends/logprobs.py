@@ -21,8 +21,8 @@ from itertools import accumulate
 from typing import Any
 
 from reward_model.parsing import STATUS_PREFIX
-from reward_model.readout import WORDS, VerdictPrefix, verdict_prefix
 from reward_model.schema import VerdictScore
+from reward_model.turns import WORDS, VerdictPrefix, verdict_prefix
 
 #: Text of a token -> its log-probability, for the likeliest next tokens.
 NextTokens = Mapping[str, float]

@@ -31,8 +31,8 @@ from reward_model.backends.retrying import Backoff, Deadline, RequestRejected
 from reward_model.backends.secret import Secret
 from reward_model.backends.wire import check_frames, to_wire
 from reward_model.conversation import Completion, Conversation, Sampling
-from reward_model.readout import words_after
 from reward_model.schema import VerdictScore
+from reward_model.turns import words_after
 
 logger = logging.getLogger(__name__)
 

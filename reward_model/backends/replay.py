@@ -22,8 +22,8 @@ import numpy as np
 
 from reward_model.backends.base import Backend, BackendError
 from reward_model.conversation import Completion, Conversation, Sampling
-from reward_model.readout import WORDS, words_after
 from reward_model.schema import VerdictScore
+from reward_model.turns import WORDS, words_after
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from reward_model.extras import need
 from reward_model.parsing import format_report, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
-from reward_model.video.sampling import native_window, sample_indices, zoom_indices
+from reward_model.video.clip import native_window, sample_indices, zoom_indices
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,7 @@ from reward_model.minis.splices import SPLICED, make_splice
 from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
 from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
-from reward_model.video.clip import resize_frames
-from reward_model.video.sampling import native_window, sample_indices, zoom_indices
+from reward_model.video.clip import native_window, resize_frames, sample_indices, zoom_indices
 from reward_model.world.kinds import KINDS, REASONS, SETTINGS_OF, SINGLE_FRAME
 from reward_model.world.narration import narrate_frames, narrate_scan, narrate_zoom, shift_report, visible_anomalies
 from reward_model.world.nuisance import degrade

@@ -31,6 +31,10 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _CHAT_MARKER = re.compile(r"<(?=\|[^|<>\s]{1,40}\|>)")
 
+#: Tokens of an answer that describes its frames one by one as the paper's prompt asks: those of a frame with a person
+#: in view (262 counted with Qwen3-VL's vocabulary, and a fifth more), and those of steps two and three with the JSON.
+TOKENS_PER_FRAME, TOKENS_OF_THE_REST = 320, 1024
+
 #: (T, H, W, 3) uint8, or a list of (H, W, 3).
 Frames = Sequence[np.ndarray] | np.ndarray
 
@@ -127,6 +131,17 @@ def clean_line(text: str) -> str:
 def last_sentence(text: str) -> str:
     """The last sentence of a text, which is where the reasoning concludes."""
     return re.split(r"(?<=[.!?])\s+", text.strip())[-1]
+
+
+def answer_limit(num_frames: int, most: int | None = None) -> int:
+    """New tokens that an answer about ``num_frames`` frames may have: ``most``, or where no limit is set room for a
+    paragraph about each frame (step one of the prompt), coherence, assessment and boxes. An answer that is cut counts
+    as unreadable.
+
+    >>> answer_limit(21), answer_limit(21, 128)
+    (7744, 128)
+    """
+    return TOKENS_PER_FRAME * num_frames + TOKENS_OF_THE_REST if most is None else most
 
 
 def wording_note(prompts: PromptSet, trained: str | None) -> str:

@@ -1,8 +1,9 @@
 """Videos: what a file is, its frames as a player shows them, and which frames are looked at.
 
-Reading order: ``clip`` (anything people pass, in memory or a file), ``sampling`` (grids and windows), ``reading`` (a
-file's facts and pictures), ``container`` (a file opened safely), ``writing``. Where a file's frames do not follow each
-other at a constant rate, it is read as one of constant rate that shows at every moment what a player would show.
+Reading order: ``clip`` (one video, in memory or a file; grids and windows), ``layouts`` (frames as libraries hand them
+over), ``reading`` (a file's facts and pictures), ``container`` (a file opened safely), ``writing``. Where a file's
+frames do not follow each other at a constant rate, it is read as one of constant rate that shows at every moment what a
+player would show.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ _HOMES = {
     "VideoHeader": "reward_model.video.reading",
     "check_fps": "reward_model.video.clip",
     "load_video": "reward_model.video.clip",
-    "native_window": "reward_model.video.sampling",
+    "native_window": "reward_model.video.clip",
     "read_file": "reward_model.video.clip",
     "resize_frames": "reward_model.video.clip",
-    "sample_indices": "reward_model.video.sampling",
-    "thinned": "reward_model.video.sampling",
-    "to_frames": "reward_model.video.clip",
+    "sample_indices": "reward_model.video.clip",
+    "thinned": "reward_model.video.clip",
+    "to_frames": "reward_model.video.layouts",
     "write_video": "reward_model.video.writing",
-    "zoom_indices": "reward_model.video.sampling",
+    "zoom_indices": "reward_model.video.clip",
 }
 
 __all__ = [
@@ -52,12 +53,15 @@ if TYPE_CHECKING:
         VideoFormError,
         check_fps,
         load_video,
+        native_window,
         read_file,
         resize_frames,
-        to_frames,
+        sample_indices,
+        thinned,
+        zoom_indices,
     )
+    from reward_model.video.layouts import to_frames
     from reward_model.video.reading import VideoHeader
-    from reward_model.video.sampling import native_window, sample_indices, thinned, zoom_indices
     from reward_model.video.writing import write_video
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

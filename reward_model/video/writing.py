@@ -1,7 +1,12 @@
-"""The one writer of video files, and the encodings that the parts of the house need."""
+"""Frames to files and pages: the one writer of video files, the encodings that the parts of the house need, and what
+every browser shows.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -46,6 +51,9 @@ PAGE = Encoding("libx264", "yuv420p", {"crf": "15", "preset": "veryfast", "bf": 
 LOSSLESS_H264 = Encoding("libx264rgb", "rgb24", {"qp": "0", "preset": "ultrafast", "bf": "0"})
 #: Gives every pixel back; in Matroska (``.mkv``).
 FFV1 = Encoding("ffv1", "bgr0")
+
+#: Below this many pixels on its shorter side a video is enlarged, by repeating pixels, for players to show it well.
+MIN_SIDE = 256
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, encoding: Encoding = H264) -> Path:
@@ -95,3 +103,51 @@ def stream_rate(fps: float) -> Fraction:
     (Fraction(24000, 1001), Fraction(16, 1), Fraction(3, 10))
     """
     return Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
+
+
+# --- for browsers -----------------------------------------------------------------------------------------------------
+
+
+def display_scale(height: int, width: int) -> int:
+    """The whole factor a tiny video is enlarged by in the saved file; 1 for any video of 256 pixels or more."""
+    return max(1, math.ceil(MIN_SIDE / min(height, width)))
+
+
+def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
+    """Writes H.264 in MP4, playable in browsers, whole or not at all.
+
+    Args:
+        path: the file.
+        frames: (T, H, W, 3) uint8. An odd height or width is completed by repeating its last row or column: yuv420p
+            needs even sizes.
+        fps: frames per second.
+
+    Returns:
+        The factor the picture was enlarged by, see :func:`display_scale`.
+    """
+    scale = display_scale(*frames.shape[1:3])
+    write_video(path, (_even(picture.repeat(scale, 0).repeat(scale, 1)) for picture in frames), fps, PAGE)
+    return scale
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Bytes as an address that needs no file: ``data_uri(png, "image/png")``."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail_uri(frame: np.ndarray, height: int) -> str:
+    """One frame (H, W, 3) uint8 as an inline picture at most ``height`` pixels tall; tiny frames stay exact, as PNG."""
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(frame), io.BytesIO()
+    if picture.height <= height:
+        picture.save(buffer, "PNG", optimize=True)
+        return data_uri(buffer.getvalue(), "image/png")
+    width = max(1, round(picture.width * height / picture.height))
+    picture.resize((width, height), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=82)
+    return data_uri(buffer.getvalue(), "image/jpeg")

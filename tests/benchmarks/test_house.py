@@ -203,7 +203,14 @@ def test_the_table_of_the_recipes_holds_every_figure(modules, monkeypatch, capsy
 @pytest.mark.slow
 def test_every_journey_enters_the_files_it_is_named_after(modules):
     found = modules["house_journeys"].run_journeys()
-    ends = ("CaCReward.judge", "best_of_n", "FlowGRPOTrainer.run_step", "open_trainer", "GrpoTrainer.run_step")
+    ends = (
+        "CaCReward._open",
+        "CaCReward.judge",
+        "best_of_n",
+        "FlowGRPOTrainer.run_step",
+        "open_trainer",
+        "GrpoTrainer.run_step",
+    )
     assert len(found) == len(ends)
     for footprint, name in zip(found.values(), ends, strict=True):
         assert name in {function for _, function in footprint.functions}

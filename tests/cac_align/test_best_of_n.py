@@ -329,7 +329,7 @@ def test_an_abnormal_verdict_never_beats_a_normal_one_unless_asked(wan_pipe, tmp
 
 
 def test_all_abnormal_still_has_a_best():
-    from cac_align.rewards.order import order
+    from cac_align.rewards.base import order
 
     assert order([0.1, 0.3, None], [True, True, None]) == [1, 0, 2]
     assert order([0.3, 0.1], [None, True]) == order([0.3, 0.1]) == [0, 1]

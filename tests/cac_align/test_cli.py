@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from cac_align.cli import main
-from cac_align.report.media import write_mp4
+from reward_model.video.writing import write_mp4
 from reward_model.world import make_video
 
 

@@ -237,7 +237,7 @@ def test_pickled_copy_scores_the_same():
 
 
 def test_files_are_read_once_for_all_members(tmp_path):
-    from cac_align.report.media import write_mp4
+    from reward_model.video.writing import write_mp4
 
     seen = []
 

@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 
 from cac_align import BestOfNOutput
-from cac_align.report import save
-from cac_align.report.media import display_scale, write_mp4
 from cac_align.report.overlay import BAR, BOX, draw_overlay
 from cac_align.report.page import score_axis, visible
-from cac_align.report.save import ReportError, render_folder
 from cac_align.report.view import (
     _summary,
     film_indices,
@@ -28,8 +25,11 @@ from cac_align.report.view import (
     timeline,
     unconfirmed,
 )
+from cac_align.selection import run_folder
+from cac_align.selection.run_folder import ReportError, render_folder
 from reward_model.schema import AnomalyType, Box, Verdict
 from reward_model.video.clip import read_file
+from reward_model.video.writing import display_scale, write_mp4
 from reward_model.world import make_video
 
 NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""
@@ -192,7 +192,7 @@ def test_a_result_of_another_form_is_a_message(saved, tmp_path, monkeypatch, jun
     path = tmp_path / "copy" / "result.json"
     result = json.loads(path.read_text())
     stills = read_file(tmp_path / "copy" / "candidates" / "00.mp4")[0][:2, :32, :32]
-    monkeypatch.setattr(save, "_stills", lambda path, scale: stills)
+    monkeypatch.setattr(run_folder, "_stills", lambda path, scale: stills)
     for place in [p for p in places(result) if len(p) <= 3][::8]:
         path.write_text(json.dumps(put(result, place, junk) if place or junk is not ... else {}))
         with contextlib.suppress(ReportError):

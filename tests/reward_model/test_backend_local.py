@@ -13,7 +13,7 @@ from reward_model.conversation import Message, Sampling
 from reward_model.minis.model import build_judge
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import load_prompts
-from reward_model.readout import VerdictPrefix
+from reward_model.turns import VerdictPrefix
 from reward_model.world import make_video
 
 

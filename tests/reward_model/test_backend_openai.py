@@ -26,7 +26,7 @@ from reward_model.backends.logprobs import generated_verdict, next_tokens, word_
 from reward_model.backends.openai import OpenAIBackend
 from reward_model.backends.retrying import Backoff
 from reward_model.conversation import Message, Sampling
-from reward_model.readout import WORDS, VerdictPrefix, verdict_prefix
+from reward_model.turns import WORDS, VerdictPrefix, verdict_prefix
 
 KEY = "sk-test-THIS-MUST-NEVER-BE-SEEN-0123456789"
 PREFIX = '{"COT": "fine", "status": "'

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward_model.config import JudgeConfig, answer_limit, judge_json, load_judge_config
+from reward_model.config import READOUTS, JudgeConfig, answer_limit, judge_json, load_judge_config
 from reward_model.conversation import Completion
 from reward_model.data.synthesis.config import AskConfig
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report
-from reward_model.readout import READOUTS
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, Verdict, VerdictScore
 from reward_model.terminal.described import choices_of, settings_of
-from reward_model.video.clip import VideoError
-from reward_model.video.sampling import zoom_indices
+from reward_model.video.clip import VideoError, zoom_indices
 
 CAC_MINI = Path(__file__).parents[2] / "assets" / "cac-mini"
 FRAMES = np.zeros((81, 16, 16, 3), np.uint8)

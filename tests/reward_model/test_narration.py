@@ -6,7 +6,7 @@ import pytest
 
 from reward_model.parsing import format_report, parse_turn
 from reward_model.schema import FrameRange
-from reward_model.video.sampling import native_window, sample_indices, zoom_indices
+from reward_model.video.clip import native_window, sample_indices, zoom_indices
 from reward_model.world import KINDS, make_annotation, make_scene
 from reward_model.world.narration import (
     STATES,

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import pytest
 
 from reward_model.parsing import STATUS_PREFIX, ParseError, find_status, format_report, parse_turn
-from reward_model.readout import completed_prefix, verdict_prefix
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
+from reward_model.turns import completed_prefix, verdict_prefix
 
 NUM_MUTATIONS = 20_000
 FRAMES = 21

@@ -13,8 +13,8 @@ import pytest
 from reward_model import parsing
 from reward_model.data.synthesis.form_check import find_leak, first_step, frame_fault, frame_heads
 from reward_model.parsing import ParseError, parse_turn
-from reward_model.readout import completed_prefix, verdict_prefix
 from reward_model.schema import TurnReport
+from reward_model.turns import completed_prefix, verdict_prefix
 
 FRAMES = 2000
 ITEM = '{"Attributed Time Region": %s, "Attributed Label": %s, "BBOX": %s}'

@@ -21,7 +21,7 @@ from reward_model.data.line_checks import check_object, is_int
 from reward_model.data.records import Record
 from reward_model.data.validation import Problem
 from reward_model.schema import Anomaly, AnomalyType
-from reward_model.video.sampling import sample_indices
+from reward_model.video.clip import sample_indices
 
 
 def to_grouped(record: Record, *, sample_fps: float | None = None) -> dict[str, Any]:

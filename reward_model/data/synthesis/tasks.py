@@ -16,8 +16,7 @@ from reward_model.data.synthesis.crops import with_crops
 from reward_model.prompts import load_prompts
 from reward_model.prompts.hints import scan_hint, zoom_hint
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
-from reward_model.video.clip import Video, VideoError, resize_frames
-from reward_model.video.sampling import sample_indices, zoom_indices
+from reward_model.video.clip import Video, VideoError, resize_frames, sample_indices, zoom_indices
 
 
 @dataclass(frozen=True)

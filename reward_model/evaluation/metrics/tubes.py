@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from reward_model.grounding import join_boxes, union_iou
 from reward_model.rewards import Rollout
 from reward_model.schema import Box, VideoAnnotation
-from reward_model.video.sampling import sample_indices
+from reward_model.video.clip import sample_indices
 
 Tube = Mapping[int, Sequence[Box]]
 

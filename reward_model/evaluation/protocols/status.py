@@ -25,8 +25,7 @@ from reward_model.prompts import clean_line
 from reward_model.schema import Status, Verdict
 from reward_model.unified.protocols import ScoreError, even_indices, last_answer, repeated_indices
 from reward_model.unified.score import ask_in_batches
-from reward_model.video.clip import Video, VideoError, load_video
-from reward_model.video.sampling import sample_indices
+from reward_model.video.clip import Video, VideoError, load_video, sample_indices
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from reward_model.config import READOUTS
 from reward_model.evaluation.metrics.calibration import calibration_error, saturation_share
 from reward_model.evaluation.metrics.classification import STATUSES, Confusion, auroc, confusion
 from reward_model.evaluation.running.result import EvaluationResult, Metric, TypeRecall
 from reward_model.evaluation.running.row import Row
-from reward_model.readout import READOUTS
 from reward_model.schema import AnomalyType
 from reward_model.statistics.intervals import bootstrap, wilson
 from reward_model.world.cells import CELLS

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from reward_model.config import READOUTS
 from reward_model.evaluation.benches.bench import BenchVideo
 from reward_model.evaluation.metrics.tubes import rollout_tube_iou
 from reward_model.grounding import temporal_iou, type_iou
-from reward_model.readout import READOUTS, turn_value
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
 from reward_model.schema import FrameRange, Status, Verdict, VideoAnnotation
-from reward_model.turns import merge_clips
-from reward_model.video.sampling import ZOOM_FPS, sample_indices
+from reward_model.turns import merge_clips, turn_value
+from reward_model.video.clip import ZOOM_FPS, sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
 

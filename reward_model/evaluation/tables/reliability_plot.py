@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reward_model.config import READOUTS
 from reward_model.evaluation.metrics.calibration import calibration_error, reliability_bins
 from reward_model.evaluation.running.measure import readout_values
 from reward_model.evaluation.running.row import Row
 from reward_model.extras import need
 from reward_model.files import atomic
-from reward_model.readout import READOUTS
 
 #: Probabilities of "normal", and whether it was.
 Stated = tuple[list[float], list[bool]]

@@ -32,8 +32,7 @@ from reward_model.turns import (
     turn_two_clips,
     zoom_request,
 )
-from reward_model.video.clip import resize_frames
-from reward_model.video.sampling import sample_indices
+from reward_model.video.clip import resize_frames, sample_indices
 
 #: Ways in which a turn can be invalid, as they are counted.
 INVALID = ("unparsable", "schema", "window", "truncated")

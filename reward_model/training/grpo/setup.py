@@ -16,7 +16,7 @@ from reward_model.training.grpo.config import OWN, GrpoConfig
 from reward_model.training.grpo.rows import VisionInputs
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.grpo.videos import Load, annotated_loader, annotated_rows, world_loader, world_rows
-from reward_model.video.sampling import sample_indices
+from reward_model.video.clip import sample_indices
 
 if TYPE_CHECKING:
     from reward_model.training.plan import PlanConfig

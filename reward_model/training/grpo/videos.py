@@ -17,7 +17,7 @@ from reward_model.data.views import cycled
 from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.rollouts import GrpoSample
-from reward_model.video.sampling import SCAN_FPS, sample_indices
+from reward_model.video.clip import SCAN_FPS, sample_indices
 
 log = logging.getLogger(__name__)
 

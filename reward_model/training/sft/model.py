@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reward_model.config import JudgeConfig, load_judge_config
-from reward_model.readout import READOUTS
+from reward_model.config import READOUTS, JudgeConfig, load_judge_config
 from reward_model.training.plan import PlanConfig
 from reward_model.training.sft.config import WORLD, StageArguments
 from reward_model.training.sft.parts import STOCK, StageParts

@@ -10,7 +10,7 @@ from werkzeug.test import Client
 
 from cac_align.rating.app import RatingApp
 from cac_align.rating.study import open_rating
-from cac_align.report.media import write_mp4
+from reward_model.video.writing import write_mp4
 from reward_model.world import make_video
 
 KINDS = {"a/one.mp4": "squash", "a/two.mp4": None, "b/three.mp4": "vanish", "b/four.mp4": None, "b/five.mp4": "split"}

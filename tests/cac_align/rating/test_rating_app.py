@@ -51,7 +51,7 @@ def test_every_change_is_kept_across_a_restart(page, folder, opened, tools):
 def test_an_answer_to_a_video_that_was_replaced_does_not_count(page, folder, opened, rate_everything):
     rate_everything(page, "Ann", set())
     page.study.close()
-    from cac_align.report.media import write_mp4
+    from reward_model.video.writing import write_mp4
 
     write_mp4(folder / "a/one.mp4", np.zeros((9, 32, 32, 3), np.uint8), 16)
     study = opened(open_rating(folder))
@@ -62,8 +62,8 @@ def test_an_answer_to_a_video_that_was_replaced_does_not_count(page, folder, ope
 def test_a_replaced_video_of_the_same_shape_is_another_video(page, folder, opened, rate_everything):
     """Same name, length, size and rate, other pictures: it is not shown as what was listed, and old answers are not
     answers to it."""
-    from cac_align.report.media import write_mp4
     from reward_model.video.reading import probe
+    from reward_model.video.writing import write_mp4
 
     rate_everything(page, "Ann", set())
     path = folder / "a/one.mp4"

@@ -20,8 +20,7 @@ from reward_model.data.views import StageViews, ViewOptions
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
-from reward_model.video.clip import VideoError
-from reward_model.video.sampling import sample_indices
+from reward_model.video.clip import VideoError, sample_indices
 
 SIZE, LENGTH, FPS = 32, 49, 16
 JUDGE = JudgeConfig(prompts="compact", frame_size=SIZE, max_zoom_frames=12)

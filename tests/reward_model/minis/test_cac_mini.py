@@ -22,7 +22,7 @@ from reward_model.parsing import STATUS_PREFIX, ParseError, format_report, parse
 from reward_model.prompts import load_prompts
 from reward_model.training.judge_folder import write_judge
 from reward_model.training.sft.trainer import AnswerCollator, AnswerTrainer, run_sft, sft_config
-from reward_model.video.sampling import sample_indices
+from reward_model.video.clip import sample_indices
 from reward_model.world import KINDS, make_annotation, make_scene, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom
 

@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 from reward_model.video import container
-from reward_model.video.clip import FileFrames, Video, VideoError, load_video
+from reward_model.video.clip import FileFrames, Video, VideoError, load_video, sample_indices
 from reward_model.video.container import open_container, use_threads
 from reward_model.video.reading import probe, read_facts
-from reward_model.video.sampling import sample_indices
 from tests.reward_model.video.clips import number, numbered, write
 
 

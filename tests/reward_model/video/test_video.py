@@ -6,8 +6,18 @@ import torch
 from PIL import Image
 
 from reward_model.schema import FrameRange
-from reward_model.video.clip import Video, VideoError, check_fps, load_video, read_file, resize_frames, to_frames
-from reward_model.video.sampling import native_window, sample_indices, zoom_indices
+from reward_model.video.clip import (
+    Video,
+    VideoError,
+    check_fps,
+    load_video,
+    native_window,
+    read_file,
+    resize_frames,
+    sample_indices,
+    zoom_indices,
+)
+from reward_model.video.layouts import to_frames
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)
 

@@ -1,4 +1,4 @@
-"""Where a verdict is read and what it is worth; golden values of Equation 7."""
+"""Places where a verdict is read, and what it is worth there; golden values of Equation 7."""
 
 import json
 import math
@@ -6,9 +6,10 @@ import pickle
 
 import pytest
 
+from reward_model.config import READOUTS
 from reward_model.parsing import STATUS_PREFIX, forced_prefix, format_report, parse_turn
-from reward_model.readout import (
-    READOUTS,
+from reward_model.schema import Turn, TurnReport, VerdictScore
+from reward_model.turns import (
     WORDS,
     VerdictPrefix,
     completed_prefix,
@@ -18,7 +19,6 @@ from reward_model.readout import (
     verdict_prefix,
     words_after,
 )
-from reward_model.schema import Turn, TurnReport, VerdictScore
 
 
 @pytest.mark.parametrize(
