@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "reward_model": (
         ("conversation", "extras", "files", "folders", "lazy", "moved", "schema", "shipped", "statistics"),
-        ("grounding", "parsing", "prompts", "terminal", "video", "world"),
+        ("grounding", "journal", "parsing", "prompts", "terminal", "video", "world"),
         ("readout", "rewards"),
         ("config",),
         ("backends", "turns"),

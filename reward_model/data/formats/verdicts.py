@@ -39,7 +39,7 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
         try:
             data = json.loads(text)
         except ValueError:
-            data = [json.loads(line) for line in text.splitlines() if line.strip()]
+            data = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is neither JSON nor JSONL: {error}") from error
     entries = data.get("candidates", [data]) if isinstance(data, dict) else data
