@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from reward_model.digests import json_digest
 from reward_model.files import write_text
 from reward_model.journal import append_lines, read_lines
 
@@ -49,7 +49,7 @@ class Row:
 
 def digest(value: Mapping[str, Any]) -> str:
     """A short digest of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return json_digest(value)[:16]
 
 
 def read_rows(folder: Path) -> dict[tuple[str, str], Row]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from cac_align.pipelines import Pipeline
 from reward_model.files import atomic
+from reward_model.strict_json import differences
 
 
 class ResumeError(ValueError):
@@ -73,21 +74,9 @@ def check_settings(folder: Path, count: int, settings: Mapping[str, Any]) -> Non
 def _refuse(path: Path, stored: Any, wanted: Any) -> None:
     if stored != wanted:
         raise ResumeError(
-            f"{path} was made with other settings: {'; '.join(_differences(stored, wanted))}. "
+            f"{path} was made with other settings: {'; '.join(differences(stored, wanted))}. "
             f"Use another output_dir, repeat the earlier settings, or delete {path.parent} to start over"
         )
-
-
-def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        keys = sorted(stored.keys() | wanted.keys())
-        return [d for k in keys for d in _differences(stored.get(k), wanted.get(k), f"{name}.{k}" if name else k)]
-    return [] if stored == wanted else [f"{name} was {_short(stored)}, now {_short(wanted)}"]
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def describe_pipeline(pipe: Pipeline) -> dict[str, Any]:

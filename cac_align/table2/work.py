@@ -8,7 +8,6 @@ start one process only: several would do the same work.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reward_model.digests import text_digest
 from reward_model.folders import lock
 
 #: How often nobody may be seen at work before waiting is given up.
@@ -129,4 +129,4 @@ def _attempt(unit: Unit, folder: Path) -> bool:
 
 
 def _lock_path(folder: Path, name: str) -> Path:
-    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.lock"
+    return folder / f"{text_digest(name)[:20]}.lock"

@@ -22,6 +22,7 @@ import numpy as np
 
 from reward_model.backends.base import Backend, BackendError
 from reward_model.conversation import Completion, Conversation, Sampling
+from reward_model.digests import array_digest
 from reward_model.journal import append_lines, read_lines
 from reward_model.readout import WORDS, words_after
 from reward_model.schema import VerdictScore
@@ -210,7 +211,7 @@ def _brief(conversation: Conversation) -> list[dict[str, Any]]:
     def part(p: str | np.ndarray) -> str | dict[str, Any]:
         if isinstance(p, str):
             return p
-        return {"frame": list(p.shape), "sha256": hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest()}
+        return {"frame": list(p.shape), "sha256": array_digest(p)}
 
     return [{"role": m.role, "content": [part(p) for p in m.content]} for m in conversation]
 
