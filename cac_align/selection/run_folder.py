@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +79,51 @@ def _refuse(path: Path, stored: Any, wanted: Any) -> None:
         )
 
 
-def describe_pipeline(pipe: Pipeline) -> dict[str, Any]:
+def stored_pipeline(folders: Iterable[Path | None]) -> Any:
+    """The marks of the pipeline that the candidates of these folders were made with, as the first one tells them; None
+    if there is none that can be read.
+    """
+    for folder in folders:
+        for path in sorted(frames_path(folder, 0).parent.glob("*.npz")) if folder is not None else ():
+            try:
+                with np.load(path, allow_pickle=False) as data:
+                    return json.loads(str(data["settings"]))["pipeline"]
+            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+                continue  # told when the file is read
+    return None
+
+
+def describe_pipeline(pipe: Pipeline, known: Any = None) -> dict[str, Any]:
     """Marks that tell two pipelines apart: class, source, and per component its class and a digest of its config and
     weights.
 
     The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another
     checkpoint or adapter. Active adapters, their strength, attention processors of another kind and tiling follow where
     there are any.
+
+    Args:
+        pipe: a pipeline.
+        known: marks that an earlier run's folder holds. Those of the same pipeline are returned as they are: its files
+            may lie elsewhere now, and the digests of version 0.2 counted where they lay.
     """
-    components = getattr(pipe, "components", None) or {}
+    parts = {name: part for name, part in (getattr(pipe, "components", None) or {}).items() if part is not None}
     config = getattr(pipe, "config", None)
-    return {
-        "class": type(pipe).__name__,
-        "model": str(config.get("_name_or_path") or "") if isinstance(config, Mapping) else "",
-        "components": {name: _describe_component(part) for name, part in components.items() if part is not None},
-    }
+    place = str(config.get("_name_or_path") or "") if isinstance(config, Mapping) else ""
+    marks = {"class": type(pipe).__name__, "model": place, "components": {n: _describe(p) for n, p in parts.items()}}
+    if not isinstance(known, Mapping) or known.keys() != marks.keys():
+        return marks
+    for name, part in parts.items():
+        before = known["components"].get(name)
+        if before != marks["components"][name] and before == _describe(part, move=(place, str(known["model"]))):
+            marks["components"][name] = before
+    return dict(known) if known == {**marks, "model": known["model"]} else marks
 
 
-def _describe_component(part: Any) -> str:
+def _describe(part: Any, move: tuple[str, str] | None = None) -> str:
+    """Class, digest and state of a component; with the places of its pipeline now and then, as version 0.2 had it."""
     if not hasattr(part, "config"):
         return type(part).__name__
-    digest = hashlib.sha256(json.dumps(plain(_config(part)), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(plain(_config(part, move)), sort_keys=True).encode())
     for name, tensor in part.state_dict().items() if hasattr(part, "state_dict") else ():
         if not hasattr(tensor, "detach"):
             continue
@@ -144,9 +168,14 @@ def _processors(module: Any) -> set[str]:
     return names if backend is None else names | {f"attention {getattr(backend, 'value', backend)}"}
 
 
-def _config(part: Any) -> Any:
+def _config(part: Any, move: tuple[str, str] | None) -> dict[str, Any]:
     config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
-    return {k: v for k, v in config.items() if k not in ("_diffusers_version", "transformers_version")}
+    config = {k: v for k, v in config.items() if k not in ("_diffusers_version", "transformers_version")}
+    place = config.pop("_name_or_path", None)
+    if move is None or place is None:
+        return config
+    now, then = move
+    return {**config, "_name_or_path": then + place.removeprefix(now) if place.startswith(now) else place}
 
 
 def plain(value: Any) -> Any:
