@@ -175,7 +175,8 @@ def _config(part: Any, move: tuple[str, str] | None) -> dict[str, Any]:
     if move is None or place is None:
         return config
     now, then = move
-    return {**config, "_name_or_path": then + place.removeprefix(now) if place.startswith(now) else place}
+    moved = isinstance(place, str) and place.startswith(now)
+    return {**config, "_name_or_path": then + place.removeprefix(now) if moved else place}
 
 
 def plain(value: Any) -> Any:
