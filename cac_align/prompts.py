@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reward_model.digests import text_digest
 from reward_model.schema import AnomalyType
 from reward_model.shipped import located
 
@@ -128,5 +128,5 @@ def prompt_name(prompt: str, *, longest: int = 40) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
     if len(words) > longest:
         words = words[: longest + 1].rpartition("-")[0] or words[:longest]
-    digest = hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:8]
+    digest = text_digest(prompt.encode("utf-8", "replace"))[:8]
     return f"{words}-{digest}" if words else digest

@@ -143,7 +143,8 @@ class Domain:
             ) from error
         if form != _FORMAT:
             raise ValueError(
-                f"{path} is of format {form!r}, this version reads {_FORMAT!r}; write it anew with `cac-align data domain`"
+                f"{path} is of format {form!r}, this version reads {_FORMAT!r}; write it anew with "
+                "`cac-align data domain`"
             )
         return cls(**tensors)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import IO, Any
 
 
 def regular_files(
@@ -97,20 +98,37 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         FolderInUseError: if another run holds it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(handle):
             raise FolderInUseError(
                 f"{str(folder)!r} is in use by another run; wait for it, or name another output folder"
-            ) from None
+            )
         yield
     finally:
         os.close(handle)
+
+
+def lock(file: int | IO[Any], *, wait: bool = False) -> bool:
+    """Claims an open file for this process; the claim goes when the file is closed or the process ends, however it
+    ends. Where the system has no file locks, as on some network folders, nothing is claimed.
+
+    Args:
+        file: its descriptor, or an object that has one.
+        wait: until another process lets go.
+
+    Returns:
+        False if another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, FrameRange, TurnReport
+from reward_model.strict_json import is_int, strict_decoder
 
 COT, STATUS, ANOMALIES = "COT", "status", "anomalies"
 REGION_T, LABEL, REASON, REGION, BBOX = (
@@ -276,26 +277,11 @@ def _objects(text: str, begin: int) -> tuple[list[_Found], str]:
     return found, "\n".join([*outside, text[after:]])
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object with its keys in canonical spelling; a key given twice makes the object ambiguous."""
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        name = _canonical(key)
-        if name in result:
-            raise _BadAnswerError(f"key {name!r} is given twice")
-        result[name] = value
-    return result
-
-
 def _canonical(key: str) -> str:
     return _KEYS.get(" ".join(key.replace("_", " ").lower().split()), key)
 
 
-def _no_constant(name: str) -> float:
-    raise _BadAnswerError(f"{name} is not a JSON number")
-
-
-_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+_DECODER = strict_decoder(_BadAnswerError, key=_canonical, control_characters=True)
 
 _KEYS = {k.lower(): k for k in (COT, STATUS, ANOMALIES, REGION_T, LABEL, REASON, REGION, BBOX)}
 
@@ -369,7 +355,7 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
     if turn == 2 and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return [FrameRange(0, num_frames - 1)]
     pairs = [p for part in (value if isinstance(value, list) else [value]) for p in _pairs(part)]
-    if isinstance(value, list) and len(value) == 2 and all(_is_int(v) for v in value):
+    if isinstance(value, list) and len(value) == 2 and all(is_int(v) for v in value):
         pairs = [(value[0], value[1])]
     if not pairs:
         raise _BadAnswerError(f"{REGION_T} names no frame range: {value!r}")
@@ -402,9 +388,9 @@ _BRACKETED = re.compile(r"\[\s*+(\d{1,6})\s*+,\s*+(\d{1,6})\s*+\]")
 
 
 def _pairs(value: Any) -> list[tuple[int, int]]:
-    if _is_int(value):
+    if is_int(value):
         return [(value, value)]
-    if isinstance(value, list) and len(value) == 2 and all(_is_int(v) for v in value):
+    if isinstance(value, list) and len(value) == 2 and all(is_int(v) for v in value):
         return [(value[0], value[1])]
     if not isinstance(value, str):
         raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
@@ -453,9 +439,5 @@ def _box(value: Any) -> Box:
         raise _BadAnswerError(str(error)) from None
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_whole(value: Any) -> bool:
-    return _is_int(value) or (isinstance(value, float) and value.is_integer())
+    return is_int(value) or (isinstance(value, float) and value.is_integer())

@@ -19,8 +19,20 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Rooms of the two packages, the ground floor first. A room imports rooms of lower floors only.
 FLOORS = {
     "reward_model": (
-        ("conversation", "extras", "files", "folders", "lazy", "moved", "schema", "shipped", "statistics"),
-        ("grounding", "parsing", "prompts", "terminal", "video", "world"),
+        (
+            "conversation",
+            "digests",
+            "extras",
+            "files",
+            "folders",
+            "lazy",
+            "moved",
+            "schema",
+            "shipped",
+            "statistics",
+            "strict_json",
+        ),
+        ("domain", "grounding", "journal", "parsing", "prompts", "terminal", "video", "world"),
         ("config", "rewards"),
         ("turns",),
         ("backends",),

@@ -7,14 +7,14 @@ settings, and judges the rest. A line that a killed run left half written is jud
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.files import check_output_folder
+from reward_model.folders import file_digest
+from reward_model.journal import Journal, read_object
 
 if TYPE_CHECKING:
     from reward_model.schema import Verdict
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def record(verdict: Verdict, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A verdict as ``--json`` prints and ``--output`` keeps it."""
-    found = {
+    row = {
         "video": path,
         "score": verdict.score,
         "status": verdict.status,
@@ -31,14 +31,14 @@ def record(verdict: Verdict, path: str, asked: Mapping[str, Any] | None = None) 
         "error": verdict.error,
         "verdict": verdict.to_dict(),
     }
-    return found if asked is None else {**found, "asked": dict(asked)}
+    return row if asked is None else {**row, "asked": dict(asked)}
 
 
 class ScoreRows:
     """The lines of one file; :func:`open_rows` makes one."""
 
-    def __init__(self, stream: IO[bytes], known: dict[str, dict[str, Any]]) -> None:
-        self._stream, self._known = stream, known
+    def __init__(self, journal: Journal, known: dict[str, dict[str, Any]]) -> None:
+        self._journal, self._known = journal, known
 
     def find(self, path: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """The line of a video that was judged under these conditions; None if there is none."""
@@ -46,9 +46,8 @@ class ScoreRows:
         return row if row is not None and row.get("asked") == dict(asked) and row.get("score") is not None else None
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Appends a line and hands it to the system."""
-        self._stream.write(json.dumps(row, allow_nan=False).encode("utf-8") + b"\n")
-        self._stream.flush()
+        """Appends a line; when this returns, it is on the disk."""
+        self._journal.append(json.dumps(row, allow_nan=False))
 
 
 def check_rows_file(path: Path) -> None:
@@ -67,45 +66,31 @@ def open_rows(path: Path) -> Iterator[ScoreRows]:
     Raises:
         ValueError: if the file holds something else, or another run writes to it.
     """
-    import fcntl
-
     check_rows_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another run writes to {str(path)!r}; wait for it, or name another --output") from None
-        stream.seek(0)
-        known, whole = _read(stream.read(), path)
-        stream.truncate(whole)
-        stream.seek(0, os.SEEK_END)
-        yield ScoreRows(stream, known)
+    taken = f"another run writes to {str(path)!r}; wait for it, or name another --output"
+    with contextlib.closing(Journal(path, in_use=ValueError(taken))) as journal:
+        yield ScoreRows(journal, _read(journal))
 
 
-def _read(data: bytes, path: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """The rows by video, the last of each, and the length of the whole lines."""
-    whole = data.rfind(b"\n") + 1
+def _read(journal: Journal) -> dict[str, dict[str, Any]]:
+    """The rows by video, the last of each."""
     known = {}
-    for number, line in enumerate(data[:whole].splitlines(), 1):
+    for line in journal.lines():
         try:
-            row = json.loads(line)
+            row = read_object(line.data)
             known[row["video"]] = {**row, "score": row["score"], "asked": row["asked"]}
         except (ValueError, KeyError, TypeError) as error:
             kind = type(error).__name__
             raise ValueError(
-                f"--output {str(path)!r}, line {number}: not a line that score wrote ({kind}); name another file"
+                f"--output {str(journal.path)!r}, line {line.number}: not a line that score wrote ({kind}); name "
+                "another file"
             ) from None
-    return known, whole
+    return known
 
 
 def digest(path: str) -> str:
     """SHA-256 of a file's bytes; ``""`` where it cannot be read, which the judge will say."""
-    found = hashlib.sha256()
     try:
-        with Path(path).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                found.update(block)
+        return file_digest(path)
     except OSError:
         return ""
-    return found.hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reward_model import files
+from reward_model.folders import lock
 
 LOCK = ".run.lock"
 _ROOM = (
@@ -91,17 +91,13 @@ def sole_use(folder: str | Path) -> Iterator[None]:
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context((folder / LOCK).open("a+", encoding="utf-8"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(file):
             file.seek(0)
             who = file.read(200).strip()
             raise OutputError(
                 f"another process{f' ({who})' if who else ''} is training into {str(folder)!r}; wait for it, stop it, "
                 "or set output_dir to another place"
-            ) from None
-        except OSError:
-            pass
+            )
         with contextlib.suppress(OSError):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}")

@@ -60,6 +60,7 @@ from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negative_prompt, split_calls
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Reward, RewardError, check_callable
+from reward_model.digests import text_digest
 from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
 
@@ -389,12 +390,9 @@ class FlowGRPOTrainer:
 
     def _identity(self) -> dict[str, Any]:
         """Entries that must be equal for a checkpoint to be continued."""
-        import hashlib
-
-        listed = "\x1f".join(self.prompts)
         return {
             "sigma_fingerprint": read_schedule(self.scheduler).fingerprint,
-            "prompt_list": hashlib.sha256(listed.encode()).hexdigest()[:16],
+            "prompt_list": text_digest("\x1f".join(self.prompts))[:16],
             "text_encoder": self.texts.encoder,
             **({"images": images_fingerprint(self.images)} if self.images else {}),
             **self.config.identity(),

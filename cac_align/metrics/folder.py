@@ -106,11 +106,8 @@ def evaluate_videos(
         say(f"{len(entries)} videos, {len(todo)} of them to score, {len(mine)} here")
         writer = RowWriter(output, process.index)
         written: list[Row] = []
-        try:
-            for entry, names, scores in _scored(mine, unread, suite, say):
-                written += writer.write(_rows(entry, names, scores, files[entry.name], settings))
-        finally:
-            writer.close()
+        for entry, names, scores in _scored(mine, unread, suite, say):
+            written += writer.write(_rows(entry, names, scores, files[entry.name], settings))
         process.wait()
         if process.first:
             merge(output, ())

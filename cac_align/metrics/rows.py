@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from reward_model.digests import json_digest
 from reward_model.files import write_text
+from reward_model.journal import append_lines, read_lines
 
 ROWS, PARTS = "rows.jsonl", "rows.part*.jsonl"
 
@@ -48,46 +49,32 @@ class Row:
 
 def digest(value: Mapping[str, Any]) -> str:
     """A short digest of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return json_digest(value)[:16]
 
 
 def read_rows(folder: Path) -> dict[tuple[str, str], Row]:
     """The rows of a folder, those of processes that never finished included. A line that broke off while it was
     written does not count.
     """
-    found: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], Row] = {}
     for path in [folder / ROWS, *sorted(folder.glob(PARTS))]:
-        if not path.is_file():
-            continue
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            row = _parse(line)
-            if row is not None:
-                found[row.key] = row
-    return found
+        for line in read_lines(path):
+            if (row := _parse(line)) is not None:
+                rows[row.key] = row
+    return rows
 
 
 class RowWriter:
     """Appends rows of one process to its own file, each on disk before the next is computed."""
 
     def __init__(self, folder: Path, process: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / PARTS.replace("*", str(process))
-        # A line that broke off must not swallow the next one.
-        whole = not self.path.is_file() or self.path.read_bytes()[-1:] in (b"", b"\n")
-        self.file = self.path.open("a", encoding="utf-8")
-        if not whole:
-            self.file.write("\n")
 
     def write(self, rows: Iterable[Row]) -> list[Row]:
-        """Appends rows, hands them to the disk, and returns them."""
+        """Appends rows and returns them once they are on the disk."""
         written = list(rows)
-        for row in written:
-            self.file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
-        self.file.flush()
+        append_lines(self.path, [json.dumps(asdict(row), allow_nan=False) for row in written])
         return written
-
-    def close(self) -> None:
-        self.file.close()
 
 
 class RowsLostError(ValueError):
@@ -115,17 +102,17 @@ def merge(folder: Path, keep: Iterable[tuple[str, str]]) -> list[Row]:
         folder: folder of the rows.
         keep: videos and metrics whose rows are returned; others, of earlier runs, stay in the file.
     """
-    found = read_rows(folder)
-    lines = [json.dumps(asdict(found[key]), allow_nan=False) for key in sorted(found)]
+    rows = read_rows(folder)
+    lines = [json.dumps(asdict(rows[key]), allow_nan=False) for key in sorted(rows)]
     write_text(folder / ROWS, "".join(line + "\n" for line in lines))
     for part in folder.glob(PARTS):
         part.unlink()
-    return [found[key] for key in keep if key in found]
+    return [rows[key] for key in keep if key in rows]
 
 
-def _parse(line: str) -> Row | None:
+def _parse(line: bytes) -> Row | None:
     try:
-        row = Row(**json.loads(line)) if line.strip() else None
+        row = Row(**json.loads(line))
+        return row if row.score is None or math.isfinite(row.score) else None
     except (ValueError, TypeError):
         return None
-    return row if row is None or row.score is None or math.isfinite(row.score) else None

@@ -21,6 +21,7 @@ from cac_align.rating.guide import CONVENTIONS, DEFINITIONS
 from cac_align.rating.security import LOOPBACK, MAX_BODY, check_request, guard
 from cac_align.rating.study import Study
 from reward_model.schema import AnomalyType
+from reward_model.strict_json import read_strictly
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class RatingApp:
 
 def _body(request: Request, *names: str) -> dict[str, Any]:
     try:
-        data = json.loads(request.get_data(), parse_constant=_no_constant)
+        data = read_strictly(request.get_data().decode())
     except ClientDisconnected as error:
         raise RequestTimeout("the request did not arrive in time; send it again") from error
     except (ValueError, RecursionError) as error:
@@ -120,10 +121,6 @@ def _body(request: Request, *names: str) -> dict[str, Any]:
     if not isinstance(data, dict) or set(data) != set(names):
         raise AnswerError(f"expected an object with {', '.join(names) or 'nothing'}")
     return data
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _json(data: Mapping[str, Any], status: int = 200) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from cac_align.rating.folder import FoundVideo, OutsideError, describe, inside
 from cac_align.report.page import visible
 from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
 from reward_model.data.splits import position
+from reward_model.digests import text_digest
 
 if TYPE_CHECKING:
     from reward_model.data.records import Record
@@ -149,4 +149,4 @@ def _relative(root: Path, path: Path) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return text_digest(text)[:16]

@@ -1,21 +1,15 @@
-"""An append-only file of JSON lines in which every acknowledged line survives a killed process and a lost machine.
-
-``append`` returns only after the line and its newline are on the disk (fsync). A process that dies while writing
-leaves at most one line without a newline; the next one to open the journal cuts it off.
-"""
+"""The journal of a rating page: JSON objects, one line each, written by one server at a time."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
+from reward_model import journal
+from reward_model.journal import JournalError, read_object
 
-class JournalError(ValueError):
-    """The journal cannot be read, or another process is writing it. The message names the file and the remedy."""
+__all__ = ["Journal", "JournalError"]
 
 
 class Journal:
@@ -32,17 +26,14 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        taken = f"{path} is in use by another server; stop that one, or let all raters use its page"
+        self._lines = journal.Journal(path, in_use=JournalError(taken), private=True)
         try:
-            self._claim()
-            self.events = self._read()
+            self.events = [self._event(line) for line in self._lines.lines()]
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
-        _sync_folder(path.parent)
 
     def append(self, event: dict[str, Any]) -> None:
         """Adds one event; when this returns, it is on the disk.
@@ -50,61 +41,16 @@ class Journal:
         Raises:
             OSError: if it could not be written (the disk is full, for instance); the file is as it was before.
         """
-        line = json.dumps(event, allow_nan=False).encode() + b"\n"
-        with self._lock:
-            size = os.fstat(self._file).st_size
-            try:
-                rest = memoryview(line)
-                while rest:
-                    rest = rest[os.write(self._file, rest) :]
-                os.fsync(self._file)
-            except OSError:
-                os.ftruncate(self._file, size)
-                raise
+        self._lines.append(json.dumps(event, allow_nan=False))
 
     def close(self) -> None:
         """Lets the next process have it."""
-        with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+        self._lines.close()
 
-    def _claim(self) -> None:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JournalError(
-                    f"{self.path} is in use by another server; stop that one, or let all raters use its page"
-                ) from None
-
-    def _read(self) -> list[dict[str, Any]]:
-        data = self.path.read_bytes()
-        whole, newline, torn = data.rpartition(b"\n")
-        if torn:
-            os.ftruncate(self._file, len(whole) + len(newline))
-            os.fsync(self._file)
-        events = []
-        for number, line in enumerate(whole.split(b"\n") if newline else [], 1):
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise JournalError(
-                    f"{self.path}, line {number} is damaged ({error}); restore the file, or remove this line"
-                ) from error
-            if not isinstance(event, dict):
-                raise JournalError(f"{self.path}, line {number} is not a JSON object; remove this line")
-            events.append(event)
-        return events
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name must be on the disk too."""
-    if sys.platform != "win32":
-        handle = os.open(folder, os.O_RDONLY)
+    def _event(self, line: journal.Line) -> dict[str, Any]:
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            return read_object(line.data)
+        except ValueError as error:
+            raise JournalError(
+                f"{self.path}, line {line.number} is damaged ({error}); restore the file, or remove this line"
+            ) from error

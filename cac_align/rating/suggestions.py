@@ -12,8 +12,9 @@ from typing import Any
 
 from cac_align.rating.items import Item
 from reward_model.data.formats.verdicts import read_entries
-from reward_model.data.line_checks import check_anomaly, is_number
+from reward_model.data.line_checks import check_anomaly
 from reward_model.schema import Anomaly, Status, VideoAnnotation
+from reward_model.strict_json import is_number
 
 
 @dataclass(frozen=True)

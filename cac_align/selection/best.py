@@ -144,7 +144,8 @@ def best_of_n(
     if not draw.offloads(pipe):
         make_ready(reward)
     outputs = []
-    origin = {"pipeline": run_folder.describe_pipeline(pipe), "arguments": run_folder.plain(pipe_kwargs)}
+    marks = run_folder.describe_pipeline(pipe, run_folder.stored_pipeline(folders))
+    origin = {"pipeline": marks, "arguments": run_folder.plain(pipe_kwargs)}
     settings = {**origin, "seed": seed}
     with _bar(n * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
         run = _Run(pipe, reward, n, batch_size, rate, pipe_kwargs, settings, bar, rank_by)

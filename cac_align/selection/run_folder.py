@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from cac_align.report.view import readout_note
 from cac_align.rewards.base import objections, order
 from reward_model.files import atomic, write_json, write_text
 from reward_model.shipped import package_version
+from reward_model.strict_json import differences
 from reward_model.terminal.program import score_text
 from reward_model.video.clip import VideoError, read_file
 from reward_model.video.writing import write_mp4
@@ -97,44 +98,57 @@ def check_settings(folder: Path, count: int, settings: Mapping[str, Any]) -> Non
 def _refuse(path: Path, stored: Any, wanted: Any) -> None:
     if stored != wanted:
         raise ResumeError(
-            f"{path} was made with other settings: {'; '.join(_differences(stored, wanted))}. "
+            f"{path} was made with other settings: {'; '.join(differences(stored, wanted))}. "
             f"Use another output_dir, repeat the earlier settings, or delete {path.parent} to start over"
         )
 
 
-def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        keys = sorted(stored.keys() | wanted.keys())
-        return [d for k in keys for d in _differences(stored.get(k), wanted.get(k), f"{name}.{k}" if name else k)]
-    return [] if stored == wanted else [f"{name} was {_short(stored)}, now {_short(wanted)}"]
+def stored_pipeline(folders: Iterable[Path | None]) -> Any:
+    """The marks of the pipeline that the candidates of these folders were made with, as the first one tells them; None
+    if there is none that can be read.
+    """
+    for folder in folders:
+        for path in sorted(frames_path(folder, 0).parent.glob("*.npz")) if folder is not None else ():
+            try:
+                with np.load(path, allow_pickle=False) as data:
+                    return json.loads(str(data["settings"]))["pipeline"]
+            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+                continue  # told when the file is read
+    return None
 
 
-def _short(value: Any) -> str:
-    text = "absent" if value is None else json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def describe_pipeline(pipe: Pipeline) -> dict[str, Any]:
+def describe_pipeline(pipe: Pipeline, known: Any = None) -> dict[str, Any]:
     """Marks that tell two pipelines apart: class, source, and per component its class and a digest of its config and
     weights.
 
     The weights' digest reads a few values of every tensor, milliseconds even for large models: it notices another
     checkpoint or adapter. Active adapters, their strength, attention processors of another kind and tiling follow where
     there are any.
+
+    Args:
+        pipe: a pipeline.
+        known: marks that an earlier run's folder holds. Those of the same pipeline are returned as they are: its files
+            may lie elsewhere now, and the digests of version 0.2 counted where they lay.
     """
-    components = getattr(pipe, "components", None) or {}
+    parts = {name: part for name, part in (getattr(pipe, "components", None) or {}).items() if part is not None}
     config = getattr(pipe, "config", None)
-    return {
-        "class": type(pipe).__name__,
-        "model": str(config.get("_name_or_path") or "") if isinstance(config, Mapping) else "",
-        "components": {name: _describe_component(part) for name, part in components.items() if part is not None},
-    }
+    place = str(config.get("_name_or_path") or "") if isinstance(config, Mapping) else ""
+    names = {n: _describe(p) for n, p in parts.items()}
+    marks: dict[str, Any] = {"class": type(pipe).__name__, "model": place, "components": names}
+    if not isinstance(known, Mapping) or known.keys() != marks.keys():
+        return marks
+    for name, part in parts.items():
+        before = known["components"].get(name)
+        if before != marks["components"][name] and before == _describe(part, move=(place, str(known["model"]))):
+            marks["components"][name] = before
+    return dict(known) if known == {**marks, "model": known["model"]} else marks
 
 
-def _describe_component(part: Any) -> str:
+def _describe(part: Any, move: tuple[str, str] | None = None) -> str:
+    """Class, digest and state of a component; with the places of its pipeline now and then, as version 0.2 had it."""
     if not hasattr(part, "config"):
         return type(part).__name__
-    digest = hashlib.sha256(json.dumps(plain(_config(part)), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(plain(_config(part, move)), sort_keys=True).encode())
     for name, tensor in part.state_dict().items() if hasattr(part, "state_dict") else ():
         if not hasattr(tensor, "detach"):
             continue
@@ -179,9 +193,15 @@ def _processors(module: Any) -> set[str]:
     return names if backend is None else names | {f"attention {getattr(backend, 'value', backend)}"}
 
 
-def _config(part: Any) -> Any:
+def _config(part: Any, move: tuple[str, str] | None) -> dict[str, Any]:
     config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
-    return {k: v for k, v in config.items() if k not in ("_diffusers_version", "transformers_version")}
+    config = {k: v for k, v in config.items() if k not in ("_diffusers_version", "transformers_version")}
+    place = config.pop("_name_or_path", None)
+    if move is None or place is None:
+        return config
+    now, then = move
+    moved = isinstance(place, str) and place.startswith(now)
+    return {**config, "_name_or_path": then + place.removeprefix(now) if moved else place}
 
 
 def plain(value: Any) -> Any:

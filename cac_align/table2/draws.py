@@ -21,7 +21,8 @@ from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed, encode_once, generate
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import WEIGHTS, Training
-from reward_model.evaluation.running.store import fingerprint, model_fingerprint
+from reward_model.digests import json_digest
+from reward_model.evaluation.running.store import model_fingerprint
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Draws:
 
     def identity(self, source: Source, item: Item) -> str:
         """A digest of all candidates of an item: scores of other videos do not count."""
-        return fingerprint([self.made_by(source, item, k) for k in range(source.count)])[:16]
+        return json_digest([[self.made_by(source, item, k) for k in range(source.count)]])[:16]
 
     @cached_property
     def model(self) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from reward_model.data.annotations import read_annotations
+from reward_model.digests import text_digest
 
 FOLDER = "videos-mp4"
 
 
 def video_name(source: str, item: str, index: int) -> str:
     """The name of a video's file, without suffix: nothing of it tells people which row it is of."""
-    import hashlib
-
-    return hashlib.sha256(f"{source}\x1f{item}\x1f{index}".encode()).hexdigest()[:16]
+    return text_digest(f"{source}\x1f{item}\x1f{index}")[:16]
 
 
 class Ratings:

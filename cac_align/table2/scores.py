@@ -19,7 +19,8 @@ from cac_align.rewards.base import evaluate
 from cac_align.table2 import measures
 from cac_align.table2.draws import Draws, Item, Source
 from cac_align.table2.settings import TableSettings
-from reward_model.evaluation.running.store import fingerprint, model_fingerprint
+from reward_model.digests import json_digest
+from reward_model.evaluation.running.store import model_fingerprint
 from reward_model.files import write_json
 from reward_model.setting_keys import without_keys
 
@@ -82,7 +83,7 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
         readout = asked.pop("readout", None)
         asked |= {} if readout == "direct" else {"readout": readout}
     mark = model_fingerprint(model)[:16] if model and Path(model).is_dir() else model
-    setting = fingerprint("reward", spec.target, asked, mark)[:16]
+    setting = json_digest(["reward", spec.target, asked, mark])[:16]
     return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps))
 
 
@@ -203,7 +204,7 @@ def _pixels(name: str, module: str, measure: Callable[[np.ndarray, float], Mappi
     def ask(videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
         return [{"score": None, "reason": None, "parts": dict(measure(v, fps)), "verdict": None} for v in videos]
 
-    return Scorer(name, fingerprint("pixels", module, measures.REVISION)[:16], ask)
+    return Scorer(name, json_digest(["pixels", module, measures.REVISION])[:16], ask)
 
 
 def _vbench(settings: TableSettings, dimensions: Sequence[str]) -> Scorer:
@@ -211,7 +212,7 @@ def _vbench(settings: TableSettings, dimensions: Sequence[str]) -> Scorer:
 
     options = {"cache_dir": settings.vbench_cache, "backend": settings.vbench_backend, "device": settings.device}
     suite = MetricSuite(dimensions, **options)
-    setting = fingerprint("vbench", *(suite.describe(name) for name in dimensions))[:16]
+    setting = json_digest(["vbench", *(suite.describe(name) for name in dimensions)])[:16]
 
     def ask(videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
         found = suite.evaluate(videos, list(prompts), fps=fps)

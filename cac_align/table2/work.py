@@ -2,19 +2,21 @@
 
 A claim is a lock the operating system keeps and lets go when its process ends, however it ends: a killed process leaves
 nothing to clean up. A program started within a claim can be made to share it (:func:`held_claims`), so that one that
-outlives its killed parent is waited for and never started a second time beside itself.
+outlives its killed parent is waited for and never started a second time beside itself. On a file system without locks,
+start one process only: several would do the same work.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from reward_model.digests import text_digest
+from reward_model.folders import lock
 
 #: How often nobody may be seen at work before waiting is given up.
 QUIET_ROUNDS = 3
@@ -55,7 +57,7 @@ def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     path = _lock_path(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        mine = _lock(file, wait)
+        mine = lock(file, wait=wait)
         if mine:
             _HELD.append(file.fileno())
         try:
@@ -107,7 +109,7 @@ def anyone_working(folder: Path) -> bool:
     """True if some process holds a claim."""
     for path in folder.glob("*.lock"):
         with path.open("a") as file:
-            if not _lock(file, False):
+            if not lock(file):
                 return True
     return False
 
@@ -127,12 +129,4 @@ def _attempt(unit: Unit, folder: Path) -> bool:
 
 
 def _lock_path(folder: Path, name: str) -> Path:
-    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.lock"
-
-
-def _lock(file: IO[str], wait: bool) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+    return folder / f"{text_digest(name)[:20]}.lock"

@@ -22,6 +22,8 @@ import numpy as np
 
 from reward_model.backends.base import Backend, BackendError
 from reward_model.conversation import Completion, Conversation, Sampling
+from reward_model.digests import array_digest
+from reward_model.journal import append_lines, read_lines
 from reward_model.schema import VerdictScore
 from reward_model.turns import WORDS, words_after
 
@@ -109,17 +111,7 @@ class RecordingBackend:
 
     def _append(self, exchanges: Any) -> None:
         by = self.inner.describe()
-        lines = "".join(json.dumps({**exchange, "backend": by}, ensure_ascii=True) + "\n" for exchange in exchanges)
-        if not lines:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b", buffering=0) as file:
-            # A line torn by an earlier crash is ended first, so that it costs one exchange and not two.
-            if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
-                lines = "\n" + lines
-            if file.write(lines.encode()) != len(lines):
-                raise OSError(f"{self.path}: only part of the exchange was written; free some disk space")
-            os.fsync(file.fileno())
+        append_lines(self.path, [json.dumps({**exchange, "backend": by}, ensure_ascii=True) for exchange in exchanges])
 
 
 class ReplayBackend:
@@ -164,7 +156,7 @@ class ReplayBackend:
     def _lines(self) -> list[bytes]:
         if not self.path.is_file():
             raise BackendError(f"no recording at {self.path}; make one with RecordingBackend(backend, path)")
-        return [line for line in self.path.read_bytes().split(b"\n") if line.strip()]
+        return read_lines(self.path)
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
         """The recorded answers.
@@ -219,7 +211,7 @@ def _brief(conversation: Conversation) -> list[dict[str, Any]]:
     def part(p: str | np.ndarray) -> str | dict[str, Any]:
         if isinstance(p, str):
             return p
-        return {"frame": list(p.shape), "sha256": hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest()}
+        return {"frame": list(p.shape), "sha256": array_digest(p)}
 
     return [{"role": m.role, "content": [part(p) for p in m.content]} for m in conversation]
 
@@ -244,8 +236,3 @@ def _response(exchange: dict[str, Any]) -> Completion | VerdictScore | None:
     if exchange["kind"] == "generate":
         return Completion(**response)
     return None if response is None else VerdictScore(**response)
-
-
-def _last_byte(file: Any) -> bytes:
-    file.seek(-1, os.SEEK_END)
-    return bytes(file.read(1))

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from reward_model.files import atomic
 from reward_model.parsing import ParseError, parse_turn
 from reward_model.schema import Status, TurnReport
+from reward_model.strict_json import is_int
 
 TurnName = Literal["scan", "zoom"]
 Saliency = Literal["salient", "non-salient"]
@@ -100,11 +101,11 @@ class CotSample:
         for name, allowed in (("turn", TurnName), ("status", Status), ("saliency", Saliency)):
             if getattr(self, name) not in get_args(allowed):
                 return f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, get_args(allowed)))}"
-        if not self.indices or not all(_is_int(n) and n >= 0 for n in self.indices):
+        if not self.indices or not all(is_int(n) and n >= 0 for n in self.indices):
             return f"indices {list(self.indices)[:8]} must be native frame numbers from 0, at least one"
         if any(b <= a for a, b in pairwise(self.indices)):
             return f"indices {list(self.indices)[:8]} must rise: frames are shown in the order of time"
-        if not _is_int(self.rounds) or not 1 <= self.rounds <= MAX_ROUNDS:
+        if not is_int(self.rounds) or not 1 <= self.rounds <= MAX_ROUNDS:
             return f"rounds is {self.rounds!r}; it must be the first round that passed, 1-{MAX_ROUNDS}"
         taken = sorted(set(self.extra) & set(_NAMES))
         return f"extra key {taken[0]!r} belongs to the sample itself; rename it" if taken else None
@@ -152,7 +153,3 @@ def write_cot(path: str | Path, samples: Iterable[CotSample]) -> Path:
     with atomic(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
     return Path(path)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

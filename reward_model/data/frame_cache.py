@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reward_model.digests import text_digest
 from reward_model.files import atomic
 from reward_model.video.clip import VideoError, load_video
 
@@ -77,7 +77,7 @@ class FrameCache:
         except OSError as error:
             raise VideoError(f"no video file at {str(path)!r} ({error.strerror}); fix the annotation file") from error
         text = f"{path.resolve()}\0{stat.st_mtime_ns}\0{stat.st_size}\0{list(kept)}\0{self.frame_size}"
-        return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        return text_digest(text.encode("utf-8", "surrogateescape"))[:24]
 
     def _decode(self, path: Path, kept: Sequence[int], num_frames: int) -> np.ndarray:
         video = load_video(path, fps=1)  # frames are asked for by their number: any rate will do

@@ -7,12 +7,12 @@ error becomes a :class:`~reward_model.data.records.Record` safely.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from reward_model.data.records import GROUP_KEY, REQUIRED_KEYS
 from reward_model.schema import BOX_SCALE, MAX_FRAMES, AnomalyType
+from reward_model.strict_json import is_int, is_number
 
 Severity = Literal["error", "warning"]
 #: A box of at least this share of the picture leaves nothing out, so it is not tight.
@@ -247,16 +247,6 @@ def _box(frame: int, box: Any) -> Iterator[Finding]:
             yield Finding(f"box {box} of frame {frame} has its {axis} corners swapped ({low} > {high})")
         elif low == high:
             yield Finding(f"box {box} of frame {frame} has no area: {axis}min = {axis}max = {low}")
-
-
-def is_int(value: Any) -> bool:
-    """A JSON integer; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """A finite JSON number; true and false are none."""
-    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _kind(value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from reward_model.data.line_checks import Finding, Severity, check_object
 from reward_model.data.records import Record, video_path
+from reward_model.strict_json import read_strictly
 from reward_model.video.clip import VideoError
 from reward_model.video.reading import probe
 
@@ -193,7 +194,7 @@ def _decode(raw: bytes) -> tuple[Any, Finding | None]:
     if not text.strip():
         return None, Finding("the line is blank", "warning")
     try:
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        data = read_strictly(text)
     except RecursionError:
         return None, Finding("the JSON is nested too deeply")
     except json.JSONDecodeError as error:
@@ -201,18 +202,6 @@ def _decode(raw: bytes) -> tuple[Any, Finding | None]:
     except ValueError as error:
         return None, Finding(f"not valid JSON: {error}")
     return (data, None) if data is not None else (None, check_object(None)[0])
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise ValueError(f"key {twice[0]!r} stands twice in one object")
-    return data
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _id_of(data: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from reward_model.extras import need
 from reward_model.files import write_text
+from reward_model.journal import append_lines, read_lines
 
 METRICS = "metrics.jsonl"
 
@@ -63,8 +64,7 @@ class RunWriter:
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """One line of a file."""
-        with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append_lines(self.folder / name, [json.dumps(row, ensure_ascii=False)], sync=False)
 
     def flush(self) -> None:
         """Writes what TensorBoard still holds back."""
@@ -82,11 +82,11 @@ def drop_lines_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if row["step"] <= step:
-            kept.append(line + "\n")
+            kept.append(line.decode("utf-8", "replace") + "\n")
     write_text(path, "".join(kept))

@@ -16,12 +16,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
 from importlib.resources import files
 
 import numpy as np
 
 from reward_model.conversation import Conversation, Message
+from reward_model.digests import text_digest
 
 #: Of each wording, raised by hand when its meaning changes; the hash follows every edit.
 REVISIONS = {"paper": 2, "compact": 1}
@@ -174,8 +174,17 @@ def load_prompts(name: str = "paper") -> PromptSet:
     """
     if name not in WORDINGS:
         raise ValueError(f"no prompt wording {name!r}; expected one of {', '.join(map(repr, WORDINGS))}")
+    texts = read_texts(name)
+    return PromptSet(name=name, version=f"{name}-{REVISIONS[name]}+{texts_digest(texts)}", texts=texts)
+
+
+def read_texts(name: str) -> dict[str, str]:
+    """The texts of a folder of this package, by the names of their files."""
     folder = files(__package__) / name
     entries = sorted((f for f in folder.iterdir() if f.name.endswith(".txt")), key=lambda f: f.name)
-    texts = {f.name.removesuffix(".txt"): f.read_text(encoding="utf-8").removesuffix("\n") for f in entries}
-    digest = sha256("\0".join(f"{key}\0{text}" for key, text in texts.items()).encode()).hexdigest()[:8]
-    return PromptSet(name=name, version=f"{name}-{REVISIONS[name]}+{digest}", texts=texts)
+    return {f.name.removesuffix(".txt"): f.read_text(encoding="utf-8").removesuffix("\n") for f in entries}
+
+
+def texts_digest(texts: Mapping[str, str]) -> str:
+    """Eight hex digits that change with any name or text."""
+    return text_digest("\0".join(f"{key}\0{text}" for key, text in texts.items()))[:8]

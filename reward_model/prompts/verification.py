@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
-from importlib.resources import files
 from typing import Literal
 
 from reward_model.conversation import Conversation, Message
-from reward_model.prompts import clean_line, clean_text, fill, load_prompts
+from reward_model.prompts import clean_line, clean_text, fill, load_prompts, read_texts, texts_digest
 from reward_model.prompts.hints import describe_errors
 from reward_model.schema import Anomaly
 
@@ -53,10 +51,7 @@ class VerificationPrompts:
 @cache
 def load_verification() -> VerificationPrompts:
     """The texts of the package."""
-    folder = files(__package__) / "verify"
-    entries = sorted((f for f in folder.iterdir() if f.name.endswith(".txt")), key=lambda f: f.name)
-    texts = {f.name.removesuffix(".txt"): f.read_text(encoding="utf-8").removesuffix("\n") for f in entries}
+    texts = read_texts("verify")
     # The teacher and the reviewer are told the same of the five types (B.2).
     texts["types_block"] = load_prompts("paper").texts["types_block"]
-    digest = sha256("\0".join(f"{key}\0{text}" for key, text in texts.items()).encode()).hexdigest()[:8]
-    return VerificationPrompts(f"verify+{digest}", texts)
+    return VerificationPrompts(f"verify+{texts_digest(texts)}", texts)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from reward_model.backends.base import Backend
 from reward_model.conversation import Completion, Conversation, Sampling
+from reward_model.digests import text_digest
 from reward_model.unified.pairs import PairProtocol
 from reward_model.unified.protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.unified.wording import wording_origin
@@ -123,7 +123,7 @@ class UnifiedJudge:
 
 def describe_protocol(backend: Backend, protocol: Protocol | PairProtocol) -> dict[str, Any]:
     """Provenance of the model, the protocol, the first eight digits of its wording's SHA-256, and whose words."""
-    wording = sha256(protocol.question.encode()).hexdigest()[:8]
+    wording = text_digest(protocol.question)[:8]
     origin = wording_origin(protocol)
     return {**backend.describe(), "protocol": protocol.name, "wording": wording, "wording_origin": origin}
 

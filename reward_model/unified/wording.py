@@ -8,11 +8,11 @@ file says ``"wording_origin": "public"``.
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from reward_model.digests import text_digest
 from reward_model.unified.pairs import PAIR_PROTOCOLS, PairProtocol
 from reward_model.unified.protocols import PROTOCOLS, Protocol
 
@@ -96,4 +96,4 @@ def wording_origin(protocol: Protocol | PairProtocol) -> str:
 
 def words_digest(question: str) -> str:
     """SHA-256 (hex) of the words of a question, whatever the space between them."""
-    return sha256(" ".join(question.split()).encode()).hexdigest()
+    return text_digest(" ".join(question.split()))

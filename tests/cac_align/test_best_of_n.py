@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -523,3 +524,52 @@ def test_another_adapter_strength_is_another_pipeline(wan_pipe, tmp_path):
     transformer.disable_adapters()
     with pytest.raises(ResumeError, match=r"adapters\[off\]"):
         best_of_n(pipe, **call)
+
+
+def described_by_version_0_2(pipe):
+    """The marks as version 0.2 made them: the digest of a config counted the place it was read from."""
+
+    def digest(part):
+        config = part.config.to_dict() if hasattr(part.config, "to_dict") else dict(part.config)
+        config = {k: v for k, v in config.items() if k not in ("_diffusers_version", "transformers_version")}
+        found = sha256(json.dumps(plain(config), sort_keys=True).encode())
+        for name, tensor in part.state_dict().items() if hasattr(part, "state_dict") else ():
+            values = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // 4)][:4]
+            found.update(name.encode() + str(tuple(tensor.shape)).encode() + repr(values.float().tolist()).encode())
+        return f"{type(part).__name__} {found.hexdigest()[:12]}"
+
+    parts = {n: digest(p) if hasattr(p, "config") else type(p).__name__ for n, p in pipe.components.items() if p}
+    return {"class": "Counting", "model": str(pipe.config["_name_or_path"]), "components": parts}
+
+
+@pytest.mark.parametrize("version", ["0.2", "present"])
+def test_a_run_goes_on_after_its_model_folder_has_moved(wan_pipe, tmp_path, monkeypatch, version):
+    from diffusers import WanPipeline
+
+    from cac_align.selection import run_folder
+
+    def opened(name):
+        pipe = WanPipeline.from_pretrained(tmp_path / name)
+        pipe.set_progress_bar_config(disable=True)
+        return Counting(pipe)
+
+    wan_pipe.save_pretrained(tmp_path / "here")
+    call = {"prompt": PROMPT, "reward": constant, "output_dir": tmp_path / "out", **WAN, **QUIET}
+    pipe = opened("here")
+    with monkeypatch.context() as patch:
+        if version == "0.2":
+            patch.setattr(run_folder, "describe_pipeline", lambda *_: described_by_version_0_2(pipe.pipe))
+        best_of_n(pipe, n=2, **call)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out" / "candidates").glob("*.npz")}
+    there = opened("here")
+    best_of_n(there, n=2, **call)
+    assert there.calls == 0, "in place"
+    (tmp_path / "here").rename(tmp_path / "moved")
+    moved = opened("moved")
+    best_of_n(moved, n=3, **call)
+    assert moved.calls == 1, "only the third is drawn"
+    assert {name: (tmp_path / "out" / "candidates" / name).read_bytes() for name in first} == first
+    other = opened("moved")
+    next(other.pipe.transformer.parameters()).data += 1
+    with pytest.raises(ResumeError, match=r"settings: pipeline\.components\.transformer was [^;]*; pipeline\.model"):
+        best_of_n(other, n=3, **call)

@@ -238,9 +238,10 @@ def test_score_writes_as_it_goes_loses_nothing_and_goes_on(capsys, clips, judge_
 
 def test_score_refuses_a_file_of_something_else(capsys, clips, judge_folder, tmp_path):
     notes = tmp_path / "notes.txt"
-    notes.write_text("milk\n")
-    code, _, err = run(capsys, "score", clips[0], "--model", judge_folder, "--output", notes)
-    assert code == 2 and "line 1: not a line that score wrote" in err and notes.read_text() == "milk\n"
+    for text in ("milk\n", "milk"):
+        notes.write_text(text)
+        code, _, err = run(capsys, "score", clips[0], "--model", judge_folder, "--output", notes)
+        assert code == 2 and "line 1: not a line that score wrote" in err and notes.read_text() == text
 
 
 def test_the_json_list_is_whole_even_when_the_run_is_stopped(capsys, clips, judge_folder, monkeypatch):

@@ -118,7 +118,7 @@ def test_a_damaged_file_is_named(domain: Domain, tmp_path) -> None:
 
 
 def test_a_domain_of_another_checkpoint_is_refused(domain: Domain) -> None:
-    with pytest.raises(ValueError, match="has 11 numbers.*made from 12.*another checkpoint"):
+    with pytest.raises(ValueError, match=r"has 11 numbers.*made from 12.*another checkpoint"):
         domain.read([Signs(np.zeros(11, np.float32), np.zeros(10, np.float32))])
 
 

@@ -8,7 +8,6 @@ schedule, and per-step weights are computed.
 from __future__ import annotations
 
 import copy
-import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from cac_align.flow_grpo.maths.kernels import coefficients
+from reward_model.digests import text_digest
 
 StepWeighting = Literal["none", "inv_c", "tempflow"]
 
@@ -63,7 +63,7 @@ class Schedule:
     def fingerprint(self) -> str:
         """16 hex digits of the sigmas' exact bits; it changes with steps, shift, scheduler and diffusers version."""
         packed = struct.pack(f"<{len(self.sigmas)}fi", *self.sigmas, self.num_train_timesteps)
-        return hashlib.sha256(packed).hexdigest()[:16]
+        return text_digest(packed)[:16]
 
     def timestep(self, step: int, *, integer: bool = False) -> torch.Tensor:
         """Condition of the transformer at ``step``: a 0-dim float32 tensor, usually 1000 * sigma.

@@ -6,7 +6,6 @@ A changed encoder therefore misses the cache instead of being served the old one
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from cac_align.flow_grpo.sampler.policy import Condition, ImageCondition
 from cac_align.pipelines import Pipeline
+from reward_model.digests import text_digest
 from reward_model.engine.checkpoints import fingerprint
 from reward_model.engine.guards import safetensors_fault
 from reward_model.files import atomic
@@ -28,7 +28,7 @@ def encoder_id(pipe: Pipeline) -> str:
     encoder, tokenizer = pipe.text_encoder, pipe.tokenizer
     words = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
     parts = [type(encoder).__name__, str(encoder.dtype), fingerprint(encoder), type(tokenizer).__name__, words]
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+    return text_digest("\x1f".join(parts))[:16]
 
 
 class TextEmbeddings:
@@ -54,7 +54,7 @@ class TextEmbeddings:
     def path(self, prompt: str) -> Path:
         """File of the embedding of a text."""
         key = json.dumps([self.encoder, self.max_length, prompt], ensure_ascii=False)
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+        return self.folder / f"{text_digest(key)[:32]}.safetensors"
 
     def missing(self, prompts: Iterable[str]) -> list[str]:
         """The texts without a whole file, each once."""

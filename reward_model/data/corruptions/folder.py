@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,7 @@ from reward_model.data.corruptions.decoys import DECOYS, reblend
 from reward_model.data.corruptions.durations import draw_both
 from reward_model.data.corruptions.footage import Footage
 from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY
+from reward_model.digests import text_digest
 from reward_model.files import write_text
 from reward_model.folders import file_digest, not_utf8, regular_files
 from reward_model.schema import AnomalyType, VideoAnnotation
@@ -44,7 +44,7 @@ class Settings:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        return text_digest(repr(self))[:12]
 
 
 def corrupt_folder(

@@ -16,10 +16,11 @@ from typing import Any
 
 from reward_model.data.formats.common import FormatError, Imported, TypeMap, grid_box, map_type, within
 from reward_model.data.formats.documents import read_json
-from reward_model.data.line_checks import check_object, is_int, is_number
+from reward_model.data.line_checks import check_object
 from reward_model.data.records import GROUP_KEY, Record
 from reward_model.data.validation import Problem
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
+from reward_model.strict_json import is_int, is_number
 
 KINDS = {"fake_video": "abnormal", "real_video": "normal"}
 TO_END = "end of video"

@@ -17,10 +17,11 @@ from typing import Any
 
 from reward_model.data.formats.common import FormatError, Imported
 from reward_model.data.formats.documents import parse_json, read_text
-from reward_model.data.line_checks import check_object, is_int
+from reward_model.data.line_checks import check_object
 from reward_model.data.records import Record
 from reward_model.data.validation import Problem
 from reward_model.schema import Anomaly, AnomalyType
+from reward_model.strict_json import is_int
 from reward_model.video.clip import sample_indices
 
 

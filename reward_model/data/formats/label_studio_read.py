@@ -19,10 +19,11 @@ from urllib.parse import unquote
 from reward_model.data.formats.common import FormatError, Imported, TypeMap, check_corners, map_type
 from reward_model.data.formats.shapes import is_turned, turned
 from reward_model.data.formats.tracks import Keyframe, Track, expand, from_tracks
-from reward_model.data.line_checks import check_object, is_int, is_number
+from reward_model.data.line_checks import check_object
 from reward_model.data.records import Record, edited
 from reward_model.data.validation import FPS_TOLERANCE, Problem
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange
+from reward_model.strict_json import is_int, is_number
 
 SALIENCY = {"salient": True, "non-salient": False}
 PERCENT = 10  # grid units in one percent

@@ -16,10 +16,11 @@ from typing import Any
 from reward_model.data.formats.common import FormatError, Imported, empty_annotation
 from reward_model.data.formats.documents import read_text
 from reward_model.data.formats.tracks import Keyframe, expand, from_tracks, to_tracks
-from reward_model.data.line_checks import check_anomaly, check_object, is_int, is_number
+from reward_model.data.line_checks import check_anomaly, check_object
 from reward_model.data.records import GENERATED, MAKER_KEY, ORIGIN_KEY, Record
 from reward_model.data.validation import Problem
 from reward_model.schema import Anomaly, Box
+from reward_model.strict_json import is_int, is_number
 
 
 def read_entries(path: str | Path) -> list[dict[str, Any]]:
@@ -39,7 +40,7 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
         try:
             data = json.loads(text)
         except ValueError:
-            data = [json.loads(line) for line in text.splitlines() if line.strip()]
+            data = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is neither JSON nor JSONL: {error}") from error
     entries = data.get("candidates", [data]) if isinstance(data, dict) else data

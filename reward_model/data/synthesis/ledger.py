@@ -8,7 +8,6 @@ Answers stay on the disk; memory holds where they are.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from reward_model.conversation import Completion
 from reward_model.data.synthesis.ledger_header import LedgerError, LedgerHeader, check_header
 from reward_model.data.synthesis.tally import Tally, is_answer
+from reward_model.journal import Journal, Line, read_object
 
 Kind = Literal["teacher", "judge"]
 
@@ -45,16 +45,15 @@ class Ledger:
 
     def __init__(self, path: str | Path, header: LedgerHeader, *, accept_new_rules: bool = False) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._answers: dict[CallId, tuple[int, int]] = {}
+        self._answers: dict[CallId, int] = {}
         self.tallies: dict[Kind, Tally] = {"teacher": Tally(), "judge": Tally()}
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        taken = f"{path} is in use by another run; wait for it, or use another output folder"
+        self._lines = Journal(self.path, in_use=LedgerError(taken))
         try:
-            _claim(self._file, self.path)
             self._load(header, accept_new_rules)
         except BaseException:
-            os.close(self._file)
+            self._lines.close()
             raise
 
     def __enter__(self) -> Ledger:
@@ -69,7 +68,7 @@ class Ledger:
 
     def close(self) -> None:
         """Frees the file for other processes."""
-        os.close(self._file)
+        self._lines.close()
 
     def find(self, call: CallId) -> Completion | None:
         """The recorded answer of a call, or None."""
@@ -77,7 +76,7 @@ class Ledger:
             place = self._answers.get(call)
         if place is None:
             return None
-        entry = json.loads(os.pread(self._file, place[1], place[0]))
+        entry = json.loads(self._lines.read(place))
         return Completion(entry["text"], finished=entry["finished"], num_tokens=entry["tokens_out"])
 
     def append(self, call: CallId, answer: Completion, retries: int = 0) -> None:
@@ -93,63 +92,34 @@ class Ledger:
             "seconds": round(answer.seconds, 3),
         }
         # ASCII keeps lone surrogates, which a model may write and UTF-8 cannot.
-        line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
+        line = json.dumps(entry, ensure_ascii=True)
         with self._lock:
-            start = self._write(line)
-            self._count(entry, start, len(line))
+            self._count(entry, self._lines.append(line))
 
-    def _write(self, line: bytes) -> int:
-        start = os.lseek(self._file, 0, os.SEEK_END)
-        if os.write(self._file, line) != len(line):
-            os.ftruncate(self._file, start)
-            raise OSError(f"{self.path}: only part of the line was written; free some disk space")
-        os.fsync(self._file)
-        return start
-
-    def _count(self, entry: Mapping[str, Any], start: int, length: int) -> None:
+    def _count(self, entry: Mapping[str, Any], start: int) -> None:
         call = CallId(*entry["call"])
         self.tallies[call.kind].add(entry)
         if is_answer(entry["text"], entry["error"]):
-            self._answers[call] = (start, length)
+            self._answers[call] = start
 
     def _load(self, header: LedgerHeader, accept_new_rules: bool) -> None:
-        size = os.lseek(self._file, 0, os.SEEK_END)
-        start, known = 0, None
-        with os.fdopen(os.dup(self._file), "rb") as file:
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                known = self._read_line(line, number, start, known)
-                start += len(line)
-        if start < size:
-            os.ftruncate(self._file, start)
+        known = None
+        for line in self._lines.lines():
+            known = self._read_line(line, known)
         if known is None or check_header(self.path, known, header, accept_new_rules=accept_new_rules):
-            self._write(json.dumps(header.to_dict(), sort_keys=True).encode() + b"\n")
+            self._lines.append(json.dumps(header.to_dict(), sort_keys=True))
 
-    def _read_line(self, line: bytes, number: int, start: int, known: Any) -> Any:
+    def _read_line(self, line: Line, known: Any) -> Any:
         try:
-            entry = json.loads(line)
+            entry = read_object(line.data)
             if "ledger" in entry:
                 return entry
             if known is None:
                 raise ValueError("the first line is not a header")
-            self._count(entry, start, len(line))
+            self._count(entry, line.start)
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerError(
-                f"{self.path}, line {number} is damaged ({error}); restore the file, or delete that line and lose one "
-                "call"
+                f"{self.path}, line {line.number} is damaged ({error}); restore the file, or delete that line and lose "
+                "one call"
             ) from None
         return known
-
-
-def _claim(file: int, path: Path) -> None:
-    """Locks the file for this process, where the system can; the lock goes with the process."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise LedgerError(f"{path} is in use by another run; wait for it, or use another output folder") from None

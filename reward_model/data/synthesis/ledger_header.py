@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reward_model.journal import JournalError
+from reward_model.strict_json import differences
 
-class LedgerError(ValueError):
+
+class LedgerError(JournalError):
     """The ledger cannot be continued. The message names what differs and what to do."""
 
 
@@ -45,16 +48,3 @@ def check_header(path: Path, known: Mapping[str, Any], header: LedgerHeader, *, 
             "recorded answers (accept_new_rules)"
         )
     return bool(rules)
-
-
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Changes between two JSON values, one phrase per leaf.
-
-    Example:
-        >>> differences({"verify": "both", "seed": 0}, {"verify": "rule", "seed": 0})
-        ['verify was "both", now "rule"']
-    """
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = sorted(before.keys() | now.keys())
-        return [d for k in keys for d in differences(before.get(k), now.get(k), f"{name}.{k}" if name else k)]
-    return [] if before == now else [f"{name} was {json.dumps(before)}, now {json.dumps(now)}"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from reward_model.data.cot import TurnName
 from reward_model.data.records import Record
 from reward_model.data.synthesis.config import AskConfig
 from reward_model.data.synthesis.crops import with_crops
+from reward_model.digests import json_digest
 from reward_model.prompts import load_prompts
 from reward_model.prompts.hints import scan_hint, zoom_hint
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
@@ -112,7 +111,7 @@ def _task(record: Record, turn: TurnName, indices: Sequence[int], number: int) -
     members = tuple(k for k, a in shown if a is not None)
     truth = tuple(a for _, a in shown if a is not None)
     told = [record.truth.prompt, list(indices), [{**a.to_dict(), "salient": None} for a in truth]]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+    digest = json_digest(told)[:10]
     key = f"{record.truth.video_id}|{turn}|{number}|{digest}"
     return Task(key, record, turn, tuple(indices), truth, members)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from reward_model.data.annotations import read_annotations
 from reward_model.data.formats.vif_cot import TypeMap, read_vif_cot
 from reward_model.data.records import Record
+from reward_model.digests import text_digest
 from reward_model.evaluation.benches.bench import BenchVideo
 from reward_model.schema import VideoAnnotation
 from reward_model.video.clip import VideoError, load_video
@@ -60,7 +60,7 @@ class RecordBench:
 
     def describe(self) -> dict[str, Any]:
         """Description of the bench for the results file; the hash is that of the annotations in use."""
-        digest = hashlib.sha256(repr([r.to_dict() for r in self.records]).encode()).hexdigest()
+        digest = text_digest(repr([r.to_dict() for r in self.records]))
         return {"bench": self.name, "num_videos": len(self), **self.details, "annotations": digest[:16]}
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from reward_model.backends.base import Backend
 from reward_model.conversation import Completion, Conversation, Message, Sampling
+from reward_model.digests import text_digest
 from reward_model.prompts import clean_line
 from reward_model.schema import Status, Verdict
 from reward_model.unified.protocols import ScoreError, even_indices, last_answer, repeated_indices
@@ -115,7 +115,7 @@ class StatusJudge:
     def describe(self) -> dict[str, Any]:
         """Provenance of the model and the protocol."""
         p = self.protocol
-        wording = sha256("\0".join((p.system, p.opening, p.label, p.question)).encode()).hexdigest()[:8]
+        wording = text_digest("\0".join((p.system, p.opening, p.label, p.question)))[:8]
         drawn = {"temperature": p.sampling.temperature, "max_new_tokens": p.sampling.max_new_tokens}
         return {**self.backend.describe(), "protocol": p.name, "wording": wording, **drawn}
 

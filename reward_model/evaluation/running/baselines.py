@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from reward_model.digests import array_digest
 from reward_model.evaluation.benches.bench import Bench
 from reward_model.evaluation.metrics.classification import check_pair
 from reward_model.judge import TwoTurnJudge
@@ -51,8 +51,7 @@ class RandomJudge:
         return [_verdict("normal" if d >= 0.5 else "abnormal", d, "random") for d in draws]
 
     def _draw(self, video: Any) -> float:
-        digest = hashlib.sha256(np.ascontiguousarray(video).tobytes()).digest()
-        return float(np.random.default_rng([self.seed, int.from_bytes(digest[:8], "big")]).random())
+        return float(np.random.default_rng([self.seed, int(array_digest(video)[:16], 16)]).random())
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class ThresholdJudge:
 
     def judge_batch(self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None) -> list[Verdict]:
         """One verdict per video; without a score it has no status and says why."""
-        if any(_print_of(video) in self.calibrated_on for video in videos):
+        if any(array_digest(video) in self.calibrated_on for video in videos):
             raise ValueError("this video set the threshold; a bench must not hold videos of its calibration bench")
         return [self._decide(score, reason) for score, reason in _scored(self.reward, videos, prompts, fps)]
 
@@ -139,7 +138,7 @@ def calibrate(reward: Any, bench: Bench, *, batch_size: int = 16, name: str = "t
         fps = rates[0] if len(set(rates)) == 1 else rates
         found = _scored(reward, [v.frames for v in videos], [v.truth.prompt for v in videos], fps)
         for video, (score, _) in zip(videos, found, strict=True):
-            seen.add(_print_of(video.frames))
+            seen.add(array_digest(video.frames))
             if score is not None and np.isfinite(score):
                 scores.append(score)
                 normal.append(video.truth.status == "normal")
@@ -155,10 +154,6 @@ def _scored(reward: Any, videos: Sequence[Any], prompts: Any, fps: Any) -> list[
 
 def _verdict(status: Status, score: float, readout: str, details: dict[str, Any] | None = None) -> Verdict:
     return Verdict(status=status, score=score, readout=readout, provenance=details or {"backend": readout})
-
-
-def _print_of(frames: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()
 
 
 __all__ = [

@@ -11,12 +11,13 @@ from typing import Any
 from reward_model.backends.base import Backend
 from reward_model.backends.source import open_backend
 from reward_model.config import JudgeConfig
+from reward_model.digests import json_digest
 from reward_model.evaluation.benches.bench import CalibrationBench
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import ThinkerJudge
 from reward_model.evaluation.running.baselines import ConstantJudge, RandomJudge, calibrate
 from reward_model.evaluation.running.choice import COMMON
-from reward_model.evaluation.running.store import bench_fingerprint, fingerprint, model_fingerprint
+from reward_model.evaluation.running.store import bench_fingerprint, model_fingerprint
 from reward_model.judge import Judge, TwoTurnJudge
 from reward_model.prompts import WORDINGS, load_prompts
 from reward_model.unified.protocols import PROTOCOLS
@@ -156,7 +157,7 @@ def unified_contestant(
         return calibrate(UnifiedJudge(source.open(), chosen), calibration, batch_size=batch_size, name=protocol)
 
     asked = {"protocol": protocol, "question": chosen.question}
-    mark = fingerprint(_mark(source, asked), bench_fingerprint(calibration))
+    mark = json_digest([_mark(source, asked), bench_fingerprint(calibration)])
     return Contestant(name, build, mark)
 
 
@@ -221,7 +222,7 @@ def parse_baseline(
         return [variant(kind, name, source, settings) for name, source in judges.items()]
     if kind in CONSTANTS and not model:
         name = "random" if kind == "random" else f"always {kind}"
-        return [Contestant(name, CONSTANTS[kind], fingerprint(kind))]
+        return [Contestant(name, CONSTANTS[kind], json_digest([kind]))]
     if kind in WITH_MODEL and model:
         _, source = parse_source(f"x={model}", options=options)
         return [_with_model(kind, source, settings or {}, calibration, batch_size, wordings or {})]
@@ -249,4 +250,4 @@ def file_name(name: str) -> str:
 def _mark(source: ModelSource, settings: Mapping[str, Any]) -> str:
     where = {"backend": source.backend, "options": dict(source.options)} if source.backend != "local" else {}
     wordings = [load_prompts(name).version for name in WORDINGS]
-    return fingerprint(model_fingerprint(source.model, settings), where, wordings)
+    return json_digest([model_fingerprint(source.model, settings), where, wordings])

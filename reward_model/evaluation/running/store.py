@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from reward_model.digests import array_digest, json_digest
 from reward_model.evaluation.benches.bench import Bench
 from reward_model.evaluation.running.row import Row
 from reward_model.files import write_text
+from reward_model.journal import read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class RowStore:
 
     Args:
         path: the file; it need not exist.
-        fingerprint: fingerprint of judge, settings and bench together, see :func:`fingerprint`.
+        fingerprint: fingerprint of judge, settings and bench together, see :func:`bench_fingerprint`.
     """
 
     path: Path
@@ -57,11 +57,11 @@ class RowStore:
         store = cls(Path(path), fingerprint)
         if not store.path.is_file():
             return store
-        found = read_rows(store.path)
-        if found.fingerprint != fingerprint:
+        known = read_rows(store.path)
+        if known.fingerprint != fingerprint:
             logger.warning("%s holds rows of another judge, bench or setting; judging again", store.path)
             return store
-        return found
+        return known
 
     @property
     def complete(self) -> bool:
@@ -96,7 +96,7 @@ def read_rows(path: str | Path) -> RowStore:
     if not path.is_file():
         raise ValueError(f"no evaluation rows at {str(path)!r}")
     try:
-        head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        head, *lines = (json.loads(line) for line in read_lines(path))
         if head["format"] != FORMAT:
             return RowStore(path, f"format {head['format']}")
         rows = [Row.from_dict(line) for line in lines]
@@ -105,18 +105,13 @@ def read_rows(path: str | Path) -> RowStore:
         raise ValueError(f"{path} is not a file of evaluation rows ({error}); delete it to judge again") from error
 
 
-def fingerprint(*parts: Any) -> str:
-    """SHA-256 (hex) of JSON-safe parts."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def bench_fingerprint(bench: Bench) -> str:
     """Changes with what the bench says of itself and with the pixels and truth of its first and last video."""
-    found: list[Any] = [bench.describe(), len(bench)]
+    marks: list[Any] = [bench.describe(), len(bench)]
     for index in sorted({0, len(bench) - 1}):
         video = bench[index]
-        found += [hashlib.sha256(np.ascontiguousarray(video.frames).tobytes()).hexdigest(), video.truth.to_dict()]
-    return fingerprint(found)
+        marks += [array_digest(video.frames), video.truth.to_dict()]
+    return json_digest([marks])
 
 
 def model_fingerprint(model: str | Path, settings: Mapping[str, Any] | None = None) -> str:
@@ -128,7 +123,7 @@ def model_fingerprint(model: str | Path, settings: Mapping[str, Any] | None = No
     files: list[Any] = [str(model)] if not folder.is_dir() else []
     for file in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []:
         files.append((file.relative_to(folder).as_posix(), _file_mark(file)))
-    return fingerprint(files, dict(settings or {}))
+    return json_digest([files, dict(settings or {})])
 
 
 def _file_mark(file: Path) -> str:

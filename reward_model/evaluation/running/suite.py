@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reward_model.digests import json_digest
 from reward_model.evaluation.benches.bench import Bench
 from reward_model.evaluation.running.contestants import Contestant, file_name
 from reward_model.evaluation.running.measure import measure
 from reward_model.evaluation.running.result import EvaluationResult
 from reward_model.evaluation.running.row import Row
 from reward_model.evaluation.running.runner import evaluate
-from reward_model.evaluation.running.store import RowStore, bench_fingerprint, fingerprint
+from reward_model.evaluation.running.store import RowStore, bench_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def run_suite(
         judge: Any = None
         for name, bench in benches.items():
             path = Path(output) / "rows" / file_name(contestant.name) / f"{file_name(name)}.jsonl"
-            store = RowStore.open(path, fingerprint(contestant.fingerprint, marks[name]))
+            store = RowStore.open(path, json_digest([contestant.fingerprint, marks[name]]))
             if not store.complete:
                 if say is not None:
                     say(f"{contestant.name} on {name}: {len(bench) - len(store.rows)} of {len(bench)} videos")

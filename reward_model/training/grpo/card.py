@@ -9,6 +9,7 @@ from typing import Any
 
 from reward_model.engine.card import model_card
 from reward_model.engine.run_log import METRICS
+from reward_model.journal import read_lines
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.lora import describe_trainable
 
@@ -60,7 +61,6 @@ def grpo_card(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
 
 def last_numbers(output_dir: Path) -> dict[str, float]:
     """The last step of the log, by the names of :data:`SHOWN`; empty without a log."""
-    path = output_dir / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_lines(output_dir / METRICS)
     last = json.loads(lines[-1]) if lines else {}
     return {title: float(last[key]) for key, title in SHOWN.items() if key in last}

@@ -269,7 +269,7 @@ def test_every_line_is_looked_at_and_named(tmp_path):
         "(a): fps is 0",
     ):
         assert part in texts
-    assert "'a' stands twice" in texts and "NaN is not JSON" in texts
+    assert "'a' is given twice" in texts and "NaN is not a JSON number" in texts
     assert [p.line for p in report.warnings] == [4] and not report.ok
 
 

@@ -90,7 +90,7 @@ def test_damage_inside_is_named(tmp_path):
 def test_other_questions_are_refused_by_name(tmp_path):
     Ledger(tmp_path / "l.jsonl", HEADER).close()
     other = LedgerHeader({**HEADER.asked, "teacher": "u", "prompt_version": "paper-2"}, HEADER.rules)
-    with pytest.raises(LedgerError, match=r'prompt_version was null, now "paper-2"; teacher was "t", now "u"'):
+    with pytest.raises(LedgerError, match=r'prompt_version was absent, now "paper-2"; teacher was "t", now "u"'):
         Ledger(tmp_path / "l.jsonl", other, accept_new_rules=True)
 
 

@@ -24,3 +24,13 @@ def test_lines_beyond_the_checkpoint_and_a_cut_line_go(tmp_path):
 def test_no_log_is_no_error(tmp_path):
     drop_lines_after(tmp_path / "metrics.jsonl", 2)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_text_with_a_line_separator_stays_and_a_line_torn_within_a_character_goes(tmp_path):
+    writer = RunWriter(tmp_path, lines=("samples.jsonl",), board=False)
+    writer.append("samples.jsonl", {"step": 1, "text": "one\u2028two\x85"})
+    path = tmp_path / "samples.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"step": 2, "text": "\xe2\x80')
+    RunWriter(tmp_path, lines=("samples.jsonl",), board=False, first_step=2)
+    assert path.read_bytes() == whole
