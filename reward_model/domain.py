@@ -1,4 +1,4 @@
-"""Whether a video is like those a checkpoint was trained on: two distances, both taken from the prefill that reads the
+"""Distance of a video from those a checkpoint was trained on: two numbers, both taken from the prefill that reads the
 verdict anyway.
 
 A judge is as sure of itself on videos it knows nothing about as on its own. Two statistics of its prefill tell them
@@ -56,7 +56,7 @@ class Signs(NamedTuple):
 
 @dataclass(frozen=True)
 class Familiarity:
-    """How far out a video lies.
+    """Place of a video among those of the training distribution.
 
     Attributes:
         appearance, state: share of the reference videos that are nearer by this distance, in [0, 1].
@@ -102,7 +102,7 @@ class Domain:
         return neighbour_distance(appearance, self.appearance_bank), residual_norm(state, self.state_basis)
 
     def read(self, signs: Sequence[Signs]) -> list[Familiarity]:
-        """How far out each video lies."""
+        """Place of each video among those of the training distribution."""
         if not signs:
             return []
         near, rest = self.distances(signs)
