@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "reward_model": (
         ("conversation", "extras", "files", "folders", "lazy", "moved", "schema", "shipped", "statistics"),
-        ("grounding", "parsing", "prompts", "terminal", "video", "world"),
-        ("readout", "rewards"),
+        ("grounding", "parsing", "prompts", "terminal", "video"),
+        ("readout", "rewards", "world"),
         ("config",),
         ("backends", "turns"),
         ("data", "judge", "setting_keys", "unified"),
