@@ -1,12 +1,31 @@
 """Procedural videos whose truth is known to the pixel: what the mini models learn from and what tests measure
 against.
 
-``kinds`` lists what can go wrong, ``palette`` names colours, words and styles; ``things``, ``people``, ``physics`` and
-``signs`` are the actors, ``scene`` casts them, ``video`` draws them and measures their boxes.
+``kinds`` lists what can go wrong, ``palette`` names colours, words and styles, ``looks`` what styles add to colours;
+``things``, ``people``, ``physics`` and ``signs`` are the actors, ``scene`` casts them, ``video`` draws and measures
+them. ``shifts`` names other ways to present the same world (``shift``: what one can say, ``edits``: what is
+done to finished pictures), and ``films`` films a scene so.
 """
 
+from reward_model.world.films import Film, film, make_shifted
 from reward_model.world.kinds import KINDS
+from reward_model.world.palette import TRAINING_STYLES
 from reward_model.world.scene import Scene, make_scene
+from reward_model.world.shift import Shift
+from reward_model.world.shifts import SHIFTS, draw_shift
 from reward_model.world.video import make_annotation, make_video
 
-__all__ = ["KINDS", "Scene", "make_annotation", "make_scene", "make_video"]
+__all__ = [
+    "KINDS",
+    "SHIFTS",
+    "TRAINING_STYLES",
+    "Film",
+    "Scene",
+    "Shift",
+    "draw_shift",
+    "film",
+    "make_annotation",
+    "make_scene",
+    "make_shifted",
+    "make_video",
+]

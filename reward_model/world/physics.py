@@ -21,7 +21,7 @@ class Floor:
     name: str = "floor"
 
     def layers(self, canvas: Canvas) -> list[Layer]:
-        distance = np.broadcast_to(self.level - canvas.y, (len(canvas.index), canvas.size, canvas.size))
+        distance = np.broadcast_to(self.level - canvas.y, canvas.shape)
         return [Layer(canvas.fill(distance.astype(np.float32)), self.color)]
 
     def regions(self, canvas: Canvas) -> list[np.ndarray]:

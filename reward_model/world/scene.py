@@ -7,6 +7,7 @@ with an anomaly and its normal twin (same seed and setting, ``anomaly=None``) ar
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from reward_model.schema import AnomalyType, FrameRange
 from reward_model.world import people, physics, signs, things
 from reward_model.world.canvas import Actor
 from reward_model.world.kinds import KINDS, SETTINGS, SETTINGS_OF, Fault, find_kinds
+from reward_model.world.looks import Look
 from reward_model.world.palette import SHAPES, STYLES, WORDS, Style
 from reward_model.world.things import MOTIONS, REACH, Thing
 
@@ -45,7 +47,8 @@ class Scene:
     """Everything that is needed to draw any frame.
 
     ``actors`` stand in order from back to front and ``focus`` is the one the anomaly is about. ``camera`` (T, 2) is
-    the shift of the view.
+    the shift of the view, ``zoom`` (T,) how much larger than usual it shows everything (None: as usual). ``aspect`` is
+    width by height of the picture; a scene of a longer picture spreads along it.
     """
 
     seed: int
@@ -60,6 +63,9 @@ class Scene:
     weather: Weather
     fault: Fault | None
     style: Style
+    aspect: float = 1.0
+    zoom: np.ndarray | None = None
+    look: Look | None = None
 
     @property
     def object_name(self) -> str:
@@ -102,6 +108,10 @@ def make_scene(
     duration_s: tuple[float, float] | None = None,
     scale: tuple[float, float] | None = None,
     style: str = "plain",
+    aspect: float = 1.0,
+    pan: float = 0.0,
+    zoom: float = 0.0,
+    window: FrameRange | None = None,
 ) -> Scene:
     """Draws the scene of a seed.
 
@@ -117,18 +127,24 @@ def make_scene(
         strength: overrides the drawn stretch factor of a squash or gap of a split.
         duration_s: shortest and longest anomaly in seconds.
         scale: smallest and largest size of the main actor, 1 is usual.
-        style: ``"plain"``, or ``"ink"``, which is kept for out-of-distribution tests.
+        style: ``"plain"``; one of :data:`~reward_model.world.palette.TRAINING_STYLES`, which differ in colours,
+            patterns, contours and shadows; or ``"ink"``, which is kept for out-of-distribution tests.
+        aspect: width of the picture by its height, between 1/3 and 3.
+        pan: how far the camera travels to either side, as a fraction of the picture, besides its sway.
+        zoom: how much the camera zooms in or out, as a share of the picture, at most 0.5.
+        window: native frames of the anomaly, in place of drawn ones.
 
     Raises:
-        ValueError: if a name is unknown, the anomaly cannot happen in that setting, or the video is too short to hold
-            it.
+        ValueError: if a name is unknown, the anomaly cannot happen in that setting, the video is too short to hold it,
+            or a number is out of its range.
     """
-    if num_frames < 1 or not fps > 0:
-        raise ValueError(f"num_frames={num_frames} and fps={fps} must be positive")
-    if style not in STYLES:
-        raise ValueError(f"style={style!r} must be one of {', '.join(STYLES)}")
+    _check(num_frames, fps, style, aspect, pan, zoom)
     chosen = _choose_setting(seed, anomaly, setting)
     fault = None if anomaly is None else _draw_fault(anomaly, chosen, seed, num_frames, fps, strength, duration_s)
+    if window is not None:
+        if fault is None or window.start < 1 or window.end > num_frames - 2:
+            raise ValueError(f"window={window} needs an anomaly, a frame before it and one after it in {num_frames}")
+        fault = replace(fault, frames=window)
     rng = np.random.default_rng([seed, 0])
     background = tuple(STYLES[style].backgrounds)[rng.integers(len(STYLES[style].backgrounds))]
     low, high = scale or SCALE
@@ -136,6 +152,11 @@ def make_scene(
     rngs = np.random.default_rng([seed, 3]), np.random.default_rng([seed, 6])
     plan = _Plan(*rngs, num_frames, fps, factor, STYLES[style], fault, background)
     prompt, actors, focus = _CASTS[chosen](plan)
+    if aspect != 1 and chosen != "physics":
+        places = [_spread(actor, aspect) for actor in actors]
+        actors, focus = tuple(places), places[[a is focus for a in actors].index(True)]
+    travel, zooms = _travel(pan, zoom, num_frames, np.random.default_rng([seed, 7]))
+    looks = STYLES[style].looks
     return Scene(
         seed=seed,
         num_frames=num_frames,
@@ -145,11 +166,26 @@ def make_scene(
         ground=plan.ground,
         actors=actors,
         focus=focus,
-        camera=_camera(chosen, nuisance, num_frames, np.random.default_rng([seed, 4])),
+        camera=_camera(chosen, nuisance, num_frames, np.random.default_rng([seed, 4])) + travel,
         fault=fault,
         style=STYLES[style],
         weather=_weather(nuisance, num_frames, rng),
+        aspect=aspect,
+        zoom=zooms,
+        look=looks.draw(np.random.default_rng([seed, 8])) if looks else None,
     )
+
+
+def _check(num_frames: int, fps: float, style: str, aspect: float, pan: float, zoom: float) -> None:
+    """Raises ValueError for numbers and names that no scene can have."""
+    if num_frames < 1 or not fps > 0:
+        raise ValueError(f"num_frames={num_frames} and fps={fps} must be positive")
+    if style not in STYLES:
+        raise ValueError(f"style={style!r} must be one of {', '.join(STYLES)}")
+    if not 1 / 3 <= aspect <= 3:
+        raise ValueError(f"aspect={aspect} (width by height) must be between 1/3 and 3")
+    if not (0 <= pan <= 0.5 and 0 <= zoom <= 0.5):
+        raise ValueError(f"pan={pan} and zoom={zoom} must be between 0 and 0.5")
 
 
 def _choose_setting(seed: int, anomaly: AnomalyType | str | None, setting: str | None) -> str:
@@ -209,6 +245,26 @@ def _camera(setting: str, nuisance: float, num_frames: int, rng: np.random.Gener
     waves = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2, size=2) * t[:, None] + rng.random(2)))
     reach = rng.uniform(0, 0.04, size=2) * nuisance
     return waves * reach * (np.array([1.0, 0.0]) if setting == "physics" else 1.0)
+
+
+def _travel(
+    pan: float, zoom: float, num_frames: int, rng: np.random.Generator
+) -> tuple[np.ndarray | float, np.ndarray | None]:
+    """A slow travel of the view from one point to another (T, 2), and its zoom (T,), at rest at both ends."""
+    t = np.linspace(0, 1, num_frames)
+    ease = (t * t * (3 - 2 * t))[:, None]
+    ends, closeness = rng.uniform(-1, 1, size=(2, 2)), rng.uniform(-1, 0.5, size=2)
+    travel = pan * (ends[0] + (ends[1] - ends[0]) * ease) if pan else 0.0
+    seen = closeness[0] + (closeness[1] - closeness[0]) * ease[:, 0]
+    return travel, (1 + zoom * seen if zoom else None)
+
+
+def _spread(actor: Any, aspect: float) -> Any:
+    """An actor whose places lie along the whole of a longer picture; its form stays as it is."""
+    path = np.array(actor.path, float)
+    axis, factor = (0, aspect) if aspect > 1 else (1, 1 / aspect)
+    path[:, axis] = 0.5 + (path[:, axis] - 0.5) * factor
+    return replace(actor, path=path)
 
 
 # --- casts ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,11 @@ _ROWS, _COLUMNS = 7, 3 * 5 + 2
 
 @dataclass(frozen=True)
 class Sign:
-    """A board around ``path`` (T, 2), ``width`` wide, that shows ``texts[which[t]]`` in frame t."""
+    """A board around ``path`` (T, 2), ``width`` wide, that shows ``texts[which[t]]`` in frame t.
+
+    ``turn`` (T,) is the cosine of its turn about the upright axis: at 0 it is seen edge-on, below from behind. Through
+    a board of an ``opacity`` below 1 one sees what is behind it.
+    """
 
     name: str
     color: np.ndarray
@@ -45,35 +50,44 @@ class Sign:
     path: np.ndarray
     texts: np.ndarray
     which: np.ndarray
+    turn: np.ndarray | None = None
+    opacity: float = 1.0
 
     @property
     def height(self) -> float:
         return self.width * (_ROWS + 3) / (_COLUMNS + 3)
 
     def layers(self, canvas: Canvas) -> list[Layer]:
-        x, y = canvas.at(self.path)
+        x, y = self._at(canvas)
         board = np.maximum(np.abs(x) - self.width / 2, np.abs(y) - self.height / 2)
-        return [Layer(canvas.ink(board), self.color), Layer(self._text(canvas, self.texts), self.ink)]
+        cover = canvas.ink(board) if self.opacity == 1 else np.float32(self.opacity) * canvas.ink(board)
+        return [*canvas.contoured(board, cover, self.color), Layer(self._text(canvas, self.texts), self.ink)]
 
     def regions(self, canvas: Canvas) -> list[np.ndarray]:
         """The word's rectangle, whatever it reads."""
-        x, y = canvas.at(self.path)
+        x, y = self._at(canvas)
         pixel = self.width / (_COLUMNS + 3)
         return [canvas.fill(np.maximum(np.abs(x) - _COLUMNS / 2 * pixel, np.abs(y) - _ROWS / 2 * pixel))]
 
-    def _text(self, canvas: Canvas, texts: np.ndarray) -> np.ndarray:
-        """Coverage (N, S, S): the part of each pixel's square that letters fill."""
+    def _at(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates on the board, which a turn widens."""
         x, y = canvas.at(self.path)
-        pixel, side = self.width / (_COLUMNS + 3), 1 / canvas.size
-        across = _overlap(x[:, 0, :], side, pixel, _COLUMNS)
+        return (x, y) if self.turn is None else (x / self.turn[canvas.index].astype(np.float32)[:, None, None], y)
+
+    def _text(self, canvas: Canvas, texts: np.ndarray) -> np.ndarray:
+        """Coverage (N, H, W): the part of each pixel's square that letters fill."""
+        x, y = self._at(canvas)
+        pixel, side = self.width / (_COLUMNS + 3), canvas.pitch
+        wide = side if self.turn is None else side / np.abs(self.turn[canvas.index].astype(np.float32))[:, None, None]
+        across = _overlap(x[:, 0, :], wide, pixel, _COLUMNS)
         down = _overlap(y[:, :, 0], side, pixel, _ROWS)
         shown = texts[self.which[canvas.index]].astype(np.float32)
         return np.clip(down @ shown @ across.transpose(0, 2, 1), 0, 1)
 
 
-def _overlap(position: np.ndarray, side: float, pixel: float, count: int) -> np.ndarray:
-    """Share of each picture pixel (centre ``position`` (N, S), width ``side``) covered by each of ``count`` font
-    pixels of width ``pixel`` around zero: (N, S, count).
+def _overlap(position: np.ndarray, side: Any, pixel: float, count: int) -> np.ndarray:
+    """Share of each picture pixel (centre ``position`` (N, S), width ``side``, one for all or (N, 1, 1)) covered by
+    each of ``count`` font pixels of width ``pixel`` around zero: (N, S, count).
     """
     low = (np.arange(count) - count / 2) * pixel
     left, right = position[..., None] - side / 2, position[..., None] + side / 2

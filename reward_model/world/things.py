@@ -19,7 +19,8 @@ JUMP = 0.42
 @dataclass(frozen=True)
 class Thing:
     """A shape on a path (T, 2). ``shown`` (T,) says when it is there at all, ``gain`` (T,) how bright it is: 1 is as
-    it should be, above is towards white, below towards ``ground``; ``clear`` (T,) where one can see through it.
+    it should be, above is towards white, below towards ``ground``; ``clear`` (T,) where one can see through it,
+    ``opacity`` (T,) how little in [0, 1]; ``stretch`` (T, 2) how much wider and taller than usual it is.
     """
 
     name: str
@@ -32,10 +33,15 @@ class Thing:
     shown: np.ndarray | None = None
     gain: np.ndarray | None = None
     clear: np.ndarray | None = None
+    opacity: np.ndarray | None = None
+    stretch: np.ndarray | None = None
 
     def layers(self, canvas: Canvas) -> list[Layer]:
-        opacity = 1.0 if self.clear is None else 1 - 0.45 * canvas.where(self.clear)
-        return [Layer(opacity * canvas.ink(d), self._color(canvas)) for d in self._pieces(canvas)]
+        opacity: float | np.ndarray = 1.0 if self.clear is None else 1 - 0.45 * canvas.where(self.clear)
+        if self.opacity is not None:
+            opacity = opacity * canvas.where(self.opacity).astype(np.float32)
+        color = self._color(canvas)
+        return [layer for d in self._pieces(canvas) for layer in canvas.contoured(d, opacity * canvas.ink(d), color)]
 
     def regions(self, canvas: Canvas) -> list[np.ndarray]:
         return [canvas.fill(d) for d in self._pieces(canvas)]
@@ -48,8 +54,11 @@ class Thing:
         return bright + np.clip(1 - gain, 0, 1) * (self.ground - bright)
 
     def _pieces(self, canvas: Canvas) -> list[np.ndarray]:
-        """Signed distance to each separate piece, (N, S, S); one unless the thing is split."""
+        """Signed distance to each separate piece, (N, H, W); one unless the thing is split."""
         x, y = canvas.at(self.path)
+        if self.stretch is not None:
+            wide, tall = (canvas.where(self.stretch[:, k]).astype(np.float32) for k in (0, 1))
+            x, y = x / wide, y / tall
         if self.shown is not None:
             return [np.where(canvas.where(self.shown), outline(self.shape, x, y, self.radius), np.float32(1))]
         if self.fault is None or self.fault.kind not in ("squash", "split"):

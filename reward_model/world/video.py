@@ -8,25 +8,29 @@ from typing import Any
 import numpy as np
 
 from reward_model.schema import Anomaly, AnomalyType, VideoAnnotation
-from reward_model.world.canvas import Canvas, mask_box
+from reward_model.world.canvas import Canvas, Layer, mask_box, picture_shape
 from reward_model.world.kinds import BOUNDARY, REASONS
+from reward_model.world.looks import Look
+from reward_model.world.physics import Floor
 from reward_model.world.scene import Scene, make_scene
+from reward_model.world.things import Thing
 
 #: Height and width of the world's pictures unless asked otherwise.
 SIZE = 48
 
 
 def make_video(
-    seed: int, anomaly: AnomalyType | str | None = None, *, size: int = SIZE, **options: Any
+    seed: int, anomaly: AnomalyType | str | None = None, *, size: int | tuple[int, int] = SIZE, **options: Any
 ) -> tuple[np.ndarray, VideoAnnotation]:
     """One video and its truth.
 
     Args:
         seed: the scene; the same seed and setting with and without an anomaly gives twins.
         anomaly: None (normal), an :class:`AnomalyType`, or a kind of :data:`reward_model.world.KINDS`.
-        size: height and width in pixels.
+        size: the shorter side in pixels, or height and width.
         options: options of :func:`reward_model.world.make_scene`, for instance ``num_frames``, ``fps``, ``setting``,
-            ``style``, ``duration_s``, ``scale``, ``nuisance``. 81 frames at 16 fps are Wan-2.1's five seconds.
+            ``style``, ``duration_s``, ``scale``, ``nuisance``, ``aspect``, ``pan``,
+            ``zoom``. 81 frames at 16 fps are Wan-2.1's five seconds.
 
     Returns:
         frames (T, H, W, 3) uint8 and the annotation with native frame indices.
@@ -40,26 +44,40 @@ def make_video(
     return render(scene, range(scene.num_frames), size), make_annotation(scene, size)
 
 
-def render(scene: Scene, indices: Sequence[int], size: int = SIZE) -> np.ndarray:
-    """The given native frames of a scene, (len(indices), size, size, 3) uint8; each frame is the same in any
-    selection.
+def render(scene: Scene, indices: Sequence[int], size: int | tuple[int, int] = SIZE) -> np.ndarray:
+    """The given native frames of a scene, (len(indices), H, W, 3) uint8; each frame is the same in any selection.
+
+    Args:
+        scene: what is drawn.
+        indices: native frames.
+        size: the shorter side in pixels, the longer one follows from the scene's ``aspect``; or height and width.
     """
     index = np.asarray(indices)
-    canvas = _open(scene, index, size)
-    axis = (np.arange(size) + 0.5) / size - 0.5
-    shade = 1 + scene.weather.shade[0] * axis[None, :] + scene.weather.shade[1] * axis[:, None]
+    height, width = shape_of(scene, size)
+    canvas = _open(scene, index, (height, width))
+    across, down = ((np.arange(side) + 0.5) / side - 0.5 for side in (width, height))
+    shade = 1 + scene.weather.shade[0] * across[None, :] + scene.weather.shade[1] * down[:, None]
     ground = ((scene.ground + scene.weather.tint[0]) * shade[..., None]).astype(np.float32)
     if scene.style.outlined:
-        ground = ground * _hatch(size)
+        ground = ground * _hatch(height, width)
     # Colours come first, (3, N, S, S): over pixels whose three colours stand side by side, layers take twice as long.
     planes = np.repeat(_planes(ground), len(index), axis=1)
+    look = scene.look or Look()
+    if look.ground is not None:
+        planes *= look.ground.factor(canvas.x - np.float32(0.5), canvas.y - np.float32(0.5))
     tint = scene.weather.tint[1].astype(np.float32)
     for actor in scene.actors:
-        for layer in actor.layers(canvas):
-            planes += layer.cover.astype(np.float32, copy=False) * (_planes(layer.color + tint) - planes)
+        layers = actor.layers(canvas)
+        if look.shadow and not isinstance(actor, Floor):
+            planes *= 1 - np.float32(look.shadow) * _shadow(layers, look, canvas.size)
+        pattern = look.things.factor(*canvas.at(actor.path)) if look.things and isinstance(actor, Thing) else None
+        for layer in layers:
+            color = _planes(layer.color + tint)
+            color = color if pattern is None else color * pattern
+            planes += layer.cover.astype(np.float32, copy=False) * (color - planes)
     planes *= scene.weather.light[index].astype(np.float32)[:, None, None]
     if scene.weather.grain:
-        planes += _grain(scene, index, size)
+        planes += _grain(scene, index, height, width)
     return np.ascontiguousarray(np.moveaxis(np.clip(planes + 0.5, 0, 255).astype(np.uint8), 0, -1))
 
 
@@ -68,21 +86,27 @@ def _planes(color: np.ndarray) -> np.ndarray:
     return np.moveaxis(color.reshape((1,) * (4 - color.ndim) + color.shape), -1, 0)
 
 
-def make_annotation(scene: Scene, size: int = SIZE) -> VideoAnnotation:
-    """The truth of a scene, boxes measured on its own masks at ``size`` pixels."""
+def shape_of(scene: Scene, size: int | tuple[int, int] = SIZE) -> tuple[int, int]:
+    """Height and width in pixels of a scene's pictures, see :func:`render`."""
+    return picture_shape(size, scene.aspect) if isinstance(size, int) else size
+
+
+def make_annotation(scene: Scene, size: int | tuple[int, int] = SIZE) -> VideoAnnotation:
+    """The truth of a scene, boxes measured on its own masks at the size of :func:`render`."""
+    shape = shape_of(scene, size)
     return VideoAnnotation(
         video_id=f"world-{scene.seed}-{scene.fault.kind if scene.fault else scene.setting}",
         num_frames=scene.num_frames,
         fps=scene.fps,
-        width=size,
-        height=size,
+        width=shape[1],
+        height=shape[0],
         prompt=scene.prompt,
-        anomalies=(_anomaly(scene, size),) if scene.fault else (),
+        anomalies=(_anomaly(scene, shape),) if scene.fault else (),
         source="world" if not scene.style.outlined else "world-ink",
     )
 
 
-def _anomaly(scene: Scene, size: int) -> Anomaly:
+def _anomaly(scene: Scene, size: tuple[int, int]) -> Anomaly:
     fault = scene.fault
     assert fault is not None
     window = fault.frames
@@ -103,22 +127,44 @@ def _anomaly(scene: Scene, size: int) -> Anomaly:
     )
 
 
-def _open(scene: Scene, index: np.ndarray, size: int) -> Canvas:
-    return Canvas.open(index, size, scene.camera, scene.weather.softness, outlined=scene.style.outlined)
+def _open(scene: Scene, index: np.ndarray, size: tuple[int, int]) -> Canvas:
+    return Canvas.open(
+        index,
+        size,
+        scene.camera,
+        scene.weather.softness,
+        outlined=scene.style.outlined,
+        zoom=scene.zoom,
+        contour=scene.look.contour if scene.look else 0.0,
+    )
 
 
-def _hatch(size: int) -> np.ndarray:
-    """Faint diagonal lines (size, size, 1)."""
-    axis = np.arange(size)
-    return (1 - 0.06 * ((axis[:, None] + axis[None, :]) % 5 == 0)).astype(np.float32)[..., None]
+def _shadow(layers: Sequence[Layer], look: Look, size: int) -> np.ndarray:
+    """How much of each pixel (N, H, W) lies in the soft shadow of what is drawn: its cover, moved by whole pixels."""
+    cover = np.maximum.reduce([layer.cover for layer in layers])
+    right, down = (round(part * size) for part in look.sun)
+    near = max(1, round(0.02 * size))
+    reach = near + max(abs(right), abs(down))
+    padded = np.pad(cover, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    height, width = cover.shape[1:]
+    parts = [
+        padded[:, top : top + height, left : left + width]
+        for top in (reach - down - near, reach - down + near)
+        for left in (reach - right - near, reach - right + near)
+    ]
+    return np.asarray(sum(parts) / np.float32(4), np.float32)
 
 
-def _grain(scene: Scene, index: np.ndarray, size: int) -> np.ndarray:
-    """Noise (3, N, size, size), another crop of one tile per frame: cheap, and frame n has the same noise in any
-    selection.
-    """
+def _hatch(height: int, width: int) -> np.ndarray:
+    """Faint diagonal lines (height, width, 1)."""
+    lines = (np.arange(height)[:, None] + np.arange(width)[None, :]) % 5 == 0
+    return (1 - 0.06 * lines).astype(np.float32)[..., None]
+
+
+def _grain(scene: Scene, index: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Noise (3, N, H, W), another crop of one tile per frame: cheap, and the same in any selection."""
     rng = np.random.default_rng([scene.seed, 2])
-    tile = rng.standard_normal((2 * size, 2 * size, 3), np.float32) * np.float32(scene.weather.grain)
-    offsets = rng.integers(0, size, size=(scene.num_frames, 2))
+    tile = rng.standard_normal((2 * height, 2 * width, 3), np.float32) * np.float32(scene.weather.grain)
+    offsets = rng.integers(0, min(height, width), size=(scene.num_frames, 2))
     tile = np.ascontiguousarray(np.moveaxis(tile, -1, 0))
-    return np.stack([tile[:, a : a + size, b : b + size] for a, b in offsets[index]], axis=1)
+    return np.stack([tile[:, a : a + height, b : b + width] for a, b in offsets[index]], axis=1)
