@@ -119,6 +119,6 @@ class Shift:
         return replace(self, **{**changed, **names})
 
     def to_dict(self) -> dict[str, Any]:
-        """What it changes, as JSON-safe values."""
+        """Settings that differ from the plain shift, as JSON-safe values."""
         plain = Shift()
         return {f.name: v for f in fields(Shift) if (v := getattr(self, f.name)) != getattr(plain, f.name)}
