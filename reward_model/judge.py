@@ -150,8 +150,8 @@ class TwoTurnJudge:
     ) -> list[Verdict]:
         strict = on_error == "raise"
         opened = [self._open(v, p, r, strict) for v, p, r in zip(videos, prompts, rates, strict=True)]
-        scanned = _each(VideoView, opened, lambda found: self._scan(found, strict))
-        judged = _each(_Suspect, scanned, lambda found: self._zoom(found, strict))
+        scanned = _each(VideoView, opened, lambda views: self._scan(views, strict))
+        judged = _each(_Suspect, scanned, lambda suspects: self._zoom(suspects, strict))
         return [self._verdict(j) for j in judged]
 
     def _open(self, video: Any, prompt: str | None, fps: float | None, strict: bool) -> VideoView | _Judged:
@@ -266,9 +266,9 @@ class TwoTurnJudge:
         )
         if turn.error or not self.config.reasoning:
             return turn
-        found = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config)
-        reason = found.error.reason if found.error is not None else None
-        return replace(turn, report=found.report, status=found.status, parse_error=reason)
+        reading = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config)
+        reason = reading.error.reason if reading.error is not None else None
+        return replace(turn, report=reading.report, status=reading.status, parse_error=reason)
 
     def _scored(self, conversations: Sequence[Conversation], turns: Sequence[Turn]) -> list[Turn]:
         """The turns with the probabilities of both words, wherever they are wanted."""
@@ -289,8 +289,8 @@ class TwoTurnJudge:
         alive = [k for k, t in enumerate(turns) if not t.error] if prefixes is not None else []
         if prefixes is None or not alive:
             return scores
-        found = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive])
-        for k, score in zip(alive, found, strict=True):
+        scored = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive])
+        for k, score in zip(alive, scored, strict=True):
             scores[k] = score
         return scores
 

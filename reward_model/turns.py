@@ -271,10 +271,10 @@ def verdict_prefix(text: str) -> VerdictPrefix | None:
         return VerdictPrefix(text[: place.key] + STATUS_PREFIX, spelling(place.value))
     if len(text) > MAX_ANSWER_LENGTH:
         return None
-    found = list(_LOOSE_STATUS.finditer(straight_quotes(text)))
-    if not found or len({match[2].strip().lower() for match in found}) > 1:
+    places = list(_LOOSE_STATUS.finditer(straight_quotes(text)))
+    if not places or len({match[2].strip().lower() for match in places}) > 1:
         return None
-    return VerdictPrefix(text[: found[0].start(1)] + STATUS_PREFIX, spelling(found[0][2]))
+    return VerdictPrefix(text[: places[0].start(1)] + STATUS_PREFIX, spelling(places[0][2]))
 
 
 def spelling(written: str) -> tuple[str, str]:

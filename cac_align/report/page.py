@@ -106,14 +106,14 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     """The line under the title: what drew the videos, what judged them, and their shape."""
     settings = result["settings"]
     seed = settings.get("seed")
-    found = [
+    facts = [
         settings.get("pipeline", {}).get("class"),
         settings.get("reward"),
         f"{result['num_frames'][result['best']]} frames at {result['fps']:g} fps",
         f"{result['width']} \u00d7 {result['height']} px",
         None if seed is None else f"seed {seed}",
     ]
-    return [fact for fact in found if fact]
+    return [fact for fact in facts if fact]
 
 
 def score_axis(scores: Sequence[float | None]) -> tuple[float, float]:

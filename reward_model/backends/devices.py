@@ -72,11 +72,11 @@ def torch_device(device: Any = None) -> Any:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = f"cuda:{device}" if isinstance(device, int) and not isinstance(device, bool) else device
     try:
-        found = torch.device(name)
+        chosen = torch.device(name)
     except (RuntimeError, TypeError):
         remedy = "'cuda'" if str(device).lower().startswith(("gpu", "nvidia", "cuda")) else "'cuda', 'cpu' or 'mps'"
         raise ValueError(f"device={device!r} is not a device of torch; use {remedy}, or leave it out") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cuda" and not torch.cuda.is_available():
         why = (
             "this torch was built without CUDA" if torch.version.cuda is None else "there is no GPU that torch can use"
         )
@@ -84,12 +84,12 @@ def torch_device(device: Any = None) -> Any:
             f"device={device!r}, but {why}; use device='cpu', or look at nvidia-smi, $CUDA_VISIBLE_DEVICES and the "
             "driver"
         )
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
         raise ValueError(f"device={device!r}, but the last CUDA device here is 'cuda:{last}'; use one of 0 to {last}")
-    if found.type == "mps" and not torch.backends.mps.is_available():
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={device!r}, but this machine has no Apple GPU that torch can use; use device='cpu'")
-    return found
+    return chosen
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -374,7 +374,7 @@ def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list
             scored from.
     """
     prefix = tokenizer(STATUS_PREFIX, add_special_tokens=False)["input_ids"]
-    found = []
+    ids = []
     for word in words:
         joined = tokenizer(STATUS_PREFIX + word, add_special_tokens=False)["input_ids"]
         if joined[: len(prefix)] != prefix or len(joined) == len(prefix):
@@ -382,8 +382,8 @@ def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list
                 f"this tokenizer merges the end of {STATUS_PREFIX!r} into {word!r} ({prefix} against {joined}); the "
                 "two verdict words cannot be scored from one prefix. Use a model with a Qwen-family tokenizer"
             )
-        found.append(joined[len(prefix) :])
-    return found[0], found[1]
+        ids.append(joined[len(prefix) :])
+    return ids[0], ids[1]
 
 
 def begin_answer(prompt: str, prefix: str) -> str:

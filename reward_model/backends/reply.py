@@ -85,9 +85,9 @@ def _count(usage: Any, name: str) -> int:
 
 def _tokens(logprobs: Any) -> tuple[Mapping[str, Any], ...]:
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    found = [_entry(item) for item in content] if isinstance(content, list) else []
+    entries = [_entry(item) for item in content] if isinstance(content, list) else []
     # With one token missing, the others would be taken for their neighbours.
-    return () if None in found else tuple(entry for entry in found if entry is not None)
+    return () if None in entries else tuple(entry for entry in entries if entry is not None)
 
 
 def _entry(item: Any) -> dict[str, Any] | None:
@@ -95,8 +95,8 @@ def _entry(item: Any) -> dict[str, Any] | None:
     if drawn is None:
         return None
     listed = item.get("top_logprobs")
-    found = [_token(other) for other in listed] if isinstance(listed, list) else []
-    return {**drawn, "top_logprobs": [token for token in found if token is not None]}
+    others = [_token(other) for other in listed] if isinstance(listed, list) else []
+    return {**drawn, "top_logprobs": [token for token in others if token is not None]}
 
 
 def _token(item: Any) -> dict[str, Any] | None:

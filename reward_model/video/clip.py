@@ -319,8 +319,8 @@ class FileFrames(LazyFrames):
         if first is None or any(k is Ellipsis for k in (first, *rest)):
             return np.asarray(self)[key]
         places = np.arange(len(self))[first]
-        found = self.take(np.atleast_1d(places).ravel().tolist()) if np.ndim(places) < 2 else np.asarray(self)[first]
-        picked = found if np.ndim(places) else found[0]
+        frames = self.take(np.atleast_1d(places).ravel().tolist()) if np.ndim(places) < 2 else np.asarray(self)[first]
+        picked = frames if np.ndim(places) else frames[0]
         return picked[(slice(None),) * np.ndim(places) + tuple(rest)] if rest else picked
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -365,7 +365,7 @@ class _Cursor:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self._lock = threading.Lock()
-        self._found: Iterator[tuple[int, Callable[[], np.ndarray]]] = iter(())
+        self._coming: Iterator[tuple[int, Callable[[], np.ndarray]]] = iter(())
         self._next = facts.stored + 1
         self._last: tuple[int, np.ndarray] | None = None
 
@@ -381,9 +381,9 @@ class _Cursor:
         keys = self.facts.keys
         key = keys[bisect_right(keys, wanted) - 1] if keys and keys[0] <= wanted else 0
         if self._next > wanted or key > self._next + NEAR:
-            self._found = _decode(self.facts, key)
+            self._coming = _decode(self.facts, key)
             self._next = key
-        for k, picture in self._found:
+        for k, picture in self._coming:
             self._next = k + 1
             if k == wanted:
                 return picture()

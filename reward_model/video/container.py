@@ -140,8 +140,8 @@ def check_regular(path: str | Path) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"no video file at {str(path)!r}: {reason}") from error
     if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"
-        raise VideoError(f"no video file at {str(path)!r}: it is {found}")
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"
+        raise VideoError(f"no video file at {str(path)!r}: it is {kind}")
     return path
 
 
@@ -311,11 +311,11 @@ def check_complete(path: Path, container: Any, track: PacketTrack) -> None:
             f"{str(path)!r} holds a video stream {tag}: no decoder for it here. Convert it with the program that made "
             f"it, or: {repair(path, *ENCODE)}"
         )
-    found = _short_of(container, track)
-    if found is None and (track.torn or not _ends_well(path, name)):
-        found = "more", f"{track.frames} frames, the last one torn"
-    if found is not None:
-        raise VideoError(broken_off(path, *found))
+    shortfall = _short_of(container, track)
+    if shortfall is None and (track.torn or not _ends_well(path, name)):
+        shortfall = "more", f"{track.frames} frames, the last one torn"
+    if shortfall is not None:
+        raise VideoError(broken_off(path, *shortfall))
 
 
 def _short_of(container: Any, track: PacketTrack) -> tuple[str, str] | None:

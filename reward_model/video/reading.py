@@ -154,13 +154,13 @@ def _first_picture(path: Path, track: PacketTrack) -> tuple[Any, Iterator[Any]]:
         if len(track.packets) == track.count:
             yield from context.decode(None)
 
-    found = frames()
-    first = next(found, None)
+    pictures = frames()
+    first = next(pictures, None)
     if first is None:
         raise VideoError(f"{str(path)!r} holds no frame that can be decoded; make or fetch it again")
     if first.width * first.height > MAX_PIXELS:
         raise VideoError(too_large(path, first.width, first.height))
-    return first, found
+    return first, pictures
 
 
 def _facts(path: Path, container: Any, track: PacketTrack, first: Any) -> Facts:
@@ -393,8 +393,8 @@ def matrix(frame: Any) -> tuple[bool, bool, bool] | None:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
             swap = abs(b) + abs(c) > abs(a) + abs(d)
-            found = (swap, b < 0, c < 0) if swap else (swap, d < 0, a < 0)
-            return found if any(found) else None
+            turns = (swap, b < 0, c < 0) if swap else (swap, d < 0, a < 0)
+            return turns if any(turns) else None
     return None
 
 
