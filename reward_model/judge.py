@@ -79,7 +79,7 @@ class Judge(Protocol):
     """Whoever gives verdicts as rewards and baselines do; what is measured is one, or a :class:`TwoTurnJudge`."""
 
     def judge_batch(
-        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
     ) -> list[Verdict]:
         """One verdict per video, in order.
 
@@ -434,7 +434,7 @@ def _native_anomalies(turn: Turn) -> tuple[Anomaly, ...]:
     )
 
 
-def _spread(value: Any, count: int, name: str, scalar: Any) -> list[Any]:
+def _spread(value: Any, count: int, name: str, scalar: type | tuple[type, ...]) -> list[Any]:
     if value is None or isinstance(value, scalar):
         return [value] * count
     values = list(value)

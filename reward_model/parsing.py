@@ -305,7 +305,7 @@ def _report(data: Mapping[str, Any], turn: int, num_frames: int) -> TurnReport:
     return TurnReport(status, cot, tuple(anomalies))
 
 
-def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
+def _anomalies(item: object, turn: int, num_frames: int) -> list[Anomaly]:
     """One listed anomaly; several when its time region names several ranges."""
     if not isinstance(item, dict):
         raise _BadAnswerError(f"an anomaly must be an object, got {type(item).__name__}")
@@ -322,7 +322,7 @@ def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
     return [Anomaly(kind, r, b, reason=reason, region=region) for r, b in parts.items()]
 
 
-def _label(value: Any) -> AnomalyType:
+def _label(value: object) -> AnomalyType:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str):
@@ -350,7 +350,7 @@ _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe
 _WHOLE = re.compile(r"(?:the\s++)?(?:entire|whole|full)\s++(?:clip|snippet|video|segment)(?:\s*+\.)?", re.IGNORECASE)
 
 
-def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
+def _ranges(value: object, turn: int, num_frames: int) -> list[FrameRange]:
     """Frame ranges of a time region in order, overlapping ones joined."""
     if turn == 2 and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return [FrameRange(0, num_frames - 1)]
@@ -387,7 +387,7 @@ _MAX_RANGES = 1000
 _BRACKETED = re.compile(r"\[\s*+(\d{1,6})\s*+,\s*+(\d{1,6})\s*+\]")
 
 
-def _pairs(value: Any) -> list[tuple[int, int]]:
+def _pairs(value: object) -> list[tuple[int, int]]:
     if is_int(value):
         return [(value, value)]
     if isinstance(value, list) and len(value) == 2 and all(is_int(v) for v in value):
@@ -411,7 +411,7 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
 _FRAME_KEY = re.compile(r"(?:frame\s*+)?#?(\d{1,6})(?:\s*+:)?", re.IGNORECASE)
 
 
-def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
+def _boxes(value: object, num_frames: int) -> dict[int, tuple[Box, ...]]:
     if not isinstance(value, dict) or not value:
         raise _BadAnswerError(
             f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}'
@@ -428,7 +428,7 @@ def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
     return dict(sorted(boxes.items()))
 
 
-def _box(value: Any) -> Box:
+def _box(value: object) -> Box:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_whole(v) for v in value):
         raise _BadAnswerError(
             f"a box must be four whole numbers [xmin, ymin, xmax, ymax] of 0-{BOX_SCALE}, got {value!r}"
@@ -439,5 +439,5 @@ def _box(value: Any) -> Box:
         raise _BadAnswerError(str(error)) from None
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return is_int(value) or (isinstance(value, float) and value.is_integer())

@@ -11,13 +11,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
 from reward_model.schema import Verdict
 from reward_model.video.writing import data_uri
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 READOUT_TEXTS = {
     "direct": "read before its reasoning",
@@ -142,7 +145,7 @@ def page_file(package: str, name: str) -> str:
 
 
 @cache
-def page_template(package: str, name: str) -> Any:
+def page_template(package: str, name: str) -> Template:
     """A template of a package: what it shows is escaped, made :func:`visible`, and must be given."""
     from jinja2 import Environment, StrictUndefined
 
@@ -153,7 +156,7 @@ def page_template(package: str, name: str) -> Any:
     return environment.from_string(page_file(package, name))
 
 
-def visible(value: Any) -> Any:
+def visible(value: object) -> object:
     """Text with control characters as their Unicode pictures, and without marks that could reorder the line around
     it."""
     if not isinstance(value, str) or hasattr(value, "__html__"):

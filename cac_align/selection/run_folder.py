@@ -95,7 +95,7 @@ def check_settings(folder: Path, count: int, settings: Mapping[str, Any]) -> Non
         _refuse(path, known, dict(settings))
 
 
-def _refuse(path: Path, stored: Any, wanted: Any) -> None:
+def _refuse(path: Path, stored: object, wanted: object) -> None:
     if stored != wanted:
         raise ResumeError(
             f"{path} was made with other settings: {'; '.join(differences(stored, wanted))}. "
@@ -175,7 +175,7 @@ def _state(part: Any) -> list[str]:
     return [f"{kind}[{', '.join(sorted(names))}]" for kind, names in states.items() if names]
 
 
-def _adapters(module: Any) -> set[str]:
+def _adapters(module: object) -> set[str]:
     """The active adapters of a layer with their strength; ``off`` where it has some and none is active."""
     scaling = getattr(module, "scaling", None)
     if not isinstance(scaling, Mapping) or not hasattr(module, "active_adapters"):
@@ -184,7 +184,7 @@ def _adapters(module: Any) -> set[str]:
     return {f"{name}={scaling[name]:g}" for name in active if name in scaling} or {"off"}
 
 
-def _processors(module: Any) -> set[str]:
+def _processors(module: object) -> set[str]:
     """The attention processor of a layer that is not the usual one, and its attention backend."""
     processor, usual = getattr(module, "processor", None), getattr(module, "_default_processor_cls", None)
     other = processor is not None and usual is not None and type(processor) is not usual

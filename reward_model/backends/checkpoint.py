@@ -11,10 +11,13 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.backends.base import CheckpointError
 from reward_model.backends.devices import ran_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +196,7 @@ def _lacks_processor(folder: Path) -> list[str]:
 def _fewest_parameters(config: Mapping[str, Any]) -> int:
     """A lower bound of what the configuration describes, in whole numbers of any size."""
 
-    def numbers(part: Any, *names: str) -> list[int]:
+    def numbers(part: object, *names: str) -> list[int]:
         part = part if isinstance(part, Mapping) else {}
         values = []
         for name in names:
@@ -415,7 +418,7 @@ def _check_finite(net: Any, called: str) -> None:
         )
 
 
-def _finite(weight: Any) -> bool:
+def _finite(weight: torch.Tensor) -> bool:
     return not weight.numel() or all(math.isfinite(float(end)) for end in weight.detach().aminmax())  # NaN is kept
 
 

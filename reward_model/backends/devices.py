@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
 
 #: Common short names of precisions, and torch's own.
 PRECISIONS = {
@@ -24,7 +27,7 @@ PRECISIONS = {
 }
 
 
-def check_precision(dtype: Any) -> str | None:
+def check_precision(dtype: object) -> str | None:
     """The name torch has for a precision, ``"auto"`` (as the weights were saved), or None if none is given.
 
     Args:
@@ -37,7 +40,7 @@ def check_precision(dtype: Any) -> str | None:
     ('bfloat16', 'float16', None)
     """
     if dtype is None or dtype == "auto":
-        return dtype
+        return None if dtype is None else "auto"
     name = str(dtype).removeprefix("torch.").lower().strip()
     if name in PRECISIONS:
         return PRECISIONS[name]
@@ -48,15 +51,18 @@ def check_precision(dtype: Any) -> str | None:
     )
 
 
-def torch_dtype(dtype: Any) -> Any:
+def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | Literal["auto"] | None:
     """:func:`check_precision` as torch knows it: a ``torch.dtype``, ``"auto"``, or None."""
     import torch
 
     name = check_precision(dtype)
-    return name if name in (None, "auto") else getattr(torch, name)
+    if name is None or name == "auto":
+        return None if name is None else "auto"
+    chosen: torch.dtype = getattr(torch, name)
+    return chosen
 
 
-def torch_device(device: Any = None) -> Any:
+def torch_device(device: str | int | torch.device | None = None) -> torch.device:
     """A ``torch.device`` that exists here; None is CUDA where there is any, else the CPU.
 
     Args:

@@ -17,7 +17,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,10 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.parsing import STATUS_PREFIX
 from reward_model.schema import VerdictScore
 from reward_model.turns import WORDS, words_after
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Cache
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -204,7 +208,9 @@ class LocalBackend:
         except BackendError:  # a spelling that the tokenizer joins with the quote before it
             return self.word_ids
 
-    def _continue(self, ids: Sequence[int], first: Any, mask: Any, deltas: Any, cache: Any) -> Any:
+    def _continue(
+        self, ids: Sequence[int], first: torch.Tensor, mask: torch.Tensor, deltas: torch.Tensor | int, cache: Cache
+    ) -> torch.Tensor:
         """Sum of log-probabilities of the tokens ``ids`` after the cached prefix, (B,). Leaves the cache as it found
         it. ``deltas``: how far the positions of text stand behind its count of tokens, (B, 1).
         """
