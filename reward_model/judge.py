@@ -326,6 +326,7 @@ class TwoTurnJudge:
     def _joint(self, turns: Sequence[Turn], final: float) -> float:
         """1 - P1(abnormal) P2(abnormal), which does not jump from turn one's value to turn two's as Equation 7 does."""
         first = self._value(turns[0])
+        # A value is P(normal), so 1 - value is P(abnormal); the video is bad if both turns find it so.
         return final if first is None else 1 - (1 - first) * (1 - final)
 
     def _value(self, turn: Turn) -> float | None:

@@ -192,6 +192,7 @@ class LocalBackend:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
         with torch.inference_mode():
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
+            # (B, V), of the first token after the prefix; in double, so that small log-odds keep their digits.
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
             deltas = self.model.model.rope_deltas.to(mask.device) if shows else 0
             spellings = [words_after(prefix) for prefix in prefixes]
@@ -216,18 +217,20 @@ class LocalBackend:
         """
         import torch
 
-        total = first[:, ids[0]]
+        # log P(word | prefix) = sum over its tokens of log P(token | prefix, the tokens before it).
+        total = first[:, ids[0]]  # (B,)
         if len(ids) == 1:
             return total
         batch, steps = mask.shape[0], len(ids) - 1
         tokens = torch.tensor(ids[:-1], device=mask.device).expand(batch, steps)
         grown = torch.cat([mask, mask.new_ones(batch, steps)], dim=1)
+        # Text counts alike in time, height and width (M-RoPE); padding on the left is not counted.
         positions = (grown.cumsum(-1)[:, -steps:] - 1 + deltas).expand(3, batch, steps)
         output = self.model(
             input_ids=tokens, attention_mask=grown, position_ids=positions, past_key_values=cache, use_cache=True
         )
         cache.crop(-steps)
-        logits = torch.log_softmax(output.logits.double(), dim=-1)
+        logits = torch.log_softmax(output.logits.double(), dim=-1)  # (B, steps, V): row k predicts token k + 1
         for step, token in enumerate(ids[1:]):
             total = total + logits[:, step, token]
         return total

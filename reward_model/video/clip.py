@@ -176,7 +176,8 @@ def sample_indices(num_frames: int, fps: float, target_fps: float) -> list[int]:
     """
     if num_frames < 1:
         raise VideoError(f"num_frames={num_frames} must be at least 1")
-    stride = max(check_fps(fps) / check_fps(target_fps), 1.0)
+    stride = max(check_fps(fps) / check_fps(target_fps), 1.0)  # native frames for each sampled one, seldom whole
+    # Both ends count: 80 / 4 = 20 strides give 21 frames. In floats 125 / (25 / 3) is just below 15: hence the epsilon.
     count = math.floor((num_frames - 1) / stride + 1e-9) + 1
     return [min(round(k * stride), num_frames - 1) for k in range(count)]
 
