@@ -42,7 +42,7 @@ from reward_model.turns import (
     verdict_places,
     zoom_request,
 )
-from reward_model.video.clip import Video, VideoError, check_fps, load_video, native_window
+from reward_model.video.clip import Video, VideoError, VideoLike, check_fps, load_video, native_window
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -154,7 +154,7 @@ class TwoTurnJudge:
         judged = _each(_Suspect, scanned, lambda suspects: self._zoom(suspects, strict))
         return [self._verdict(j) for j in judged]
 
-    def _open(self, video: Any, prompt: str | None, fps: float | None, strict: bool) -> VideoView | _Judged:
+    def _open(self, video: VideoLike, prompt: str | None, fps: float | None, strict: bool) -> VideoView | _Judged:
         try:
             return self._view(load_video(video, fps), prompt or "")
         except MemoryError:

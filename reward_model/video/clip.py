@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from reward_model.video.container import (
     repair,
     use_threads,
 )
-from reward_model.video.layouts import to_frames
+from reward_model.video.layouts import FramesLike, to_frames
 from reward_model.video.reading import Facts, Upright, facts_and_frames, read_facts, webp_pictures
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Video",
     "VideoError",
     "VideoFormError",
+    "VideoLike",
     "check_fps",
     "load_video",
     "native_window",
@@ -99,7 +100,11 @@ class Video:
         return picked if size is None else resize_frames(picked, size)
 
 
-def load_video(video: Any, fps: float | None = None) -> Video:
+#: One video in any common form, see :func:`load_video`.
+VideoLike: TypeAlias = "str | os.PathLike[str] | Video | FramesLike"
+
+
+def load_video(video: VideoLike, fps: float | None = None) -> Video:
     """Any common form of one video.
 
     Args:
