@@ -42,7 +42,7 @@ from reward_model.turns import (
     verdict_places,
     zoom_request,
 )
-from reward_model.video.clip import Video, VideoError, check_fps, load_video, native_window
+from reward_model.video.clip import Video, VideoError, VideoLike, check_fps, load_video, native_window
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Judge(Protocol):
     """Whoever gives verdicts as rewards and baselines do; what is measured is one, or a :class:`TwoTurnJudge`."""
 
     def judge_batch(
-        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Any = None
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
     ) -> list[Verdict]:
         """One verdict per video, in order.
 
@@ -150,11 +150,11 @@ class TwoTurnJudge:
     ) -> list[Verdict]:
         strict = on_error == "raise"
         opened = [self._open(v, p, r, strict) for v, p, r in zip(videos, prompts, rates, strict=True)]
-        scanned = _each(VideoView, opened, lambda found: self._scan(found, strict))
-        judged = _each(_Suspect, scanned, lambda found: self._zoom(found, strict))
+        scanned = _each(VideoView, opened, lambda views: self._scan(views, strict))
+        judged = _each(_Suspect, scanned, lambda suspects: self._zoom(suspects, strict))
         return [self._verdict(j) for j in judged]
 
-    def _open(self, video: Any, prompt: str | None, fps: float | None, strict: bool) -> VideoView | _Judged:
+    def _open(self, video: VideoLike, prompt: str | None, fps: float | None, strict: bool) -> VideoView | _Judged:
         try:
             return self._view(load_video(video, fps), prompt or "")
         except MemoryError:
@@ -266,9 +266,9 @@ class TwoTurnJudge:
         )
         if turn.error or not self.config.reasoning:
             return turn
-        found = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config)
-        reason = found.error.reason if found.error is not None else None
-        return replace(turn, report=found.report, status=found.status, parse_error=reason)
+        reading = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config)
+        reason = reading.error.reason if reading.error is not None else None
+        return replace(turn, report=reading.report, status=reading.status, parse_error=reason)
 
     def _scored(self, conversations: Sequence[Conversation], turns: Sequence[Turn]) -> list[Turn]:
         """The turns with the probabilities of both words, wherever they are wanted."""
@@ -289,8 +289,8 @@ class TwoTurnJudge:
         alive = [k for k, t in enumerate(turns) if not t.error] if prefixes is not None else []
         if prefixes is None or not alive:
             return scores
-        found = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive])
-        for k, score in zip(alive, found, strict=True):
+        scored = self.backend.score([conversations[k] for k in alive], [prefixes[k] for k in alive])
+        for k, score in zip(alive, scored, strict=True):
             scores[k] = score
         return scores
 
@@ -326,6 +326,7 @@ class TwoTurnJudge:
     def _joint(self, turns: Sequence[Turn], final: float) -> float:
         """1 - P1(abnormal) P2(abnormal), which does not jump from turn one's value to turn two's as Equation 7 does."""
         first = self._value(turns[0])
+        # A value is P(normal), so 1 - value is P(abnormal); the video is bad if both turns find it so.
         return final if first is None else 1 - (1 - first) * (1 - final)
 
     def _value(self, turn: Turn) -> float | None:
@@ -434,7 +435,7 @@ def _native_anomalies(turn: Turn) -> tuple[Anomaly, ...]:
     )
 
 
-def _spread(value: Any, count: int, name: str, scalar: Any) -> list[Any]:
+def _spread(value: Any, count: int, name: str, scalar: type | tuple[type, ...]) -> list[Any]:
     if value is None or isinstance(value, scalar):
         return [value] * count
     values = list(value)

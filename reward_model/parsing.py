@@ -67,10 +67,10 @@ def format_report(report: TurnReport, *, boxes: bool = True) -> str:
             REGION: parts[0].region,
         }
         if boxes:
-            found = {k: v for a in parts for k, v in a.boxes.items() if v}
+            by_frame = {k: v for a in parts for k, v in a.boxes.items() if v}
             item[BBOX] = {
                 f"Frame {k}": v[0].as_list() if len(v) == 1 else [b.as_list() for b in v]
-                for k, v in sorted(found.items())
+                for k, v in sorted(by_frame.items())
             }
         items.append(item)
     return json.dumps({COT: report.cot, STATUS: report.status, ANOMALIES: items}, ensure_ascii=False)
@@ -156,16 +156,16 @@ def find_status(text: str) -> StatusPlace | None:
         StatusPlace(key=13, value='NORMAL')
     """
     try:
-        found = _find_object(text)
+        answer = _find_object(text)
     except (_BadAnswerError, RecursionError):
         return None
     depth = 0
-    for token in _TOKEN.finditer(found.text, found.start, found.end):
+    for token in _TOKEN.finditer(answer.text, answer.start, answer.end):
         if token[0][0] != '"':
             depth += 1 if token[0] in "{[" else -1
         elif (
             depth == 1
-            and (value := _VALUE.match(found.text, token.end()))
+            and (value := _VALUE.match(answer.text, token.end()))
             and _canonical(json.loads(token[0], strict=False)) == STATUS
         ):
             return StatusPlace(token.start(), value[1])
@@ -196,7 +196,7 @@ _MAX_BROKEN_LENGTH = 4
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Answer:
     """The object of an answer. ``text`` is the answer, repaired if need be and as long as before, ``text[start:end]``
     the object in it.
     """
@@ -207,7 +207,7 @@ class _Found:
     end: int
 
 
-def _find_object(text: str) -> _Found:
+def _find_object(text: str) -> _Answer:
     """The one JSON object with a status in the text, wherever it stands. The text is repaired only if it cannot be read
     as it is.
     """
@@ -218,24 +218,24 @@ def _find_object(text: str) -> _Found:
     begin = max((thought.end() for thought in _AFTER_THOUGHT.finditer(text)), default=0)
     # A thought is not an answer, but what looks like the end of one may be a word of the reasoning.
     for first in dict.fromkeys((begin, 0)):
-        if found := _only_object(text, first):
-            return found
+        if answer := _only_object(text, first):
+            return answer
     raise _BadAnswerError("the answer holds no complete JSON object with a status")
 
 
-def _only_object(text: str, begin: int) -> _Found | None:
+def _only_object(text: str, begin: int) -> _Answer | None:
     tried = set()
     for candidate in _repairs(text, begin):
         if candidate in tried:
             continue
         tried.add(candidate)
-        found, outside = _objects(candidate, begin)
-        if len(found) > 1:
-            raise _BadAnswerError(f"the answer holds {len(found)} objects with a status")
-        if found and _OWN_KEY.search(straight_quotes(outside)):
+        objects, outside = _objects(candidate, begin)
+        if len(objects) > 1:
+            raise _BadAnswerError(f"the answer holds {len(objects)} objects with a status")
+        if objects and _OWN_KEY.search(straight_quotes(outside)):
             raise _BadAnswerError("the answer holds a second, broken object beside the complete one")
-        if found:
-            return found[0]
+        if objects:
+            return objects[0]
     return None
 
 
@@ -255,9 +255,9 @@ def _drop_trailing_commas(text: str, begin: int) -> str:
     return text[:at] + _STRING_OR_COMMA.sub(lambda m: " " if m[0] == "," else m[0], text[at:])
 
 
-def _objects(text: str, begin: int) -> tuple[list[_Found], str]:
+def _objects(text: str, begin: int) -> tuple[list[_Answer], str]:
     """All outermost objects of the text that have a status key, and the text around them."""
-    found, outside, after = [], [], begin
+    objects, outside, after = [], [], begin
     broken, length = 0, 0
     start = _OBJECT_START.search(text, begin)
     while start:
@@ -270,11 +270,11 @@ def _objects(text: str, begin: int) -> tuple[list[_Found], str]:
             start = _OBJECT_START.search(text, start.end())
             continue
         if STATUS in value:
-            found.append(_Found(value, text, start.start(), end))
+            objects.append(_Answer(value, text, start.start(), end))
             outside.append(text[after : start.start()])
             after = end
         start = _OBJECT_START.search(text, end)
-    return found, "\n".join([*outside, text[after:]])
+    return objects, "\n".join([*outside, text[after:]])
 
 
 def _canonical(key: str) -> str:
@@ -305,7 +305,7 @@ def _report(data: Mapping[str, Any], turn: int, num_frames: int) -> TurnReport:
     return TurnReport(status, cot, tuple(anomalies))
 
 
-def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
+def _anomalies(item: object, turn: int, num_frames: int) -> list[Anomaly]:
     """One listed anomaly; several when its time region names several ranges."""
     if not isinstance(item, dict):
         raise _BadAnswerError(f"an anomaly must be an object, got {type(item).__name__}")
@@ -315,14 +315,14 @@ def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
     boxes = _boxes(item.get(BBOX), num_frames) if turn == 2 else {}
     parts: dict[FrameRange, dict[int, tuple[Box, ...]]] = {r: {} for r in ranges}
     ends = [r.end for r in ranges]
-    for frame, found in boxes.items():
+    for frame, regions in boxes.items():
         near = bisect_left(ends, frame)  # the first range that ends at the frame or after it
         home = min(ranges[max(near - 1, 0) : near + 1], key=lambda r: max(r.start - frame, frame - r.end, 0))
-        parts[home][frame] = found
+        parts[home][frame] = regions
     return [Anomaly(kind, r, b, reason=reason, region=region) for r, b in parts.items()]
 
 
-def _label(value: Any) -> AnomalyType:
+def _label(value: object) -> AnomalyType:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str):
@@ -350,7 +350,7 @@ _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe
 _WHOLE = re.compile(r"(?:the\s++)?(?:entire|whole|full)\s++(?:clip|snippet|video|segment)(?:\s*+\.)?", re.IGNORECASE)
 
 
-def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
+def _ranges(value: object, turn: int, num_frames: int) -> list[FrameRange]:
     """Frame ranges of a time region in order, overlapping ones joined."""
     if turn == 2 and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return [FrameRange(0, num_frames - 1)]
@@ -371,13 +371,13 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
 
 def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
     """Ranges in order, overlapping and touching ones as one."""
-    found: list[FrameRange] = []
+    union: list[FrameRange] = []
     for one in sorted(ranges):
-        if found and one.start <= found[-1].end + 1:
-            found[-1] = FrameRange(found[-1].start, max(found[-1].end, one.end))
+        if union and one.start <= union[-1].end + 1:
+            union[-1] = FrameRange(union[-1].start, max(union[-1].end, one.end))
         else:
-            found.append(one)
-    return found
+            union.append(one)
+    return union
 
 
 #: Ranges of one anomaly that are read.
@@ -387,7 +387,7 @@ _MAX_RANGES = 1000
 _BRACKETED = re.compile(r"\[\s*+(\d{1,6})\s*+,\s*+(\d{1,6})\s*+\]")
 
 
-def _pairs(value: Any) -> list[tuple[int, int]]:
+def _pairs(value: object) -> list[tuple[int, int]]:
     if is_int(value):
         return [(value, value)]
     if isinstance(value, list) and len(value) == 2 and all(is_int(v) for v in value):
@@ -411,24 +411,24 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
 _FRAME_KEY = re.compile(r"(?:frame\s*+)?#?(\d{1,6})(?:\s*+:)?", re.IGNORECASE)
 
 
-def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
+def _boxes(value: object, num_frames: int) -> dict[int, tuple[Box, ...]]:
     if not isinstance(value, dict) or not value:
         raise _BadAnswerError(
             f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}'
         )
     boxes: dict[int, tuple[Box, ...]] = {}
-    for key, found in value.items():
+    for key, given in value.items():
         match = _FRAME_KEY.fullmatch(key.strip())
         if not match or int(match[1]) >= num_frames:
             raise _BadAnswerError(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
         if int(match[1]) in boxes:
             raise _BadAnswerError(f"{BBOX} names frame {match[1]} twice")
-        nested = isinstance(found, list) and bool(found) and all(isinstance(f, list) for f in found)
-        boxes[int(match[1])] = tuple(_box(f) for f in (found if nested else [found]))
+        nested = isinstance(given, list) and bool(given) and all(isinstance(f, list) for f in given)
+        boxes[int(match[1])] = tuple(_box(f) for f in (given if nested else [given]))
     return dict(sorted(boxes.items()))
 
 
-def _box(value: Any) -> Box:
+def _box(value: object) -> Box:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_whole(v) for v in value):
         raise _BadAnswerError(
             f"a box must be four whole numbers [xmin, ymin, xmax, ymax] of 0-{BOX_SCALE}, got {value!r}"
@@ -439,5 +439,5 @@ def _box(value: Any) -> Box:
         raise _BadAnswerError(str(error)) from None
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return is_int(value) or (isinstance(value, float) and value.is_integer())

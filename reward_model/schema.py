@@ -59,19 +59,15 @@ class AnomalyType(StrEnum):
         raise ValueError(f"unknown anomaly type {name!r}; expected one of {', '.join(repr(t.value) for t in cls)}")
 
 
-def _build_aliases() -> dict[str, AnomalyType]:
-    stems = {
-        AnomalyType.OBJECT: ("object", "objects", "thing", "structure"),
-        AnomalyType.HUMAN: ("human", "person", "body", "people"),
-        AnomalyType.MOTION: ("motion", "movement", "temporal"),
-        AnomalyType.PHYSICAL: ("physical", "physics", "physical law"),
-        AnomalyType.CHARACTER: ("character", "text", "glyph", "characters"),
-    }
-    tails = ("", " distortion", " distortions", " anomaly", " anomalies", " violation", " violations", " inconsistency")
-    return {stem + tail: kind for kind, names in stems.items() for stem in names for tail in tails}
-
-
-_ALIASES = _build_aliases()
+_STEMS = {
+    AnomalyType.OBJECT: ("object", "objects", "thing", "structure"),
+    AnomalyType.HUMAN: ("human", "person", "body", "people"),
+    AnomalyType.MOTION: ("motion", "movement", "temporal"),
+    AnomalyType.PHYSICAL: ("physical", "physics", "physical law"),
+    AnomalyType.CHARACTER: ("character", "text", "glyph", "characters"),
+}
+_TAILS = ("", " distortion", " distortions", " anomaly", " anomalies", " violation", " violations", " inconsistency")
+_ALIASES = {stem + tail: kind for kind, names in _STEMS.items() for stem in names for tail in _TAILS}
 
 
 @dataclass(frozen=True, order=True)
@@ -233,17 +229,9 @@ class VideoAnnotation:
         return tuple(placed for a in self.anomalies if (placed := a.on_grid(indices)) is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "video_id": self.video_id,
-            "num_frames": self.num_frames,
-            "fps": self.fps,
-            "width": self.width,
-            "height": self.height,
-            "prompt": self.prompt,
-            "status": self.status,
-            "anomalies": [a.to_dict() for a in self.anomalies],
-            "source": self.source,
-        }
+        names = ("video_id", "num_frames", "fps", "width", "height", "prompt", "status")
+        plain = {name: getattr(self, name) for name in names}
+        return {**plain, "anomalies": [a.to_dict() for a in self.anomalies], "source": self.source}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VideoAnnotation:
@@ -346,6 +334,8 @@ class VerdictScore:
     @property
     def p_normal(self) -> float:
         """Equation 7: ``P_norm / (P_norm + P_abn)``, computed without overflow."""
+        # Divided by P_norm the ratio is 1 / (1 + e^-odds), by P_abn e^odds / (e^odds + 1): the same number. The one is
+        # taken whose exponent is not positive, so that no power overflows; P_norm and P_abn themselves may be 0.
         odds = self.log_odds
         return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))
 

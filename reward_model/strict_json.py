@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def strict_decoder(
@@ -53,12 +53,12 @@ def read_strictly(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def is_int(value: Any) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """True for a JSON integer; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """True for a finite JSON number; true and false are none."""
     return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 

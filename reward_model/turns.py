@@ -101,6 +101,9 @@ class Reading:
     error: ParseError | None = None
 
 
+# --- its question -----------------------------------------------------------------------------------------------------
+
+
 def scan_request(view: VideoView, config: JudgeConfig, wording: PromptSet) -> TurnRequest:
     """Turn one: the whole video on the grid of ``scan_fps``, thinned to ``max_scan_frames``."""
     grid = sample_indices(view.num_frames, view.fps, config.scan_fps)
@@ -161,6 +164,9 @@ def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
     same question.
     """
     return report.cot if config.context == "fresh" else ""
+
+
+# --- the reading of its answer ----------------------------------------------------------------------------------------
 
 
 def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> TurnReport:
@@ -271,10 +277,10 @@ def verdict_prefix(text: str) -> VerdictPrefix | None:
         return VerdictPrefix(text[: place.key] + STATUS_PREFIX, spelling(place.value))
     if len(text) > MAX_ANSWER_LENGTH:
         return None
-    found = list(_LOOSE_STATUS.finditer(straight_quotes(text)))
-    if not found or len({match[2].strip().lower() for match in found}) > 1:
+    places = list(_LOOSE_STATUS.finditer(straight_quotes(text)))
+    if not places or len({match[2].strip().lower() for match in places}) > 1:
         return None
-    return VerdictPrefix(text[: found[0].start(1)] + STATUS_PREFIX, spelling(found[0][2]))
+    return VerdictPrefix(text[: places[0].start(1)] + STATUS_PREFIX, spelling(places[0][2]))
 
 
 def spelling(written: str) -> tuple[str, str]:
@@ -373,11 +379,13 @@ def reward_value(score: VerdictScore, readout: str, temperature: float = 4.0) ->
     if readout not in READOUTS:
         raise ValueError(f"readout={readout!r} must be one of {', '.join(READOUTS)}")
     if readout != "log_odds":
-        return score.p_normal
+        return score.p_normal  # P(normal) / (P(normal) + P(abnormal)): the mass on all other words cancels out
     if not temperature > 0:
         raise ValueError(f"log_odds temperature={temperature} must be above zero")
     if math.isinf(score.log_odds):
         return 1.0 if score.log_odds > 0 else 0.0
+    # Odds of e^20 and e^30 are both 1.0 in float32; divided by 4 they are 0.9933 and 0.9994. A monotone map of the
+    # same log-odds, so the order stays.
     return VerdictScore(score.log_odds / temperature, 0.0).p_normal
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -13,20 +13,20 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
 
 
-def _number(value: Any) -> bool:
-    return _is(int, float)(value) and math.isfinite(value)
+def _number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _score(value: Any) -> bool:
+def _score(value: object) -> bool:
     return value is None or _number(value)
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: object) -> bool:
     return _number(value) and 0 < value < 1e6
 
 
-def _count(value: Any) -> bool:
-    return _is(int)(value) and 0 < value < 1e6
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1e6
 
 
 _RESULT: Mapping[str, Check] = {
@@ -65,7 +65,7 @@ def form_fault(result: Mapping[str, Any]) -> str | None:
     return next((fault for fault in entries if fault), None) or _numbers_fault(result)
 
 
-def _candidate_fault(k: int, entry: Any) -> str | None:
+def _candidate_fault(k: int, entry: object) -> str | None:
     if not isinstance(entry, dict):
         return f"candidate {k} must be an object, found {_short(entry)}"
     fault = _fault(entry, _CANDIDATE, f" of candidate {k}")
@@ -93,6 +93,6 @@ def _fault(data: Mapping[str, Any], checks: Mapping[str, Check], place: str) -> 
     return None
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,13 +11,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
 from reward_model.schema import Verdict
 from reward_model.video.writing import data_uri
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 READOUT_TEXTS = {
     "direct": "read before its reasoning",
@@ -106,14 +109,14 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
     """The line under the title: what drew the videos, what judged them, and their shape."""
     settings = result["settings"]
     seed = settings.get("seed")
-    found = [
+    facts = [
         settings.get("pipeline", {}).get("class"),
         settings.get("reward"),
         f"{result['num_frames'][result['best']]} frames at {result['fps']:g} fps",
         f"{result['width']} \u00d7 {result['height']} px",
         None if seed is None else f"seed {seed}",
     ]
-    return [fact for fact in found if fact]
+    return [fact for fact in facts if fact]
 
 
 def score_axis(scores: Sequence[float | None]) -> tuple[float, float]:
@@ -142,7 +145,7 @@ def page_file(package: str, name: str) -> str:
 
 
 @cache
-def page_template(package: str, name: str) -> Any:
+def page_template(package: str, name: str) -> Template:
     """A template of a package: what it shows is escaped, made :func:`visible`, and must be given."""
     from jinja2 import Environment, StrictUndefined
 
@@ -153,7 +156,7 @@ def page_template(package: str, name: str) -> Any:
     return environment.from_string(page_file(package, name))
 
 
-def visible(value: Any) -> Any:
+def visible(value: object) -> object:
     """Text with control characters as their Unicode pictures, and without marks that could reorder the line around
     it."""
     if not isinstance(value, str) or hasattr(value, "__html__"):

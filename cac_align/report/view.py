@@ -127,11 +127,11 @@ def _timeline_label(verdict: Verdict | None, seconds: float) -> str:
 
 def boxes_by_frame(verdict: Verdict | None) -> dict[str, list[dict[str, Any]]]:
     """Boxes on the 0-1000 grid by native frame, each with the name of its anomaly type."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    frames: dict[str, list[dict[str, Any]]] = {}
     for anomaly in verdict.anomalies if verdict else ():
         for frame, boxes in sorted(anomaly.boxes.items()):
-            found.setdefault(str(frame), []).extend({"box": b.as_list(), "label": anomaly.type.value} for b in boxes)
-    return found
+            frames.setdefault(str(frame), []).extend({"box": b.as_list(), "label": anomaly.type.value} for b in boxes)
+    return frames
 
 
 def hold_frames(verdict: Verdict | None) -> int:
@@ -350,12 +350,12 @@ def unconfirmed(verdict: Verdict | None) -> list[Anomaly]:
     scan = verdict.turns[0]
     if scan.report is None:
         return []
-    found = []
+    dropped = []
     for anomaly in scan.report.anomalies:
         native = _native(anomaly, scan.frame_indices)
         if native is not None and not any(_meets(native, kept) for kept in verdict.anomalies):
-            found.append(native)
-    return found
+            dropped.append(native)
+    return dropped
 
 
 def _native(anomaly: Anomaly, indices: tuple[int, ...]) -> Anomaly | None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reward_model.config import JudgeConfig
     from reward_model.judge import TwoTurnJudge
     from reward_model.schema import Verdict
+    from reward_model.video.clip import VideoLike
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         log_unjudged(logger, self.name, [v.error or "no reason given" if v.score is None else None for v in verdicts])
         return [v.score for v in verdicts]
 
-    def judge(self, video: Any, prompt: str | None = None, *, fps: float | None = None) -> Verdict:
+    def judge(self, video: VideoLike, prompt: str | None = None, *, fps: float | None = None) -> Verdict:
         """The verdict on one video, with window, boxes, both turns' text, probabilities and provenance."""
         if isinstance(video, list | tuple) and video and isinstance(video[0], str | os.PathLike):
             raise ValueError(f".judge takes one video, got a list of {len(video)} paths; use .judge_batch for several")

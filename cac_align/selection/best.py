@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import (
@@ -35,6 +35,7 @@ from reward_model.video.clip import check_fps
 
 if TYPE_CHECKING:
     import numpy as np
+    from tqdm.auto import tqdm
 
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ def best_of_n(
 
 
 def _check(
-    pipe: Pipeline, prompt: Any, n: Any, seed: Any, batch_size: Any, pipe_kwargs: Mapping[str, Any]
+    pipe: Pipeline, prompt: str | Sequence[str], n: int, seed: int, batch_size: int, pipe_kwargs: Mapping[str, Any]
 ) -> list[str]:
     """The prompts as a list, after every argument has been looked at."""
     if not callable(pipe):
@@ -200,7 +201,7 @@ def _check_known(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _bar(total: int, shown: bool) -> Any:
+def _bar(total: int, shown: bool) -> Iterator[tqdm[NoReturn]]:
     from tqdm.auto import tqdm
 
     with tqdm(total=total, desc="best of n", unit="video", disable=not shown) as bar:

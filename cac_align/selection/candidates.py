@@ -103,10 +103,10 @@ def stretched(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> tuple[float, in
 
 def warn_of_stretching(pipe: Pipeline, pipe_kwargs: Mapping[str, Any]) -> None:
     """Warns where a first frame would be squeezed into a video of another shape."""
-    found = stretched(pipe, pipe_kwargs)
-    if found is None:
+    misfit = stretched(pipe, pipe_kwargs)
+    if misfit is None:
         return
-    image, (times, height, width), fits = pipe_kwargs["image"], found, fitting_size(pipe, pipe_kwargs["image"])
+    image, (times, height, width), fits = pipe_kwargs["image"], misfit, fitting_size(pipe, pipe_kwargs["image"])
     remedy = f"Pass height={fits[0]}, width={fits[1]}, or crop the picture" if fits else "Crop the picture"
     warnings.warn(
         f"the first frame is {image.width}x{image.height}, the video {width}x{height}: another aspect ratio, so the "

@@ -95,7 +95,7 @@ def check_settings(folder: Path, count: int, settings: Mapping[str, Any]) -> Non
         _refuse(path, known, dict(settings))
 
 
-def _refuse(path: Path, stored: Any, wanted: Any) -> None:
+def _refuse(path: Path, stored: object, wanted: object) -> None:
     if stored != wanted:
         raise ResumeError(
             f"{path} was made with other settings: {'; '.join(differences(stored, wanted))}. "
@@ -175,7 +175,7 @@ def _state(part: Any) -> list[str]:
     return [f"{kind}[{', '.join(sorted(names))}]" for kind, names in states.items() if names]
 
 
-def _adapters(module: Any) -> set[str]:
+def _adapters(module: object) -> set[str]:
     """The active adapters of a layer with their strength; ``off`` where it has some and none is active."""
     scaling = getattr(module, "scaling", None)
     if not isinstance(scaling, Mapping) or not hasattr(module, "active_adapters"):
@@ -184,7 +184,7 @@ def _adapters(module: Any) -> set[str]:
     return {f"{name}={scaling[name]:g}" for name in active if name in scaling} or {"off"}
 
 
-def _processors(module: Any) -> set[str]:
+def _processors(module: object) -> set[str]:
     """The attention processor of a layer that is not the usual one, and its attention backend."""
     processor, usual = getattr(module, "processor", None), getattr(module, "_default_processor_cls", None)
     other = processor is not None and usual is not None and type(processor) is not usual
@@ -231,12 +231,12 @@ class VideoFrames(np.ndarray):
     """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
 
     def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
+        picked = super().__getitem__(key)
         if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
             from PIL import Image
 
-            return Image.fromarray(np.asarray(found))
-        return found if isinstance(found, np.generic) else np.asarray(found)
+            return Image.fromarray(np.asarray(picked))
+        return picked if isinstance(picked, np.generic) else np.asarray(picked)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(np.asarray(self))
@@ -290,9 +290,9 @@ class BestOfNOutput:
         score, verdict = self.scores[k], self.verdicts[k]
         if score is None:
             return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
-        found = ", ".join(t.value for t in verdict.types) if verdict else ""
+        types = ", ".join(t.value for t in verdict.types) if verdict else ""
         note = readout_note(verdict, score)
-        said = "  ".join(part for part in (found, f"({note})" if note else "") if part)
+        said = "  ".join(part for part in (types, f"({note})" if note else "") if part)
         return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
 
     def save(self, directory: str | Path) -> Path:
@@ -393,9 +393,9 @@ def _read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is not JSON: {error}") from error
-    found = result.get("format") if isinstance(result, dict) else None
-    if found != FORMAT:
-        raise ReportError(f"{path} has format {found!r}; this version reads format {FORMAT}. Save the result again")
+    version = result.get("format") if isinstance(result, dict) else None
+    if version != FORMAT:
+        raise ReportError(f"{path} has format {version!r}; this version reads format {FORMAT}. Save the result again")
     if fault := form_fault(result):
         raise ReportError(f"{path} is not a complete result of best_of_n: {fault}; save the result again")
     return result

@@ -11,10 +11,13 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.backends.base import CheckpointError
 from reward_model.backends.devices import ran_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -193,15 +196,15 @@ def _lacks_processor(folder: Path) -> list[str]:
 def _fewest_parameters(config: Mapping[str, Any]) -> int:
     """A lower bound of what the configuration describes, in whole numbers of any size."""
 
-    def numbers(part: Any, *names: str) -> list[int]:
+    def numbers(part: object, *names: str) -> list[int]:
         part = part if isinstance(part, Mapping) else {}
-        found = []
+        values = []
         for name in names:
             value = part.get(name, 0)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise CheckpointError(f"config.json: {name}={value!r} must be a whole number of zero or more")
-            found.append(value)
-        return found
+            values.append(value)
+        return values
 
     layers, hidden, wide, words = numbers(
         config.get("text_config"), "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"
@@ -259,9 +262,9 @@ def settings_folder(model: str, revision: str | None = None) -> Path:
 
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     for name in (JUDGE_FILE, UNIFIED_FILE):
-        found = cached_file(model, name, revision=revision, **quiet)
-        if found is not None:
-            return Path(found).parent
+        file = cached_file(model, name, revision=revision, **quiet)
+        if file is not None:
+            return Path(file).parent
     return folder
 
 
@@ -325,8 +328,8 @@ def _plain_generation(net: Any, tokenizer: Any) -> Any:
     """
     from transformers import GenerationConfig
 
-    found = net.generation_config
-    stops = getattr(found, "eos_token_id", None) or tokenizer.eos_token_id
+    saved = net.generation_config
+    stops = getattr(saved, "eos_token_id", None) or tokenizer.eos_token_id
     return GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, do_sample=False)
 
 
@@ -415,7 +418,7 @@ def _check_finite(net: Any, called: str) -> None:
         )
 
 
-def _finite(weight: Any) -> bool:
+def _finite(weight: torch.Tensor) -> bool:
     return not weight.numel() or all(math.isfinite(float(end)) for end in weight.detach().aminmax())  # NaN is kept
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
 
 #: Common short names of precisions, and torch's own.
 PRECISIONS = {
@@ -24,7 +27,7 @@ PRECISIONS = {
 }
 
 
-def check_precision(dtype: Any) -> str | None:
+def check_precision(dtype: object) -> str | None:
     """The name torch has for a precision, ``"auto"`` (as the weights were saved), or None if none is given.
 
     Args:
@@ -37,7 +40,7 @@ def check_precision(dtype: Any) -> str | None:
     ('bfloat16', 'float16', None)
     """
     if dtype is None or dtype == "auto":
-        return dtype
+        return None if dtype is None else "auto"
     name = str(dtype).removeprefix("torch.").lower().strip()
     if name in PRECISIONS:
         return PRECISIONS[name]
@@ -48,15 +51,18 @@ def check_precision(dtype: Any) -> str | None:
     )
 
 
-def torch_dtype(dtype: Any) -> Any:
+def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | Literal["auto"] | None:
     """:func:`check_precision` as torch knows it: a ``torch.dtype``, ``"auto"``, or None."""
     import torch
 
     name = check_precision(dtype)
-    return name if name in (None, "auto") else getattr(torch, name)
+    if name is None or name == "auto":
+        return None if name is None else "auto"
+    chosen: torch.dtype = getattr(torch, name)
+    return chosen
 
 
-def torch_device(device: Any = None) -> Any:
+def torch_device(device: str | int | torch.device | None = None) -> torch.device:
     """A ``torch.device`` that exists here; None is CUDA where there is any, else the CPU.
 
     Args:
@@ -72,11 +78,11 @@ def torch_device(device: Any = None) -> Any:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = f"cuda:{device}" if isinstance(device, int) and not isinstance(device, bool) else device
     try:
-        found = torch.device(name)
+        chosen = torch.device(name)
     except (RuntimeError, TypeError):
         remedy = "'cuda'" if str(device).lower().startswith(("gpu", "nvidia", "cuda")) else "'cuda', 'cpu' or 'mps'"
         raise ValueError(f"device={device!r} is not a device of torch; use {remedy}, or leave it out") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if chosen.type == "cuda" and not torch.cuda.is_available():
         why = (
             "this torch was built without CUDA" if torch.version.cuda is None else "there is no GPU that torch can use"
         )
@@ -84,12 +90,12 @@ def torch_device(device: Any = None) -> Any:
             f"device={device!r}, but {why}; use device='cpu', or look at nvidia-smi, $CUDA_VISIBLE_DEVICES and the "
             "driver"
         )
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
         raise ValueError(f"device={device!r}, but the last CUDA device here is 'cuda:{last}'; use one of 0 to {last}")
-    if found.type == "mps" and not torch.backends.mps.is_available():
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={device!r}, but this machine has no Apple GPU that torch can use; use device='cpu'")
-    return found
+    return chosen
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,10 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.parsing import STATUS_PREFIX
 from reward_model.schema import VerdictScore
 from reward_model.turns import WORDS, words_after
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Cache
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -188,6 +192,7 @@ class LocalBackend:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
         with torch.inference_mode():
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
+            # (B, V), of the first token after the prefix; in double, so that small log-odds keep their digits.
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
             deltas = self.model.model.rope_deltas.to(mask.device) if shows else 0
             spellings = [words_after(prefix) for prefix in prefixes]
@@ -204,24 +209,28 @@ class LocalBackend:
         except BackendError:  # a spelling that the tokenizer joins with the quote before it
             return self.word_ids
 
-    def _continue(self, ids: Sequence[int], first: Any, mask: Any, deltas: Any, cache: Any) -> Any:
+    def _continue(
+        self, ids: Sequence[int], first: torch.Tensor, mask: torch.Tensor, deltas: torch.Tensor | int, cache: Cache
+    ) -> torch.Tensor:
         """Sum of log-probabilities of the tokens ``ids`` after the cached prefix, (B,). Leaves the cache as it found
         it. ``deltas``: how far the positions of text stand behind its count of tokens, (B, 1).
         """
         import torch
 
-        total = first[:, ids[0]]
+        # log P(word | prefix) = sum over its tokens of log P(token | prefix, the tokens before it).
+        total = first[:, ids[0]]  # (B,)
         if len(ids) == 1:
             return total
         batch, steps = mask.shape[0], len(ids) - 1
         tokens = torch.tensor(ids[:-1], device=mask.device).expand(batch, steps)
         grown = torch.cat([mask, mask.new_ones(batch, steps)], dim=1)
+        # Text counts alike in time, height and width (M-RoPE); padding on the left is not counted.
         positions = (grown.cumsum(-1)[:, -steps:] - 1 + deltas).expand(3, batch, steps)
         output = self.model(
             input_ids=tokens, attention_mask=grown, position_ids=positions, past_key_values=cache, use_cache=True
         )
         cache.crop(-steps)
-        logits = torch.log_softmax(output.logits.double(), dim=-1)
+        logits = torch.log_softmax(output.logits.double(), dim=-1)  # (B, steps, V): row k predicts token k + 1
         for step, token in enumerate(ids[1:]):
             total = total + logits[:, step, token]
         return total
@@ -374,7 +383,7 @@ def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list
             scored from.
     """
     prefix = tokenizer(STATUS_PREFIX, add_special_tokens=False)["input_ids"]
-    found = []
+    ids = []
     for word in words:
         joined = tokenizer(STATUS_PREFIX + word, add_special_tokens=False)["input_ids"]
         if joined[: len(prefix)] != prefix or len(joined) == len(prefix):
@@ -382,8 +391,8 @@ def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list
                 f"this tokenizer merges the end of {STATUS_PREFIX!r} into {word!r} ({prefix} against {joined}); the "
                 "two verdict words cannot be scored from one prefix. Use a model with a Qwen-family tokenizer"
             )
-        found.append(joined[len(prefix) :])
-    return found[0], found[1]
+        ids.append(joined[len(prefix) :])
+    return ids[0], ids[1]
 
 
 def begin_answer(prompt: str, prefix: str) -> str:

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,7 +109,7 @@ class RecordingBackend:
         """The inner backend's provenance."""
         return self.inner.describe()
 
-    def _append(self, exchanges: Any) -> None:
+    def _append(self, exchanges: Iterable[dict[str, Any]]) -> None:
         by = self.inner.describe()
         append_lines(self.path, [json.dumps({**exchange, "backend": by}, ensure_ascii=True) for exchange in exchanges])
 
@@ -224,7 +224,7 @@ def _completion_to_dict(answer: Completion) -> dict[str, Any]:
     return {**fields, "extra": {**kept, "left_out": left_out} if left_out else kept}
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: object) -> bool:
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError):

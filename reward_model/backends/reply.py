@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from reward_model.backends.retrying import AttemptFailed
 from reward_model.backends.server_errors import body_text
@@ -54,7 +54,7 @@ def read_reply(raw: bytes, hide: Callable[[str], str] = str) -> Reply:
     if not isinstance(message, dict):
         raise AttemptFailed(f"the answer is not a chat completion: {body_text(raw)}", retry=True)
 
-    def clean(value: Any) -> str:
+    def clean(value: object) -> str:
         return hide(whole_characters(value)) if isinstance(value, str) else ""
 
     source, text = next(((name, t) for name in _TEXT_FIELDS if (t := _text(message.get(name)))), ("content", ""))
@@ -71,39 +71,39 @@ def read_reply(raw: bytes, hide: Callable[[str], str] = str) -> Reply:
     )
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """The text of a field: a string, or a list of parts with a text each."""
     if isinstance(value, list):
         return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
     return value if isinstance(value, str) else ""
 
 
-def _count(usage: Any, name: str) -> int:
+def _count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else 0
 
 
-def _tokens(logprobs: Any) -> tuple[Mapping[str, Any], ...]:
+def _tokens(logprobs: object) -> tuple[Mapping[str, Any], ...]:
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    found = [_entry(item) for item in content] if isinstance(content, list) else []
+    entries = [_entry(item) for item in content] if isinstance(content, list) else []
     # With one token missing, the others would be taken for their neighbours.
-    return () if None in found else tuple(entry for entry in found if entry is not None)
+    return () if None in entries else tuple(entry for entry in entries if entry is not None)
 
 
-def _entry(item: Any) -> dict[str, Any] | None:
+def _entry(item: object) -> dict[str, Any] | None:
     drawn = _token(item)
-    if drawn is None:
+    if drawn is None or not isinstance(item, dict):
         return None
     listed = item.get("top_logprobs")
-    found = [_token(other) for other in listed] if isinstance(listed, list) else []
-    return {**drawn, "top_logprobs": [token for token in found if token is not None]}
+    others = [_token(other) for other in listed] if isinstance(listed, list) else []
+    return {**drawn, "top_logprobs": [token for token in others if token is not None]}
 
 
-def _token(item: Any) -> dict[str, Any] | None:
+def _token(item: object) -> dict[str, Any] | None:
     if not isinstance(item, dict) or not isinstance(item.get("token"), str):
         return None
-    raw: Any = item.get("bytes")
-    value: Any = item.get("logprob")
+    raw: object = item.get("bytes")
+    value: object = item.get("logprob")
     return {
         "token": whole_characters(item["token"]),
         "bytes": bytes(raw) if _are_bytes(raw) else None,
@@ -111,11 +111,11 @@ def _token(item: Any) -> dict[str, Any] | None:
     }
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
-def _are_bytes(raw: Any) -> bool:
+def _are_bytes(raw: object) -> TypeGuard[list[int]]:
     return (
         isinstance(raw, list)
         and 0 < len(raw) <= _MAX_TOKEN_BYTES

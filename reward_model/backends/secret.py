@@ -34,9 +34,9 @@ class Secret:
         """A holder of anything: a password or a whole header may have spaces. Whoever takes it for an API key checks
         it by ``Secret(holder)``.
         """
-        found = cls.__new__(cls)
-        found._reveal = lambda: value
-        return found
+        holder = cls.__new__(cls)
+        holder._reveal = lambda: value
+        return holder
 
     def reveal(self) -> str:
         """The key; empty if there is none."""

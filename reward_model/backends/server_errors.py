@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from html import unescape
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -45,7 +44,7 @@ def shortened(text: str, limit: int = _MAX_SHOWN) -> str:
     return text if len(text) <= limit else f"{text[: limit - 60]} ... {text[-50:]}"
 
 
-def _message(data: Any) -> str:
+def _message(data: object) -> str:
     """The words of an error: ``{"error": {"message"}}``, ``{"error"}``, ``{"message"}``, ``{"detail"}``, with a list of
     places and messages in it.
     """

@@ -81,8 +81,8 @@ class BackendSource:
             "quantization_config": quantization_config,
             "attn_implementation": attn_implementation,
         }
-        found = local_options(backend, dtype, torch_dtype, options, **local)
-        self.model, self.backend, self.options = model, backend, {**own, **found}
+        chosen = local_options(backend, dtype, torch_dtype, options, **local)
+        self.model, self.backend, self.options = model, backend, {**own, **chosen}
         self._api_key = api_key
 
     @property

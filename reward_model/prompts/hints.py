@@ -47,8 +47,8 @@ def describe_boxes(anomalies: Sequence[Anomaly]) -> str:
     """``{bbox_hint_str}``: reference boxes by frame, as JSON in the notation of the answer."""
     boxes: dict[int, list[list[int]]] = {}
     for anomaly in anomalies:
-        for frame, found in anomaly.boxes.items():
-            boxes.setdefault(frame, []).extend(b.as_list() for b in found)
+        for frame, regions in anomaly.boxes.items():
+            boxes.setdefault(frame, []).extend(b.as_list() for b in regions)
     return json.dumps({f"Frame {k}": v[0] if len(v) == 1 else v for k, v in sorted(boxes.items())})
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from reward_model.video.container import (
     repair,
     use_threads,
 )
-from reward_model.video.layouts import to_frames
+from reward_model.video.layouts import FramesLike, to_frames
 from reward_model.video.reading import Facts, Upright, facts_and_frames, read_facts, webp_pictures
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Video",
     "VideoError",
     "VideoFormError",
+    "VideoLike",
     "check_fps",
     "load_video",
     "native_window",
@@ -99,7 +100,11 @@ class Video:
         return picked if size is None else resize_frames(picked, size)
 
 
-def load_video(video: Any, fps: float | None = None) -> Video:
+#: One video in any common form, see :func:`load_video`.
+VideoLike: TypeAlias = "str | os.PathLike[str] | Video | FramesLike"
+
+
+def load_video(video: VideoLike, fps: float | None = None) -> Video:
     """Any common form of one video.
 
     Args:
@@ -176,7 +181,8 @@ def sample_indices(num_frames: int, fps: float, target_fps: float) -> list[int]:
     """
     if num_frames < 1:
         raise VideoError(f"num_frames={num_frames} must be at least 1")
-    stride = max(check_fps(fps) / check_fps(target_fps), 1.0)
+    stride = max(check_fps(fps) / check_fps(target_fps), 1.0)  # native frames for each sampled one, seldom whole
+    # Both ends count: 80 / 4 = 20 strides give 21 frames. In floats 125 / (25 / 3) is just below 15: hence the epsilon.
     count = math.floor((num_frames - 1) / stride + 1e-9) + 1
     return [min(round(k * stride), num_frames - 1) for k in range(count)]
 
@@ -319,8 +325,8 @@ class FileFrames(LazyFrames):
         if first is None or any(k is Ellipsis for k in (first, *rest)):
             return np.asarray(self)[key]
         places = np.arange(len(self))[first]
-        found = self.take(np.atleast_1d(places).ravel().tolist()) if np.ndim(places) < 2 else np.asarray(self)[first]
-        picked = found if np.ndim(places) else found[0]
+        frames = self.take(np.atleast_1d(places).ravel().tolist()) if np.ndim(places) < 2 else np.asarray(self)[first]
+        picked = frames if np.ndim(places) else frames[0]
         return picked[(slice(None),) * np.ndim(places) + tuple(rest)] if rest else picked
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -365,7 +371,7 @@ class _Cursor:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self._lock = threading.Lock()
-        self._found: Iterator[tuple[int, Callable[[], np.ndarray]]] = iter(())
+        self._coming: Iterator[tuple[int, Callable[[], np.ndarray]]] = iter(())
         self._next = facts.stored + 1
         self._last: tuple[int, np.ndarray] | None = None
 
@@ -381,9 +387,9 @@ class _Cursor:
         keys = self.facts.keys
         key = keys[bisect_right(keys, wanted) - 1] if keys and keys[0] <= wanted else 0
         if self._next > wanted or key > self._next + NEAR:
-            self._found = _decode(self.facts, key)
+            self._coming = _decode(self.facts, key)
             self._next = key
-        for k, picture in self._found:
+        for k, picture in self._coming:
             self._next = k + 1
             if k == wanted:
                 return picture()

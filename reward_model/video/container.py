@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import av
 
 
 class VideoError(ValueError):
@@ -140,8 +143,8 @@ def check_regular(path: str | Path) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"no video file at {str(path)!r}: {reason}") from error
     if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"
-        raise VideoError(f"no video file at {str(path)!r}: it is {found}")
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "not a regular file"
+        raise VideoError(f"no video file at {str(path)!r}: it is {kind}")
     return path
 
 
@@ -185,7 +188,7 @@ def open_container(path: Path) -> Iterator[Any]:
             yield container
 
 
-def use_threads(context: Any) -> None:
+def use_threads(context: av.VideoCodecContext) -> None:
     """Lets a decoder use several processors, fewer for large pictures: each thread holds some of its own."""
     context.thread_type = "AUTO"
     fitting = THREAD_BYTES // max(1, context.width * context.height * 3)
@@ -228,7 +231,7 @@ class PacketTrack:
     def frames(self) -> int:
         return self.count - self.discarded
 
-    def note(self, packet: Any) -> None:
+    def note(self, packet: av.Packet) -> None:
         """Counts a packet that is not empty."""
         hidden = _is_hidden(packet)
         self.end_s = max(self.end_s, _end_s(packet))
@@ -257,7 +260,7 @@ class PacketTrack:
         self.discarded += lead
 
 
-def scan(container: Any, path: Path) -> PacketTrack:
+def scan(container: av.container.InputContainer, path: Path) -> PacketTrack:
     """The stream that is the video, and what its packets say; pictures of covers are passed over."""
     videos = [s for s in container.streams.video if not s.disposition.attached_pic]
     if not videos and not container.streams.video:
@@ -281,13 +284,13 @@ def scan(container: Any, path: Path) -> PacketTrack:
     return track
 
 
-def _end_s(packet: Any) -> float:
+def _end_s(packet: av.Packet) -> float:
     """Second at which what the packet holds has been shown; 0 where it does not say."""
     stamp, base = packet.pts if packet.pts is not None else packet.dts, packet.stream.time_base
     return 0.0 if stamp is None or base is None else float((stamp + (packet.duration or 0)) * base)
 
 
-def _is_hidden(packet: Any) -> bool:
+def _is_hidden(packet: av.Packet) -> bool:
     context = packet.stream.codec_context
     if context is not None and context.name == "vp8" and not bytes(packet)[0] & 0x10:
         return True  # a reference that is never shown, which Matroska does not mark
@@ -300,7 +303,7 @@ def _rank(track: PacketTrack) -> tuple[Any, ...]:
     return context is not None, track.frames > 1, bool(track.stream.disposition.default), pixels, -track.stream.index
 
 
-def check_complete(path: Path, container: Any, track: PacketTrack) -> None:
+def check_complete(path: Path, container: av.container.InputContainer, track: PacketTrack) -> None:
     """Raises VideoError if the file holds less than it states."""
     stream, name = track.stream, container.format.name
     if not track.count:
@@ -311,14 +314,14 @@ def check_complete(path: Path, container: Any, track: PacketTrack) -> None:
             f"{str(path)!r} holds a video stream {tag}: no decoder for it here. Convert it with the program that made "
             f"it, or: {repair(path, *ENCODE)}"
         )
-    found = _short_of(container, track)
-    if found is None and (track.torn or not _ends_well(path, name)):
-        found = "more", f"{track.frames} frames, the last one torn"
-    if found is not None:
-        raise VideoError(broken_off(path, *found))
+    shortfall = _short_of(container, track)
+    if shortfall is None and (track.torn or not _ends_well(path, name)):
+        shortfall = "more", f"{track.frames} frames, the last one torn"
+    if shortfall is not None:
+        raise VideoError(broken_off(path, *shortfall))
 
 
-def _short_of(container: Any, track: PacketTrack) -> tuple[str, str] | None:
+def _short_of(container: av.container.InputContainer, track: PacketTrack) -> tuple[str, str] | None:
     """Difference between what the header states and what the file holds, in words; None if nothing is missing."""
     stream, names = track.stream, container.format.name.split(",")
     rate = float(stream.average_rate or stream.base_rate or 0)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from reward_model.video.container import VideoError, VideoFormError
 
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
 
-def to_frames(video: Any) -> np.ndarray:
+
+class HasFrames(Protocol):
+    """The output of a diffusers pipeline: one video in ``frames``."""
+
+    @property
+    def frames(self) -> Any: ...
+
+
+#: Frames in memory, see :func:`~reward_model.video.load_video`.
+FramesLike: TypeAlias = "np.ndarray | torch.Tensor | Sequence[np.ndarray | torch.Tensor | Image] | HasFrames"
+
+
+def to_frames(video: FramesLike) -> np.ndarray:
     """The frames of an in-memory video as contiguous (T, H, W, 3) uint8; layouts as in
     :func:`~reward_model.video.load_video`."""
     if hasattr(video, "frames") and not isinstance(video, np.ndarray):

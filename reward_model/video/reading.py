@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from reward_model.video.container import (
     too_large,
     use_threads,
 )
+
+if TYPE_CHECKING:
+    import av
 
 #: Formats of animated pictures, beside WebP.
 _ANIMATED = ("gif", "apng", "jpegxl_anim")
@@ -112,9 +115,8 @@ def facts_and_frames(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarr
             first, decoded = _first_picture(path, track)
             facts = _facts(path, container, track, first)
             frames = None
-            whole = track.packets and len(track.packets) == track.count
-            if pixels and whole and _small(facts):
-                frames, facts = _decode_all(facts, track, first, decoded)
+            if pixels and len(track.packets) == track.count > 0 and _small(facts):
+                frames, facts = _decode_all(facts, track, decoded)
             track.packets.clear()  # they and the decoder keep each other alive
             return facts, frames
 
@@ -141,29 +143,29 @@ def _all_of_webp(facts: Facts) -> np.ndarray:
     return out if facts.shown is None else out[facts.shown]
 
 
-def _first_picture(path: Path, track: PacketTrack) -> tuple[Any, Iterator[Any]]:
-    """The first decoded frame, and the iterator that goes on after it."""
+def _first_picture(path: Path, track: PacketTrack) -> tuple[av.VideoFrame, Iterator[av.VideoFrame]]:
+    """The first decoded frame, and the iterator of all, that one included."""
     context = track.stream.codec_context
     if context.width * context.height > MAX_PIXELS:
         raise VideoError(too_large(path, context.width, context.height))
     use_threads(context)
 
-    def frames() -> Iterator[Any]:
+    def frames() -> Iterator[av.VideoFrame]:
         for packet in track.packets:
             yield from packet.decode()
         if len(track.packets) == track.count:
             yield from context.decode(None)
 
-    found = frames()
-    first = next(found, None)
+    pictures = frames()
+    first = next(pictures, None)
     if first is None:
         raise VideoError(f"{str(path)!r} holds no frame that can be decoded; make or fetch it again")
     if first.width * first.height > MAX_PIXELS:
         raise VideoError(too_large(path, first.width, first.height))
-    return first, found
+    return first, chain([first], pictures)
 
 
-def _facts(path: Path, container: Any, track: PacketTrack, first: Any) -> Facts:
+def _facts(path: Path, container: av.container.InputContainer, track: PacketTrack, first: av.VideoFrame) -> Facts:
     stream, name = track.stream, container.format.name
     turned, aspect = matrix(first), pixel_aspect(stream, name)
     size, stored = (square_width(first.width, aspect), first.height), (first.width, first.height)
@@ -183,7 +185,7 @@ def _facts(path: Path, container: Any, track: PacketTrack, first: Any) -> Facts:
     return facts if aspect == 1 else replace(facts, pixel_aspect=aspect, stored_size=stored)
 
 
-def _rate(*stated: Any) -> float | None:
+def _rate(*stated: SupportsFloat | None) -> float | None:
     """The first of some rates that a stream states; None if it states none."""
     return next((float(rate) for rate in stated if rate), None)
 
@@ -205,13 +207,13 @@ def _ways_in(
     return order, tuple(sorted(bisect_right(order, p) - 1 for p, key in track.stamps if key and p is not None))
 
 
-def _decode_all(facts: Facts, track: PacketTrack, first: Any, more: Iterator[Any]) -> tuple[np.ndarray, Facts]:
+def _decode_all(facts: Facts, track: PacketTrack, pictures: Iterator[av.VideoFrame]) -> tuple[np.ndarray, Facts]:
     """All frames at constant rate, filled in as they are decoded."""
     out = allocate(facts.path, facts.stored, facts.height, facts.width)
     stamps: list[int | None] = []
     upright = Upright(facts)
     surplus: list[np.ndarray] = []  # a packet of some old codecs holds two frames
-    for k, frame in enumerate(chain([first], more)):
+    for k, frame in enumerate(pictures):
         picture = upright(frame)
         stamps.append(frame.pts)
         if k < facts.stored:
@@ -325,7 +327,7 @@ _WIDEST = 4.0
 _LEAST_CHANGE = 0.01
 
 
-def pixel_aspect(stream: Any, name: str) -> float:
+def pixel_aspect(stream: av.VideoStream, name: str) -> float:
     """Width over height of a stored pixel (720 x 576 is 4:3 television at 16:15, 16:9 at 64:45), 1 if it is not stated,
     not believed, or as good as square.
 
@@ -357,7 +359,7 @@ class Upright:
         self._converter = VideoReformatter()
         self._turned: tuple[int, tuple[bool, bool, bool] | None] | None = None
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """
         Raises:
             VideoError: if it has another size than the first.
@@ -378,7 +380,7 @@ class Upright:
         return np.ascontiguousarray(picture[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
-def matrix(frame: Any) -> tuple[bool, bool, bool] | None:
+def matrix(frame: av.VideoFrame) -> tuple[bool, bool, bool] | None:
     """Orientation of a picture: rows and columns swapped, then rows reversed, then columns; None: as it is stored.
 
     Angles between are taken to the nearest quarter turn.
@@ -393,8 +395,8 @@ def matrix(frame: Any) -> tuple[bool, bool, bool] | None:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
             swap = abs(b) + abs(c) > abs(a) + abs(d)
-            found = (swap, b < 0, c < 0) if swap else (swap, d < 0, a < 0)
-            return found if any(found) else None
+            turns = (swap, b < 0, c < 0) if swap else (swap, d < 0, a < 0)
+            return turns if any(turns) else None
     return None
 
 
