@@ -175,7 +175,7 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
 
 def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
     """Settings that a row depends on beside the video and its prompt."""
-    from reward_model.evaluation.running.store import model_fingerprint
+    from reward_model.digests import model_fingerprint
 
     names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "fps")
     model, readout = str(reward.model), reward.judge_model.config.readout

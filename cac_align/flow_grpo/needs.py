@@ -6,12 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, read_specs
 from reward_model.backends.source import located, shipped_folder
 from reward_model.config import load_judge_config
-from reward_model.setting_keys import bare_address
+from reward_model.digests import json_digest, model_fingerprint
+from reward_model.folders import file_digest
+from reward_model.setting_keys import bare_address, without_keys
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -49,6 +51,23 @@ def model_of(spec: RewardSpec) -> str | None:
         return None
     folder = shipped_folder(mini)
     return str(folder) if folder else f"assets/{mini}"
+
+
+def contents_of(config: FlowGRPOConfig) -> dict[str, str]:
+    """Digests of what settings name by a path, by the setting: equal digests mean the same, wherever the files lie."""
+    contents = {"rewards": json_digest([_content_of(spec) for spec in read_specs(config.rewards)])}
+    if (folder := Path(located(config.model))).is_dir():
+        contents["model"] = model_fingerprint(folder)
+    if config.prompts is not None and (file := Path(located(config.prompts))).is_file():
+        contents["prompts"] = file_digest(file)
+    return contents
+
+
+def _content_of(spec: RewardSpec) -> list[Any]:
+    options, model = without_keys(spec.options, keep_names=False), model_of(spec)
+    if model is not None and Path(located(model)).is_dir():
+        options = {**options, "model": model_fingerprint(located(model))}
+    return [spec.target, spec.name, spec.weight, options]
 
 
 def check_model(model: str, what: str) -> None:

@@ -19,8 +19,7 @@ from cac_align.rewards.base import evaluate
 from cac_align.table2 import measures
 from cac_align.table2.draws import Draws, Item, Source
 from cac_align.table2.settings import TableSettings
-from reward_model.digests import json_digest
-from reward_model.evaluation.running.store import model_fingerprint
+from reward_model.digests import json_digest, model_fingerprint
 from reward_model.files import write_json
 from reward_model.setting_keys import without_keys
 

@@ -27,6 +27,8 @@ from reward_model.files import empty_folder, replace_folder
 log = logging.getLogger(__name__)
 
 STATE_FILE = "grpo_state.json"
+#: Entry of a state: digests of what other entries name by a path.
+CONTENTS = "contents"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -199,8 +201,16 @@ def load_checkpoint(
 
 
 def check_same_run(folder: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises CheckpointError unless the state of a checkpoint has these entries: it belongs to another run."""
-    wrong = [f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in expected.items() if state.get(k) != v]
+    """Raises CheckpointError unless the state of a checkpoint has these entries: it belongs to another run.
+
+    An entry may name a folder. ``contents``, where both have it, holds digests of what such entries mean by their
+    names: an entry of equal content is the same, wherever its folder lies now.
+    """
+    known = state.get(CONTENTS) or {}
+    same = {CONTENTS, *(k for k, digest in expected.get(CONTENTS, {}).items() if known.get(k) == digest)}
+    wrong = [
+        f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in expected.items() if k not in same and state.get(k) != v
+    ]
     if wrong:
         raise CheckpointError(
             f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"

@@ -20,6 +20,7 @@ from reward_model.data.synthesis.loop import LoadVideo, Sample, run_batched, run
 from reward_model.data.synthesis.rounds import Outcome
 from reward_model.data.synthesis.tally import Tally
 from reward_model.data.synthesis.tasks import Task, plan
+from reward_model.digests import model_fingerprint
 from reward_model.prompts import load_prompts
 from reward_model.prompts.verification import load_verification
 
@@ -131,13 +132,13 @@ def model_name(backend: Backend) -> str:
 
 def _header(teacher: Backend, judge: Backend, ask: AskConfig, rules: RuleConfig) -> LedgerHeader:
     asked = {
-        "teacher": model_name(teacher),
-        "judge": model_name(judge),
         "prompt_version": load_prompts(ask.prompts).version,
         "verification_version": load_verification().version,
         **settings(ask),
     }
-    return LedgerHeader(asked, {**settings(rules), "leak_phrases": list(LEAK_PHRASES)})
+    models = {"teacher": model_name(teacher), "judge": model_name(judge)}
+    contents = {role: model_fingerprint(name) for role, name in models.items() if Path(name).is_dir()}
+    return LedgerHeader({**models, **asked}, {**settings(rules), "leak_phrases": list(LEAK_PHRASES)}, contents)
 
 
 def _check_ids(records: Sequence[Record]) -> None:
