@@ -156,16 +156,16 @@ def find_status(text: str) -> StatusPlace | None:
         StatusPlace(key=13, value='NORMAL')
     """
     try:
-        found = _find_object(text)
+        answer = _find_object(text)
     except (_BadAnswerError, RecursionError):
         return None
     depth = 0
-    for token in _TOKEN.finditer(found.text, found.start, found.end):
+    for token in _TOKEN.finditer(answer.text, answer.start, answer.end):
         if token[0][0] != '"':
             depth += 1 if token[0] in "{[" else -1
         elif (
             depth == 1
-            and (value := _VALUE.match(found.text, token.end()))
+            and (value := _VALUE.match(answer.text, token.end()))
             and _canonical(json.loads(token[0], strict=False)) == STATUS
         ):
             return StatusPlace(token.start(), value[1])
@@ -218,8 +218,8 @@ def _find_object(text: str) -> _Found:
     begin = max((thought.end() for thought in _AFTER_THOUGHT.finditer(text)), default=0)
     # A thought is not an answer, but what looks like the end of one may be a word of the reasoning.
     for first in dict.fromkeys((begin, 0)):
-        if found := _only_object(text, first):
-            return found
+        if answer := _only_object(text, first):
+            return answer
     raise _BadAnswerError("the answer holds no complete JSON object with a status")
 
 
@@ -229,13 +229,13 @@ def _only_object(text: str, begin: int) -> _Found | None:
         if candidate in tried:
             continue
         tried.add(candidate)
-        found, outside = _objects(candidate, begin)
-        if len(found) > 1:
-            raise _BadAnswerError(f"the answer holds {len(found)} objects with a status")
-        if found and _OWN_KEY.search(straight_quotes(outside)):
+        objects, outside = _objects(candidate, begin)
+        if len(objects) > 1:
+            raise _BadAnswerError(f"the answer holds {len(objects)} objects with a status")
+        if objects and _OWN_KEY.search(straight_quotes(outside)):
             raise _BadAnswerError("the answer holds a second, broken object beside the complete one")
-        if found:
-            return found[0]
+        if objects:
+            return objects[0]
     return None
 
 
@@ -257,7 +257,7 @@ def _drop_trailing_commas(text: str, begin: int) -> str:
 
 def _objects(text: str, begin: int) -> tuple[list[_Found], str]:
     """All outermost objects of the text that have a status key, and the text around them."""
-    found, outside, after = [], [], begin
+    objects, outside, after = [], [], begin
     broken, length = 0, 0
     start = _OBJECT_START.search(text, begin)
     while start:
@@ -270,11 +270,11 @@ def _objects(text: str, begin: int) -> tuple[list[_Found], str]:
             start = _OBJECT_START.search(text, start.end())
             continue
         if STATUS in value:
-            found.append(_Found(value, text, start.start(), end))
+            objects.append(_Found(value, text, start.start(), end))
             outside.append(text[after : start.start()])
             after = end
         start = _OBJECT_START.search(text, end)
-    return found, "\n".join([*outside, text[after:]])
+    return objects, "\n".join([*outside, text[after:]])
 
 
 def _canonical(key: str) -> str:
@@ -315,10 +315,10 @@ def _anomalies(item: Any, turn: int, num_frames: int) -> list[Anomaly]:
     boxes = _boxes(item.get(BBOX), num_frames) if turn == 2 else {}
     parts: dict[FrameRange, dict[int, tuple[Box, ...]]] = {r: {} for r in ranges}
     ends = [r.end for r in ranges]
-    for frame, found in boxes.items():
+    for frame, own in boxes.items():
         near = bisect_left(ends, frame)  # the first range that ends at the frame or after it
         home = min(ranges[max(near - 1, 0) : near + 1], key=lambda r: max(r.start - frame, frame - r.end, 0))
-        parts[home][frame] = found
+        parts[home][frame] = own
     return [Anomaly(kind, r, b, reason=reason, region=region) for r, b in parts.items()]
 
 
@@ -371,13 +371,13 @@ def _ranges(value: Any, turn: int, num_frames: int) -> list[FrameRange]:
 
 def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
     """Ranges in order, overlapping and touching ones as one."""
-    found: list[FrameRange] = []
+    merged: list[FrameRange] = []
     for one in sorted(ranges):
-        if found and one.start <= found[-1].end + 1:
-            found[-1] = FrameRange(found[-1].start, max(found[-1].end, one.end))
+        if merged and one.start <= merged[-1].end + 1:
+            merged[-1] = FrameRange(merged[-1].start, max(merged[-1].end, one.end))
         else:
-            found.append(one)
-    return found
+            merged.append(one)
+    return merged
 
 
 #: Ranges of one anomaly that are read.
@@ -417,14 +417,14 @@ def _boxes(value: Any, num_frames: int) -> dict[int, tuple[Box, ...]]:
             f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}'
         )
     boxes: dict[int, tuple[Box, ...]] = {}
-    for key, found in value.items():
+    for key, entry in value.items():
         match = _FRAME_KEY.fullmatch(key.strip())
         if not match or int(match[1]) >= num_frames:
             raise _BadAnswerError(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
         if int(match[1]) in boxes:
             raise _BadAnswerError(f"{BBOX} names frame {match[1]} twice")
-        nested = isinstance(found, list) and bool(found) and all(isinstance(f, list) for f in found)
-        boxes[int(match[1])] = tuple(_box(f) for f in (found if nested else [found]))
+        nested = isinstance(entry, list) and bool(entry) and all(isinstance(f, list) for f in entry)
+        boxes[int(match[1])] = tuple(_box(f) for f in (entry if nested else [entry]))
     return dict(sorted(boxes.items()))
 
 

@@ -146,17 +146,17 @@ def model_need(what: str, model: str, file: str, revision: str | None = None) ->
 
 def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
     """The checkpoints of the rewards; a server is named and not asked."""
-    found = []
+    needs = []
     for spec in specs:
         model, backend = model_of(spec), spec.options.get("backend", "local")
         if model is None:
-            found.append(Need("found", f"reward {spec.name}: {spec.target}"))
+            needs.append(Need("found", f"reward {spec.name}: {spec.target}"))
         elif backend == "local":
-            found.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
+            needs.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
         else:
             where = bare_address(str(spec.options.get("base_url") or "its recording"))
-            found.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
-    return found
+            needs.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
+    return needs
 
 
 def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
@@ -165,7 +165,7 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
     A checkpoint says in its ``judge.json`` where it was (``readouts``); one that says nothing was trained to give it
     after its reasoning. Of a judge behind a server nothing is known here.
     """
-    found = []
+    notes = []
     for spec in specs:
         if spec.target != SHORT["cac"] or spec.options.get("backend", "local") != "local":
             continue
@@ -178,8 +178,8 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
         except (OSError, ValueError):
             continue  # said in full by whoever loads it
         if wanted not in trained:
-            found.append(
+            notes.append(
                 f"reward {spec.name} is read by readout {wanted!r}, which {model} was never trained for (it was for "
                 f"{', '.join(trained)}): its scores may mean little; set readout: {trained[0]}, or leave it out"
             )
-    return found
+    return notes

@@ -231,12 +231,12 @@ class VideoFrames(np.ndarray):
     """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
 
     def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
+        part = super().__getitem__(key)
         if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
             from PIL import Image
 
-            return Image.fromarray(np.asarray(found))
-        return found if isinstance(found, np.generic) else np.asarray(found)
+            return Image.fromarray(np.asarray(part))
+        return part if isinstance(part, np.generic) else np.asarray(part)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(np.asarray(self))
@@ -290,9 +290,9 @@ class BestOfNOutput:
         score, verdict = self.scores[k], self.verdicts[k]
         if score is None:
             return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
-        found = ", ".join(t.value for t in verdict.types) if verdict else ""
+        types = ", ".join(t.value for t in verdict.types) if verdict else ""
         note = readout_note(verdict, score)
-        said = "  ".join(part for part in (found, f"({note})" if note else "") if part)
+        said = "  ".join(part for part in (types, f"({note})" if note else "") if part)
         return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
 
     def save(self, directory: str | Path) -> Path:
@@ -393,9 +393,9 @@ def _read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is not JSON: {error}") from error
-    found = result.get("format") if isinstance(result, dict) else None
-    if found != FORMAT:
-        raise ReportError(f"{path} has format {found!r}; this version reads format {FORMAT}. Save the result again")
+    number = result.get("format") if isinstance(result, dict) else None
+    if number != FORMAT:
+        raise ReportError(f"{path} has format {number!r}; this version reads format {FORMAT}. Save the result again")
     if fault := form_fault(result):
         raise ReportError(f"{path} is not a complete result of best_of_n: {fault}; save the result again")
     return result

@@ -134,7 +134,7 @@ def make_training(settings: TableSettings, row: TableRow, seed: int) -> Training
         ValueError: if settings of Flow-GRPO do not fit; the message names them.
     """
     folder = Path(settings.output_dir) / "runs" / row.slug / f"seed-{seed}"
-    found = {
+    chosen = {
         **settings.training_settings,
         "reward_combination": row.combination,
         **row.overrides,
@@ -142,7 +142,7 @@ def make_training(settings: TableSettings, row: TableRow, seed: int) -> Training
         "seed": seed,
         "output_dir": str(folder),
     }
-    return Training(row, seed, folder, FlowGRPOConfig.from_dict(located_settings(found)))
+    return Training(row, seed, folder, FlowGRPOConfig.from_dict(located_settings(chosen)))
 
 
 def _watched(settings: TableSettings, row: TableRow) -> list[RewardSpec]:

@@ -382,7 +382,7 @@ def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple
     nearest in time (a thing that is gone), and one that has none at all is not asked for. A single frame shows only
     single-frame types.
     """
-    found = []
+    targets = []
     for anomaly in truth.anomalies:
         if task == "frame" and not anomaly.type.single_frame:
             continue
@@ -391,8 +391,8 @@ def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple
             pairs = [(abs(indices[k] - n), k, n) for k in moved.frames.frames() for n in anomaly.boxes]
             moved = replace(moved, boxes={min(pairs)[1]: anomaly.boxes[min(pairs)[2]]}) if pairs else None
         if moved is not None:
-            found.append(moved)
-    return tuple(found)
+            targets.append(moved)
+    return tuple(targets)
 
 
 def _drawn_throughout(anomaly: Anomaly, num_frames: int) -> Anomaly:

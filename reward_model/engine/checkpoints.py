@@ -111,8 +111,8 @@ def save_checkpoint(
 
 def find_checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoints of a run that were written to their end, oldest first; later damage is not looked for."""
-    found = [(int(m[1]), p) for p in output_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(p.name))]
-    return [p for _, p in sorted(found) if (p / STATE_FILE).is_file()]
+    numbered = [(int(m[1]), p) for p in output_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(p.name))]
+    return [p for _, p in sorted(numbered) if (p / STATE_FILE).is_file()]
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
@@ -132,10 +132,10 @@ def resumable(output_dir: Path) -> Path | None:
         CheckpointError: if it has some, and every one is damaged. Beginning anew would write over them.
     """
     last = last_checkpoint(output_dir)
-    found = find_checkpoints(output_dir)
-    if last is None and found:
+    folders = find_checkpoints(output_dir)
+    if last is None and folders:
         raise CheckpointError(
-            f"{str(found[-1])!r} is damaged ({grpo_checkpoint_fault(found[-1])}), and no checkpoint before it is "
+            f"{str(folders[-1])!r} is damaged ({grpo_checkpoint_fault(folders[-1])}), and no checkpoint before it is "
             "whole. Remove them to start over, or choose another output_dir"
         )
     return last

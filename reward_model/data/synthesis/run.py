@@ -107,10 +107,10 @@ def synthesize(
     _check_ids(records)
     judge = judge or teacher
     header = _header(teacher, judge, ask, rules)
-    tasks, found = plan(records, ask), {}
+    tasks, by_task = plan(records, ask), {}
 
     def keep(outcome: Outcome) -> None:
-        found[outcome.task.key] = outcome
+        by_task[outcome.task.key] = outcome
         if on_outcome:
             on_outcome(outcome)
 
@@ -121,7 +121,7 @@ def synthesize(
             run_parallel(samples, asker, workers, keep)
         else:
             run_batched(samples, asker, batch_size, keep)
-    outcomes = tuple(found[task.key] for task in tasks)
+    outcomes = tuple(by_task[task.key] for task in tasks)
     return Synthesis(records, outcomes, ledger.tallies, time.monotonic() - started, header.to_dict())
 
 

@@ -235,11 +235,11 @@ def parse_baseline(
 def distinct(contestants: list[Contestant]) -> list[Contestant]:
     """The contestants, repeated names numbered."""
     seen: dict[str, int] = {}
-    found = []
+    named = []
     for c in contestants:
         seen[c.name] = seen.get(c.name, 0) + 1
-        found.append(c if seen[c.name] == 1 else replace(c, name=f"{c.name} ({seen[c.name]})"))
-    return found
+        named.append(c if seen[c.name] == 1 else replace(c, name=f"{c.name} ({seen[c.name]})"))
+    return named
 
 
 def file_name(name: str) -> str:
