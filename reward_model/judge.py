@@ -266,9 +266,10 @@ class TwoTurnJudge:
         )
         if turn.error or not self.config.reasoning:
             return turn
-        found = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config)
-        reason = found.error.reason if found.error is not None else None
-        return replace(turn, report=found.report, status=found.status, parse_error=reason)
+        cut_after = None if answer.finished else answer.num_tokens
+        reading = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config, cut_after=cut_after)
+        reason = reading.error.reason if reading.error is not None else None
+        return replace(turn, report=reading.report, status=reading.status, parse_error=reason)
 
     def _scored(self, conversations: Sequence[Conversation], turns: Sequence[Turn]) -> list[Turn]:
         """The turns with the probabilities of both words, wherever they are wanted."""
