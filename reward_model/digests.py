@@ -8,8 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 #: Bytes read at both ends of a file too large to hash as a whole.
 _EDGE = 1 << 20
 _WHOLE = 64 << 20
@@ -37,6 +35,8 @@ def json_digest(value: Any) -> str:
 
 def array_digest(array: Any) -> str:
     """Digest of an array's elements in C order; its shape and type do not count."""
+    import numpy as np  # commands that hash a text only start without it
+
     return text_digest(np.ascontiguousarray(array).tobytes())
 
 
