@@ -1,12 +1,16 @@
-"""SHA-256 digests in hex of texts, JSON values and arrays; that of a file is ``folders.file_digest``."""
+"""SHA-256 digests in hex of texts, JSON values, arrays and models; that of a file is ``folders.file_digest``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+#: Bytes read at both ends of a file too large to hash as a whole.
+_EDGE = 1 << 20
+_WHOLE = 64 << 20
 
 
 def text_digest(text: str | bytes) -> str:
@@ -31,4 +35,31 @@ def json_digest(value: Any) -> str:
 
 def array_digest(array: Any) -> str:
     """Digest of an array's elements in C order; its shape and type do not count."""
+    import numpy as np  # commands that hash a text only start without it
+
     return text_digest(np.ascontiguousarray(array).tobytes())
+
+
+def model_fingerprint(model: str | Path, settings: Mapping[str, Any] | None = None) -> str:
+    """Changes with the settings and, for a folder, with the content of its files; a name stands for itself.
+
+    Files over 64 MiB count by size, both ends and time of change, so that a large checkpoint costs nothing.
+    """
+    folder = Path(model)
+    files: list[Any] = [str(model)] if not folder.is_dir() else []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []:
+        files.append((file.relative_to(folder).as_posix(), _file_mark(file)))
+    return json_digest([files, dict(settings or {})])
+
+
+def _file_mark(file: Path) -> str:
+    size = file.stat().st_size
+    digest = sha256(str(size).encode())
+    with file.open("rb") as stream:
+        if size <= _WHOLE:
+            digest.update(stream.read())
+        else:
+            digest.update(stream.read(_EDGE) + str(file.stat().st_mtime_ns).encode())
+            stream.seek(-_EDGE, 2)
+            digest.update(stream.read())
+    return digest.hexdigest()

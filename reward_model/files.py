@@ -108,12 +108,12 @@ def clear_leftovers(folder: str | Path, *, below: bool = False, older_than_s: fl
     """
     count = 0
     for path in list(Path(folder).rglob(".*") if below else Path(folder).glob(".*")):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found is None or not path.is_file():
+        name = _TEMPORARY.fullmatch(path.name)
+        if name is None or not path.is_file():
             continue
-        process = int(found[2] or found[3])
+        process = int(name[2] or name[3])
         if older_than_s is None:
-            left = found[1] == _HOST and not _is_alive(process)
+            left = name[1] == _HOST and not _is_alive(process)
         else:
             left = process == os.getpid() or not _is_alive(process)
         with contextlib.suppress(OSError):

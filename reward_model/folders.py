@@ -30,7 +30,7 @@ def regular_files(
         utf8: also leave out names that are not UTF-8, which annotation files cannot hold.
         leave_out: told of each wanted file that is left out, and why.
     """
-    found = []
+    paths = []
     for place, folders, names in os.walk(folder, onerror=lambda e: leave_out(Path(e.filename), e.strerror or str(e))):
         folders.sort()
         for name in names:
@@ -39,10 +39,10 @@ def regular_files(
                 continue
             reason = unreadable(path) or (not_utf8(path) if utf8 else None)
             if reason is None:
-                found.append(path)
+                paths.append(path)
             else:
                 leave_out(path, reason)
-    return sorted(found)
+    return sorted(paths)
 
 
 def unreadable(path: Path) -> str | None:
@@ -76,8 +76,8 @@ def file_digest(path: str | Path) -> str:
     path = Path(path)
     if (reason := unreadable(path)) is not None:
         raise OSError(f"{str(path)!r}: {reason}")
-    found = path.stat()
-    return _digest(path, found.st_size, found.st_mtime_ns)
+    now = path.stat()
+    return _digest(path, now.st_size, now.st_mtime_ns)
 
 
 @lru_cache(maxsize=65_536)

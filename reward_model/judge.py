@@ -266,7 +266,8 @@ class TwoTurnJudge:
         )
         if turn.error or not self.config.reasoning:
             return turn
-        reading = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config)
+        cut_after = None if answer.finished else answer.num_tokens
+        reading = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config, cut_after=cut_after)
         reason = reading.error.reason if reading.error is not None else None
         return replace(turn, report=reading.report, status=reading.status, parse_error=reason)
 

@@ -185,13 +185,25 @@ def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> T
     return report
 
 
-def read_turn(text: str, turn: int, num_frames: int, config: JudgeConfig) -> Reading:
-    """:func:`read_answer`, and what is left of an answer that cannot be read."""
+def read_turn(text: str, turn: int, num_frames: int, config: JudgeConfig, *, cut_after: int | None = None) -> Reading:
+    """:func:`read_answer`, and what is left of an answer that cannot be read.
+
+    Args:
+        cut_after: tokens after which a limit cut the answer; None: it ended by itself. One that was cut is invalid even
+            if what is there can be read: it has not ended, and what would have followed may take it back.
+    """
     try:
         report = read_answer(text, turn, num_frames, config)
+        if cut_after is not None:
+            raise ParseError(cut_reason(cut_after), text)
     except ParseError as error:
         return Reading(status=legible_status(text, config), error=error)
     return Reading(report, report.status)
+
+
+def cut_reason(num_tokens: int) -> str:
+    """Reason why an answer is invalid that a limit cut."""
+    return f"cut after {num_tokens} tokens"
 
 
 def legible_status(text: str, config: JudgeConfig) -> Status | None:

@@ -67,18 +67,18 @@ def _paths(args: argparse.Namespace) -> list[str]:
     """The files that are named, with those of the folders among them."""
     from cac_align.metrics.videos import SUFFIXES
 
-    found: list[str] = []
+    paths: list[str] = []
     for text in args.videos:
         folder = Path(text)
         if not folder.is_dir():
-            found.append(text)
+            paths.append(text)
             continue
         inside = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
         inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
         if not inside:
             raise ValueError(f"the folder {text!r} holds no video; looked for {', '.join(SUFFIXES)} in it and below")
-        found += map(str, inside)
-    return found
+        paths += map(str, inside)
+    return paths
 
 
 def _prompts(given: Sequence[str] | None, count: int) -> list[str | None]:
@@ -165,17 +165,17 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
 
     # Asked as a judge, not as a reward: a file that is not there is one of many here, not the caller's mistake.
     try:
-        found: list[Verdict] = reward.judge_model.judge(paths, texts, fps=args.fps)
+        verdicts: list[Verdict] = reward.judge_model.judge(paths, texts, fps=args.fps)
     except VideoError as error:  # one that states no frame rate
         if len(paths) == 1:
             return [Verdict(status=None, score=None, error=str(error))]
         return [_judge(args, reward, [p], [t])[0] for p, t in zip(paths, prompts, strict=True)]
-    return found
+    return verdicts
 
 
 def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
     """Settings that a row depends on beside the video and its prompt."""
-    from reward_model.evaluation.running.store import model_fingerprint
+    from reward_model.digests import model_fingerprint
 
     names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "fps")
     model, readout = str(reward.model), reward.judge_model.config.readout
@@ -241,12 +241,12 @@ def _line(row: dict[str, Any], verdict: Verdict, path: str) -> str:
     from cac_align.report.view import readout_note
 
     times = [(a.frames.start / verdict.fps, (a.frames.end + 1) / verdict.fps) for a in verdict.anomalies]
-    found = "; ".join(
+    shown = "; ".join(
         f"{a.type.value} {start:.2f}-{end:.2f} s" + (f": {a.reason}" if a.reason else "")
         for a, (start, end) in zip(verdict.anomalies, times, strict=True)
     )
     note = readout_note(verdict, verdict.score)
-    said = [path, found, f"({note})" if note else ""]
+    said = [path, shown, f"({note})" if note else ""]
     return f"{score_text(row['score'])}  {verdict.status or '-':<8}  " + "  ".join(printable(s) for s in said if s)
 
 

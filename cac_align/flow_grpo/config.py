@@ -375,8 +375,8 @@ class FlowGRPOConfig:
 
     def identity(self) -> dict[str, Any]:
         """Settings that must be equal for a checkpoint to be continued: all that are not marked free, but no keys."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata["free"]}
-        return without_keys(found, keep_names=False)
+        decisive = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata["free"]}
+        return without_keys(decisive, keep_names=False)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, read_specs
 from reward_model.backends.source import located, shipped_folder
 from reward_model.config import load_judge_config
-from reward_model.setting_keys import bare_address
+from reward_model.digests import json_digest, model_fingerprint
+from reward_model.folders import file_digest
+from reward_model.setting_keys import bare_address, without_keys
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -49,6 +51,23 @@ def model_of(spec: RewardSpec) -> str | None:
         return None
     folder = shipped_folder(mini)
     return str(folder) if folder else f"assets/{mini}"
+
+
+def contents_of(config: FlowGRPOConfig) -> dict[str, str]:
+    """Digests of what settings name by a path, by the setting: equal digests mean the same, wherever the files lie."""
+    contents = {"rewards": json_digest([_content_of(spec) for spec in read_specs(config.rewards)])}
+    if (folder := Path(located(config.model))).is_dir():
+        contents["model"] = model_fingerprint(folder)
+    if config.prompts is not None and (file := Path(located(config.prompts))).is_file():
+        contents["prompts"] = file_digest(file)
+    return contents
+
+
+def _content_of(spec: RewardSpec) -> list[Any]:
+    options, model = without_keys(spec.options, keep_names=False), model_of(spec)
+    if model is not None and Path(located(model)).is_dir():
+        options = {**options, "model": model_fingerprint(located(model))}
+    return [spec.target, spec.name, spec.weight, options]
 
 
 def check_model(model: str, what: str) -> None:
@@ -127,17 +146,17 @@ def model_need(what: str, model: str, file: str, revision: str | None = None) ->
 
 def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
     """The checkpoints of the rewards; a server is named and not asked."""
-    found = []
+    needs = []
     for spec in specs:
         model, backend = model_of(spec), spec.options.get("backend", "local")
         if model is None:
-            found.append(Need("found", f"reward {spec.name}: {spec.target}"))
+            needs.append(Need("found", f"reward {spec.name}: {spec.target}"))
         elif backend == "local":
-            found.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
+            needs.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
         else:
             where = bare_address(str(spec.options.get("base_url") or "its recording"))
-            found.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
-    return found
+            needs.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
+    return needs
 
 
 def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
@@ -146,7 +165,7 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
     A checkpoint says in its ``judge.json`` where it was (``readouts``); one that says nothing was trained to give it
     after its reasoning. Of a judge behind a server nothing is known here.
     """
-    found = []
+    notes = []
     for spec in specs:
         if spec.target != SHORT["cac"] or spec.options.get("backend", "local") != "local":
             continue
@@ -159,8 +178,8 @@ def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:
         except (OSError, ValueError):
             continue  # said in full by whoever loads it
         if wanted not in trained:
-            found.append(
+            notes.append(
                 f"reward {spec.name} is read by readout {wanted!r}, which {model} was never trained for (it was for "
                 f"{', '.join(trained)}): its scores may mean little; set readout: {trained[0]}, or leave it out"
             )
-    return found
+    return notes

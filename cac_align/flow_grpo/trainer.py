@@ -17,6 +17,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ from cac_align.flow_grpo.loading import (
 )
 from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.maths.schedule import read_schedule
-from cac_align.flow_grpo.needs import check_needs
+from cac_align.flow_grpo.needs import check_needs, contents_of
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation, show_groups
@@ -61,6 +62,7 @@ from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negativ
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Reward, RewardError, check_callable
 from reward_model.digests import text_digest
+from reward_model.engine.checkpoints import CONTENTS
 from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
 
@@ -396,7 +398,13 @@ class FlowGRPOTrainer:
             "text_encoder": self.texts.encoder,
             **({"images": images_fingerprint(self.images)} if self.images else {}),
             **self.config.identity(),
+            CONTENTS: self._contents,
         }
+
+    @cached_property
+    def _contents(self) -> dict[str, str]:
+        """Digests of the folders that settings name, which may lie elsewhere when the run goes on."""
+        return contents_of(self.config)
 
     def change(self) -> str:
         """Sentences about what the evaluations say of base and trained model, and what so few prompts can tell."""

@@ -47,9 +47,9 @@ def archive_tensors(path: Path) -> dict[str, Any]:
         home = next(n for n in archive.namelist() if n.endswith("/constants.pkl")).removesuffix("constants.pkl")
         with archive.open(f"{home}data.pkl") as file:
             root = _Unpickler(file, archive, home).load()
-    found: dict[str, Any] = {}
-    _collect(root, "", found, MAX_DEPTH)
-    return found
+    tensors: dict[str, Any] = {}
+    _collect(root, "", tensors, MAX_DEPTH)
+    return tensors
 
 
 class _Module:
@@ -108,11 +108,11 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
     return torch.as_strided(storage, tuple(size), tuple(stride), offset).clone()
 
 
-def _collect(node: Any, prefix: str, found: dict[str, Any], depth: int) -> None:
+def _collect(node: Any, prefix: str, tensors: dict[str, Any], depth: int) -> None:
     if depth == 0:
         raise ValueError(f"its objects are nested more than {MAX_DEPTH} deep")
     for name, value in vars(node).items() if isinstance(node, _Module) else ():
         if isinstance(value, _Module):
-            _collect(value, f"{prefix}{name}.", found, depth - 1)
+            _collect(value, f"{prefix}{name}.", tensors, depth - 1)
         elif hasattr(value, "as_strided"):
-            found[prefix + name] = value
+            tensors[prefix + name] = value

@@ -76,13 +76,13 @@ def check_dimension(name: str, backend: Literal["native", "package"] = "native")
         raise ValueError(f"dimension={name!r} must be one of {', '.join(DIMENSIONS)}")
     if backend not in ("native", "package"):
         raise ValueError(f"backend={backend!r} must be 'native' or 'package'")
-    found = DIMENSIONS[name]
-    if backend == "native" and not found.native:
+    dimension = DIMENSIONS[name]
+    if backend == "native" and not dimension.native:
         raise ValueError(
             f"dimension={name!r} is computed by the vbench package only: pass backend='package' "
             "(cac-align vbench install makes its environment)"
         )
-    return found
+    return dimension
 
 
 def total(dimension: Dimension, scores: Sequence[float], num_frames: Sequence[int]) -> float:

@@ -89,8 +89,8 @@ def _uv() -> list[str] | None:
 
         return [uv.find_uv_bin()]
     except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-    return [found] if found else None
+        program = shutil.which("uv")
+    return [program] if program else None
 
 
 def _run(command: list[str], *, quiet: bool = True) -> subprocess.CompletedProcess[str]:

@@ -137,11 +137,11 @@ def _scored(
 
 def failures(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows without a score, by metric."""
-    found: dict[str, list[Row]] = {}
+    by_metric: dict[str, list[Row]] = {}
     for row in rows:
         if row.score is None:
-            found.setdefault(row.metric, []).append(row)
-    return found
+            by_metric.setdefault(row.metric, []).append(row)
+    return by_metric
 
 
 def _missing(entry: VideoEntry, file: str, settings: dict[str, str], there: dict[tuple[str, str], Row]) -> list[str]:

@@ -152,9 +152,9 @@ class VBenchMetric(ModelReward["Measure"]):
         **kwargs: Any,
     ) -> list[float | None]:
         """The score of each video; None if it could not be scored. Arguments as in :meth:`evaluate`."""
-        found = self.evaluate(videos, prompts, fps=fps)
-        log_unjudged(logger, self.name, found.reasons)
-        return found.scores
+        result = self.evaluate(videos, prompts, fps=fps)
+        log_unjudged(logger, self.name, result.reasons)
+        return result.scores
 
     def evaluate(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
@@ -171,8 +171,8 @@ class VBenchMetric(ModelReward["Measure"]):
         Raises:
             ValueError: if ``videos`` is a single one, or prompts do not match.
         """
-        found = score_videos({self.name: self}, videos, prompts, fps=fps)
-        scores, reasons = [f.scores[self.name] for f in found], [f.reasons.get(self.name) for f in found]
+        results = score_videos({self.name: self}, videos, prompts, fps=fps)
+        scores, reasons = [f.scores[self.name] for f in results], [f.reasons.get(self.name) for f in results]
         self._raise_for(reasons, f"{self.name} could not score")
         return Evaluation(scores, [None] * len(scores), reasons)
 

@@ -168,12 +168,12 @@ def load_musiq(path: Path, device: str | torch.device = "cpu") -> Musiq:
 def pyramid(images: torch.Tensor) -> list[torch.Tensor]:
     """The images with long side 224, with long side 384, and as they are."""
     height, width = images.shape[-2:]
-    found = []
+    smaller = []
     for side in LONG_SIDES:
         ratio = side / max(height, width)
         size = round(height * ratio), round(width * ratio)
-        found.append(functional.interpolate(images, size=size, mode="bicubic", align_corners=False))
-    return [*found, images]
+        smaller.append(functional.interpolate(images, size=size, mode="bicubic", align_corners=False))
+    return [*smaller, images]
 
 
 def cut(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -181,8 +181,8 @@ class VBenchPackage:
         return paths, broken
 
 
-def _answer(found: dict[str, Any], position: int, dimension: str) -> Answer:
+def _answer(said: dict[str, Any], position: int, dimension: str) -> Answer:
     key = str(position)
-    if key in found["values"]:
-        return found["values"][key] / check_dimension(dimension, "package").per_video_scale, None
-    return None, found["errors"].get(key, "the package skipped this video silently")
+    if key in said["values"]:
+        return said["values"][key] / check_dimension(dimension, "package").per_video_scale, None
+    return None, said["errors"].get(key, "the package skipped this video silently")

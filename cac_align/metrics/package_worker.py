@@ -37,7 +37,7 @@ def score(dimension: str, job: dict[str, Any], device: Any) -> dict[str, Any]:
     """``{"total", "values": {index: value}, "errors": {index: text}}`` of one dimension; ``total`` is None if a video
     broke it.
     """
-    found: dict[str, Any] = {"total": None, "values": {}, "errors": {}}
+    answer: dict[str, Any] = {"total": None, "values": {}, "errors": {}}
     everything = list(range(len(job["videos"])))
     waiting = [everything]
     while waiting:
@@ -47,17 +47,17 @@ def score(dimension: str, job: dict[str, Any], device: Any) -> dict[str, Any]:
         except Exception as error:  # the package raises whatever comes its way
             traceback.print_exc()
             if len(chosen) == 1:
-                found["errors"][chosen[0]] = f"{type(error).__name__}: {error}"
+                answer["errors"][chosen[0]] = f"{type(error).__name__}: {error}"
             else:
                 middle = len(chosen) // 2
                 waiting += [chosen[:middle], chosen[middle:]]
             continue
         if chosen == everything:
-            found["total"] = float(total)
+            answer["total"] = float(total)
         by_path = {Path(job["videos"][k]).absolute(): k for k in chosen}
         for entry in results:
-            found["values"][by_path[Path(entry["video_path"]).absolute()]] = float(entry["video_results"])
-    return found
+            answer["values"][by_path[Path(entry["video_path"]).absolute()]] = float(entry["video_results"])
+    return answer
 
 
 def compute(dimension: str, job: dict[str, Any], chosen: list[int], device: Any) -> Any:

@@ -47,8 +47,8 @@ def vbench_tables(results: Rows, *, num_resamples: int = 1000, seed: int = 0) ->
 
 def seed_totals(rows: Sequence[Row], metric: str) -> dict[int, float]:
     """The total of each index (seed) of a folder."""
-    found = _of(rows, metric)
-    return {k: _total([r for r in found if r.index == k], metric) for k in sorted({r.index for r in found})}
+    scored = _of(rows, metric)
+    return {k: _total([r for r in scored if r.index == k], metric) for k in sorted({r.index for r in scored})}
 
 
 def to_dict(results: Rows, tables: Sequence[Table]) -> dict[str, Any]:

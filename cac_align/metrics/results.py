@@ -48,11 +48,11 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, VBenchResult]:
     return {dimension: _read(dimension, found, path) for dimension, found in data.items()}
 
 
-def _read(dimension: str, found: Any, path: Path) -> VBenchResult:
+def _read(dimension: str, entry: Any, path: Path) -> VBenchResult:
     known = DIMENSIONS.get(dimension)
     scale = known.per_video_scale if known else 1.0
     try:
-        total, videos = found
+        total, videos = entry
         scores = {str(v["video_path"]): float(v["video_results"]) / scale for v in _list(videos)}
         return VBenchResult(float(total), scores)
     except (TypeError, ValueError, KeyError) as error:

@@ -59,10 +59,10 @@ def score_videos(
     videos, texts, _ = check_inputs(videos, prompts, fps)
     by_package = [n for n, metric in metrics.items() if getattr(metric, "backend", None) == "package"]
     here = [n for n in metrics if n not in by_package]
-    found = [_score(metrics, here, v, t, fps) for v, t in zip(videos, texts, strict=True)]
+    results = [_score(metrics, here, v, t, fps) for v, t in zip(videos, texts, strict=True)]
     for group in _alike(metrics, by_package):
-        _ask_package(metrics, group, list(videos), texts, fps, found)
-    return [VideoScores({n: f.scores[n] for n in metrics}, f.reasons, f.num_frames, f.fps) for f in found]
+        _ask_package(metrics, group, list(videos), texts, fps, results)
+    return [VideoScores({n: f.scores[n] for n in metrics}, f.reasons, f.num_frames, f.fps) for f in results]
 
 
 def _score(
@@ -98,14 +98,14 @@ def _ask_package(
     videos: list[Any],
     prompts: list[str | None],
     fps: float | None,
-    found: list[VideoScores],
+    results: list[VideoScores],
 ) -> None:
     """Scores by the package, all videos in one call: its networks load once."""
     first = metrics[names[0]]
     dimensions = [metrics[n].name for n in names]
     answers = first.package.score(videos, dimensions, prompts=prompts, fps=fps)
     for name, dimension in zip(names, dimensions, strict=True):
-        for video, result, (score, reason) in zip(videos, found, answers[dimension], strict=True):
+        for video, result, (score, reason) in zip(videos, results, answers[dimension], strict=True):
             result.put(name, score, reason)
             if not result.num_frames and score is not None:
                 result.num_frames, result.fps = _length(video, fps)

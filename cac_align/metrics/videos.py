@@ -55,7 +55,7 @@ def find_videos(folder: str | os.PathLike[str], *, unreadable: bool = False) -> 
         raise ValueError(f"no folder of videos at {str(root)!r}")
     results = {f.parent: _result_prompt(f) for f in regular_files(root, (".json",)) if f.name == "result.json"}
     prompts = _prompt_file(root)
-    found: list[VideoEntry] = []
+    entries: list[VideoEntry] = []
     counts: dict[str, int] = {}
     for path in _video_files(root, unreadable):
         inside = path.relative_to(root)
@@ -69,10 +69,10 @@ def find_videos(folder: str | os.PathLike[str], *, unreadable: bool = False) -> 
         if index is None:
             index = counts.get(prompt, 0)
         counts[prompt] = max(counts.get(prompt, 0), index + 1)
-        found.append(VideoEntry(path, inside.as_posix(), prompt, index))
-    if not found:
+        entries.append(VideoEntry(path, inside.as_posix(), prompt, index))
+    if not entries:
         raise ValueError(f"{str(root)!r} holds no video; looked for {', '.join(SUFFIXES)} in it and below")
-    return found
+    return entries
 
 
 def _video_files(root: Path, unreadable: bool) -> list[Path]:

@@ -120,7 +120,7 @@ def read_state(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        found: Any = (
+        state: Any = (
             archive_tensors(path) if is_archive(path) else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a broken file makes an unpickler raise whatever comes its way
@@ -131,11 +131,11 @@ def read_state(path: Path) -> dict[str, Any]:
             "file and fetch it again"
         ) from error
     for key in ("params", "state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(hasattr(v, "shape") for v in found.values()):
-        raise WeightsError(f"{path} holds {type(found).__name__}, not named tensors; fetch it again from its source")
-    return dict(found)
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not state or not all(hasattr(v, "shape") for v in state.values()):
+        raise WeightsError(f"{path} holds {type(state).__name__}, not named tensors; fetch it again from its source")
+    return dict(state)
 
 
 def fill(model: Any, state: Mapping[str, Any], path: Path) -> Any:

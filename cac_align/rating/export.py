@@ -56,10 +56,10 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     """The summary for people: rates, then agreement beyond chance."""
     from reward_model.evaluation import Estimate, Interval, Table
 
-    def row(name: str, found: Mapping[str, Any]) -> tuple[Any, ...]:
-        if found["rate"] is None:
-            return name, None, found["abnormal"], found["num"]
-        return name, Estimate(found["rate"], Interval(found["low"], found["high"])), found["abnormal"], found["num"]
+    def row(name: str, tally: Mapping[str, Any]) -> tuple[Any, ...]:
+        if tally["rate"] is None:
+            return name, None, tally["abnormal"], tally["num"]
+        return name, Estimate(tally["rate"], Interval(tally["low"], tally["high"])), tally["abnormal"], tally["num"]
 
     head = ("", "anomaly rate", "abnormal", "videos")
     undecided = summary["undecided"]

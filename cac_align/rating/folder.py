@@ -62,7 +62,7 @@ def find_videos(root: Path) -> tuple[list[FoundVideo], list[str]]:
 
     In a folder that ``best_of_n`` wrote, ``best.mp4`` is left out silently: it is one of the candidates.
     """
-    found: list[FoundVideo] = []
+    videos: list[FoundVideo] = []
     left_out: list[str] = []
     seen: dict[Path, str] = {}
     # A file itself comes before links to it.
@@ -75,11 +75,11 @@ def find_videos(root: Path) -> tuple[list[FoundVideo], list[str]]:
                 raise VideoError("the file name is not valid UTF-8; rename it")
             if real in seen:
                 raise VideoError(f"it is the same file as {seen[real]!r}")
-            found.append(describe(root, name, prompt, group))
+            videos.append(describe(root, name, prompt, group))
             seen[real] = name
         except (OutsideError, VideoError, OSError, ValueError) as error:
             left_out.append(f"{shown}: {error}")
-    return sorted(found, key=lambda v: v.path), left_out
+    return sorted(videos, key=lambda v: v.path), left_out
 
 
 def describe(root: Path, name: str, prompt: str = "", group: str = "") -> FoundVideo:

@@ -91,14 +91,14 @@ def review_items(root: Path, annotations: Path, records: Sequence[Record]) -> li
         text = json.dumps(record.truth.to_dict(), sort_keys=True)
         annotator = record.extra.get("annotator")
         never = frozenset() if annotator is None else frozenset([str(annotator).casefold()])
-        found = describe(root, video, record.truth.prompt)
-        if (found.num_frames, found.width, found.height) != (
+        described = describe(root, video, record.truth.prompt)
+        if (described.num_frames, described.width, described.height) != (
             record.truth.num_frames,
             record.truth.width,
             record.truth.height,
         ):
             raise ValueError(f"{video}: the file is not the one that was annotated; run cac-align data validate")
-        items.append(replace(_item(found), mark=_digest(text), record=record, never=never))
+        items.append(replace(_item(described), mark=_digest(text), record=record, never=never))
     return items
 
 

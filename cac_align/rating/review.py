@@ -29,11 +29,11 @@ SPOT_CHECK_FILE = "spot-check.jsonl"
 
 def decisions(store: Store) -> dict[str, dict[str, dict[str, Any]]]:
     """Item key to reviewer to finished decision."""
-    found: dict[str, dict[str, dict[str, Any]]] = {key: {} for key in store.items}
+    made: dict[str, dict[str, dict[str, Any]]] = {key: {} for key in store.items}
     for person in store.people:
         for key, answer in store.finished(person).items():
-            found[key][person] = answer
-    return found
+            made[key][person] = answer
+    return made
 
 
 def outcome(made: Mapping[str, Mapping[str, Any]]) -> str:
@@ -46,7 +46,7 @@ def reviewed_records(store: Store, which: str) -> list[Record]:
     """The annotations with one outcome, each with its reviewers and, if returned, their notes; videos are relative to
     the rated folder.
     """
-    found = []
+    records = []
     for key, made in decisions(store).items():
         item = store.items[key]
         if outcome(made) != which or item.record is None:
@@ -57,8 +57,8 @@ def reviewed_records(store: Store, which: str) -> list[Record]:
         notes = [f"{name}: {d['note']}" for name, d in made.items() if d["decision"] == "return"]
         if notes:
             extra[NOTE_KEY] = "\n".join(notes)
-        found.append(replace(item.record, video=item.video, extra=extra))
-    return found
+        records.append(replace(item.record, video=item.video, extra=extra))
+    return records
 
 
 def draw_once(
@@ -71,15 +71,15 @@ def draw_once(
     """
     done = {str(r.extra.get(BATCH_KEY, "")) for r in drawn}
     fresh = [r for r in accepted if str(r.extra.get(BATCH_KEY, "")) not in done]
-    found = draw_spot_check(fresh, checkers, fraction=fraction, seed=seed) if fresh else []
-    for record in found:
+    new = draw_spot_check(fresh, checkers, fraction=fraction, seed=seed) if fresh else []
+    for record in new:
         seen = {str(name).casefold() for name in record.extra[REVIEWERS_KEY]}
         if str(record.extra["spot_checker"]).casefold() in seen:
             raise ValueError(
                 f"{record.truth.video_id}: {record.extra['spot_checker']} has reviewed it; name checkers who did not "
                 "take part in round one"
             )
-    return [*drawn, *found]
+    return [*drawn, *new]
 
 
 def summarise_review(store: Store, checked: ReviewResult | None = None) -> dict[str, Any]:

@@ -100,8 +100,8 @@ class Store:
     def finished(self, person: str) -> dict[str, dict[str, Any]]:
         """Item key to answer, for all this person has finished, in the order of the items."""
         with self._lock:
-            found = {k: self._answers.get((person.casefold(), k)) for k in self.items}
-            return {k: a for k, a in found.items() if a is not None and is_done(a)}
+            answers = {k: self._answers.get((person.casefold(), k)) for k in self.items}
+            return {k: a for k, a in answers.items() if a is not None and is_done(a)}
 
     def order(self, person: str) -> list[Item]:
         """The items of this person in their own order."""

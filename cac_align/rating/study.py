@@ -71,8 +71,8 @@ class Study:
         return {"answer": stored, "suggestion": self._reveal(person, self.store.items[key])}
 
     def _reveal(self, person: str, item: Item) -> dict[str, Any] | None:
-        found = self.suggestions.get(item.key)
-        return found.to_dict() if found and is_done(self.store.answer(person, item)) else None
+        suggestion = self.suggestions.get(item.key)
+        return suggestion.to_dict() if suggestion and is_done(self.store.answer(person, item)) else None
 
     def results(self, person: Any) -> dict[str, Any]:
         """The results page: counts of everyone; differences to the judge on videos this person has finished."""

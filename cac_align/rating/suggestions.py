@@ -65,7 +65,7 @@ def read_suggestions(
     Raises:
         ValueError: if a file cannot be read, is of another kind, or none of its videos is rated here.
     """
-    found: dict[str, Suggestion] = {}
+    suggestions: dict[str, Suggestion] = {}
     for path in paths:
         entries = read_entries(path)
         matched = 0
@@ -79,14 +79,14 @@ def read_suggestions(
                 notes.append(f"left out: {error}")
                 continue
             if item and suggestion:
-                found[item.key] = suggestion
+                suggestions[item.key] = suggestion
                 matched += 1
         if not matched:
             raise ValueError(
                 f"{path} holds {len(entries)} verdict(s), none on a video of {root}; "
                 "judge these files with: cac-align score --json"
             )
-    return found
+    return suggestions
 
 
 def _match(root: Path, path: Path, video: str, items: Sequence[Item]) -> Item | None:
@@ -106,8 +106,8 @@ def _faults(anomalies: Any, score: Any, item: Item) -> list[str]:
     """Reasons why a verdict cannot be one on this video; empty if there is none."""
     if not isinstance(anomalies, list):
         return [f"anomalies is {anomalies!r}; it must be a list"]
-    found = [finding for a in anomalies for finding in check_anomaly(a, item.num_frames)]
-    faults = [finding.message for finding in found if finding.severity == "error"]
+    findings = [finding for a in anomalies for finding in check_anomaly(a, item.num_frames)]
+    faults = [finding.message for finding in findings if finding.severity == "error"]
     if score is not None and not is_number(score):
         faults.append(f"score is {score!r}; it must be a number or null")
     return faults

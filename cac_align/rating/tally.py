@@ -32,11 +32,11 @@ def rating_record(item: Item, answer: Mapping[str, Any], person: str) -> Record:
 
 def finished_records(store: Store) -> dict[str, dict[str, Record]]:
     """Person to item key to record, for everyone who has finished a video."""
-    found = {
+    everybody = {
         person: {k: rating_record(store.items[k], a, person) for k, a in store.finished(person).items()}
         for person in store.people
     }
-    return {person: records for person, records in found.items() if records}
+    return {person: records for person, records in everybody.items() if records}
 
 
 def majority(ratings: Sequence[Record]) -> Record | None:

@@ -21,8 +21,7 @@ from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed, encode_once, generate
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import WEIGHTS, Training
-from reward_model.digests import json_digest
-from reward_model.evaluation.running.store import model_fingerprint
+from reward_model.digests import json_digest, model_fingerprint
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,14 @@ class TableJob:
         if unknown:
             raise ValueError(f"part {unknown[0]!r} is unknown; there are {', '.join(PARTS)}")
         chosen = self._chosen(row, seed)
-        found: list[Unit] = []
+        todo: list[Unit] = []
         if "train" in parts:
-            found += [self._training(s.training) for s in chosen if s.training is not None]
+            todo += [self._training(s.training) for s in chosen if s.training is not None]
         if "draw" in parts:
-            found += [self._drawing(s, i) for s in chosen for i in self.draws.items]
+            todo += [self._drawing(s, i) for s in chosen for i in self.draws.items]
         if "score" in parts:
-            found += [self._scoring(s, i) for s in chosen for i in self.draws.items]
-        return found
+            todo += [self._scoring(s, i) for s in chosen for i in self.draws.items]
+        return todo
 
     def close(self) -> None:
         """Lets the open pipeline go."""

@@ -19,8 +19,7 @@ from cac_align.rewards.base import evaluate
 from cac_align.table2 import measures
 from cac_align.table2.draws import Draws, Item, Source
 from cac_align.table2.settings import TableSettings
-from reward_model.digests import json_digest
-from reward_model.evaluation.running.store import model_fingerprint
+from reward_model.digests import json_digest, model_fingerprint
 from reward_model.files import write_json
 from reward_model.setting_keys import without_keys
 
@@ -51,13 +50,13 @@ def make_scorers(settings: TableSettings) -> list[Scorer]:
         ValueError: a model or weight file is missing; the message has the remedy.
     """
     keys = [column.key for column in settings.table_columns]
-    found = [_pixels("canaries", "cac_align.flow_grpo.judging.canaries", _canaries)]
+    scorers = [_pixels("canaries", "cac_align.flow_grpo.judging.canaries", _canaries)]
     if any(key.startswith("world/") for key in keys):
-        found.append(_pixels("world", "cac_align.table2.measures", measures.world_values))
+        scorers.append(_pixels("world", "cac_align.table2.measures", measures.world_values))
     dimensions = [key.removeprefix("vbench/") for key in keys if key.startswith("vbench/")]
     if dimensions:
-        found.append(_vbench(settings, dimensions))
-    return [*found, *(reward_scorer(s, settings.device) for s in settings.reward_specs.values())]
+        scorers.append(_vbench(settings, dimensions))
+    return [*scorers, *(reward_scorer(s, settings.device) for s in settings.reward_specs.values())]
 
 
 def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
@@ -89,16 +88,16 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
 
 def ask_reward(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
     """A reward's score of each video, with a verdict's readouts and status as parts."""
-    found = evaluate(reward, list(videos), list(prompts), fps=fps)
+    answer = evaluate(reward, list(videos), list(prompts), fps=fps)
     answers = []
-    for k, (score, verdict) in enumerate(zip(found.scores, found.verdicts, strict=True)):
-        parts = {name: values[k] for name, values in found.parts.items()}
+    for k, (score, verdict) in enumerate(zip(answer.scores, answer.verdicts, strict=True)):
+        parts = {name: values[k] for name, values in answer.parts.items()}
         if verdict is not None:
             parts |= verdict_parts(verdict)
         answers.append(
             {
                 "score": score,
-                "reason": found.reasons[k],
+                "reason": answer.reasons[k],
                 "parts": parts,
                 "verdict": None if verdict is None else verdict.to_dict(),
             }
@@ -137,8 +136,8 @@ class Scores:
         """Scorers that have not scored these videos yet."""
         if not self.path(source, item).is_file():
             return list(self.scorers.values())
-        found = self._read(source, item)
-        return [s for s in self.scorers.values() if found.get(s.name, {}).get("setting") != s.setting]
+        known = self._read(source, item)
+        return [s for s in self.scorers.values() if known.get(s.name, {}).get("setting") != s.setting]
 
     def done(self, source: Source, item: Item) -> bool:
         """True if every scorer has scored them."""
@@ -165,22 +164,22 @@ class Scores:
     def answer(self, source: Source, item: Item, index: int, scorer: str) -> Answer | None:
         """A scorer's answer about a video; None if it has not been asked yet."""
         path = self.path(source, item)
-        found = self._read(source, item).get(scorer) if path.is_file() else None
+        entry = self._read(source, item).get(scorer) if path.is_file() else None
         known = self.scorers.get(scorer)
-        return None if found is None or known is None or found["setting"] != known.setting else found["videos"][index]
+        return None if entry is None or known is None or entry["setting"] != known.setting else entry["videos"][index]
 
     def values(self, source: Source, item: Item) -> list[dict[str, float | None]]:
         """All values of each candidate of an item by key; nothing for what was not scored yet."""
         path = self.path(source, item)
         entries = self._read(source, item) if path.is_file() else {}
-        found: list[dict[str, float | None]] = [{} for _ in range(source.count)]
+        values_of: list[dict[str, float | None]] = [{} for _ in range(source.count)]
         for name, entry in entries.items():
             if name not in self.scorers or entry["setting"] != self.scorers[name].setting:
                 continue
-            for values, answer in zip(found, entry["videos"], strict=True):
+            for values, answer in zip(values_of, entry["videos"], strict=True):
                 values[name] = answer["score"]
                 values |= {f"{name}/{part}": value for part, value in answer["parts"].items()}
-        return found
+        return values_of
 
     def _read(self, source: Source, item: Item) -> dict[str, Any]:
         path = self.path(source, item)
@@ -215,11 +214,11 @@ def _vbench(settings: TableSettings, dimensions: Sequence[str]) -> Scorer:
     setting = json_digest(["vbench", *(suite.describe(name) for name in dimensions)])[:16]
 
     def ask(videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
-        found = suite.evaluate(videos, list(prompts), fps=fps)
-        reasons = ["; ".join(f"{d}: {r}" for d, r in f.reasons.items()) or None for f in found]
+        results = suite.evaluate(videos, list(prompts), fps=fps)
+        reasons = ["; ".join(f"{d}: {r}" for d, r in f.reasons.items()) or None for f in results]
         return [
             {"score": None, "reason": r, "parts": f.scores, "verdict": None}
-            for f, r in zip(found, reasons, strict=True)
+            for f, r in zip(results, reasons, strict=True)
         ]
 
     return Scorer("vbench", setting, ask)

@@ -228,16 +228,16 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     """
     from reward_model.engine.settings import changed, check_known, read_yaml
 
-    found = changed(read_yaml(path), changes)
-    check_known(found, {f.name for f in fields(TableSettings)}, where=str(path))
+    given = changed(read_yaml(path), changes)
+    check_known(given, {f.name for f in fields(TableSettings)}, where=str(path))
     missing = sorted(
         f.name
         for f in fields(TableSettings)
-        if f.name not in found and f.default is MISSING and f.default_factory is MISSING
+        if f.name not in given and f.default is MISSING and f.default_factory is MISSING
     )
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} must be set; see recipes/configs/table2/mini.yaml")
-    return TableSettings(**as_decimals(TableSettings, found))
+    return TableSettings(**as_decimals(TableSettings, given))
 
 
 def _read_row(entry: Any, known: Mapping[str, RewardSpec]) -> TableRow:

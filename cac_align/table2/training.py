@@ -4,6 +4,7 @@ its own, which continues a killed run by itself.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from typing import Any
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec
 from cac_align.flow_grpo.loading import located_settings
+from cac_align.flow_grpo.needs import contents_of
 from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.table2.settings import TableRow, TableSettings
 from cac_align.table2.work import held_claims
+from reward_model.engine.checkpoints import CONTENTS
 from reward_model.engine.settings import read_yaml
 from reward_model.files import write_json, write_text
 from reward_model.setting_keys import handed_on
@@ -68,10 +71,15 @@ class Training:
             return False
         made = _identity(FlowGRPOConfig.from_dict(as_meant(read_yaml(self.lora / "settings.yaml"))))
         wanted = _identity(self.config)
-        different = [f"{k} was {made[k]!r}, now {wanted[k]!r}" for k in wanted if made[k] != wanted[k]]
+        different = [k for k in wanted if made[k] != wanted[k]]
+        if different:  # by name: what was only moved since is the same
+            known = json.loads((self.folder / DONE).read_text(encoding="utf-8")).get(CONTENTS) or {}
+            same = contents_of(self.config).items() & known.items()
+            different = [k for k in different if k not in dict(same)]
         if different:
+            told = "; ".join(f"{k} was {made[k]!r}, now {wanted[k]!r}" for k in different)
             raise ValueError(
-                f"{self.folder} was trained with other settings: {'; '.join(different)}. Use another output_dir, "
+                f"{self.folder} was trained with other settings: {told}. Use another output_dir, "
                 "repeat the earlier settings, or delete the folder (and its videos and scores) to train again"
             )
         return True
@@ -109,7 +117,8 @@ class Training:
 
     def finish(self, stopped_early: str | None = None) -> None:
         """Marks the LoRA as whole."""
-        write_json(self.folder / DONE, {"row": self.row.name, "seed": self.seed, "stopped_early": stopped_early})
+        about = {"row": self.row.name, "seed": self.seed, "stopped_early": stopped_early}
+        write_json(self.folder / DONE, {**about, CONTENTS: contents_of(self.config)})
 
 
 def trainings(settings: TableSettings) -> list[Training]:
@@ -125,7 +134,7 @@ def make_training(settings: TableSettings, row: TableRow, seed: int) -> Training
         ValueError: if settings of Flow-GRPO do not fit; the message names them.
     """
     folder = Path(settings.output_dir) / "runs" / row.slug / f"seed-{seed}"
-    found = {
+    chosen = {
         **settings.training_settings,
         "reward_combination": row.combination,
         **row.overrides,
@@ -133,7 +142,7 @@ def make_training(settings: TableSettings, row: TableRow, seed: int) -> Training
         "seed": seed,
         "output_dir": str(folder),
     }
-    return Training(row, seed, folder, FlowGRPOConfig.from_dict(located_settings(found)))
+    return Training(row, seed, folder, FlowGRPOConfig.from_dict(located_settings(chosen)))
 
 
 def _watched(settings: TableSettings, row: TableRow) -> list[RewardSpec]:

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from reward_model.backends.base import BackendError
+from reward_model.terminal.described import check_settings, setting
 
 logger = logging.getLogger(__name__)
 
@@ -67,16 +68,12 @@ class Backoff:
     ``cap_s``.
     """
 
-    max_retries: int = 5
-    base_s: float = 0.5
-    cap_s: float = 30.0
+    max_retries: int = setting(5, least=0)
+    base_s: float = setting(0.5, least=0)
+    cap_s: float = setting(30.0, least=0)
 
     def __post_init__(self) -> None:
-        if self.max_retries < 0 or self.base_s < 0 or self.cap_s < 0:
-            raise ValueError(
-                f"backoff needs values >= 0, got max_retries={self.max_retries}, base_s={self.base_s}, "
-                f"cap_s={self.cap_s}"
-            )
+        check_settings(self)
 
     def wait_s(self, attempt: int, retry_after_s: float | None = None) -> float:
         """Seconds to wait; what the server asked for wins, up to ten minutes, with a little jitter so that waiting

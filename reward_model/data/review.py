@@ -70,10 +70,10 @@ def _free_reviewer(record: Record, load: Counter[str], seed: int) -> str:
 
 
 def _batches(records: Iterable[Record]) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
+    batches: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(str(record.extra.get(BATCH_KEY, "")), []).append(record)
-    return found
+        batches.setdefault(str(record.extra.get(BATCH_KEY, "")), []).append(record)
+    return batches
 
 
 def compare_annotations(

@@ -92,10 +92,10 @@ def _check_lines(path: Path) -> tuple[list[tuple[int, Record]], list[Problem]]:
     lines: list[tuple[int, Record]] = []
     problems: list[Problem] = []
     for number, data, findings in _read_lines(path):
-        found = findings if data is None else check_object(data)
+        faults = findings if data is None else check_object(data)
         name = _id_of(data)
-        problems += [Problem(number, name, f.message, f.severity) for f in found]
-        if not any(f.severity == "error" for f in found) and data is not None:
+        problems += [Problem(number, name, f.message, f.severity) for f in faults]
+        if not any(f.severity == "error" for f in faults) and data is not None:
             lines.append((number, Record.from_dict(data)))
     return lines, problems
 

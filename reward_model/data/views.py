@@ -32,6 +32,7 @@ from reward_model.extras import need
 from reward_model.parsing import format_report, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
+from reward_model.terminal.described import check_settings, described, setting
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
 
 log = logging.getLogger(__name__)
@@ -44,35 +45,30 @@ HINT_SHARE = 0.7
 Row = dict[str, Any]
 
 
+@described
 @dataclass(frozen=True)
 class ViewOptions:
-    """Choices of the data views.
-
-    Args:
-        frames_per_video: anomalous frames of each video in stage 1; 20K frames from 5K videos, half of them normal, are
-            two (section C.2).
-        max_clip_s: longest anomaly that makes a clip (section 3.2).
-        untrimmed_windows: clips of longer anomalies too, as inference crops any window turn one reports; their
-            frames are thinned to the judge's ``max_zoom_frames``.
-        hints: show turn one's conclusion to clips as inference does (section 3.2).
-        without_cot: with a file of verified reasoning, videos that lack it are left out, as the paper discards them
-            (section 3.1); True keeps them, with reasoning from the annotation.
-        empty_cot_share: share of the samples whose answer has no reasoning and gives its verdict at once, which trains
-            the readouts ``direct`` and ``log_odds``. The paper trains none.
-    """
+    """Choices of the data views."""
 
     frames_per_video: int = 2
+    """Anomalous frames of each video in stage 1; 20K frames from 5K videos, half of them normal, are two (section
+    C.2)."""
     max_clip_s: float = 1.0
+    """Longest anomaly that makes a clip (section 3.2)."""
     untrimmed_windows: bool = False
+    """Clips of longer anomalies too, as inference crops any window turn one reports; their frames are thinned to the
+    judge's ``max_zoom_frames``."""
     hints: bool = True
+    """Show turn one's conclusion to clips as inference does (section 3.2)."""
     without_cot: bool = False
-    empty_cot_share: float = 0.0
+    """With a file of verified reasoning, videos that lack it are left out, as the paper discards them (section 3.1);
+    True keeps them, with reasoning from the annotation."""
+    empty_cot_share: float = setting(0.0, least=0, below=1, hint="0.1, for instance")
+    """Share of the samples whose answer has no reasoning and gives its verdict at once, which trains the readouts
+    ``direct`` and ``log_odds``. The paper trains none."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.empty_cot_share < 1:
-            raise ValueError(
-                f"empty_cot_share={self.empty_cot_share} must be a share from 0 to below 1, for instance 0.1"
-            )
+        check_settings(self)
 
 
 @dataclass
@@ -386,7 +382,7 @@ def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple
     nearest in time (a thing that is gone), and one that has none at all is not asked for. A single frame shows only
     single-frame types.
     """
-    found = []
+    targets = []
     for anomaly in truth.anomalies:
         if task == "frame" and not anomaly.type.single_frame:
             continue
@@ -395,8 +391,8 @@ def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple
             pairs = [(abs(indices[k] - n), k, n) for k in moved.frames.frames() for n in anomaly.boxes]
             moved = replace(moved, boxes={min(pairs)[1]: anomaly.boxes[min(pairs)[2]]}) if pairs else None
         if moved is not None:
-            found.append(moved)
-    return tuple(found)
+            targets.append(moved)
+    return tuple(targets)
 
 
 def _drawn_throughout(anomaly: Anomaly, num_frames: int) -> Anomaly:

@@ -27,6 +27,8 @@ from reward_model.files import empty_folder, replace_folder
 log = logging.getLogger(__name__)
 
 STATE_FILE = "grpo_state.json"
+#: Entry of a state: digests of what other entries name by a path.
+CONTENTS = "contents"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -109,8 +111,8 @@ def save_checkpoint(
 
 def find_checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoints of a run that were written to their end, oldest first; later damage is not looked for."""
-    found = [(int(m[1]), p) for p in output_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(p.name))]
-    return [p for _, p in sorted(found) if (p / STATE_FILE).is_file()]
+    numbered = [(int(m[1]), p) for p in output_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(p.name))]
+    return [p for _, p in sorted(numbered) if (p / STATE_FILE).is_file()]
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
@@ -130,10 +132,10 @@ def resumable(output_dir: Path) -> Path | None:
         CheckpointError: if it has some, and every one is damaged. Beginning anew would write over them.
     """
     last = last_checkpoint(output_dir)
-    found = find_checkpoints(output_dir)
-    if last is None and found:
+    folders = find_checkpoints(output_dir)
+    if last is None and folders:
         raise CheckpointError(
-            f"{str(found[-1])!r} is damaged ({grpo_checkpoint_fault(found[-1])}), and no checkpoint before it is "
+            f"{str(folders[-1])!r} is damaged ({grpo_checkpoint_fault(folders[-1])}), and no checkpoint before it is "
             "whole. Remove them to start over, or choose another output_dir"
         )
     return last
@@ -199,8 +201,16 @@ def load_checkpoint(
 
 
 def check_same_run(folder: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises CheckpointError unless the state of a checkpoint has these entries: it belongs to another run."""
-    wrong = [f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in expected.items() if state.get(k) != v]
+    """Raises CheckpointError unless the state of a checkpoint has these entries: it belongs to another run.
+
+    An entry may name a folder. ``contents``, where both have it, holds digests of what such entries mean by their
+    names: an entry of equal content is the same, wherever its folder lies now.
+    """
+    known = state.get(CONTENTS) or {}
+    same = {CONTENTS, *(k for k, digest in expected.get(CONTENTS, {}).items() if known.get(k) == digest)}
+    wrong = [
+        f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in expected.items() if k not in same and state.get(k) != v
+    ]
     if wrong:
         raise CheckpointError(
             f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"

@@ -55,8 +55,8 @@ def last_complete_checkpoint(folder: str | Path) -> Path | None:
     """The newest complete ``checkpoint-N`` of a run; incomplete ones (a crash, a full disk) are passed over and named
     in the log.
     """
-    found = [(int(m[1]), p) for p in Path(folder).glob("checkpoint-*") if (m := _CHECKPOINT.fullmatch(p.name))]
-    for _, path in sorted(found, reverse=True):
+    numbered = [(int(m[1]), p) for p in Path(folder).glob("checkpoint-*") if (m := _CHECKPOINT.fullmatch(p.name))]
+    for _, path in sorted(numbered, reverse=True):
         fault = checkpoint_fault(path)
         if fault is None:
             return path

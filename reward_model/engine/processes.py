@@ -70,16 +70,16 @@ def gathered(accelerator: Any, value: torch.Tensor) -> torch.Tensor:
     """Tensors of all processes one after another along the first axis, on the CPU."""
     if accelerator.num_processes == 1:
         return value
-    found: torch.Tensor = accelerator.gather(value.to(accelerator.device)).cpu()
-    return found
+    everywhere: torch.Tensor = accelerator.gather(value.to(accelerator.device)).cpu()
+    return everywhere
 
 
 def summed(accelerator: Any, values: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, on the CPU."""
     if accelerator.num_processes == 1:
         return values
-    found: torch.Tensor = accelerator.reduce(values.to(accelerator.device), "sum").cpu()
-    return found
+    total: torch.Tensor = accelerator.reduce(values.to(accelerator.device), "sum").cpu()
+    return total
 
 
 def largest(accelerator: Any, value: int) -> int:

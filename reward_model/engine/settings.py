@@ -51,14 +51,14 @@ def find_config(name: str | Path, presets: Path | None = None) -> Path:
     Raises:
         ValueError: if there is none; the message lists the presets.
     """
-    found = Path(located(name))
-    if found.is_file():
-        return found
+    path = Path(located(name))
+    if path.is_file():
+        return path
     known = sorted(p.stem for p in presets.glob("*.yaml")) if presets is not None else []
     if presets is not None and str(name) in known:
         return presets / f"{name}.yaml"
     hint = nearest(Path(name).stem, known) or (f"presets are {', '.join(known)}" if known else "check the path")
-    what = "is a folder" if found.is_dir() else "is not a file"
+    what = "is a folder" if path.is_dir() else "is not a file"
     raise ValueError(f"--config {str(name)!r} {what}; {hint}")
 
 
@@ -168,15 +168,15 @@ def assignments(words: Sequence[str]) -> list[str]:
             grouped[-1][1].append(word)
         else:
             raise ValueError(f"{word!r} belongs to no option; settings are given as --name value")
-    found = []
+    pairs = []
     for name, values in grouped:
         if not values and name.startswith("no_"):
-            found.append(f"{name[3:]}=false")
+            pairs.append(f"{name[3:]}=false")
         elif len(values) > 1:
-            found.append(f"{name}={json.dumps([_value(name, v) for v in values], ensure_ascii=False)}")
+            pairs.append(f"{name}={json.dumps([_value(name, v) for v in values], ensure_ascii=False)}")
         else:
-            found.append(f"{name}={values[0] if values else 'true'}")
-    return found
+            pairs.append(f"{name}={values[0] if values else 'true'}")
+    return pairs
 
 
 def check_known(settings: Collection[str], known: Collection[str], *, where: str = "") -> None:

@@ -55,13 +55,13 @@ def in_our_names(
         >>> in_our_names({"batch": "4x16", "num_generations": 8}, {"batch"}, FLOW)
         {'batch': '4x8'}
     """
-    found: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
     for name, value in settings.items():
         meaning = meanings.get(name) if name not in known else None
         if meaning is None:
-            found[name] = value
+            ours[name] = value
         elif isinstance(meaning, str):
-            found[meaning] = value
+            ours[meaning] = value
         else:
-            found.update(meaning(value, found))
-    return found
+            ours.update(meaning(value, ours))
+    return ours

@@ -17,9 +17,8 @@ from cac_align.table2.work import _lock_path as lock_path
 from reward_model.backends.replay import _brief as brief
 from reward_model.conversation import Message
 from reward_model.data.corruptions.folder import Settings
-from reward_model.digests import array_digest, json_digest, text_digest
+from reward_model.digests import array_digest, json_digest, model_fingerprint, text_digest
 from reward_model.evaluation.running.baselines import RandomJudge
-from reward_model.evaluation.running.store import model_fingerprint
 from reward_model.prompts import load_prompts
 from reward_model.prompts.verification import load_verification
 from reward_model.unified.wording import words_digest

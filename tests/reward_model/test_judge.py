@@ -76,6 +76,17 @@ def judge_one(backend, **options):
     return TwoTurnJudge(backend, prompts="compact", **options).judge([FRAMES], fps=16)[0]
 
 
+def test_an_answer_that_a_limit_cut_is_invalid_even_if_what_is_there_can_be_read():
+    cut = Completion(SUSPECT, finished=False, num_tokens=9)
+    verdict = judge_one(Scripted([cut], scores={(1, "paper"): VerdictScore(-0.1, -3)}))
+    (turn,) = verdict.turns
+    assert turn.report is None and turn.parse_error == "cut after 9 tokens"
+    assert (verdict.status, verdict.forced, verdict.anomalies) == ("normal", True, ()), "by the likelier word"
+    assert "cut after 9 tokens" in judge_one(Scripted([cut])).error
+    whole = judge_one(Scripted([SUSPECT], [CONFIRM], scores=SCORES))
+    assert not whole.forced and whole.status == "abnormal"
+
+
 def test_normal_in_turn_one_is_one_call():
     backend = Scripted([NORMAL], scores=SCORES)
     verdict = judge_one(backend)

@@ -149,11 +149,11 @@ def _load(path: Path, state: Mapping[str, Any]) -> Tensors:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> Tensors:
     """AdamW's state as ``<parameter>/<moment>``; empty before the first update."""
-    found: Tensors = {}
+    tensors: Tensors = {}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            found[f"{name}/{key}"] = whole(torch.as_tensor(value))
-    return found
+            tensors[f"{name}/{key}"] = whole(torch.as_tensor(value))
+    return tensors
 
 
 def restore_optimizer(
@@ -171,12 +171,12 @@ def restore_optimizer(
 
 def shard_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
     """Master weights and AdamW's state of the flat shares DeepSpeed (ZeRO-1, -2) gives a process."""
-    found: Tensors = {}
+    tensors: Tensors = {}
     for number, share in enumerate(_shares(optimizer)):
-        found[f"{number}/weights"] = share.detach().cpu().clone()
+        tensors[f"{number}/weights"] = share.detach().cpu().clone()
         for key, value in optimizer.state.get(share, {}).items():
-            found[f"{number}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
-    return found
+            tensors[f"{number}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
+    return tensors
 
 
 @torch.no_grad()

@@ -40,8 +40,8 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 
     The checks of the judge's stage 3 (:mod:`~reward_model.engine.checkpoints`) ask for files that are not here.
     """
-    found = find_checkpoints(output_dir)
-    return found[-1] if found else None
+    folders = find_checkpoints(output_dir)
+    return folders[-1] if folders else None
 
 
 def newest_checkpoint(output_dir: Path) -> Path | None:
@@ -188,17 +188,17 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _alike(found: Any, like: Any) -> bool:
+def _alike(value: Any, like: Any) -> bool:
     """True if a value has the form of another: numbers for numbers, lists of as many, equal keys."""
     if isinstance(like, dict):
-        return isinstance(found, dict) and found.keys() == like.keys() and all(_alike(found[k], like[k]) for k in like)
+        return isinstance(value, dict) and value.keys() == like.keys() and all(_alike(value[k], like[k]) for k in like)
     if isinstance(like, list | tuple):
-        return isinstance(found, list) and len(found) == len(like) and all(map(_alike, found, like))
+        return isinstance(value, list) and len(value) == len(like) and all(map(_alike, value, like))
     if isinstance(like, bool) or like is None:
-        return type(found) is type(like)
+        return type(value) is type(like)
     if isinstance(like, int):
-        return isinstance(found, int) and not isinstance(found, bool)
-    return _finite(found) and not isinstance(found, bool) if isinstance(like, float) else type(found) is type(like)
+        return isinstance(value, int) and not isinstance(value, bool)
+    return _finite(value) and not isinstance(value, bool) if isinstance(like, float) else type(value) is type(like)
 
 
 def _short(value: Any) -> str:

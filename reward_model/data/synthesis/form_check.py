@@ -47,7 +47,7 @@ def find_leak(report: TurnReport) -> str | None:
         'as told'
     """
     texts = (report.cot, *(text for a in report.anomalies for text in (a.reason, a.region)))
-    return next((found[0] for text in texts if (found := _LEAK.search(text))), None)
+    return next((leak[0] for text in texts if (leak := _LEAK.search(text))), None)
 
 
 def first_step(cot: str) -> str:

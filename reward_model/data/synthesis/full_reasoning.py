@@ -37,9 +37,9 @@ def _paragraph(number: int, here: Sequence[Anomaly], *, person: bool) -> str:
     return f"Frame {number}: (1) People: {people} (2) Objects: {objects} (3) Surroundings: drawn; not anomalous."
 
 
-def _over_time(found: Sequence[Anomaly]) -> str:
-    return "; ".join(f"{a.frames}, {a.reason}" for a in found) + "." if found else "no anomaly."
+def _over_time(anomalies: Sequence[Anomaly]) -> str:
+    return "; ".join(f"{a.frames}, {a.reason}" for a in anomalies) + "." if anomalies else "no anomaly."
 
 
-def _verdict(found: Sequence[Anomaly]) -> str:
-    return "present. " + " ".join(reason_sentence(a) for a in found) if found else "no anomaly."
+def _verdict(anomalies: Sequence[Anomaly]) -> str:
+    return "present. " + " ".join(reason_sentence(a) for a in anomalies) if anomalies else "no anomaly."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ class LedgerError(JournalError):
 
 @dataclass(frozen=True)
 class LedgerHeader:
-    """``asked`` decides the answers (models, wording, sampling); ``rules`` only what they are held to."""
+    """``asked`` decides the answers (models, wording, sampling); ``rules`` only what they are held to. ``contents`` has
+    digests of what ``asked`` names by a path: of equal content, it is the same, wherever it lies now.
+    """
 
     asked: Mapping[str, Any]
     rules: Mapping[str, Any]
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON gives it back, so that headers can be compared."""
-        plain: dict[str, Any] = json.loads(json.dumps({"ledger": 1, "asked": self.asked, "rules": self.rules}))
+        parts = {"ledger": 1, "asked": self.asked, "rules": self.rules}
+        plain: dict[str, Any] = json.loads(json.dumps({**parts, "contents": self.contents} if self.contents else parts))
         return plain
 
 
@@ -36,7 +40,10 @@ def check_header(path: Path, known: Mapping[str, Any], header: LedgerHeader, *, 
         LedgerError: if the questions changed, or the rules did and are not accepted.
     """
     now = header.to_dict()
-    asked, rules = (differences(known.get(part), now[part]) for part in ("asked", "rules"))
+    same = {k for k, digest in (known.get("contents") or {}).items() if header.contents.get(k) == digest}
+    moved = {k: value for k, value in (known.get("asked") or {}).items() if k in same}
+    asked = differences(known.get("asked"), {**now["asked"], **moved})
+    rules = differences(known.get("rules"), now["rules"])
     if asked:
         raise LedgerError(
             f"{path} holds answers to other questions: {'; '.join(asked)}. Use another output folder, or the earlier "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from reward_model.grounding import temporal_iou
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
+from reward_model.terminal.described import check_settings, setting
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,18 @@ class Noise:
     so that the mean stays. Hard samples are what becomes non-salient or is discarded.
     """
 
-    status: float = 0.0
-    type: float = 0.0
-    window: float = 0.0
-    box: float = 0.0
-    json: float = 0.0
-    hint: float = 0.0
-    cut: float = 0.0
-    hard_share: float = 0.3
-    hard_factor: float = 2.0
+    status: float = setting(0.0, least=0)
+    type: float = setting(0.0, least=0)
+    window: float = setting(0.0, least=0)
+    box: float = setting(0.0, least=0)
+    json: float = setting(0.0, least=0)
+    hint: float = setting(0.0, least=0)
+    cut: float = setting(0.0, least=0)
+    hard_share: float = setting(0.3, least=0)
+    hard_factor: float = setting(2.0, least=0)
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            if not getattr(self, f.name) >= 0:
-                raise ValueError(f"noise {f.name}={getattr(self, f.name)!r} must be at least 0")
+        check_settings(self)
         if sum(self.faults().values()) > 1 or self.hard_share * self.hard_factor > 1:
             raise ValueError(
                 f"noise probabilities sum to {sum(self.faults().values()):.3g} and hard_share x hard_factor is "

@@ -63,10 +63,10 @@ def left_out(outcomes: Sequence[Outcome], *, keep_partial: bool = False) -> list
 
 
 def _by_video(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    found: defaultdict[str, list[Outcome]] = defaultdict(list)
+    by_video: defaultdict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        found[outcome.task.record.truth.video_id].append(outcome)
-    return dict(found)
+        by_video[outcome.task.record.truth.video_id].append(outcome)
+    return dict(by_video)
 
 
 def _sample(outcome: Outcome, teacher: str, prompt_version: str) -> CotSample:

@@ -72,17 +72,17 @@ def course(task: Task, build: Callable[[], Conversation], ask: AskConfig, rules:
         answer = yield from _teacher(task, number, build, ask)
         if isinstance(answer, str):
             return Outcome(task, "open", tuple(rounds), None, first, f"round {number}: {answer}")
-        report, found = verify_answer(task, answer, rules)
-        if not found.faults and not task.normal and rules.verify != "rule":
-            reviewed = yield from _reviewed(task, answer.text, found, ask, number)
+        report, outcome = verify_answer(task, answer, rules)
+        if not outcome.faults and not task.normal and rules.verify != "rule":
+            reviewed = yield from _reviewed(task, answer.text, outcome, ask, number)
             if reviewed is None:
                 return Outcome(task, "open", tuple(rounds), None, first, f"round {number}: the reviewer gave no answer")
-            found = reviewed
-        found = replace(found, number=number)
-        rounds.append(found)
-        for place in found.matched:
+            outcome = reviewed
+        outcome = replace(outcome, number=number)
+        rounds.append(outcome)
+        for place in outcome.matched:
             first.setdefault(place, number)
-        if report is not None and not found.faults:
+        if report is not None and not outcome.faults:
             return _passed(task, tuple(rounds), report, first, rules)
         if task.normal and report is not None and report.status == "abnormal":
             reason = "the teacher finds an anomaly in a video annotated as normal"
@@ -134,7 +134,7 @@ def _teacher(
 
 
 def _reviewed(
-    task: Task, text: str, found: Round, ask: AskConfig, number: int
+    task: Task, text: str, checked: Round, ask: AskConfig, number: int
 ) -> Generator[Call, Completion, Round | None]:
     """The round with the reviewer's word on it; None if there was no answer."""
     sampling = Sampling(ask.judge_max_tokens, 0.0, seed=ask.seed)
@@ -142,7 +142,7 @@ def _reviewed(
         reply = yield Call(CallId(task.key, "judge", number, 0), sampling, lambda: review_question(task, text))
         if is_answer(reply.text, reply.error):
             word = review_word(reply.text)
-            return found if word == "consistent" else _failed(f"review_{word}", f"the reviewer: {reply.text[:60]!r}")
+            return checked if word == "consistent" else _failed(f"review_{word}", f"the reviewer: {reply.text[:60]!r}")
     return None
 
 

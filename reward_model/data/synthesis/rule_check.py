@@ -104,14 +104,14 @@ def _match(
     table = [[_compare(p, t, num_frames, boxes, rules) for p in pred] for t in truth]
     # A met anomaly outweighs every sum of overlaps.
     gain = np.array([[_gain(m) for m in row] for row in table]).reshape(len(truth), len(pred))
-    found = [Match(False)] * len(truth)
+    matches = [Match(False)] * len(truth)
     used = 0
     for row, column in zip(*linear_sum_assignment(gain, maximize=True), strict=True):
         match = table[row][column]
         if match is not None:
-            found[row] = match
+            matches[row] = match
             used += 1
-    return tuple(found), len(pred) - used
+    return tuple(matches), len(pred) - used
 
 
 def _gain(match: Match | None) -> float:

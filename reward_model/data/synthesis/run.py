@@ -20,6 +20,7 @@ from reward_model.data.synthesis.loop import LoadVideo, Sample, run_batched, run
 from reward_model.data.synthesis.rounds import Outcome
 from reward_model.data.synthesis.tally import Tally
 from reward_model.data.synthesis.tasks import Task, plan
+from reward_model.digests import model_fingerprint
 from reward_model.prompts import load_prompts
 from reward_model.prompts.verification import load_verification
 
@@ -106,10 +107,10 @@ def synthesize(
     _check_ids(records)
     judge = judge or teacher
     header = _header(teacher, judge, ask, rules)
-    tasks, found = plan(records, ask), {}
+    tasks, by_task = plan(records, ask), {}
 
     def keep(outcome: Outcome) -> None:
-        found[outcome.task.key] = outcome
+        by_task[outcome.task.key] = outcome
         if on_outcome:
             on_outcome(outcome)
 
@@ -120,7 +121,7 @@ def synthesize(
             run_parallel(samples, asker, workers, keep)
         else:
             run_batched(samples, asker, batch_size, keep)
-    outcomes = tuple(found[task.key] for task in tasks)
+    outcomes = tuple(by_task[task.key] for task in tasks)
     return Synthesis(records, outcomes, ledger.tallies, time.monotonic() - started, header.to_dict())
 
 
@@ -131,13 +132,13 @@ def model_name(backend: Backend) -> str:
 
 def _header(teacher: Backend, judge: Backend, ask: AskConfig, rules: RuleConfig) -> LedgerHeader:
     asked = {
-        "teacher": model_name(teacher),
-        "judge": model_name(judge),
         "prompt_version": load_prompts(ask.prompts).version,
         "verification_version": load_verification().version,
         **settings(ask),
     }
-    return LedgerHeader(asked, {**settings(rules), "leak_phrases": list(LEAK_PHRASES)})
+    models = {"teacher": model_name(teacher), "judge": model_name(judge)}
+    contents = {role: model_fingerprint(name) for role, name in models.items() if Path(name).is_dir()}
+    return LedgerHeader({**models, **asked}, {**settings(rules), "leak_phrases": list(LEAK_PHRASES)}, contents)
 
 
 def _check_ids(records: Sequence[Record]) -> None:

@@ -18,6 +18,7 @@ from reward_model.conversation import Conversation, Message, Sampling
 from reward_model.evaluation.protocols.status import open_videos, read_word
 from reward_model.prompts import clean_line, clean_text
 from reward_model.schema import Status, Verdict
+from reward_model.terminal.described import check_settings, described, setting
 from reward_model.unified.protocols import ScoreError, even_indices, last_answer
 from reward_model.unified.score import ask_in_batches
 from reward_model.video.clip import Video
@@ -27,31 +28,27 @@ _LIST = re.compile(r"\[([\d\s,]{1,400})\]")
 _WORDS: dict[str, Status] = {"normal": "normal", "abnormal": "abnormal"}
 
 
+@described
 @dataclass(frozen=True)
 class FrameSelection:
-    """Number of frames a model can ask for, and how long they are kept.
+    """Number of frames a model can ask for, and how long they are kept."""
 
-    Attributes:
-        pool: frames of a video that can be asked for, evenly spaced.
-        first: shown at the start.
-        per_call: shown of one request at most.
-        max_turns: answers at most; the last one must decide.
-        memory: requests whose frames stay in view; older ones are named but no longer shown. The model's cards give no
-            number.
-        max_new_tokens: most new tokens of one answer.
-    """
-
-    pool: int = 128
-    first: int = 4
-    per_call: int = 12
-    max_turns: int = 6
-    memory: int = 2
-    max_new_tokens: int = 4096
+    pool: int = setting(128, least=1)
+    """Frames of a video that can be asked for, evenly spaced."""
+    first: int = setting(4, least=1)
+    """Frames shown at the start."""
+    per_call: int = setting(12, least=1)
+    """Frames shown of one request at most."""
+    max_turns: int = setting(6, least=1)
+    """Answers at most; the last one must decide."""
+    memory: int = setting(2, least=1)
+    """Requests whose frames stay in view; older ones are named but no longer shown. The model's cards give no
+    number."""
+    max_new_tokens: int = setting(4096, least=1)
+    """Most new tokens of one answer."""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
+        check_settings(self)
 
 
 @dataclass

@@ -136,8 +136,8 @@ def calibrate(reward: Any, bench: Bench, *, batch_size: int = 16, name: str = "t
         videos = [bench[k] for k in range(start, min(start + batch_size, len(bench)))]
         rates = [v.truth.fps for v in videos]
         fps = rates[0] if len(set(rates)) == 1 else rates
-        found = _scored(reward, [v.frames for v in videos], [v.truth.prompt for v in videos], fps)
-        for video, (score, _) in zip(videos, found, strict=True):
+        scored = _scored(reward, [v.frames for v in videos], [v.truth.prompt for v in videos], fps)
+        for video, (score, _) in zip(videos, scored, strict=True):
             seen.add(array_digest(video.frames))
             if score is not None and np.isfinite(score):
                 scores.append(score)

@@ -63,8 +63,8 @@ def balanced(
     kept: dict[str, EvaluationResult] = {}
     left_out: list[str] = []
     for name, result in judges.items():
-        found = main.get(name)
-        recalls = (found.value("recall, abnormal"), found.value("recall, normal")) if found else (None, None)
+        measured = main.get(name)
+        recalls = (measured.value("recall, abnormal"), measured.value("recall, normal")) if measured else (None, None)
         if recalls[0] is not None and recalls[1] is not None and is_biased(recalls[0], recalls[1], least):
             left_out.append(name)
         else:

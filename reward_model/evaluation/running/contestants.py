@@ -11,13 +11,13 @@ from typing import Any
 from reward_model.backends.base import Backend
 from reward_model.backends.source import open_backend
 from reward_model.config import JudgeConfig
-from reward_model.digests import json_digest
+from reward_model.digests import json_digest, model_fingerprint
 from reward_model.evaluation.benches.bench import CalibrationBench
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import ThinkerJudge
 from reward_model.evaluation.running.baselines import ConstantJudge, RandomJudge, calibrate
 from reward_model.evaluation.running.choice import COMMON
-from reward_model.evaluation.running.store import bench_fingerprint, model_fingerprint
+from reward_model.evaluation.running.store import bench_fingerprint
 from reward_model.judge import Judge, TwoTurnJudge
 from reward_model.prompts import WORDINGS, load_prompts
 from reward_model.unified.protocols import PROTOCOLS
@@ -235,11 +235,11 @@ def parse_baseline(
 def distinct(contestants: list[Contestant]) -> list[Contestant]:
     """The contestants, repeated names numbered."""
     seen: dict[str, int] = {}
-    found = []
+    named = []
     for c in contestants:
         seen[c.name] = seen.get(c.name, 0) + 1
-        found.append(c if seen[c.name] == 1 else replace(c, name=f"{c.name} ({seen[c.name]})"))
-    return found
+        named.append(c if seen[c.name] == 1 else replace(c, name=f"{c.name} ({seen[c.name]})"))
+    return named
 
 
 def file_name(name: str) -> str:

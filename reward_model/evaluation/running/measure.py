@@ -56,10 +56,10 @@ def measure(
 
 def readout_values(rows: Sequence[Row]) -> dict[str, list[float | None]]:
     """Probability of "normal" of every video by each available readout; ``score`` is the reward as it was given."""
-    found: dict[str, list[float | None]] = {"score": [r.score for r in rows]}
+    by_readout: dict[str, list[float | None]] = {"score": [r.score for r in rows]}
     for readout in READOUTS:
-        found[readout] = [r.readouts.get(readout) for r in rows]
-    return {name: values for name, values in found.items() if any(v is not None for v in values)}
+        by_readout[readout] = [r.readouts.get(readout) for r in rows]
+    return {name: values for name, values in by_readout.items() if any(v is not None for v in values)}
 
 
 def share(hits: Sequence[bool]) -> Metric:
@@ -72,8 +72,8 @@ def mean_of(values: Sequence[float], num_resamples: int) -> Metric:
     if not values:
         return Metric(None)
     array = np.array(values)
-    found = bootstrap(lambda k: float(array[k].mean()), len(array), num_resamples=num_resamples)
-    return Metric(float(array.mean()), found, len(array))
+    interval = bootstrap(lambda k: float(array[k].mean()), len(array), num_resamples=num_resamples)
+    return Metric(float(array.mean()), interval, len(array))
 
 
 def _answer_metrics(judged: Sequence[Row]) -> dict[str, Metric]:
@@ -102,22 +102,22 @@ def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, M
 
 
 def _class_metrics(judged: Sequence[Row], table: Confusion, num_resamples: int) -> dict[str, Metric]:
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for status in reversed(STATUSES):
         if not sum(table.counts[status]):
             continue
         truth = np.array([r.truth == status for r in judged])
         called = np.array([r.status == status for r in judged])
-        found[f"recall, {status}"] = _count(table.hits(status), int(truth.sum()))
-        found[f"precision, {status}"] = _count(table.hits(status), table.num_called(status))
-        found[f"F1, {status}"] = Metric(
+        metrics[f"recall, {status}"] = _count(table.hits(status), int(truth.sum()))
+        metrics[f"precision, {status}"] = _count(table.hits(status), table.num_called(status))
+        metrics[f"F1, {status}"] = Metric(
             table.f1(status),
             bootstrap(partial(_f1, truth, called), len(truth), strata=truth, num_resamples=num_resamples),
             len(truth),
         )
     if judged:
-        found["unparsed"] = _count(table.num_unparsed, len(judged))
-    return found
+        metrics["unparsed"] = _count(table.num_unparsed, len(judged))
+    return metrics
 
 
 def _f1(truth: np.ndarray, called: np.ndarray, k: np.ndarray) -> float:
@@ -126,10 +126,10 @@ def _f1(truth: np.ndarray, called: np.ndarray, k: np.ndarray) -> float:
 
 
 def _readout_metrics(rows: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for name, values in readout_values(rows).items():
-        found |= _score_metrics(name, values, rows, num_resamples)
-    return found
+        metrics |= _score_metrics(name, values, rows, num_resamples)
+    return metrics
 
 
 def _score_metrics(
@@ -138,20 +138,20 @@ def _score_metrics(
     known = [(v, r.truth == "normal") for v, r in zip(values, rows, strict=True) if v is not None]
     p, normal = np.array([v for v, _ in known]), np.array([n for _, n in known])
     redraw = partial(bootstrap, num=len(p), strata=normal, num_resamples=num_resamples)
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     both = normal.any() and not normal.all()
-    found[f"AUROC, {name}"] = (
+    metrics[f"AUROC, {name}"] = (
         Metric(auroc(p, normal), redraw(lambda k: auroc(p[k], normal[k])), len(p))
         if both
         else Metric(None, None, len(p))
     )
     saturated = saturation_share(p)
-    found[f"saturation, {name}"] = Metric(saturated, wilson(round(saturated * len(p)), len(p)), len(p))
+    metrics[f"saturation, {name}"] = Metric(saturated, wilson(round(saturated * len(p)), len(p)), len(p))
     if p.min() >= 0 and p.max() <= 1:
         error = calibration_error(p, normal)
         interval = redraw(lambda k: calibration_error(p[k], normal[k]))
-        found[f"ECE, {name}"] = Metric(error, interval, len(p))
-    return found
+        metrics[f"ECE, {name}"] = Metric(error, interval, len(p))
+    return metrics
 
 
 def _errors(judged: Sequence[Row]) -> dict[str, int]:

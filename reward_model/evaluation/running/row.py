@@ -179,8 +179,8 @@ def _measures(truth: VideoAnnotation) -> dict[str, Any]:
     """Cell and extent, from the annotation alone."""
     boxed: dict[int, list[Any]] = {}
     for anomaly in truth.anomalies:
-        for n, found in anomaly.boxes.items():
-            boxed.setdefault(n, []).extend(found)
+        for n, boxes in anomaly.boxes.items():
+            boxed.setdefault(n, []).extend(boxes)
     if not boxed:
         return {}
     frames = {n for a in truth.anomalies for n in a.frames.frames()}

@@ -7,10 +7,9 @@ over.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,6 @@ logger = logging.getLogger(__name__)
 
 #: Bump when a column changes meaning; rows of another format are then judged again.
 FORMAT = 2
-#: Bytes read at both ends of a file too large to hash as a whole.
-_EDGE = 1 << 20
-_WHOLE = 64 << 20
 
 
 @dataclass
@@ -112,28 +108,3 @@ def bench_fingerprint(bench: Bench) -> str:
         video = bench[index]
         marks += [array_digest(video.frames), video.truth.to_dict()]
     return json_digest([marks])
-
-
-def model_fingerprint(model: str | Path, settings: Mapping[str, Any] | None = None) -> str:
-    """Changes with the settings and, for a folder, with the content of its files; a name stands for itself.
-
-    Files over 64 MiB count by size, both ends and time of change, so that a large checkpoint costs nothing.
-    """
-    folder = Path(model)
-    files: list[Any] = [str(model)] if not folder.is_dir() else []
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []:
-        files.append((file.relative_to(folder).as_posix(), _file_mark(file)))
-    return json_digest([files, dict(settings or {})])
-
-
-def _file_mark(file: Path) -> str:
-    size = file.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with file.open("rb") as stream:
-        if size <= _WHOLE:
-            digest.update(stream.read())
-        else:
-            digest.update(stream.read(_EDGE) + str(file.stat().st_mtime_ns).encode())
-            stream.seek(-_EDGE, 2)
-            digest.update(stream.read())
-    return digest.hexdigest()

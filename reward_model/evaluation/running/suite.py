@@ -64,12 +64,12 @@ def run_suite(
                 if say is not None:
                     say(f"{contestant.name} on {name}: {len(bench) - len(store.rows)} of {len(bench)} videos")
                 judge = contestant.open() if judge is None else judge
-                found = evaluate(
+                measured = evaluate(
                     judge, bench, batch_size=batch_size, progress=progress, num_resamples=num_resamples, store=store
                 )
             else:
-                found = measure(store.rows, store.bench, store.judge, num_resamples=num_resamples)
-            results[name][contestant.name] = found
+                measured = measure(store.rows, store.bench, store.judge, num_resamples=num_resamples)
+            results[name][contestant.name] = measured
     return results
 
 

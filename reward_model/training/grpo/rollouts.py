@@ -23,7 +23,7 @@ from reward_model.training.grpo.sampler import Generator, Sampled
 from reward_model.turns import (
     TurnRequest,
     VideoView,
-    legible_status,
+    cut_reason,
     merge_clips,
     merge_statuses,
     passed_reasoning,
@@ -248,13 +248,12 @@ class TwoTurnRollouts:
         kept = answer.ids[:-1] if answer.finished else answer.ids
         text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         draw = TurnDraw(answer.ids, text, tuple(indices))
-        if not answer.finished:
-            reason = f"cut after {len(answer.ids)} tokens"
-            return replace(draw, invalid="truncated", reason=reason, legible=legible_status(text, self.config))
-        found = read_turn(text, turn, len(indices), self.config)
-        if found.error is None:
-            return replace(draw, report=found.report)
-        return replace(draw, invalid=invalid_kind(found.error), reason=found.error.reason, legible=found.status)
+        cut_after = None if answer.finished else len(answer.ids)
+        reading = read_turn(text, turn, len(indices), self.config, cut_after=cut_after)
+        if reading.error is None:
+            return replace(draw, report=reading.report)
+        draw = replace(draw, invalid=invalid_kind(reading.error), reason=reading.error.reason, legible=reading.status)
+        return draw if cut_after is None else replace(draw, invalid="truncated", reason=cut_reason(cut_after))
 
 
 @dataclass

@@ -23,6 +23,7 @@ import torch
 
 from reward_model.config import JudgeConfig, judge_json
 from reward_model.engine.checkpoints import (
+    STATE_FILE,
     CheckpointError,
     fingerprint,
     last_checkpoint,
@@ -415,12 +416,21 @@ class GrpoTrainer:
         Raises:
             CheckpointError: it belongs to another run.
         """
-        state = load_checkpoint(self.accelerator, folder, self.random, self._identity())
+        expected = self._identity()
+        before = json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("dataset_ends")
+        if isinstance(before, str) and _placeless(before) == _placeless(expected["dataset_ends"]):
+            expected["dataset_ends"] = before  # the folder of the videos may have moved
+        state = load_checkpoint(self.accelerator, folder, self.random, expected)
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
         changed = {k for k, v in self.config.to_dict().items() if state["config"].get(k) != v}
         if changed:
             log.warning("settings differ from those of %s: %s", folder.name, ", ".join(sorted(changed)))
+
+
+def _placeless(rows: str) -> list[dict[str, Any]]:
+    """Rows of a dataset, from JSON, with the names of their videos in place of the paths."""
+    return [{k: Path(str(v)).name if k == "video" else v for k, v in row.items()} for row in json.loads(rows)]
 
 
 #: What the progress bar shows.

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cac_align.flow_grpo.needs import check_model
+from cac_align.flow_grpo.needs import check_model, contents_of
 from cac_align.table2.settings import TableSettings, read_settings
-from cac_align.table2.training import make_training, trainings
+from cac_align.table2.training import DONE, make_training, trainings
+from reward_model.files import write_json
 from tests.cac_align.table2.tables import TOYS, settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -196,3 +197,28 @@ def test_a_wrong_command_line(recipe, arguments, said, tmp_path):
     both = [*plain, *(a for a in arguments if a != "--set")] if "--set" in arguments else [*plain, *arguments]
     with pytest.raises(ValueError, match=said):
         recipe.main(both)
+
+
+def test_a_training_counts_after_its_judge_has_moved(tmp_path):
+    from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.table2.training import WEIGHTS, Training
+
+    def training(judge, **changes):
+        reward = {"reward": "cac", "options": {"model": str(judge)}}
+        return Training(None, 0, tmp_path / "run", FlowGRPOConfig.from_dict({"rewards": [reward], **changes}))
+
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "weights").write_text("w")
+    made = training(tmp_path / "here")
+    made.lora.mkdir(parents=True)
+    (made.lora / WEIGHTS).write_bytes(b"")
+    (made.lora / "settings.yaml").write_text(yaml.safe_dump(made.config.to_dict()))
+    write_json(made.folder / DONE, {"contents": contents_of(made.config)})
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = training(tmp_path / "there")
+    assert moved.done()
+    with pytest.raises(ValueError, match=r"other settings: kernel was 'flow', now 'dance'\. Use"):
+        training(tmp_path / "there", kernel="dance").done()
+    write_json(made.folder / DONE, {})  # as version 0.2 wrote it
+    with pytest.raises(ValueError, match="other settings: rewards was"):
+        moved.done()

@@ -108,6 +108,24 @@ def test_other_rules_are_named_and_can_be_accepted(tmp_path):
         Ledger(tmp_path / "l.jsonl", HEADER)
 
 
+def test_a_model_that_was_moved_is_the_same_model(tmp_path):
+    def header(place, content, **changes):
+        return LedgerHeader({**HEADER.asked, "teacher": place, **changes}, HEADER.rules, {"teacher": content})
+
+    Ledger(tmp_path / "l.jsonl", header("/here/teacher", "1f")).close()
+    whole = (tmp_path / "l.jsonl").read_bytes()
+    Ledger(tmp_path / "l.jsonl", header("/there/teacher", "1f")).close()
+    assert (tmp_path / "l.jsonl").read_bytes() == whole
+    with pytest.raises(LedgerError, match=r'other questions: teacher was "/here/teacher", now "/there/teacher"\. Use'):
+        Ledger(tmp_path / "l.jsonl", header("/there/teacher", "2e"))
+    with pytest.raises(LedgerError, match=r"other questions: window\.? was [^;]*\. Use"):
+        Ledger(tmp_path / "l.jsonl", header("/there/teacher", "1f", window=(0.5, 1.0)))
+    Ledger(tmp_path / "old.jsonl", HEADER).close()  # without contents, as version 0.2 wrote it
+    Ledger(tmp_path / "old.jsonl", header("t", "1f")).close()
+    with pytest.raises(LedgerError, match='teacher was "t"'):
+        Ledger(tmp_path / "old.jsonl", header("u", "1f"))
+
+
 def test_two_runs_cannot_share_a_ledger(tmp_path):
     with Ledger(tmp_path / "l.jsonl", HEADER), pytest.raises(LedgerError, match="in use by another run"):
         Ledger(tmp_path / "l.jsonl", HEADER)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reward_model.digests import model_fingerprint
 from reward_model.evaluation import MainBench, Row, RowStore, WorldBench, evaluate, read_rows
 from reward_model.evaluation.running.baselines import ConstantJudge
 from reward_model.evaluation.running.contestants import (
@@ -21,7 +22,6 @@ from reward_model.evaluation.running.contestants import (
     parse_baseline,
     parse_source,
 )
-from reward_model.evaluation.running.store import model_fingerprint
 from reward_model.evaluation.running.suite import run_suite
 from reward_model.evaluation.tables.ablation import ROWS, ablation_table, parse_ablation
 from reward_model.evaluation.tables.paper_tables import paper_table

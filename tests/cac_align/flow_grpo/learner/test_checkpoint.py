@@ -155,3 +155,28 @@ def test_a_checkpoint_of_an_earlier_version_is_read(copied):
     before = load_file(folder / "lora.safetensors")
     trainer.resume(folder)
     assert trainer.step == 2 and equal(weights(trainer), before)
+
+
+def test_a_run_goes_on_after_the_folders_of_its_models_have_moved(tmp_path):
+    def settings(place):
+        judge = {"reward": "cac", "options": {"model": str(place / "judge"), "scan_fps": 2}}
+        return {"model": str(place / "model"), "prompts": str(place / "prompts.txt"), "rewards": [judge]}
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    for name in ("model", "judge"):
+        (here / name).mkdir(parents=True)
+        (here / name / "weights").write_text(f"those of the {name}")
+    (here / "prompts.txt").write_text("a red ball")
+    trainer = build(tmp_path / "run", **settings(here))
+    folder, start = trainer.save(), weights(trainer)
+    shutil.copytree(here, there)
+    moved = build(tmp_path / "run", **settings(there))
+    moved.resume(folder)
+    assert equal(weights(moved), start)
+    (there / "judge" / "weights").write_text("those of another judge")
+    with pytest.raises(CheckpointError, match=r"another run: rewards was [^;]*$"):
+        build(tmp_path / "run", **settings(there)).resume(folder)
+    state(folder, contents=None)  # as version 0.2 wrote it
+    build(tmp_path / "run", **settings(here)).resume(folder)
+    with pytest.raises(CheckpointError, match=r"another run: model was .*; prompts was .*; rewards was"):
+        moved.resume(folder)

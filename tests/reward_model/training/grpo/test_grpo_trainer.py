@@ -457,6 +457,18 @@ def test_a_checkpoint_of_another_run_is_refused(straight):
         other.train()
 
 
+def test_a_run_goes_on_after_the_folder_of_its_videos_has_moved(tmp_path):
+    trainer = build(tmp_path)
+    trainer.dataset = [{"video": f"/here/{name}.mp4", "truth": "{}"} for name in "abc"]
+    folder = trainer.save()
+    trainer.dataset = [{**row, "video": row["video"].replace("here", "there/too")} for row in trainer.dataset]
+    trainer.resume(folder)
+    for change in ({"video": "/there/too/other.mp4"}, {"truth": "another"}):
+        trainer.dataset[-1] = {**trainer.dataset[-1], **change}
+        with pytest.raises(CheckpointError, match="dataset_ends was"):
+            trainer.resume(folder)
+
+
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path, monkeypatch):
     trainer = build(tmp_path)
     trainer.run_step()
