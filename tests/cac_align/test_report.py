@@ -43,8 +43,8 @@ SETTINGS = {
 
 
 def small_video(seed, kind=None):
-    """A video as the mini generator makes them: 32x32, one thing."""
-    return make_video(seed, kind, size=32, setting="single")
+    """A video as the mini generator makes them, 32x32 and one thing, but of two seconds."""
+    return make_video(seed, kind, size=32, setting="single", num_frames=33)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +328,7 @@ def test_overlay_draws_the_box_where_the_truth_is(verdict_of):
     frames, truth = small_video(3, "squash")
     verdict = verdict_of(truth, -3.0)
     drawn = draw_overlay(frames, verdict)
-    assert drawn.shape == (81, 256 + BAR, 256, 3)
+    assert drawn.shape == (33, 256 + BAR, 256, 3)
     key, boxes = next(iter(verdict.anomalies[0].boxes.items()))
     rows, columns = np.nonzero((drawn[key, :256] == BOX).all(-1))
     expected = boxes[0].to_pixels(256, 256)

@@ -95,7 +95,7 @@ def test_samples_follow_the_prompt(pipe):
 
     cases = [("red", "black"), ("green", "gray"), ("yellow", "teal"), ("white", "brown")]
     prompts = [f"a {color} ball moves right on a {ground} background" for color, ground in cases]
-    for video, (color, ground) in zip(sample_videos(pipe, prompts), cases, strict=True):
+    for video, (color, ground) in zip(sample_videos(pipe, prompts, num_inference_steps=10), cases, strict=True):
         median = np.median(video.reshape(-1, 3), axis=0)
         nearest = min(BACKGROUNDS, key=lambda name: np.abs(median - BACKGROUNDS[name]).sum())
         assert nearest == ground
@@ -106,7 +106,7 @@ def test_samples_follow_the_prompt(pipe):
 
 def test_vae_rebuilds_unseen_videos_from_the_first_frame_to_the_last(pipe):
     """Fails when the causal caches drift: then the last frames are far worse than the first."""
-    frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in range(0, 16, 2)])
+    frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in range(0, 16, 4)])
     rebuilt = reconstruct(pipe.vae, frames)
     assert psnr(frames[:, :4], rebuilt[:, :4]) > MIN_PSNR_FIRST
     assert psnr(frames[:, -4:], rebuilt[:, -4:]) > MIN_PSNR_LAST

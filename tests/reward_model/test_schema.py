@@ -42,11 +42,12 @@ def some_boxes(draw) -> Box:
     return Box(x0, y0, draw(st.integers(x0 + 1, 1000)), draw(st.integers(y0 + 1, 1000)))
 
 
+FRAME_BOXES = st.lists(some_boxes(), min_size=1, max_size=2).map(tuple)
+
+
 @st.composite
 def some_anomalies(draw, length: int = 81) -> Anomaly:
-    boxes = st.dictionaries(
-        st.integers(0, length - 1), st.lists(some_boxes(), min_size=1, max_size=2).map(tuple), max_size=3
-    )
+    boxes = st.dictionaries(st.integers(0, length - 1), FRAME_BOXES, max_size=3)
     return Anomaly(
         type=draw(st.sampled_from(list(AnomalyType))),
         frames=draw(some_ranges(length)),

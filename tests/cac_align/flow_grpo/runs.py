@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import tempfile
 from typing import Any
@@ -18,7 +19,12 @@ def tiny_pipe(num_layers: int = 2) -> Any:
     """16x16 pixels, 5 or 9 frames; the same weights every time."""
     from diffusers import WanPipeline
 
-    return _quiet(WanPipeline(**_wan_parts(16, num_layers)))
+    return _quiet(WanPipeline(**copy.deepcopy(_built(num_layers))))
+
+
+@functools.cache
+def _built(num_layers: int) -> dict[str, Any]:
+    return _wan_parts(16, num_layers)
 
 
 def shallow_pipe() -> Any:

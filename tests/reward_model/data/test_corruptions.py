@@ -34,8 +34,11 @@ def path(num_frames: int = LENGTH) -> np.ndarray:
     return np.stack([30 + 1.3 * t, 26 + 1.1 * t], axis=1)
 
 
+@cache
 def moving_video(num_frames: int = LENGTH, *, words: bool = False) -> np.ndarray:
-    """A textured disc of radius 15 that moves over a still, softly textured ground, with grain."""
+    """A textured disc of radius 15 that moves over a still, softly textured ground, with grain; read-only, so that an
+    operator that writes into its input fails loudly.
+    """
     height, width = SHAPE
     ground = 110 + texture(SHAPE, 1, 6.0, 12.0)
     skin = np.array([190, 90, 60]) + texture((41, 41), 2, 1.5, 34.0)
@@ -49,7 +52,9 @@ def moving_video(num_frames: int = LENGTH, *, words: bool = False) -> np.ndarray
         if words:
             picture[78:88, 40:88] = np.where(letters()[..., None], 250, 20)
         frames.append(picture + rng.normal(0, 1.5, picture.shape))
-    return np.clip(np.stack(frames) + 0.5, 0, 255).astype(np.uint8)
+    video = np.clip(np.stack(frames) + 0.5, 0, 255).astype(np.uint8)
+    video.flags.writeable = False
+    return video
 
 
 def letters() -> np.ndarray:
@@ -64,7 +69,6 @@ def letters() -> np.ndarray:
 @pytest.fixture(scope="module")
 def clip() -> tuple[np.ndarray, Footage]:
     frames = moving_video(words=True)
-    frames.flags.writeable = False  # an operator that writes into its input fails loudly
     return frames, Footage(frames, FPS)
 
 
@@ -252,7 +256,7 @@ def test_tracking_error_on_a_known_path():
 
 def test_lost_regions_are_reported_as_lost():
     """Fails if the tracker claims to see what has been covered."""
-    frames = moving_video()
+    frames = moving_video().copy()
     frames[25:] = 110 + np.random.default_rng(9).integers(-3, 4, frames[25:].shape).astype(np.uint8) % 5
     x, y = path()[12]
     track = follow(Footage(frames, FPS), 12, (x - 14, y - 14, x + 15, y + 15), moving=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reward_model.data.annotations import read_annotations, validate_annotations, video_path
-from reward_model.data.corruptions import KINDS, CorruptionError, corrupt_folder, folder
+from reward_model.data.corruptions import KINDS, CorruptionError, Footage, corrupt_folder, folder
 from reward_model.video.clip import load_video
 from reward_model.video.writing import write_video
 
@@ -28,6 +30,20 @@ def footage(seed: int) -> np.ndarray:
         top, left = 6 + round(1.2 * k), 12 + k
         frames[k, top : top + 24, left : left + 24] = square
     return np.clip(frames + rng.normal(0, 1, frames.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_once() -> Iterator[None]:
+    """What moves in a video follows from its frames and takes most of the time: once for all tests and runs."""
+    known: dict[tuple[bytes, float], Footage] = {}
+
+    def remembered(frames: np.ndarray, fps: float) -> Footage:
+        key = hashlib.sha256(f"{frames.shape}".encode() + frames.tobytes()).digest(), fps
+        return known.setdefault(key, Footage(frames, fps))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "Footage", remembered)
+        yield
 
 
 @pytest.fixture

@@ -64,6 +64,16 @@ def walls() -> Footage:
     return Footage(corridor(), FPS)
 
 
+@pytest.fixture(scope="module")
+def falling() -> Footage:
+    return Footage(faller(), FPS)
+
+
+@pytest.fixture(scope="module")
+def strands() -> Footage:
+    return Footage(shimmer(), FPS)
+
+
 @pytest.mark.parametrize("kind", ["hover", "duplicate", "freeze", "vanish"])
 @pytest.mark.parametrize("seed", [0, 3])
 def test_a_wall_that_the_camera_passes_is_no_moving_thing(kind, seed, walls):
@@ -72,35 +82,34 @@ def test_a_wall_that_the_camera_passes_is_no_moving_thing(kind, seed, walls):
         corrupt(walls.frames, FPS, kind=kind, seed=seed, footage=walls)
 
 
-def test_the_motion_of_a_thing_and_of_its_surroundings_are_measured():
+def test_the_motion_of_a_thing_and_of_its_surroundings_are_measured(falling):
     """Fails if patches are matched the wrong way round, or the still ground counts as moving: 1.5 pixels a frame over
     0.3 s are 7.5 pixels.
     """
-    footage = Footage(faller(), FPS)
-    motion = own_motion(footage, 16, (59.0, 27.0, 89.0, 57.0))
+    motion = own_motion(falling, 16, (59.0, 27.0, 89.0, 57.0))
     assert abs(motion.own - 7.5) < 0.6 and motion.around < 0.3 and motion.enough and not motion.passed
-    still = own_motion(footage, 16, (110.0, 40.0, 150.0, 80.0))
+    still = own_motion(falling, 16, (110.0, 40.0, 150.0, 80.0))
     assert still.own < 0.3 and not still.enough
 
 
 @pytest.mark.parametrize("kind", ["hover", "freeze", "stutter", "vanish"])
-def test_a_thing_that_falls_fits(kind):
+def test_a_thing_that_falls_fits(kind, falling):
     """The rules above must let pass what they are not about."""
-    _, truth = corrupt(faller(), FPS, kind=kind, seed=1, duration_s=0.8)
+    _, truth = corrupt(falling.frames, FPS, kind=kind, seed=1, duration_s=0.8, footage=falling)
     assert truth.anomalies
 
 
 @pytest.mark.parametrize("kind", ["freeze", "stutter", "duplicate"])
-def test_what_only_shimmers_does_not_move(kind):
+def test_what_only_shimmers_does_not_move(kind, strands):
     """Fails if strong detail that sways by a fraction of a pixel, such as hair, is taken for motion."""
     with pytest.raises(CorruptionError, match=r"hardly moves|moves by itself"):
-        corrupt(shimmer(), FPS, kind=kind, seed=0)
+        corrupt(strands.frames, FPS, kind=kind, seed=0, footage=strands)
 
 
-def test_a_named_region_that_hardly_changes_is_not_frozen():
+def test_a_named_region_that_hardly_changes_is_not_frozen(strands):
     """Fails if a freeze is judged by the sharpest twentieth of its pixels: nobody would see this one."""
     with pytest.raises(CorruptionError, match="looks much the same"):
-        corrupt(shimmer(), FPS, kind="freeze", seed=0, region=Box(600, 180, 780, 740))
+        corrupt(strands.frames, FPS, kind="freeze", seed=0, region=Box(600, 180, 780, 740), footage=strands)
 
 
 def test_deformations_need_no_motion(walls):
@@ -111,10 +120,9 @@ def test_deformations_need_no_motion(walls):
     assert truth.anomalies
 
 
-def test_one_length_is_drawn_for_all_that_is_tried(monkeypatch):
+def test_one_length_is_drawn_for_all_that_is_tried(monkeypatch, falling):
     """Fails if each try draws anew: operators that refuse short windows would then make long ones of them all."""
-    footage = Footage(faller(), FPS)
-    found = find_region(footage, np.random.default_rng(0), span=FrameRange(1, 30))
+    found = find_region(falling, np.random.default_rng(0), span=FrameRange(1, 30))
     tried: list[int] = []
 
     def picky(track, window, rng, about):
@@ -130,7 +138,7 @@ def test_one_length_is_drawn_for_all_that_is_tried(monkeypatch):
     lengths = []
     for seed in range(12):
         tried.clear()
-        _, truth = corrupt(footage.frames, FPS, kind=compose.KINDS["swirl"], seed=seed, footage=footage)
+        _, truth = corrupt(falling.frames, FPS, kind=compose.KINDS["swirl"], seed=seed, footage=falling)
         assert len(set(tried)) == 1
         lengths.append(len(truth.anomalies[0].frames) / FPS)
     assert 3 <= sum(s < 1 for s in lengths) <= 9

@@ -169,8 +169,8 @@ def test_training_stays_inside_its_seeds_and_every_answer_parses():
 
 def test_stages_hold_normal_and_abnormal_samples_of_every_task():
     for data, tasks in (
-        (stage1_rows(8, 32, seed=0), {"frame", "clip", "splice"}),
-        (stage2_rows(16, 16, seed=0), {"scan", "splice", "zoom", "frame"}),
+        (stage1_rows(4, 32, seed=0), {"frame", "clip", "splice"}),
+        (stage2_rows(8, 16, seed=0), {"scan", "splice", "zoom", "frame"}),
     ):
         for task in tasks:
             share = np.mean(['"abnormal"' in make_example(r).answer for r in data if r["task"] == task])
