@@ -36,11 +36,17 @@ class Scorer:
         name: its values are called ``name`` and ``name/part``.
         setting: digest of everything its scores depend on besides the video.
         ask: (videos, prompts, fps) -> an answer for each.
+        earlier: the digest of version 0.2, which counted where the folder of a model lies.
     """
 
     name: str
     setting: str
     ask: Callable[[Sequence[np.ndarray], Sequence[str], float], list[Answer]]
+    earlier: str | None = None
+
+    def made(self, entry: Mapping[str, Any]) -> bool:
+        """True if a stored entry holds its scores."""
+        return entry.get("setting") in {self.setting, self.earlier or self.setting}
 
 
 def make_scorers(settings: TableSettings) -> list[Scorer]:
@@ -82,8 +88,9 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
         readout = asked.pop("readout", None)
         asked |= {} if readout == "direct" else {"readout": readout}
     mark = model_fingerprint(model)[:16] if model and Path(model).is_dir() else model
-    setting = json_digest(["reward", spec.target, asked, mark])[:16]
-    return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps))
+    placeless = {k: v for k, v in asked.items() if k != "model" or mark == model}
+    setting, earlier = (json_digest(["reward", spec.target, said, mark])[:16] for said in (placeless, asked))
+    return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps), earlier)
 
 
 def ask_reward(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
@@ -137,7 +144,7 @@ class Scores:
         if not self.path(source, item).is_file():
             return list(self.scorers.values())
         known = self._read(source, item)
-        return [s for s in self.scorers.values() if known.get(s.name, {}).get("setting") != s.setting]
+        return [s for s in self.scorers.values() if not s.made(known.get(s.name, {}))]
 
     def done(self, source: Source, item: Item) -> bool:
         """True if every scorer has scored them."""
@@ -166,7 +173,7 @@ class Scores:
         path = self.path(source, item)
         entry = self._read(source, item).get(scorer) if path.is_file() else None
         known = self.scorers.get(scorer)
-        return None if entry is None or known is None or entry["setting"] != known.setting else entry["videos"][index]
+        return None if entry is None or known is None or not known.made(entry) else entry["videos"][index]
 
     def values(self, source: Source, item: Item) -> list[dict[str, float | None]]:
         """All values of each candidate of an item by key; nothing for what was not scored yet."""
@@ -174,7 +181,7 @@ class Scores:
         entries = self._read(source, item) if path.is_file() else {}
         values_of: list[dict[str, float | None]] = [{} for _ in range(source.count)]
         for name, entry in entries.items():
-            if name not in self.scorers or entry["setting"] != self.scorers[name].setting:
+            if name not in self.scorers or not self.scorers[name].made(entry):
                 continue
             for values, answer in zip(values_of, entry["videos"], strict=True):
                 values[name] = answer["score"]

@@ -222,3 +222,25 @@ def test_a_training_counts_after_its_judge_has_moved(tmp_path):
     write_json(made.folder / DONE, {})  # as version 0.2 wrote it
     with pytest.raises(ValueError, match="other settings: rewards was"):
         moved.done()
+
+
+def test_scores_count_after_their_judge_has_moved(tmp_path):
+    from cac_align.flow_grpo.judging.reward_specs import RewardSpec
+    from cac_align.table2.scores import reward_scorer
+    from reward_model.digests import json_digest, model_fingerprint
+
+    def scorer(folder, **options):
+        return reward_scorer(RewardSpec("cac_align:CaCReward", "cac", options={"model": str(folder), **options}))
+
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "weights").write_text("w")
+    entry = {"setting": scorer(tmp_path / "here").setting}
+    asked = {"model": str(tmp_path / "here"), "all_readouts": True, "readout": None}
+    mark = model_fingerprint(tmp_path / "here")[:16]
+    of_version_0_2 = {"setting": json_digest(["reward", "cac_align:CaCReward", asked, mark])[:16]}
+    assert scorer(tmp_path / "here").made(entry) and scorer(tmp_path / "here").made(of_version_0_2)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert scorer(tmp_path / "there").made(entry)
+    assert not scorer(tmp_path / "there", scan_fps=2).made(entry) and not scorer(tmp_path / "there").made({})
+    (tmp_path / "there" / "weights").write_text("other")
+    assert not scorer(tmp_path / "there").made(entry)
