@@ -76,11 +76,10 @@ def settings(args: Any) -> dict[str, Any]:
 
     from cac_align.flow_grpo.config import FlowGRPOConfig
     from cac_align.flow_grpo.loading import located_settings
-    from cac_align.flow_grpo.setting_names import ALIASES
     from reward_model.engine.trl_names import FLOW, in_our_names
 
     known = [f.name for f in fields(FlowGRPOConfig)]
-    return located_settings(in_our_names(changed(read_yaml(args.config), args.set), known, {**ALIASES, **FLOW}))
+    return located_settings(in_our_names(changed(read_yaml(args.config), args.set), known, FLOW))
 
 
 def check(chosen: dict[str, Any]) -> None:

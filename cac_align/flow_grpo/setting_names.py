@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from reward_model.engine.trl_names import FLOW_ALIASES
 from reward_model.terminal.parser import nearest
 
-#: Names of TRL and transformers for the same thing.
-ALIASES = {
-    "model_name_or_path": "model",
-    "epsilon": "clip_range",
-    "save_steps": "save_every",
-    "eval_steps": "eval_every",
-    "save_total_limit": "keep_checkpoints",
-}
 #: Names that have no counterpart of the same meaning, and what to set instead.
 INSTEAD = {
     "bf16": "set mixed_precision: bf16",
@@ -37,23 +30,23 @@ def renamed(data: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
         {'save_every': 5, 'batch': '2x8'}
     """
     names = list(known)
-    found: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
     for name, value in data.items():
-        target = ALIASES.get(name, name)
-        if target in found and found[target] != value:
-            raise ValueError(f"{name}={value!r} and {target}={found[target]!r} are one setting; give one of them")
-        found[target] = value
-    videos = found.pop("num_generations", None)
+        target = FLOW_ALIASES.get(name, name)
+        if target in ours and ours[target] != value:
+            raise ValueError(f"{name}={value!r} and {target}={ours[target]!r} are one setting; give one of them")
+        ours[target] = value
+    videos = ours.pop("num_generations", None)
     if videos is not None:
-        prompts, _, each = str(found.get("batch", f"2x{videos}")).partition("x")
+        prompts, _, each = str(ours.get("batch", f"2x{videos}")).partition("x")
         if each.strip() != str(videos):
             raise ValueError(
-                f"num_generations={videos!r} does not fit batch={found['batch']!r}, which says prompts x videos of "
+                f"num_generations={videos!r} does not fit batch={ours['batch']!r}, which says prompts x videos of "
                 f"each; set batch: {prompts.strip()}x{videos} alone"
             )
-        found["batch"] = f"{prompts.strip()}x{videos}"
-    for name in found:
+        ours["batch"] = f"{prompts.strip()}x{videos}"
+    for name in ours:
         if name not in names:
             hint = INSTEAD.get(name) or nearest(str(name), names) or "see FlowGRPOConfig.help_text()"
             raise ValueError(f"unknown setting {name!r}; {hint}")
-    return found
+    return ours

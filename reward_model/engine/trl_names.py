@@ -19,17 +19,27 @@ def _precision(word: str) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
     return lambda value, _: {"mixed_precision": word if value else "no"}
 
 
-#: Of Flow-GRPO on a command line, where the later of two names wins; in a file see
-#: ``cac_align.flow_grpo.setting_names``.
-FLOW: dict[str, Meaning] = {
+#: Of Flow-GRPO: one setting under another name, in a file as on a command line.
+FLOW_ALIASES: dict[str, str] = {
+    "model_name_or_path": "model",
     "model_revision": "revision",
-    "num_generations": _generations,
-    "bf16": _precision("bf16"),
-    "fp16": _precision("fp16"),
+    "epsilon": "clip_range",
     "adam_epsilon": "adam_eps",
     "lora_target_modules": "lora_targets",
     "reward_funcs": "rewards",
     "attn_implementation": "attention_backend",
+    "save_steps": "save_every",
+    "eval_steps": "eval_every",
+    "save_total_limit": "keep_checkpoints",
+}
+
+#: Of Flow-GRPO on a command line, where the later of two names wins; a file's names that disagree are refused
+#: (``cac_align.flow_grpo.setting_names``).
+FLOW: dict[str, Meaning] = {
+    **FLOW_ALIASES,
+    "num_generations": _generations,
+    "bf16": _precision("bf16"),
+    "fp16": _precision("fp16"),
 }
 
 #: Of stage 3.

@@ -188,3 +188,21 @@ def test_rewards_by_name_and_weight():
 def test_rewards_that_cannot_be_built(entry, said):
     with pytest.raises(ValueError, match=said):
         build_reward([entry])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "value"),
+    [
+        ("model_revision", "revision", "main"),
+        ("adam_epsilon", "adam_eps", 1e-7),
+        ("lora_target_modules", "lora_targets", ["to_q"]),
+        ("attn_implementation", "attention_backend", "native"),
+    ],
+)
+def test_a_spelling_of_trl_that_holds_on_the_command_line_holds_in_a_file(theirs, ours, value):
+    settings = FlowGRPOConfig.from_dict({theirs: value})
+    assert (
+        getattr(settings, ours)
+        == getattr(FlowGRPOConfig.from_dict({ours: value}), ours)
+        != getattr(FlowGRPOConfig(), ours)
+    )
