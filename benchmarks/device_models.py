@@ -149,7 +149,7 @@ def build_pipeline(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
     from cac_align.minis import wan_config
 
     shape = wan_config.FULL if size is FULL else wan_config.MINI
-    tokenizer = wan_config.build_tokenizer(wan_config.world_prompts())
+    tokenizer = wan_config.build_wan_tokenizer(wan_config.world_prompts())
     text = {**shape["text_encoder"], "vocab_size": len(tokenizer), "num_layers": 1}
     torch.manual_seed(0)
     with torch.device(device):

@@ -17,7 +17,7 @@ from device_models import FULL, FixedAnswers, Size, build_pipeline, build_vlm, v
 from flow_grpo_timed import CONFIGS, MINI, PRESETS, Clock, Ours, watched_plain
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.plan import make_plan
+from cac_align.flow_grpo.plan import make_run_plan
 from cac_align.rewards.cac import CaCReward
 from reward_model.backends.local import LocalBackend
 from reward_model.config import JudgeConfig
@@ -179,7 +179,7 @@ def measure_step(size: Size) -> Iterator[Row]:
             clock.start()
             _, peak = timed(run.step, warm=False)
             phases = clock.stop()
-            plan = make_plan(config, run.transformer)
+            plan = make_run_plan(config, run.transformer)
             yield {
                 "what": f"{what}: {config.samples_per_step} videos, {config.num_inference_steps} steps, "
                 f"{config.num_trained_steps} trained",

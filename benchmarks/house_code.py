@@ -37,6 +37,9 @@ WORDS = {
     '"mend"': r"\bmend(?:s|ed|ing)?\b",
     '"come by"': r"\b(?:come|comes|came|coming) by\b",
 }
+#: Functions that a program calls by this name in whatever module it finds them: the start of a program, and the two
+#: that each subcommand of ``cac-align`` has.
+PROTOCOL = ("add_arguments", "main", "run")
 #: A docstring that opens with one of these is a riddle, not a name.
 OPENINGS = ("What", "How", "Which", "Whether", "Where")
 
@@ -144,15 +147,21 @@ def complex_functions(sources: Iterable[Source], most: int = MOST_BRANCHES) -> l
 
 
 def shared_names(sources: Iterable[Source]) -> dict[str, list[str]]:
-    """Public classes and functions at the top of more than one module; what every recipe must have is not counted."""
-    homes: dict[str, list[str]] = defaultdict(list)
+    """Public classes and functions at the top of more than one module. What every recipe must have is not counted, nor
+    :data:`PROTOCOL`; overloads of one function are one.
+    """
+    homes: dict[str, dict[str, None]] = defaultdict(dict)
     for source in sources:
         if source.path.parts[0] == "recipes":
             continue
         for node in source.tree.body:
-            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
-                homes[node.name].append(str(source.path))
-    return {name: places for name, places in sorted(homes.items()) if len(places) > 1}
+            if (
+                isinstance(node, Function | ast.ClassDef)
+                and not node.name.startswith("_")
+                and node.name not in PROTOCOL
+            ):
+                homes[node.name][str(source.path)] = None
+    return {name: list(places) for name, places in sorted(homes.items()) if len(places) > 1}
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import cac_align
 from cac_align.commands import best_of_n, data, doctor, rate, report, score, train, vbench
 from cac_align.commands.threads import settle_threads
-from reward_model.terminal.parser import CommandParser, add_steps, names_as_typed, walk
+from reward_model.terminal.parser import CommandParser, add_subcommands, names_as_typed, walk
 from reward_model.terminal.program import LEVELS, run_program, set_verbosity
 
 COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench, train.TRAIN, train.RUN)
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Judge generated videos for local anomalies, choose the best of n, and prepare data for a judge.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {cac_align.__version__}")
-    commands = add_steps(parser, "COMMAND")
+    commands = add_subcommands(parser, "COMMAND")
     for command in COMMANDS:
         sub = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
         command.add_arguments(sub)

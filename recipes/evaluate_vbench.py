@@ -144,7 +144,7 @@ def _anomalies(rows: list[Any]) -> list[Any]:
 
 def _write(output: Path, results: dict[str, Any], settings: dict[str, Any], suite: Any) -> None:
     import cac_align
-    from cac_align.metrics.report import to_dict, vbench_tables
+    from cac_align.metrics.report import report_to_dict, vbench_tables
     from reward_model.files import write_text
 
     options = {name: settings[name] for name in ("num_resamples", "seed") if settings[name] is not None}
@@ -157,7 +157,7 @@ def _write(output: Path, results: dict[str, Any], settings: dict[str, Any], suit
         "settings": settings,
         "cac_align": cac_align.__version__,
         "made_with": made_with,
-        **to_dict(results, tables),
+        **report_to_dict(results, tables),
     }
     write_text(output / "tables.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
     print("\n".join(table.to_text() for table in tables) + f"\nwritten: {output}/tables.md, .tex, .json")

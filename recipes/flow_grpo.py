@@ -96,12 +96,12 @@ def dry_run(config: Any) -> None:
     from cac_align.flow_grpo.judging.reward_specs import build_reward
     from cac_align.flow_grpo.loading import prompt_lists
     from cac_align.flow_grpo.needs import needs_text
-    from cac_align.flow_grpo.plan import describe, make_plan
+    from cac_align.flow_grpo.plan import describe_plan, make_run_plan
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     prompts, _ = prompt_lists(config, None, None)
     build_reward(config.rewards, on_failure=config.reward_on_failure)
-    print(describe(config, make_plan(config, world_size=world), world_size=world, num_prompts=len(prompts)))
+    print(describe_plan(config, make_run_plan(config, world_size=world), world_size=world, num_prompts=len(prompts)))
     print(needs_text(config))
 
 

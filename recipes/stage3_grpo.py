@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     chosen = settings(args)  # a misspelt setting is refused before torch and the trainer load
     from reward_model.training.grpo.card import grpo_card
-    from reward_model.training.grpo.setup import describe, open_trainer, plan_config
+    from reward_model.training.grpo.setup import describe_run, open_trainer, plan_config
     from reward_model.training.missing import print_missing
     from reward_model.training.plan import print_plan
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     with open_trainer(chosen, fast_vision=fast_vision) as trainer:
         main_process = trainer.accelerator.is_main_process
         if main_process:
-            print(describe(trainer, chosen), flush=True)
+            print(describe_run(trainer, chosen), flush=True)
         trainer.train(resume=not args.restart)
         card = grpo_card(trainer, chosen)
         folder = trainer.export(Path(trainer.config.output_dir) / "judge", card)

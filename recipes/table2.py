@@ -58,10 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     job = TableJob(chosen, HERE / "flow_grpo.py", say)
     job.work([p for p in args.parts if p != "tables"], row=args.only_row, seed=args.seed)
     if "tables" in args.parts:
-        from cac_align.table2.output import write_outputs
+        from cac_align.table2.output import write_table_files
         from reward_model.statistics.table import plain_text
 
-        written = write_outputs(job)
+        written = write_table_files(job)
         print(plain_text(written[0].read_text(encoding="utf-8")))
         print("written: " + ", ".join(str(path) for path in written))
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cac_align.commands.judge_options import add_judge_arguments, build_reward
+from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward
 from cac_align.prompts import prompt_name
 from reward_model.shipped import located
 from reward_model.terminal.program import printable, quiet_bars
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         from cac_align.selection.candidates import open_first_frame
 
         pipe_kwargs["image"] = open_first_frame(args.image, "--image")
-    reward = build_reward(args)
+    reward = build_judge_reward(args)
     from cac_align.selection.best import best_of_n
 
     # A judge that cannot be opened is found out before the pipeline loads. Where that offloads, memory is too short for
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         reward.check_ready()
     else:
         reward.make_ready()
-    pipe = load_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora)
+    pipe = load_any_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora)
     if args.image is not None and args.height is None and args.width is None:
         pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
@@ -100,7 +100,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         ValueError: if an argument is out of range, a file is not there, or the folder holds candidates of other
             settings.
     """
-    from cac_align.selection.run_folder import check_settings
+    from cac_align.selection.run_folder import check_same_settings
     from reward_model.backends.devices import check_precision, torch_device
     from reward_model.files import check_output_folder
     from reward_model.video.clip import check_fps
@@ -123,7 +123,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     args.pipe = located(args.pipe)
     if not Path(args.pipe).exists() and (args.pipe.startswith((".", "/", "~")) or args.pipe.count("/") != 1):
         raise ValueError(f"--pipe {args.pipe!r}: there is no such folder; check the path, or name a hub id")
-    check_settings(output, args.n, {"prompt": args.prompt, "seed": args.seed})
+    check_same_settings(output, args.n, {"prompt": args.prompt, "seed": args.seed})
 
 
 def _size_of(pipe: Any, image: Any) -> dict[str, int]:
@@ -134,7 +134,7 @@ def _size_of(pipe: Any, image: Any) -> dict[str, int]:
     return {} if fits is None else {"height": fits[0], "width": fits[1]}
 
 
-def load_pipeline(
+def load_any_pipeline(
     model: str,
     device: str | None = None,
     dtype: str | None = None,

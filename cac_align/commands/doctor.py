@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.commands.judge_options import add_judge_arguments, build_reward
+from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward
 
 if TYPE_CHECKING:
     from reward_model.schema import Verdict
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.videos < 2:
         raise ValueError(f"--videos={args.videos} must be at least 2: one normal, one abnormal")
     _show_versions()
-    reward = build_reward(args, all_readouts=not args.no_reasoning)
+    reward = build_judge_reward(args, all_readouts=not args.no_reasoning)
     _show_model(reward)
     sound = _check_tokens(reward.judge_model.backend)
     return 0 if _try_judge(reward, args.videos) and sound else 1

@@ -81,7 +81,7 @@ def check_judge(args: argparse.Namespace) -> None:
         raise ValueError(re.sub(r"\b(device|dtype)=", r"judge_\1=", str(error), count=1)) from None
 
 
-def build_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
+def build_judge_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
     """The reward that the arguments describe. Its model is known to be there, and not loaded yet.
 
     Raises:

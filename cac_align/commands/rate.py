@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cac_align.commands.judge_options import add_judge_arguments, build_reward
+from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward
 
 if TYPE_CHECKING:
     from cac_align.rating.study import Study
@@ -87,18 +87,18 @@ def _open(args: argparse.Namespace) -> Study:
 
 def _judge(args: argparse.Namespace) -> Path:
     """Judges every video that has no verdict yet; returns the file of verdicts."""
-    from cac_align.rating.folder import RATINGS, find_videos, inside
+    from cac_align.rating.folder import RATINGS, find_ratable_videos, inside
     from reward_model.data.formats.verdicts import read_entries
     from reward_model.files import write_text
 
     path = inside(args.directory, f"{RATINGS}/verdicts.json")
     known = read_entries(path) if path.is_file() else []
     done = {entry["video"] for entry in known}
-    videos = [v for v in find_videos(args.directory)[0] if v.path not in done]
+    videos = [v for v in find_ratable_videos(args.directory)[0] if v.path not in done]
     if videos:
         print(f"judging {len(videos)} video(s)", file=sys.stderr)
         paths = [str(inside(args.directory, v.path)) for v in videos]
-        verdicts = build_reward(args).judge_batch(paths, [v.prompt for v in videos])
+        verdicts = build_judge_reward(args).judge_batch(paths, [v.prompt for v in videos])
         known += [
             {"video": v.path, "score": w.score, "status": w.status, "error": w.error, "verdict": w.to_dict()}
             for v, w in zip(videos, verdicts, strict=True)

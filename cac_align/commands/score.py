@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.commands.judge_options import add_judge_arguments, build_reward, check_judge
-from cac_align.commands.score_rows import ScoreRows, check_rows_file, digest, open_rows, record
+from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward, check_judge
+from cac_align.commands.score_rows import ScoreRows, check_rows_file, open_rows, record, video_digest
 from reward_model.files import check_output_folder
 from reward_model.terminal.program import printable, score_text
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     prompts = _prompts(args.prompt, len(paths))
     for problem in _check(args, paths):
         print(f"cac-align: {printable(problem)}", file=sys.stderr)
-    reward = build_reward(args)
+    reward = build_judge_reward(args)
     missing = 0
     with _open(args.output) as rows, _bar(len(paths)) as bar, _printer(args, paths) as show:
         for part in _batches(args, reward, paths, prompts, rows, bar):
@@ -151,7 +151,7 @@ def _asked_and_done(
     settings: dict[str, Any], paths: Sequence[str], prompts: Sequence[str | None], rows: ScoreRows
 ) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
     """By the number of a video: what its row depends on, and the row itself if an earlier run wrote it."""
-    asked = {k: {**settings, "prompt": prompts[k], "bytes": digest(path)} for k, path in enumerate(paths)}
+    asked = {k: {**settings, "prompt": prompts[k], "bytes": video_digest(path)} for k, path in enumerate(paths)}
     done = {k: row for k, path in enumerate(paths) if (row := rows.find(path, asked[k])) is not None}
     return asked, done
 

@@ -88,7 +88,7 @@ def _read(journal: Journal) -> dict[str, dict[str, Any]]:
     return known
 
 
-def digest(path: str) -> str:
+def video_digest(path: str) -> str:
     """SHA-256 of a file's bytes; ``""`` where it cannot be read, which the judge will say."""
     try:
         return file_digest(path)

@@ -13,7 +13,7 @@ Step = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argp
 
 def add_steps(parser: argparse.ArgumentParser, known: Sequence[Step]) -> None:
     """A subcommand for each step; one has to be chosen."""
-    steps = command_parser.add_steps(parser, "STEP")
+    steps = command_parser.add_subcommands(parser, "STEP")
     for name, text, add, run in known:
         sub = steps.add_parser(name, help=text, description=text)
         add(sub)

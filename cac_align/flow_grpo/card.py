@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from reward_model.engine.card import hub_card, markdown_table
+from reward_model.engine.card import hub_card, plain_table
 from reward_model.files import write_text
 
 TAGS = ["diffusers", "lora", "flow-grpo", "cac-align"]
@@ -92,5 +92,5 @@ def _measured(history: Sequence[Mapping[str, float]], num_prompts: int) -> str:
     for entry in (known[0], known[-1]):
         cells = [f"{entry[name]:.4f}" if name in entry else "-" for name in names]
         rows.append([f"{entry['step']:.0f}{' (base)' if entry is known[0] else ''}", *cells])
-    table = markdown_table(("after step", *names), rows)
+    table = plain_table(("after step", *names), rows)
     return f"Means over {num_prompts} evaluation prompts, one seed each, one run:\n\n{table}"

@@ -19,7 +19,7 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora import add_lora
 from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.flow_grpo.needs import PIPELINE_FILE, is_path
-from cac_align.flow_grpo.output_folder import clear_leftovers, explained
+from cac_align.flow_grpo.output_folder import clear_run_leftovers, explained
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
 from cac_align.pipelines import Pipeline, open_pipeline
@@ -159,7 +159,7 @@ def encode_texts(pipe: Pipeline, prompts: Sequence[str], config: FlowGRPOConfig,
     folder = config.text_cache or str(Path(config.output_dir) / "text")
     texts = TextEmbeddings(folder, names[0], config.max_sequence_length)
     if main and texts.missing(prompts):
-        clear_leftovers(folder, older_than_s=3600)  # others may write into a shared cache at the same time
+        clear_run_leftovers(folder, older_than_s=3600)  # others may write into a shared cache at the same time
         pipe.text_encoder.to(accelerator.device)
         with explained(folder):
             texts.fill(pipe, prompts, accelerator.device)

@@ -102,11 +102,11 @@ def sole_use(folder: str | Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}")
             file.flush()
-        clear_leftovers(folder)
+        clear_run_leftovers(folder)
         yield
 
 
-def clear_leftovers(folder: str | Path, *, older_than_s: float = 0.0) -> int:
+def clear_run_leftovers(folder: str | Path, *, older_than_s: float = 0.0) -> int:
     """Removes what killed processes left half-written; returns how much that was. A whole file is never touched.
 
     Args:

@@ -26,7 +26,7 @@ BLOCK_WIDTHS, BLOCK_FFN = 20, 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """Numbers of a run. Memory in GiB on one process; ``forwards`` are transformer calls per step over all processes,
     guidance counted as two.
     """
@@ -74,7 +74,7 @@ def meta_transformer(model: str) -> Any:
         return WanTransformer3DModel.from_config(config)
 
 
-def make_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: int = 1) -> Plan:
+def make_run_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: int = 1) -> RunPlan:
     """The plan of a run.
 
     Args:
@@ -96,7 +96,7 @@ def make_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: in
     sides = 2 if config.guided and config.objective != "nft" else 1
     steps = config.num_trained_steps
     passes = config.num_iterations * steps * sides * config.samples_per_step
-    return Plan(
+    return RunPlan(
         transformer_parameters=frozen,
         lora_modules=modules,
         lora_parameters=trained,
@@ -109,7 +109,9 @@ def make_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: in
     )
 
 
-def describe(config: FlowGRPOConfig, plan: Plan, *, world_size: int, num_prompts: int, first_step: int = 0) -> str:
+def describe_plan(
+    config: FlowGRPOConfig, plan: RunPlan, *, world_size: int, num_prompts: int, first_step: int = 0
+) -> str:
     """The plan as text, printed before step 1."""
     window = f"window {config.window_mode}, {config.num_trained_steps} trained steps a video"
     if config.objective == "nft":

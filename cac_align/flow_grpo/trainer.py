@@ -55,10 +55,10 @@ from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import check_needs, contents_of
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
-from cac_align.flow_grpo.plan import describe, make_plan, peak_memory
+from cac_align.flow_grpo.plan import describe_plan, make_run_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation, show_groups
 from cac_align.flow_grpo.sampler.policy import run_autocast
-from cac_align.flow_grpo.sampler.rollout import Rollout, RolloutSampler, negative_prompt, split_calls
+from cac_align.flow_grpo.sampler.rollout import RolloutSampler, VideoRollout, negative_prompt, split_calls
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Reward, RewardError, check_callable
 from reward_model.digests import text_digest
@@ -167,7 +167,7 @@ class FlowGRPOTrainer:
 
         Raises:
             DivergenceError: loss or gradient stopped being finite.
-            CheckpointError: a checkpoint could not be written, is damaged, or belongs to another run.
+            TrainingCheckpointError: a checkpoint could not be written, is damaged, or belongs to another run.
             OutputError: the folder cannot be written, or another process trains into it.
             RewardError: a whole step could not be judged.
             ValueError: the self-check before the first step failed.
@@ -186,7 +186,7 @@ class FlowGRPOTrainer:
         last = files.newest_checkpoint(folder)
         if last is not None:
             if not resume:
-                raise files.CheckpointError(
+                raise files.TrainingCheckpointError(
                     f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir"
                 )
             self.resume(last)
@@ -274,7 +274,7 @@ class FlowGRPOTrainer:
         config, world = self.config, self.accelerator.num_processes
         epoch, place = self.sampler.locate(self.step)
         specs = self.sampler.rank_samples(epoch, place, self.accelerator.process_index, world)
-        rollouts: list[Rollout] = []
+        rollouts: list[VideoRollout] = []
         with self.learner.sampling_weights():
             calls = split_calls(specs, config.sample_batch_size)
             for rollout in self.rollouts.draw(calls, self.prompts, epoch, self.step):
@@ -303,8 +303,8 @@ class FlowGRPOTrainer:
             ValueError: the reward does not work, or ``noise_floor`` is ``refuse`` and the noise rivals the clip.
         """
         config, world = self.config, self.accelerator.num_processes
-        plan = make_plan(config, self.transformer, world_size=world)
-        text = describe(config, plan, world_size=world, num_prompts=len(self.prompts), first_step=self.step)
+        plan = make_run_plan(config, self.transformer, world_size=world)
+        text = describe_plan(config, plan, world_size=world, num_prompts=len(self.prompts), first_step=self.step)
         self.accelerator.print(text, flush=True)
         self._check_reward()
         if config.noise_floor == "off" or config.objective == "nft":
@@ -374,7 +374,7 @@ class FlowGRPOTrainer:
         """Continues from a checkpoint, bit for bit on a CPU.
 
         Raises:
-            CheckpointError: it belongs to another run, or is damaged.
+            TrainingCheckpointError: it belongs to another run, or is damaged.
         """
         here = self.accelerator
         parts, state = files.read_checkpoint(

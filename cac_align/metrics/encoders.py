@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.metrics.weights import WeightsError, entry, fill, read_state
+from cac_align.metrics.weights import WeightsError, entry, fill_model, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ class DinoEncoder:
     """
 
     def __init__(self, path: Path, device: Any = "cpu") -> None:
-        state = read_state(path)
+        state = read_tensors(path)
         width, _, self.patch, _ = entry(state, "patch_embed.proj.weight", path).shape
         self.grid = math.isqrt(entry(state, "pos_embed", path).shape[1] - 1)
         self.model = _vit(
@@ -40,7 +40,7 @@ class DinoEncoder:
             patch_size=self.patch,
             num_classes=0,
         )
-        fill(self.model, state, path).to(device)
+        fill_model(self.model, state, path).to(device)
         self.model.patch_embed.strict_img_size = False
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -85,7 +85,7 @@ class ClipEncoder:
     def __init__(self, path: Path, device: Any = "cpu") -> None:
         from timm.models.vision_transformer import checkpoint_filter_fn
 
-        state = {k: v.float() for k, v in read_state(path).items() if k.startswith("visual.")}
+        state = {k: v.float() for k, v in read_tensors(path).items() if k.startswith("visual.")}
         width, _, patch, _ = entry(state, "visual.conv1.weight", path).shape
         grid = math.isqrt(entry(state, "visual.positional_embedding", path).shape[0] - 1)
         self.width = entry(state, "visual.proj", path).shape[1]
@@ -98,7 +98,7 @@ class ClipEncoder:
             patch_size=patch,
             num_classes=self.width,
         )
-        fill(self.model, checkpoint_filter_fn(state, self.model), path).to(device)
+        fill_model(self.model, checkpoint_filter_fn(state, self.model), path).to(device)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, 3, 224, 224) normalised pixels -> (B, width)."""
@@ -112,10 +112,10 @@ def aesthetic_head(path: Path, device: Any = "cpu") -> torch.nn.Linear:
     """LAION's linear head, from a normalised CLIP ViT-L/14 embedding to a rating of about 0 to 10."""
     import torch
 
-    state = read_state(path)
+    state = read_tensors(path)
     with torch.device("meta"):
         head = torch.nn.Linear(entry(state, "weight", path).shape[1], 1)
-    return fill(head, state, path).to(device)
+    return fill_model(head, state, path).to(device)
 
 
 def _depth(state: dict[str, Any], prefix: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.metrics.weights import fill, read_state
+from cac_align.metrics.weights import fill_model, read_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,12 +51,12 @@ def load_raft(path: Path, device: Any = "cpu") -> torch.nn.Module:
             f"dynamic_degree needs a torchvision that fits torch ({error}); reinstall both: "
             "pip install torch torchvision"
         ) from error
-    state = {k.removeprefix("module."): v for k, v in read_state(path).items()}
+    state = {k.removeprefix("module."): v for k, v in read_tensors(path).items()}
     # norm3 is a second name of downsample.1.
     renamed = {torchvision_name(k): v for k, v in state.items() if ".norm3." not in k}
     with torch.device("meta"):
         model = raft_large(weights=None)
-    return fill(model, renamed, path).to(device)
+    return fill_model(model, renamed, path).to(device)
 
 
 def torchvision_name(name: str) -> str:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from cac_align.metrics.rows import Row, RowWriter, check_kept, digest, merge, read_rows
+from cac_align.metrics.rows import MetricRow, RowWriter, check_kept, merge, read_metric_rows, values_digest
 from cac_align.metrics.scoring import VideoScores
 from cac_align.metrics.suite import MetricSuite
 from cac_align.metrics.videos import VideoEntry
@@ -72,7 +72,7 @@ def evaluate_videos(
     *,
     process: Process | None = None,
     say: Callable[[str], Any] = lambda text: None,
-) -> list[Row]:
+) -> list[MetricRow]:
     """The row of every video and metric, computed where it is not there yet.
 
     A row is kept as long as the file's bytes and the metric's settings and weights are the same. Failures are tried
@@ -94,10 +94,10 @@ def evaluate_videos(
         RowsLostError: a row that was written is no longer there.
     """
     process = process or this_process()
-    settings = {name: digest({"revision": REVISION, **suite.describe(name)}) for name in suite.metrics}
+    settings = {name: values_digest({"revision": REVISION, **suite.describe(name)}) for name in suite.metrics}
     files, unread = _digests(entries)
     with hold(output) if process.first else nullcontext():  # the processes of one run share it, two runs do not
-        there = read_rows(output)
+        there = read_metric_rows(output)
         process.wait()  # all have read what there was, before any writes
         todo = [(e, names) for e in entries if (names := _missing(e, files[e.name], settings, there))]
         if any(e.name not in unread for e, _ in todo):
@@ -105,14 +105,14 @@ def evaluate_videos(
         mine = todo[process.index :: process.count]
         say(f"{len(entries)} videos, {len(todo)} of them to score, {len(mine)} here")
         writer = RowWriter(output, process.index)
-        written: list[Row] = []
+        written: list[MetricRow] = []
         for entry, names, scores in _scored(mine, unread, suite, say):
             written += writer.write(_rows(entry, names, scores, files[entry.name], settings))
         process.wait()
         if process.first:
             merge(output, ())
         process.wait()
-        rows = read_rows(output)
+        rows = read_metric_rows(output)
         check_kept(output, written, rows)
         process.wait()  # nobody lets go of the folder before all have read it
     return [rows[key] for e in entries for name in suite.metrics if (key := (e.name, name)) in rows]
@@ -135,16 +135,18 @@ def _scored(
                 say(f"{entry.name}: no {name}: {reason}")
 
 
-def failures(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def failures(rows: Sequence[MetricRow]) -> dict[str, list[MetricRow]]:
     """Rows without a score, by metric."""
-    by_metric: dict[str, list[Row]] = {}
+    by_metric: dict[str, list[MetricRow]] = {}
     for row in rows:
         if row.score is None:
             by_metric.setdefault(row.metric, []).append(row)
     return by_metric
 
 
-def _missing(entry: VideoEntry, file: str, settings: dict[str, str], there: dict[tuple[str, str], Row]) -> list[str]:
+def _missing(
+    entry: VideoEntry, file: str, settings: dict[str, str], there: dict[tuple[str, str], MetricRow]
+) -> list[str]:
     def known(name: str) -> bool:
         row = there.get((entry.name, name))
         return (
@@ -171,9 +173,9 @@ def _score(chunk: list[tuple[VideoEntry, list[str]]], suite: MetricSuite) -> lis
 
 def _rows(
     entry: VideoEntry, names: Sequence[str], scores: VideoScores, file: str, settings: dict[str, str]
-) -> list[Row]:
+) -> list[MetricRow]:
     return [
-        Row(
+        MetricRow(
             entry.name,
             entry.prompt,
             entry.index,

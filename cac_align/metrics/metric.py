@@ -123,14 +123,14 @@ class VBenchMetric(ModelReward["Measure"]):
         """Everything a score depends on besides the video, for provenance and resuming: dimension, backend, digests of
         the weights.
         """
-        from cac_align.metrics.weights import digest
+        from cac_align.metrics.weights import weights_digest
 
         files = [weights.find(self.cache_dir) for weights in self.dimension.weights]
         strict = {"strict": True} if self.strict else {}
         return {
             "dimension": self.name,
             "backend": self.backend,
-            "weights": {f.name: digest(f)[:16] for f in files},
+            "weights": {f.name: weights_digest(f)[:16] for f in files},
             **strict,
         }
 

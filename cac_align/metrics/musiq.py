@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cac_align.metrics.weights import entry, fill, read_state
+from cac_align.metrics.weights import entry, fill_model, read_tensors
 
 PATCH, GRID, HEADS = 32, 10, 6
 LONG_SIDES = (224, 384)
@@ -158,11 +158,11 @@ def load_musiq(path: Path, device: str | torch.device = "cpu") -> Musiq:
     Raises:
         WeightsError: if the file is broken or holds another model.
     """
-    state = read_state(path)
+    state = read_tensors(path)
     depth = len({k.split(".")[2] for k in state if k.startswith("transformer_encoder.transformer.")})
     with torch.device("meta"):
         model = Musiq(entry(state, "embedding.weight", path).shape[0], depth)
-    return fill(model, state, path).to(device)
+    return fill_model(model, state, path).to(device)
 
 
 def pyramid(images: torch.Tensor) -> list[torch.Tensor]:

@@ -80,7 +80,7 @@ def consistency(features: torch.Tensor) -> float:
     return float(((before + first) / 2).double().mean())
 
 
-def flicker(frames: np.ndarray) -> float:
+def flicker_share(frames: np.ndarray) -> float:
     """1 minus the mean absolute difference of neighbouring frames, as a share of 255.
 
     Args:
@@ -166,7 +166,7 @@ def _open_dynamic(paths: list[Path], device: Any, batch_size: int, strict: bool)
 
 
 def _open_flicker(paths: list[Path], device: Any, batch_size: int, strict: bool) -> Measure:
-    return lambda clip: flicker(clip.frames)
+    return lambda clip: flicker_share(clip.frames)
 
 
 _OPENERS: dict[str, Callable[[list[Path], Any, int, bool], Measure]] = {

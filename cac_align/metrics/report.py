@@ -9,11 +9,11 @@ import numpy as np
 
 from cac_align.metrics.dimensions import DIMENSIONS, Dimension, total
 from cac_align.metrics.folder import failures
-from cac_align.metrics.rows import Row
+from cac_align.metrics.rows import MetricRow
 from reward_model.statistics.intervals import bootstrap
 from reward_model.statistics.table import Estimate, Table
 
-Rows = Mapping[str, Sequence[Row]]
+Rows = Mapping[str, Sequence[MetricRow]]
 
 
 def vbench_tables(results: Rows, *, num_resamples: int = 1000, seed: int = 0) -> list[Table]:
@@ -45,13 +45,13 @@ def vbench_tables(results: Rows, *, num_resamples: int = 1000, seed: int = 0) ->
     return tables
 
 
-def seed_totals(rows: Sequence[Row], metric: str) -> dict[int, float]:
+def seed_totals(rows: Sequence[MetricRow], metric: str) -> dict[int, float]:
     """The total of each index (seed) of a folder."""
     scored = _of(rows, metric)
     return {k: _total([r for r in scored if r.index == k], metric) for k in sorted({r.index for r in scored})}
 
 
-def to_dict(results: Rows, tables: Sequence[Table]) -> dict[str, Any]:
+def report_to_dict(results: Rows, tables: Sequence[Table]) -> dict[str, Any]:
     """Everything as plain values: tables, totals by seed, and what could not be scored."""
     return {
         "tables": [table.to_dict() for table in tables],
@@ -77,11 +77,11 @@ def _notes(results: Rows) -> list[str]:
     return notes
 
 
-def _all(rows: Sequence[Row], metric: str) -> list[Row]:
+def _all(rows: Sequence[MetricRow], metric: str) -> list[MetricRow]:
     return [r for r in rows if r.metric == metric]
 
 
-def _of(rows: Sequence[Row], metric: str) -> list[Row]:
+def _of(rows: Sequence[MetricRow], metric: str) -> list[MetricRow]:
     return [r for r in rows if r.metric == metric and r.score is not None]
 
 
@@ -90,12 +90,12 @@ def _dimension(metric: str) -> Dimension:
     return DIMENSIONS.get(metric) or Dimension(metric, ())
 
 
-def _total(rows: Sequence[Row], metric: str) -> float:
+def _total(rows: Sequence[MetricRow], metric: str) -> float:
     scores = [r.score for r in rows if r.score is not None]
     return total(_dimension(metric), scores, [r.num_frames for r in rows])
 
 
-def _estimate(rows: list[Row], metric: str, num_resamples: int, seed: int) -> Estimate:
+def _estimate(rows: list[MetricRow], metric: str, num_resamples: int, seed: int) -> Estimate:
     if not rows:
         return Estimate(None)
     value = _total(rows, metric)
@@ -103,16 +103,16 @@ def _estimate(rows: list[Row], metric: str, num_resamples: int, seed: int) -> Es
     return Estimate(value, interval)
 
 
-def _pairs(base: list[Row], other: list[Row]) -> list[tuple[Row, Row]]:
+def _pairs(base: list[MetricRow], other: list[MetricRow]) -> list[tuple[MetricRow, MetricRow]]:
     there = {(r.prompt, r.index): r for r in base}
     return [(there[r.prompt, r.index], r) for r in other if (r.prompt, r.index) in there]
 
 
-def _difference(pairs: list[tuple[Row, Row]], metric: str, num_resamples: int, seed: int) -> Estimate:
+def _difference(pairs: list[tuple[MetricRow, MetricRow]], metric: str, num_resamples: int, seed: int) -> Estimate:
     if not pairs:
         return Estimate(None)
 
-    def gap(chosen: list[tuple[Row, Row]]) -> float:
+    def gap(chosen: list[tuple[MetricRow, MetricRow]]) -> float:
         return _total([b for _, b in chosen], metric) - _total([a for a, _ in chosen], metric)
 
     return Estimate(gap(pairs), _over_prompts(pairs, gap, num_resamples, seed))
@@ -122,7 +122,7 @@ def _over_prompts(items: list[Any], statistic: Callable[[list[Any]], float], num
     """The interval of a statistic whose items come in groups of one prompt; None for a single group."""
     groups: dict[str, list[Any]] = {}
     for item in items:
-        groups.setdefault((item if isinstance(item, Row) else item[0]).prompt, []).append(item)
+        groups.setdefault((item if isinstance(item, MetricRow) else item[0]).prompt, []).append(item)
     if len(groups) < 2:
         return None
     listed = list(groups.values())

@@ -17,7 +17,7 @@ ROWS, PARTS = "rows.jsonl", "rows.part*.jsonl"
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """Score of one video by one metric.
 
     Attributes:
@@ -47,16 +47,16 @@ class Row:
         return self.video, self.metric
 
 
-def digest(value: Mapping[str, Any]) -> str:
+def values_digest(value: Mapping[str, Any]) -> str:
     """A short digest of plain values."""
     return json_digest(value)[:16]
 
 
-def read_rows(folder: Path) -> dict[tuple[str, str], Row]:
+def read_metric_rows(folder: Path) -> dict[tuple[str, str], MetricRow]:
     """The rows of a folder, those of processes that never finished included. A line that broke off while it was
     written does not count.
     """
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], MetricRow] = {}
     for path in [folder / ROWS, *sorted(folder.glob(PARTS))]:
         for line in read_lines(path):
             if (row := _parse(line)) is not None:
@@ -70,7 +70,7 @@ class RowWriter:
     def __init__(self, folder: Path, process: int) -> None:
         self.path = folder / PARTS.replace("*", str(process))
 
-    def write(self, rows: Iterable[Row]) -> list[Row]:
+    def write(self, rows: Iterable[MetricRow]) -> list[MetricRow]:
         """Appends rows and returns them once they are on the disk."""
         written = list(rows)
         append_lines(self.path, [json.dumps(asdict(row), allow_nan=False) for row in written])
@@ -81,7 +81,7 @@ class RowsLostError(ValueError):
     """A row that was written is gone. The message names the folder and the remedy."""
 
 
-def check_kept(folder: Path, written: Iterable[Row], there: Mapping[tuple[str, str], Row]) -> None:
+def check_kept(folder: Path, written: Iterable[MetricRow], there: Mapping[tuple[str, str], MetricRow]) -> None:
     """Makes sure that a table is not made of less than was scored.
 
     Raises:
@@ -95,14 +95,14 @@ def check_kept(folder: Path, written: Iterable[Row], there: Mapping[tuple[str, s
         )
 
 
-def merge(folder: Path, keep: Iterable[tuple[str, str]]) -> list[Row]:
+def merge(folder: Path, keep: Iterable[tuple[str, str]]) -> list[MetricRow]:
     """Brings all rows into one file, sorted and whole, and removes the processes' own.
 
     Args:
         folder: folder of the rows.
         keep: videos and metrics whose rows are returned; others, of earlier runs, stay in the file.
     """
-    rows = read_rows(folder)
+    rows = read_metric_rows(folder)
     lines = [json.dumps(asdict(rows[key]), allow_nan=False) for key in sorted(rows)]
     write_text(folder / ROWS, "".join(line + "\n" for line in lines))
     for part in folder.glob(PARTS):
@@ -110,9 +110,9 @@ def merge(folder: Path, keep: Iterable[tuple[str, str]]) -> list[Row]:
     return [rows[key] for key in keep if key in rows]
 
 
-def _parse(line: bytes) -> Row | None:
+def _parse(line: bytes) -> MetricRow | None:
     try:
-        row = Row(**json.loads(line))
+        row = MetricRow(**json.loads(line))
         return row if row.score is None or math.isfinite(row.score) else None
     except (ValueError, TypeError):
         return None

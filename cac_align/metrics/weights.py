@@ -110,7 +110,7 @@ def torch_home() -> Path:
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch").expanduser()
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a ``.pth`` file, or of a TorchScript archive as CLIP's are; no code of the file is run: plain
     files are read with ``weights_only=True``, archives by :func:`cac_align.metrics.archives.archive_tensors`.
 
@@ -138,7 +138,7 @@ def read_state(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def fill(model: Any, state: Mapping[str, Any], path: Path) -> Any:
+def fill_model(model: Any, state: Mapping[str, Any], path: Path) -> Any:
     """The model with exactly these weights in float32, ready to evaluate.
 
     Args:
@@ -170,6 +170,6 @@ def entry(state: Mapping[str, Any], name: str, path: Path) -> Any:
     return state[name]
 
 
-def digest(path: Path) -> str:
+def weights_digest(path: Path) -> str:
     """SHA-256 of a file; read once as long as it does not change."""
     return file_digest(path)

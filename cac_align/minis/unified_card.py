@@ -15,7 +15,7 @@ from reward_model.files import write_text
 TEMPLATE = Path(__file__).with_suffix(".md")
 
 
-def write_card(folder: Path, found: Measurement, config: UnifiedMiniConfig, *, judge: str, seed: int) -> None:
+def write_unified_card(folder: Path, found: Measurement, config: UnifiedMiniConfig, *, judge: str, seed: int) -> None:
     """Writes ``README.md`` and ``measured.json`` beside the weights of ``folder``."""
     write_text(folder / "measured.json", json.dumps(asdict(found), indent=2) + "\n")
     write_text(

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from cac_align.minis.unified_tokenizer import build_tokenizer, score_texts
+from cac_align.minis.unified_tokenizer import build_unified_tokenizer, score_texts
 from reward_model.backends.checkpoint import load_checkpoint
 from reward_model.minis.model import build_judge, compare_heads, fourier, init_fan_in, look_back
 from reward_model.minis.tokenizer import CHAT_TEMPLATE
@@ -45,7 +45,7 @@ def build_unified(
     source, seen = _open_judge(judge, seed)
     processor = Qwen3VLProcessor(
         image_processor=seen.image_processor,
-        tokenizer=build_tokenizer(),
+        tokenizer=build_unified_tokenizer(),
         video_processor=seen.video_processor,
         chat_template=CHAT_TEMPLATE,
     )

@@ -36,7 +36,7 @@ from cac_align.minis.unified_damage import (
     draw_timing,
     roughness,
 )
-from cac_align.minis.unified_tokenizer import DESCRIBE, Scores, write_answer
+from cac_align.minis.unified_tokenizer import DESCRIBE, ApsScores, write_answer
 from reward_model.conversation import Message
 from reward_model.data.example import Example
 from reward_model.unified.protocols import APS
@@ -66,7 +66,7 @@ DESCRIBED, DESCRIBED_UNTIL = 0.8, 0.6
 Row = dict[str, Any]
 
 
-def draw_rows(count: int, *, seed: int, seeds: range = TEST_SEEDS, single: float = SINGLE) -> Dataset:
+def draw_score_rows(count: int, *, seed: int, seeds: range = TEST_SEEDS, single: float = SINGLE) -> Dataset:
     """Rows that ask for scores; a function of the arguments alone.
 
     Args:
@@ -113,7 +113,7 @@ def _draw_row(rng: np.random.Generator, seeds: range, single: float, slow: float
     if row["num_wrong"] and rng.random() < ELSEWHERE:
         row["elsewhere"] = int(rng.integers(seeds.start, seeds.stop))
     if rng.random() < 0.5:
-        row["time"] = _draw_time(rng, slow) if _moves(scene_of(row)) else "flicker"
+        row["time"] = _draw_time(rng, slow) if _moves(undamaged_scene(row)) else "flicker"
     return row
 
 
@@ -131,14 +131,14 @@ def _moves(scene: Scene) -> bool:
     return action != "stands" and not action.startswith("that reads")
 
 
-def scene_of(row: Mapping[str, Any]) -> Scene:
+def undamaged_scene(row: Mapping[str, Any]) -> Scene:
     """The undamaged scene of a row."""
     return make_scene(row["seed"], setting=row["setting"], num_frames=row["num_frames"])
 
 
 def prompt_of(row: Mapping[str, Any]) -> str:
     """Prompt of a row's video."""
-    right = read_caption(scene_of(row).prompt)
+    right = read_caption(undamaged_scene(row).prompt)
     if row["elsewhere"] >= 0:
         return make_scene(row["elsewhere"]).prompt
     return str(change_slots(right, row["num_wrong"], np.random.default_rng([row["draw"], 1])))
@@ -158,38 +158,38 @@ def video_of(row: Mapping[str, Any], shown: Sequence[int] | None = None) -> np.n
     """
     index = np.arange(row["num_frames"]) if shown is None else np.asarray(shown)
     timing = timing_of(row)
-    frames = brighten(render(scene_of(row), timing.order[index].tolist(), row["size"]), timing.gain[index])
+    frames = brighten(render(undamaged_scene(row), timing.order[index].tolist(), row["size"]), timing.gain[index])
     return damage_pictures(frames, row["picture"], row["picture_strength"], seed=row["draw"], index=index)
 
 
-def truth_of(row: Mapping[str, Any]) -> Scores:
+def true_scores(row: Mapping[str, Any]) -> ApsScores:
     """The scores a row deserves."""
-    shown, asked = read_caption(scene_of(row).prompt), read_caption(prompt_of(row))
+    shown, asked = read_caption(undamaged_scene(row).prompt), read_caption(prompt_of(row))
     agreed = float(agreement(shown, asked))
     timing = timing_of(row)
     if shown.action == asked.action:
         agreed -= timing.loss
     rough = roughness(timing, np.asarray(APS.pick(row["num_frames"])))
-    return Scores(1 + agreed, 5 - 4 * rough, 5 - 4 * row["picture_strength"] if row["picture"] else 5.0)
+    return ApsScores(1 + agreed, 5 - 4 * rough, 5 - 4 * row["picture_strength"] if row["picture"] else 5.0)
 
 
-def make_example(row: Mapping[str, Any], side: int = SIZE) -> Example:
+def make_score_example(row: Mapping[str, Any], side: int = SIZE) -> Example:
     """The question about a row's video and the answer it deserves, or :data:`DESCRIBE` and the right prompt.
 
     Args:
         side: side of the pictures the model gets, in pixels; smaller frames are enlarged as its processor does.
     """
-    frames = enlarge(video_of(row, APS.pick(row["num_frames"])), side)
+    frames = enlarge_frames(video_of(row, APS.pick(row["num_frames"])), side)
     if row["task"] == "describe":
-        return Example((Message("user", (*frames, DESCRIBE)),), scene_of(row).prompt)
-    return Example(_SHOWN.conversation(frames, prompt_of(row)), write_answer(truth_of(row)))
+        return Example((Message("user", (*frames, DESCRIBE)),), undamaged_scene(row).prompt)
+    return Example(_SHOWN.conversation(frames, prompt_of(row)), write_answer(true_scores(row)))
 
 
 #: The protocol on frames that have been picked already.
 _SHOWN = replace(APS, pick=lambda count: list(range(count)))
 
 
-def enlarge(frames: np.ndarray, side: int) -> np.ndarray:
+def enlarge_frames(frames: np.ndarray, side: int) -> np.ndarray:
     """(N, side, side, 3) uint8, by the bicubic interpolation of ``Qwen2VLImageProcessor``."""
     if frames.shape[1:3] == (side, side):
         return frames

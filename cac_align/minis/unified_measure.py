@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from cac_align.minis.unified_captions import SLOTS, change_slot, read_caption
 from cac_align.minis.unified_damage import PICTURE_KINDS, TIME_KINDS
-from cac_align.minis.unified_data import FIRST_ANOMALY_SEED, draw_rows, prompt_of, truth_of, video_of
+from cac_align.minis.unified_data import FIRST_ANOMALY_SEED, draw_score_rows, prompt_of, true_scores, video_of
 from cac_align.rewards.unified import UnifiedReward
 from reward_model.evaluation.metrics.classification import auroc
 from reward_model.statistics.intervals import Interval, bootstrap
@@ -60,7 +60,7 @@ class Measurement:
     num_unscored: int = 0
 
 
-def measure(folder: str | Path, *, num_videos: int = 400, seed: int = 0) -> Measurement:
+def measure_unified(folder: str | Path, *, num_videos: int = 400, seed: int = 0) -> Measurement:
     """Measures a checkpoint folder on the CPU.
 
     Args:
@@ -70,9 +70,9 @@ def measure(folder: str | Path, *, num_videos: int = 400, seed: int = 0) -> Meas
         seed: which of the reserved videos.
     """
     ask = _Asker(folder)
-    rows = list(draw_rows(num_videos, seed=seed))
+    rows = list(draw_score_rows(num_videos, seed=seed))
     scores = ask("damage", ((video_of(row), prompt_of(row)) for row in rows), len(rows))
-    truths = np.array([truth_of(row) for row in rows])
+    truths = np.array([true_scores(row) for row in rows])
     spearman = {axis: _correlate(scores[:, k], truths[:, k]) for k, axis in enumerate(AXES)}
     wrong = truths[:, 0] < APS.high
     damage: dict[str, Figure] = {}
@@ -119,7 +119,7 @@ def _measure_slots(ask: _Asker, count: int, seed: int) -> dict[str, Figure]:
     """Undamaged videos of the mini generator's setting, each asked about with its prompt and with each slot wrong."""
     rows = [
         {**row, "num_wrong": 0, "elsewhere": -1, "time": "", "picture": ""}
-        for row in draw_rows(count, seed=seed + 1, single=1.0)
+        for row in draw_score_rows(count, seed=seed + 1, single=1.0)
     ]
     rng = np.random.default_rng([seed, 43])
     questions = []

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cac_align.minis.unified_card import write_card
+from cac_align.minis.unified_card import write_unified_card
 from cac_align.minis.unified_config import build_unified, picture_side
-from cac_align.minis.unified_data import first_rows, make_example, second_rows
-from cac_align.minis.unified_measure import measure
+from cac_align.minis.unified_data import first_rows, make_score_example, second_rows
+from cac_align.minis.unified_measure import measure_unified
 from cac_align.minis.unified_settings import UnifiedMiniConfig
 from reward_model.config import UNIFIED_FILE
 from reward_model.files import atomic_folder
@@ -65,8 +65,8 @@ def build_unified_mini(
     folder = Path(output_dir)
     with atomic_folder(folder) as fresh:
         export(model, processor, fresh)
-        found = measure(fresh, num_videos=chosen.num_test_videos)
-        write_card(fresh, found, chosen, judge=Path(judge).name, seed=seed)
+        found = measure_unified(fresh, num_videos=chosen.num_test_videos)
+        write_unified_card(fresh, found, chosen, judge=Path(judge).name, seed=seed)
     return folder
 
 
@@ -99,7 +99,9 @@ def _train(work: Path, model: Any, processor: Any, rows: Any, config: UnifiedMin
     from reward_model.training.sft.trainer import run_sft, sft_config
 
     side = picture_side(processor)
-    collator = MiniCollator(processor, partial(make_example, side=side), side // processor.image_processor.patch_size)
+    collator = MiniCollator(
+        processor, partial(make_score_example, side=side), side // processor.image_processor.patch_size
+    )
     log.info("unified-mini: %d samples, %d parameters", len(rows), sum(p.numel() for p in model.parameters()))
     settings = sft_config(
         work,

@@ -21,7 +21,7 @@ DESCRIBE = "Describe the video."
 STEPS_PER_POINT = 5
 
 
-class Scores(NamedTuple):
+class ApsScores(NamedTuple):
     """The three scores of the aps protocol, each 1 (worst) to 5."""
 
     alignment: float
@@ -40,7 +40,7 @@ def answer_labels() -> list[str]:
     return [f"{'' if k == 0 else chr(10)}{axis} ({APS.low:g}-{APS.high:g}): " for k, axis in enumerate(APS.axes)]
 
 
-def write_answer(scores: Scores) -> str:
+def write_answer(scores: ApsScores) -> str:
     """The three lines of an answer, scores rounded to the nearest step.
 
     Raises:
@@ -55,7 +55,7 @@ def write_answer(scores: Scores) -> str:
     return "".join(parts)
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_unified_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level tokenizer with the pieces of question, captions and answers as single tokens."""
     before, after = APS.question.split("{caption}")
     turns = ["user\n", "assistant\n"]

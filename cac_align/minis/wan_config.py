@@ -80,7 +80,7 @@ def world_prompts() -> list[str]:
     ]
 
 
-def build_tokenizer(prompts: Iterable[str], model_max_length: int = 512) -> PreTrainedTokenizerFast:
+def build_wan_tokenizer(prompts: Iterable[str], model_max_length: int = 512) -> PreTrainedTokenizerFast:
     """A word-level tokenizer with T5's special tokens: ``<pad>`` 0, ``</s>`` 1 (ends every prompt), ``<unk>`` 2."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -117,7 +117,7 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
     if size not in SIZES:
         raise ValueError(f"size={size!r} is not one of {', '.join(map(repr, SIZES))}")
     config = SIZES[size]
-    tokenizer = build_tokenizer(world_prompts())
+    tokenizer = build_wan_tokenizer(world_prompts())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = AutoencoderKLWan(**config["vae"])

@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from cac_align.minis.training_loop import LoopConfig, LossAndNumbers, TrainingLoop, mini_optimizers
-from cac_align.minis.world_videos import NUM_FRAMES, WorldVideos, contact_sheet, to_tensor, to_uint8
+from cac_align.minis.world_videos import NUM_FRAMES, WorldVideos, contact_sheet, to_uint8, to_vae_input
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -104,7 +104,9 @@ def draw_clips(videos: WorldVideos, phase: Phase, rng: np.random.Generator) -> t
     """A random batch of clips, (B, 3, T, H, W)."""
     index = rng.integers(0, len(videos), phase.batch_size)
     start = rng.integers(0, NUM_FRAMES - phase.num_frames + 1, phase.batch_size)
-    return to_tensor(np.stack([videos.frames[i, s : s + phase.num_frames] for i, s in zip(index, start, strict=True)]))
+    return to_vae_input(
+        np.stack([videos.frames[i, s : s + phase.num_frames] for i, s in zip(index, start, strict=True)])
+    )
 
 
 def train_vae(
@@ -151,7 +153,7 @@ def _log_reconstructions(loop: TrainingLoop, videos: WorldVideos, num_frames: in
 def reconstruct(vae: AutoencoderKLWan, frames: np.ndarray) -> np.ndarray:
     """(N, T, H, W, 3) uint8 through the VAE and back (posterior mean)."""
     device = next(vae.parameters()).device
-    return to_uint8(vae.decode(vae.encode(to_tensor(frames).to(device)).latent_dist.mode()).sample)
+    return to_uint8(vae.decode(vae.encode(to_vae_input(frames).to(device)).latent_dist.mode()).sample)
 
 
 @torch.no_grad()
@@ -162,7 +164,7 @@ def encode_videos(
     device = next(vae.parameters()).device
     means, stds = [], []
     for k in tqdm(range(0, len(videos), batch_size), desc="encode", mininterval=5.0):
-        posterior = vae.encode(to_tensor(videos.frames[k : k + batch_size]).to(device)).latent_dist
+        posterior = vae.encode(to_vae_input(videos.frames[k : k + batch_size]).to(device)).latent_dist
         means.append(posterior.mean.cpu())
         stds.append(posterior.std.cpu())
     return torch.cat(means), torch.cat(stds)

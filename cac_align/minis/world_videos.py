@@ -50,13 +50,13 @@ def load_world_videos(directory: Path, num_videos: int, first_seed: int = FIRST_
     return WorldVideos(np.load(frames_path, mmap_mode="r"), json.loads(prompts_path.read_text()))
 
 
-def to_tensor(frames: np.ndarray) -> torch.Tensor:
+def to_vae_input(frames: np.ndarray) -> torch.Tensor:
     """(B, T, H, W, 3) uint8 to (B, 3, T, H, W) in [-1, 1], as the VAE takes it."""
     return torch.from_numpy(np.array(frames)).float().div(127.5).sub(1).movedim(-1, 1)
 
 
 def to_uint8(video: torch.Tensor) -> np.ndarray:
-    """The inverse of :func:`to_tensor`."""
+    """The inverse of :func:`to_vae_input`."""
     return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
 

@@ -18,7 +18,7 @@ from werkzeug.wrappers import Request, Response
 
 from cac_align.rating.answers import AnswerError
 from cac_align.rating.guide import CONVENTIONS, DEFINITIONS
-from cac_align.rating.security import LOOPBACK, MAX_BODY, check_request, guard
+from cac_align.rating.security import LOOPBACK, MAX_BODY, add_strict_headers, check_request
 from cac_align.rating.study import Study
 from reward_model.schema import AnomalyType
 from reward_model.strict_json import read_strictly
@@ -65,7 +65,7 @@ class RatingApp:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
         request.max_content_length = MAX_BODY
-        return guard(self._answer(request))(environ, start_response)
+        return add_strict_headers(self._answer(request))(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
         try:

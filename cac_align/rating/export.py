@@ -10,7 +10,7 @@ from typing import Any
 from cac_align.rating.folder import RATINGS, inside
 from cac_align.rating.store import Store
 from cac_align.rating.suggestions import Suggestion
-from cac_align.rating.tally import consensus, differences, finished_records, summarise
+from cac_align.rating.tally import consensus, finished_records, judge_disagreements, summarise_ratings
 from reward_model.data.annotations import rebase, write_annotations
 from reward_model.data.records import Record
 from reward_model.files import write_json, write_text
@@ -35,12 +35,12 @@ def export_ratings(root: Path, store: Store, suggestions: Mapping[str, Suggestio
         written.append(write_records(root, place.name, agreed.values()))
     else:
         place.unlink(missing_ok=True)
-    summary = summarise(store, suggestions)
+    summary = summarise_ratings(store, suggestions)
     write_json(inside(root, f"{RATINGS}/summary.json"), summary)
     write_text(inside(root, f"{RATINGS}/summary.md"), summary_table(summary))
     written += [inside(root, f"{RATINGS}/summary.{kind}") for kind in ("json", "md")]
     if suggestions:
-        lines = [json.dumps(row, ensure_ascii=False) for row in differences(store, suggestions)]
+        lines = [json.dumps(row, ensure_ascii=False) for row in judge_disagreements(store, suggestions)]
         write_text(inside(root, f"{RATINGS}/differences.jsonl"), "".join(f"{line}\n" for line in lines))
         written.append(inside(root, f"{RATINGS}/differences.jsonl"))
     return written

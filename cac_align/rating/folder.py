@@ -57,7 +57,7 @@ def inside(root: Path, relative: str | Path) -> Path:
     return path
 
 
-def find_videos(root: Path) -> tuple[list[FoundVideo], list[str]]:
+def find_ratable_videos(root: Path) -> tuple[list[FoundVideo], list[str]]:
     """All videos below ``root`` in the order of their names, and one line for each that was left out, with the reason.
 
     In a folder that ``best_of_n`` wrote, ``best.mp4`` is left out silently: it is one of the candidates.
@@ -75,14 +75,14 @@ def find_videos(root: Path) -> tuple[list[FoundVideo], list[str]]:
                 raise VideoError("the file name is not valid UTF-8; rename it")
             if real in seen:
                 raise VideoError(f"it is the same file as {seen[real]!r}")
-            videos.append(describe(root, name, prompt, group))
+            videos.append(describe_video(root, name, prompt, group))
             seen[real] = name
         except (OutsideError, VideoError, OSError, ValueError) as error:
             left_out.append(f"{shown}: {error}")
     return sorted(videos, key=lambda v: v.path), left_out
 
 
-def describe(root: Path, name: str, prompt: str = "", group: str = "") -> FoundVideo:
+def describe_video(root: Path, name: str, prompt: str = "", group: str = "") -> FoundVideo:
     """One video by its relative name.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.rating.folder import FoundVideo, OutsideError, describe, inside
+from cac_align.rating.folder import FoundVideo, OutsideError, describe_video, inside
 from cac_align.report.page import visible
 from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
 from reward_model.data.splits import position
@@ -91,7 +91,7 @@ def review_items(root: Path, annotations: Path, records: Sequence[Record]) -> li
         text = json.dumps(record.truth.to_dict(), sort_keys=True)
         annotator = record.extra.get("annotator")
         never = frozenset() if annotator is None else frozenset([str(annotator).casefold()])
-        described = describe(root, video, record.truth.prompt)
+        described = describe_video(root, video, record.truth.prompt)
         if (described.num_frames, described.width, described.height) != (
             record.truth.num_frames,
             record.truth.width,

@@ -9,10 +9,10 @@ from typing import Any
 from reward_model import journal
 from reward_model.journal import JournalError, read_object
 
-__all__ = ["Journal", "JournalError"]
+__all__ = ["JournalError", "RatingJournal"]
 
 
-class Journal:
+class RatingJournal:
     """One journal, opened for writing by one process at a time.
 
     Args:

@@ -58,7 +58,7 @@ def _name(address: str) -> str | None:
         return None
 
 
-def guard(response: Response) -> Response:
+def add_strict_headers(response: Response) -> Response:
     """The same response with the headers that keep browsers strict."""
     response.headers.extend(HEADERS)
     return response

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cac_align.rating.answers import AnswerError, check_decision, check_name, check_rating, is_done
 from cac_align.rating.items import Item, shuffled
-from cac_align.rating.journal import Journal, JournalError
+from cac_align.rating.journal import JournalError, RatingJournal
 
 Mode = Literal["rate", "review"]
 
@@ -27,7 +27,13 @@ class Store:
     """
 
     def __init__(
-        self, journal: Journal, items: Iterable[Item], mode: Mode = "rate", *, seed: int = 0, final: Iterable[str] = ()
+        self,
+        journal: RatingJournal,
+        items: Iterable[Item],
+        mode: Mode = "rate",
+        *,
+        seed: int = 0,
+        final: Iterable[str] = (),
     ) -> None:
         self.items = {i.key: i for i in items}
         self.mode, self.seed, self.final = mode, seed, frozenset(final)

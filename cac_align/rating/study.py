@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.rating.answers import is_done
-from cac_align.rating.folder import RATINGS, find_videos, inside
+from cac_align.rating.folder import RATINGS, find_ratable_videos, inside
 from cac_align.rating.frames import FramePacks
 from cac_align.rating.items import Item, page_item, rating_items, review_items, spot_check_items
-from cac_align.rating.journal import Journal
+from cac_align.rating.journal import RatingJournal
 from cac_align.rating.store import Mode, Store
 from cac_align.rating.suggestions import Suggestion, read_suggestions
 
@@ -82,13 +82,13 @@ class Study:
 
             checked = spot_check_result(self.store, self.checks, self.threshold)
             return {"mode": self.mode, "summary": summarise_review(self.store, checked)}
-        from cac_align.rating.tally import differences, summarise
+        from cac_align.rating.tally import judge_disagreements, summarise_ratings
 
         own = {k: s for k, s in self.suggestions.items() if k in self.store.finished(name)}
         # Counting verdicts on videos that are still to be judged would give them away.
         keys = {item.video: key for key, item in self.store.items.items()}
-        rows = [{**row, "key": keys[row["video"]]} for row in differences(self.store, own)]
-        return {"mode": self.mode, "summary": summarise(self.store, own), "differences": rows}
+        rows = [{**row, "key": keys[row["video"]]} for row in judge_disagreements(self.store, own)]
+        return {"mode": self.mode, "summary": summarise_ratings(self.store, own), "differences": rows}
 
     def export(self) -> list[Path]:
         """Writes the results to ``ratings/`` and returns the files.
@@ -121,7 +121,7 @@ def open_rating(root: Path, *, seed: int = 0, verdicts: Sequence[Path] = ()) -> 
         ValueError: if there is no video, or a file of verdicts does not fit.
     """
     _check_folder(root)
-    videos, left_out = find_videos(root)
+    videos, left_out = find_ratable_videos(root)
     if not videos:
         raise ValueError("\n".join([f"no video to rate in {str(root)!r}; expected MP4 files below it", *left_out]))
     items = rating_items(videos)
@@ -195,8 +195,8 @@ def _drawn(root: Path) -> list[Record]:
     return rebase(read_annotations(path), path, root.resolve() / "-") if path.is_file() else []
 
 
-def _journal(root: Path, name: str) -> Journal:
-    return Journal(inside(root, f"{RATINGS}/{name}"))
+def _journal(root: Path, name: str) -> RatingJournal:
+    return RatingJournal(inside(root, f"{RATINGS}/{name}"))
 
 
 def _check_folder(root: Path) -> None:

@@ -74,7 +74,7 @@ def consensus(store: Store) -> tuple[dict[str, Record], list[str]]:
     return {k: r for k, r in chosen.items() if r is not None}, [k for k, r in chosen.items() if r is None]
 
 
-def summarise(store: Store, suggestions: Mapping[str, Suggestion] | None = None) -> dict[str, Any]:
+def summarise_ratings(store: Store, suggestions: Mapping[str, Suggestion] | None = None) -> dict[str, Any]:
     """Everything that is counted, as plain values for JSON.
 
     ``all`` and ``folders`` count each video once, by the majority; ``raters`` counts what each person said. Videos on
@@ -97,7 +97,7 @@ def summarise(store: Store, suggestions: Mapping[str, Suggestion] | None = None)
         "agreement": _agreement(people),
     }
     if suggestions:
-        found = differences(store, suggestions)
+        found = judge_disagreements(store, suggestions)
         same = sum("status" not in d["differs"] for d in found if d["people"])
         num = sum(d["people"] is not None for d in found)
         summary["judge"] = {"compared": num, "same_status": same}
@@ -114,7 +114,7 @@ def _agreement(people: Mapping[str, Mapping[str, Record]]) -> dict[str, Any] | N
     return {"num_shared": shared, "kappa": kappa, "alpha": alpha}
 
 
-def differences(store: Store, suggestions: Mapping[str, Suggestion]) -> list[dict[str, Any]]:
+def judge_disagreements(store: Store, suggestions: Mapping[str, Suggestion]) -> list[dict[str, Any]]:
     """People against the judge, for every rated video with a verdict: the list one improves a judge by.
 
     ``differs`` names what is not the same (status, types, window, boxes; "people" where they are split). Videos with

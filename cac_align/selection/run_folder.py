@@ -78,7 +78,7 @@ def load(folder: Path, index: int, settings: Mapping[str, Any]) -> np.ndarray | 
     return frames
 
 
-def check_settings(folder: Path, count: int, settings: Mapping[str, Any]) -> None:
+def check_same_settings(folder: Path, count: int, settings: Mapping[str, Any]) -> None:
     """Raises ResumeError if one of the first ``count`` candidates of a folder was made with other values of these
     settings: what is known before the pipeline is loaded.
     """

@@ -44,7 +44,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Item:
+class SeededPrompt:
     """A prompt and an evaluation seed. ``seed`` is that of :func:`cac_align.best_of_n`, whose candidates these are."""
 
     index: int
@@ -71,21 +71,21 @@ class Draws:
         self.settings, self.config = settings, settings.video
         self.folder = Path(settings.output_dir) / "videos"
         self.items = [
-            Item(k, s, prompt, derive_seed(settings.seed, prompt, s) % 2**32)
+            SeededPrompt(k, s, prompt, derive_seed(settings.seed, prompt, s) % 2**32)
             for k, prompt in enumerate(settings.prompts)
             for s in settings.eval_seeds
         ]
 
-    def place(self, source: Source, item: Item) -> Path:
+    def place(self, source: Source, item: SeededPrompt) -> Path:
         """The folder of an item's candidates."""
         return self.folder / source.name / item.name
 
-    def done(self, source: Source, item: Item) -> bool:
+    def done(self, source: Source, item: SeededPrompt) -> bool:
         """True if all its videos exist."""
         place = self.place(source, item)
         return all(run_folder.frames_path(place, k).is_file() for k in range(source.count))
 
-    def draw(self, source: Source, item: Item, pipe: Any) -> None:
+    def draw(self, source: Source, item: SeededPrompt, pipe: Any) -> None:
         """Draws the candidates that are missing, one at a time, each stored at once."""
         place = self.place(source, item)
         with encode_once(pipe):
@@ -95,7 +95,7 @@ class Draws:
                     [frames] = generate(pipe, item.prompt, [made_by["candidate_seed"]], self.arguments)
                     run_folder.store(place, k, frames, made_by)
 
-    def load(self, source: Source, item: Item, index: int) -> np.ndarray:
+    def load(self, source: Source, item: SeededPrompt, index: int) -> np.ndarray:
         """The frames of a candidate, (T, H, W, 3) uint8.
 
         Raises:
@@ -108,7 +108,7 @@ class Draws:
             raise ValueError(f"no video at {run_folder.frames_path(place, index)}; run with --parts draw")
         return frames
 
-    def made_by(self, source: Source, item: Item, index: int) -> dict[str, Any]:
+    def made_by(self, source: Source, item: SeededPrompt, index: int) -> dict[str, Any]:
         """Everything a candidate depends on."""
         lora = None if source.training is None else _digest(source.training.lora / WEIGHTS)
         return {
@@ -122,7 +122,7 @@ class Draws:
             "candidate_seed": candidate_seed(item.seed, index),
         }
 
-    def identity(self, source: Source, item: Item) -> str:
+    def identity(self, source: Source, item: SeededPrompt) -> str:
         """A digest of all candidates of an item: scores of other videos do not count."""
         return json_digest([[self.made_by(source, item, k) for k in range(source.count)]])[:16]
 
@@ -149,7 +149,7 @@ class Draws:
 
 
 @contextmanager
-def open_pipeline(config: FlowGRPOConfig, source: Source, device: str | None) -> Iterator[Any]:
+def source_pipeline(config: FlowGRPOConfig, source: Source, device: str | None) -> Iterator[Any]:
     """The pipeline of a source on its device, for the block.
 
     Raises:
@@ -195,6 +195,6 @@ def sources(settings: TableSettings, made: Mapping[tuple[str, int], Training]) -
 
 def _digest(path: Path) -> str:
     """16 hex digits of a file, read once as long as it does not change."""
-    from cac_align.metrics.weights import digest
+    from cac_align.metrics.weights import weights_digest
 
-    return digest(path)[:16]
+    return weights_digest(path)[:16]

@@ -79,11 +79,11 @@ def time_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequenc
 
 def memory_lines(settings: TableSettings, made: Sequence[Training]) -> list[str]:
     """Of one training process, by the plan of Flow-GRPO, and of the videos on disk."""
-    from cac_align.flow_grpo.plan import make_plan
+    from cac_align.flow_grpo.plan import make_run_plan
 
     lines = []
     if made:
-        plan = make_plan(made[0].config)
+        plan = make_run_plan(made[0].config)
         lines.append(f"training: {plan.memory:.1f} GiB a process, without VAE, judges and libraries")
     config = settings.video
     raw = config.num_frames * config.height * config.width * 3 / 2**20
@@ -92,10 +92,10 @@ def memory_lines(settings: TableSettings, made: Sequence[Training]) -> list[str]
 
 def _flops(settings: TableSettings, trained: int, videos: int) -> float:
     """Forward passes of all draws and trainings; a backward pass counts as two."""
-    from cac_align.flow_grpo.plan import make_plan
+    from cac_align.flow_grpo.plan import make_run_plan
 
     config = settings.video
-    plan = make_plan(config)
+    plan = make_run_plan(config)
     tokens = ((config.num_frames - 1) // 4 + 1) * (config.height // 16) * (config.width // 16)
     guidance = 2 if config.guided else 1
     steps = settings.num_inference_steps or config.eval_num_inference_steps or config.num_inference_steps

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cac_align.flow_grpo.needs import check_model, model_of
-from cac_align.table2.draws import Draws, Item, Source, open_pipeline, sources
+from cac_align.table2.draws import Draws, SeededPrompt, Source, source_pipeline, sources
 from cac_align.table2.scores import Scorer, Scores, make_scorers
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import Training, trainings
@@ -127,7 +127,7 @@ class TableJob:
 
         return Unit(f"train {training.folder.name} {training.row.slug}", training.done, run)
 
-    def _drawing(self, source: Source, item: Item) -> Unit:
+    def _drawing(self, source: Source, item: SeededPrompt) -> Unit:
         def run() -> None:
             self.draws.draw(source, item, self._pipeline(source))
 
@@ -138,7 +138,7 @@ class TableJob:
             lambda: self.ready(source),
         )
 
-    def _scoring(self, source: Source, item: Item) -> Unit:
+    def _scoring(self, source: Source, item: SeededPrompt) -> Unit:
         def run() -> None:
             if self._open is not None:
                 self.close()
@@ -157,7 +157,7 @@ class TableJob:
             self.close()
             if self._announce(f"draw {source.name}"):
                 self.say(f"drawing videos of {source.name}")
-            pipe = self._stack.enter_context(open_pipeline(self.draws.config, source, self.settings.device))
+            pipe = self._stack.enter_context(source_pipeline(self.draws.config, source, self.settings.device))
             self._open = (source.name, pipe)
         return self._open[1]
 

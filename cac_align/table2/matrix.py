@@ -12,7 +12,7 @@ from cac_align.flow_grpo.judging.reward_specs import RewardSpec
 from cac_align.rewards.base import order
 from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
 from cac_align.table2.columns import Column, reward_column
-from cac_align.table2.draws import Item, Source
+from cac_align.table2.draws import SeededPrompt, Source
 from cac_align.table2.job import TableJob
 from cac_align.table2.ratings import Ratings, video_name
 from cac_align.table2.settings import TableRow
@@ -25,7 +25,7 @@ class Chosen:
     """The video that stands for a row: candidate ``index`` of an item of a source."""
 
     source: Source
-    item: Item
+    item: SeededPrompt
     index: int
 
     @property
@@ -103,10 +103,10 @@ class Matrix:
     def values_of(self, video: Chosen) -> Values:
         return self.stored[video.source.name, video.item.name][video.index]
 
-    def _there(self, source: Source, item: Item, index: int) -> Chosen | None:
+    def _there(self, source: Source, item: SeededPrompt, index: int) -> Chosen | None:
         return Chosen(source, item, index) if (source.name, item.name) in self.stored else None
 
-    def _best(self, row: TableRow, item: Item) -> int | None:
+    def _best(self, row: TableRow, item: SeededPrompt) -> int | None:
         found = self.stored.get(("base", item.name))
         return None if found is None else best_candidate(found[: self.settings.n], row.rewards, row.combination)
 

@@ -9,13 +9,13 @@ from typing import Any
 from cac_align.table2.job import TableJob
 from cac_align.table2.matrix import Chosen, Matrix
 from cac_align.table2.ratings import FOLDER
-from cac_align.table2.tables import TableMaker, to_dict
+from cac_align.table2.tables import TableMaker, tables_to_dict
 from reward_model.files import write_json, write_text
 from reward_model.statistics.table import Table
 from reward_model.video.writing import write_mp4
 
 
-def write_outputs(job: TableJob) -> list[Path]:
+def write_table_files(job: TableJob) -> list[Path]:
     """Writes tables, correlations, curves, the page and the videos for people; one process at a time, so that the last
     one to come has seen everything.
 
@@ -29,7 +29,7 @@ def write_outputs(job: TableJob) -> list[Path]:
         maker = TableMaker(matrix)
         tables = maker.all()
         written = write_tables(job.folder / "table2", tables)
-        write_json(job.folder / "table2.json", to_dict(maker, tables))
+        write_json(job.folder / "table2.json", tables_to_dict(maker, tables))
         written.append(job.folder / "table2.json")
         written += _correlations(job, matrix)
         written += _curves(job)

@@ -17,7 +17,7 @@ from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec
 from cac_align.flow_grpo.needs import check_model, model_of
 from cac_align.rewards.base import evaluate
 from cac_align.table2 import measures
-from cac_align.table2.draws import Draws, Item, Source
+from cac_align.table2.draws import Draws, SeededPrompt, Source
 from cac_align.table2.settings import TableSettings
 from reward_model.digests import json_digest, model_fingerprint
 from reward_model.files import write_json
@@ -136,24 +136,24 @@ class Scores:
         self.folder = Path(draws.settings.output_dir) / "scores"
         self._known: set[tuple[str, str]] = set()
 
-    def path(self, source: Source, item: Item) -> Path:
+    def path(self, source: Source, item: SeededPrompt) -> Path:
         return self.folder / source.name / f"{item.name}.json"
 
-    def missing(self, source: Source, item: Item) -> list[Scorer]:
+    def missing(self, source: Source, item: SeededPrompt) -> list[Scorer]:
         """Scorers that have not scored these videos yet."""
         if not self.path(source, item).is_file():
             return list(self.scorers.values())
         known = self._read(source, item)
         return [s for s in self.scorers.values() if not s.made(known.get(s.name, {}))]
 
-    def done(self, source: Source, item: Item) -> bool:
+    def done(self, source: Source, item: SeededPrompt) -> bool:
         """True if every scorer has scored them."""
         key = (source.name, item.name)
         if key not in self._known and not self.missing(source, item):
             self._known.add(key)
         return key in self._known
 
-    def score(self, source: Source, item: Item) -> None:
+    def score(self, source: Source, item: SeededPrompt) -> None:
         """Has the videos of an item scored by what is missing; each scorer's answers are on disk before the next is
         asked.
         """
@@ -168,14 +168,14 @@ class Scores:
             head = {"format": FORMAT, "videos": self.draws.identity(source, item), "prompt": item.prompt}
             write_json(self.path(source, item), {**head, "scores": entries})
 
-    def answer(self, source: Source, item: Item, index: int, scorer: str) -> Answer | None:
+    def answer(self, source: Source, item: SeededPrompt, index: int, scorer: str) -> Answer | None:
         """A scorer's answer about a video; None if it has not been asked yet."""
         path = self.path(source, item)
         entry = self._read(source, item).get(scorer) if path.is_file() else None
         known = self.scorers.get(scorer)
         return None if entry is None or known is None or not known.made(entry) else entry["videos"][index]
 
-    def values(self, source: Source, item: Item) -> list[dict[str, float | None]]:
+    def values(self, source: Source, item: SeededPrompt) -> list[dict[str, float | None]]:
         """All values of each candidate of an item by key; nothing for what was not scored yet."""
         path = self.path(source, item)
         entries = self._read(source, item) if path.is_file() else {}
@@ -188,7 +188,7 @@ class Scores:
                 values |= {f"{name}/{part}": value for part, value in answer["parts"].items()}
         return values_of
 
-    def _read(self, source: Source, item: Item) -> dict[str, Any]:
+    def _read(self, source: Source, item: SeededPrompt) -> dict[str, Any]:
         path = self.path(source, item)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ FAULT = "world/anomaly"
 
 
 @dataclass(frozen=True)
-class Spread:
+class GroupSpread:
     """A reward within groups.
 
     Attributes:
@@ -60,7 +60,7 @@ def group_spread(
     *,
     num_resamples: int = 1000,
     seed: int = 0,
-) -> Spread:
+) -> GroupSpread:
     """Spread and order of a reward within groups.
 
     Args:
@@ -86,15 +86,15 @@ def group_spread(
         won.append(float((gaps > 0).sum() + 0.5 * (gaps == 0).sum()))
         pairs.append(float(gaps.size))
     if not stds:
-        return Spread(name, 0, None, None, 0, Estimate(None))
+        return GroupSpread(name, 0, None, None, 0, Estimate(None))
     flat = float(np.mean(np.array(stds) < FLAT))
     draws = redraw(1, len(pairs), num_resamples=num_resamples, seed=seed)
     found = sum_ratio(np.array([won]), np.array([pairs]), draws)
     ordered = Estimate(found.value, found.interval)
-    return Spread(name, len(stds), float(np.mean(stds)), flat, int(sum(pairs)), ordered)
+    return GroupSpread(name, len(stds), float(np.mean(stds)), flat, int(sum(pairs)), ordered)
 
 
-def spreads(matrix: Matrix) -> list[Spread]:
+def spreads(matrix: Matrix) -> list[GroupSpread]:
     """All rewards, their parts and readouts over the base's candidates, a group for each prompt; a readout that is the
     reward itself is left out.
     """
@@ -111,7 +111,7 @@ def spreads(matrix: Matrix) -> list[Spread]:
     return [group_spread(n, columns[n], faults, groups, **options) for n in names if not repeats(n)]
 
 
-def spread_table(found: Sequence[Spread]) -> Table:
+def spread_table(found: Sequence[GroupSpread]) -> Table:
     """A row for each reward."""
     lines = [(f.name, f.num_groups, f.std, f.flat, f.num_pairs, f.ordered) for f in found]
     notes = (

@@ -56,7 +56,7 @@ class TableMaker:
         for row in self.rows:
             cells = [mean_of(v := self.of(row, c), self.draws(v), rate=c.rate) for c in self.columns]
             trained = len(self.settings.train_seeds) if row.kind == "flow_grpo" else None
-            lines.append((row.name, trained, max((c.num for c in cells), default=0), *map(estimate, cells)))
+            lines.append((row.name, trained, max((c.num for c in cells), default=0), *map(cell_estimate, cells)))
         titles = ("row", "training seeds", "videos", *(c.title for c in self.columns))
         return Table(f"Alignment of {self.settings.video.model}", titles, [lines], tuple(self._notes()))
 
@@ -74,7 +74,7 @@ class TableMaker:
         cells: list[Cell] = [row.name]
         for column in self.columns:
             values, base = self.of(row, column), self.base(column)
-            cells += [estimate(difference_of(values, base, self.draws(values))), show_p(p_value(values, base))]
+            cells += [cell_estimate(difference_of(values, base, self.draws(values))), show_p(p_value(values, base))]
         return cells
 
     def ratios(self) -> Table:
@@ -84,7 +84,7 @@ class TableMaker:
         for row in self.rows[1:]:
             found = {c.name: self._ratio(row, c) for c in self.columns}
             kept = (self._kept(found[settings.motion]),) if settings.motion else ()
-            lines.append((row.name, *kept, *map(estimate, found.values())))
+            lines.append((row.name, *kept, *map(cell_estimate, found.values())))
         share = f"{settings.motion_share:g}"
         head = (f"{settings.motion} of at least {share} of base",) if settings.motion else ()
         note = (
@@ -123,7 +123,7 @@ class TableMaker:
         lines: list[Sequence[Cell]] = []
         for row in self.rows:
             arrays = [self.matrix.array(row, c) for c in columns]
-            lines.append((row.name, *(estimate(mean_of(v, self.draws(v), rate=True)) for v in arrays)))
+            lines.append((row.name, *(cell_estimate(mean_of(v, self.draws(v), rate=True)) for v in arrays)))
         note = (
             "The rule follows the object by brightness and knows no judge, prompt or truth; it is made for one object "
             "on a plain ground. A video can have several faults."
@@ -173,7 +173,7 @@ def paper() -> Table:
     return Table("The paper's Table 2", ("row", *printed.rows), [rows], (f"{note} is to be compared with it.",))
 
 
-def estimate(found: Found) -> Estimate:
+def cell_estimate(found: Found) -> Estimate:
     """A number for a cell."""
     return Estimate(found.value, found.interval)
 
@@ -183,7 +183,7 @@ def show_p(value: float | None) -> str | None:
     return None if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def to_dict(maker: TableMaker, tables: Sequence[Table]) -> dict[str, Any]:
+def tables_to_dict(maker: TableMaker, tables: Sequence[Table]) -> dict[str, Any]:
     """Everything as plain values: settings, tables, and every video's value in every column."""
     values = {
         row.slug: {

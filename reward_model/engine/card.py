@@ -22,11 +22,11 @@ def hub_card(body: str, *, base_model: str, **metadata: Any) -> str:
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}", ignore_metadata_errors=False))
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def plain_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table, cells as they are.
 
     Example:
-        >>> print(markdown_table(("metric", "value"), [("loss", 0.5)]))
+        >>> print(plain_table(("metric", "value"), [("loss", 0.5)]))
         | metric | value |
         |---|---|
         | loss | 0.5 |
@@ -61,10 +61,10 @@ def model_card(
         f"A two-turn judge of generated video after {stage} ({method}), started from `{base_model}`.",
         'Load it with `CaCReward("<this folder>")`; `judge.json` holds how it has to be asked.',
         f"## Data\n\n{data}.",
-        f"## Training\n\n{markdown_table(('setting', 'value'), settings.items())}\n\n```\n{trainable}\n```",
+        f"## Training\n\n{plain_table(('setting', 'value'), settings.items())}\n\n```\n{trainable}\n```",
     ]
     if metrics:
-        table = markdown_table(("metric", "value"), ((name, f"{value:.4g}") for name, value in metrics.items()))
+        table = plain_table(("metric", "value"), ((name, f"{value:.4g}") for name, value in metrics.items()))
         of_what = f"Of {measured}.\n\n" if measured else ""
         parts.append(f"## Measured during training\n\n{of_what}{table}")
     else:

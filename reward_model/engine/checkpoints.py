@@ -32,7 +32,7 @@ CONTENTS = "contents"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-class CheckpointError(RuntimeError):
+class TrainingCheckpointError(RuntimeError):
     """A checkpoint could not be written, or does not fit the run that wants to continue from it."""
 
 
@@ -53,7 +53,7 @@ def write_checkpoint(
             of all of them are there.
 
     Raises:
-        CheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints are as they were.
+        TrainingCheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints stay.
     """
     final, partial = output_dir / f"checkpoint-{step}", output_dir / f"checkpoint-{step}.partial"
     main = accelerator.is_main_process
@@ -73,7 +73,7 @@ def write_checkpoint(
             if main:
                 shutil.rmtree(partial, ignore_errors=True)
             last = next(reversed(find_checkpoints(output_dir)), None)
-            raise CheckpointError(
+            raise TrainingCheckpointError(
                 f"could not write checkpoint {step} to {str(output_dir)!r}: {fault}. "
                 f"The last good one is {str(last) if last else 'none'}; free some space and start again to resume"
             ) from error
@@ -89,13 +89,13 @@ def _error_of(action: Callable[[], Any]) -> Exception | None:
     return None
 
 
-def save_checkpoint(
+def save_policy_checkpoint(
     accelerator: Any, output_dir: Path, step: int, state: Mapping[str, Any], generator: torch.Generator, keep: int
 ) -> Path:
     """The checkpoint of a step of stage 3; see :func:`write_checkpoint`.
 
     Raises:
-        CheckpointError: it could not be written.
+        TrainingCheckpointError: it could not be written.
     """
 
     def write(folder: Path) -> None:
@@ -129,12 +129,12 @@ def resumable(output_dir: Path) -> Path | None:
     """Checkpoint to resume from: the newest complete one; None if there is none.
 
     Raises:
-        CheckpointError: if it has some, and every one is damaged. Beginning anew would write over them.
+        TrainingCheckpointError: if it has some, and every one is damaged. Beginning anew would write over them.
     """
     last = last_checkpoint(output_dir)
     folders = find_checkpoints(output_dir)
     if last is None and folders:
-        raise CheckpointError(
+        raise TrainingCheckpointError(
             f"{str(folders[-1])!r} is damaged ({grpo_checkpoint_fault(folders[-1])}), and no checkpoint before it is "
             "whole. Remove them to start over, or choose another output_dir"
         )
@@ -174,7 +174,7 @@ def _process_fault(folder: Path, number: int) -> str | None:
     return f"random_states_{number}.pkl {fault}" if fault else None
 
 
-def load_checkpoint(
+def restore_checkpoint(
     accelerator: Any, folder: Path, generator: torch.Generator, expected: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Restores weights, optimiser and random states, and returns the other state.
@@ -183,7 +183,7 @@ def load_checkpoint(
         expected: entries of the state that must be equal, or the run would not be the same.
 
     Raises:
-        CheckpointError: it belongs to another run, or a part cannot be read.
+        TrainingCheckpointError: it belongs to another run, or a part cannot be read.
     """
     state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     check_same_run(folder, state, {**expected, "num_processes": accelerator.num_processes})
@@ -193,7 +193,7 @@ def load_checkpoint(
     except Exception as error:
         # A damaged file raises what its reader happens to trip over.
         said = (str(error).strip().splitlines() or [""])[0]
-        raise CheckpointError(
+        raise TrainingCheckpointError(
             f"{str(folder)!r} cannot be continued from ({type(error).__name__}: {said}). Remove it, and the same "
             "command continues from the one before it; or choose another output_dir"
         ) from error
@@ -201,7 +201,7 @@ def load_checkpoint(
 
 
 def check_same_run(folder: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises CheckpointError unless the state of a checkpoint has these entries: it belongs to another run.
+    """Raises TrainingCheckpointError unless the state of a checkpoint has these entries: it belongs to another run.
 
     An entry may name a folder. ``contents``, where both have it, holds digests of what such entries mean by their
     names: an entry of equal content is the same, wherever its folder lies now.
@@ -212,7 +212,7 @@ def check_same_run(folder: Path, state: Mapping[str, Any], expected: Mapping[str
         f"{k} was {state.get(k)!r} and is now {v!r}" for k, v in expected.items() if k not in same and state.get(k) != v
     ]
     if wrong:
-        raise CheckpointError(
+        raise TrainingCheckpointError(
             f"{str(folder)!r} belongs to another run: {'; '.join(wrong)}. Use another output_dir, or the old settings"
         )
 

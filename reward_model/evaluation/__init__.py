@@ -14,9 +14,10 @@ from reward_model.evaluation.metrics.tubes import tube_iou
 from reward_model.evaluation.running.measure import measure
 from reward_model.evaluation.running.result import EvaluationResult, Metric, TypeRecall
 from reward_model.evaluation.running.row import Row, make_row
-from reward_model.evaluation.running.runner import evaluate
+from reward_model.evaluation.running.runner import evaluate_judge
 from reward_model.evaluation.running.store import RowStore, read_rows
 from reward_model.evaluation.tables.paper_tables import PaperTable, load_paper_tables, paper_table
+from reward_model.lazy import former_names
 from reward_model.statistics.intervals import Interval, bootstrap, wilson
 from reward_model.statistics.significance import mcnemar, paired_bootstrap, paired_permutation
 from reward_model.statistics.table import Estimate, Table
@@ -48,7 +49,7 @@ __all__ = [
     "bootstrap",
     "calibration_error",
     "confusion",
-    "evaluate",
+    "evaluate_judge",
     "implied_rates",
     "load_paper_tables",
     "make_row",
@@ -63,3 +64,5 @@ __all__ = [
     "tube_iou",
     "wilson",
 ]
+
+__getattr__ = former_names(__name__, {"evaluate": "evaluate_judge"})

@@ -65,7 +65,7 @@ class StepParser(CommandParser):
         return found, rest
 
 
-def add_steps(parser: argparse.ArgumentParser, metavar: str) -> Any:
+def add_subcommands(parser: argparse.ArgumentParser, metavar: str) -> Any:
     """Adds a group of required subcommands; ``add_parser`` of the result adds one."""
     return parser.add_subparsers(metavar=metavar, required=True, parser_class=StepParser)
 

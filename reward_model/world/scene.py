@@ -301,7 +301,7 @@ def _main_thing(plan: _Plan, shape: str, color: str, motion: str, radius: float)
     elif fault.kind == "teleport":
         thing = replace(thing, path=things.displace(path, fault, extent))
     elif fault.kind == "flicker":
-        thing = replace(thing, gain=things.flicker(fault, count, thing.color))
+        thing = replace(thing, gain=things.flicker_gain(fault, count, thing.color))
     else:
         return _intruder(plan, thing, inside)
     return thing, (thing,)

@@ -130,7 +130,7 @@ def displace(path: np.ndarray, fault: Fault, extent: float) -> np.ndarray:
     return moved
 
 
-def flicker(fault: Fault, num_frames: int, color: np.ndarray) -> np.ndarray:
+def flicker_gain(fault: Fault, num_frames: int, color: np.ndarray) -> np.ndarray:
     """Brightness (T,): 1, and inside the fault a random sequence of two levels that a thing of that colour cannot have:
     far too dark and far too bright, or two dark ones where there is nothing brighter.
     """

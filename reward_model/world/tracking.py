@@ -18,7 +18,7 @@ PATIENCE = 3
 
 
 @dataclass(frozen=True)
-class Track:
+class FrameMeasurements:
     """Measurements of the rule in each frame: (T,) arrays, lengths as fractions of the picture.
 
     ``area`` is the share of pixels the object covers, ``elongation`` the ratio of its principal axes (1 for a ball),
@@ -31,7 +31,7 @@ class Track:
     centre: np.ndarray
 
 
-def track_object(frames: np.ndarray) -> Track:
+def track_object(frames: np.ndarray) -> FrameMeasurements:
     """Measures the moving object in frames (T, H, W, 3) uint8."""
     pictures = frames.astype(np.float32)
     border = np.concatenate([pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]], axis=1)
@@ -40,7 +40,7 @@ def track_object(frames: np.ndarray) -> Track:
     masks = contrast > threshold
     measured = [_measure(mask) for mask in masks]
     area, elongation, pieces, x, y = (np.array(v) for v in zip(*measured, strict=True))
-    return Track(area, elongation, pieces, np.stack([x, y], axis=1))
+    return FrameMeasurements(area, elongation, pieces, np.stack([x, y], axis=1))
 
 
 def _measure(mask: np.ndarray) -> tuple[float, float, int, float, float]:

@@ -104,6 +104,13 @@ def test_a_name_in_two_modules_is_found_and_a_private_one_is_not(modules):
     texts = {"a/x.py": "class Row: pass\ndef _same(): pass", "a/y.py": "def Row(): pass\ndef _same(): pass"}
     sources = [code.Source(Path(path), text) for path, text in texts.items()]
     assert code.shared_names(sources) == {"Row": ["a/x.py", "a/y.py"]}
+    texts = {"a/x.py": "def run(): pass\n" + "def same(): pass\n" * 2, "a/y.py": "def run(): pass"}
+    assert code.shared_names([code.Source(Path(path), text) for path, text in texts.items()]) == {}
+
+
+def test_no_name_stands_for_two_things(modules):
+    code = modules["house_code"]
+    assert code.shared_names(code.read_sources(Path(__file__).resolve().parents[2])) == {}
 
 
 def test_words_that_make_a_reader_stumble_are_counted(modules):

@@ -310,10 +310,10 @@ def test_trainings_are_commands_too(capsys):
 def test_the_vae_of_wan_stays_in_float32(wan_pipe, tmp_path, half):
     import torch
 
-    from cac_align.commands.best_of_n import load_pipeline
+    from cac_align.commands.best_of_n import load_any_pipeline
 
     wan_pipe.save_pretrained(tmp_path)
-    pipe = load_pipeline(str(tmp_path), "cpu", half)
+    pipe = load_any_pipeline(str(tmp_path), "cpu", half)
     assert pipe.vae.dtype == torch.float32 and pipe.transformer.dtype == getattr(torch, half)
 
 
@@ -321,14 +321,14 @@ def test_a_lora_is_loaded_into_the_pipeline(wan_pipe, tmp_path):
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    from cac_align.commands.best_of_n import load_pipeline
+    from cac_align.commands.best_of_n import load_any_pipeline
 
     wan_pipe.save_pretrained(tmp_path / "pipe")
     transformer = copy.deepcopy(wan_pipe.transformer)  # the pipeline is that of all tests
     transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     layers = get_peft_model_state_dict(transformer)
     wan_pipe.save_lora_weights(tmp_path / "lora", transformer_lora_layers=layers)
-    pipe = load_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "lora"))
+    pipe = load_any_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "lora"))
     assert pipe.get_active_adapters()
     with pytest.raises(ValueError, match="--lora"):
-        load_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "pipe"))
+        load_any_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "pipe"))

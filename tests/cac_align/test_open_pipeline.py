@@ -153,7 +153,7 @@ def test_a_name_of_the_hub_is_looked_at_in_its_cache(wan_pipe, tmp_path, monkeyp
 
 
 def test_every_way_to_open_a_pipeline_refuses(wan_pipe, tmp_path):
-    from cac_align.commands.best_of_n import load_pipeline
+    from cac_align.commands.best_of_n import load_any_pipeline
     from cac_align.flow_grpo.config import FlowGRPOConfig
     from cac_align.flow_grpo.loading import load_pipeline as load_for_training
     from cac_align.probes.videos import pipeline_videos
@@ -167,7 +167,7 @@ def test_every_way_to_open_a_pipeline_refuses(wan_pipe, tmp_path):
     folder, prompts = str(tmp_path), tmp_path / "p.txt"
     prompts.write_text("a red ball\n")
     for opens in (
-        lambda: load_pipeline(folder, "cpu"),
+        lambda: load_any_pipeline(folder, "cpu"),
         lambda: load_for_training(FlowGRPOConfig(model=folder)),
         lambda: pipeline_videos(folder, prompts, 1),
     ):

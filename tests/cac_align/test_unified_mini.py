@@ -41,22 +41,22 @@ from cac_align.minis.unified_data import (  # noqa: E402
     FIRST_ANOMALY_SEED,
     TEST_SEEDS,
     TRAIN_SEEDS,
-    draw_rows,
-    enlarge,
+    draw_score_rows,
+    enlarge_frames,
     first_rows,
-    make_example,
+    make_score_example,
     prompt_of,
-    scene_of,
     second_rows,
-    truth_of,
+    true_scores,
+    undamaged_scene,
     video_of,
 )
 from cac_align.minis.unified_mini import build_unified_mini, export  # noqa: E402
 from cac_align.minis.unified_settings import UnifiedMiniConfig  # noqa: E402
 from cac_align.minis.unified_tokenizer import (  # noqa: E402
-    Scores,
+    ApsScores,
     answer_labels,
-    build_tokenizer,
+    build_unified_tokenizer,
     score_texts,
     write_answer,
 )
@@ -90,7 +90,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def rows():
-    return list(draw_rows(400, seed=3))
+    return list(draw_score_rows(400, seed=3))
 
 
 def plain(row, **changes):
@@ -185,7 +185,7 @@ def test_slow_motion_shows_a_smaller_part_of_the_scene_evenly():
 
 @pytest.mark.parametrize("kind", PICTURE_KINDS)
 def test_stronger_damage_of_pictures_is_further_from_the_truth(kind):
-    clean = video_of(plain(draw_rows(1, seed=0)[0], setting="single"), range(8))
+    clean = video_of(plain(draw_score_rows(1, seed=0)[0], setting="single"), range(8))
     index = np.arange(8)
     errors = [
         np.abs(damage_pictures(clean, kind, s, seed=1, index=index).astype(int) - clean).mean() for s in (0, 0.5, 1)
@@ -213,7 +213,7 @@ def test_half_of_the_rows_are_wrong_in_each_way_and_the_ways_are_independent(row
 
 
 def test_rows_follow_from_the_seed_and_reserved_videos_are_never_trained_on(rows):
-    assert list(draw_rows(400, seed=3)) == rows and list(draw_rows(400, seed=4)) != rows
+    assert list(draw_score_rows(400, seed=3)) == rows and list(draw_score_rows(400, seed=4)) != rows
     assert all(r["seed"] in TEST_SEEDS and (r["elsewhere"] == -1 or r["elsewhere"] in TEST_SEEDS) for r in rows)
     for trained in (first_rows(300, seed=3), second_rows(300, seed=3)):
         assert all(r["seed"] in TRAIN_SEEDS for r in trained)
@@ -224,7 +224,7 @@ def test_training_asks_for_descriptions_first_and_for_scores_alone_in_the_end():
     asked = np.array([row["task"] == "describe" for row in first_rows(600, seed=0)])
     assert asked[:100].mean() > 0.55 and not asked[int(DESCRIBED_UNTIL * 600) :].any()
     row = next(row for row in first_rows(20, seed=0) if row["task"] == "describe")
-    assert make_example(row).answer == scene_of(row).prompt
+    assert make_score_example(row).answer == undamaged_scene(row).prompt
 
 
 def test_slow_motion_comes_in_the_second_round():
@@ -235,26 +235,26 @@ def test_slow_motion_comes_in_the_second_round():
 
 
 def test_no_video_has_an_anomaly(rows):
-    assert all(scene_of(row).fault is None for row in rows)
+    assert all(undamaged_scene(row).fault is None for row in rows)
 
 
 def test_truth_of_right_and_wrong_rows(rows):
     for row in rows[:60]:
-        assert truth_of(plain(row)) == Scores(5, 5, 5) and prompt_of(plain(row)) == scene_of(row).prompt
+        assert true_scores(plain(row)) == ApsScores(5, 5, 5) and prompt_of(plain(row)) == undamaged_scene(row).prompt
         for num_wrong in (1, 4):
-            assert truth_of(plain(row, num_wrong=num_wrong)).alignment == 5 - num_wrong
-        assert truth_of(plain(row, picture="blur", picture_strength=0.25)) == Scores(5, 5, 4)
-        assert truth_of(plain(row, time="flicker", time_strength=1.0)).physics < 4
+            assert true_scores(plain(row, num_wrong=num_wrong)).alignment == 5 - num_wrong
+        assert true_scores(plain(row, picture="blur", picture_strength=0.25)) == ApsScores(5, 5, 4)
+        assert true_scores(plain(row, time="flicker", time_strength=1.0)).physics < 4
         slow = plain(row, time="slow", time_strength=0.25, num_frames=81)  # at 0.775 of its pace: 0.45 of the worst
-        assert truth_of(slow).alignment == pytest.approx(4.55) and 2.9 < truth_of(slow).physics <= 3.2
+        assert true_scores(slow).alignment == pytest.approx(4.55) and 2.9 < true_scores(slow).physics <= 3.2
         asked = read_caption(prompt_of({**slow, "num_wrong": 4}))
-        assert truth_of({**slow, "num_wrong": 4}).alignment == 1 and asked.action not in scene_of(row).prompt
-    elsewhere = [truth_of(row).alignment for row in rows if row["elsewhere"] >= 0]
+        assert true_scores({**slow, "num_wrong": 4}).alignment == 1 and asked.action not in undamaged_scene(row).prompt
+    elsewhere = [true_scores(row).alignment for row in rows if row["elsewhere"] >= 0]
     assert min(elsewhere) == 1 and np.mean(elsewhere) < 3
 
 
 def test_time_is_never_damaged_where_one_cannot_see_it(rows):
-    still = [r for r in rows if "stands" in scene_of(r).prompt or "reads" in scene_of(r).prompt]
+    still = [r for r in rows if "stands" in undamaged_scene(r).prompt or "reads" in undamaged_scene(r).prompt]
     assert still and {r["time"] for r in still} <= {"", "flicker"}
 
 
@@ -273,15 +273,15 @@ def test_a_frame_is_the_same_in_any_selection(rows, time_kind, picture):
 
 def test_answers_are_read_by_the_parser_of_the_protocol_to_the_nearest_step():
     for alignment, physics, style in ((1, 5, 3.2), (2.0, 1.04, 4.99), (4.25, 3.3, 1)):
-        read = APS.read(write_answer(Scores(alignment, physics, style)))
+        read = APS.read(write_answer(ApsScores(alignment, physics, style)))
         told = [1 + 4 * read[axis] for axis in APS.axes]
         assert told == pytest.approx([alignment, physics, style], abs=0.1 + 1e-9)
     with pytest.raises(ValueError, match=r"'Physics Score \(1-5\):' cannot be 0.5; it must lie in 1 to 5"):
-        write_answer(Scores(1, 0.5, 1))
+        write_answer(ApsScores(1, 0.5, 1))
 
 
 def test_question_captions_and_scores_are_a_token_a_piece(rows):
-    tokenizer = build_tokenizer()
+    tokenizer = build_unified_tokenizer()
     folder = ROOT / "recipes" / "configs" / "flow_grpo"
     asked = [prompt.text for name in GENERATOR_PROMPTS for prompt in read_prompts(folder / name)]
     assert set(asked) <= set(world_prompts())
@@ -292,17 +292,17 @@ def test_question_captions_and_scores_are_a_token_a_piece(rows):
         assert len(tokenizer.encode(text)) == 1
     for row in rows[:50]:
         assert len(tokenizer.encode(prompt_of(row))) <= 8 + 2 * 4
-    for text in ("a dog runs 3.456 m, 5.0.1 or 25.0 \u00e9\n", APS.question, write_answer(Scores(1, 2, 3))):
+    for text in ("a dog runs 3.456 m, 5.0.1 or 25.0 \u00e9\n", APS.question, write_answer(ApsScores(1, 2, 3))):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_training_asks_as_the_protocol_does(rows):
     for row in rows[:5]:
-        [asked] = make_example(row, side=48).conversation
+        [asked] = make_score_example(row, side=48).conversation
         [official] = APS.conversation(video_of(row), prompt_of(row))
         assert asked.role == official.role and asked.content[-1] == official.content[-1]
         shown = np.stack(official.content[:-1])
-        assert (np.stack(asked.content[:-1]) == enlarge(shown, 48)).all() and len(shown) == 16
+        assert (np.stack(asked.content[:-1]) == enlarge_frames(shown, 48)).all() and len(shown) == 16
 
 
 def test_training_batches_are_what_the_stock_processor_makes_of_small_videos(tiny, rows):
@@ -312,10 +312,10 @@ def test_training_batches_are_what_the_stock_processor_makes_of_small_videos(tin
     chosen = [row for row in rows if row["size"] == 32][:3]
 
     def load(row):
-        return Example(APS.conversation(video_of(row), prompt_of(row)), make_example(row, side).answer)
+        return Example(APS.conversation(video_of(row), prompt_of(row)), make_score_example(row, side).answer)
 
     stock = AnswerCollator(processor, load)(chosen)
-    fast = MiniCollator(processor, lambda row: make_example(row, side), side // 8)(chosen)
+    fast = MiniCollator(processor, lambda row: make_score_example(row, side), side // 8)(chosen)
     with torch.no_grad():
         expected = model(**stock).loss
         with use_equal_images(model):
@@ -345,8 +345,8 @@ def test_the_vision_tower_is_the_judges_and_the_rest_is_new():
 def test_attention_starts_by_comparing_with_the_picture_before(tiny):
     """Fails where the distance, the signs or the rotary layout of the comparing heads are wrong."""
     model, processor = tiny[0], tiny[1]
-    collator = MiniCollator(processor, lambda row: make_example(row, 48))
-    batch = collator([plain(draw_rows(1, seed=0)[0])])
+    collator = MiniCollator(processor, lambda row: make_score_example(row, 48))
+    batch = collator([plain(draw_score_rows(1, seed=0)[0])])
     kept = {}
     layer = model.model.language_model.layers[0].self_attn
     hook = layer.register_forward_hook(lambda module, args, out: kept.update(weights=out[1]))
@@ -439,7 +439,7 @@ def test_a_tiny_training_learns_the_form_of_the_answers_and_ships_what_it_measur
     card = (folder / "README.md").read_text()
     assert f"| style | {measured['spearman']['style']['value']:.3f} " in card and "{" not in card.partition("json")[0]
     assert {p.suffix for p in folder.iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
-    row = plain(draw_rows(1, seed=1)[0])
+    row = plain(draw_score_rows(1, seed=1)[0])
     [found] = UnifiedReward(folder, device="cpu").score([video_of(row)], [prompt_of(row)], fps=16)
     assert 0 <= found.score <= 1 and set(found.axes) == set(APS.axes)
 
@@ -510,4 +510,4 @@ def test_the_shipped_checkpoint_is_small_and_answers_in_form(rows):
     for axis in ("Alignment Score", "Style Score"):
         means = [np.mean([f.axes[axis] for f in part]) for part in found]
         assert means[0] > means[1] + 0.2
-    assert unified_data.truth_of(good[0]) == Scores(5, 5, 5)
+    assert unified_data.true_scores(good[0]) == ApsScores(5, 5, 5)

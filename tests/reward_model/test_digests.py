@@ -9,7 +9,7 @@ import pytest
 
 from cac_align.flow_grpo.maths.schedule import Schedule
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
-from cac_align.metrics.rows import digest as metric_digest
+from cac_align.metrics.rows import values_digest as metric_digest
 from cac_align.prompts import prompt_name
 from cac_align.rating.items import _digest as item_digest
 from cac_align.table2.ratings import video_name

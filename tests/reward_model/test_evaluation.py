@@ -17,7 +17,7 @@ import pytest
 from reward_model.backends.replay import RecordingBackend, ReplayBackend
 from reward_model.conversation import Completion
 from reward_model.evaluation import WorldBench
-from reward_model.evaluation import evaluate as evaluate_in_full
+from reward_model.evaluation import evaluate_judge as evaluate_in_full
 from reward_model.evaluation.benches.bench import FIRST_BENCH_SEED
 from reward_model.evaluation.running.row import rollout_of
 from reward_model.judge import TwoTurnJudge

@@ -29,16 +29,22 @@ from cac_align.flow_grpo.learner.checkpoint_checks import (
     check_tensors,
     damaged,
     digest,
-    last_checkpoint,
+    last_finished_checkpoint,
     newest_checkpoint,
     read_state,
 )
 from cac_align.flow_grpo.older_runs import as_meant
-from reward_model.engine.checkpoints import STATE_FILE, CheckpointError, check_same_run, write_checkpoint
+from reward_model.engine.checkpoints import STATE_FILE, TrainingCheckpointError, check_same_run, write_checkpoint
 
 log = logging.getLogger(__name__)
 
-__all__ = ["CheckpointError", "last_checkpoint", "newest_checkpoint", "read_checkpoint", "save_checkpoint"]
+__all__ = [
+    "TrainingCheckpointError",
+    "last_finished_checkpoint",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]
 
 
 def save_checkpoint(
@@ -63,7 +69,7 @@ def save_checkpoint(
         own: tensors by file and name, of this process alone; the names of files are equal on all processes.
 
     Raises:
-        CheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints are as they were.
+        TrainingCheckpointError: it could not be written (disk full, ...), on every process. Older checkpoints stay.
     """
     own = own or {}
     names = {"parts": sorted(parts), "own_parts": sorted(own)}
@@ -101,14 +107,14 @@ def read_checkpoint(
         ema_every: updates between two averagings, 0 without an average.
 
     Raises:
-        CheckpointError: it belongs to another run, or a file is damaged; the message says which and what to do.
+        TrainingCheckpointError: it belongs to another run, or a file is damaged; the message says which and what to do.
     """
     state = read_state(folder)
     check_same_run(folder, as_meant(state), _plain(expected))
     check_counters(folder, state, _plain(counters), ema_every)
     own = state.get("own_parts") or []
     if own and state["num_processes"] != processes:
-        raise CheckpointError(
+        raise TrainingCheckpointError(
             f"{str(folder)!r} was written by {state['num_processes']} processes under DeepSpeed, which divides "
             f"its state among them; resume with as many, not {processes}"
         )

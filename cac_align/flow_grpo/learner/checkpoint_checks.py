@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from reward_model.engine.checkpoints import STATE_FILE, CheckpointError, find_checkpoints
+from reward_model.engine.checkpoints import STATE_FILE, TrainingCheckpointError, find_checkpoints
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 #: Entries of the state that every checkpoint has, and their types.
@@ -35,7 +35,7 @@ Tensors = dict[str, torch.Tensor]
 Layout = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
-def last_checkpoint(output_dir: Path) -> Path | None:
+def last_finished_checkpoint(output_dir: Path) -> Path | None:
     """The newest checkpoint that was written to its end, None if there is none; for messages, damage is not looked for.
 
     The checks of the judge's stage 3 (:mod:`~reward_model.engine.checkpoints`) ask for files that are not here.
@@ -48,7 +48,7 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
     """The newest checkpoint of a run, None if there is none.
 
     Raises:
-        CheckpointError: if its state file is gone: without this, the run would quietly go on from an older one.
+        TrainingCheckpointError: if its state file is gone: without this, the run would quietly go on from an older one.
     """
     numbered = [(n, p) for p in output_dir.glob("checkpoint-*") if (n := _number(p.name)) >= 0 and p.is_dir()]
     if not numbered:
@@ -59,20 +59,22 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
     return folder
 
 
-def damaged(path: Path, fault: str) -> CheckpointError:
+def damaged(path: Path, fault: str) -> TrainingCheckpointError:
     """The error that names a file of a checkpoint, its fault, and what to do."""
     folder = path.parent
     older = [p.name for p in find_checkpoints(folder.parent) if p != folder]
     before = [name for name in older if _number(name) < _number(folder.name)]
     remedy = f"resume from {before[-1]}" if before else "restart from step 0"
-    return CheckpointError(f"{str(path)!r} is damaged: {fault}. Delete {folder.name} to {remedy}, or put the file back")
+    return TrainingCheckpointError(
+        f"{str(path)!r} is damaged: {fault}. Delete {folder.name} to {remedy}, or put the file back"
+    )
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """``grpo_state.json``, seen to be whole.
 
     Raises:
-        CheckpointError: if it is not.
+        TrainingCheckpointError: if it is not.
     """
     path = folder / STATE_FILE
     try:
@@ -126,7 +128,7 @@ def check_counters(folder: Path, state: Mapping[str, Any], present: Mapping[str,
         ema_every: updates between two averagings; 0 without an average.
 
     Raises:
-        CheckpointError: if they do not.
+        TrainingCheckpointError: if they do not.
     """
     path, schedule, updates = folder / STATE_FILE, state["schedule"], state["updates"]
     for key, like in present["schedule"].items():
@@ -146,7 +148,7 @@ def check_file(path: Path, state: Mapping[str, Any]) -> None:
     """A file is there and, where the checkpoint has digests, holds the bytes that were written.
 
     Raises:
-        CheckpointError: if it is not, or does not.
+        TrainingCheckpointError: if it is not, or does not.
     """
     if not path.is_file():
         raise damaged(path, "it is missing")
@@ -159,7 +161,7 @@ def check_tensors(path: Path, tensors: Tensors, layout: Mapping[str, tuple[int, 
     """Tensors have the names and shapes of a part and are finite; ``exact``: and there are no others.
 
     Raises:
-        CheckpointError: if one is missing, or is of another form.
+        TrainingCheckpointError: if one is missing, or is of another form.
     """
     for name, shape in layout.items():
         tensor = tensors.get(name)

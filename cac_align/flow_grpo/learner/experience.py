@@ -12,7 +12,7 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.advantages import Advantages, combine_advantages, compute_advantages
-from cac_align.flow_grpo.sampler.rollout import Rollout
+from cac_align.flow_grpo.sampler.rollout import VideoRollout
 from cac_align.rewards.base import Evaluation
 
 
@@ -26,7 +26,7 @@ def gather(accelerator: Any, values: list[Any]) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One video's score, as all processes see it."""
 
     group: int
@@ -43,9 +43,9 @@ class Experience:
     ``first_row`` is the place of this process's first video among all rows; ``step`` counts the steps done before.
     """
 
-    rollouts: list[Rollout]
+    rollouts: list[VideoRollout]
     answers: list[Evaluation]
-    rows: list[Row]
+    rows: list[ScoreRow]
     advantages: Advantages
     first_row: int
     step: int = 0
@@ -67,10 +67,10 @@ class Chunk:
     counted: torch.Tensor
 
 
-def rows_of(rollouts: Sequence[Rollout], answers: Sequence[Evaluation]) -> list[Row]:
+def rows_of(rollouts: Sequence[VideoRollout], answers: Sequence[Evaluation]) -> list[ScoreRow]:
     """One row per video of this process."""
     return [
-        Row(
+        ScoreRow(
             spec.group,
             spec.generation,
             answer.scores[k],
@@ -82,7 +82,7 @@ def rows_of(rollouts: Sequence[Rollout], answers: Sequence[Evaluation]) -> list[
     ]
 
 
-def advantages_of(rows: Sequence[Row], config: FlowGRPOConfig, reward_weights: Mapping[str, float]) -> Advantages:
+def advantages_of(rows: Sequence[ScoreRow], config: FlowGRPOConfig, reward_weights: Mapping[str, float]) -> Advantages:
     """Advantages of all videos of a step, by the mean of scores or by each reward on its own.
 
     Args:
@@ -139,7 +139,7 @@ def idle_chunk(experience: Experience, rows_per_forward: int) -> Chunk:
     return Chunk(0, rows, torch.zeros(len(rows)), torch.zeros(len(rows)))
 
 
-def experience_numbers(rows: Sequence[Row], advantages: Advantages) -> dict[str, float]:
+def experience_numbers(rows: Sequence[ScoreRow], advantages: Advantages) -> dict[str, float]:
     """The monitors of a step's rewards, over all processes. A key is absent where nothing was judged."""
     numbers = {
         "reward/failed": sum(row.score is None for row in rows) / max(len(rows), 1),
@@ -159,7 +159,7 @@ def experience_numbers(rows: Sequence[Row], advantages: Advantages) -> dict[str,
     return numbers
 
 
-def _spreads(rows: Sequence[Row]) -> list[float]:
+def _spreads(rows: Sequence[ScoreRow]) -> list[float]:
     """Standard deviation of the scores of each group with at least two."""
     groups: dict[int, list[float]] = {}
     for row in rows:

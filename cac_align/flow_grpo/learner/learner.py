@@ -196,7 +196,7 @@ class Learner:
         scaled = self.accelerator.scaler is not None  # fp16: the scaler passes over a step that overflowed
         if not math.isfinite(total) or not (scaled or math.isfinite(self.grad_norm)):
             self.optimizer.zero_grad()
-            last = files.last_checkpoint(Path(self.config.output_dir))
+            last = files.last_finished_checkpoint(Path(self.config.output_dir))
             remedy = "a lower learning_rate, a larger beta or bf16"
             raise diverged(step + 1, total, self.grad_norm, last, remedy)
         self.loss = total

@@ -18,7 +18,7 @@ from cac_align.flow_grpo.maths.objectives import velocity_divergence
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.sampler.policy import Condition
-from cac_align.flow_grpo.sampler.rollout import Rollout
+from cac_align.flow_grpo.sampler.rollout import VideoRollout
 
 
 def noised(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
@@ -156,7 +156,7 @@ class NFT:
 
     def step_loss(
         self,
-        rollout: Rollout,
+        rollout: VideoRollout,
         rows: Sequence[int],
         k: int,
         advantages: torch.Tensor,

@@ -23,7 +23,7 @@ from cac_align.flow_grpo.maths.objectives import (
     velocity_divergence,
 )
 from cac_align.flow_grpo.sampler.policy import Condition
-from cac_align.flow_grpo.sampler.rollout import Rollout
+from cac_align.flow_grpo.sampler.rollout import VideoRollout
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
 
@@ -53,7 +53,7 @@ class StepObjective(Protocol):
 
     def step_loss(
         self,
-        rollout: Rollout,
+        rollout: VideoRollout,
         rows: Sequence[int],
         k: int,
         advantages: torch.Tensor,
@@ -103,7 +103,7 @@ class Replay:
 
     def step_loss(
         self,
-        rollout: Rollout,
+        rollout: VideoRollout,
         rows: Sequence[int],
         k: int,
         advantages: torch.Tensor,

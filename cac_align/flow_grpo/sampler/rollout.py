@@ -1,7 +1,7 @@
 """Draws the videos of a step with the unmodified pipeline and keeps what training needs of them, and nothing else.
 
-One :class:`Rollout` is one call of the pipeline: some videos of one group, which share prompt and window. Every video
-has its own seed for its first latents and its noise, so it depends on neither rank nor batch mates (up to the
+One :class:`VideoRollout` is one call of the pipeline: some videos of one group, which share prompt and window. Every
+video has its own seed for its first latents and its noise, so it depends on neither rank nor batch mates (up to the
 rounding of batched arithmetic).
 """
 
@@ -26,7 +26,7 @@ from cac_align.selection.candidates import split_frames
 
 
 @dataclass
-class Rollout:
+class VideoRollout:
     """Videos of one call.
 
     ``records`` are the stochastic steps (their row k is video k), on the CPU; ``clean`` the final latents (R, ...),
@@ -87,7 +87,7 @@ class RolloutSampler:
 
     def draw(
         self, calls: Sequence[tuple[SampleSpec, ...]], prompts: Sequence[str], epoch: int, step: int
-    ) -> Iterator[Rollout]:
+    ) -> Iterator[VideoRollout]:
         """One rollout after the other; ``prompts`` is the whole list that specs point into."""
         for specs in calls:
             yield self.draw_one(specs, prompts[specs[0].prompt_index], self.window(specs[0], epoch, step))
@@ -95,7 +95,7 @@ class RolloutSampler:
     @torch.no_grad()
     def draw_one(
         self, specs: tuple[SampleSpec, ...], prompt: str, window: tuple[int, ...], *, decode: bool = True
-    ) -> Rollout:
+    ) -> VideoRollout:
         """One call of the pipeline.
 
         Args:
@@ -134,7 +134,7 @@ class RolloutSampler:
         frames = split_frames(output, len(specs)) if decode else []
         records = [record.to("cpu") for record in trajectory]
         image = noted[0].to("cpu") if noted else None
-        return Rollout(specs, prompt, records, frames, last[0].cpu() if last else None, image)
+        return VideoRollout(specs, prompt, records, frames, last[0].cpu() if last else None, image)
 
 
 def negative_prompt(config: FlowGRPOConfig) -> str | None:

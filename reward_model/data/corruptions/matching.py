@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Match(NamedTuple):
+class TemplateMatch(NamedTuple):
     """Best fit of a template: its corner (x, y) to a fraction of a pixel, the weighted correlation there, the pixels
     there, and the correlation at the place that was ``guessed``.
     """
@@ -18,7 +18,9 @@ class Match(NamedTuple):
     guessed: float
 
 
-def match(picture: np.ndarray, template: np.ndarray, weight: np.ndarray, guess: np.ndarray, reach: int) -> Match:
+def match(
+    picture: np.ndarray, template: np.ndarray, weight: np.ndarray, guess: np.ndarray, reach: int
+) -> TemplateMatch:
     """The best position of the template up to ``reach`` pixels from the corner ``guess`` (x, y) in each direction."""
     height, width = template.shape
     x0, left, right = _span(float(guess[0]), reach, picture.shape[1] - width)
@@ -36,7 +38,7 @@ def match(picture: np.ndarray, template: np.ndarray, weight: np.ndarray, guess: 
     y, x = divmod(int(scores.argmax()), shape[1])
     corner = np.array([left + _peak(scores[y], x), top + _peak(scores[:, x], y)])
     seen = area[y : y + height, x : x + width]
-    return Match(corner, float(scores[y, x]), seen, float(scores[y0 - top, x0 - left]))
+    return TemplateMatch(corner, float(scores[y, x]), seen, float(scores[y0 - top, x0 - left]))
 
 
 def _span(guess: float, reach: int, limit: int) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element
 from reward_model.data.formats.common import FormatError, Imported, TypeMap, check_corners, map_type
 from reward_model.data.formats.cvat_parts import Coverage, Part, count_of, coverage_of, gaps_between, matched_parts
 from reward_model.data.formats.shapes import cvat_corners
-from reward_model.data.formats.tracks import Corners, Keyframe, Track, expand, from_tracks
+from reward_model.data.formats.tracks import Corners, ExpandedTrack, Keyframe, expand, from_tracks
 from reward_model.data.line_checks import check_object
 from reward_model.data.records import Record, edited
 from reward_model.data.validation import Problem
@@ -85,7 +85,7 @@ class _Group:
     coverage: Coverage
     words: dict[str, str]
     numbered: bool
-    tracks: list[Track] = field(default_factory=list)
+    tracks: list[ExpandedTrack] = field(default_factory=list)
 
 
 class _Reading:
@@ -186,7 +186,9 @@ class _Reading:
         if words.get("no_box", "").lower() == "true" and any(k.visible and not _is_whole(k.corners) for k in keys):
             self.warnings.append(f"anomaly {name}: no_box is ticked, so its boxes are left out; untick it to keep them")
         found = expand(keys, self.base.truth.num_frames)
-        group.tracks.append(Track({n: b for n, b in found.boxes.items() if n <= coverage.last}, found.open_from))
+        group.tracks.append(
+            ExpandedTrack({n: b for n, b in found.boxes.items() if n <= coverage.last}, found.open_from)
+        )
 
     def _type(self, label: str) -> AnomalyType | None:
         if self.types is None:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from reward_model.data.formats.common import FormatError, Imported, TypeMap, check_corners, map_type
 from reward_model.data.formats.shapes import is_turned, turned
-from reward_model.data.formats.tracks import Keyframe, Track, expand, from_tracks
+from reward_model.data.formats.tracks import ExpandedTrack, Keyframe, expand, from_tracks
 from reward_model.data.line_checks import check_object
 from reward_model.data.records import Record, edited
 from reward_model.data.validation import FPS_TOLERANCE, Problem
@@ -249,7 +249,9 @@ class _Reading:
         kept = {n: b for n, b in track.boxes.items() if track.open_from is None or n < track.open_from or n <= stop}
         owner.tracks.append(kept)
 
-    def _owner(self, name: str, kind: AnomalyType, track: Track, segments: Sequence[_Segment]) -> _Segment | None:
+    def _owner(
+        self, name: str, kind: AnomalyType, track: ExpandedTrack, segments: Sequence[_Segment]
+    ) -> _Segment | None:
         for segment in segments:
             if name.startswith(f"{segment.name}-box-"):
                 if segment.type is not kind:

@@ -34,7 +34,7 @@ class Keyframe(NamedTuple):
     placed: bool = True
 
 
-class Track(NamedTuple):
+class ExpandedTrack(NamedTuple):
     """An expanded track. Nobody ended it if ``open_from`` is a frame: from there on nobody placed a box, the last one
     just goes on, whether the tool wrote it out or not.
     """
@@ -73,7 +73,7 @@ def keyframes(track: Mapping[int, Box]) -> list[Keyframe]:
     return found
 
 
-def expand(keys: Iterable[Keyframe], num_frames: int) -> Track:
+def expand(keys: Iterable[Keyframe], num_frames: int) -> ExpandedTrack:
     """A box per visible frame; between two keyframes corners move in straight lines, after the last one they stay.
 
     A keyframe one frame past the end is left out (tools place one there to say that a track ends).
@@ -89,9 +89,9 @@ def expand(keys: Iterable[Keyframe], num_frames: int) -> Track:
         if key.visible and key.frame < num_frames:
             boxes |= _until(key, after, num_frames)
     if not boxes or ordered[-1].ends or not ordered[-1].visible:
-        return Track(boxes, None)
+        return ExpandedTrack(boxes, None)
     open_from = max((key.frame for key in ordered if key.placed), default=ordered[0].frame) + 1
-    return Track(boxes, open_from if open_from < num_frames else None)
+    return ExpandedTrack(boxes, open_from if open_from < num_frames else None)
 
 
 def _until(key: Keyframe, after: Keyframe | None, num_frames: int) -> dict[int, Box]:

@@ -8,15 +8,16 @@ from reward_model.data.synthesis.ledger_header import LedgerError
 from reward_model.data.synthesis.output import write_outputs
 from reward_model.data.synthesis.rounds import Outcome
 from reward_model.data.synthesis.rule_check import boundary_check, rule_check
-from reward_model.data.synthesis.run import Estimate, Synthesis, estimate, synthesize
+from reward_model.data.synthesis.run import CostEstimate, Synthesis, estimate, synthesize
 from reward_model.data.synthesis.single_frame import single_frame_cot
 from reward_model.data.synthesis.tally import Price, Tally
 from reward_model.data.synthesis.tasks import Task, plan
+from reward_model.lazy import former_names
 
 __all__ = [
     "LEAK_PHRASES",
     "AskConfig",
-    "Estimate",
+    "CostEstimate",
     "Ledger",
     "LedgerError",
     "Outcome",
@@ -37,3 +38,5 @@ __all__ = [
     "to_markdown",
     "write_outputs",
 ]
+
+__getattr__ = former_names(__name__, {"Estimate": "CostEstimate"})

@@ -17,7 +17,7 @@ from reward_model.data.synthesis.config import AskConfig, RuleConfig
 from reward_model.data.synthesis.form_check import find_leak, frame_fault
 from reward_model.data.synthesis.judge_check import review_question, review_word
 from reward_model.data.synthesis.ledger import CallId
-from reward_model.data.synthesis.rule_check import Fault, rule_check
+from reward_model.data.synthesis.rule_check import AnswerFault, rule_check
 from reward_model.data.synthesis.tally import is_answer
 from reward_model.data.synthesis.tasks import Task
 from reward_model.parsing import ParseError, format_report, parse_turn
@@ -41,7 +41,7 @@ class Round:
     """One answer that came back: no ``faults`` means it passed. ``matched`` are the places in ``task.truth`` it met."""
 
     number: int
-    faults: tuple[Fault, ...]
+    faults: tuple[AnswerFault, ...]
     matched: tuple[int, ...] = ()
 
 
@@ -146,10 +146,10 @@ def _reviewed(
     return None
 
 
-def _form_faults(report: TurnReport, num_frames: int, rules: RuleConfig) -> tuple[Fault, ...]:
+def _form_faults(report: TurnReport, num_frames: int, rules: RuleConfig) -> tuple[AnswerFault, ...]:
     leak, frames = find_leak(report), frame_fault(report.cot, num_frames) if rules.check_frames else None
-    faults = (Fault("leak", f"the answer gives the hint away: {leak!r}") if leak else None,)
-    return tuple(f for f in (*faults, Fault("frames", frames) if frames else None) if f)
+    faults = (AnswerFault("leak", f"the answer gives the hint away: {leak!r}") if leak else None,)
+    return tuple(f for f in (*faults, AnswerFault("frames", frames) if frames else None) if f)
 
 
 def _passed(
@@ -169,4 +169,4 @@ def _why(task: Task, rounds: list[Round], first: dict[int, int]) -> str:
 
 
 def _failed(code: str, detail: str) -> Round:
-    return Round(0, (Fault(code, detail),))
+    return Round(0, (AnswerFault(code, detail),))

@@ -18,7 +18,7 @@ from reward_model.grounding import mean_box_iou, temporal_iou
 from reward_model.schema import Anomaly, AnomalyType, FrameRange, TurnReport, sort_types
 
 
-class Fault(NamedTuple):
+class AnswerFault(NamedTuple):
     """Reason why an answer failed: a code that can be counted, and a sentence."""
 
     code: str
@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Match:
+class AnomalyMatch:
     """Match of one annotated anomaly. ``spatial`` is None if the turn or the annotation has no box."""
 
     found: bool
@@ -38,8 +38,8 @@ class Match:
 class RuleVerdict:
     """``matches`` has one entry per annotated anomaly, in their order; no ``faults`` means passed."""
 
-    matches: tuple[Match, ...]
-    faults: tuple[Fault, ...]
+    matches: tuple[AnomalyMatch, ...]
+    faults: tuple[AnswerFault, ...]
 
     @property
     def passed(self) -> bool:
@@ -67,12 +67,12 @@ def rule_check(
     rules = rules or RuleConfig()
     wanted = "abnormal" if truth else "normal"
     if report.status != wanted:
-        lost = tuple(Match(False) for _ in truth)
-        return RuleVerdict(lost, (Fault("status", f"the answer is {report.status}, the annotation {wanted}"),))
+        lost = tuple(AnomalyMatch(False) for _ in truth)
+        return RuleVerdict(lost, (AnswerFault("status", f"the answer is {report.status}, the annotation {wanted}"),))
     matches, spare = _match(report.anomalies, truth, num_frames, boxes, rules)
     faults = [*_type_faults(report, truth), *_place_faults(matches, truth, rules)]
     if spare and rules.one_to_one and not faults:
-        faults.append(Fault("count", f"{spare} more anomalies than annotated"))
+        faults.append(AnswerFault("count", f"{spare} more anomalies than annotated"))
     return RuleVerdict(matches, tuple(faults))
 
 
@@ -99,12 +99,12 @@ def covers_clip(window: FrameRange, num_frames: int) -> bool:
 
 def _match(
     pred: Sequence[Anomaly], truth: Sequence[Anomaly], num_frames: int, boxes: bool, rules: RuleConfig
-) -> tuple[tuple[Match, ...], int]:
+) -> tuple[tuple[AnomalyMatch, ...], int]:
     """The pairing within types that meets the most anomalies, and how many predictions are left over."""
     table = [[_compare(p, t, num_frames, boxes, rules) for p in pred] for t in truth]
     # A met anomaly outweighs every sum of overlaps.
     gain = np.array([[_gain(m) for m in row] for row in table]).reshape(len(truth), len(pred))
-    matches = [Match(False)] * len(truth)
+    matches = [AnomalyMatch(False)] * len(truth)
     used = 0
     for row, column in zip(*linear_sum_assignment(gain, maximize=True), strict=True):
         match = table[row][column]
@@ -114,11 +114,11 @@ def _match(
     return tuple(matches), len(pred) - used
 
 
-def _gain(match: Match | None) -> float:
+def _gain(match: AnomalyMatch | None) -> float:
     return 0.0 if match is None else 1000.0 * match.found + 1.0 + match.temporal + (match.spatial or 0.0)
 
 
-def _compare(pred: Anomaly, truth: Anomaly, num_frames: int, boxes: bool, rules: RuleConfig) -> Match | None:
+def _compare(pred: Anomaly, truth: Anomaly, num_frames: int, boxes: bool, rules: RuleConfig) -> AnomalyMatch | None:
     if pred.type != truth.type:
         return None
     whole = boxes and rules.zoom_window == "either" and covers_clip(pred.frames, num_frames)
@@ -127,26 +127,32 @@ def _compare(pred: Anomaly, truth: Anomaly, num_frames: int, boxes: bool, rules:
     if rules.boundary and not whole:
         in_time &= boundary_check(pred.frames, truth.frames, min_overlap=None if boxes else 0.85)
     spatial = mean_box_iou(pred.boxes, truth.boxes) if boxes and truth.boxes else None
-    return Match(in_time and (spatial is None or spatial > rules.spatial_iou), temporal, spatial)
+    return AnomalyMatch(in_time and (spatial is None or spatial > rules.spatial_iou), temporal, spatial)
 
 
-def _type_faults(report: TurnReport, truth: Sequence[Anomaly]) -> list[Fault]:
+def _type_faults(report: TurnReport, truth: Sequence[Anomaly]) -> list[AnswerFault]:
     wanted = sort_types(a.type for a in truth)
-    return [] if report.types == wanted else [Fault("types", f"types {_names(report.types)}, not {_names(wanted)}")]
+    return (
+        [] if report.types == wanted else [AnswerFault("types", f"types {_names(report.types)}, not {_names(wanted)}")]
+    )
 
 
-def _place_faults(matches: Sequence[Match], truth: Sequence[Anomaly], rules: RuleConfig) -> list[Fault]:
+def _place_faults(matches: Sequence[AnomalyMatch], truth: Sequence[Anomaly], rules: RuleConfig) -> list[AnswerFault]:
     faults = []
     for match, anomaly in zip(matches, truth, strict=True):
         name = f"{anomaly.type.value}, {anomaly.frames}"
         if match.found:
             continue
         if match.spatial is not None and match.spatial <= rules.spatial_iou:
-            faults.append(Fault("space", f"{name}: spatial IoU {match.spatial:.3f} is not above {rules.spatial_iou}"))
+            faults.append(
+                AnswerFault("space", f"{name}: spatial IoU {match.spatial:.3f} is not above {rules.spatial_iou}")
+            )
         elif match.temporal > rules.temporal_iou:
-            faults.append(Fault("time", f"{name}: a boundary is off by more than Fig. S6 allows"))
+            faults.append(AnswerFault("time", f"{name}: a boundary is off by more than Fig. S6 allows"))
         else:
-            faults.append(Fault("time", f"{name}: temporal IoU {match.temporal:.3f} is not above {rules.temporal_iou}"))
+            faults.append(
+                AnswerFault("time", f"{name}: temporal IoU {match.temporal:.3f} is not above {rules.temporal_iou}")
+            )
     return faults
 
 

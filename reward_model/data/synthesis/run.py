@@ -39,7 +39,7 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """Upper bound of a run: every sample using every round."""
 
     videos: int
@@ -50,12 +50,12 @@ class Estimate:
     frames_at_most: int
 
 
-def estimate(tasks: Sequence[Task], rules: RuleConfig | None = None) -> Estimate:
+def estimate(tasks: Sequence[Task], rules: RuleConfig | None = None) -> CostEstimate:
     """Counts before anything is paid for; cut answers may add calls."""
     rules = rules or RuleConfig()
     reviewed = 0 if rules.verify == "rule" else sum(not t.normal for t in tasks)
     shown = sum(len(t.indices) for t in tasks)
-    return Estimate(
+    return CostEstimate(
         videos=len({t.record.truth.video_id for t in tasks}),
         samples=len(tasks),
         teacher_calls=len(tasks) * rules.max_rounds,

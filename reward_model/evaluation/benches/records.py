@@ -123,14 +123,14 @@ class VifCotBench(RecordBench):
         seed: int = 0,
     ) -> None:
         found = read_vif_cot(path, video_root=video_root, video_pattern=video_pattern, type_map=type_map)
-        kept = balanced(found.records, num_videos, seed)
+        kept = balanced_records(found.records, num_videos, seed)
         preset = type_map if isinstance(type_map, str) else "own"
         super().__init__(
             kept, video_root, "vif-cot", file=Path(path).name, type_map=preset, seed=seed, left_out=len(found.errors)
         )
 
 
-def balanced(records: Sequence[Record], num: int | None = None, seed: int = 0) -> list[Record]:
+def balanced_records(records: Sequence[Record], num: int | None = None, seed: int = 0) -> list[Record]:
     """``num`` records, half of them normal, in their old order; None takes as many as the smaller class allows.
 
     Raises:

@@ -22,7 +22,7 @@ from reward_model.world.cells import CELLS
 def measure(
     rows: Sequence[Row], bench: Mapping[str, Any], judge: Mapping[str, Any] | None = None, *, num_resamples: int = 1000
 ) -> EvaluationResult:
-    """All metrics of :func:`reward_model.evaluation.evaluate` from its rows.
+    """All metrics of :func:`reward_model.evaluation.evaluate_judge` from its rows.
 
     Args:
         rows: one per video.
@@ -35,7 +35,7 @@ def measure(
     metrics = {
         **_answer_metrics(judged),
         **_overlap_metrics(abnormal, num_resamples),
-        "reward, Equation 6": mean_of([r.reward for r in judged if r.reward is not None], num_resamples),
+        "reward, Equation 6": mean_metric([r.reward for r in judged if r.reward is not None], num_resamples),
         **_class_metrics(judged, table, num_resamples),
         **_readout_metrics(rows, num_resamples),
         "not judged": share([r.score is None and r.status is None for r in rows]),
@@ -67,7 +67,7 @@ def share(hits: Sequence[bool]) -> Metric:
     return _count(sum(hits), len(hits))
 
 
-def mean_of(values: Sequence[float], num_resamples: int) -> Metric:
+def mean_metric(values: Sequence[float], num_resamples: int) -> Metric:
     """A mean with its bootstrap interval; None of nothing."""
     if not values:
         return Metric(None)
@@ -88,7 +88,7 @@ def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, M
         values = [read(r) for r in abnormal]
         # A judge that writes nothing has no overlap; one that failed on some videos has 0 there.
         known = [v or 0.0 for v in values] if any(v is not None for v in values) else []
-        return mean_of(known, num_resamples)
+        return mean_metric(known, num_resamples)
 
     # A window that nobody looked into: a judge of one turn, which is not asked for boxes.
     one_turn = any(r.window_found and not r.zoomed for r in abnormal)

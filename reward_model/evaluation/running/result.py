@@ -48,7 +48,7 @@ class EvaluationResult:
     """Results of a judge on a bench.
 
     Attributes:
-        metrics: by name, in the order of the table; see :func:`reward_model.evaluation.evaluate`.
+        metrics: by name, in the order of the table; see :func:`reward_model.evaluation.evaluate_judge`.
         confusion: statuses against truth, with the unparsed apart.
         recall_by_kind: share of the abnormal videos of each kind that were called abnormal.
         recall_by_type: both recalls of each of the five types.

@@ -22,7 +22,7 @@ Numbered = list[tuple[int, BenchVideo]]
 Scorer = Callable[..., Sequence[float | None]]
 
 
-def evaluate(
+def evaluate_judge(
     judge: Judge | TwoTurnJudge | Scorer,
     bench: Bench,
     *,

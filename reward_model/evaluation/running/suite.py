@@ -13,7 +13,7 @@ from reward_model.evaluation.running.contestants import Contestant, file_name
 from reward_model.evaluation.running.measure import measure
 from reward_model.evaluation.running.result import EvaluationResult
 from reward_model.evaluation.running.row import Row
-from reward_model.evaluation.running.runner import evaluate
+from reward_model.evaluation.running.runner import evaluate_judge
 from reward_model.evaluation.running.store import RowStore, bench_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def run_suite(
                 if say is not None:
                     say(f"{contestant.name} on {name}: {len(bench) - len(store.rows)} of {len(bench)} videos")
                 judge = contestant.open() if judge is None else judge
-                measured = evaluate(
+                measured = evaluate_judge(
                     judge, bench, batch_size=batch_size, progress=progress, num_resamples=num_resamples, store=store
                 )
             else:
@@ -73,6 +73,6 @@ def run_suite(
     return results
 
 
-def rows_of(result: EvaluationResult) -> list[Row]:
+def measured_rows(result: EvaluationResult) -> list[Row]:
     """The rows a result was measured from."""
     return [Row.from_dict(video) for video in result.videos]

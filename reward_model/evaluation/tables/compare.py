@@ -13,7 +13,7 @@ from reward_model.statistics.significance import Difference, McNemar, mcnemar, p
 
 
 @dataclass(frozen=True)
-class Comparison:
+class JudgeDifference:
     """First judge minus second.
 
     Attributes:
@@ -31,7 +31,7 @@ class Comparison:
     auroc: Difference | None
 
 
-def compare(first: Sequence[Row], second: Sequence[Row], *, num_resamples: int = 2000) -> Comparison:
+def compare_judges(first: Sequence[Row], second: Sequence[Row], *, num_resamples: int = 2000) -> JudgeDifference:
     """Paired comparison of the rows of two judges; an unparsed answer is wrong.
 
     Raises:
@@ -48,7 +48,7 @@ def compare(first: Sequence[Row], second: Sequence[Row], *, num_resamples: int =
         raise ValueError("paired tests need a status of every video; turn scores into one by a threshold first")
     videos = sorted(a)
     right = [np.array([rows[v].correct for v in videos], float) for rows in (a, b)]
-    return Comparison(
+    return JudgeDifference(
         num=len(videos),
         accuracy=paired_bootstrap(lambda values, _: float(values.mean()), *right, num_resamples=num_resamples),
         mcnemar=mcnemar(right[0] > 0, right[1] > 0),

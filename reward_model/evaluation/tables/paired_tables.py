@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from reward_model.evaluation.running.measure import mean_of
+from reward_model.evaluation.running.measure import mean_metric
 from reward_model.evaluation.running.row import Row
-from reward_model.evaluation.tables.compare import compare
+from reward_model.evaluation.tables.compare import compare_judges
 from reward_model.evaluation.tables.readouts import argue_default, readout_figures
 from reward_model.statistics.table import Cell, Estimate, Table
 
@@ -19,7 +19,7 @@ def significance_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_res
     first, *others = judges or [""]
     lines: list[Sequence[Cell]] = []
     for other in others:
-        found = compare(judges[first], judges[other], num_resamples=num_resamples)
+        found = compare_judges(judges[first], judges[other], num_resamples=num_resamples)
         auroc = Estimate(found.auroc.value, found.auroc.interval) if found.auroc else None
         lines.append(
             (
@@ -60,7 +60,7 @@ def gain_table(bench: str, rows: Mapping[str, Sequence[Row]], *, num_resamples: 
             pairs = zip(judges[first], judges[other], strict=True)
             chosen = [(a, b) for a, b in pairs if a.truth == "abnormal" or not abnormal_only]
             gaps = np.array([(getattr(a, column) or 0.0) - (getattr(b, column) or 0.0) for a, b in chosen])
-            cells.append(mean_of(gaps.tolist(), num_resamples).estimate)
+            cells.append(mean_metric(gaps.tolist(), num_resamples).estimate)
         lines.append(cells)
     notes = (
         "Same videos for both; brackets: paired bootstrap. Overlaps: abnormal videos, a missed one is 0. Reward: all "

@@ -12,7 +12,7 @@ from reward_model.evaluation.running.choice import LEAST_RECALL, balanced, stron
 from reward_model.evaluation.running.contestants import OFFICIAL
 from reward_model.evaluation.running.result import EvaluationResult
 from reward_model.evaluation.running.row import Row
-from reward_model.evaluation.running.suite import Results, rows_of
+from reward_model.evaluation.running.suite import Results, measured_rows
 from reward_model.evaluation.tables.class_tables import (
     hard_table,
     kind_table,
@@ -46,7 +46,7 @@ def make_tables(results: Results, *, num_resamples: int = 1000) -> list[Table]:
 def _bench_tables(
     bench: str, judges: dict[str, EvaluationResult], on_main: dict[str, EvaluationResult], num_resamples: int
 ) -> list[Table]:
-    rows = {name: rows_of(result) for name, result in judges.items()}
+    rows = {name: measured_rows(result) for name, result in judges.items()}
     tables, main = [], bench == "main"
     if bench != "hard":
         both = {
@@ -121,7 +121,7 @@ def to_json(data: Any) -> str:
 
 def _plot(folder: Path, results: Results) -> Path | None:
     for judges in results.values():
-        rows = {name: rows_of(result) for name, result in judges.items()}
+        rows = {name: measured_rows(result) for name, result in judges.items()}
         if _has_both_classes(rows):
             try:
                 return plot_reliability(rows, folder / "reliability.png")

@@ -11,7 +11,7 @@ import torch
 from reward_model.rewards import RewardParts
 from reward_model.training.grpo.maths import rollout_weights, sampling_correction
 from reward_model.training.grpo.rollouts import GrpoSample, RolloutRecord
-from reward_model.training.grpo.rows import Row
+from reward_model.training.grpo.rows import SequenceRow
 
 
 @dataclass
@@ -22,7 +22,7 @@ class MicroBatch:
     not the policy, of the policy that is updated from, and of the reference.
     """
 
-    rows: list[Row]
+    rows: list[SequenceRow]
     advantages: torch.Tensor
     weights: torch.Tensor
     drawn: torch.Tensor | None = None
@@ -39,7 +39,7 @@ class MicroBatch:
 
 
 @dataclass
-class Experience:
+class ScoredRollouts:
     """The scored rollouts of one step in this process; ``rewards`` and ``advantages`` are (P, G) here, NaN = unscored.
 
     ``total`` counts scored rollouts over all processes.
@@ -74,7 +74,7 @@ class PromptOrder:
         return int(self._epoch[1][place])
 
 
-def micro_batches(experience: Experience, size: int, device: torch.device | str) -> list[MicroBatch]:
+def micro_batches(experience: ScoredRollouts, size: int, device: torch.device | str) -> list[MicroBatch]:
     """All rows of scored rollouts in batches of at most ``size`` rows, with the advantage and weight of each token."""
     records, scored = experience.records, experience.scored.flatten()
     lengths = torch.tensor([r.num_tokens for r in records], dtype=torch.float64)
@@ -92,20 +92,20 @@ def micro_batches(experience: Experience, size: int, device: torch.device | str)
     return batches
 
 
-def idle_batch(row: Row, device: torch.device | str) -> MicroBatch:
+def idle_batch(row: SequenceRow, device: torch.device | str) -> MicroBatch:
     """A batch that changes nothing, for a process that has fewer than the others."""
     nothing = torch.zeros(row.num_tokens, device=device)
     return MicroBatch([row], nothing, nothing)
 
 
-def row_batches(rows: Sequence[tuple[Row, int]], size: int) -> list[list[tuple[Row, int]]]:
+def row_batches(rows: Sequence[tuple[SequenceRow, int]], size: int) -> list[list[tuple[SequenceRow, int]]]:
     """Rows in batches of at most ``size``, of similar length, rows of one prompt together as far as they fit."""
-    groups: dict[int, list[tuple[Row, int]]] = {}
+    groups: dict[int, list[tuple[SequenceRow, int]]] = {}
     for row, owner in rows:
         groups.setdefault(id(row.prompt if row.prompt is not None else row), []).append((row, owner))
     parts = [g[k : k + size] for g in groups.values() for k in range(0, len(g), size)]
     parts.sort(key=lambda part: sum(len(row.ids) for row, _ in part) / len(part))
-    batches: list[list[tuple[Row, int]]] = []
+    batches: list[list[tuple[SequenceRow, int]]] = []
     for part in parts:
         if batches and len(batches[-1]) + len(part) <= size:
             batches[-1] += part

@@ -25,7 +25,7 @@ from reward_model.rewards import (
     turn_type_ious,
 )
 from reward_model.schema import Anomaly, VideoAnnotation
-from reward_model.training.grpo.batches import Experience
+from reward_model.training.grpo.batches import ScoredRollouts
 from reward_model.training.grpo.maths import zero_variance
 from reward_model.training.grpo.rollouts import INVALID, RolloutRecord, TurnDraw
 
@@ -51,7 +51,7 @@ def rollout_numbers(
     return numbers
 
 
-def experience_numbers(experience: Experience, config: RewardConfig) -> list[dict[str, float]]:
+def step_rollout_numbers(experience: ScoredRollouts, config: RewardConfig) -> list[dict[str, float]]:
     """:func:`rollout_numbers` of each rollout of a step, and whether each group's rewards are all equal."""
     rows = [
         rollout_numbers(r, s.truth, p, config)
@@ -144,7 +144,7 @@ class StepLog(RunWriter):
     def __init__(self, folder: Path, *, active: bool = True, first_step: int = 0) -> None:
         super().__init__(folder, active=active, first_step=first_step, lines=(METRICS, SAMPLES), digits=6)
 
-    def samples(self, step: int, experience: Experience, wanted: int) -> None:
+    def samples(self, step: int, experience: ScoredRollouts, wanted: int) -> None:
         """A table of ``wanted`` rollouts, spread evenly, and their clips with boxes: predicted red, true green."""
         if not self.active:
             return

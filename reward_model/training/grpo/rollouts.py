@@ -18,7 +18,7 @@ from reward_model.parsing import REGION_T, ParseError
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.rewards import Rollout
 from reward_model.schema import Status, TurnReport, VideoAnnotation
-from reward_model.training.grpo.rows import Pictures, Prompt, PromptBuilder, Row, as_read
+from reward_model.training.grpo.rows import EncodedPrompt, Pictures, PromptBuilder, SequenceRow, as_read
 from reward_model.training.grpo.sampler import Generator, Sampled
 from reward_model.turns import (
     TurnRequest,
@@ -73,7 +73,7 @@ class RolloutRecord:
     group: int
     scan: TurnDraw | None = None
     zooms: list[TurnDraw] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[SequenceRow] = field(default_factory=list)
     unseen_indices: tuple[int, ...] = ()
     error: str | None = None
 
@@ -98,7 +98,7 @@ class _Case:
     def __init__(self, sample: GrpoSample, builder: PromptBuilder, config: JudgeConfig, wording: PromptSet) -> None:
         self.sample, self.builder, self.config, self.wording = sample, builder, config, wording
         self._shown: dict[tuple[int, ...], Pictures] = {}
-        self._prompts: dict[tuple[str, tuple[int, ...]], Prompt] = {}
+        self._prompts: dict[tuple[str, tuple[int, ...]], EncodedPrompt] = {}
         truth = sample.truth
         self.view = VideoView(truth.num_frames, truth.fps, lambda n: self.pictures(tuple(n)).frames, truth.prompt)
         self.scan = scan_request(self.view, config, wording)
@@ -119,7 +119,7 @@ class _Case:
             self._shown[indices] = self.builder.pictures(frames)
         return self._shown[indices]
 
-    def zoom(self, report: TurnReport, clip: tuple[int, ...]) -> Prompt:
+    def zoom(self, report: TurnReport, clip: tuple[int, ...]) -> EncodedPrompt:
         """Turn two about a clip, as a new chat; one object for equal questions."""
         key = passed_reasoning(report, self.config), clip
         if key not in self._prompts:
@@ -164,7 +164,7 @@ class TwoTurnRollouts:
             for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
                 record.scan = self._read(answer, 1, case.scan.indices)
                 rollout = number * num_generations + k
-                record.rows = [Row.answer(case.prompt, answer.ids, rollout, answer.log_probs)]
+                record.rows = [SequenceRow.answer(case.prompt, answer.ids, rollout, answer.log_probs)]
         self.seconds["turn_one"] = clock.lap()
         asked = [ask for number, case in cases.items() for record in groups[number] for ask in self._crop(case, record)]
         self.seconds["crop"] = clock.lap()
@@ -205,7 +205,7 @@ class TwoTurnRollouts:
         between = self.builder.encode(self._between(case, report, clip), [pictures])
         first = record.rows[0]
         read = np.where(first.mask, as_read(first.ids, self.builder.processor), first.ids)
-        prompt = Prompt(np.concatenate([read, between]), (*first.pictures, pictures))
+        prompt = EncodedPrompt(np.concatenate([read, between]), (*first.pictures, pictures))
         return _Ask(record, prompt, clip, (between, pictures))
 
     def _between(self, case: _Case, report: TurnReport, clip: tuple[int, ...]) -> str:
@@ -231,14 +231,14 @@ class TwoTurnRollouts:
     def _add_row(ask: _Ask, answer: Sampled) -> None:
         record = ask.record
         if ask.continued is None:
-            record.rows.append(Row.answer(ask.prompt, answer.ids, record.rows[0].rollout, answer.log_probs))
+            record.rows.append(SequenceRow.answer(ask.prompt, answer.ids, record.rows[0].rollout, answer.log_probs))
             return
         first, (between, pictures) = record.rows[0], ask.continued
         if len(record.zooms) == 1:  # turn one is trained once, in the row that continues it
             record.rows = [first.then(between, pictures, answer.ids, answer.log_probs)]
             return
         length = len(ask.prompt.ids) - len(between)
-        silent = Row(ask.prompt.ids[:length], np.zeros(length, bool), first.pictures[:1], first.rollout)
+        silent = SequenceRow(ask.prompt.ids[:length], np.zeros(length, bool), first.pictures[:1], first.rollout)
         record.rows.append(silent.then(between, pictures, answer.ids, answer.log_probs))
 
     # --- both turns ---------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ class _Ask:
     """One question of turn two; ``continued`` holds template ids and clip where it continues the chat."""
 
     record: RolloutRecord
-    prompt: Prompt
+    prompt: EncodedPrompt
     clip: tuple[int, ...]
     continued: tuple[np.ndarray, Pictures] | None = None
 

@@ -1,9 +1,9 @@
 """Token sequences of rollouts, and the log-probabilities a model gives to the tokens it once sampled.
 
-A :class:`Row` is a prompt and what follows it, as token ids that are never re-tokenised: ids come from the sampler and
-stay. Frames are shared by identity: all rollouts of a group point to the same :class:`Pictures`, which the vision tower
-then sees once per forward pass, with the gradient of every row that used them. The language model reads a shared
-prompt once as well: its answers follow as branches of one sequence that do not see each other. A batch without
+A :class:`SequenceRow` is a prompt and what follows it, as token ids that are never re-tokenised: ids come from the
+sampler and stay. Frames are shared by identity: all rollouts of a group point to the same :class:`Pictures`, which the
+vision tower then sees once per forward pass, with the gradient of every row that used them. The language model reads a
+shared prompt once as well: its answers follow as branches of one sequence that do not see each other. A batch without
 branches is padded on the right and needs no attention mask, because with causal attention no real token can see the
 padding behind it. Only positions that predict a sampled token are projected to the vocabulary.
 """
@@ -38,7 +38,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class EncodedPrompt:
     """A conversation up to the point where the model answers: ids with one placeholder per visual token."""
 
     ids: np.ndarray
@@ -46,7 +46,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class SequenceRow:
     """One training sequence: ``ids`` (L,), ``mask`` (L,) True if the token was sampled by the policy.
 
     ``prompt`` is what it begins with; rows of one prompt (by identity) can be read together. ``drawn`` (num_tokens,)
@@ -57,7 +57,7 @@ class Row:
     mask: np.ndarray
     pictures: tuple[Pictures, ...]
     rollout: int = 0
-    prompt: Prompt | None = None
+    prompt: EncodedPrompt | None = None
     drawn: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -75,8 +75,8 @@ class Row:
 
     @classmethod
     def answer(
-        cls, prompt: Prompt, completion: Sequence[int], rollout: int = 0, drawn: Sequence[float] | None = None
-    ) -> Row:
+        cls, prompt: EncodedPrompt, completion: Sequence[int], rollout: int = 0, drawn: Sequence[float] | None = None
+    ) -> SequenceRow:
         """A prompt and its sampled answer, end token included."""
         mask = np.zeros(len(prompt.ids) + len(completion), bool)
         mask[len(prompt.ids) :] = True
@@ -89,13 +89,13 @@ class Row:
         pictures: Pictures,
         completion: Sequence[int],
         drawn: Sequence[float] | None = None,
-    ) -> Row:
+    ) -> SequenceRow:
         """The same chat continued: template and frames of the next turn (not trained), then its sampled answer."""
         ids = np.concatenate([self.ids, continuation, np.asarray(completion, np.int64)])
         mask = np.zeros(len(ids), bool)
         mask[: len(self.mask)] = self.mask
         mask[len(ids) - len(completion) :] = True
-        return Row(ids, mask, (*self.pictures, pictures), self.rollout, self.prompt, _drawn(self.drawn, drawn))
+        return SequenceRow(ids, mask, (*self.pictures, pictures), self.rollout, self.prompt, _drawn(self.drawn, drawn))
 
 
 def _drawn(before: np.ndarray | None, values: Sequence[float] | None) -> np.ndarray | None:
@@ -117,7 +117,7 @@ def stock_vision_inputs(processor: Any) -> VisionInputs:
 
 @dataclass
 class PromptBuilder:
-    """Conversations -> :class:`Prompt`, with the tokenizer's chat template and one placeholder per visual token.
+    """Conversations -> :class:`EncodedPrompt`, with the tokenizer's chat template and one placeholder per visual token.
 
     ``vision_inputs`` is asked once per frame size for the grid. Prompts of equal text are tokenised once.
     """
@@ -136,11 +136,11 @@ class PromptBuilder:
             self._grids[shape] = (rows // merge, columns // merge)
         return Pictures(frames, self._grids[shape])
 
-    def prompt(self, conversation: Conversation, pictures: Sequence[Pictures]) -> Prompt:
+    def prompt(self, conversation: Conversation, pictures: Sequence[Pictures]) -> EncodedPrompt:
         """The ids of a conversation whose images are those of ``pictures``, in order."""
         chat = [m.to_chat() for m in conversation]
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        return Prompt(self.encode(text, pictures), tuple(pictures))
+        return EncodedPrompt(self.encode(text, pictures), tuple(pictures))
 
     def encode(self, text: str, pictures: Sequence[Pictures] = ()) -> np.ndarray:
         """Token ids of template text, each image marker widened to the tokens of its frame."""
@@ -208,7 +208,7 @@ class LogProbs:
 
 def masked_log_probs(
     model: Any,
-    rows: Sequence[Row],
+    rows: Sequence[SequenceRow],
     vision_inputs: VisionInputs,
     *,
     temperature: float = 1.0,
@@ -234,9 +234,9 @@ def masked_log_probs(
     return LogProbs(values, entropy, [r.num_tokens for r in rows])
 
 
-def pack_rows(rows: Sequence[Row], share: bool) -> list[list[Row]]:
+def pack_rows(rows: Sequence[SequenceRow], share: bool) -> list[list[SequenceRow]]:
     """Rows that stand in one sequence: neighbours with the same prompt if ``share``, else each alone. Order is kept."""
-    packs: list[list[Row]] = []
+    packs: list[list[SequenceRow]] = []
     for row in rows:
         if share and packs and row.prompt is not None and packs[-1][0].prompt is row.prompt:
             packs[-1].append(row)
@@ -246,7 +246,7 @@ def pack_rows(rows: Sequence[Row], share: bool) -> list[list[Row]]:
 
 
 def row_inputs(
-    core: Any, packs: Sequence[Sequence[Row]], vision_inputs: VisionInputs
+    core: Any, packs: Sequence[Sequence[SequenceRow]], vision_inputs: VisionInputs
 ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
     """Inputs of the language model for a right-padded batch with one pack in each line; flat positions (T,) that
     predict a sampled token, and those tokens (T,), in the order of the rows.
@@ -290,7 +290,7 @@ def row_inputs(
     return inputs, *flat  # type: ignore[return-value]
 
 
-def _prefix_length(pack: Sequence[Row]) -> int:
+def _prefix_length(pack: Sequence[SequenceRow]) -> int:
     """Tokens the rows of a pack share."""
     return len(pack[0].prompt.ids) if len(pack) > 1 and pack[0].prompt is not None else 0
 
@@ -365,7 +365,7 @@ class RowModel(nn.Module):
     def get_output_embeddings(self) -> Any:
         return core_model(self.model).get_output_embeddings()
 
-    def forward(self, rows: Sequence[Row] | None = None, *, decode: Mapping[str, Any] | None = None) -> Any:
+    def forward(self, rows: Sequence[SequenceRow] | None = None, *, decode: Mapping[str, Any] | None = None) -> Any:
         """Values and entropies of :func:`masked_log_probs`; or, with ``decode``, a stock forward pass with those
         arguments.
         """

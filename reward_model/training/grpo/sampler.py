@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from reward_model.backends.devices import ran_out_of_memory
-from reward_model.training.grpo.rows import Prompt, as_read, core_model, mrope_positions
+from reward_model.training.grpo.rows import EncodedPrompt, as_read, core_model, mrope_positions
 from reward_model.training.sharded_memory import LayersToTheEnd
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ class Sampled:
 class Generator(Protocol):
     """Whoever draws answers: the trained model itself, or an engine that follows its weights."""
 
-    def __call__(self, prompts: Sequence[Prompt], repeats: Sequence[int], max_new_tokens: int) -> list[list[Sampled]]:
+    def __call__(
+        self, prompts: Sequence[EncodedPrompt], repeats: Sequence[int], max_new_tokens: int
+    ) -> list[list[Sampled]]:
         """``repeats[k]`` independent answers to each prompt, in order."""
         ...
 
@@ -77,14 +79,16 @@ class ModelSampler:
     temperature: float = 1.0
     batch_size: int = 64
     most: Callable[[int], int] = int
-    _spare: Prompt | None = None
+    _spare: EncodedPrompt | None = None
     _failure: BaseException | None = None
 
     def __post_init__(self) -> None:
         self._layers = LayersToTheEnd(self.policy) if self.most is not int else None
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[Prompt], repeats: Sequence[int], max_new_tokens: int) -> list[list[Sampled]]:
+    def __call__(
+        self, prompts: Sequence[EncodedPrompt], repeats: Sequence[int], max_new_tokens: int
+    ) -> list[list[Sampled]]:
         """Answers to each prompt.
 
         Raises:
@@ -106,7 +110,7 @@ class ModelSampler:
                 rows = rows[len(batch) :]
         return answers
 
-    def _draw_or_halve(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Sampled] | None:
+    def _draw_or_halve(self, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> list[Sampled] | None:
         """An answer to each prompt; None if they did not fit into memory, and batches are smaller from now on.
 
         A process without prompts draws along with the others, an answer that is nobody's.
@@ -169,7 +173,7 @@ class ModelSampler:
             raise _OutOfMemory
         return found
 
-    def _draw(self, rows: list[Prompt], limit: int) -> list[Sampled]:
+    def _draw(self, rows: list[EncodedPrompt], limit: int) -> list[Sampled]:
         """One answer for each entry of ``rows``; equal prompts (by identity) are read once.
 
         Between two places where all processes agree there is one forward pass, of all of them.
@@ -218,7 +222,7 @@ class ModelSampler:
         shares = torch.softmax(logits.float() / self.temperature, dim=-1)
         return torch.multinomial(shares, 1, generator=self.generator)[:, 0]
 
-    def _prefill(self, prompts: list[Prompt]) -> tuple[torch.Tensor, Any, torch.Tensor | None, torch.Tensor]:
+    def _prefill(self, prompts: list[EncodedPrompt]) -> tuple[torch.Tensor, Any, torch.Tensor | None, torch.Tensor]:
         """Logits after each prompt (U, V), the cache, the attention mask (None if nothing is padded) and the position
         of the first answer token (U,). Prompts are padded on the left.
         """

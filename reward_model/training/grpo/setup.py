@@ -200,7 +200,7 @@ def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
     raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
 
 
-def describe(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
+def describe_run(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
     """Description of a run for the terminal. Memory is arithmetic on weights, gradients and AdamW's moments;
     activations come on top.
     """

@@ -24,20 +24,20 @@ import torch
 from reward_model.config import JudgeConfig, judge_json
 from reward_model.engine.checkpoints import (
     STATE_FILE,
-    CheckpointError,
+    TrainingCheckpointError,
     fingerprint,
     last_checkpoint,
-    load_checkpoint,
+    restore_checkpoint,
     resumable,
-    save_checkpoint,
+    save_policy_checkpoint,
 )
 from reward_model.engine.guards import DivergenceError, diverged
 from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.processes import default_accelerator, gathered, is_sharded, largest, settle_sharding, summed
 from reward_model.rewards import RewardParts, mean_saliency, total_reward
-from reward_model.training.grpo.batches import Experience, MicroBatch, PromptOrder, idle_batch, micro_batches
+from reward_model.training.grpo.batches import MicroBatch, PromptOrder, ScoredRollouts, idle_batch, micro_batches
 from reward_model.training.grpo.config import GrpoConfig
-from reward_model.training.grpo.log import StepLog, experience_numbers, mean_numbers
+from reward_model.training.grpo.log import StepLog, mean_numbers, step_rollout_numbers
 from reward_model.training.grpo.maths import (
     group_advantages,
     grpo_loss,
@@ -48,8 +48,8 @@ from reward_model.training.grpo.prepare import make_optimizer, prepare_model, pr
 from reward_model.training.grpo.rollouts import GrpoSample, RolloutRecord, TwoTurnRollouts
 from reward_model.training.grpo.rows import (
     PromptBuilder,
-    Row,
     RowModel,
+    SequenceRow,
     VisionInputs,
     stock_vision_inputs,
 )
@@ -106,7 +106,7 @@ class GrpoTrainer:
         self.rollouts = TwoTurnRollouts(PromptBuilder(processor, vision_inputs), sampler, self.judge_config)
         self.reward_config = config.reward_config(judge_config)
         self.order = PromptOrder(len(dataset), config.seed)
-        self._spare: Row | None = None
+        self._spare: SequenceRow | None = None
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class GrpoTrainer:
 
         Raises:
             DivergenceError: loss or gradient stopped being finite.
-            CheckpointError: a checkpoint could not be written, or belongs to another run.
+            TrainingCheckpointError: a checkpoint could not be written, or belongs to another run.
             Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
         """
         from tqdm import tqdm
@@ -170,7 +170,9 @@ class GrpoTrainer:
         config, folder = self.config, Path(self.config.output_dir)
         if last := resumable(folder):
             if not resume:
-                raise CheckpointError(f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir")
+                raise TrainingCheckpointError(
+                    f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir"
+                )
             self.resume(last)
         stop = StopRequest()
         main = self.accelerator.is_main_process
@@ -197,7 +199,7 @@ class GrpoTrainer:
             writer.close()
         return numbers
 
-    def run_step(self) -> tuple[Experience, dict[str, float]]:
+    def run_step(self) -> tuple[ScoredRollouts, dict[str, float]]:
         """One step: rollouts, rewards, ``num_iterations`` updates. Returns them with the numbers of all processes."""
         started = time.perf_counter()
         batches = self.micro_batches(experience := self.collect())
@@ -221,7 +223,7 @@ class GrpoTrainer:
         first = step * self.config.prompts_per_step + self.accelerator.process_index * share
         return [self.load(self.dataset[self.order(k)]) for k in range(first, first + share)]
 
-    def collect(self) -> Experience:
+    def collect(self) -> ScoredRollouts:
         """Rollouts of the current step, their rewards and advantages."""
         samples = self.samples_of_step(self.step)
         self.policy.eval()
@@ -243,7 +245,9 @@ class GrpoTrainer:
         scored = scored_rollouts(everyone)
         mine = slice(self.accelerator.process_index * len(samples), (self.accelerator.process_index + 1) * len(samples))
         shared = {"reward": time.perf_counter() - started}
-        return Experience(samples, groups, parts, rewards, advantages[mine], scored[mine], int(scored.sum()), shared)
+        return ScoredRollouts(
+            samples, groups, parts, rewards, advantages[mine], scored[mine], int(scored.sum()), shared
+        )
 
     def _score(self, record: RolloutRecord, sample: GrpoSample) -> RewardParts | None:
         if record.error is not None or record.scan is None:
@@ -253,7 +257,7 @@ class GrpoTrainer:
 
     # --- micro-batches ------------------------------------------------------------------------------------------------
 
-    def micro_batches(self, experience: Experience) -> list[MicroBatch]:
+    def micro_batches(self, experience: ScoredRollouts) -> list[MicroBatch]:
         """All rows of this process in batches of similar length; the same batches serve every inner update.
 
         Where several processes train, each has equally many: a process with fewer repeats one with weight zero.
@@ -353,12 +357,12 @@ class GrpoTrainer:
     # --- numbers, checkpoints -----------------------------------------------------------------------------------------
 
     def _numbers(
-        self, experience: Experience, sums: Mapping[str, float], seconds: Mapping[str, float]
+        self, experience: ScoredRollouts, sums: Mapping[str, float], seconds: Mapping[str, float]
     ) -> dict[str, float]:
         """The monitors of a step over all processes."""
         from accelerate.utils import gather_object
 
-        rows = experience_numbers(experience, self.reward_config)
+        rows = step_rollout_numbers(experience, self.reward_config)
         if self.accelerator.num_processes > 1:
             rows = gather_object(rows)
         keys = ("loss", "tokens", "kl", "entropy", "clip_low", "clip_high", "sampling_gap")
@@ -378,7 +382,7 @@ class GrpoTrainer:
             numbers["seconds/peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return numbers | {f"seconds/{k}": v for k, v in seconds.items()}
 
-    def _report(self, writer: StepLog, experience: Experience, numbers: Mapping[str, float]) -> None:
+    def _report(self, writer: StepLog, experience: ScoredRollouts, numbers: Mapping[str, float]) -> None:
         config = self.config
         if self.step % config.logging_steps == 0:
             writer.numbers(self.step, numbers)
@@ -400,7 +404,7 @@ class GrpoTrainer:
         """Writes a checkpoint of the current step."""
         state = {"schedule": self.schedule.state_dict(), "config": self.config.to_dict(), **self._identity()}
         folder, keep = Path(self.config.output_dir), self.config.save_total_limit
-        return save_checkpoint(self.accelerator, folder, self.step, state, self.random, keep)
+        return save_policy_checkpoint(self.accelerator, folder, self.step, state, self.random, keep)
 
     def export(self, folder: str | Path, card: str | None = None) -> Path:
         """Writes the trained judge as a folder any backend loads; LoRA is merged, so this ends the training.
@@ -414,13 +418,13 @@ class GrpoTrainer:
         """Continues from a checkpoint, bit for bit on a CPU.
 
         Raises:
-            CheckpointError: it belongs to another run.
+            TrainingCheckpointError: it belongs to another run.
         """
         expected = self._identity()
         before = json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("dataset_ends")
         if isinstance(before, str) and _placeless(before) == _placeless(expected["dataset_ends"]):
             expected["dataset_ends"] = before  # the folder of the videos may have moved
-        state = load_checkpoint(self.accelerator, folder, self.random, expected)
+        state = restore_checkpoint(self.accelerator, folder, self.random, expected)
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
         changed = {k for k, v in self.config.to_dict().items() if state["config"].get(k) != v}

@@ -19,7 +19,7 @@ import torch
 
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.policy_weights import policy_weights
-from reward_model.training.grpo.rows import Prompt, core_model
+from reward_model.training.grpo.rows import EncodedPrompt, core_model
 from reward_model.training.grpo.sampler import Sampled
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class VllmSampler:
     temperature: float = 1.0
     _loaded: int | None = None
 
-    def __call__(self, prompts: Sequence[Prompt], repeats: Sequence[int], max_new_tokens: int) -> list[list[Sampled]]:
+    def __call__(
+        self, prompts: Sequence[EncodedPrompt], repeats: Sequence[int], max_new_tokens: int
+    ) -> list[list[Sampled]]:
         """``repeats[k]`` independent answers to each prompt, in order.
 
         Raises:
@@ -171,7 +173,7 @@ def engine_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield "lm_head.weight", value
 
 
-def request(prompt: Prompt, image_token: int) -> dict[str, Any]:
+def request(prompt: EncodedPrompt, image_token: int) -> dict[str, Any]:
     """A prompt as vLLM takes it: one placeholder for each frame, which its processor widens again."""
     from PIL import Image
 

@@ -130,7 +130,7 @@ def _presets_hint(presets: Path | None) -> str:
     return f"--config {names[0]}, of the presets {', '.join(names)}" if names else "--config FILE"
 
 
-def settings_text(options: type[StageArguments] = StageArguments) -> str:
+def stage_settings_text(options: type[StageArguments] = StageArguments) -> str:
     """Every setting of stages 1 and 2 that is not TRL's own: name, default and meaning."""
     own = [f"{f.name} = {f.default!r}\n    {f.metadata['help']}" for f in fields(options)]
     return "\n".join([*own, "Besides: every field of TRL's SFTConfig and ModelConfig, such as max_steps or lora_r."])

@@ -14,7 +14,7 @@ from reward_model.shipped import recipes_folder
 from reward_model.terminal.program import LAUNCHED, LAUNCHER_SETS, MISUSED, printable
 from reward_model.training.missing import print_missing
 from reward_model.training.plan import print_plan
-from reward_model.training.sft.config import WORLD, StageArguments, parse_stage, settings_text
+from reward_model.training.sft.config import WORLD, StageArguments, parse_stage, stage_settings_text
 from reward_model.training.sft.data import stage_data
 from reward_model.training.sft.model import load_model, sft_plan_config
 from reward_model.training.sft.parts import STOCK, StageData, StageParts
@@ -34,7 +34,7 @@ def run_recipe(name: Stage, arguments: Sequence[str] | None = None, parts: Stage
     """
     words = sys.argv[1:] if arguments is None else arguments
     if "--list-settings" in words:
-        print(settings_text(parts.options))
+        print(stage_settings_text(parts.options))
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("httpx", "datasets", "PIL"):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.learner.checkpoint import CheckpointError
+from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError
 from cac_align.flow_grpo.loading import load_pipeline, prompt_images
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
@@ -119,7 +119,7 @@ def test_a_run_evaluates_resumes_and_exports(tmp_path):
     resumed = build(tmp_path / "b", max_steps=2, **options)
     resumed.train()
     assert equal(weights(resumed), weights(straight)) and len(resumed.history) == 3
-    with pytest.raises(CheckpointError, match="images was"):
+    with pytest.raises(TrainingCheckpointError, match="images was"):
         build(tmp_path / "b", max_steps=3, images=pictures([*PROMPTS, *EVAL_PROMPTS[:1]], 1), **options).train()
     folder = resumed.export(tmp_path / "lora")
     card = (folder / "README.md").read_text()

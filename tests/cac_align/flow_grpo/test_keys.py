@@ -11,7 +11,7 @@ import yaml
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
-from cac_align.flow_grpo.learner.checkpoint import CheckpointError
+from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError
 from cac_align.flow_grpo.older_runs import as_meant
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import TrainingError
@@ -50,7 +50,7 @@ def test_no_file_of_a_run_holds_a_key_and_it_goes_on_with_another(tmp_path, monk
     assert told(tmp_path, *KEYS, *new) == [] and not any(k in caplog.text + repr(again.config) for k in KEYS + new)
     settings = yaml.safe_load((tmp_path / "lora" / "settings.yaml").read_text())
     assert settings["rewards"][0]["options"] == {"api_key": "$JUDGE_KEY", "server": {}}
-    with pytest.raises(CheckpointError, match="rewards was") as caught:
+    with pytest.raises(TrainingCheckpointError, match="rewards was") as caught:
         build(tmp_path, rewards=[guarded("$JUDGE_KEY", new[1], weight=2.0)], max_steps=3, **run).train()
     assert not any(k in str(caught.value) for k in new)
 

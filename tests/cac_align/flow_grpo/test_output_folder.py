@@ -10,7 +10,7 @@ import pytest
 from safetensors import SafetensorError
 
 from cac_align.flow_grpo.evaluation import describe_change
-from cac_align.flow_grpo.output_folder import OutputError, check_writable, clear_leftovers, explained, sole_use
+from cac_align.flow_grpo.output_folder import OutputError, check_writable, clear_run_leftovers, explained, sole_use
 from tests.cac_align.flow_grpo.runs import build
 
 
@@ -95,8 +95,8 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     kept = [mine / "ab12.safetensors", tmp_path / f".alive.{os.getppid()}.txt", tmp_path / ".hidden", mine / ".v1.5"]
     for path in (*dead, *kept):
         path.write_bytes(b"x")
-    assert clear_leftovers(tmp_path, older_than_s=3600) == 1, "files that others may be writing stay"
-    assert clear_leftovers(tmp_path) >= len(dead)
+    assert clear_run_leftovers(tmp_path, older_than_s=3600) == 1, "files that others may be writing stay"
+    assert clear_run_leftovers(tmp_path) >= len(dead)
     assert not any(p.exists() for p in dead) and all(p.exists() for p in kept)
     assert not (tmp_path / "checkpoint-4.partial").exists()
 

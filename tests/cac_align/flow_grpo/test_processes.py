@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cac_align.flow_grpo.learner.checkpoint import last_checkpoint
+from cac_align.flow_grpo.learner.checkpoint import last_finished_checkpoint
 from tests.cac_align.flow_grpo.runs import build, equal, weights
 from tests.launched import ROOT, launch
 
@@ -34,12 +34,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
     command = [sys.executable, "-c", CHILD.format(root=str(ROOT)), str(tmp_path / "killed")]
     child = subprocess.Popen(command, env=env, cwd=ROOT)
     deadline = time.monotonic() + 600
-    while last_checkpoint(tmp_path / "killed") is None:
+    while last_finished_checkpoint(tmp_path / "killed") is None:
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    assert last_checkpoint(tmp_path / "killed").name != "checkpoint-8"
+    assert last_finished_checkpoint(tmp_path / "killed").name != "checkpoint-8"
     options = {"max_steps": 8, "save_every": 2, "eval_prompts": EVAL_PROMPTS}
     resumed = build(tmp_path / "killed", **options)
     resumed.train()

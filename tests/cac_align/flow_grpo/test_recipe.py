@@ -11,7 +11,7 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters, lora_sizes, matching_modules
 from cac_align.flow_grpo.needs import is_path, readout_notes
-from cac_align.flow_grpo.plan import make_plan, meta_transformer
+from cac_align.flow_grpo.plan import make_run_plan, meta_transformer
 from cac_align.prompts import read_prompts
 from reward_model.terminal.described import choices_of, settings_of
 
@@ -108,7 +108,7 @@ def test_wan_has_240_modules_on_the_meta_device():
 
 def test_plan_arithmetic():
     config = FlowGRPOConfig.from_yaml(ROOT / "recipes/configs/flow_grpo/wan21_1p3b_80gb.yaml")
-    plan = make_plan(config)
+    plan = make_run_plan(config)
     assert plan.lora_modules == 240 and plan.lora_parameters == 240 * 32 * (1536 + 1536)
     assert 1.4e9 < plan.transformer_parameters < 1.45e9
     assert plan.weights == pytest.approx(plan.transformer_parameters * 2 / 2**30)
@@ -117,9 +117,9 @@ def test_plan_arithmetic():
     assert plan.forwards_training == 2 * (128 * 2 * 2), "policy and reference"
     latents = 16 * 9 * 30 * 52
     assert plan.records == pytest.approx(3 * 2 * 128 * latents * 4 / 2**30)
-    assert make_plan(config, world_size=8).records == pytest.approx(plan.records / 8)
+    assert make_run_plan(config, world_size=8).records == pytest.approx(plan.records / 8)
     checkpointed = FlowGRPOConfig.from_dict({**config.to_dict(), "gradient_checkpointing": True})
-    assert make_plan(checkpointed).activations < plan.activations / 5
+    assert make_run_plan(checkpointed).activations < plan.activations / 5
 
 
 def test_list_settings(recipe, capsys):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cac_align.flow_grpo.learner.checkpoint import CheckpointError, read_checkpoint
+from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError, read_checkpoint
 from cac_align.flow_grpo.loading import check_deepspeed
 from tests.launched import ROOT, launch
 from tests.sharded import needs_deepspeed
@@ -109,7 +109,7 @@ def test_a_sharded_run_goes_on_bit_for_bit(tmp_path, kind):
     again = weights(run(tmp_path, "run", kind, 2, {"beta": 0.1}))
     assert straight.keys() == again.keys() and all(torch.equal(straight[k], again[k]) for k in straight)
     if kind == "zero2":
-        with pytest.raises(CheckpointError, match="by 2 processes under DeepSpeed"):
+        with pytest.raises(TrainingCheckpointError, match="by 2 processes under DeepSpeed"):
             read_checkpoint(folder / "checkpoint-2", {}, 0, 1)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.learner.checkpoint import CheckpointError, last_checkpoint, newest_checkpoint
+from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError, last_finished_checkpoint, newest_checkpoint
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.trainer import DivergenceError
 from cac_align.rewards.base import Evaluation, RewardError
@@ -484,7 +484,7 @@ def test_early_stop_when_the_reward_rises_while_motion_dies(tmp_path):
     trainer.history[0]["motion_energy"] = 10.0  # the base moved a lot
     trainer.train()
     assert trainer.step == 1 and "motion_energy" in trainer.stopped_by
-    assert last_checkpoint(tmp_path).name == "checkpoint-1"
+    assert last_finished_checkpoint(tmp_path).name == "checkpoint-1"
 
 
 def _nothing():
@@ -575,14 +575,14 @@ def test_a_checkpoint_holds_no_pickle(tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     build(tmp_path, batch="1x4", max_steps=1).train()
-    with pytest.raises(CheckpointError, match=r"noise_level was 0.7 and is now 0.5"):
+    with pytest.raises(TrainingCheckpointError, match=r"noise_level was 0.7 and is now 0.5"):
         build(tmp_path, batch="1x4", noise_level=0.5).train()
-    with pytest.raises(CheckpointError, match="sigma_fingerprint was"):
+    with pytest.raises(TrainingCheckpointError, match="sigma_fingerprint was"):
         build(tmp_path, batch="1x4", flow_shift=3.0).train()
-    with pytest.raises(CheckpointError, match="holds checkpoint-1"):
+    with pytest.raises(TrainingCheckpointError, match="holds checkpoint-1"):
         build(tmp_path, batch="1x4").train(resume=False)
     build(tmp_path, batch="1x4", max_steps=2, save_every=1, reward_workers=2).train()  # free settings may change
-    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert last_finished_checkpoint(tmp_path).name == "checkpoint-2"
 
 
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
@@ -591,9 +591,9 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
     first = trainer.save()
     trainer.run_step()
     (tmp_path / "checkpoint-2.partial").write_text("in the way of the folder")
-    with pytest.raises(CheckpointError, match=r"could not write checkpoint 2.*checkpoint-1; free some space"):
+    with pytest.raises(TrainingCheckpointError, match=r"could not write checkpoint 2.*checkpoint-1; free some space"):
         trainer.save()
-    assert last_checkpoint(tmp_path) == first
+    assert last_finished_checkpoint(tmp_path) == first
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -601,7 +601,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     trainer.run_step()
     path = trainer.save() / "lora.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match=r"lora.safetensors' is damaged"):
+    with pytest.raises(TrainingCheckpointError, match=r"lora.safetensors' is damaged"):
         build(tmp_path).train()
 
 
@@ -617,7 +617,7 @@ def test_ctrl_c_saves_the_step_and_ends(tmp_path):
     trainer.learner.learn = interrupted
     trainer.train()
     assert trainer.step == 2 and "SIGINT; the same command resumes" in trainer.stopped_by and trainer.interrupted == 2
-    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert last_finished_checkpoint(tmp_path).name == "checkpoint-2"
 
 
 def test_a_signal_before_the_first_step_trains_nothing(tmp_path):

@@ -15,8 +15,8 @@ import pytest
 
 from cac_align.metrics import MetricSuite, evaluate_videos, find_videos
 from cac_align.metrics.folder import Process, failures
-from cac_align.metrics.report import seed_totals, to_dict, vbench_tables
-from cac_align.metrics.rows import ROWS, Row, RowsLostError, RowWriter
+from cac_align.metrics.report import report_to_dict, seed_totals, vbench_tables
+from cac_align.metrics.rows import ROWS, MetricRow, RowsLostError, RowWriter
 from reward_model.video.clip import read_file
 from reward_model.video.writing import LOSSLESS_H264, write_video
 
@@ -123,7 +123,7 @@ def test_a_failure_is_counted_named_and_tried_again(folder, tmp_path):
     assert any("a cow-0.mp4: no temporal_flickering" in text for text in said)
     [table] = vbench_tables({"base": rows}, num_resamples=20)
     assert any("1 of 5 videos without temporal_flickering: a cow-0.mp4" in note for note in table.notes)
-    assert to_dict({"base": rows}, [table])["failures"]["base"]["temporal_flickering"].keys() == {"a cow-0.mp4"}
+    assert report_to_dict({"base": rows}, [table])["failures"]["base"]["temporal_flickering"].keys() == {"a cow-0.mp4"}
     write_video(folder / "a cow-0.mp4", noise(1, 1), 8, LOSSLESS_H264)
     assert not failures(evaluate_videos(find_videos(folder), flicker_suite(), tmp_path / "out"))
 
@@ -159,8 +159,12 @@ def test_two_launched_processes_write_the_tables_of_one(folder, tmp_path):
     assert tables[0] == tables[1]
 
 
-def row(prompt: str, index: int, score: float | None, metric: str = "subject_consistency", frames: int = 3) -> Row:
-    return Row(f"{prompt}-{index}.mp4", prompt, index, "f", metric, "s", score, None if score else "why", frames, 8.0)
+def row(
+    prompt: str, index: int, score: float | None, metric: str = "subject_consistency", frames: int = 3
+) -> MetricRow:
+    return MetricRow(
+        f"{prompt}-{index}.mp4", prompt, index, "f", metric, "s", score, None if score else "why", frames, 8.0
+    )
 
 
 def test_tables_pair_videos_and_resample_prompts():
@@ -177,7 +181,7 @@ def test_tables_pair_videos_and_resample_prompts():
     assert seed_totals(base, "subject_consistency") == pytest.approx({0: 0.5, 1: 0.6})
     assert "0.550 [0.550, 0.550]" in values.to_latex()
     assert "0.550" in values.to_markdown()
-    json.dumps(to_dict({"base": base, "lora": better}, [values, gaps]), allow_nan=False)
+    json.dumps(report_to_dict({"base": base, "lora": better}, [values, gaps]), allow_nan=False)
 
 
 def test_a_column_nobody_scored_is_a_dash():

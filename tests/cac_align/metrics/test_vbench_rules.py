@@ -9,7 +9,7 @@ import torch
 from cac_align.metrics import flow, pixels
 from cac_align.metrics.dimensions import DIMENSIONS, check_dimension, total
 from cac_align.metrics.musiq import cut, pyramid, same
-from cac_align.metrics.native import consistency, flicker
+from cac_align.metrics.native import consistency, flicker_share
 
 
 def test_consistency_averages_both_neighbours_and_ignores_opposites():
@@ -23,7 +23,7 @@ def test_flicker_is_the_mean_absolute_step():
     frames = np.zeros((3, 4, 4, 3), np.uint8)
     frames[1] = 51
     frames[2] = 255
-    assert flicker(frames) == pytest.approx((255 - (51 + 204) / 2) / 255)
+    assert flicker_share(frames) == pytest.approx((255 - (51 + 204) / 2) / 255)
 
 
 @pytest.mark.parametrize(("fps", "step"), [(8, 1), (11.9, 1), (12.1, 2), (16, 2), (20, 2), (24, 3), (30, 4), (60, 8)])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cac_align.metrics import VBenchMetric, WeightsError
-from cac_align.metrics.weights import CLIP_B32, DINO_B16, MUSIQ_SPAQ, RAFT_THINGS, read_state
+from cac_align.metrics.weights import CLIP_B32, DINO_B16, MUSIQ_SPAQ, RAFT_THINGS, read_tensors
 
 FRAMES = np.zeros((3, 128, 128, 3), np.uint8)
 
@@ -79,7 +79,7 @@ def test_code_in_a_weight_file_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": _Trap()}, "trap.pth", pickle_module=pickle)
     with pytest.raises(WeightsError, match="cannot read"):
-        read_state(Path("trap.pth"))
+        read_tensors(Path("trap.pth"))
     assert not Path("sprung").exists()
 
 
@@ -111,7 +111,7 @@ def test_code_in_an_archive_does_not_run(tmp_path, monkeypatch):
     Path("victim.bin").write_bytes(b"mine")
     torch.jit.save(torch.jit.script(_Writer()), "trap.pt")
     with pytest.raises(WeightsError, match="cannot read"):
-        read_state(Path("trap.pt"))
+        read_tensors(Path("trap.pt"))
     assert Path("victim.bin").read_bytes() == b"mine"
     torch.jit.load("trap.pt")
     assert Path("victim.bin").read_bytes() == b"\0\0\0\0"  # torch itself would have run it
@@ -131,14 +131,14 @@ class _Nested(torch.nn.Module):
 
 def test_an_archive_gives_the_tensors_that_torch_gives(tmp_path):
     torch.jit.save(torch.jit.script(_Nested()), str(tmp_path / "a.pt"))
-    found, expected = read_state(tmp_path / "a.pt"), torch.jit.load(str(tmp_path / "a.pt")).state_dict()
+    found, expected = read_tensors(tmp_path / "a.pt"), torch.jit.load(str(tmp_path / "a.pt")).state_dict()
     assert found.keys() == expected.keys() and "inner.0.weight" in found
     assert all(found[k].dtype == v.dtype and torch.equal(found[k], v) for k, v in expected.items())
 
 
 def test_nested_states_are_unwrapped_and_other_content_refused(tmp_path):
     torch.save({"params": {"a": torch.ones(2)}}, tmp_path / "nested.pth")
-    assert read_state(tmp_path / "nested.pth")["a"].tolist() == [1, 1]
+    assert read_tensors(tmp_path / "nested.pth")["a"].tolist() == [1, 1]
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="not named tensors"):
-        read_state(tmp_path / "other.pth")
+        read_tensors(tmp_path / "other.pth")

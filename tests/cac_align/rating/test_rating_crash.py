@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from cac_align.rating.journal import Journal
+from cac_align.rating.journal import RatingJournal
 
 
 def start(folder):
@@ -72,7 +72,7 @@ def test_ten_kills_lose_nothing_that_was_acknowledged(folder):
         process.stdout.close()
         total = sum(sum(mine.values()) for mine in acknowledged.values())
     assert total > 100
-    journal = Journal(folder / "ratings/journal.jsonl")
+    journal = RatingJournal(folder / "ratings/journal.jsonl")
     last = {(e["person"], e["video"]): int(e["answer"]["note"]) for e in journal.events if "answer" in e}
     journal.close()
     assert len(last) == 10

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from cac_align.rating.journal import Journal, JournalError
+from cac_align.rating.journal import JournalError, RatingJournal
 from cac_align.rating.study import open_rating
 
 
 def reopen(path):
-    journal = Journal(path)
+    journal = RatingJournal(path)
     journal.close()
     return journal.events
 
 
 def test_events_come_back_in_order(tmp_path):
-    journal = Journal(tmp_path / "deep" / "j.jsonl")
+    journal = RatingJournal(tmp_path / "deep" / "j.jsonl")
     for k in range(3):
         journal.append({"k": k, "text": 'é\n"'})
     journal.close()
@@ -26,7 +26,7 @@ def test_events_come_back_in_order(tmp_path):
 def test_a_torn_last_line_is_cut_off_and_the_next_one_is_whole(tmp_path, torn):
     path = tmp_path / "j.jsonl"
     path.write_bytes(b'{"k": 0}\n' + torn)
-    journal = Journal(path)
+    journal = RatingJournal(path)
     assert journal.events == [{"k": 0}]
     journal.append({"k": 2})
     journal.close()
@@ -38,20 +38,20 @@ def test_damage_in_the_middle_is_an_error_not_a_loss(tmp_path, line):
     path = tmp_path / "j.jsonl"
     path.write_bytes(b'{"k": 0}\n' + line + b'\n{"k": 2}\n')
     with pytest.raises(JournalError, match="line 2"):
-        Journal(path)
+        RatingJournal(path)
     assert path.read_bytes() == b'{"k": 0}\n' + line + b'\n{"k": 2}\n'
 
 
 def test_two_servers_cannot_write_one_journal(tmp_path):
-    first = Journal(tmp_path / "j.jsonl")
+    first = RatingJournal(tmp_path / "j.jsonl")
     with pytest.raises(JournalError, match="in use"):
-        Journal(tmp_path / "j.jsonl")
+        RatingJournal(tmp_path / "j.jsonl")
     first.close()
     assert reopen(tmp_path / "j.jsonl") == []
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    journal = Journal(tmp_path / "j.jsonl")
+    journal = RatingJournal(tmp_path / "j.jsonl")
     journal.append({"k": 0})
 
     def full(handle):

@@ -12,7 +12,7 @@ import pytest
 from cac_align.table2 import page
 from cac_align.table2.curves import plot_curves, read_steps, running_mean, series
 from cac_align.table2.matrix import Matrix
-from cac_align.table2.output import write_outputs
+from cac_align.table2.output import write_table_files
 from cac_align.table2.page import example_places
 from cac_align.table2.ratings import Ratings, video_name
 from reward_model.data.annotations import write_annotations
@@ -56,7 +56,7 @@ def test_verdicts_are_kept_with_their_readouts(judged):
 
 
 def test_the_page_escapes_what_others_wrote(judged):
-    write_outputs(judged)
+    write_table_files(judged)
     html = (judged.folder / "table2.html").read_text()
     script = (Path(page.__file__).parent / "templates" / "table2.js").read_text()
     assert html.count("<script") == 1 and f"<script>{script}</script>" in html, "ours and no other"
@@ -69,7 +69,7 @@ def test_the_page_escapes_what_others_wrote(judged):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(judged, browser, width):
     """Nothing sticks out, a wide table says so, videos of a prompt run and stop together, nothing is refused."""
-    write_outputs(judged)
+    write_table_files(judged)
     context = browser.new_context(viewport={"width": width, "height": 900})
     shown, said = context.new_page(), []
     shown.on("console", lambda message: said.append(message.text))
@@ -99,7 +99,7 @@ def test_examples_show_losses_beside_gains(judged):
 
 
 def test_people_rate_the_videos_of_the_table(judged, tmp_path):
-    write_outputs(judged)
+    write_table_files(judged)
     matrix = Matrix(judged)
     [chosen] = matrix.chosen(judged.settings.row("base"))
     listed = sorted((judged.folder / "videos-mp4").glob("*.mp4"))

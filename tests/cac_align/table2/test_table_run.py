@@ -13,9 +13,9 @@ import torch
 from cac_align import best_of_n
 from cac_align.selection.run_folder import ResumeError
 from cac_align.table2.columns import find_column
-from cac_align.table2.draws import open_pipeline
+from cac_align.table2.draws import source_pipeline
 from cac_align.table2.matrix import Matrix
-from cac_align.table2.output import write_outputs
+from cac_align.table2.output import write_table_files
 from cac_align.table2.tables import TableMaker
 from tests.cac_align.table2 import tables
 
@@ -44,7 +44,7 @@ def test_nothing_is_left_to_do(made_table, monkeypatch, tmp_path):
 def test_candidates_are_those_of_best_of_n(made_table):
     job, _ = made_table
     item, base = job.draws.items[3], job.sources["base"]
-    with open_pipeline(job.draws.config, base, "cpu") as pipe:
+    with source_pipeline(job.draws.config, base, "cpu") as pipe:
         out = best_of_n(
             pipe, item.prompt, reward=tables.brightness, n=3, seed=item.seed, progress_bar=False, **job.draws.arguments
         )
@@ -59,7 +59,7 @@ def test_a_lora_starts_from_the_latents_of_candidate_0_and_changes_the_video(mad
     job, _ = made_table
     item, lora = job.draws.items[0], job.sources["grpo-bright/seed-0"]
     drawn = job.draws.load(lora, item, 0)
-    with open_pipeline(job.draws.config, lora, "cpu") as pipe:
+    with source_pipeline(job.draws.config, lora, "cpu") as pipe:
         generator = torch.Generator("cpu").manual_seed(job.draws.made_by(lora, item, 0)["candidate_seed"])
         frames = pipe(item.prompt, generator=generator, output_type="np", **job.draws.arguments).frames[0]
     assert np.array_equal(np.round(frames * 255).astype(np.uint8), drawn)
@@ -90,7 +90,7 @@ def test_a_candidate_that_one_reward_could_not_judge_is_not_chosen(made_table):
 
 def test_outputs(made_table):
     job, _ = made_table
-    written = write_outputs(job)
+    written = write_table_files(job)
     assert {p.name for p in written} >= {"table2.md", "table2.tex", "table2.json", "correlations.md", "table2.html"}
     text = (job.folder / "table2.md").read_text()
     for expected in (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cac_align.metrics import VBenchMetric
-from cac_align.table2.output import write_outputs
+from cac_align.table2.output import write_table_files
 from tests.cac_align.metrics import vbench_standins
 from tests.cac_align.table2 import tables
 
@@ -26,7 +26,7 @@ def test_the_papers_columns_come_from_vbenchs_metrics(tmp_path):
     for training in job.trainings.values():
         tables.train_here(training)
     job.work(["train", "draw", "score"])
-    write_outputs(job)
+    write_table_files(job)
     made = json.loads((tmp_path / "out" / "table2.json").read_text())["values"]
     assert {"base", "bon-bright", "grpo-bright"} <= made.keys()
     videos = [job.draws.load(job.sources["base"], item, 0) for item in job.draws.items]

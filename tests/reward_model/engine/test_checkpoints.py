@@ -3,7 +3,7 @@
 import pytest
 from accelerate import Accelerator
 
-from reward_model.engine.checkpoints import STATE_FILE, CheckpointError, find_checkpoints, write_checkpoint
+from reward_model.engine.checkpoints import STATE_FILE, TrainingCheckpointError, find_checkpoints, write_checkpoint
 from reward_model.engine.guards import DivergenceError
 
 
@@ -29,7 +29,9 @@ def refuse(folder):
 def test_a_failure_leaves_the_older_checkpoints_and_no_half(accelerator, tmp_path, broken):
     first = write_checkpoint(accelerator, tmp_path, 1, write=write, finish=finish, keep=2)
     parts = {"write": write, "finish": finish, broken: refuse}
-    with pytest.raises(CheckpointError, match=r"checkpoint 2 .*OSError: disk full.*checkpoint-1; free some space"):
+    with pytest.raises(
+        TrainingCheckpointError, match=r"checkpoint 2 .*OSError: disk full.*checkpoint-1; free some space"
+    ):
         write_checkpoint(accelerator, tmp_path, 2, **parts, keep=2)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-1"] and find_checkpoints(tmp_path) == [first]
 
@@ -48,7 +50,7 @@ def test_the_failure_of_another_process_is_heard_in_this_one(tmp_path, monkeypat
 
     said = iter([["", ""], ["", "OSError: disk full"]])
     monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: next(said))
-    with pytest.raises(CheckpointError, match="disk full"):
+    with pytest.raises(TrainingCheckpointError, match="disk full"):
         write_checkpoint(Two(), tmp_path, 1, write=write, finish=finish, keep=1)
     assert not list(tmp_path.iterdir())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reward_model.conversation import Completion
-from reward_model.evaluation import CalibrationBench, WorldBench, auroc, evaluate
+from reward_model.evaluation import CalibrationBench, WorldBench, auroc, evaluate_judge
 from reward_model.evaluation.running.baselines import (
     ConstantJudge,
     RandomJudge,
@@ -23,7 +23,7 @@ VIDEOS = list(BENCH)
 
 
 def measured(judge):
-    return evaluate(judge, BENCH, progress=False, num_resamples=10)
+    return evaluate_judge(judge, BENCH, progress=False, num_resamples=10)
 
 
 def test_constants_have_the_rates_they_must_have():

@@ -17,7 +17,7 @@ from reward_model.evaluation import HardBench, JsonlBench, MainBench, OodBench, 
 from reward_model.evaluation.benches.bench import CALIBRATION_SEED, HARD_SEED, MAIN_SEED, OOD_SEED, CalibrationBench
 from reward_model.evaluation.benches.hard import _CELL_SEEDS
 from reward_model.evaluation.benches.names import open_bench
-from reward_model.evaluation.benches.records import RecordBench, balanced
+from reward_model.evaluation.benches.records import RecordBench, balanced_records
 from reward_model.evaluation.running.store import bench_fingerprint
 from reward_model.schema import AnomalyType
 from reward_model.video.clip import VideoError
@@ -136,12 +136,14 @@ def test_frames_that_do_not_fit_the_annotation_are_an_error(folder):
 def test_balance_draws_as_many_of_both_by_seed(folder):
     records = JsonlBench(folder / "all.jsonl").records
     many = [records[k % 4 if k < 8 else 0] for k in range(30)]  # 4 abnormal, 26 normal
-    found = balanced(many, seed=3)
+    found = balanced_records(many, seed=3)
     assert Counter(r.truth.status for r in found) == {"normal": 4, "abnormal": 4}
-    assert balanced(many, 4, seed=3) == balanced(many, 4, seed=3) and len(balanced(many, 4)) == 4
+    assert (
+        balanced_records(many, 4, seed=3) == balanced_records(many, 4, seed=3) and len(balanced_records(many, 4)) == 4
+    )
     for num in (3, 0, 10):
         with pytest.raises(ValueError, match="balanced subset"):
-            balanced(many, num)
+            balanced_records(many, num)
 
 
 def test_fingerprints_follow_settings_pixels_and_truth(folder):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reward_model.conversation import Completion
-from reward_model.evaluation import WorldBench, evaluate
+from reward_model.evaluation import WorldBench, evaluate_judge
 from reward_model.evaluation.protocols.status import STATUS_PROTOCOLS, StatusJudge
 from reward_model.evaluation.protocols.thinker import FrameSelection, ThinkerJudge, requested_frames
 from reward_model.evaluation.running.baselines import ConstantJudge
@@ -125,7 +125,7 @@ def test_a_word_model_is_a_judge_of_the_tables():
         first = next(p for m in conversation for p in m.content if not isinstance(p, str))
         return f"<answer>{'Real' if truth[first.tobytes()] == 'normal' else 'Fake'}</answer>"
 
-    result = evaluate(StatusJudge(Scripted(answer), "skyra"), BENCH, progress=False, num_resamples=10)
+    result = evaluate_judge(StatusJudge(Scripted(answer), "skyra"), BENCH, progress=False, num_resamples=10)
     assert result.value("status accuracy") == 1.0 and result.value("not judged") == 0.0
     assert result.judge["protocol"] == "skyra" and len(result.judge["wording"]) == 8
     lost = StatusJudge(Scripted(lambda c: Completion("", error="server down")), "skyra").judge_batch(
@@ -228,9 +228,11 @@ def test_the_page_and_the_command_name_every_baseline():
 
 def test_the_stronger_of_both_ways_has_a_row():
     def say(status):
-        return evaluate(ConstantJudge(status), WorldBench(4, seed=910_000, size=24), progress=False, num_resamples=10)
+        return evaluate_judge(
+            ConstantJudge(status), WorldBench(4, seed=910_000, size=24), progress=False, num_resamples=10
+        )
 
-    good = evaluate(
+    good = evaluate_judge(
         StatusJudge(Scripted(lambda c: "<answer>normal</answer>"), "unified-think"),
         BENCH,
         progress=False,
@@ -257,7 +259,7 @@ def test_judges_that_lean_to_one_answer_are_left_out_as_in_the_paper():
 
 def test_the_rule_reads_the_main_bench():
     main = {
-        "fair": evaluate(ConstantJudge("normal"), BENCH, progress=False, num_resamples=10),
+        "fair": evaluate_judge(ConstantJudge("normal"), BENCH, progress=False, num_resamples=10),
     }
     kept, left_out = balanced({"fair": main["fair"], "new": main["fair"]}, main)
     assert (list(kept), left_out) == (["new"], ["fair"]), "not measured on main: kept"

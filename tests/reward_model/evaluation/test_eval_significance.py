@@ -10,7 +10,7 @@ from scipy import stats
 
 from reward_model.evaluation import auroc, mcnemar, paired_bootstrap, paired_permutation
 from reward_model.evaluation.running.row import Row
-from reward_model.evaluation.tables.compare import compare
+from reward_model.evaluation.tables.compare import compare_judges
 from reward_model.evaluation.tables.paired_tables import gain_table
 
 
@@ -83,20 +83,20 @@ def rows(statuses, scores=None, prefix="v"):
 def test_comparison_of_two_judges_by_hand():
     good = rows(["normal", "abnormal"] * 10, [0.9, 0.1] * 10)
     poor = rows(["normal", None] * 10, [0.5, 0.5] * 10)  # an unparsed answer is wrong
-    found = compare(good, poor, num_resamples=50)
+    found = compare_judges(good, poor, num_resamples=50)
     assert found.num == 20 and found.accuracy.value == 0.5 and found.mcnemar.only_first == 10
     assert found.mcnemar.p_value == pytest.approx(2 / 1024) and found.permutation_p < 0.01
     assert found.auroc.value == 0.5
-    assert compare(list(reversed(good)), poor, num_resamples=5).accuracy.value == 0.5  # by video, not by place
+    assert compare_judges(list(reversed(good)), poor, num_resamples=5).accuracy.value == 0.5  # by video, not by place
 
 
 def test_comparison_needs_the_same_videos_and_statuses():
     a = rows(["normal"] * 4)
     with pytest.raises(ValueError, match="only one judged v0"):
-        compare(a, rows(["normal"] * 4, prefix="w"))
+        compare_judges(a, rows(["normal"] * 4, prefix="w"))
     scores = [Row(k, f"v{k}", "", r.truth, score=0.5) for k, r in enumerate(a)]
     with pytest.raises(ValueError, match="threshold"):
-        compare(a, scores)
+        compare_judges(a, scores)
 
 
 def test_gains_are_paired_means_over_the_right_videos():

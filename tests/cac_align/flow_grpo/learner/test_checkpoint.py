@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cac_align.flow_grpo.learner.checkpoint import CheckpointError, newest_checkpoint
+from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError, newest_checkpoint
 from tests.cac_align.flow_grpo.runs import build, equal, weights
 
 
@@ -70,11 +70,13 @@ def test_a_part_that_is_missing_or_cut_is_named(copied, name, digests):
     path = folder / f"{name}.safetensors"
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(CheckpointError, match=rf"{name}.safetensors' is damaged: it is missing.*from checkpoint-1"):
+    with pytest.raises(
+        TrainingCheckpointError, match=rf"{name}.safetensors' is damaged: it is missing.*from checkpoint-1"
+    ):
         trainer.resume(folder)
     for cut in (b"", whole[:7], whole[: len(whole) // 2], whole[:-1], b'\x10\0\0\0\0\0\0\0{"a": [1, 2, 3] }'):
         path.write_bytes(cut)
-        with pytest.raises(CheckpointError, match=rf"{name}.safetensors' is damaged: .*Delete checkpoint-2"):
+        with pytest.raises(TrainingCheckpointError, match=rf"{name}.safetensors' is damaged: .*Delete checkpoint-2"):
             trainer.resume(folder)
 
 
@@ -84,7 +86,7 @@ def test_a_part_with_other_tensors_is_no_fresh_start(copied, name, change):
     folder, trainer = copied
     state(folder, without_digests=True)
     tensors(change)(folder, name)
-    with pytest.raises(CheckpointError, match=rf"{name}.safetensors' is damaged: "):
+    with pytest.raises(TrainingCheckpointError, match=rf"{name}.safetensors' is damaged: "):
         trainer.resume(folder)
 
 
@@ -94,7 +96,7 @@ def test_a_flipped_bit_is_found(copied):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="its bytes differ from those that were written"):
+    with pytest.raises(TrainingCheckpointError, match="its bytes differ from those that were written"):
         trainer.resume(folder)
 
 
@@ -116,7 +118,7 @@ def test_a_flipped_bit_is_found(copied):
 def test_a_state_that_does_not_fit_is_named(copied, changes, said):
     folder, trainer = copied
     state(folder, **changes)
-    with pytest.raises(CheckpointError, match=rf"grpo_state.json' is damaged: .*{said}"):
+    with pytest.raises(TrainingCheckpointError, match=rf"grpo_state.json' is damaged: .*{said}"):
         trainer.resume(folder)
 
 
@@ -124,7 +126,7 @@ def test_a_state_that_does_not_fit_is_named(copied, changes, said):
 def test_a_state_that_is_no_json_is_named(copied, text):
     folder, trainer = copied
     (folder / "grpo_state.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"grpo_state\.json' is damaged"):
+    with pytest.raises(TrainingCheckpointError, match=r"grpo_state\.json' is damaged"):
         trainer.resume(folder)
 
 
@@ -133,7 +135,7 @@ def test_a_random_state_that_is_none_is_named(copied, text):
     folder, trainer = copied
     state(folder, without_digests=True)
     (folder / "random_0.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"random_0.json' is damaged: it holds no random state"):
+    with pytest.raises(TrainingCheckpointError, match=r"random_0.json' is damaged: it holds no random state"):
         trainer.resume(folder)
 
 
@@ -141,7 +143,7 @@ def test_a_checkpoint_without_state_is_no_older_one(copied):
     """The folder is renamed when it is whole; one without its state was changed, and is not passed over."""
     folder, _ = copied
     (folder / "grpo_state.json").unlink()
-    with pytest.raises(CheckpointError, match=r"checkpoint-2/grpo_state.json' is damaged: it is missing"):
+    with pytest.raises(TrainingCheckpointError, match=r"checkpoint-2/grpo_state.json' is damaged: it is missing"):
         newest_checkpoint(folder.parent)
 
 
@@ -174,9 +176,9 @@ def test_a_run_goes_on_after_the_folders_of_its_models_have_moved(tmp_path):
     moved.resume(folder)
     assert equal(weights(moved), start)
     (there / "judge" / "weights").write_text("those of another judge")
-    with pytest.raises(CheckpointError, match=r"another run: rewards was [^;]*$"):
+    with pytest.raises(TrainingCheckpointError, match=r"another run: rewards was [^;]*$"):
         build(tmp_path / "run", **settings(there)).resume(folder)
     state(folder, contents=None)  # as version 0.2 wrote it
     build(tmp_path / "run", **settings(here)).resume(folder)
-    with pytest.raises(CheckpointError, match=r"another run: model was .*; prompts was .*; rewards was"):
+    with pytest.raises(TrainingCheckpointError, match=r"another run: model was .*; prompts was .*; rewards was"):
         moved.resume(folder)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from reward_model.config import JudgeConfig, answer_limit, load_judge_config
-from reward_model.engine.checkpoints import CheckpointError, grpo_checkpoint_fault, last_checkpoint
+from reward_model.engine.checkpoints import TrainingCheckpointError, grpo_checkpoint_fault, last_checkpoint
 from reward_model.engine.interrupts import Interrupted
 from reward_model.engine.settings import read_yaml
 from reward_model.minis.collator import EQUAL_IMAGES, fast_vision
@@ -32,7 +32,7 @@ from reward_model.training.grpo.prepare import check_no_dropout
 from reward_model.training.grpo.rollouts import GrpoSample
 from reward_model.training.grpo.rows import masked_log_probs, stock_vision_inputs
 from reward_model.training.grpo.sampler import Sampled
-from reward_model.training.grpo.setup import OWN, check_limits, describe, judge_file, open_trainer, plan_config
+from reward_model.training.grpo.setup import OWN, check_limits, describe_run, judge_file, open_trainer, plan_config
 from reward_model.training.grpo.trainer import DivergenceError, GrpoTrainer
 from tests.launched import ROOT, launch
 
@@ -447,13 +447,13 @@ def test_checkpoints_hold_no_copy_of_the_reference(tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(straight):
     folder = straight[0].config.output_dir
-    with pytest.raises(CheckpointError, match="num_generations was 4 and is now 3"):
+    with pytest.raises(TrainingCheckpointError, match="num_generations was 4 and is now 3"):
         build(folder, num_generations=3).train()
-    with pytest.raises(CheckpointError, match="checkpoint-4"):
+    with pytest.raises(TrainingCheckpointError, match="checkpoint-4"):
         build(folder).train(resume=False)
     other = build(folder)
     other.reference_print = "0" * 16
-    with pytest.raises(CheckpointError, match="reference was"):
+    with pytest.raises(TrainingCheckpointError, match="reference was"):
         other.train()
 
 
@@ -465,7 +465,7 @@ def test_a_run_goes_on_after_the_folder_of_its_videos_has_moved(tmp_path):
     trainer.resume(folder)
     for change in ({"video": "/there/too/other.mp4"}, {"truth": "another"}):
         trainer.dataset[-1] = {**trainer.dataset[-1], **change}
-        with pytest.raises(CheckpointError, match="dataset_ends was"):
+        with pytest.raises(TrainingCheckpointError, match="dataset_ends was"):
             trainer.resume(folder)
 
 
@@ -476,7 +476,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path, monkeypatch):
     before = {p.name: p.read_bytes() for p in first.iterdir()}
     trainer.run_step()
     (tmp_path / "checkpoint-2.partial").write_text("in the way of the folder")
-    with pytest.raises(CheckpointError, match=r"checkpoint-1"):
+    with pytest.raises(TrainingCheckpointError, match=r"checkpoint-1"):
         trainer.save()
     assert last_checkpoint(tmp_path) == first
     assert {p.name: p.read_bytes() for p in first.iterdir()} == before
@@ -510,14 +510,14 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(tmp_path, caplog
     (newest / "grpo_state.json").write_text('{"step": 2, "num_processes": 1, "schedule": [], "config": 4}')
     assert "not one of stage 3" in grpo_checkpoint_fault(newest)
     (first / "optimizer.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"checkpoint-2' is damaged .*Remove them"):
+    with pytest.raises(TrainingCheckpointError, match=r"checkpoint-2' is damaged .*Remove them"):
         build(tmp_path / "run").train()
 
 
 def test_a_part_of_another_kind_is_named_and_not_a_traceback(tmp_path):
     build(tmp_path, max_steps=1, save_steps=1).train()
     torch.save({"state": 3}, tmp_path / "checkpoint-1" / "optimizer.bin")
-    with pytest.raises(CheckpointError, match=r"checkpoint-1' cannot be continued from"):
+    with pytest.raises(TrainingCheckpointError, match=r"checkpoint-1' cannot be continued from"):
         build(tmp_path).train()
 
 
@@ -785,7 +785,7 @@ def test_a_settings_file_becomes_a_run(tmp_path):
     few = {"max_steps": 1, "prompts_per_step": 2, "num_generations": 2}
     with open_trainer({**given, **few}, fast_vision=fast_vision) as trainer:
         assert trainer.policy.model.config.vision_config._attn_implementation == EQUAL_IMAGES
-        assert "2 prompts x 2 = 4 a step" in describe(trainer, given)
+        assert "2 prompts x 2 = 4 a step" in describe_run(trainer, given)
         batches = trainer.micro_batches(trainer.collect())
         trainer.remember(batches)
         assert all(torch.equal(b.reference, trainer.policy(b.rows)[0]) for b in batches)

@@ -13,8 +13,8 @@ from reward_model.prompts import load_prompts
 from reward_model.training.grpo.rows import (
     Pictures,
     PromptBuilder,
-    Row,
     RowModel,
+    SequenceRow,
     branch_mask,
     masked_log_probs,
     mrope_positions,
@@ -49,10 +49,10 @@ def rows(builder):
     scan, short, long = (builder.pictures(frames(n, n)) for n in (3, 2, 5))
     first = prompt_of(builder, scan)
     return [
-        Row.answer(first, [20, 21, 22], 0),
-        Row.answer(first, [23, 24, 25, 26, 27], 1),
-        Row.answer(prompt_of(builder, short, "It moves."), [28, 29], 0),
-        Row.answer(prompt_of(builder, long, "It jumps."), [30, 31, 32, 33], 1),
+        SequenceRow.answer(first, [20, 21, 22], 0),
+        SequenceRow.answer(first, [23, 24, 25, 26, 27], 1),
+        SequenceRow.answer(prompt_of(builder, short, "It moves."), [28, 29], 0),
+        SequenceRow.answer(prompt_of(builder, long, "It jumps."), [30, 31, 32, 33], 1),
     ]
 
 
@@ -145,7 +145,10 @@ def test_gradients_do_not_depend_on_the_partition(judge, rows):
 
 def test_shared_frames_get_the_gradient_of_every_row(judge, rows):
     """Encoding the frames of a group once must not lose the gradient of the other rollouts."""
-    copies = [Row(r.ids, r.mask, tuple(Pictures(p.frames.copy(), p.grid) for p in r.pictures), r.rollout) for r in rows]
+    copies = [
+        SequenceRow(r.ids, r.mask, tuple(Pictures(p.frames.copy(), p.grid) for p in r.pictures), r.rollout)
+        for r in rows
+    ]
     assert rows[0].pictures[0] is rows[1].pictures[0] and copies[0].pictures[0] is not copies[1].pictures[0]
     shared = gradient_of(judge, [rows])
     assert any("visual" in n for n in shared)
@@ -171,7 +174,7 @@ def test_branches_of_a_shared_prompt_give_the_same(judge, builder, rows):
 
 def test_branches_do_not_see_each_other(judge, rows):
     before = log_probs(judge, rows[:2], share_prompts=True)
-    changed = Row.answer(rows[1].prompt, [50, 51, 52, 53, 54], 1)
+    changed = SequenceRow.answer(rows[1].prompt, [50, 51, 52, 53, 54], 1)
     after = log_probs(judge, [rows[0], changed], share_prompts=True)
     assert torch.equal(before.values[:3], after.values[:3]) and not torch.equal(before.values[3:], after.values[3:])
     mask = branch_mask(torch.tensor([[0, 0, 1, 1, 2, -1]]))[0, 0].int().tolist()
@@ -222,14 +225,14 @@ def test_unsampled_tokens_are_no_targets(judge, builder, rows):
     row = rows[1]
     mask = row.mask.copy()
     mask[-2] = False
-    everything, fewer = by_row(log_probs(judge, [row]))[0], log_probs(judge, [Row(row.ids, mask, row.pictures)])
+    everything, fewer = by_row(log_probs(judge, [row]))[0], log_probs(judge, [SequenceRow(row.ids, mask, row.pictures)])
     assert fewer.counts == [4]
     assert torch.equal(fewer.values.detach(), everything[[0, 1, 2, 4]])
 
 
 def test_the_clip_matters_to_turn_two_alone(judge, builder, rows):
     other = builder.pictures(frames(2, 99))
-    changed = [*rows[:2], Row(rows[2].ids, rows[2].mask, (other,), 0), rows[3]]
+    changed = [*rows[:2], SequenceRow(rows[2].ids, rows[2].mask, (other,), 0), rows[3]]
     before, after = by_row(log_probs(judge, rows)), by_row(log_probs(judge, changed))
     assert all(torch.equal(before[k], after[k]) for k in (0, 1, 3))
     assert (before[2] - after[2]).abs().max() > 1e-4
@@ -238,8 +241,8 @@ def test_the_clip_matters_to_turn_two_alone(judge, builder, rows):
 def test_swapping_the_clips_of_two_rollouts_changes_both(judge, builder):
     clips = [builder.pictures(frames(2, k)) for k in (1, 2)]
     prompts = [prompt_of(builder, c) for c in clips]
-    right = [Row.answer(p, [20, 21]) for p in prompts]
-    swapped = [Row(r.ids, r.mask, (c,)) for r, c in zip(right, clips[::-1], strict=True)]
+    right = [SequenceRow.answer(p, [20, 21]) for p in prompts]
+    swapped = [SequenceRow(r.ids, r.mask, (c,)) for r, c in zip(right, clips[::-1], strict=True)]
     for a, b in zip(by_row(log_probs(judge, right)), by_row(log_probs(judge, swapped)), strict=True):
         assert (a - b).abs().max() > 1e-4
 
@@ -277,9 +280,9 @@ def test_a_continued_chat_trains_both_answers_once(builder, rows):
 
 def test_bad_rows_are_refused(builder):
     with pytest.raises(ValueError, match="first token"):
-        Row(np.array([1, 2]), np.array([True, True]), ())
+        SequenceRow(np.array([1, 2]), np.array([True, True]), ())
     with pytest.raises(ValueError, match="one shape"):
-        Row(np.array([1, 2]), np.array([True]), ())
+        SequenceRow(np.array([1, 2]), np.array([True]), ())
     pictures = builder.pictures(frames(2))
     with pytest.raises(ValueError, match="2 image"):
         builder.prompt(WORDING.zoom(pictures.frames), [pictures, pictures])
@@ -290,8 +293,8 @@ def test_a_sampled_placeholder_is_read_as_text_and_scored_as_drawn(judge, builde
     model, processor = judge
     prompt = prompt_of(builder, builder.pictures(frames(2)))
     image, end = processor.image_token_id, model.config.vision_end_token_id
-    drawn = log_probs(judge, [Row.answer(prompt, [20, image, 22])])
-    read = log_probs(judge, [Row.answer(prompt, [20, end, 22])])
+    drawn = log_probs(judge, [SequenceRow.answer(prompt, [20, image, 22])])
+    read = log_probs(judge, [SequenceRow.answer(prompt, [20, end, 22])])
     assert torch.equal(drawn.values[[0, 2]], read.values[[0, 2]]), "before and after it nothing changes"
     assert drawn.values[1] != read.values[1], "its own probability is that of the placeholder"
     assert torch.isfinite(drawn.values).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reward_model.minis.model import build_judge
-from reward_model.training.grpo.rows import Prompt, PromptBuilder, stock_vision_inputs
+from reward_model.training.grpo.rows import EncodedPrompt, PromptBuilder, stock_vision_inputs
 from reward_model.training.grpo.vllm_sampler import make_engine, request
 from tests.vllm_judge import ENVIRONMENT, HAS_VLLM, judge_for_vllm, needs_vllm
 
@@ -139,7 +139,7 @@ def test_vllm_gets_one_placeholder_for_each_frame():
     shown = [builder.pictures(np.full((n, 48, 96, 3), n, np.uint8)) for n in (2, 1)]
     image = processor.image_token
     text = f"a{image}b{image}c{image}"
-    prompt = Prompt(builder.encode(text, shown), tuple(shown))
+    prompt = EncodedPrompt(builder.encode(text, shown), tuple(shown))
     asked = request(prompt, processor.image_token_id)
     assert asked["prompt_token_ids"] == processor.tokenizer.encode(text, add_special_tokens=False)
     assert [frame.getpixel((0, 0)) for frame in asked["multi_modal_data"]["image"]] == [(2, 2, 2), (2, 2, 2), (1, 1, 1)]
