@@ -19,7 +19,7 @@ demo: $(READY)  ## best-of-5 with the two embedded mini models; writes outputs/d
 	$(BIN)/python recipes/best_of_n.py
 
 test: $(READY)  ## everything that runs in under five minutes, offline, on the CPU
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --durations=10
 
 test-all: $(READY)  ## the slow tests too: trainings, a browser, the published numbers
 	$(BIN)/python -m pytest -m ""

@@ -17,8 +17,6 @@ from typing import Any
 
 # As make does: test processes with several threads each slow each other tenfold. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Tests make and drop objects by the million; with the usual threshold of 700 they are looked through all the time.
-gc.set_threshold(20_000, 10, 10)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all they start as well; tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +27,8 @@ import pytest
 from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
 
+# Tests make and drop objects by the million; with the usual threshold of 700 they are looked through all the time.
+gc.set_threshold(20_000, 10, 10)
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "a red green blue ball square moves right left bounces on black gray background dog catches nothing"
 WORDS = TEXT.split()

@@ -27,7 +27,7 @@ from reward_model.world import make_video  # noqa: E402
 
 ASSET = Path(__file__).parents[2] / "assets" / "wan-mini"
 PROMPT = "a red ball bounces on a black background"
-#: Measured on world seeds 0-15: see the model card. The thresholds leave 1.5 dB; the even seeds need 0.3 of them.
+#: Measured on world seeds 0-15: see the model card. The thresholds leave 1.5 dB for other seeds.
 MIN_PSNR_FIRST, MIN_PSNR_LAST, MIN_PSNR_OBJECT = 29.2, 28.0, 23.2
 
 
