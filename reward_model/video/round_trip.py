@@ -39,8 +39,8 @@ def round_trip(frames: np.ndarray, fps: float, crf: int) -> np.ndarray:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     file.seek(0)
-    with av.open(file) as container:
-        decoder = container.streams.video[0]
+    with av.open(file, "r") as stored:
+        decoder = stored.streams.video[0]
         decoder.thread_type = "NONE"
-        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(decoder)]
+        shown = [frame.to_ndarray(format="rgb24") for frame in stored.decode(decoder)]
     return np.stack(shown)[:, :height, :width]

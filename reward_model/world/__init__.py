@@ -9,7 +9,7 @@ grid of frames cannot tell apart, and anomalies that it hardly meets. ``supervis
 people give.
 """
 
-from reward_model.world.films import Film, film, make_shifted
+from reward_model.world.films import Film, film, film_scene, make_shifted
 from reward_model.world.kinds import KINDS
 from reward_model.world.look_alikes import LOOK_ALIKES, STRATA, Moment, Pair, make_pair, make_pair_scenes
 from reward_model.world.palette import TRAINING_STYLES
@@ -35,6 +35,7 @@ __all__ = [
     "as_people_annotate",
     "draw_shift",
     "film",
+    "film_scene",
     "make_annotation",
     "make_pair",
     "make_pair_scenes",

@@ -51,7 +51,7 @@ class Canvas:
         height, width = (size, size) if isinstance(size, int) else size
         side = min(height, width)
         down, across = _axis(height, side)[None, :, None], _axis(width, side)[None, None, :]
-        seen, finest = None, side
+        seen, finest = None, float(side)
         if zoom is not None:
             seen, finest = zoom[index].astype(np.float32), side * float(zoom.min())
             down, across = (0.5 + (axis - 0.5) / seen[:, None, None] for axis in (down, across))

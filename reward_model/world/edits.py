@@ -1,4 +1,4 @@
-"""What a shift does to finished pictures and to their truth: colours, light, blur, noise, mirror image and bars."""
+"""Changes that a shift makes to finished pictures and to their truth: colours, light, blur, noise, mirror image and bars."""
 
 from __future__ import annotations
 

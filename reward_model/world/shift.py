@@ -119,6 +119,7 @@ class Shift:
         return replace(self, **{**changed, **names})
 
     def to_dict(self) -> dict[str, Any]:
-        """What it changes, as JSON-safe values."""
+        """The values it changes, safe for JSON."""
         plain = Shift()
-        return {f.name: v for f in fields(Shift) if (v := getattr(self, f.name)) != getattr(plain, f.name)}
+        changed = {f.name: v for f in fields(Shift) if (v := getattr(self, f.name)) != getattr(plain, f.name)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in changed.items()}

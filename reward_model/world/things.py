@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Thing:
     stretch: np.ndarray | None = None
 
     def layers(self, canvas: Canvas) -> list[Layer]:
-        opacity = 1.0 if self.clear is None else 1 - 0.45 * canvas.where(self.clear)
+        opacity: Any = 1.0 if self.clear is None else 1 - 0.45 * canvas.where(self.clear)
         if self.opacity is not None:
             opacity = opacity * canvas.where(self.opacity).astype(np.float32)
         color = self._color(canvas)

@@ -140,7 +140,7 @@ def _open(scene: Scene, index: np.ndarray, size: tuple[int, int]) -> Canvas:
 
 
 def _shadow(layers: Sequence[Layer], look: Look, size: int) -> np.ndarray:
-    """How much of each pixel (N, H, W) lies in the soft shadow of what is drawn: its cover, moved by whole pixels."""
+    """The soft shadow (N, H, W) of what is drawn, 0 to 1: its cover, moved by whole pixels."""
     cover = np.maximum.reduce([layer.cover for layer in layers])
     right, down = (round(part * size) for part in look.sun)
     near = max(1, round(0.02 * size))

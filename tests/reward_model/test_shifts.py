@@ -13,7 +13,19 @@ from reward_model.evaluation import HardBench, MainBench, OodBench
 from reward_model.evaluation.benches.bench import CalibrationBench
 from reward_model.schema import AnomalyType
 from reward_model.video.round_trip import round_trip
-from reward_model.world import KINDS, SHIFTS, TRAINING_STYLES, Shift, draw_shift, film, make_shifted, make_video
+from reward_model.video.sampling import sample_indices
+from reward_model.world import (
+    KINDS,
+    SHIFTS,
+    TRAINING_STYLES,
+    Shift,
+    draw_shift,
+    film,
+    film_scene,
+    make_pair_scenes,
+    make_shifted,
+    make_video,
+)
 from reward_model.world.canvas import Canvas, mask_box
 from reward_model.world.kinds import SETTINGS, SETTINGS_OF
 from reward_model.world.looks import PATTERNS, LookBook
@@ -225,6 +237,20 @@ def test_shifts_add_up_and_say_what_they_change():
     assert both.mirror and both.noise == 10 and both.name == "mirror + noise 10"
     assert set(both.to_dict()) == {"name", "about", "mirror", "noise"} and Shift().to_dict() == {}
     assert all(s.about and s.name == name for name, s in SHIFTS.items())
+
+
+def test_the_members_of_a_pair_can_be_shown_in_another_way():
+    shift = SHIFTS["mirror"] | SHIFTS["letterbox"] | SHIFTS["noise 10"]
+    pair = make_pair_scenes(4, "fade")
+    normal, abnormal = (film_scene(scene, shift) for scene in (pair.normal, pair.abnormal))
+    scan, zoom = sample_indices(81, 16, 4), sample_indices(81, 16, 8)
+    np.testing.assert_array_equal(normal.take(scan), abnormal.take(scan))
+    assert (normal.take(zoom) != abnormal.take(zoom)).any()
+    (anomaly,) = abnormal.truth.anomalies
+    assert anomaly.frames == make_annotation(pair.abnormal).anomalies[0].frames and anomaly.boxes
+    assert normal.truth.anomalies == () and normal.truth.num_frames == 81
+    with pytest.raises(ValueError, match="letters would be mirrored"):
+        film_scene(make_pair_scenes(4, "turn").normal, "mirror")
 
 
 def test_drawn_shifts_are_varied_follow_the_generator_and_never_show_ink():
