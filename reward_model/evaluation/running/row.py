@@ -42,6 +42,8 @@ class Row:
             them: true boxes in turn one's window that turn two left out count 0.
         reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None if nothing was written.
         seconds: seconds of judging, its batch's time shared evenly.
+        group: part of the bench, ``"stratum/case"`` or one word; "" where a bench has no parts.
+        scan_status: what turn one decided, before turn two looked again; None: unparsed, or unknown.
     """
 
     index: int
@@ -70,6 +72,8 @@ class Row:
     reward: float | None = None
     error: str | None = None
     seconds: float = 0.0
+    group: str = ""
+    scan_status: Status | None = None
 
     @property
     def correct(self) -> bool:
@@ -86,7 +90,8 @@ class Row:
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
         """Raises ValueError where a column is unknown or missing."""
         known = {f.name for f in fields(cls)}
-        if set(data) != known:
+        # Files of version 0.1 lack the last two columns.
+        if not known - {"group", "scan_status"} <= set(data) <= known:
             raise ValueError(f"a row has the columns {sorted(known)}, got {sorted(data)}")
         tuples = {k: tuple(data[k]) for k in ("truth_types", "types")}
         cell = data["cell"]
@@ -104,6 +109,7 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
         "truth_types": tuple(t.value for t in truth.types),
         **_measures(truth),
         "seconds": seconds,
+        "group": video.group,
     }
     if not isinstance(answer, Verdict):
         return Row(**common, score=None if answer is None else float(answer))
@@ -120,6 +126,7 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
         turns_written=len(written),
         window_found=answer.window is not None,
         zoomed=len(answer.turns) > 1,
+        scan_status=answer.turns[0].report.status if answer.turns and answer.turns[0].report else None,
         **(_overlaps(answer, truth) if truth.status == "abnormal" and written else {}),
         reward=total_reward(rollout_of(answer), truth).total if written else None,
         error=answer.error,
