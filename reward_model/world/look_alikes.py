@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reward_model.schema import FrameRange, VideoAnnotation
-from reward_model.video.sampling import SCAN_FPS, ZOOM_FPS, sample_indices
+from reward_model.video.clip import SCAN_FPS, ZOOM_FPS, sample_indices
 from reward_model.world import physics
 from reward_model.world.canvas import Actor, Canvas, Layer
 from reward_model.world.kinds import Fault

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.schema import FrameRange, VideoAnnotation
-from reward_model.video.sampling import SCAN_FPS, sample_indices
+from reward_model.video.clip import SCAN_FPS, sample_indices
 from reward_model.world.kinds import KINDS, SETTINGS_OF
 from reward_model.world.scene import Scene, make_scene
 from reward_model.world.video import SIZE, make_annotation, render

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reward_model.video.sampling import native_window, sample_indices, zoom_indices
 
 from reward_model.schema import Box, FrameRange
+from reward_model.video.clip import native_window, sample_indices, zoom_indices
 from reward_model.world import (
     KINDS,
     LOOK_ALIKES,

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reward_model.video.sampling import sample_indices
 
 from reward_model.evaluation import HardBench, MainBench, OodBench
 from reward_model.evaluation.benches.bench import CalibrationBench
 from reward_model.schema import AnomalyType
+from reward_model.video.clip import sample_indices
 from reward_model.video.round_trip import round_trip
 from reward_model.world import (
     KINDS,

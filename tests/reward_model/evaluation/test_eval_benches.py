@@ -10,7 +10,6 @@ from itertools import pairwise
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from reward_model.video.sampling import sample_indices
 
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
@@ -42,7 +41,7 @@ from reward_model.evaluation.benches.names import open_bench
 from reward_model.evaluation.benches.records import RecordBench, balanced_records
 from reward_model.evaluation.running.store import bench_fingerprint
 from reward_model.schema import AnomalyType
-from reward_model.video.clip import VideoError
+from reward_model.video.clip import VideoError, sample_indices
 from reward_model.world import KINDS, LOOK_ALIKES, SHIFTS, STRATA, make_video
 from reward_model.world.cells import CELLS, anomaly_cell
 
