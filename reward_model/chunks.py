@@ -3,7 +3,7 @@
 A checkpoint is shown at most ``max_scan_frames`` frames in one question. A video whose grid is longer is scanned in
 chunks of the full rate, each overlapping the next by about a second, so that what happens at a seam is seen whole in
 one of them. Each chunk is judged by itself, turn two included, as the short videos of training were; then
-:func:`merged` and the functions below it say what the chunks mean together.
+the functions below say what the chunks mean together.
 
 The score of a long video is the lowest reward of its chunks: one bad second makes a bad video. The product of the
 chunks' ``P(normal)``, as if they were independent, would fall with the length of a video that nothing is wrong with.
@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
 from reward_model.config import JudgeConfig
 from reward_model.grounding import spatial_iou
 from reward_model.parsing import joined
-from reward_model.schema import Anomaly, Box, FrameRange, Turn
+from reward_model.schema import Anomaly, Box, FrameRange, Turn, VideoAnnotation
 from reward_model.turns import turn_value
 from reward_model.video.clip import sample_indices, thinned
 
@@ -56,13 +57,18 @@ def plan_chunks(count: int, most: int, overlap: int) -> list[tuple[int, int]]:
     return [(int(first), int(first) + length) for first in np.linspace(0, count - length, number).astype(int)]
 
 
+def chunk_truth(truth: VideoAnnotation, grid: Sequence[int]) -> VideoAnnotation:
+    """The truth about a chunk: the annotation without the anomalies that none of the chunk's frames shows."""
+    return replace(truth, anomalies=tuple(a for a in truth.anomalies if any(n in a.frames for n in grid)))
+
+
 # --- the verdicts of several chunks -----------------------------------------------------------------------------------
 
 
 def by_chunk(turns: Sequence[Turn]) -> list[tuple[Turn, ...]]:
     """The turns of a verdict, those of each chunk together: a scan and the zooms that follow it."""
     starts = [k for k, turn in enumerate(turns) if turn.number == 1 or k == 0]
-    return [tuple(turns[a:b]) for a, b in zip(starts, [*starts[1:], len(turns)], strict=True)]
+    return [tuple(turns[a:b]) for a, b in pairwise([*starts, len(turns)])]
 
 
 def final_turns(turns: Sequence[Turn]) -> list[Turn]:
@@ -126,13 +132,24 @@ def final_anomalies(turns: Sequence[Turn]) -> tuple[Anomaly, ...]:
 
 
 def suspicious_windows(turns: Sequence[Turn]) -> list[FrameRange]:
-    """The windows that the scans of a verdict report, in native frames and in order; those that overlap or are neighbours
-    on the scan's grid are one.
+    """The windows that the scans of a verdict report, in native frames and in order; those that overlap, or are
+    neighbours on the scan's grid, are one.
     """
     scans = [turn for turn in turns if turn.number == 1]
     named = [(turn.frame_indices, turn.report.window) for turn in scans if turn.report and turn.report.window]
     windows = [FrameRange(indices[w.start], indices[w.end]) for indices, w in named]
     return joined(windows, max(map(_stride, scans), default=1))
+
+
+def main_window(turns: Sequence[Turn], readout: str) -> FrameRange | None:
+    """The one of :func:`suspicious_windows` that the turn which decides looked into; the first where that is none."""
+    windows = suspicious_windows(turns)
+    deciding = deciding_turn(turns, readout)
+    for chunk in by_chunk(turns):
+        named = suspicious_windows(chunk[:1])
+        if chunk[-1] is deciding and named:
+            return next(window for window in windows if named[0].start in window)
+    return next(iter(windows), None)
 
 
 def _stride(turn: Turn) -> int:

@@ -40,7 +40,7 @@ from reward_model.parsing import (
 from reward_model.prompts import Frames, PromptSet, answer_limit
 from reward_model.schema import FrameRange, Status, Turn, TurnReport, VerdictScore
 from reward_model.video.clip import native_window, zoom_indices
-from reward_model.video.framing import Framing
+from reward_model.video.framing import AS_IT_IS, Framing
 
 #: The two verdict words as canonical answers spell them: normal first, as in :class:`VerdictScore`.
 WORDS = ("normal", "abnormal")
@@ -74,7 +74,7 @@ class VideoView:
     fps: float
     take: Callable[[Sequence[int]], Frames]
     prompt: str = ""
-    framing: Framing = Framing()
+    framing: Framing = AS_IT_IS
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class TurnRequest:
     indices: tuple[int, ...]
     conversation: Conversation
     max_new_tokens: int
-    framing: Framing = Framing()
+    framing: Framing = AS_IT_IS
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,9 @@ class Framing:
         """A box of the native grid on the grid of what is shown."""
         if not self.moves_boxes:
             return box
-        moved = [round(start + value * share) for value, (start, share) in zip(box.as_list(), self._axes(), strict=True)]
+        moved = [
+            round(start + value * share) for value, (start, share) in zip(box.as_list(), self._axes(), strict=True)
+        ]
         return Box(*_opened(*moved))
 
     def to_native(self, box: Box) -> Box | None:
@@ -133,6 +135,10 @@ class Framing:
     def _native(self, anomaly: Anomaly) -> Anomaly:
         moved = {k: tuple(b for b in map(self.to_native, found) if b is not None) for k, found in anomaly.boxes.items()}
         return replace(anomaly, boxes={k: found for k, found in moved.items() if found})
+
+
+#: Frames shown as they are.
+AS_IT_IS = Framing()
 
 
 def _opened(x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int]:
