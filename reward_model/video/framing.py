@@ -74,7 +74,7 @@ class Framing:
         Args:
             frames: uint8, as :meth:`reward_model.video.clip.Video.take` gives them for ``inner``.
         """
-        if not self.moves_boxes:
+        if self.side is None or not self.moves_boxes:
             return frames
         (top, left), (height, width) = self._corner, frames.shape[1:3]
         shown = np.full((len(frames), self.side, self.side, 3), PAD, np.uint8)
