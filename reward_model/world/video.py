@@ -70,7 +70,7 @@ def render(scene: Scene, indices: Sequence[int], size: int | tuple[int, int] = S
     tint = scene.weather.tint[1].astype(np.float32)
     for actor in scene.actors:
         layers = actor.layers(canvas)
-        if look.shadow and not isinstance(actor, Floor):
+        if look.shadow and layers and not isinstance(actor, Floor):
             planes *= 1 - np.float32(look.shadow) * _shadow(layers, look, canvas.size)
         pattern = look.things.factor(*canvas.at(actor.path)) if look.things and isinstance(actor, Thing) else None
         for layer in layers:
