@@ -10,8 +10,8 @@ from reward_model.schema import Status, Turn
 
 
 def at_true_rate(turn: Turn, fps: float) -> Turn:
-    """The turn of a video of ``fps`` frames per second, with the rate its frames really have: that of the video where it
-    is slower than what was asked for, and less where they were thinned.
+    """The turn of a video of ``fps`` frames per second, with the rate its frames really have: that of the video where
+    it is slower than what was asked for, and less where they were thinned.
     """
     turn = replace(turn, fps=min(turn.fps, fps))
     index, steps = turn.frame_indices, len(turn.frame_indices) - 1
