@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,15 @@ def write_long(path: Path, minutes: float) -> None:
 
     frames, _ = make_video(700_001, None)
     rows, columns = np.arange(480) * frames.shape[1] // 480, np.arange(832) * frames.shape[2] // 832
+    large = (av.VideoFrame.from_ndarray(frame[rows][:, columns], format="rgb24") for frame in frames)
+    pictures = [picture.reformat(format="yuv420p") for picture in large]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=16, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 832, 480, "yuv420p"
         for k in range(round(minutes * 60 * 16)):
-            picture = frames[k % len(frames)][rows][:, columns]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            picture = pictures[k % len(pictures)]
+            picture.pts, picture.time_base = k, Fraction(1, 16)
+            container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
 
