@@ -8,16 +8,25 @@ Compared, in alternating rounds on the same videos and weights (the ratio of med
    word scored by a full forward pass;
 2. two turns against one;
 3. the whole judgment against ``reasoning=False`` (the verdict alone).
+
+    python benchmarks/judge.py --minutes 1 10
+
+Instead: the memory it takes to judge a file of 480 x 832 pixels at 16 frames a second, by its length. Each length is
+judged in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +99,54 @@ def timed(job: Callable[[], Any], cuda: bool) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
+def write_long(path: Path, minutes: float) -> None:
+    """A normal world video, enlarged to 480 x 832 pixels and played over and over, as an H.264 file."""
+    import av
+
+    frames, _ = make_video(700_001, None)
+    rows, columns = np.arange(480) * frames.shape[1] // 480, np.arange(832) * frames.shape[2] // 832
+    large = (av.VideoFrame.from_ndarray(frame[rows][:, columns], format="rgb24") for frame in frames)
+    pictures = [picture.reformat(format="yuv420p") for picture in large]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 832, 480, "yuv420p"
+        for k in range(round(minutes * 60 * 16)):
+            picture = pictures[k % len(pictures)]
+            picture.pts, picture.time_base = k, Fraction(1, 16)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def peak_memory() -> float:
+    """Most memory this process has held so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def judge_file(model: str, path: str, batch_size: int) -> None:
+    """Judges one file and prints the row of the table."""
+    backend = LocalBackend(model, device="cpu")
+    opened = peak_memory()
+    seconds, (verdict,) = timed(
+        lambda: TwoTurnJudge(backend, backend.config, batch_size=batch_size).judge([path], on_error="raise"), False
+    )
+    shown = [len(turn.frame_indices) for turn in verdict.turns if turn.number == 1]
+    length = verdict.num_frames / verdict.fps / 60
+    row = f"{length:g} min, {verdict.num_frames} frames | {len(shown)} | {max(shown)} | {verdict.status}"
+    print(f"| {row} | {opened:.0f} MiB | {peak_memory():.0f} MiB | {seconds:.0f} s |", flush=True)
+
+
+def judge_lengths(model: str, minutes: Sequence[float], batch_size: int) -> None:
+    """The table of memory by length."""
+    print("| video | scans | most frames of a scan | verdict | model loaded | most while judging | time |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for length in minutes:
+            path = Path(folder) / f"{length:g}.mp4"
+            write_long(path, length)
+            command = [sys.executable, __file__, "--model", model, "--batch-size", str(batch_size), "--file", str(path)]
+            subprocess.run(command, check=True, env=os.environ)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="assets/cac-mini")
@@ -99,7 +156,15 @@ def main() -> None:
     parser.add_argument("--device", default=None)
     parser.add_argument("--dtype", default=None)
     parser.add_argument("--output", type=Path, default=None, help="write the table as Markdown")
+    parser.add_argument("--minutes", type=float, nargs="+", help="instead: memory by the length of a video, on the CPU")
+    parser.add_argument("--file", default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.file:
+        judge_file(args.model, args.file, args.batch_size)
+        return
+    if args.minutes:
+        judge_lengths(args.model, args.minutes, args.batch_size)
+        return
 
     backend = LocalBackend(args.model, device=args.device, dtype=args.dtype)
     kinds = list(KINDS)
@@ -127,9 +192,7 @@ def main() -> None:
         a.status == b.status
         for a, b in zip(answers["batched, two turns"], answers["one by one, two turns"], strict=True)
     )
-    peak = (
-        torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    )
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory()
 
     base = statistics.median(seconds["batched, two turns"])
     device = torch.cuda.get_device_name() if cuda else "CPU"

@@ -280,13 +280,14 @@ def plain_rollout(backend: Any, frames: np.ndarray, truth: Any) -> int:
     from reward_model.conversation import Sampling
     from reward_model.parsing import ParseError, parse_turn
     from reward_model.prompts import load_prompts
-    from reward_model.video.clip import native_window, resize_frames, sample_indices, zoom_indices
+    from reward_model.video.clip import native_window, sample_indices, zoom_indices
+    from reward_model.video.framing import Framing
 
     config, prompts = backend.config, load_prompts(backend.config.prompts)
 
     def show(index: list[int]) -> np.ndarray:
-        side = config.frame_size
-        return frames[index] if side is None else resize_frames(frames[index], (side, side))
+        height, width = frames.shape[1:3]
+        return Framing((height, width), config.frame_size, config.frame_fit).show(frames[index])
 
     grid = sample_indices(len(frames), truth.fps, config.scan_fps)
     scan = prompts.scan(show(grid), truth.prompt)

@@ -214,7 +214,7 @@ class TwoTurnJudge:
 
     def _scanned(self, view: VideoView, request: TurnRequest, turn: Turn) -> _Suspect | _Judged:
         scan, length, rate = at_true_rate(turn, view.fps), view.num_frames, view.fps
-        if scan.fps < turn.fps:
+        if scan.fps < min(turn.fps, rate):
             self._say_thinned(length / rate, scan.fps)
         if scan.status is None:
             return _Judged(length, rate, (scan,), error=scan.error)
@@ -333,7 +333,7 @@ class TwoTurnJudge:
             "readout": self.config.readout,
             "num_frames": parts[0].num_frames,
             "fps": parts[0].fps,
-            "provenance": self._provenance(turns),
+            "provenance": self._provenance(turns, parts[0].fps),
         }
         if status is None:
             number, fault = next((k, part.error) for k, part in enumerate(parts, 1) if part.error is not None)
@@ -368,9 +368,9 @@ class TwoTurnJudge:
     def _value(self, turn: Turn) -> float | None:
         return turn_value(turn, self.config.readout, self.config.log_odds_temperature)
 
-    def _provenance(self, turns: Sequence[Turn]) -> dict[str, Any]:
+    def _provenance(self, turns: Sequence[Turn], fps: float) -> dict[str, Any]:
         config = self.config
-        asked = {1: config.scan_fps, 2: config.zoom_fps}
+        asked = {1: min(config.scan_fps, fps), 2: min(config.zoom_fps, fps)}
         num_chunks = sum(t.number == 1 for t in turns)
         slower = {str(t.number): round(t.fps, 4) for t in turns if t.fps < asked.get(t.number, t.fps)}
         return {

@@ -10,13 +10,14 @@ from reward_model.schema import Status, Turn
 
 
 def at_true_rate(turn: Turn, fps: float) -> Turn:
-    """The turn of a video of ``fps`` frames per second, with the rate its frames really have where they were
-    thinned.
+    """The turn of a video of ``fps`` frames per second, with the rate its frames really have: that of the video where
+    it is slower than what was asked for, and less where they were thinned.
     """
+    turn = replace(turn, fps=min(turn.fps, fps))
     index, steps = turn.frame_indices, len(turn.frame_indices) - 1
     if steps < 1:
         return turn
-    stride, full = (index[-1] - index[0]) / steps, max(fps / turn.fps, 1.0)
+    stride, full = (index[-1] - index[0]) / steps, fps / turn.fps
     # Indices are rounded to whole frames, which moves the mean by less than one frame over all steps.
     return replace(turn, fps=fps / stride) if stride > full + 1 / steps + 1e-9 else turn
 

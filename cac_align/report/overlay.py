@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cac_align.report.view import boxes_by_frame, hold_frames
+from cac_align.report.view import boxes_by_frame, hold_frames, windows_of
 from reward_model.schema import Box
 from reward_model.video.writing import display_scale, write_mp4
 
@@ -34,7 +34,7 @@ def draw_overlay(frames: np.ndarray, verdict: Verdict) -> np.ndarray:
     scale = display_scale(*frames.shape[1:3])
     height, width = frames.shape[1] * scale, frames.shape[2] * scale
     line = max(2, min(height, width) // 160)
-    boxes, hold = boxes_by_frame(verdict), hold_frames(verdict)
+    boxes, hold, windows = boxes_by_frame(verdict), hold_frames(verdict), windows_of(verdict)
     drawn = np.empty((len(frames), height + BAR, width, 3), np.uint8)
     for k, frame in enumerate(frames):
         picture = Image.new("RGB", (width, height + BAR), GROUND)
@@ -44,8 +44,8 @@ def draw_overlay(frames: np.ndarray, verdict: Verdict) -> np.ndarray:
         for item in boxes.get(str(shown), []):
             x0, y0, x1, y1 = Box(*item["box"]).to_pixels(width, height)
             pen.rectangle((round(x0), round(y0), round(x1) - 1, round(y1) - 1), outline=BOX, width=line)
-        if verdict.window is not None:
-            ends = (verdict.window.start / len(frames) * width, (verdict.window.end + 1) / len(frames) * width)
+        for window in windows:
+            ends = (window.start / len(frames) * width, (window.end + 1) / len(frames) * width)
             pen.rectangle((round(ends[0]), height + 3, round(ends[1]) - 1, height + BAR - 4), fill=WINDOW)
         now = round((k + 0.5) / len(frames) * width)
         pen.rectangle((now - 1, height, now, height + BAR), fill=HEAD)

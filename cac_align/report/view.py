@@ -102,8 +102,7 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
     seconds = num_frames / fps
     turns = verdict.turns if verdict else ()
     looks = [sorted({i for turn in turns if turn.number == number for i in turn.frame_indices}) for number in (1, 2)]
-    windows = suspicious_windows(turns) if len(by_chunk(turns)) > 1 else [verdict.window] if verdict else []
-    named = [window for window in windows if window is not None]
+    named = windows_of(verdict)
     edges = [-1, *(edge for window in named for edge in (window.start, window.end)), num_frames]
     return {
         "seconds": seconds,
@@ -114,6 +113,15 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
         "anomalies": [span(a.frames.start, a.frames.end) for a in verdict.anomalies] if verdict else [],
         "label": _timeline_label(verdict, seconds),
     }
+
+
+def windows_of(verdict: Verdict | None) -> list[FrameRange]:
+    """The suspicious windows of a verdict, in native frames: its own, or those of all chunks of a long video."""
+    if verdict is None:
+        return []
+    if len(by_chunk(verdict.turns)) > 1:
+        return suspicious_windows(verdict.turns)
+    return [] if verdict.window is None else [verdict.window]
 
 
 def _marks(seconds: float) -> list[float]:

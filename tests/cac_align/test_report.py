@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from cac_align import BestOfNOutput
-from cac_align.report.overlay import BAR, BOX, draw_overlay
+from cac_align.report.overlay import BAR, BOX, WINDOW, draw_overlay
 from cac_align.report.page import score_axis, visible
 from cac_align.report.view import (
     _summary,
     film_indices,
     flatten,
+    hold_frames,
     probability,
     reasoning_pieces,
     score_digits,
@@ -27,7 +28,7 @@ from cac_align.report.view import (
 )
 from cac_align.selection import run_folder
 from cac_align.selection.run_folder import ReportError, render_folder
-from reward_model.schema import AnomalyType, Box, Verdict
+from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, TurnReport, Verdict
 from reward_model.video.clip import read_file
 from reward_model.video.writing import display_scale, write_mp4
 from reward_model.world import make_video
@@ -347,6 +348,34 @@ def test_timeline_positions(verdict_of):
     assert window["x"] + window["width"] == pytest.approx(100 * (verdict.window.end + 1) / 81, abs=2e-3)
     assert film_indices(12) == list(range(12))
     assert film_indices(2)[-1] == 1
+
+
+def test_a_long_video_shows_the_windows_and_turns_of_all_its_chunks():
+    """Two chunks of ten seconds: one suspicion cleared, one confirmed."""
+
+    def turn(number, indices, *found):
+        anomalies = tuple(Anomaly(AnomalyType.OBJECT, FrameRange(*f), {f[0]: (Box(0, 0, 500, 500),)}) for f in found)
+        report = TurnReport("abnormal" if found else "normal", "", anomalies)
+        return Turn(number, tuple(indices), 4.0 * number, "", report.status, report)
+
+    turns = (
+        turn(1, range(0, 92, 4), (1, 2)),
+        turn(2, range(4, 12, 2)),
+        turn(1, range(72, 164, 4), (10, 12)),
+        turn(2, range(112, 122, 2), (0, 1)),
+    )
+    confirmed = Anomaly(AnomalyType.OBJECT, FrameRange(112, 114), {112: (Box(0, 0, 500, 500),)})
+    window = FrameRange(112, 120)
+    verdict = Verdict("abnormal", 0.1, turns, window, (confirmed,), num_frames=161, fps=16)
+    line = timeline(verdict, 161, 16)
+    assert [round(w["x"] * 161 / 100) for w in line["windows"]] == [4, 112]
+    assert [round(s["width"] * 161 / 100) for s in line["outside"]] == [4, 103, 40], "what is dimmed between them"
+    assert [len(ticks) for ticks in line["ticks"]] == [41, 4 + 5], "a row for each kind of turn"
+    assert [a.frames for a in unconfirmed(verdict)] == [FrameRange(4, 8)]
+    assert hold_frames(verdict) == 2
+    drawn = draw_overlay(np.zeros((161, 32, 161, 3), np.uint8), verdict)
+    bar = (drawn[0, -BAR // 2] == WINDOW).all(-1)
+    assert [bool(bar[drawn.shape[2] * n // 161]) for n in (6, 60, 116, 150)] == [True, False, True, False]
 
 
 @pytest.mark.parametrize(

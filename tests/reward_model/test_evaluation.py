@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 
 from reward_model.backends.replay import RecordingBackend, ReplayBackend
+from reward_model.chunks import scan_grids
+from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion
 from reward_model.evaluation import WorldBench
 from reward_model.evaluation import evaluate_judge as evaluate_in_full
 from reward_model.evaluation.benches.bench import FIRST_BENCH_SEED
-from reward_model.evaluation.running.row import rollout_of
+from reward_model.evaluation.running.row import make_row, rollout_of
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import format_report
-from reward_model.rewards import spatial_reward
-from reward_model.schema import FrameRange, TurnReport, VerdictScore
+from reward_model.rewards import spatial_reward, temporal_reward
+from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore
 from reward_model.world.narration import visible_anomalies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,6 +235,30 @@ def test_spatial_iou_is_that_of_equation_five(bench):
     judge = judge_of(bench)
     [verdict] = judge.judge([bench[1].frames], [bench[1].truth.prompt], fps=16)
     assert spatial_reward(rollout_of(verdict), bench[1].truth) == 1.0
+
+
+def test_a_video_judged_in_chunks_is_measured_as_one(bench):
+    """Perfect answers about two chunks are as good as perfect answers about the whole."""
+    truth = bench[1].truth
+    grids = scan_grids(truth.num_frames, truth.fps, JudgeConfig(max_scan_frames=13))
+    assert len(grids) == 2
+    turns = []
+    for grid in grids:
+        found = truth.on_grid(grid)
+        told = tuple(replace(a, boxes={}) for a in found)
+        turns.append(Turn(1, grid, 4.0, "", "abnormal" if found else "normal", None))
+        turns[-1] = replace(turns[-1], report=TurnReport(turns[-1].status, "", told), score=VerdictScore(-1.0, -0.5))
+        if found:
+            clip = tuple(range(grid[found[0].frames.start], grid[found[0].frames.end] + 1, 2))
+            zoom = TurnReport("abnormal", "", truth.on_grid(clip))
+            turns.append(Turn(2, clip, 8.0, "", "abnormal", zoom, score=VerdictScore(-2.0, -0.1)))
+    verdict = Verdict("abnormal", 0.1, tuple(turns), num_frames=truth.num_frames, fps=truth.fps)
+    rollout = rollout_of(verdict)
+    assert rollout.zoomed and rollout.scan_indices == tuple(range(0, 81, 4))
+    assert temporal_reward(rollout, truth) == 1.0 and spatial_reward(rollout, truth) == 1.0
+    row = make_row(0, bench[1], verdict)
+    assert row.zoomed and row.temporal_iou == 1.0 and row.turns_parsed == row.turns_written == len(turns)
+    assert row.readouts["paper"] == pytest.approx(VerdictScore(-2.0, -0.1).p_normal), "the lowest of the chunks"
 
 
 def test_recipe_says_how_it_is_used():

@@ -69,7 +69,7 @@ class AskConfig:
     normal_window_s: tuple[float, float] = setting((0.25, 1.0), above=0)
     """Shortest and longest random clip of a normal video, in seconds (section 3.2)."""
     frame_size: int | None = setting(None, least=1)
-    """Side of the square each frame is resized to; None shows frames as they are."""
+    """Longer side of each frame in pixels; its shape is kept. None shows frames as they are."""
     max_crops: int = setting(8, least=0, hint="0 shows none")
     """Enlarged parts shown after the frames of an abnormal clip, as in 3.1, which gives no number."""
     temperature: float = setting(1.0, above=0)

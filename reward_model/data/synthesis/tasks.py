@@ -16,6 +16,7 @@ from reward_model.prompts import load_prompts
 from reward_model.prompts.hints import scan_hint, zoom_hint
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
 from reward_model.video.clip import Video, VideoError, resize_frames, sample_indices, zoom_indices
+from reward_model.video.framing import Framing
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def conversation(task: Task, video: Video, ask: AskConfig) -> Conversation:
         )
     prompts = load_prompts(ask.prompts)
     frames = video.take(task.indices)
-    shown = frames if ask.frame_size is None else resize_frames(frames, (ask.frame_size, ask.frame_size))
+    # The teacher takes frames of any shape: theirs is kept without padding, and boxes stay where they are annotated.
+    size = Framing((frames.shape[1], frames.shape[2]), ask.frame_size, "pad").inner
+    shown = frames if size is None else resize_frames(frames, size)
     text = task.record.truth.prompt
     if task.turn == "scan":
         return prompts.scan(shown, text, hint=scan_hint(prompts, task.truth))

@@ -115,6 +115,13 @@ def test_a_crop_shows_the_box_with_a_margin():
     assert 0.2 < (part[..., 0] > 127).mean() < 0.55
 
 
+def test_smaller_frames_keep_their_shape_and_their_boxes():
+    task = plan([record((16, 30))])[1]
+    small, plain = (conversation(task, VIDEO, AskConfig(frame_size=size, max_crops=0)) for size in (10, None))
+    assert {p.shape for p in small[0].content if not isinstance(p, str)} == {(5, 10, 3)}
+    assert shown(small) == shown(plain) and text_of(small) == text_of(plain)
+
+
 def test_a_video_shorter_than_its_annotation_is_named():
     with pytest.raises(VideoError, match="has 60 frames, its annotation says 81"):
         conversation(plan([record((16, 30))])[0], Video(FRAMES[:60], 16.0), AskConfig())
