@@ -35,6 +35,10 @@ HELD_OUT_SEEDS = 400_000
 class MiniArguments(StageArguments):
     """Settings of stages 1 and 2 with those of the minis."""
 
+    stories: dict[str, float] | None = field(
+        default=None,
+        metadata={"help": "world: shares of shifted, short and look-alike videos; the rest is plain"},
+    )
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
     vision_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its vision tower"})
     reading_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its reading"})
@@ -84,10 +88,10 @@ class MiniParts(StageParts):
             raise ValueError("data: world is endless; set max_steps in the configuration")
         batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
         draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
-        rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))
+        rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]), stories=stage.stories)
         tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
         count = max(32, stage.eval_samples)
-        drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed)
+        drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed, stories=stage.stories)
         held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
         load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
         return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", ordered=True)
