@@ -142,9 +142,17 @@ def _shoot(most: int, rng: np.random.Generator, nuisance: float, shifted: float)
 def _twin(film: Film, nuisance: float) -> Scene:
     """The scene of a film without its anomaly."""
     scene, shift = film.scene, film.shift
-    options = {"style": shift.style, "pan": shift.pan, "zoom": shift.zoom, "aspect": scene.aspect}
-    length = {"num_frames": scene.num_frames, "fps": scene.fps}
-    return make_scene(scene.seed, setting=scene.setting, nuisance=nuisance, **length, **options)
+    return make_scene(
+        scene.seed,
+        setting=scene.setting,
+        nuisance=nuisance,
+        num_frames=scene.num_frames,
+        fps=scene.fps,
+        style=shift.style,
+        aspect=scene.aspect,
+        pan=shift.pan,
+        zoom=shift.zoom,
+    )
 
 
 def outline_of(scene: Scene, indices: Sequence[int], size: tuple[int, int] = (SIZE, SIZE)) -> np.ndarray:

@@ -25,19 +25,24 @@ from reward_model.minis.model import FIT, MAX_SCAN, MAX_ZOOM, MIN_ZOOM, SCAN_FPS
 from reward_model.minis.splices import SPLICED, make_splice
 from reward_model.parsing import format_report
 from reward_model.prompts import PromptSet, load_prompts
-from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
+from reward_model.schema import Anomaly, Box, FrameRange, TurnReport, VideoAnnotation
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
 from reward_model.video.framing import Framing
+from reward_model.world.edits import edit_frames, inner_shape, words_of
 from reward_model.world.kinds import KINDS, REASONS, SETTINGS_OF, SINGLE_FRAME
 from reward_model.world.narration import narrate_frames, narrate_scan, narrate_zoom, shift_report, visible_anomalies
 from reward_model.world.nuisance import degrade
 from reward_model.world.palette import COLORS, SHAPES
 from reward_model.world.scene import Scene, make_scene
 from reward_model.world.scripts import PLAIN, SHIFTED, Script, check_stories, draw_story
+from reward_model.world.shift import Shift
+from reward_model.world.shifts import draw_shift
 from reward_model.world.video import SIZE, make_annotation, render
 
 #: How the minis are asked about a long video.
 _ASKED = JudgeConfig(scan_fps=SCAN_FPS, max_scan_frames=MAX_SCAN)
+#: Draws of a shift that frames put together by chance cannot follow.
+_OF_WHOLE_VIDEOS = ("length", "rate", "speed", "camera", "compression")
 TRAIN_SEEDS = range(0, 100_000)
 #: Most frames of a splice: as many as a scan of five seconds.
 SPLICE_FRAMES = 21
@@ -72,8 +77,7 @@ def draw_rows(
         seed: seed of the draw; rows are a function of it and of their position.
         kinds: anomalies to draw from. ``frame`` rows only take those that one frame can show.
         num_frames: length of each video; by default 81, and something else between 33 and 97 in one row of five.
-        stories: share of the videos that are not plain (:func:`reward_model.world.scripts.check_stories`); splices
-            always are.
+        stories: share of the videos that are not plain, see :func:`reward_model.world.scripts.check_stories`.
     """
     rng, plot = np.random.default_rng([seed, 77]), np.random.default_rng([seed, 78])
     check_stories(stories or {})
@@ -107,10 +111,12 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str], share: 
 
 
 def _told(row: Row, shares: Mapping[str, float], rng: np.random.Generator) -> Row:
-    """The row with its story. A single frame shows neither a short anomaly nor a look-alike for what it is."""
+    """The row with its story. Neither a single frame nor a splice shows a short anomaly or a look-alike for what it
+    is.
+    """
     plain = {**row, "story": PLAIN, "stratum": ""}
-    usable = {k: v for k, v in shares.items() if row["task"] != "frame" or k == SHIFTED}
-    if row["task"] == "splice" or not usable:
+    usable = {k: v for k, v in shares.items() if row["task"] not in ("frame", "splice") or k == SHIFTED}
+    if not usable:
         return plain
     possible = [k for k in KINDS if row["setting"] in SETTINGS_OF[k]]
     kind = row["kind"] or possible[rng.integers(len(possible))]
@@ -185,8 +191,19 @@ def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.ra
 
 
 def _written(report: TurnReport, truth: VideoAnnotation) -> str:
-    """The answer with its boxes where the judge sees them."""
-    return format_report(Framing((truth.height, truth.width), SIZE, FIT).shown_report(report))
+    """The answer with its boxes where the judge sees them, on the pixels it sees: its tokens know no others."""
+    shown = Framing((truth.height, truth.width), SIZE, FIT).shown_report(report)
+    if (truth.height, truth.width) == (SIZE, SIZE):
+        return format_report(shown)
+    anomalies = (replace(a, boxes={k: tuple(map(_on_pixels, v)) for k, v in a.boxes.items()}) for a in shown.anomalies)
+    return format_report(replace(shown, anomalies=tuple(anomalies)))
+
+
+def _on_pixels(box: Box) -> Box:
+    """The box with its corners on the pixels of the judge's square, at least one pixel wide and high."""
+    x0, y0, x1, y1 = (round(value) for value in box.to_pixels(SIZE, SIZE))
+    left, top = min(x0, SIZE - 1), min(y0, SIZE - 1)
+    return Box.from_pixels(left, top, max(x1, left + 1), max(y1, top + 1), SIZE, SIZE)
 
 
 def _grid_of(shot: _Shot, rng: np.random.Generator) -> tuple[int, ...]:
@@ -251,9 +268,11 @@ def _splice(row: Mapping[str, Any], rng: np.random.Generator, prompts: PromptSet
     """A splice, asked like a scan; an anomaly for each run of wrong frames."""
     strength = row["strength"] if row["strength"] > 0 else None
     count = int(rng.integers(3, SPLICE_FRAMES + 1))
-    splice = make_splice(row["seed"], row["kind"], row["setting"], count, rng, strength=strength)
+    shift = _splice_shift(row)
+    look = {"style": shift.style, "aspect": inner_shape(shift)[1] / inner_shape(shift)[0]}
+    splice = make_splice(row["seed"], row["kind"], row["setting"], count, rng, strength=strength, **look)
     faint = 0 < row["strength"] < FAINT
-    name, kind = splice.scene.object_name, row["kind"]
+    name, kind = words_of(splice.scene.object_name, shift), row["kind"]
     anomalies = tuple(
         Anomaly(
             KINDS[kind],
@@ -266,9 +285,20 @@ def _splice(row: Mapping[str, Any], rng: np.random.Generator, prompts: PromptSet
     )
     text = narrate_frames(anomalies, count)
     report = TurnReport("abnormal" if anomalies else "normal", text, anomalies)
-    return Example(
-        prompts.scan(_shoot(splice.render, row, rng), splice.scene.prompt), format_report(report, boxes=False)
-    )
+    if row.get("story", PLAIN) == PLAIN:
+        frames = _shoot(splice.render, row, rng)
+    else:
+        drawn = edit_frames(splice.render(inner_shape(shift)), range(count), shift, row["seed"])
+        frames = Framing(shift.shape, SIZE, FIT).show(degrade(drawn, rng, probability=0.2))
+    return Example(prompts.scan(frames, words_of(splice.scene.prompt, shift)), format_report(report, boxes=False))
+
+
+def _splice_shift(row: Mapping[str, Any]) -> Shift:
+    """The shift of a splice: one that neither time nor the camera has a part in."""
+    if row.get("story", PLAIN) == PLAIN:
+        return Shift()
+    letters = ("mirror",) if row["setting"] == "sign" else ()
+    return draw_shift(np.random.default_rng([row["draw"], 6]), without=(*_OF_WHOLE_VIDEOS, *letters))
 
 
 def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
@@ -331,7 +361,7 @@ def draw_hint(truth: VideoAnnotation, window: FrameRange, grid: Sequence[int], r
 
 
 def _named_in(prompt: str) -> str:
-    """What a prompt is about: ``a red ball bounces ...`` is about a ``red ball``, in other colours about a ``ball``."""
+    """The subject of a prompt: of ``a red ball bounces ...`` it is ``red ball``, in other colours ``ball``."""
     words = prompt.split()[1:3]
     return " ".join(words if words[0] in COLORS else words[:1])
 

@@ -249,7 +249,11 @@ def _pass(scene: Scene, moment: Moment, rng: np.random.Generator) -> _Event:
     bar = Bar(middle, half, axis, np.asarray(colors[rng.integers(len(colors))], np.float32) * np.float32(0.8))
     # Whoever stands about would be in the way of the bar.
     alone = replace(scene, actors=(scene.focus,), prompt=_about(scene, f"a {thing.name} passes behind a bar"))
-    normal = _with_focus(alone, thing, above=(bar,))
+    if alone.look is not None:  # the shadow of what is hidden would fall beside the bar
+        alone = replace(alone, look=replace(alone.look, shadow=0.0))
+    # What the bar hides is not drawn at all: paint over paint would round differently than paint over the ground.
+    seen = np.arange(count) != moment.middle
+    normal = _with_focus(alone, replace(thing, shown=seen), above=(bar,))
     gone = moment.during(moment.start, moment.end, count)
     abnormal = _with_focus(alone, replace(thing, shown=~gone), above=(bar,))
     return normal, abnormal, (moment.start + 1, moment.end - 1)
