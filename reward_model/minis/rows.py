@@ -12,27 +12,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from reward_model.chunks import scan_grids
+from reward_model.config import JudgeConfig
 from reward_model.data.example import Example
 from reward_model.minis.drift import drift_boxes
-from reward_model.minis.model import FIT, MAX_ZOOM, MIN_ZOOM, SCAN_FPS, ZOOM_FPS
+from reward_model.minis.model import FIT, MAX_SCAN, MAX_ZOOM, MIN_ZOOM, SCAN_FPS, ZOOM_FPS
 from reward_model.minis.splices import SPLICED, make_splice
 from reward_model.parsing import format_report
-from reward_model.prompts import load_prompts
-from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
+from reward_model.prompts import PromptSet, load_prompts
+from reward_model.schema import Anomaly, Box, FrameRange, TurnReport, VideoAnnotation
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
 from reward_model.video.framing import Framing
+from reward_model.world.edits import edit_frames, inner_shape, words_of
 from reward_model.world.kinds import KINDS, REASONS, SETTINGS_OF, SINGLE_FRAME
 from reward_model.world.narration import narrate_frames, narrate_scan, narrate_zoom, shift_report, visible_anomalies
 from reward_model.world.nuisance import degrade
 from reward_model.world.palette import COLORS, SHAPES
 from reward_model.world.scene import Scene, make_scene
+from reward_model.world.scripts import PLAIN, SHIFTED, Script, check_stories, draw_story
+from reward_model.world.shift import Shift
+from reward_model.world.shifts import draw_shift
 from reward_model.world.video import SIZE, make_annotation, render
 
+#: How the minis are asked about a long video.
+_ASKED = JudgeConfig(scan_fps=SCAN_FPS, max_scan_frames=MAX_SCAN)
+#: Draws of a shift that frames put together by chance cannot follow.
+_OF_WHOLE_VIDEOS = ("length", "rate", "speed", "camera", "compression")
 TRAIN_SEEDS = range(0, 100_000)
 #: Most frames of a splice: as many as a scan of five seconds.
 SPLICE_FRAMES = 21
@@ -58,6 +68,7 @@ def draw_rows(
     kinds: Sequence[str] = tuple(KINDS),
     num_frames: Sequence[int] | None = None,
     abnormal: float = 0.5,
+    stories: Mapping[str, float] | None = None,
 ) -> Dataset:
     """One row for each task named, half of them normal unless ``abnormal`` says otherwise.
 
@@ -66,9 +77,11 @@ def draw_rows(
         seed: seed of the draw; rows are a function of it and of their position.
         kinds: anomalies to draw from. ``frame`` rows only take those that one frame can show.
         num_frames: length of each video; by default 81, and something else between 33 and 97 in one row of five.
+        stories: share of the videos that are not plain, see :func:`reward_model.world.scripts.check_stories`.
     """
-    rng = np.random.default_rng([seed, 77])
-    rows = [_draw_row(task, rng, kinds, abnormal) for task in tasks]
+    rng, plot = np.random.default_rng([seed, 77]), np.random.default_rng([seed, 78])
+    check_stories(stories or {})
+    rows = [_told(_draw_row(task, rng, kinds, abnormal), stories or {}, plot) for task in tasks]
     if num_frames is not None:
         rows = [{**row, "num_frames": int(n)} for row, n in zip(rows, num_frames, strict=True)]
     return Dataset.from_list(rows)
@@ -97,6 +110,20 @@ def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str], share: 
     }
 
 
+def _told(row: Row, shares: Mapping[str, float], rng: np.random.Generator) -> Row:
+    """The row with its story. Neither a single frame nor a splice shows a short anomaly or a look-alike for what it
+    is.
+    """
+    plain = {**row, "story": PLAIN, "stratum": ""}
+    usable = {k: v for k, v in shares.items() if row["task"] not in ("frame", "splice") or k == SHIFTED}
+    if not usable:
+        return plain
+    possible = [k for k in KINDS if row["setting"] in SETTINGS_OF[k]]
+    kind = row["kind"] or possible[rng.integers(len(possible))]
+    drawn = draw_story(rng, usable, kind, abnormal=bool(row["kind"]))
+    return plain if drawn["story"] == PLAIN else {**row, **drawn}
+
+
 def _squash(abnormal: bool, rng: np.random.Generator) -> tuple[bool, float]:
     """Drawing and strength of a squash (-1: any): some slight ones, and faint ones as normal."""
     if abnormal and rng.random() < 0.1:
@@ -113,13 +140,32 @@ def make_example(row: Mapping[str, Any], *, prompts: str = "compact") -> Example
     rng = np.random.default_rng([row["draw"], 5])
     if row["task"] == "splice":
         return _splice(row, rng, load_prompts(prompts))
-    scene = scene_of(row)
-    truth = truth_of(row, scene)
+    return _TASKS[row["task"]](_shot_of(row, rng), row["cot"], rng, load_prompts(prompts))
 
-    def frames_of(indices: Sequence[int]) -> np.ndarray:
-        return _shoot(partial(render, scene, indices), row, rng)
 
-    return _TASKS[row["task"]](truth, frames_of, row["cot"], rng, load_prompts(prompts))
+class _Shot(NamedTuple):
+    """A video as the judge is shown it.
+
+    ``truth`` in native frames, ``take`` native indices -> (N, 48, 48, 3) uint8 as they are shown; ``suspicion``: of a
+    look-alike what a scan may take it for, else None.
+    """
+
+    truth: VideoAnnotation
+    take: Callable[[Sequence[int]], np.ndarray]
+    suspicion: VideoAnnotation | None = None
+
+
+def _shot_of(row: Mapping[str, Any], rng: np.random.Generator) -> _Shot:
+    if row.get("story", PLAIN) == PLAIN:
+        scene = scene_of(row)
+        return _Shot(truth_of(row, make_annotation(scene)), lambda i: _shoot(partial(render, scene, i), row, rng))
+    names = ("seed", "kind", "setting", "story", "stratum", "draw")
+    strength = row["strength"] if row["strength"] > 0 and row["kind"] == "squash" else None
+    script = Script(**{name: row[name] for name in names}, strength=strength)
+    film = script.film()
+    framing = Framing((film.truth.height, film.truth.width), SIZE, FIT)
+    truth = film.truth if strength is None else truth_of(row, film.truth)
+    return _Shot(truth, lambda i: framing.show(degrade(film.take(i), rng, probability=0.2)), script.suspicion())
 
 
 def scene_of(row: Mapping[str, Any]) -> Scene:
@@ -133,9 +179,8 @@ def scene_of(row: Mapping[str, Any]) -> Scene:
     )
 
 
-def truth_of(row: Mapping[str, Any], scene: Scene) -> VideoAnnotation:
-    """Its annotation; a squash too faint to be called one is none."""
-    truth = make_annotation(scene)
+def truth_of(row: Mapping[str, Any], truth: VideoAnnotation) -> VideoAnnotation:
+    """The annotation of a row's scene; a squash too faint to be called one is none."""
     return replace(truth, anomalies=()) if 0 < row["strength"] < FAINT else truth
 
 
@@ -146,53 +191,88 @@ def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.ra
 
 
 def _written(report: TurnReport, truth: VideoAnnotation) -> str:
-    """The answer with its boxes where the judge sees them."""
-    return format_report(Framing((truth.height, truth.width), SIZE, FIT).shown_report(report))
+    """The answer with its boxes where the judge sees them, on the pixels it sees: its tokens know no others."""
+    shown = Framing((truth.height, truth.width), SIZE, FIT).shown_report(report)
+    if (truth.height, truth.width) == (SIZE, SIZE):
+        return format_report(shown)
+    anomalies = (replace(a, boxes={k: tuple(map(_on_pixels, v)) for k, v in a.boxes.items()}) for a in shown.anomalies)
+    return format_report(replace(shown, anomalies=tuple(anomalies)))
 
 
-def _scan(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
-    indices = sample_indices(truth.num_frames, truth.fps, SCAN_FPS)
-    report = narrate_scan(truth, indices, cot=cot)
-    return Example(prompts.scan(frames_of(indices), truth.prompt), format_report(report, boxes=False))
+def _on_pixels(box: Box) -> Box:
+    """The box with its corners on the pixels of the judge's square, at least one pixel wide and high."""
+    x0, y0, x1, y1 = (round(value) for value in box.to_pixels(SIZE, SIZE))
+    left, top = min(x0, SIZE - 1), min(y0, SIZE - 1)
+    return Box.from_pixels(left, top, max(x1, left + 1), max(y1, top + 1), SIZE, SIZE)
 
 
-def _zoom(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
-    grid = sample_indices(truth.num_frames, truth.fps, SCAN_FPS)
-    window = draw_window(truth, grid, rng)
+def _grid_of(shot: _Shot, rng: np.random.Generator) -> tuple[int, ...]:
+    """Native frames of one question of turn one: of a long video, one of its chunks, mostly one that shows the
+    anomaly.
+    """
+    grids = scan_grids(shot.truth.num_frames, shot.truth.fps, _ASKED)
+    showing = [grid for grid in grids if visible_anomalies(shot.suspicion or shot.truth, grid)]
+    chosen = showing if showing and rng.random() < 0.75 else grids
+    return chosen[rng.integers(len(chosen))]
+
+
+def _scan(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+    indices = _grid_of(shot, rng)
+    report = narrate_scan(shot.truth, indices, cot=cot)
+    return Example(prompts.scan(shot.take(indices), shot.truth.prompt), format_report(report, boxes=False))
+
+
+def _zoom(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+    truth, grid = shot.truth, _grid_of(shot, rng)
+    window = draw_window(shot.suspicion or truth, grid, rng)
     native = native_window(window, grid, truth.num_frames)
     indices = zoom_indices(native, truth.num_frames, truth.fps, ZOOM_FPS, min_frames=MIN_ZOOM, max_frames=MAX_ZOOM)
     report = narrate_zoom(truth, indices, cot=cot)
-    hint = draw_hint(truth, window, grid, rng)
+    hint = _suspect(shot, grid, rng) or draw_hint(truth, window, grid, rng)
     answer = _written(report, truth)
-    return Example(prompts.zoom(frames_of(indices), truth.prompt, cot=hint), answer, drift_boxes(answer, rng))
+    return Example(prompts.zoom(shot.take(indices), truth.prompt, cot=hint), answer, drift_boxes(answer, rng))
 
 
-def _clip(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
+def _suspect(shot: _Shot, grid: Sequence[int], rng: np.random.Generator) -> str:
+    """Of a look-alike, mostly what a scan says that takes it for an anomaly, right or wrong; else "".
+
+    Clips that a scan had no reason to flag teach turn two that what was flagged is wrong.
+    """
+    if shot.suspicion is None or rng.random() < 0.25:
+        return ""
+    return narrate_frames(visible_anomalies(shot.suspicion, grid), len(grid))
+
+
+def _clip(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+    truth = shot.truth
     grid = sample_indices(truth.num_frames, truth.fps, ZOOM_FPS)
-    length = int(rng.integers(2, 6))
-    start = _start_near(truth, grid, length, rng)
+    length = min(int(rng.integers(2, 6)), len(grid))
+    start = _start_near(shot.suspicion or truth, grid, length, rng)
     indices = grid[start : start + length]
     answer = _written(narrate_zoom(truth, indices, cot=cot), truth)
-    return Example(prompts.zoom(frames_of(indices), truth.prompt), answer, drift_boxes(answer, rng))
+    return Example(prompts.zoom(shot.take(indices), truth.prompt), answer, drift_boxes(answer, rng))
 
 
-def _frame(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
+def _frame(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+    truth = shot.truth
     inside = truth.anomalies[0].frames.frames() if truth.anomalies else range(truth.num_frames)
     index, first = int(rng.choice(inside)), int(rng.integers(0, 25))
     anomalies = visible_anomalies(truth, [index])
     report = TurnReport(truth.status, narrate_frames(anomalies, 1, first=first) if cot else "", anomalies)
-    conversation = prompts.scan(frames_of([index]), truth.prompt, first=first)
+    conversation = prompts.scan(shot.take([index]), truth.prompt, first=first)
     answer = _written(shift_report(report, first), truth)
     return Example(conversation, answer, drift_boxes(answer, rng))
 
 
-def _splice(row: Mapping[str, Any], rng: np.random.Generator, prompts: Any) -> Example:
+def _splice(row: Mapping[str, Any], rng: np.random.Generator, prompts: PromptSet) -> Example:
     """A splice, asked like a scan; an anomaly for each run of wrong frames."""
     strength = row["strength"] if row["strength"] > 0 else None
     count = int(rng.integers(3, SPLICE_FRAMES + 1))
-    splice = make_splice(row["seed"], row["kind"], row["setting"], count, rng, strength=strength)
+    shift = _splice_shift(row)
+    look = {"style": shift.style, "aspect": inner_shape(shift)[1] / inner_shape(shift)[0]}
+    splice = make_splice(row["seed"], row["kind"], row["setting"], count, rng, strength=strength, **look)
     faint = 0 < row["strength"] < FAINT
-    name, kind = splice.scene.object_name, row["kind"]
+    name, kind = words_of(splice.scene.object_name, shift), row["kind"]
     anomalies = tuple(
         Anomaly(
             KINDS[kind],
@@ -205,9 +285,20 @@ def _splice(row: Mapping[str, Any], rng: np.random.Generator, prompts: Any) -> E
     )
     text = narrate_frames(anomalies, count)
     report = TurnReport("abnormal" if anomalies else "normal", text, anomalies)
-    return Example(
-        prompts.scan(_shoot(splice.render, row, rng), splice.scene.prompt), format_report(report, boxes=False)
-    )
+    if row.get("story", PLAIN) == PLAIN:
+        frames = _shoot(splice.render, row, rng)
+    else:
+        drawn = edit_frames(splice.render(inner_shape(shift)), range(count), shift, row["seed"])
+        frames = Framing(shift.shape, SIZE, FIT).show(degrade(drawn, rng, probability=0.2))
+    return Example(prompts.scan(frames, words_of(splice.scene.prompt, shift)), format_report(report, boxes=False))
+
+
+def _splice_shift(row: Mapping[str, Any]) -> Shift:
+    """The shift of a splice: one that neither time nor the camera has a part in."""
+    if row.get("story", PLAIN) == PLAIN:
+        return Shift()
+    letters = ("mirror",) if row["setting"] == "sign" else ()
+    return draw_shift(np.random.default_rng([row["draw"], 6]), without=(*_OF_WHOLE_VIDEOS, *letters))
 
 
 def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
@@ -224,7 +315,9 @@ def _start_near(truth: VideoAnnotation, grid: Sequence[int], length: int, rng: n
     last = len(grid) - length
     if not truth.anomalies:
         return int(rng.integers(0, last + 1))
-    inside = [k for k, n in enumerate(grid) if n in truth.anomalies[0].frames]
+    window = truth.anomalies[0].frames
+    inside = [k for k, n in enumerate(grid) if n in window]
+    inside = inside or [int(np.abs(np.asarray(grid) - window.start).argmin())]  # between two frames of the grid
     return int(np.clip(rng.choice(inside) - rng.integers(0, length), 0, last))
 
 
@@ -260,19 +353,26 @@ def draw_hint(truth: VideoAnnotation, window: FrameRange, grid: Sequence[int], r
         return ""
     if truth.anomalies and rng.random() < 0.9:
         return narrate_frames(visible_anomalies(truth, grid), len(grid))
-    name = " ".join(truth.prompt.split()[1:3])
+    name = _named_in(truth.prompt)
     kind = str(rng.choice([k for k in KINDS if _fits(k, truth.prompt)]))
-    if rng.random() >= 0.8 and name.split()[1] in SHAPES:
+    if rng.random() >= 0.8 and name.split()[-1] in SHAPES:
         name = f"{rng.choice(list(COLORS))} {rng.choice(SHAPES)}"
     return f"Frame {window.start}: anomalous. The {name} {REASONS[kind]}."
+
+
+def _named_in(prompt: str) -> str:
+    """The subject of a prompt: of ``a red ball bounces ...`` it is ``red ball``, in other colours ``ball``."""
+    words = prompt.split()[1:3]
+    return " ".join(words if words[0] in COLORS else words[:1])
 
 
 def _fits(kind: str, prompt: str) -> bool:
     """True if a kind could happen in what a prompt describes."""
     words = prompt.split()
-    if words[2] == "person":
+    noun = _named_in(prompt).split()[-1]
+    if noun == "person":
         return SETTINGS_OF[kind] == ("person",)
-    if words[2] == "sign":
+    if noun == "sign":
         return SETTINGS_OF[kind] == ("sign",)
     if "floor" in words or "block" in words:
         return SETTINGS_OF[kind] == ("physics",)
@@ -298,7 +398,7 @@ def _expected_length(row: Mapping[str, Any]) -> int:
     """About how many tokens prompt and answer have."""
     if row["task"] != "zoom":
         return {"frame": 40, "clip": 80, "splice": 200, "scan": 220}[row["task"]]
-    if not row["kind"]:
+    if not row["kind"] or row.get("story", PLAIN) != PLAIN:
         return 110
     fault = scene_of(row).fault
     assert fault is not None
@@ -306,19 +406,19 @@ def _expected_length(row: Mapping[str, Any]) -> int:
     return 40 + per_frame * (len(fault.frames) // 2 + 2)
 
 
-def stage1_rows(steps: int, batch: int, *, seed: int) -> Dataset:
+def stage1_rows(steps: int, batch: int, *, seed: int, stories: Mapping[str, float] | None = None) -> Dataset:
     """Stage 1: single frames and short clips, a quarter each, and splices, in turns."""
     turns = ("frame", "splice", "clip", "splice")
-    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed)
+    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed, stories=stories)
 
 
-def box_rows(steps: int, batch: int, *, seed: int) -> Dataset:
+def box_rows(steps: int, batch: int, *, seed: int, stories: Mapping[str, float] | None = None) -> Dataset:
     """Rows for localisation: short clips and single frames, four in five with an anomaly to draw boxes around."""
     turns = ("clip", "clip", "clip", "frame")
-    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed, abnormal=0.8)
+    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed, abnormal=0.8, stories=stories)
 
 
-def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
+def stage2_rows(steps: int, batch: int, *, seed: int, stories: Mapping[str, float] | None = None) -> Dataset:
     """Stage 2: whole videos and clips jointly, with splices and single frames replayed.
 
     Every step is two half batches, first scans and splices, then clips and frames of similar length: train with
@@ -331,8 +431,8 @@ def stage2_rows(steps: int, batch: int, *, seed: int) -> Dataset:
     grown = 4 * np.random.default_rng([seed, 79]).integers(5, 6 + 15 * np.arange(climb) // max(climb, 1)) + 1
     tasks = ["splice" if k % half % 3 == 1 else "scan" for k in range(half * steps)]
     early = draw_rows(tasks[:climb], seed=seed + 2, num_frames=list(grown))
-    scans = concatenate_datasets([early, draw_rows(tasks[climb:], seed=seed)])
-    short = draw_rows((["zoom"] * (half - replay) + ["frame"] * replay) * steps, seed=seed + 1)
+    scans = concatenate_datasets([early, draw_rows(tasks[climb:], seed=seed, stories=stories)])
+    short = draw_rows((["zoom"] * (half - replay) + ["frame"] * replay) * steps, seed=seed + 1, stories=stories)
     short = order_by_length(short, half)
     order = np.arange(2 * half * steps).reshape(2, steps, half).transpose(1, 0, 2).ravel()
     return concatenate_datasets([scans, short]).select(order)

@@ -7,7 +7,9 @@ only looking helps, at every frame, at this one and at the one before. Frames st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +34,10 @@ class Splice:
     twin: Scene
     wrong: np.ndarray
 
-    def render(self, size: int) -> np.ndarray:
-        """(K, size, size, 3) uint8."""
-        frames = np.empty((len(self.wrong), size, size, 3), np.uint8)
+    def render(self, size: int | tuple[int, int]) -> np.ndarray:
+        """(K, H, W, 3) uint8; ``size`` is the height and width in pixels, or both."""
+        height, width = (size, size) if isinstance(size, int) else size
+        frames = np.empty((len(self.wrong), height, width, 3), np.uint8)
         for scene, chosen in ((self.scene, self.wrong), (self.twin, ~self.wrong)):
             if chosen.any():
                 frames[chosen] = render(scene, [STRIDE * int(k) for k in np.flatnonzero(chosen)], size)
@@ -42,7 +45,14 @@ class Splice:
 
 
 def make_splice(
-    seed: int, kind: str, setting: str, count: int, rng: np.random.Generator, *, strength: float | None = None
+    seed: int,
+    kind: str,
+    setting: str,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    strength: float | None = None,
+    **look: Any,
 ) -> Splice:
     """A splice of ``count`` frames at 4 fps.
 
@@ -53,27 +63,30 @@ def make_splice(
         count: number of frames, at least 3.
         rng: random generator of the choices. The first frame is never wrong.
         strength: strength of a squash or split.
+        look: ``style`` and ``aspect`` of :func:`reward_model.world.make_scene`.
     """
     length = STRIDE * count + 4
     if not kind:
-        twin = make_scene(seed, setting=setting, num_frames=length)
+        twin = make_scene(seed, setting=setting, num_frames=length, **look)
         return Splice(twin, twin, np.zeros(count, bool))
     if kind == "float":
-        return _with_holds(seed, count, rng)
+        return _with_holds(seed, count, rng, look)
     # As long as a scene of that length can hold.
     seconds = (length - 4) / 16
-    scene = make_scene(seed, kind, setting=setting, num_frames=length, duration_s=(seconds, seconds), strength=strength)
-    twin = make_scene(seed, setting=setting, num_frames=length)
+    scene = make_scene(
+        seed, kind, setting=setting, num_frames=length, duration_s=(seconds, seconds), strength=strength, **look
+    )
+    twin = make_scene(seed, setting=setting, num_frames=length, **look)
     wrong = rng.random(count) < rng.uniform(0.2, 0.6)
     assert scene.fault is not None
     wrong &= np.isin(STRIDE * np.arange(count), list(scene.fault.frames.frames()))
     return Splice(scene, twin, wrong)
 
 
-def _with_holds(seed: int, count: int, rng: np.random.Generator) -> Splice:
+def _with_holds(seed: int, count: int, rng: np.random.Generator, look: Mapping[str, Any]) -> Splice:
     """A bouncing thing that stops in the air now and then: held for half a second or more, then it goes on."""
     # Things also slide there; the next seed below that lets one fall.
-    scenes = (make_scene(k, setting="physics", num_frames=STRIDE * count + 4) for k in range(seed, -1, -1))
+    scenes = (make_scene(k, setting="physics", num_frames=STRIDE * count + 4, **look) for k in range(seed, -1, -1))
     twin = next(scene for scene in scenes if "bounces" in scene.prompt)
     focus = twin.focus
     assert isinstance(focus, Thing)

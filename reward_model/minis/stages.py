@@ -11,6 +11,7 @@ The recipes hand :data:`MINI` in for models of any size: it changes nothing for 
 
 from __future__ import annotations
 
+import json
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -35,11 +36,27 @@ HELD_OUT_SEEDS = 400_000
 class MiniArguments(StageArguments):
     """Settings of stages 1 and 2 with those of the minis."""
 
+    stories: dict[str, float] | str | None = field(
+        default=None,
+        metadata={"help": "world: shares of shifted, short and look-alike videos, as JSON; the rest is plain"},
+    )
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
     vision_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its vision tower"})
     reading_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its reading"})
     vision_lr_scale: float = field(default=1.0, metadata={"help": "learning rate of the vision tower, relative"})
     matrix_lr: float | None = field(default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"})
+
+    def __post_init__(self) -> None:
+        from reward_model.world.scripts import check_stories
+
+        if isinstance(self.stories, str):
+            try:
+                self.stories = json.loads(self.stories)
+            except ValueError as error:
+                raise ValueError(f'stories={self.stories!r} must be JSON, such as {{"shifted": 0.4}}') from error
+        if self.stories is not None and not isinstance(self.stories, dict):
+            raise ValueError(f"stories={self.stories!r} must map a story to its share")
+        check_stories(self.stories or {})
 
 
 class MiniParts(StageParts):
@@ -84,10 +101,10 @@ class MiniParts(StageParts):
             raise ValueError("data: world is endless; set max_steps in the configuration")
         batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
         draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
-        rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]))
+        rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]), stories=stage.stories)
         tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
         count = max(32, stage.eval_samples)
-        drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed)
+        drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed, stories=stage.stories)
         held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
         load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
         return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", ordered=True)
@@ -112,7 +129,8 @@ class MiniParts(StageParts):
         from reward_model.minis.warm_up import warm_up
 
         steps = {"vision_steps": stage.vision_warmup_steps, "reading_steps": stage.reading_warmup_steps}
-        warm_up(model, processor, work, config, **steps, resume=stage.resume)
+        shifted = (stage.stories or {}).get("shifted", 0.0)
+        warm_up(model, processor, work, config, **steps, resume=stage.resume, shifted=shifted)
 
     def optimizer(self, stage: Any) -> MakeOptimizer | None:
         if stage.matrix_lr is None and stage.vision_lr_scale == 1:

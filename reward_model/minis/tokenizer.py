@@ -67,6 +67,7 @@ def template_pieces() -> list[str]:
     pieces += ['", "Problem Region": "the ', '", "BBOX": {', '"}]}', "]}}]}", "]]}}]}", "}}]}"]
     pieces += [f" {color}" for color in COLORS] + [f"{color}" for color in COLORS] + [f" {name}" for name in NAMES]
     pieces += [f" {words}." for words in REASONS.values()] + [" The ", "The "]
+    pieces += ['"}, {"Attributed Time Region": "Frame ', *NAMES, " light", "light"]
     pieces += [f" {state}" for state in (NORMAL_STATE, *STATES.values())] + [f" {NO_ANOMALY}", NO_ANOMALY]
     pieces += ["user\n", "assistant\n", "\nScan.", "\nZoom.", "], ["]
     return pieces

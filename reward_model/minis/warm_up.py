@@ -45,7 +45,15 @@ class _Phase:
 
 
 def warm_up(
-    model: Any, processor: Any, work: Path, config: Any, *, vision_steps: int, reading_steps: int, resume: bool
+    model: Any,
+    processor: Any,
+    work: Path,
+    config: Any,
+    *,
+    vision_steps: int,
+    reading_steps: int,
+    resume: bool,
+    shifted: float = 0.0,
 ) -> None:
     """Warms the mini up in place. Nothing is done where a checkpoint in ``work`` already holds the result.
 
@@ -54,6 +62,7 @@ def warm_up(
         config: ``SFTConfig``; its seed, workers and bar.
         vision_steps, reading_steps: steps of each warm-up; 0 leaves it out.
         resume: continue from what ``work`` holds.
+        shifted: share of frames and videos that are shown under a drawn shift.
     """
     if resume and last_complete_checkpoint(work):
         return
@@ -69,15 +78,16 @@ def warm_up(
         if resume and finished[phase.name]:
             load_model(phase.part, str(phase.kept))
         else:
-            _run(phase, model, collator, config)
+            _run(phase, model, collator, config, shifted)
 
 
-def _run(phase: _Phase, model: Any, collator: MiniCollator, config: Any) -> None:
+def _run(phase: _Phase, model: Any, collator: MiniCollator, config: Any, shifted: float) -> None:
     share = phase.run(
         model,
         collator,
         steps=phase.steps,
         seed=config.seed,
+        shifted=shifted,
         num_workers=config.dataloader_num_workers,
         state_file=phase.state,
         progress=not config.disable_tqdm,

@@ -30,6 +30,7 @@ from reward_model.minis.rows import draw_rows, make_example
 from reward_model.minis.warm_up_state import WarmupState
 from reward_model.world.kinds import KINDS
 from reward_model.world.narration import NORMAL_STATE, read_states
+from reward_model.world.scripts import SHIFTED
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def warm_up_reading(
     steps: int,
     batch: int = 32,
     seed: int = 0,
+    shifted: float = 0.0,
     num_workers: int = 0,
     state_file: Path | None = None,
     progress: bool = False,
@@ -81,12 +83,14 @@ def warm_up_reading(
         steps: optimiser steps; rates rise for 3 % of them and fall over the last 40 %.
         batch: videos of a step, of all processes together.
         seed: seed of the videos and the heads.
+        shifted: share of the videos that are shown under a drawn shift.
         num_workers: processes that draw videos ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
         progress: show a bar with the time left.
     """
     rank, batch = share_of(batch)
     run = {"steps": steps, "batch": batch, "seed": seed, "start": fingerprint(model)}
+    run |= {"shifted": shifted} if shifted else {}
     torch.manual_seed(seed)
     width, depth = model.config.text_config.hidden_size, model.config.text_config.num_hidden_layers
     # Marks behind pictures from where frames have been compared, marks that are asked for at the end.
@@ -99,7 +103,7 @@ def warm_up_reading(
     )
     state = WarmupState(state_file, {"model": model, "heads": heads}, [optimizer], [schedule], run)
     first, right = state.load()
-    prompts = MarkedPrompts(collator, steps, batch, seed, rank)
+    prompts = MarkedPrompts(collator, steps, batch, seed, rank, shifted)
     drawn = DataLoader(prompts, batch_size=None, sampler=range(first, steps), num_workers=num_workers)
     bar = tqdm(drawn, "reading warm-up", total=steps, initial=first, disable=not progress or rank != 0)
     model.train()
@@ -148,7 +152,10 @@ class MarkedPrompts(Dataset):
     words; the marks behind pictures, and those of the list.
     """
 
-    def __init__(self, collator: MiniCollator, steps: int, batch: int, seed: int, rank: int) -> None:
+    def __init__(
+        self, collator: MiniCollator, steps: int, batch: int, seed: int, rank: int, shifted: float = 0.0
+    ) -> None:
+        self.stories = {SHIFTED: shifted} if shifted else {}
         self.collator, self.steps, self.batch, self.seed, self.rank = collator, steps, batch, seed, rank
         tokenizer = collator.processor.tokenizer
         self.marks = torch.tensor([i for i in tokenizer.get_vocab().values() if _is_mark(tokenizer, i)])
@@ -159,7 +166,7 @@ class MarkedPrompts(Dataset):
     def __getitem__(self, step: int) -> tuple[dict[str, torch.Tensor], Marks, Marks]:
         rng = np.random.default_rng([self.seed, step, self.rank])
         tasks = [_TURNS[k % len(_TURNS)] for k in range(self.batch)]
-        rows = [{**row, "cot": True} for row in draw_rows(tasks, seed=int(rng.integers(2**31)))]
+        rows = [{**row, "cot": True} for row in draw_rows(tasks, seed=int(rng.integers(2**31)), stories=self.stories)]
         examples = [make_example(row) for row in rows]
         labels = [mark_labels(e.answer) for e in examples]
         orders = [rng.permutation(len(found)) for found in labels]

@@ -51,6 +51,7 @@ def warm_up_vision(
     learning_rate: float = 2e-3,
     seed: int = 0,
     sample: int = 512,
+    shifted: float = 0.0,
     num_workers: int = 0,
     state_file: Path | None = None,
     progress: bool = False,
@@ -66,20 +67,22 @@ def warm_up_vision(
         batch: frames of a step, of all processes together.
         seed: seed of the frames and the heads.
         sample: frames whose patches the tower's first layer is fitted to before the first step.
+        shifted: share of the frames that are shown under a drawn shift.
         num_workers: processes that draw frames ahead (0: this one); the result does not depend on it.
         state_file: where the state is kept now and then; a stopped warm-up continues from it, bit for bit on a CPU.
         progress: show a bar with the time left.
     """
     tower, (rank, batch) = model.model.visual, share_of(batch)
     run = {"steps": steps, "batch": batch, "seed": seed, "rate": learning_rate, "start": fingerprint(tower)}
+    run |= {"shifted": shifted} if shifted else {}
     torch.manual_seed(seed)
     heads = WarmupHeads(tower, model.config.text_config.hidden_size)
     optimizer, schedule = _optimizer(tower, heads, learning_rate, steps)
     state = WarmupState(state_file, {"tower": tower, "heads": heads}, [optimizer], [schedule], run)
     first, right = state.load()
     if not first:
-        init_vision(model, collator, draw_frames(sample, np_rng(seed, 13)).pictures)
-    draws = _Draws(steps, batch, seed, rank)
+        init_vision(model, collator, draw_frames(sample, np_rng(seed, 13), shifted=shifted).pictures)
+    draws = _Draws(steps, batch, seed, rank, shifted)
     drawn = DataLoader(draws, batch_size=None, sampler=range(first, steps), num_workers=num_workers)
     bar = tqdm(drawn, "vision warm-up", total=steps, initial=first, disable=not progress or rank != 0)
     tower.train()
@@ -129,15 +132,17 @@ def _optimizer(tower: Any, heads: nn.Module, rate: float, steps: int) -> tuple[M
 class _Draws(Dataset):
     """Batch ``k`` of the warm-up on process ``rank``, a function of the seed, k and the rank."""
 
-    def __init__(self, steps: int, batch: int, seed: int, rank: int) -> None:
-        self.steps, self.batch, self.seed, self.rank = steps, batch, seed, rank
+    def __init__(self, steps: int, batch: int, seed: int, rank: int, shifted: float) -> None:
+        self.steps, self.batch, self.seed, self.rank, self.shifted = steps, batch, seed, rank, shifted
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Frames:
         nuisance = min(1.0, step / (CURRICULUM * self.steps))
-        return draw_frames(self.batch, np_rng(self.seed, 11, step, self.rank), nuisance=nuisance)
+        # Shifts come with the other nuisances: the plain world is learned first.
+        shifted = self.shifted * nuisance
+        return draw_frames(self.batch, np_rng(self.seed, 11, step, self.rank), nuisance=nuisance, shifted=shifted)
 
 
 # --- the start --------------------------------------------------------------------------------------------------------

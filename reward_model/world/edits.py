@@ -128,7 +128,7 @@ def edit_truth(truth: VideoAnnotation, first: int, shift: Shift) -> VideoAnnotat
         fps=shift.fps,
         width=width,
         height=height,
-        prompt=_words(truth.prompt, shift),
+        prompt=words_of(truth.prompt, shift),
         anomalies=tuple(_edit_anomaly(a, truth, first, shift) for a in truth.anomalies),
     )
 
@@ -143,9 +143,9 @@ def _edit_anomaly(anomaly: Anomaly, truth: VideoAnnotation, first: int, shift: S
             for n, boxes in anomaly.boxes.items()
             if 0 <= n - first <= last
         },
-        objects=tuple(_words(name, shift) for name in anomaly.objects),
-        reason=_words(anomaly.reason, shift),
-        region=_words(anomaly.region, shift),
+        objects=tuple(words_of(name, shift) for name in anomaly.objects),
+        reason=words_of(anomaly.reason, shift),
+        region=words_of(anomaly.region, shift),
     )
 
 
@@ -161,7 +161,7 @@ def _edit_box(box: Box, truth: VideoAnnotation, shift: Shift) -> Box:
     return Box.from_pixels(x0 + left, y0 + top, x1 + left, y1 + top, width, height)
 
 
-def _words(text: str, shift: Shift) -> str:
+def words_of(text: str, shift: Shift) -> str:
     """Words that are true of the new picture: directions exchanged in a mirror, no colours where they have changed."""
     if shift.mirror:
         other = {"left": "right", "right": "left"}

@@ -101,6 +101,9 @@ def draw_shift(rng: np.random.Generator, *, most: int = 2, without: Sequence[str
         raise ValueError(f"most={most} must be between 1 and {len(names)}, the draws that are left")
     chosen = [str(name) for name in rng.choice(names, size=rng.integers(1, most + 1), replace=False)]
     values = {k: v for name in chosen for k, v in _DRAWS[name](rng).items()}
+    if {"bars", "shape"} <= set(chosen):  # bars follow the longer side, or a slit would be left of the picture
+        share = values.pop("letterbox", None) or values.pop("pillarbox")
+        values["pillarbox" if values["aspect"] > 1 else "letterbox"] = share
     return Shift(" + ".join(chosen), "drawn: " + ", ".join(chosen), **values)
 
 

@@ -54,7 +54,7 @@ def render(scene: Scene, indices: Sequence[int], size: int | tuple[int, int] = S
     """
     index = np.asarray(indices)
     height, width = shape_of(scene, size)
-    canvas = _open(scene, index, (height, width))
+    canvas = open_canvas(scene, index, (height, width))
     across, down = ((np.arange(side) + 0.5) / side - 0.5 for side in (width, height))
     shade = 1 + scene.weather.shade[0] * across[None, :] + scene.weather.shade[1] * down[:, None]
     ground = ((scene.ground + scene.weather.tint[0]) * shade[..., None]).astype(np.float32)
@@ -116,7 +116,7 @@ def _anomaly(scene: Scene, size: tuple[int, int]) -> Anomaly:
     if fault.kind in BOUNDARY:
         # A thing that goes is boxed on the last and the first frame that show it, one that comes likewise (B.1.3).
         shown = [window.start - 1, window.end + 1] if fault.kind == "vanish" else [window.start, window.end]
-    masks = scene.focus.regions(_open(scene, np.asarray(shown), size))
+    masks = scene.focus.regions(open_canvas(scene, np.asarray(shown), size))
     boxes = {n: tuple(box for m in masks if (box := mask_box(m[k])) is not None) for k, n in enumerate(shown)}
     name = scene.focus.name
     return Anomaly(
@@ -129,7 +129,8 @@ def _anomaly(scene: Scene, size: tuple[int, int]) -> Anomaly:
     )
 
 
-def _open(scene: Scene, index: np.ndarray, size: tuple[int, int]) -> Canvas:
+def open_canvas(scene: Scene, index: np.ndarray, size: tuple[int, int]) -> Canvas:
+    """The canvas on which the actors of a scene draw its native frames ``index`` (N,), at a height and width."""
     return Canvas.open(
         index,
         size,

@@ -344,3 +344,25 @@ def test_it_draws_boxes_in_turn_two(shipped):
     report = parse_turn(answer, turn=2, num_frames=len(grid))
     assert report.types == narrate_zoom(truth, grid).types
     assert report.anomalies[0].boxes
+
+
+def test_samples_of_every_story_parse_and_look_as_the_judge_is_shown_them():
+    shares = {"shifted": 0.4, "look-alike": 0.3, "short": 0.1}
+    rows = stage2_rows(12, 16, seed=4, stories=shares)
+    assert {"plain", "shifted"} < set(rows["story"]) and len(set(rows["story"])) > 4
+    for row in rows:
+        example = make_example(row)
+        frames = [part for message in example.conversation for part in message.content if not isinstance(part, str)]
+        assert all(frame.shape == (48, 48, 3) for frame in frames) and len(frames) <= 25
+        turn = 2 if row["task"] in ("zoom", "clip") else 1
+        if row["task"] != "frame":
+            parse_turn(example.answer, turn=turn, num_frames=len(frames))
+
+
+def test_a_zoom_on_a_look_alike_is_told_what_a_scan_would_suspect():
+    row = {"task": "zoom", "seed": 5, "kind": "", "setting": "objects", "small": False, "strength": -1.0}
+    row |= {"num_frames": 81, "cot": True, "story": "fade", "stratum": "zoom"}
+    hints = [make_example({**row, "draw": k}) for k in range(8)]
+    assert all('"status": "normal"' in example.answer for example in hints)
+    told = ["".join(p for m in e.conversation for p in m.content if isinstance(p, str)) for e in hints]
+    assert sum(" vanishes" in text for text in told) >= 4

@@ -1,19 +1,26 @@
 """How the mini judge starts: numbers that can be told apart, heads that find a frame."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from reward_model.minis.model import build_judge, fourier
 from reward_model.prompts import load_prompts
+
+ROOT = Path(__file__).resolve().parents[3]
+
+#: The seed of the shipped mini: how sharply the first head finds its mark is a matter of the draw.
+SEED = yaml.safe_load((ROOT / "recipes/configs/stage1/mini.yaml").read_text(encoding="utf-8"))["seed"]
 
 
 @pytest.fixture(scope="module")
 def looks():
     """Attention of the untrained mini on six frames and a sentence about frame 3, and what each position holds."""
-    model, processor = build_judge("mini", seed=0)
+    model, processor = build_judge("mini", seed=SEED)
     model.set_attn_implementation("eager")
     frames = np.random.default_rng(0).integers(0, 255, (6, 48, 48, 3), dtype=np.uint8)
     chat = [m.to_chat() for m in load_prompts("compact").scan(frames)]
@@ -44,7 +51,7 @@ def test_a_mark_is_compared_with_the_mark_before(looks):
     for before, mark in pairwise(marks):
         assert weights[1][2, mark].argmax() == mark
         assert weights[1][3, mark].argmax() == before
-    model, _ = build_judge("mini", seed=0)
+    model, _ = build_judge("mini", seed=SEED)
     layer = model.model.language_model.layers[1]
     dim = model.config.text_config.head_dim
     out = layer.self_attn.o_proj.weight

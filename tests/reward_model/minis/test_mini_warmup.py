@@ -15,7 +15,7 @@ from reward_model.world.scene import make_scene
 
 @pytest.fixture(scope="module")
 def frames():
-    return draw_frames(96, np_rng(1))
+    return draw_frames(96, np_rng(4))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_frames_come_with_labels_of_every_head_and_both_outlines(frames):
     states = frames.labels["state"]
     assert len(states.unique()) >= 6, "most single-frame kinds are there"
     assert 0.3 < (states != 0).float().mean() < 0.7, "right and wrong frames are about equally frequent"
-    again = draw_frames(96, np_rng(1))
+    again = draw_frames(96, np_rng(4))
     assert (again.pictures == frames.pictures).all() and torch.equal(again.normal, frames.normal)
 
 
