@@ -26,7 +26,7 @@ from cac_align.flow_grpo.sampler.rollout import split_calls
 from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Reward
-from cac_align.selection.candidates import split_frames
+from reward_model.video.layouts import split_frames
 from reward_model.engine.settings import read_yaml
 
 MINI = Path(__file__).resolve().parent / "configs" / "flow_grpo" / "mini.yaml"

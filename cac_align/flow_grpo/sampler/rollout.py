@@ -22,7 +22,7 @@ from cac_align.flow_grpo.sampler.policy import ImageCondition, batched_calls, no
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
 from cac_align.pipelines import Pipeline
-from cac_align.selection.candidates import split_frames
+from reward_model.video.layouts import split_frames
 
 
 @dataclass
