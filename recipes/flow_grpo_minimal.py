@@ -26,8 +26,8 @@ from cac_align.flow_grpo.sampler.rollout import split_calls
 from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Reward
-from reward_model.video.layouts import split_frames
 from reward_model.engine.settings import read_yaml
+from reward_model.video.layouts import split_frames
 
 MINI = Path(__file__).resolve().parent / "configs" / "flow_grpo" / "mini.yaml"
 SIZES = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")

@@ -1,8 +1,8 @@
 """From hidden states to the loss: log-probabilities of tokens, and equations 8 to 11 as pure functions of tensors.
 
-Shapes: (P, G) is prompts by rollouts, (T,) is any flat list of generated tokens. Of a model only the head is seen. Three
-things are easy to get wrong, so they are said once: one advantage serves all tokens of both turns; ``1 / |y|`` counts
-the tokens of both turns together; a rollout that ended after turn one weighs as much as any other.
+Shapes: (P, G) is prompts by rollouts, (T,) is any flat list of generated tokens. Of a model only the head is seen.
+Three things are easy to get wrong, so they are said once: one advantage serves all tokens of both turns; ``1 / |y|``
+counts the tokens of both turns together; a rollout that ended after turn one weighs as much as any other.
 """
 
 from __future__ import annotations
