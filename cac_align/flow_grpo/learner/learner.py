@@ -86,7 +86,7 @@ class Learner:
         self.replay = Replay(self.policy, self.bare, scheduler, config, step_weights)
         nft = config.objective == "nft"
         self.objective: StepObjective = NFT(self.replay, list(self.parameters.values())) if nft else self.replay
-        self.passes = config.num_trained_steps  # of each chunk in an update
+        self.passes, self.negative = config.num_trained_steps, negative_prompt(config)
         self.updates = 0
 
     # --- which weights ------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Learner:
         """Pass k of a chunk: the k-th step of its window, or the k-th noise level of nft."""
         rollout = experience.rollouts[chunk.rollout]
         prompts, device = [rollout.prompt] * len(chunk.rows), self.accelerator.device
-        condition = self.texts.condition(prompts, negative_prompt(self.config), device, rollout.image)
+        condition = self.texts.condition(prompts, self.negative, device, rollout.image)
         cells = self._cells(experience, chunk)
         return self.objective.step_loss(rollout, chunk.rows, k, chunk.advantages, condition, cells=cells)
 

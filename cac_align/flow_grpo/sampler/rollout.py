@@ -75,7 +75,7 @@ class RolloutSampler:
         images: Mapping[str, Any] | None = None,
     ) -> None:
         self.pipe, self.scheduler, self.texts, self.config = pipe, scheduler, texts, config
-        self.images = images or {}
+        self.images, self.negative = images or {}, negative_prompt(config)
 
     def window(self, spec: SampleSpec, epoch: int, step: int) -> tuple[int, ...]:
         """The stochastic steps of a group; empty for objective nft."""
@@ -106,7 +106,7 @@ class RolloutSampler:
         """
         config, pipe = self.config, self.pipe
         device = pipe.transformer.device
-        texts = self.texts.condition([prompt] * len(specs), negative_prompt(config), device)
+        texts = self.texts.condition([prompt] * len(specs), self.negative, device)
         last: list[torch.Tensor] = []
         starts = [s.group_seed if config.same_initial_noise else s.seed for s in specs]
         before, pipe.scheduler = pipe.scheduler, self.scheduler
