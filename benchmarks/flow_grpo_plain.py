@@ -16,18 +16,37 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.sampler.trajectory import StepRecord
+from cac_align.pipelines import Pipeline
+from cac_align.rewards.base import Reward
 from recipes.flow_grpo_minimal import PlainFlowGRPO
 
 
 class PlainLoop(PlainFlowGRPO):
-    """The recipe's run, with the records of its latest step."""
+    """The recipe's run, which also keeps the latents of every step, not of the noisy ones only, and its records."""
 
-    def records(self) -> list[list[Any]]:
-        return [list(trajectory) for _, trajectory, _ in self.calls]
+    def __init__(self, config: FlowGRPOConfig, reward: Reward, pipe: Pipeline | None = None) -> None:
+        super().__init__(config, reward, pipe)
+        self.latents: list[torch.Tensor] = []
+        draw_step = self.pipe.scheduler.step
+
+        def kept(*args: Any, **kwargs: Any) -> Any:
+            following = draw_step(*args, **kwargs)
+            self.latents.append(following[0])
+            return following
+
+        self.pipe.scheduler.step = kept
+
+    def step(self) -> list[float | None]:
+        self.latents.clear()
+        return super().step()
+
+    def records(self) -> list[list[StepRecord]]:
+        return [list(trajectory) for _, trajectory in self.calls]
 
     def record_bytes(self) -> int:
-        kept = [t for _, _, latents in self.calls for t in latents]
-        return bytes_of([*kept, *(r.log_prob for part in self.records() for r in part)])
+        return bytes_of([*self.latents, *(record.log_prob for part in self.records() for record in part)])
 
 
 def bytes_of(tensors: Iterable[torch.Tensor | None]) -> int:

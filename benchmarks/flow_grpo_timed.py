@@ -111,9 +111,9 @@ class Ours:
 def watched_plain(config: FlowGRPOConfig, reward: Any, clock: Clock, pipe: Any = None) -> PlainLoop:
     """The plain loop with the same phases."""
     loop = PlainLoop(config, reward, pipe)
-    clock.watch(loop.pipe, "encode_prompt", "text")
+    clock.watch(loop, "texts", "text")
     clock.watch(loop, "draw", "sampling")
     clock.watch(loop.pipe.vae, "decode", "decoding")
-    clock.watch(loop, "judge", "judge")
+    clock.watch(loop, "reward", "judge")
     clock.watch(loop, "update", "update")
     return loop

@@ -16,12 +16,14 @@ import json
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("reward_model", "cac_align", "recipes")
@@ -168,18 +170,30 @@ def choose_the_best(folder: Path) -> Footprint:
     return footprint
 
 
-def align_a_step(folder: Path) -> Footprint:
-    """One step of Flow-GRPO with the settings of its mini preset, from rollouts to the update."""
+def align_a_step(folder: Path) -> tuple[Footprint, Footprint]:
+    """One step of Flow-GRPO with the settings of its mini preset, from rollouts to the update: with a reward that is a
+    plain function, and with the preset's own, the composite of two judges.
+    """
     from cac_align import FlowGRPOConfig, FlowGRPOTrainer
 
     settings = read_preset("flow_grpo/mini.yaml")
-    small = {"batch": "2x4", "sample_batch_size": 4, "num_inference_steps": 4, "output_dir": str(folder / "out")}
-    footprint = Footprint()
-    with footprint.reaching_threads():  # the one that judges begins with the trainer, which tries the reward
-        trainer = FlowGRPOTrainer(FlowGRPOConfig.from_dict({**settings, **small}))
-        with footprint.watching():
-            trainer.run_step()
-    return footprint
+    small = {"batch": "2x4", "sample_batch_size": 4, "num_inference_steps": 4}
+    footprints = []
+    for reward, combination in ((brightness, "scores"), (None, "advantages")):  # a function has no parts to weigh
+        footprint = Footprint()
+        with footprint.reaching_threads():  # the one that judges begins with the trainer, which tries the reward
+            changes = {**small, "reward_combination": combination, "output_dir": str(folder / combination)}
+            config = FlowGRPOConfig.from_dict({**settings, **changes})
+            trainer = FlowGRPOTrainer(config, reward=reward)
+            with footprint.watching():
+                trainer.run_step()
+        footprints.append(footprint)
+    return footprints[0], footprints[1]
+
+
+def brightness(videos: Sequence[np.ndarray], prompts: Sequence[str], *, fps: float) -> list[float]:
+    """A reward as a user would write a first one: the mean of the pixels, 0 to 1."""
+    return [float(video.mean()) / 255 for video in videos]
 
 
 def train_a_step(folder: Path) -> tuple[Footprint, Footprint]:
@@ -246,7 +260,7 @@ def run_journeys(only: str = "") -> dict[str, Footprint]:
     walks: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
         "a": (("judge: opening", "judge: `CaCReward.judge`"), judge_a_video),
         "b": (("best-of-n: `best_of_n` to report.html, judge open",), choose_the_best),
-        "c": (("Flow-GRPO: one step",), align_a_step),
+        "c": (("Flow-GRPO: one step, the reward a function", "Flow-GRPO: one step, two judges"), align_a_step),
         "d": (("stage 3: opening", "stage 3: one step"), train_a_step),
     }
     footprints: dict[str, Footprint] = {}

@@ -1,192 +1,156 @@
 """Flow-GRPO in one file, to be read from top to bottom: the trainer of ``flow_grpo.py`` without its savings and checks.
 
     python recipes/flow_grpo_minimal.py                 # the minis on one CPU core: four steps, one or two minutes
-    python recipes/flow_grpo_minimal.py --steps 40
 
-A step draws a group of videos of each prompt with a stochastic sampler, has them judged, compares each with its group
-and makes the steps that led to the better ones likelier. ``[saved: FILE]`` stands where this file pays for something
-that the trainer saves; paths are below ``cac_align/flow_grpo``. What it leaves out altogether: several processes, mixed
-precision and other objectives (``learner/learner.py``), checkpoints (``learner/checkpoint.py``), the averaged LoRA and
-its export (``trainer.py``), a look at replay noise before the first step (``learner/replay.py``), and evaluations that
-stop a run which cheats the judge (``evaluation.py``, ``judging/canaries.py``).
+``[saved: FILE]`` stands where this file pays for what the trainer saves, below ``cac_align/flow_grpo``. Left out:
+several processes and other objectives (``learner/learner.py``), checkpoints (``learner/checkpoint.py``), averaged
+weights and their export (``trainer.py``), and evaluations that stop a run which cheats the judge (``evaluation.py``).
 """
-
-from __future__ import annotations
 
 import argparse
 import os
-import time
-import warnings
 from pathlib import Path
-from typing import Any
 
-# Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: threads of a small model wait for each other
 
+import numpy as np
 import torch
 
+from cac_align.flow_grpo import loading
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import build_reward
 from cac_align.flow_grpo.learner.lora import adapter_off
-from cac_align.flow_grpo.loading import load_pipeline, located_settings, prepare_pipeline, prompt_lists
-from cac_align.flow_grpo.maths.advantages import compute_advantages
 from cac_align.flow_grpo.maths.kernels import log_prob
 from cac_align.flow_grpo.maths.sampling import GroupSampler, SampleSpec
-from cac_align.flow_grpo.maths.schedule import read_schedule, step_weights
 from cac_align.flow_grpo.sampler.rollout import split_calls
-from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
-from cac_align.rewards.base import evaluate
-from cac_align.selection.candidates import split_frames
+from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory
+from cac_align.pipelines import Pipeline
+from cac_align.rewards.base import Reward
 from reward_model.engine.settings import read_yaml
+from reward_model.video.layouts import split_frames
 
 MINI = Path(__file__).resolve().parent / "configs" / "flow_grpo" / "mini.yaml"
+SIZES = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
 
 
 class PlainFlowGRPO:
     """A run of objective ``grpo``; every number is the trainer's for the same settings, up to rounding."""
 
-    def __init__(self, config: FlowGRPOConfig, reward: Any, pipe: Any = None, prompts: list[str] | None = None) -> None:
+    def __init__(
+        self, config: FlowGRPOConfig, reward: Reward, pipe: Pipeline | None = None, prompts: list[str] | None = None
+    ) -> None:
         if (config.objective, config.kl_space, config.advantage_std) != ("grpo", "velocity", "group"):
             raise ValueError("the plain loop knows objective grpo with KL of velocities and groups' std only")
         self.config, self.reward, self.done = config, reward, 0
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.pipe = pipe = pipe or load_pipeline(config)
-        prepare_pipeline(pipe, config)  # everything frozen, and a LoRA on the transformer
-        pipe.to(self.device)  # text encoder included, for the whole run [saved: sampler/embeddings.py]
-        self.prompts, _ = prompt_lists(config, prompts, [])
-        groups, members = config.groups_per_step, config.num_generations
-        self.sampler = GroupSampler(len(self.prompts), groups, members, config.seed)
-        # The pipeline stays as it is: this scheduler draws its steps from Gaussians, whose log-prob can be computed.
-        pipe.scheduler = FlowSDEScheduler.from_scheduler(pipe.scheduler, record_means=False, **config.noise)
-        pipe.scheduler.set_timesteps(config.num_inference_steps)
-        schedule, window = read_schedule(pipe.scheduler), config.window
-        candidates = window.check(pipe.scheduler.num_stochastic_steps)
-        self.weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates).tolist()
-        self.transformer = pipe.transformer
-        self.parameters = [p for p in pipe.transformer.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, eps=config.adam_eps, weight_decay=config.weight_decay
-        )
+        self.pipe = pipe or loading.load_pipeline(config)
+        loading.prepare_pipeline(self.pipe, config)  # freezes everything and puts a LoRA on the transformer
+        self.pipe.to("cuda" if torch.cuda.is_available() else "cpu")  # text encoder too [saved: sampler/embeddings.py]
+        self.transformer = self.pipe.transformer
+        # This scheduler draws its steps from Gaussians, so that the likelihood of a step can be computed and raised.
+        base, device = self.pipe.scheduler, self.transformer.device
+        self.pipe.scheduler, self.weights = loading.stochastic_scheduler(base, config, device)
+        self.prompts, _ = loading.prompt_lists(config, prompts, [])
+        self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)
+        self.parameters = [p for p in self.transformer.parameters() if p.requires_grad]
+        decay, eps = config.weight_decay, config.adam_eps
+        self.optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, eps=eps, weight_decay=decay)
 
     def step(self) -> list[float | None]:
-        """Draws, judges and updates once; returns the rewards of the videos."""
-        config = self.config
-        epoch, place = self.sampler.locate(self.done)
-        specs = self.sampler.step_samples(epoch, place)
-        self.calls, scores = [], []
-        for members in split_calls(specs, config.sample_batch_size):
-            index, stochastic = members[0].prompt_index, self.pipe.scheduler.num_stochastic_steps
-            prompt, place_of = self.prompts[index], {"seed": config.seed, "epoch": epoch, "prompt_id": index}
-            window = config.window.steps(stochastic, **place_of, iteration=self.done)
-            frames, trajectory, latents = self.draw(members, prompt, window)
-            self.calls.append((prompt, trajectory, latents))
+        """Draws G groups of M videos, has them judged and updates once; returns the rewards, None if not judged."""
+        config, (epoch, place) = self.config, self.sampler.locate(self.done)
+        self.calls: list[tuple[str, Trajectory]] = []
+        scores: list[float | None] = []
+        for members in split_calls(self.sampler.step_samples(epoch, place), config.sample_batch_size):
+            prompt = self.prompts[members[0].prompt_index]
+            trajectory, videos = self.draw(members, prompt, epoch)
+            self.calls.append((prompt, trajectory))
             # Nothing is drawn while the judge works. [saved: judging/reward_bus.py]
-            scores += self.judge(frames, prompt)
-        # By how many standard deviations is a video better than its group? One that was not judged takes no part.
-        groups, eps, clip = [spec.group for spec in specs], config.advantage_eps, config.advantage_clip
-        advantages = compute_advantages(scores, groups, ddof=config.advantage_ddof, eps=eps, clip=clip)
-        differs = torch.tensor([group not in advantages.zero_variance for group in groups])
-        self.update(advantages.values.float().to(self.device), (advantages.valid & differs).to(self.device))
+            scores += self.reward(videos, [prompt] * len(videos), fps=config.fps)
+        # By how many standard deviations is a video better than the others of its prompt? Only that is learned from.
+        rewards = torch.tensor([float("nan") if score is None else score for score in scores], dtype=torch.float64)
+        rewards = rewards.view(-1, config.num_generations)  # (G, M)
+        centred = rewards - rewards.nanmean(1, keepdim=True)  # (G, M)
+        std = centred.square().nanmean(1, keepdim=True).sqrt()  # (G, 1)
+        limit = config.advantage_clip or float("inf")
+        advantages = (centred / (std + config.advantage_eps)).clamp(-limit, limit)  # (G, M)
+        advantages[std.squeeze(1) < 1e-9] = float("nan")  # a group of equal rewards prefers none of its videos
+        self.update(advantages.flatten().float().to(self.transformer.device))
         self.done += 1
         return scores
 
     @torch.no_grad()
-    def draw(self, members: tuple[SampleSpec, ...], prompt: str, window: tuple[int, ...]) -> tuple[Any, Any, Any]:
-        """Videos of one group, their recorded steps, and all their latents."""
-        config, latents = self.config, []
-        seeds = [s.group_seed if config.same_initial_noise else s.seed for s in members]
-
-        def keep(pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            latents.append(tensors["latents"].clone())  # of all steps, on the device [saved: sampler/trajectory.py]
-            return tensors
-
-        with self.pipe.scheduler.rollout([s.seed for s in members], window) as trajectory:
-            # The pipeline encodes the texts at every call [saved: sampler/embeddings.py], and calls the transformer
-            # twice at every step where there is guidance [saved: sampler/policy.py].
-            output = self.pipe(
-                prompt=[prompt] * len(members),
-                negative_prompt=[config.negative_prompt] * len(members),
-                max_sequence_length=config.max_sequence_length,
-                height=config.height,
-                width=config.width,
-                num_frames=config.num_frames,
-                num_inference_steps=config.num_inference_steps,
-                guidance_scale=config.guidance_scale,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+    def draw(self, members: tuple[SampleSpec, ...], prompt: str, epoch: int) -> tuple[Trajectory, list[np.ndarray]]:
+        """Some videos of a group, and their recorded steps, which stay on the device."""
+        config, index, noisy = self.config, members[0].prompt_index, self.pipe.scheduler.num_stochastic_steps
+        window = config.window.steps(noisy, seed=config.seed, epoch=epoch, prompt_id=index, iteration=self.done)
+        starts = [member.group_seed if config.same_initial_noise else member.seed for member in members]
+        positive, negative = self.texts(prompt, len(members))
+        with self.pipe.scheduler.rollout([member.seed for member in members], window) as trajectory:
+            output = self.pipe(  # calls the transformer twice at every step where there is guidance
+                prompt_embeds=positive,  # [saved: sampler/policy.py]
+                negative_prompt_embeds=negative,
+                generator=[torch.Generator().manual_seed(start) for start in starts],
                 output_type="np",
-                callback_on_step_end=keep,
+                **{size: getattr(config, size) for size in SIZES},
             )
-        return split_frames(output, len(members)), trajectory, latents
+        return trajectory, split_frames(output, len(members))
 
-    def judge(self, frames: Any, prompt: str) -> list[float | None]:
-        """The rewards of some videos of a prompt."""
-        return evaluate(self.reward, frames, [prompt] * len(frames), fps=self.config.fps).scores
-
-    def update(self, advantages: torch.Tensor, counted: torch.Tensor) -> None:
-        """One update on the step's videos: ``advantages`` (N,), ``counted`` (N,) bool."""
-        config, sizes = self.config, [len(trajectory.seeds) for _, trajectory, _ in self.calls]
-        total = max(int(counted.sum()), 1) * config.num_trained_steps
-        shares = zip(self.calls, advantages.split(sizes), counted.split(sizes), strict=True)
-        for (prompt, trajectory, _), gain, mask in shares:
-            # Groups of equal rewards go through the transformer too, for nothing. [saved: learner/experience.py]
+    def update(self, advantages: torch.Tensor) -> None:
+        """One step of AdamW; ``advantages`` (N,) of the videos of all calls, NaN where one does not count."""
+        config, counted = self.config, advantages.isfinite()
+        share = 1 / (max(int(counted.sum()), 1) * config.num_trained_steps)  # of one step of one video in the loss
+        sizes = [len(trajectory.seeds) for _, trajectory in self.calls]
+        rows = zip(self.calls, advantages.nan_to_num().split(sizes), counted.split(sizes), strict=True)
+        for (prompt, trajectory), gain, mask in rows:  # gain, mask: (R,)
+            # Videos that do not count go through the transformer too. [saved: learner/experience.py]
             for record in trajectory.records[: config.num_trained_steps]:
-                texts = self.pipe.encode_prompt(  # once more for every step [saved: sampler/embeddings.py]
-                    [prompt] * len(gain),
-                    [config.negative_prompt] * len(gain),
-                    config.guided,
-                    max_sequence_length=config.max_sequence_length,
-                    device=self.device,
-                )
-                velocity = self.velocity(record, *texts)  # (R, C, T, H, W), with gradient
+                velocity = self.velocity(record, prompt)  # (R, C, T, H, W)
                 mean, std = self.pipe.scheduler.transition_at(record.step, record.latents, velocity)
-                # How much likelier is the step that was drawn than when it was drawn? The difference of two
-                # log-probs keeps one digit of a change of 1e-6 in fp32. [saved: maths/kernels.py, log_ratio]
+                # How much likelier has the step become? A difference of log-probs keeps one digit of a change of 1e-6
+                # in fp32. [saved: maths/kernels.py]
                 ratio = torch.exp(log_prob(record.next_latents, mean, std) - record.log_prob)  # (R,)
                 clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
-                loss = self.weights[record.step] * torch.maximum(-gain * ratio, -gain * clipped)
-                if config.beta:  # and not too far from the model without adapter
+                # Beyond the clip range a gain is no longer counted, a loss still is.
+                loss = self.weights[record.step] * torch.maximum(-gain * ratio, -gain * clipped)  # (R,)
+                if config.beta:  # not too far from the model without the LoRA
                     with torch.no_grad(), adapter_off(self.transformer):
-                        reference = self.velocity(record, *texts)
+                        reference = self.velocity(record, prompt)
                     loss = loss + config.beta * (velocity - reference).square().flatten(1).mean(1)
-                ((loss * mask).sum() / total).backward()
+                ((loss * mask).sum() * share).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def velocity(self, record: Any, positive: torch.Tensor, negative: torch.Tensor | None) -> torch.Tensor:
-        """The transformer's answer for the latents of a recorded step, in two calls. [saved: sampler/policy.py]"""
+    def velocity(self, record: StepRecord, prompt: str) -> torch.Tensor:
+        """(R, C, T, H, W): the transformer's answer at a recorded step, one call for each text."""
         times = record.timestep.to(record.latents.device).expand(len(record.latents))
+        texts = [text for text in self.texts(prompt, len(times)) if text is not None]
+        answers = [self.transformer(record.latents, times, text, return_dict=False)[0] for text in texts]
+        conditional, unconditional = answers[0], answers[-1]  # the same without guidance
+        return unconditional + self.config.guidance_scale * (conditional - unconditional)
 
-        def call(text: torch.Tensor) -> torch.Tensor:
-            inputs = {"hidden_states": record.latents, "timestep": times, "encoder_hidden_states": text}
-            return self.transformer(**inputs, return_dict=False)[0]
-
-        if not self.config.guided or negative is None:
-            return call(positive)
-        cond, uncond = call(positive), call(negative)
-        return uncond + self.config.guidance_scale * (cond - uncond)
+    @torch.no_grad()
+    def texts(self, prompt: str, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(R, L, D) of the prompt and of the negative prompt, encoded at every call. [saved: sampler/embeddings.py]"""
+        config, prompts, negatives = self.config, [prompt] * count, [self.config.negative_prompt] * count
+        length, device = config.max_sequence_length, self.transformer.device
+        return self.pipe.encode_prompt(prompts, negatives, config.guided, max_sequence_length=length, device=device)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=4, help="steps to train (default: %(default)s)")
     return options
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains the mini generator and prints the reward of every step."""
-    steps = parser().parse_args(arguments).steps
-    warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
+    """Trains the mini generator and prints the mean reward of every step."""
     # The preset weighs advantages of each reward; here the mean of the rewards counts.
-    config = FlowGRPOConfig.from_dict(located_settings({**read_yaml(MINI), "reward_combination": "scores"}))
+    config = FlowGRPOConfig.from_dict(loading.located_settings({**read_yaml(MINI), "reward_combination": "scores"}))
     run = PlainFlowGRPO(config, build_reward(config.rewards))
-    for number in range(1, steps + 1):
-        began = time.perf_counter()
-        rewards = [score for score in run.step() if score is not None]
-        mean = sum(rewards) / max(len(rewards), 1)
-        seconds = time.perf_counter() - began
-        print(f"step {number}: reward {mean:.4f} ({len(rewards)} videos, {seconds:.1f} s)", flush=True)
+    for number in range(1, parser().parse_args(arguments).steps + 1):
+        rewards = [reward for reward in run.step() if reward is not None]
+        print(f"step {number}: reward {sum(rewards) / max(len(rewards), 1):.4f} ({len(rewards)} videos)", flush=True)
 
 
 if __name__ == "__main__":

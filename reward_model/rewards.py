@@ -13,6 +13,7 @@ from typing import Literal
 
 from reward_model.grounding import join_boxes, mean_box_iou, temporal_iou, type_iou
 from reward_model.schema import Anomaly, Status, TurnReport, VideoAnnotation
+from reward_model.terminal.described import check_settings, setting
 
 SALIENCY = {True: 1.0, None: 1.0, False: 0.5}
 
@@ -47,20 +48,13 @@ class RewardConfig:
     weights: RewardWeights = field(default_factory=RewardWeights)
     gate: Literal["both", "turnwise"] = "both"
     gate_outside: bool = False
-    rescued_normal: float = -0.5
+    rescued_normal: float = setting(-0.5, least=-1, most=0)
     spatial_norm: Literal["pred", "named", "gt"] = "pred"
     num_turns: Literal[1, 2] = 2
     clip_restricted: bool = False
 
     def __post_init__(self) -> None:
-        if self.gate not in ("both", "turnwise"):
-            raise ValueError(f"gate={self.gate!r} must be 'both' or 'turnwise'")
-        if self.spatial_norm not in ("pred", "named", "gt"):
-            raise ValueError(f"spatial_norm={self.spatial_norm!r} must be 'pred', 'named' or 'gt'")
-        if self.num_turns not in (1, 2):
-            raise ValueError(f"num_turns={self.num_turns!r} must be 1 or 2")
-        if not -1 <= self.rescued_normal <= 0:
-            raise ValueError(f"rescued_normal={self.rescued_normal} must lie in [-1, 0]")
+        check_settings(self)
 
 
 @dataclass(frozen=True)

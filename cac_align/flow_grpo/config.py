@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -321,7 +322,7 @@ class FlowGRPOConfig:
         if not any(spec.weight > 0 for spec in specs):
             raise ValueError(f"rewards={self.rewards!r} have no weight above 0")
 
-    # --- derived ------------------------------------------------------------------------------------------------------
+    # --- derived; what every step asks for is worked out once ---------------------------------------------------------
 
     @property
     def groups_per_step(self) -> int:
@@ -337,17 +338,17 @@ class FlowGRPOConfig:
     def samples_per_step(self) -> int:
         return self.groups_per_step * self.num_generations
 
-    @property
+    @cached_property
     def rows_per_forward(self) -> int:
         """Videos of one training forward."""
         return self.train_batch_size or self.sample_batch_size
 
-    @property
+    @cached_property
     def guided(self) -> bool:
         """True if the pipeline runs classifier-free guidance."""
         return self.guidance_scale > 1
 
-    @property
+    @cached_property
     def num_trained_steps(self) -> int:
         """Training passes of one video: steps of its window, or noise levels of nft."""
         if self.objective == "nft":
@@ -357,7 +358,7 @@ class FlowGRPOConfig:
             steps = len(self.window.check(self.num_inference_steps - (0 if self.last_step_noise else 1)))
         return max(1, int(steps * self.timestep_fraction))
 
-    @property
+    @cached_property
     def window(self) -> SDEWindow:
         return SDEWindow(
             mode=self.window_mode,

@@ -19,8 +19,8 @@ from cac_align.flow_grpo.sampler.policy import batched_calls
 from cac_align.flow_grpo.sampler.rollout import image_argument, negative_prompt
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Evaluation
-from cac_align.selection.candidates import split_frames
 from reward_model.statistics.significance import paired_bootstrap, paired_permutation
+from reward_model.video.layouts import split_frames
 
 
 @dataclass

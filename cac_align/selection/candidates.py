@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from cac_align.pipelines import Pipeline
-from reward_model.video.container import VideoError
-from reward_model.video.layouts import to_frames
+from reward_model.video.layouts import split_frames
 
 #: Arguments of a pipeline call that belong to best-of-n, and what to do instead.
 RESERVED = {
@@ -170,30 +169,6 @@ def generate(pipe: Pipeline, prompt: str, seeds: Sequence[int], pipe_kwargs: dic
     text = {"prompt": prompt if single else [prompt] * len(seeds)} if takes_prompt else {}
     output = pipe(**text, **pipe_kwargs, generator=generators[0] if single else generators, output_type="np")
     return split_frames(output, len(seeds))
-
-
-def split_frames(output: Any, count: int) -> list[np.ndarray]:
-    """The videos in a pipeline's output, each (T, H, W, 3) uint8.
-
-    Raises:
-        ValueError: if there are no frames, or not ``count`` videos of at least two frames.
-    """
-    frames = getattr(output, "frames", None)
-    if frames is None and isinstance(output, tuple | list) and output:
-        frames = output[0]
-    if frames is None or isinstance(frames, str | bytes):
-        raise ValueError(
-            f"the pipeline returned {type(output).__name__} without frames; "
-            "best_of_n needs a video pipeline whose output has .frames"
-        )
-    if getattr(frames, "ndim", 5) == 4:
-        frames = [frames]
-    if len(frames) != count:
-        raise ValueError(f"the pipeline returned {len(frames)} videos where {count} were asked for; try batch_size=1")
-    try:
-        return [to_frames(video) for video in frames]
-    except VideoError as error:
-        raise VideoError(f"the pipeline's output is not a usable video: {error}") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Frames in memory: the layouts that libraries hand over, all brought to (T, H, W, 3) uint8 RGB."""
+"""Frames in memory: the layouts that libraries and pipelines hand over, all brought to (T, H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -58,6 +58,30 @@ def to_frames(video: FramesLike) -> np.ndarray:
     array = _to_uint8(array)
     array = np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
     return np.ascontiguousarray(array)
+
+
+def split_frames(output: Any, count: int) -> list[np.ndarray]:
+    """The videos in a pipeline's output, each (T, H, W, 3) uint8.
+
+    Raises:
+        ValueError: if there are no frames, or not ``count`` videos of at least two frames.
+    """
+    frames = getattr(output, "frames", None)
+    if frames is None and isinstance(output, tuple | list) and output:
+        frames = output[0]
+    if frames is None or isinstance(frames, str | bytes):
+        raise ValueError(
+            f"the pipeline returned {type(output).__name__} without frames; "
+            "use a video pipeline, whose output has .frames"
+        )
+    if getattr(frames, "ndim", 5) == 4:
+        frames = [frames]
+    if len(frames) != count:
+        raise ValueError(f"the pipeline returned {len(frames)} videos where {count} were asked for; try batch_size=1")
+    try:
+        return [to_frames(video) for video in frames]
+    except VideoError as error:
+        raise VideoError(f"the pipeline's output is not a usable video: {error}") from error
 
 
 def _from_torch(tensor: Any) -> np.ndarray:

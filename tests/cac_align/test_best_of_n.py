@@ -10,7 +10,7 @@ from PIL import Image
 
 from cac_align import BestOfNOutput, best_of_n
 from cac_align.rewards.base import RewardError
-from cac_align.selection.candidates import RESERVED, candidate_seed, encode_once, generate, split_frames
+from cac_align.selection.candidates import RESERVED, candidate_seed, encode_once, generate
 from cac_align.selection.run_folder import ResumeError, describe_pipeline, plain
 from reward_model.schema import Verdict
 
@@ -268,28 +268,6 @@ def test_bad_arguments(wan_pipe, change, words):
     call = {"prompt": PROMPT, "reward": brightness, "n": 1, **WAN, **QUIET, **change}
     with pytest.raises(ValueError, match=words):
         best_of_n(wan_pipe, **call)
-
-
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ("pictures", "str without frames"),
-        ((), "tuple without frames"),
-        ((np.zeros((2, 4, 8, 8, 3), np.float32),), "2 videos where 1"),
-        ((np.full((1, 4, 8, 8, 3), np.nan, np.float32),), "NaN"),
-        ((np.zeros((1, 1, 8, 8, 3), np.float32),), "at least 2"),
-    ],
-)
-def test_bad_pipeline_output(output, words):
-    with pytest.raises(ValueError, match=words):
-        split_frames(output, 1)
-
-
-def test_output_forms():
-    video = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3), np.uint8)
-    pictures = [Image.fromarray(f) for f in video]
-    for output in ((video[None],), ([pictures],), (video,), (video[None] / np.float32(255),)):
-        assert np.array_equal(split_frames(output, 1)[0], video)
 
 
 def test_plain_tells_pictures_apart_and_ignores_addresses():

@@ -86,6 +86,7 @@ class Learner:
         self.replay = Replay(self.policy, self.bare, scheduler, config, step_weights)
         nft = config.objective == "nft"
         self.objective: StepObjective = NFT(self.replay, list(self.parameters.values())) if nft else self.replay
+        self.passes, self.negative = config.num_trained_steps, negative_prompt(config)
         self.updates = 0
 
     # --- which weights ------------------------------------------------------------------------------------------------
@@ -134,10 +135,10 @@ class Learner:
             return {"policy/updates": 0.0}
         wanted = math.ceil(wanted / parts) * parts
         chunks += [idle_chunk(experience, config.rows_per_forward)] * (wanted - len(chunks))
-        size, found = wanted // parts, []
+        size, losses = wanted // parts, []
         for _ in range(config.num_iterations):
-            found += [self.update(experience, chunks[k : k + size]) for k in range(0, wanted, size)]
-        return self.numbers(found)
+            losses += [self.update(experience, chunks[k : k + size]) for k in range(0, wanted, size)]
+        return self.numbers(losses)
 
     def update(self, experience: Experience, chunks: Sequence[Chunk]) -> list[StepLoss]:
         """One optimiser update.
@@ -146,11 +147,12 @@ class Learner:
             DivergenceError: loss or gradient norm is NaN or infinite; weights are as they were (DeepSpeed has stepped).
         """
         count = sum(gather(self.accelerator, [float(sum(c.counted.sum() for c in chunks))]))
-        passes = self.config.num_trained_steps
-        scale = self.accelerator.num_processes / (max(count, 1.0) * passes)
-        found: list[StepLoss] = []
+        # A plain sum with weights fixed beforehand: no split into chunks changes the gradient. Times the processes,
+        # because accelerate averages over them.
+        scale = self.accelerator.num_processes / (max(count, 1.0) * self.passes)
+        losses: list[StepLoss] = []
         total = 0.0
-        work = [(chunk, k) for chunk in chunks for k in range(passes)]
+        work = [(chunk, k) for chunk in chunks for k in range(self.passes)]
         for number, (chunk, k) in enumerate(work):
             last = number == len(work) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
@@ -162,15 +164,15 @@ class Learner:
             total += float(loss.detach())
             kept = counted > 0
             tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
-            found.append(StepLoss(*(t.detach()[kept].cpu() for t in tensors)))
+            losses.append(StepLoss(*(t.detach()[kept].cpu() for t in tensors)))
         self.apply(total, experience.step)
-        return found
+        return losses
 
     def step_loss(self, experience: Experience, chunk: Chunk, k: int) -> StepLoss:
         """Pass k of a chunk: the k-th step of its window, or the k-th noise level of nft."""
         rollout = experience.rollouts[chunk.rollout]
         prompts, device = [rollout.prompt] * len(chunk.rows), self.accelerator.device
-        condition = self.texts.condition(prompts, negative_prompt(self.config), device, rollout.image)
+        condition = self.texts.condition(prompts, self.negative, device, rollout.image)
         cells = self._cells(experience, chunk)
         return self.objective.step_loss(rollout, chunk.rows, k, chunk.advantages, condition, cells=cells)
 
@@ -237,17 +239,17 @@ class Learner:
     def layout(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """Names and shapes of :meth:`tensors` after the first update, to hold a checkpoint against."""
         shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
-        found = {"lora": shapes}
+        expected = {"lora": shapes}
         if self.ema is not None:
-            found["ema"] = shapes
+            expected["ema"] = shapes
         if self.old is not None:
-            found["old"] = shapes
+            expected["old"] = shapes
         if self._deepspeed:
-            found["optimizer"] = files.shard_layout(self._inner)
+            expected["optimizer"] = files.shard_layout(self._inner)
         else:
             moments = [(n, key, shape) for n, shape in shapes.items() for key in files.MOMENTS]
-            found["optimizer"] = {f"{n}/{key}": () if key == "step" else shape for n, key, shape in moments}
-        return found
+            expected["optimizer"] = {f"{n}/{key}": () if key == "step" else shape for n, key, shape in moments}
+        return expected
 
     def own_tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """Tensors that a checkpoint keeps for each process: DeepSpeed's share of the optimiser."""

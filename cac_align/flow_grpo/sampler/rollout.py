@@ -22,7 +22,7 @@ from cac_align.flow_grpo.sampler.policy import ImageCondition, batched_calls, no
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
 from cac_align.pipelines import Pipeline
-from cac_align.selection.candidates import split_frames
+from reward_model.video.layouts import split_frames
 
 
 @dataclass
@@ -75,7 +75,7 @@ class RolloutSampler:
         images: Mapping[str, Any] | None = None,
     ) -> None:
         self.pipe, self.scheduler, self.texts, self.config = pipe, scheduler, texts, config
-        self.images = images or {}
+        self.images, self.negative = images or {}, negative_prompt(config)
 
     def window(self, spec: SampleSpec, epoch: int, step: int) -> tuple[int, ...]:
         """The stochastic steps of a group; empty for objective nft."""
@@ -106,7 +106,7 @@ class RolloutSampler:
         """
         config, pipe = self.config, self.pipe
         device = pipe.transformer.device
-        texts = self.texts.condition([prompt] * len(specs), negative_prompt(config), device)
+        texts = self.texts.condition([prompt] * len(specs), self.negative, device)
         last: list[torch.Tensor] = []
         starts = [s.group_seed if config.same_initial_noise else s.seed for s in specs]
         before, pipe.scheduler = pipe.scheduler, self.scheduler

@@ -38,6 +38,8 @@ from reward_model.video.framing import Framing
 
 #: Ways in which a turn can be invalid, as they are counted.
 INVALID = ("unparsable", "schema", "window", "truncated")
+#: Stands for turn one's answer while the chat around it is made into text.
+_ANSWER = "\N{WHITE SQUARE}answer\N{WHITE SQUARE}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class _Case:
     def __init__(self, sample: GrpoSample, builder: PromptBuilder, config: JudgeConfig, wording: PromptSet) -> None:
         self.sample, self.builder, self.config, self.wording = sample, builder, config, wording
         self._shown: dict[tuple[int, ...], Pictures] = {}
-        self._prompts: dict[tuple[str, tuple[int, ...]], EncodedPrompt] = {}
+        self._zooms: dict[tuple[str, tuple[int, ...]], tuple[EncodedPrompt, TurnRequest]] = {}
         truth = sample.truth
         self.framing = Framing((truth.height, truth.width), config.frame_size, config.frame_fit)
         self.view = VideoView(
@@ -140,13 +142,13 @@ class _Case:
             self._shown[indices] = self.builder.pictures(replace(self.framing, native=native).show(frames))
         return self._shown[indices]
 
-    def zoom(self, report: TurnReport, clip: tuple[int, ...]) -> EncodedPrompt:
-        """Turn two about a clip, as a new chat; one object for equal questions."""
+    def zoom(self, report: TurnReport, clip: tuple[int, ...]) -> tuple[EncodedPrompt, TurnRequest]:
+        """Turn two about a clip, as a new chat; the same objects for equal questions."""
         key = passed_reasoning(report, self.config), clip
-        if key not in self._prompts:
+        if key not in self._zooms:
             request = self.zoom_request(report, clip)
-            self._prompts[key] = self.builder.prompt(request.conversation, [self.pictures(clip)])
-        return self._prompts[key]
+            self._zooms[key] = self.builder.prompt(request.conversation, [self.pictures(clip)]), request
+        return self._zooms[key]
 
     def zoom_request(self, report: TurnReport, clip: tuple[int, ...], answer: str = "") -> TurnRequest:
         return zoom_request(self.view, self.scan, answer, report, clip, self.config, self.wording)
@@ -179,7 +181,7 @@ class TwoTurnRollouts:
             except (ValueError, OSError, RuntimeError) as error:
                 for record in groups[number]:
                     record.error = f"turn one: {error}"
-        limit = max((self.config.answer_limit(1, len(c.scan.indices)) for c in cases.values()), default=1)
+        limit = max((case.scan.max_new_tokens for case in cases.values()), default=1)
         answers = self.generator([c.prompt for c in cases.values()], [num_generations] * len(cases), limit)
         for (number, case), drawn in zip(cases.items(), answers, strict=True):
             for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
@@ -219,34 +221,33 @@ class TwoTurnRollouts:
             return []
 
     def _ask(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
-        return _Ask(record, case.zoom(report, clip), clip, case.framing)
+        return _Ask(record, *case.zoom(report, clip), case.framing)
 
     def _ask_on(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
         """Turn two as the next message of the chat. Turn one stands there as the model read it, id by id."""
         pictures = case.pictures(clip)
-        between = self.builder.encode(self._between(case, report, clip), [pictures])
+        request = case.zoom_request(report, clip, answer=_ANSWER)
+        between = self.builder.encode(self._between(request), [pictures])
         first = record.rows[0]
         read = np.where(first.mask, as_read(first.ids, self.builder.processor), first.ids)
         prompt = EncodedPrompt(np.concatenate([read, between]), (*first.pictures, pictures))
-        return _Ask(record, prompt, clip, case.framing, (between, pictures))
+        return _Ask(record, prompt, request, case.framing, (between, pictures))
 
-    def _between(self, case: _Case, report: TurnReport, clip: tuple[int, ...]) -> str:
+    def _between(self, request: TurnRequest) -> str:
         """Tokens of the chat template between turn one's end token and turn two's first."""
-        marker = "\N{WHITE SQUARE}answer\N{WHITE SQUARE}"
-        chat = case.zoom_request(report, clip, answer=marker).conversation
         text = self.builder.processor.apply_chat_template(
-            [m.to_chat() for m in chat], add_generation_prompt=True, tokenize=False
+            [message.to_chat() for message in request.conversation], add_generation_prompt=True, tokenize=False
         )
-        return text.split(marker, 1)[1].removeprefix(self.builder.processor.tokenizer.eos_token)
+        return text.split(_ANSWER, 1)[1].removeprefix(self.builder.processor.tokenizer.eos_token)
 
     def _zoom(self, asked: list[_Ask]) -> None:
         unique = list({id(a.prompt): a.prompt for a in asked}.values())
         users = {id(p): [a for a in asked if a.prompt is p] for p in unique}
-        limit = max((self.config.answer_limit(2, len(a.clip)) for a in asked), default=1)
+        limit = max((ask.request.max_new_tokens for ask in asked), default=1)
         drawn = self.generator(unique, [len(users[id(p)]) for p in unique], limit)
         for prompt, answers in zip(unique, drawn, strict=True):
             for ask, answer in zip(users[id(prompt)], answers, strict=True):
-                ask.record.zooms.append(self._read(answer, 2, ask.clip, ask.framing))
+                ask.record.zooms.append(self._read(answer, 2, ask.request.indices, ask.framing))
                 self._add_row(ask, answer)
 
     @staticmethod
@@ -284,7 +285,7 @@ class _Ask:
 
     record: RolloutRecord
     prompt: EncodedPrompt
-    clip: tuple[int, ...]
+    request: TurnRequest
     framing: Framing
     continued: tuple[np.ndarray, Pictures] | None = None
 

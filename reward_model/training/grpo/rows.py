@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from reward_model.conversation import Conversation
-from reward_model.training.grpo.head_scores import HEAD_CHUNK, token_scores
+from reward_model.training.grpo.maths import HEAD_CHUNK, token_scores
 
 #: Frames (N, H, W, 3) uint8 -> keyword arguments of ``get_image_features``, ``image_grid_thw`` (N, 3) among them.
 VisionInputs = Callable[[Sequence[np.ndarray]], Mapping[str, torch.Tensor]]
@@ -221,7 +221,7 @@ def masked_log_probs(
         model: a Qwen3-VL for conditional generation, or a peft model around one.
         rows: in any order; the result does not depend on which rows share a batch (beyond rounding).
         temperature: the one the tokens were sampled at; logits are divided by it.
-        chunk: positions projected to the vocabulary at once (``head_scores``).
+        chunk: positions projected to the vocabulary at once.
         share_prompts: read rows of one prompt as branches of one sequence. Same values and gradients (beyond rounding)
             for a fraction of the work; needs an attention that takes a mask (sdpa or eager).
     """

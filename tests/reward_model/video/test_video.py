@@ -17,7 +17,7 @@ from reward_model.video.clip import (
     sample_indices,
     zoom_indices,
 )
-from reward_model.video.layouts import to_frames
+from reward_model.video.layouts import split_frames, to_frames
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)
 
@@ -158,3 +158,28 @@ def test_resizing_averages_when_it_shrinks():
     board[:, ::2, ::2] = 255
     assert resize_frames(board, (4, 4)) is board
     assert set(np.unique(resize_frames(board, (2, 2)))) == {64}
+
+
+# --- a pipeline's output ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("pictures", "str without frames"),
+        ((), "tuple without frames"),
+        ((np.zeros((2, 4, 8, 8, 3), np.float32),), "2 videos where 1"),
+        ((np.full((1, 4, 8, 8, 3), np.nan, np.float32),), "NaN"),
+        ((np.zeros((1, 1, 8, 8, 3), np.float32),), "at least 2"),
+    ],
+)
+def test_bad_pipeline_output(output, words):
+    with pytest.raises(ValueError, match=words):
+        split_frames(output, 1)
+
+
+def test_output_forms():
+    video = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3), np.uint8)
+    pictures = [Image.fromarray(f) for f in video]
+    for output in ((video[None],), ([pictures],), (video,), (video[None] / np.float32(255),)):
+        assert np.array_equal(split_frames(output, 1)[0], video)
