@@ -17,8 +17,9 @@ import argparse
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,9 +36,15 @@ from cac_align.flow_grpo.maths.sampling import GroupSampler, SampleSpec
 from cac_align.flow_grpo.maths.schedule import read_schedule, step_weights
 from cac_align.flow_grpo.sampler.rollout import split_calls
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
-from cac_align.rewards.base import evaluate
+from cac_align.rewards.base import Reward, evaluate
 from cac_align.selection.candidates import split_frames
 from reward_model.engine.settings import read_yaml
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cac_align.flow_grpo.sampler.trajectory import StepRecord
+    from cac_align.pipelines import Pipeline
 
 MINI = Path(__file__).resolve().parent / "configs" / "flow_grpo" / "mini.yaml"
 
@@ -45,7 +52,9 @@ MINI = Path(__file__).resolve().parent / "configs" / "flow_grpo" / "mini.yaml"
 class PlainFlowGRPO:
     """A run of objective ``grpo``; every number is the trainer's for the same settings, up to rounding."""
 
-    def __init__(self, config: FlowGRPOConfig, reward: Any, pipe: Any = None, prompts: list[str] | None = None) -> None:
+    def __init__(
+        self, config: FlowGRPOConfig, reward: Reward, pipe: Pipeline | None = None, prompts: list[str] | None = None
+    ) -> None:
         if (config.objective, config.kl_space, config.advantage_std) != ("grpo", "velocity", "group"):
             raise ValueError("the plain loop knows objective grpo with KL of velocities and groups' std only")
         self.config, self.reward, self.done = config, reward, 0
@@ -96,7 +105,9 @@ class PlainFlowGRPO:
         config, latents = self.config, []
         seeds = [s.group_seed if config.same_initial_noise else s.seed for s in members]
 
-        def keep(pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        def keep(
+            pipe: Pipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]
+        ) -> dict[str, torch.Tensor]:
             latents.append(tensors["latents"].clone())  # of all steps, on the device [saved: sampler/trajectory.py]
             return tensors
 
@@ -118,7 +129,7 @@ class PlainFlowGRPO:
             )
         return split_frames(output, len(members)), trajectory, latents
 
-    def judge(self, frames: Any, prompt: str) -> list[float | None]:
+    def judge(self, frames: Sequence[np.ndarray], prompt: str) -> list[float | None]:
         """The rewards of some videos of a prompt."""
         return evaluate(self.reward, frames, [prompt] * len(frames), fps=self.config.fps).scores
 
@@ -153,7 +164,7 @@ class PlainFlowGRPO:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def velocity(self, record: Any, positive: torch.Tensor, negative: torch.Tensor | None) -> torch.Tensor:
+    def velocity(self, record: StepRecord, positive: torch.Tensor, negative: torch.Tensor | None) -> torch.Tensor:
         """The transformer's answer for the latents of a recorded step, in two calls. [saved: sampler/policy.py]"""
         times = record.timestep.to(record.latents.device).expand(len(record.latents))
 
