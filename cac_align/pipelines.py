@@ -93,5 +93,5 @@ def _class(entry: object) -> type | None:
     library, name = entry
     places = {"diffusers": diffusers, "transformers": transformers}
     place = places.get(library) or getattr(diffusers.pipelines, library, None)
-    found = getattr(place, name, None)
-    return found if inspect.isclass(found) else None
+    named = getattr(place, name, None)
+    return named if inspect.isclass(named) else None

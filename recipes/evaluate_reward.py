@@ -211,12 +211,12 @@ def _report(args: argparse.Namespace, results: Results, rows: dict[str, list[Any
     tables = make_tables(results)
     if rows:
         by_row = [
-            ablation_table(bench, {key: [found[c.name] for c in group] for key, group in rows.items()})
-            for bench, found in results.items()
+            ablation_table(bench, {key: [by_judge[c.name] for c in group] for key, group in rows.items()})
+            for bench, by_judge in results.items()
         ]
         tables = by_row + tables
     written = write_report(args.output, tables, results)
-    judged = [(name, result) for found in results.values() for name, result in found.items()]
+    judged = [(name, result) for by_judge in results.values() for name, result in by_judge.items()]
     if len(judged) == 1:
         name, result = judged[0]
         text = f"# {name} on {len(result.videos)} videos\n\n{result.to_markdown()}"

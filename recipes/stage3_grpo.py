@@ -85,9 +85,9 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     if args.variant:
         base = {**base, **variant(args.variant)}
         base["output_dir"] = f"{base.get('output_dir', GrpoConfig.output_dir)}-{args.variant}"
-    found = in_our_names(changed(base, args.set), known, STAGE3)
-    check_known(found, known)
-    return {**found, **{name: located(found[name]) for name in ("model",) if found.get(name)}}
+    chosen = in_our_names(changed(base, args.set), known, STAGE3)
+    check_known(chosen, known)
+    return {**chosen, **{name: located(chosen[name]) for name in ("model",) if chosen.get(name)}}
 
 
 def variant(name: str) -> dict[str, Any]:

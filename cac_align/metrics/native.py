@@ -158,9 +158,9 @@ def _open_dynamic(paths: list[Path], device: torch.device | str, batch_size: int
         num = len(flow.sampled(len(clip.frames), clip.fps))
         small = min(height + -height % 8, width + -width % 8) < flow.MIN_SIDE
         if not strict and (small or num < 3):
-            found = f"{width} x {height} pixels" if small else f"{num} of {len(clip.frames)} frames at {clip.fps:g} fps"
+            given = f"{width} x {height} pixels" if small else f"{num} of {len(clip.frames)} frames at {clip.fps:g} fps"
             raise ValueError(
-                f"dynamic_degree needs sides of at least 121 pixels and three sampled frames, got {found}: there the "
+                f"dynamic_degree needs sides of at least 121 pixels and three sampled frames, got {given}: there the "
                 "package answers without looking. strict=True repeats its answer"
             )
         if small:  # RAFT gives NaN there, which exceeds no threshold

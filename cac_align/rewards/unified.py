@@ -171,9 +171,9 @@ class UnifiedReward(BackendReward["Backend"]):
         **kwargs: object,
     ) -> list[float | None]:
         """The score in [0, 1] of each video; None if it could not be scored. Arguments as in :meth:`score`."""
-        found = self.score(videos, prompts, fps=fps)
-        log_unjudged(logger, self.name, [f.error or "no reason given" if f.score is None else None for f in found])
-        return [f.score for f in found]
+        answers = self.score(videos, prompts, fps=fps)
+        log_unjudged(logger, self.name, [f.error or "no reason given" if f.score is None else None for f in answers])
+        return [f.score for f in answers]
 
     def score(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None

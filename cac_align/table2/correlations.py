@@ -99,8 +99,8 @@ def clustered(
         return Estimate(None)
     if len(names) < 2:
         return Estimate(float(value))
-    found = statistic(a, b, index, redraw(1, len(names), num_resamples=num_resamples, seed=seed).prompts)
-    known = found[~np.isnan(found)]
+    values = statistic(a, b, index, redraw(1, len(names), num_resamples=num_resamples, seed=seed).prompts)
+    known = values[~np.isnan(values)]
     if len(known) < 0.95 * num_resamples:
         return Estimate(float(value))
     low, high = np.quantile(known, [0.025, 0.975])

@@ -138,8 +138,8 @@ def _rule(values: Mapping[str, float | None]) -> str | None:
     """Verdict of the independent rule: its faults, or "no fault"; None if it was not applied."""
     if "world/anomaly" not in values:
         return None
-    found = [k.removeprefix("world/fault ") for k, v in values.items() if k.startswith("world/fault") and v]
-    return ", ".join(found) or "no fault"
+    faults = [k.removeprefix("world/fault ") for k, v in values.items() if k.startswith("world/fault") and v]
+    return ", ".join(faults) or "no fault"
 
 
 def _video(job: TableJob, video: Chosen, verdict: Verdict | None) -> str:

@@ -66,7 +66,7 @@ class UnifiedJudge:
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None, **kwargs: object
     ) -> list[float | None]:
         """The score in [0, 1] of each video; None if the answer held none."""
-        return [found.score for found in self.score(videos, prompts, fps=fps)]
+        return [answer.score for answer in self.score(videos, prompts, fps=fps)]
 
     def explain(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None

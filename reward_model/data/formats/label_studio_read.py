@@ -88,9 +88,9 @@ def _base_of(task: object, known: Sequence[Record]) -> Record:
             )
         raise FormatError("not a Label Studio task: expected an object with 'data'")
     plain = task["data"].get("record") or {"video_id": task["data"].get("video_id")}
-    found = [r for r in known if r.truth.video_id == plain.get("video_id")] or _by_file(task["data"], known)
-    if len(found) == 1:
-        return found[0]
+    records = [r for r in known if r.truth.video_id == plain.get("video_id")] or _by_file(task["data"], known)
+    if len(records) == 1:
+        return records[0]
     plain = {**plain, "status": "normal", "anomalies": []}
     faults = [f.message for f in check_object(plain) if f.severity == "error"]
     if faults:

@@ -139,13 +139,13 @@ class StatusJudge:
 def open_videos(videos: Sequence[Any], fps: Rates) -> list[Video | str]:
     """The videos, or the reason one cannot be read; ``fps`` is one number or one each."""
     rates = list(fps) if isinstance(fps, Sequence) else [fps] * len(videos)
-    found: list[Video | str] = []
+    opened: list[Video | str] = []
     for video, rate in zip(videos, rates, strict=True):
         try:
-            found.append(load_video(video, rate))
+            opened.append(load_video(video, rate))
         except VideoError as error:
-            found.append(str(error))
-    return found
+            opened.append(str(error))
+    return opened
 
 
 #: The categories Skyra's checkpoints name in their reasoning, by group.
