@@ -9,7 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
 
 
 class Pipeline(Protocol):
@@ -28,9 +32,9 @@ class Pipeline(Protocol):
 
 def open_pipeline(
     model: str,
-    kind: Any = None,
+    kind: type[DiffusionPipeline] | None = None,
     *,
-    dtype: Any = None,
+    dtype: torch.dtype | str | Mapping[str, object] | None = None,
     revision: str | None = None,
     parts: Mapping[str, Any] | None = None,
 ) -> Pipeline:
@@ -78,7 +82,7 @@ def open_pipeline(
     return kind.from_pretrained(model, revision=revision, dtype=dtype, **given)
 
 
-def _class(entry: Any) -> Any:
+def _class(entry: object) -> type | None:
     """The class of a part as ``model_index.json`` names it, ``[library, class]``; None if it is neither diffusers'
     nor transformers': what a checkpoint names is not imported on its word."""
     import diffusers
@@ -89,5 +93,5 @@ def _class(entry: Any) -> Any:
     library, name = entry
     places = {"diffusers": diffusers, "transformers": transformers}
     place = places.get(library) or getattr(diffusers.pipelines, library, None)
-    found = getattr(place, name, None)
-    return found if inspect.isclass(found) else None
+    named = getattr(place, name, None)
+    return named if inspect.isclass(named) else None

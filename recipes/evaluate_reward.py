@@ -27,12 +27,15 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.files import check_output_folder
 from reward_model.shipped import located
 from reward_model.terminal.parser import CommandParser, names_as_typed
 from reward_model.terminal.program import quiet_bars, run_program
+
+if TYPE_CHECKING:
+    from reward_model.evaluation.running.suite import Results
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -200,7 +203,7 @@ def _ablation(args: argparse.Namespace) -> dict[str, list[Any]]:
     return parse_ablation(args.ablation, _settings(args), {"device": args.device} if args.device else None)
 
 
-def _report(args: argparse.Namespace, results: Any, rows: dict[str, list[Any]]) -> tuple[list[Any], list[Path]]:
+def _report(args: argparse.Namespace, results: Results, rows: dict[str, list[Any]]) -> tuple[list[Any], list[Path]]:
     from reward_model.evaluation.tables.ablation import ablation_table
     from reward_model.evaluation.tables.reports import make_tables, to_json, write_report
     from reward_model.files import write_text
@@ -208,12 +211,12 @@ def _report(args: argparse.Namespace, results: Any, rows: dict[str, list[Any]]) 
     tables = make_tables(results)
     if rows:
         by_row = [
-            ablation_table(bench, {key: [found[c.name] for c in group] for key, group in rows.items()})
-            for bench, found in results.items()
+            ablation_table(bench, {key: [by_judge[c.name] for c in group] for key, group in rows.items()})
+            for bench, by_judge in results.items()
         ]
         tables = by_row + tables
     written = write_report(args.output, tables, results)
-    judged = [(name, result) for found in results.values() for name, result in found.items()]
+    judged = [(name, result) for by_judge in results.values() for name, result in by_judge.items()]
     if len(judged) == 1:
         name, result = judged[0]
         text = f"# {name} on {len(result.videos)} videos\n\n{result.to_markdown()}"

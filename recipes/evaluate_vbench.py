@@ -20,14 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.engine.settings import find_config, read_yaml
 from reward_model.files import check_output_folder
 from reward_model.terminal.parser import CommandParser, names_as_typed
 from reward_model.terminal.program import quiet_bars, run_program
+
+if TYPE_CHECKING:
+    from cac_align.metrics.suite import MetricSuite
 
 PRESETS = Path(__file__).resolve().parent / "configs" / "evaluate_vbench"
 FULL = PRESETS / "full.yaml"
@@ -98,7 +102,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: found.get(name) for name in sorted(known)}
 
 
-def _metrics(settings: dict[str, Any], device: str | None, suite: Any) -> dict[str, Any]:
+def _metrics(settings: dict[str, Any], device: str | None, suite: type[MetricSuite]) -> dict[str, Any]:
     options = {name: settings[name] for name in ("backend", "batch_size", "strict") if settings[name] is not None}
     metrics = suite(settings["dimensions"], cache_dir=settings["cache_dir"], device=device, **options).metrics
     if settings["judge"]:
@@ -142,7 +146,7 @@ def _anomalies(rows: list[Any]) -> list[Any]:
     ]
 
 
-def _write(output: Path, results: dict[str, Any], settings: dict[str, Any], suite: Any) -> None:
+def _write(output: Path, results: dict[str, Any], settings: dict[str, Any], suite: MetricSuite) -> None:
     import cac_align
     from cac_align.metrics.report import report_to_dict, vbench_tables
     from reward_model.files import write_text
@@ -163,13 +167,13 @@ def _write(output: Path, results: dict[str, Any], settings: dict[str, Any], suit
     print("\n".join(table.to_text() for table in tables) + f"\nwritten: {output}/tables.md, .tex, .json")
 
 
-def _maker(suite: Any, name: str) -> dict[str, Any]:
+def _maker(suite: MetricSuite, name: str) -> dict[str, Any]:
     from cac_align.rewards.base import describe_reward
 
     return describe_reward(suite.metrics[name]) if name == JUDGE else dict(suite.describe(name))
 
 
-def _speaker(name: str) -> Any:
+def _speaker(name: str) -> Callable[[str], None]:
     return lambda text: print(f"[{name}] {text}", flush=True)
 
 

@@ -18,11 +18,17 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.engine.settings import changed, parse_settings, read_yaml, settings_parser
 from reward_model.terminal.parser import CommandParser
 from reward_model.terminal.program import run_program
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -70,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def settings(args: Any) -> dict[str, Any]:
+def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The file's settings with those of the command line over them; presets work from any folder."""
     from dataclasses import fields
 
@@ -89,7 +95,7 @@ def check(chosen: dict[str, Any]) -> None:
     FlowGRPOConfig.from_dict(chosen)
 
 
-def dry_run(config: Any) -> None:
+def dry_run(config: FlowGRPOConfig) -> None:
     """Prints the plan without loading a weight. Rewards are made, which finds options that cannot work; models that are
     not there are listed as missing.
     """
@@ -105,7 +111,7 @@ def dry_run(config: Any) -> None:
     print(needs_text(config))
 
 
-def report(trainer: Any, folder: Path, *, demo: bool) -> None:
+def report(trainer: FlowGRPOTrainer, folder: Path, *, demo: bool) -> None:
     """Prints the result of the run and its folder."""
     print(f"\n{trainer.change()}")
     print(f"LoRA: {folder}   (pipe.load_lora_weights({str(folder)!r}))")
@@ -123,7 +129,7 @@ def parser() -> CommandParser:
     return found
 
 
-def parse(arguments: list[str] | None) -> Any:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     return parse_settings(parser(), arguments, presets=CONFIGS)
 

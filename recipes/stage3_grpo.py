@@ -19,12 +19,15 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.engine.settings import changed, parse_settings, read_yaml, settings_parser
 from reward_model.shipped import located
 from reward_model.terminal.parser import CommandParser
 from reward_model.terminal.program import run_program
+
+if TYPE_CHECKING:
+    import argparse
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -69,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
             print("judge:", folder)
 
 
-def settings(args: Any) -> dict[str, Any]:
+def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The file's settings with those of the command line over them; unknown ones are refused here."""
     from dataclasses import fields
 
@@ -82,9 +85,9 @@ def settings(args: Any) -> dict[str, Any]:
     if args.variant:
         base = {**base, **variant(args.variant)}
         base["output_dir"] = f"{base.get('output_dir', GrpoConfig.output_dir)}-{args.variant}"
-    found = in_our_names(changed(base, args.set), known, STAGE3)
-    check_known(found, known)
-    return {**found, **{name: located(found[name]) for name in ("model",) if found.get(name)}}
+    chosen = in_our_names(changed(base, args.set), known, STAGE3)
+    check_known(chosen, known)
+    return {**chosen, **{name: located(chosen[name]) for name in ("model",) if chosen.get(name)}}
 
 
 def variant(name: str) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def parser() -> CommandParser:
     return found
 
 
-def parse(arguments: list[str] | None) -> Any:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     return parse_settings(parser(), arguments, presets=PRESETS)
 

@@ -13,12 +13,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.files import check_output_folder
 from reward_model.terminal.parser import CommandParser, names_as_typed
 from reward_model.terminal.program import run_program
+
+if TYPE_CHECKING:
+    from reward_model.backends.base import Backend
+    from reward_model.data.records import Record
+    from reward_model.data.synthesis.config import AskConfig
+    from reward_model.data.synthesis.tasks import Task
+    from reward_model.video.clip import Video
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     from reward_model.data.synthesis import AskConfig, Price, RuleConfig, estimate, plan, synthesize, write_outputs
     from reward_model.data.synthesis.world_records import write_world_records
     from reward_model.statistics.table import plain_text
-    from reward_model.video.clip import Video, load_video
+    from reward_model.video.clip import load_video
 
     annotations = args.annotations or write_world_records(args.output / "world", args.world)
     records = read_annotations(annotations, video_root=args.video_root)
@@ -48,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.dry_run:
         return 0
 
-    def load(record: Any) -> Video:
+    def load(record: Record) -> Video:
         return load_video(video_path(record, annotations, args.video_root), record.truth.fps)
 
     teacher, judge = _models(args, tasks, load, ask)
@@ -144,14 +152,16 @@ def parser() -> CommandParser:
     return parser
 
 
-def _models(args: argparse.Namespace, tasks: Any, load: Any, ask: Any) -> tuple[Any, Any]:
+def _models(
+    args: argparse.Namespace, tasks: Sequence[Task], load: Callable[[Record], Video], ask: AskConfig
+) -> tuple[Backend, Backend | None]:
     """Teacher and judge."""
     if args.world:
         from reward_model.data.synthesis.narrator_teacher import NarratorJudge, NarratorTeacher
         from reward_model.data.synthesis.noise import Noise
 
-        teacher = NarratorTeacher(tasks, load, ask, Noise.even(args.noise), args.seed, full=args.three_steps)
-        return teacher, NarratorJudge(tasks)
+        narrator = NarratorTeacher(tasks, load, ask, Noise.even(args.noise), args.seed, full=args.three_steps)
+        return narrator, NarratorJudge(tasks)
     if args.backend == "local":
         from reward_model.backends.local import LocalBackend
 

@@ -22,11 +22,14 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reward_model.engine.settings import parse_settings, settings_parser
 from reward_model.terminal.parser import CommandParser
 from reward_model.terminal.program import quiet_bars, run_program
+
+if TYPE_CHECKING:
+    from cac_align.table2.settings import TableSettings
 
 # Must be set before torch loads: small models on a CPU lose time to threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -67,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def settings(args: argparse.Namespace) -> Any:
+def settings(args: argparse.Namespace) -> TableSettings:
     """The table's settings: the file, and over it the command line; settings of Flow-GRPO go to all trainings.
 
     Raises:
@@ -84,7 +87,7 @@ def settings(args: argparse.Namespace) -> Any:
     return read_settings(args.config, [*changes, *([f"output_dir={args.output}"] if args.output else [])])
 
 
-def check(chosen: Any) -> None:
+def check(chosen: TableSettings) -> None:
     """The settings are checked as they are read."""
 
 
@@ -109,7 +112,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
 
 
-def say(text: Any) -> None:
+def say(text: object) -> None:
     """A line with the time."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 

@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Bytes read at both ends of a file too large to hash as a whole.
 _EDGE = 1 << 20
@@ -23,7 +26,7 @@ def text_digest(text: str | bytes) -> str:
     return sha256(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def json_digest(value: Any) -> str:
+def json_digest(value: object) -> str:
     """Digest of a value as JSON, whatever the order of its keys; what JSON does not know counts as its text.
 
     Example:
@@ -33,7 +36,7 @@ def json_digest(value: Any) -> str:
     return text_digest(json.dumps(value, sort_keys=True, default=str))
 
 
-def array_digest(array: Any) -> str:
+def array_digest(array: np.ndarray) -> str:
     """Digest of an array's elements in C order; its shape and type do not count."""
     import numpy as np  # commands that hash a text only start without it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 #: Import name -> what to install. Everything else that is imported is a dependency of the package itself.
 PIP = {
@@ -23,7 +23,7 @@ PIP = {
 }
 
 
-def need(module: str, purpose: str) -> Any:
+def need(module: str, purpose: str) -> ModuleType:
     """Imports ``module`` and returns it.
 
     Args:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 #: Of this machine: the number of a process means something on it alone, and folders can be shared.
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
@@ -159,7 +158,7 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
-def write_json(path: str | Path, data: Any) -> Path:
+def write_json(path: str | Path, data: object) -> Path:
     """Writes readable JSON atomically and returns the path.
 
     Raises:

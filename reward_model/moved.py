@@ -196,7 +196,9 @@ class _Former(Loader):
 
 
 class _FormerNames(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         return ModuleSpec(fullname, _Former(), is_package=True) if fullname in MOVED else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from reward_model.backends.secret import Secret
 
@@ -64,7 +64,7 @@ def revealed(settings: Any, *, bare: bool = True) -> Any:
         ValueError: a variable that stands for a key is not set.
     """
 
-    def opened(name: str, value: Any) -> Any:
+    def opened(name: str, value: object) -> object:
         if _is_reference(value):
             value = Secret.of(_variable(name, value))
         return value.reveal() if bare and isinstance(value, Secret) else value
@@ -82,7 +82,7 @@ def handed_on(settings: Any) -> tuple[Any, dict[str, str]]:
     """
     environment: dict[str, str] = {}
 
-    def named(_: str, value: Any) -> Any:
+    def named(_: str, value: object) -> object:
         if not isinstance(value, Secret):
             return value
         variable = _HANDED.format(len(environment) + 1)
@@ -139,13 +139,13 @@ def _mapped(value: Any, change: Callable[[str, Any], Any], *, plain: bool = Fals
     return value
 
 
-def _secret(value: Any) -> Any:
+def _secret(value: object) -> Any:
     """A key of digits alone is a number to YAML."""
     is_key = isinstance(value, str | int) and not isinstance(value, bool) and value != ""
     return Secret.of(str(value)) if is_key else value
 
 
-def _is_reference(value: Any) -> bool:
+def _is_reference(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 

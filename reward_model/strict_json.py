@@ -63,7 +63,7 @@ def is_number(value: object) -> TypeGuard[float]:
     return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: object, now: object, name: str = "") -> list[str]:
     """Changes between two JSON values, one phrase per leaf; long values are cut.
 
     Example:
@@ -76,6 +76,6 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name} was {_shown(before)}, now {_shown(now)}"]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = "absent" if value is None else json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."

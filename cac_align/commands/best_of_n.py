@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward
 from cac_align.prompts import prompt_name
 from reward_model.shipped import located
 from reward_model.terminal.program import printable, quiet_bars
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cac_align.pipelines import Pipeline
 
 FOLDER = Path("outputs/best-of-n")
 NAME, HELP = "best-of-n", "Draw n videos from a diffusers pipeline, judge them, keep the best, write the evidence."
@@ -126,7 +131,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     check_same_settings(output, args.n, {"prompt": args.prompt, "seed": args.seed})
 
 
-def _size_of(pipe: Any, image: Any) -> dict[str, int]:
+def _size_of(pipe: Pipeline, image: Image) -> dict[str, int]:
     """Height and width in the shape of the first frame, where the pipeline's own would stretch it."""
     from cac_align.selection.candidates import fitting_size, stretched
 
@@ -140,7 +145,7 @@ def load_any_pipeline(
     dtype: str | None = None,
     cpu_offload: bool = False,
     lora: str | None = None,
-) -> Any:
+) -> Pipeline:
     """A diffusers pipeline of whatever class its ``model_index.json`` names.
 
     The VAE of Wan stays in float32, as diffusers' page on Wan has it: in half precision it leaves small artifacts,
@@ -173,7 +178,7 @@ def load_any_pipeline(
     return pipe.to(place)
 
 
-def _load_lora(pipe: Any, lora: str) -> None:
+def _load_lora(pipe: Pipeline, lora: str) -> None:
     if not hasattr(pipe, "load_lora_weights"):
         raise ValueError(f"--lora: {type(pipe).__name__} takes no LoRA")
     try:

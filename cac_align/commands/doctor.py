@@ -7,11 +7,13 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward
 
 if TYPE_CHECKING:
+    from cac_align.rewards.cac import CaCReward
+    from reward_model.backends.base import Backend
     from reward_model.schema import Verdict
 
 NAME, HELP = "doctor", "Check the installation, the judge's tokenizer, and how graded its reward is."
@@ -55,14 +57,14 @@ def _show_versions() -> None:
     print(f"{'GPU':<14}{gpu}")
 
 
-def _show_model(reward: Any) -> None:
-    folder = Path(reward.model)
+def _show_model(reward: CaCReward) -> None:
+    folder = Path(str(reward.model))
     print(f"{'judge':<14}{reward.model} ({reward.backend})")
     for file in sorted(f for f in folder.iterdir() if f.is_file()) if folder.is_dir() else ():
         print(f"{'':<14}{file.name:<34}{file.stat().st_size / 1e6:8.2f} MB")
 
 
-def _check_tokens(backend: Any) -> bool:
+def _check_tokens(backend: Backend) -> bool:
     """Shows how the two verdict words are cut into tokens after ``"status": "``; False when they cannot be told
     apart."""
     tokenizer = getattr(getattr(backend, "processor", None), "tokenizer", None)
@@ -82,7 +84,7 @@ def _check_tokens(backend: Any) -> bool:
     return normal != abnormal
 
 
-def _try_judge(reward: Any, count: int) -> bool:
+def _try_judge(reward: CaCReward, count: int) -> bool:
     """Judges built-in videos; prints accuracy, speed and saturation. False when one of them could not be judged."""
     from reward_model.evaluation import saturation_share
     from reward_model.world import make_video

@@ -16,6 +16,9 @@ from reward_model.files import check_output_folder
 from reward_model.terminal.program import printable, score_text
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from cac_align.rewards.cac import CaCReward
     from reward_model.schema import Verdict
 
 NAME, HELP = "score", "Score video files: P(normal), and what is wrong where."
@@ -118,11 +121,11 @@ def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
 
 def _batches(
     args: argparse.Namespace,
-    reward: Any,
+    reward: CaCReward,
     paths: Sequence[str],
     prompts: Sequence[str | None],
     rows: ScoreRows | None,
-    bar: Any,
+    bar: tqdm[Any],
 ) -> Iterator[list[tuple[dict[str, Any], Verdict | None, str]]]:
     """(row, verdict, path) of each video in order, as many at a time as the judge takes at once; rows that an earlier
     run wrote come without a verdict.
@@ -156,7 +159,7 @@ def _asked_and_done(
     return asked, done
 
 
-def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: list[Any]) -> list[Verdict]:
+def _judge(args: argparse.Namespace, reward: CaCReward, paths: list[str], prompts: list[Any]) -> list[Verdict]:
     if not paths:
         return []
     texts = None if all(p is None for p in prompts) else prompts
@@ -173,7 +176,7 @@ def _judge(args: argparse.Namespace, reward: Any, paths: list[str], prompts: lis
     return verdicts
 
 
-def _settings(args: argparse.Namespace, reward: Any) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, reward: CaCReward) -> dict[str, Any]:
     """Settings that a row depends on beside the video and its prompt."""
     from reward_model.digests import model_fingerprint
 
@@ -195,7 +198,7 @@ def _open(output: Path | None) -> Iterator[ScoreRows | None]:
         yield rows
 
 
-def _bar(count: int) -> Any:
+def _bar(count: int) -> tqdm[Any]:
     """A bar on stderr, where somebody looks and there is more than one video."""
     from tqdm import tqdm
 

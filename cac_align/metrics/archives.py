@@ -10,7 +10,10 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 #: Objects inside objects: CLIP's deepest weight lies seven down.
 MAX_DEPTH = 64
@@ -55,19 +58,19 @@ def archive_tensors(path: Path) -> dict[str, Any]:
 class _Module:
     """Stands for any object of the program; keeps its attributes and has no behaviour."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: object) -> None:
         pass
 
 
 class _Unpickler(pickle.Unpickler):
     """Builds modules of no behaviour, tensors, lists and plain values; refuses every other name."""
 
-    def __init__(self, file: Any, archive: zipfile.ZipFile, home: str) -> None:
+    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, home: str) -> None:
         super().__init__(file)
         self.archive, self.home = archive, home
         self.storages: dict[str, Any] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if module.split(".", maxsplit=1)[0] == "__torch__":
             return _Module
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
@@ -82,7 +85,7 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only tensors are read")
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: Any) -> torch.Tensor:
         """The flat tensor of a storage, whose bytes lie uncompressed in their own file."""
         import torch
 
@@ -100,7 +103,7 @@ class _Unpickler(pickle.Unpickler):
         return self.storages[key]
 
 
-def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
+def _tensor(storage: object, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> torch.Tensor:
     import torch
 
     if not isinstance(storage, torch.Tensor):
@@ -108,7 +111,7 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
     return torch.as_strided(storage, tuple(size), tuple(stride), offset).clone()
 
 
-def _collect(node: Any, prefix: str, tensors: dict[str, Any], depth: int) -> None:
+def _collect(node: object, prefix: str, tensors: dict[str, Any], depth: int) -> None:
     if depth == 0:
         raise ValueError(f"its objects are nested more than {MAX_DEPTH} deep")
     for name, value in vars(node).items() if isinstance(node, _Module) else ():

@@ -27,7 +27,7 @@ class DinoEncoder:
         WeightsError: if the file is broken or holds another model.
     """
 
-    def __init__(self, path: Path, device: Any = "cpu") -> None:
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         state = read_tensors(path)
         width, _, self.patch, _ = entry(state, "patch_embed.proj.weight", path).shape
         self.grid = math.isqrt(entry(state, "pos_embed", path).shape[1] - 1)
@@ -82,7 +82,7 @@ class ClipEncoder:
         WeightsError: if the file is broken or holds another model.
     """
 
-    def __init__(self, path: Path, device: Any = "cpu") -> None:
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         from timm.models.vision_transformer import checkpoint_filter_fn
 
         state = {k: v.float() for k, v in read_tensors(path).items() if k.startswith("visual.")}
@@ -108,7 +108,7 @@ class ClipEncoder:
             return self.model(pixels)
 
 
-def aesthetic_head(path: Path, device: Any = "cpu") -> torch.nn.Linear:
+def aesthetic_head(path: Path, device: torch.device | str = "cpu") -> torch.nn.Linear:
     """LAION's linear head, from a normalised CLIP ViT-L/14 embedding to a rating of about 0 to 10."""
     import torch
 

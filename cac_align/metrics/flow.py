@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cac_align.metrics.weights import fill_model, read_tensors
 
@@ -35,7 +35,7 @@ _RENAMED = (
 )
 
 
-def load_raft(path: Path, device: Any = "cpu") -> torch.nn.Module:
+def load_raft(path: Path, device: torch.device | str = "cpu") -> torch.nn.Module:
     """RAFT-large with the original's weights.
 
     Raises:
@@ -123,7 +123,9 @@ def strengths(raft: torch.nn.Module, frames: torch.Tensor, batch_size: int = 1) 
         yield from fastest.tolist()
 
 
-def moves(raft: torch.nn.Module, frames: np.ndarray, fps: float, *, device: Any = "cpu", batch_size: int = 1) -> bool:
+def moves(
+    raft: torch.nn.Module, frames: np.ndarray, fps: float, *, device: torch.device | str = "cpu", batch_size: int = 1
+) -> bool:
     """VBench's verdict on a video. The flow is computed until the verdict is certain, and no further.
 
     Args:

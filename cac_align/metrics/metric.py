@@ -13,6 +13,8 @@ from cac_align.rewards.base import Evaluation
 from cac_align.rewards.model_reward import ModelReward, log_unjudged
 
 if TYPE_CHECKING:
+    import torch
+
     from cac_align.metrics.native import Clip, Measure
     from cac_align.metrics.package import VBenchPackage
 
@@ -56,7 +58,7 @@ class VBenchMetric(ModelReward["Measure"]):
         *,
         backend: Literal["native", "package"] = "native",
         cache_dir: str | os.PathLike[str] | None = None,
-        device: Any = None,
+        device: torch.device | str | None = None,
         batch_size: int = 16,
         strict: bool = False,
         python: str | os.PathLike[str] | None = None,
@@ -80,7 +82,7 @@ class VBenchMetric(ModelReward["Measure"]):
         return self.dimension.name
 
     @property
-    def device(self) -> Any:
+    def device(self) -> torch.device | str:
         """Device of the networks."""
         if self._device is None:
             import torch
@@ -93,7 +95,9 @@ class VBenchMetric(ModelReward["Measure"]):
         """The real package, for ``backend="package"``."""
         from cac_align.metrics.package import VBenchPackage
 
-        return VBenchPackage(self.python, cache_dir=self.cache_dir, device=self._device)
+        return VBenchPackage(
+            self.python, cache_dir=self.cache_dir, device=None if self._device is None else str(self._device)
+        )
 
     def load(self) -> None:
         """Loads the networks now, or checks that the package's environment is there.
@@ -149,7 +153,7 @@ class VBenchMetric(ModelReward["Measure"]):
         prompts: Sequence[str] | str | None = None,
         *,
         fps: float | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[float | None]:
         """The score of each video; None if it could not be scored. Arguments as in :meth:`evaluate`."""
         result = self.evaluate(videos, prompts, fps=fps)

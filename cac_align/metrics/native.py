@@ -32,7 +32,7 @@ class Clip:
         batch_size: frames a network sees at once; what is held in memory beyond the decoded bytes grows with it.
     """
 
-    def __init__(self, video: Video, *, device: Any = "cpu", batch_size: int = 16) -> None:
+    def __init__(self, video: Video, *, device: torch.device | str = "cpu", batch_size: int = 16) -> None:
         self.frames, self.fps, self.device, self.batch_size = video.frames, video.fps, device, batch_size
 
     def batches(self) -> Iterator[torch.Tensor]:
@@ -51,7 +51,12 @@ class Clip:
 
 
 def open_measure(
-    dimension: Dimension, *, cache_dir: str | os.PathLike[str] | None, device: Any, batch_size: int, strict: bool
+    dimension: Dimension,
+    *,
+    cache_dir: str | os.PathLike[str] | None,
+    device: torch.device | str,
+    batch_size: int,
+    strict: bool,
 ) -> Measure:
     """The measure of a dimension, its networks loaded.
 
@@ -93,7 +98,7 @@ def flicker_share(frames: np.ndarray) -> float:
     return (255.0 - float(np.mean([g.mean() for g in gaps]))) / 255.0
 
 
-def _open_subject(paths: list[Path], device: Any, batch_size: int, strict: bool) -> Measure:
+def _open_subject(paths: list[Path], device: torch.device | str, batch_size: int, strict: bool) -> Measure:
     import torch
 
     from cac_align.metrics.encoders import DinoEncoder
@@ -103,7 +108,7 @@ def _open_subject(paths: list[Path], device: Any, batch_size: int, strict: bool)
     return lambda clip: consistency(torch.cat([encode(dino_pixels(batch)) for batch in clip.batches()]))
 
 
-def _open_background(paths: list[Path], device: Any, batch_size: int, strict: bool) -> Measure:
+def _open_background(paths: list[Path], device: torch.device | str, batch_size: int, strict: bool) -> Measure:
     import torch
 
     from cac_align.metrics.encoders import ClipEncoder
@@ -112,7 +117,7 @@ def _open_background(paths: list[Path], device: Any, batch_size: int, strict: bo
     return lambda clip: consistency(torch.cat([encode(batch) for batch in clip.clip_batches]))
 
 
-def _open_aesthetic(paths: list[Path], device: Any, batch_size: int, strict: bool) -> Measure:
+def _open_aesthetic(paths: list[Path], device: torch.device | str, batch_size: int, strict: bool) -> Measure:
     import torch
     from torch.nn import functional
 
@@ -127,7 +132,7 @@ def _open_aesthetic(paths: list[Path], device: Any, batch_size: int, strict: boo
     return rate
 
 
-def _open_imaging(paths: list[Path], device: Any, batch_size: int, strict: bool) -> Measure:
+def _open_imaging(paths: list[Path], device: torch.device | str, batch_size: int, strict: bool) -> Measure:
     import torch
 
     from cac_align.metrics.musiq import load_musiq
@@ -143,7 +148,7 @@ def _open_imaging(paths: list[Path], device: Any, batch_size: int, strict: bool)
     return rate
 
 
-def _open_dynamic(paths: list[Path], device: Any, batch_size: int, strict: bool) -> Measure:
+def _open_dynamic(paths: list[Path], device: torch.device | str, batch_size: int, strict: bool) -> Measure:
     from cac_align.metrics import flow
 
     raft = flow.load_raft(paths[0], device)
@@ -153,9 +158,9 @@ def _open_dynamic(paths: list[Path], device: Any, batch_size: int, strict: bool)
         num = len(flow.sampled(len(clip.frames), clip.fps))
         small = min(height + -height % 8, width + -width % 8) < flow.MIN_SIDE
         if not strict and (small or num < 3):
-            found = f"{width} x {height} pixels" if small else f"{num} of {len(clip.frames)} frames at {clip.fps:g} fps"
+            given = f"{width} x {height} pixels" if small else f"{num} of {len(clip.frames)} frames at {clip.fps:g} fps"
             raise ValueError(
-                f"dynamic_degree needs sides of at least 121 pixels and three sampled frames, got {found}: there the "
+                f"dynamic_degree needs sides of at least 121 pixels and three sampled frames, got {given}: there the "
                 "package answers without looking. strict=True repeats its answer"
             )
         if small:  # RAFT gives NaN there, which exceeds no threshold
@@ -165,7 +170,7 @@ def _open_dynamic(paths: list[Path], device: Any, batch_size: int, strict: bool)
     return judge
 
 
-def _open_flicker(paths: list[Path], device: Any, batch_size: int, strict: bool) -> Measure:
+def _open_flicker(paths: list[Path], device: torch.device | str, batch_size: int, strict: bool) -> Measure:
     return lambda clip: flicker_share(clip.frames)
 
 

@@ -16,7 +16,10 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     temporary.replace(sys.argv[2])
 
 
-def score(dimension: str, job: dict[str, Any], device: Any) -> dict[str, Any]:
+def score(dimension: str, job: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
     """``{"total", "values": {index: value}, "errors": {index: text}}`` of one dimension; ``total`` is None if a video
     broke it.
     """
@@ -60,7 +63,7 @@ def score(dimension: str, job: dict[str, Any], device: Any) -> dict[str, Any]:
     return answer
 
 
-def compute(dimension: str, job: dict[str, Any], chosen: list[int], device: Any) -> Any:
+def compute(dimension: str, job: dict[str, Any], chosen: list[int], device: torch.device | str) -> Any:
     """The package's own function for a dimension, on some of the videos."""
     from vbench.utils import init_submodules
 

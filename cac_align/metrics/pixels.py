@@ -6,7 +6,7 @@ All functions take (T, 3, H, W) floats in 0-255, in any number of frames at a ti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ SIDE = 224
 IMAGING_SIDE = 512
 
 
-def to_tensor(frames: np.ndarray, device: Any) -> torch.Tensor:
+def to_tensor(frames: np.ndarray, device: torch.device | str) -> torch.Tensor:
     """(T, H, W, 3) uint8 frames as (T, 3, H, W) floats in 0-255."""
     import torch
 

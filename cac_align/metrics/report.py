@@ -10,7 +10,7 @@ import numpy as np
 from cac_align.metrics.dimensions import DIMENSIONS, Dimension, total
 from cac_align.metrics.folder import failures
 from cac_align.metrics.rows import MetricRow
-from reward_model.statistics.intervals import bootstrap
+from reward_model.statistics.intervals import Interval, bootstrap
 from reward_model.statistics.table import Estimate, Table
 
 Rows = Mapping[str, Sequence[MetricRow]]
@@ -118,7 +118,9 @@ def _difference(pairs: list[tuple[MetricRow, MetricRow]], metric: str, num_resam
     return Estimate(gap(pairs), _over_prompts(pairs, gap, num_resamples, seed))
 
 
-def _over_prompts(items: list[Any], statistic: Callable[[list[Any]], float], num_resamples: int, seed: int) -> Any:
+def _over_prompts(
+    items: list[Any], statistic: Callable[[list[Any]], float], num_resamples: int, seed: int
+) -> Interval | None:
     """The interval of a statistic whose items come in groups of one prompt; None for a single group."""
     groups: dict[str, list[Any]] = {}
     for item in items:

@@ -62,7 +62,7 @@ def _read(dimension: str, entry: Any, path: Path) -> VBenchResult:
         ) from None
 
 
-def _list(videos: Any) -> Sequence[Any]:
+def _list(videos: object) -> Sequence[Any]:
     if not isinstance(videos, list):
         raise TypeError(f"videos are {type(videos).__name__}")
     return videos

@@ -12,9 +12,9 @@ import numpy as np
 
 from cac_align.metrics.native import Clip
 from cac_align.metrics.weights import WeightsError
-from cac_align.rewards.base import evaluate
+from cac_align.rewards.base import Reward, evaluate
 from cac_align.rewards.model_reward import check_inputs
-from reward_model.video.clip import Video, VideoError, load_video
+from reward_model.video.clip import Video, VideoError, VideoLike, load_video
 
 
 @dataclass
@@ -66,7 +66,7 @@ def score_videos(
 
 
 def _score(
-    metrics: Mapping[str, Any], names: Sequence[str], video: Any, prompt: str | None, fps: float | None
+    metrics: Mapping[str, Any], names: Sequence[str], video: VideoLike, prompt: str | None, fps: float | None
 ) -> VideoScores:
     result = VideoScores()
     try:
@@ -111,12 +111,12 @@ def _ask_package(
                 result.num_frames, result.fps = _length(video, fps)
 
 
-def _ask_reward(reward: Any, video: Video, prompt: str | None) -> tuple[float | None, str | None]:
+def _ask_reward(reward: Reward, video: Video, prompt: str | None) -> tuple[float | None, str | None]:
     answer = evaluate(reward, [np.asarray(video.frames)], None if prompt is None else [prompt], fps=video.fps)
     return answer.scores[0], answer.reasons[0]
 
 
-def _length(video: Any, fps: float | None) -> tuple[int, float]:
+def _length(video: VideoLike, fps: float | None) -> tuple[int, float]:
     """Frames and rate, which totals over frames are weighted by."""
     loaded = load_video(str(video) if isinstance(video, Path) else video, fps)
     return loaded.num_frames, loaded.fps

@@ -8,7 +8,7 @@ from typing import Any
 from cac_align.metrics.metric import VBenchMetric
 from cac_align.metrics.scoring import VideoScores, score_videos
 from cac_align.metrics.weights import WeightsError
-from cac_align.rewards.base import check_callable
+from cac_align.rewards.base import Reward, check_callable
 
 
 class MetricSuite:
@@ -91,7 +91,7 @@ class MetricSuite:
         return score_videos({name: self.metrics[name] for name in names}, videos, prompts, fps=fps)
 
 
-def _identity(reward: Any) -> str:
+def _identity(reward: Reward) -> str:
     """Identity of a reward, the same in every process: no memory addresses."""
     if hasattr(reward, "__qualname__"):
         return f"{reward.__module__}.{reward.__qualname__}"

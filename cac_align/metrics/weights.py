@@ -10,10 +10,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cac_align.metrics.archives import archive_tensors, is_archive
 from reward_model.folders import file_digest
+
+if TYPE_CHECKING:
+    import torch
+
+Network = TypeVar("Network", bound="torch.nn.Module")
 
 CACHE_VARIABLE = "VBENCH_CACHE_DIR"
 
@@ -138,7 +143,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def fill_model(model: Any, state: Mapping[str, Any], path: Path) -> Any:
+def fill_model(model: Network, state: Mapping[str, Any], path: Path) -> Network:
     """The model with exactly these weights in float32, ready to evaluate.
 
     Args:
@@ -159,7 +164,7 @@ def fill_model(model: Any, state: Mapping[str, Any], path: Path) -> Any:
     return model.float().eval().requires_grad_(False)
 
 
-def entry(state: Mapping[str, Any], name: str, path: Path) -> Any:
+def entry(state: Mapping[str, Any], name: str, path: Path) -> torch.Tensor:
     """One tensor of a state.
 
     Raises:

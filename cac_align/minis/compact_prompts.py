@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 if TYPE_CHECKING:
     from diffusers import WanTransformer3DModel
+    from diffusers.models.attention_processor import Attention
     from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 
@@ -28,7 +29,12 @@ class BiasedPromptProcessor(WanAttnProcessor):
         self.bias = bias
 
     def __call__(
-        self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *args: Any, **kwargs: Any
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        *args: object,
+        **kwargs: object,
     ) -> torch.Tensor:
         return super().__call__(attn, hidden_states, encoder_hidden_states, self.bias)
 

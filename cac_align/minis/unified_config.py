@@ -15,6 +15,10 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
@@ -71,7 +75,7 @@ def _open_judge(judge: str | Path, seed: int) -> tuple[Any, Any]:
     return load_checkpoint(str(judge), dtype=torch.float32)
 
 
-def _config(judge: Any, tokenizer: Any) -> Qwen3VLConfig:
+def _config(judge: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
     """The judge's configuration with another vocabulary."""
     config = copy.deepcopy(judge)
     names = ("image_pad", "video_pad", "vision_start", "vision_end")
@@ -83,18 +87,18 @@ def _config(judge: Any, tokenizer: Any) -> Qwen3VLConfig:
     return config
 
 
-def picture_side(processor: Any) -> int:
+def picture_side(processor: ProcessorMixin) -> int:
     """Side in pixels of the square pictures that the processor makes."""
     return math.isqrt(processor.image_processor.size["longest_edge"])
 
 
-def picture_length(config: Any, processor: Any) -> int:
+def picture_length(config: PretrainedConfig, processor: ProcessorMixin) -> int:
     """Rotary positions from a visual token to the same place of the next picture: its rows and two brackets."""
     vision = config.vision_config
     return picture_side(processor) // vision.patch_size // vision.spatial_merge_size + 2
 
 
-def init_comparison(model: Any, distance: int) -> None:
+def init_comparison(model: PreTrainedModel, distance: int) -> None:
     """In the first layers, the last two query heads look at their own token and at the one ``distance`` positions back,
     and write what they see with opposite signs: the difference of two pictures. Half of the gated units start as its
     square: how large it is.
@@ -113,7 +117,7 @@ def init_comparison(model: Any, distance: int) -> None:
             compare_heads(layer, first, dim, generator)
 
 
-def init_scores(model: Any, tokenizer: Any) -> None:
+def init_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Tokens of scores start on smooth Fourier features of their number, so that neighbours start as neighbours."""
     weight = model.get_input_embeddings().weight
     texts = score_texts()

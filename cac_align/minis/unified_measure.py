@@ -6,7 +6,7 @@ of real use. A video without a score counts in ``num_unscored`` and nowhere else
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def _separate(good: np.ndarray, bad: np.ndarray) -> Figure:
     return _figure(lambda index: auroc(values[index], labels[index]), labels)
 
 
-def _figure(statistic: Any, strata: Sequence[Any] | np.ndarray) -> Figure:
+def _figure(statistic: Callable[[np.ndarray], float], strata: Sequence[Any] | np.ndarray) -> Figure:
     num = len(strata)
     if not num:
         return Figure(float("nan"), Interval(float("nan"), float("nan")), 0)

@@ -16,7 +16,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cac_align.minis.unified_card import write_unified_card
 from cac_align.minis.unified_config import build_unified, picture_side
@@ -25,6 +25,10 @@ from cac_align.minis.unified_measure import measure_unified
 from cac_align.minis.unified_settings import UnifiedMiniConfig
 from reward_model.config import UNIFIED_FILE
 from reward_model.files import atomic_folder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, ProcessorMixin
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +97,9 @@ def train_unified(work: Path, judge: str | Path, config: UnifiedMiniConfig, seed
     return model, processor
 
 
-def _train(work: Path, model: Any, processor: Any, rows: Any, config: UnifiedMiniConfig, seed: int) -> Any:
+def _train(
+    work: Path, model: PreTrainedModel, processor: ProcessorMixin, rows: Dataset, config: UnifiedMiniConfig, seed: int
+) -> PreTrainedModel:
     from reward_model.minis.collator import MiniCollator, use_equal_images
     from reward_model.minis.optimizer import MiniOptimizer
     from reward_model.training.sft.trainer import run_sft, sft_config
@@ -130,7 +136,7 @@ def _train(work: Path, model: Any, processor: Any, rows: Any, config: UnifiedMin
     return trainer.model
 
 
-def export(model: Any, processor: Any, folder: Path) -> None:
+def export(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Writes what ``UnifiedReward`` and stock transformers load."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -18,8 +18,8 @@ from torch import nn
 from cac_align.flow_grpo.wan_sizes import FULL
 
 if TYPE_CHECKING:
-    from diffusers import WanPipeline
-    from transformers import PreTrainedTokenizerFast
+    from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MINI: dict[str, dict[str, Any]] = {
     "vae": {
@@ -131,7 +131,7 @@ def build_wan_pipeline(size: str = "mini", *, seed: int = 0) -> WanPipeline:
 
 
 @torch.no_grad()
-def init_vae(vae: Any) -> None:
+def init_vae(vae: AutoencoderKLWan) -> None:
     """Fan-in weights, and a network that starts out treating every frame alone.
 
     Causal convolutions put their weight on the newest frame, zeros on the past; temporal resampling starts as a copy.
@@ -160,7 +160,7 @@ def init_vae(vae: Any) -> None:
 
 
 @torch.no_grad()
-def init_transformer(transformer: Any) -> None:
+def init_transformer(transformer: WanTransformer3DModel) -> None:
     """Fan-in weights; outputs that add to the residual stream are divided by ``sqrt(3 x layers)``; the last is zero."""
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear | nn.Conv3d):
@@ -178,7 +178,7 @@ def init_transformer(transformer: Any) -> None:
 
 
 @torch.no_grad()
-def init_text_encoder(text_encoder: Any) -> None:
+def init_text_encoder(text_encoder: PreTrainedModel) -> None:
     """Fan-in weights and unit-variance embeddings (T5 attention has no 1/sqrt(d), so queries start small)."""
     for name, module in text_encoder.named_modules():
         if isinstance(module, nn.Linear):

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ def single_frame_convolutions() -> Iterator[None]:
 
     stock = WanCausalConv3d.forward
 
-    def forward(self: Any, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self: WanCausalConv3d, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
         if x.shape[2] > 1 or cache_x is not None:
             return stock(self, x, cache_x)
         padding = (self._padding[2], self._padding[0])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cac_align.probes.probes import Probe, make_probe
-from cac_align.rewards.base import evaluate
+from cac_align.rewards.base import Reward, evaluate
 from reward_model.statistics.intervals import bootstrap, wilson
 from reward_model.statistics.significance import paired_bootstrap
 from reward_model.statistics.table import Cell, Estimate, Table
@@ -75,7 +75,7 @@ def ask_probes(
     return found
 
 
-def _ask(name: str, reward: Any, probe: str, pairs: Sequence[tuple[np.ndarray, str]], fps: float) -> ProbeAnswers:
+def _ask(name: str, reward: Reward, probe: str, pairs: Sequence[tuple[np.ndarray, str]], fps: float) -> ProbeAnswers:
     frames, texts = [f for f, _ in pairs], [t for _, t in pairs]
     answer = evaluate(reward, frames, texts, fps=fps)
     abnormal = [None if v is None or v.status is None else v.status == "abnormal" for v in answer.verdicts]

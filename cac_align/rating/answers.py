@@ -21,7 +21,7 @@ class AnswerError(ValueError):
     """An answer breaks a rule. The message is shown to the person who gave it."""
 
 
-def check_name(name: Any) -> str:
+def check_name(name: object) -> str:
     """The name of a person as it is written down; it also names a file.
 
     Raises:
@@ -33,7 +33,7 @@ def check_name(name: Any) -> str:
     return text.rstrip(".")
 
 
-def check_rating(data: Any, num_frames: int) -> dict[str, Any]:
+def check_rating(data: object, num_frames: int) -> dict[str, Any]:
     """A rating as it is stored: ``status``, ``anomalies``, ``note``, ``done``.
 
     Half done, the status and windows may be missing; finished, an abnormal video names at least one anomaly with its
@@ -57,7 +57,7 @@ def check_rating(data: Any, num_frames: int) -> dict[str, Any]:
     return {"status": status, "anomalies": checked, "note": _text(note, "note"), "done": done}
 
 
-def check_decision(data: Any) -> dict[str, Any]:
+def check_decision(data: object) -> dict[str, Any]:
     """A reviewer's decision as it is stored: ``decision``, ``note``, ``done``.
 
     Raises:
@@ -74,7 +74,7 @@ def check_decision(data: Any) -> dict[str, Any]:
     return {"decision": decision, "note": text, "done": done}
 
 
-def _fields(data: Any, *names: str) -> list[Any]:
+def _fields(data: object, *names: str) -> list[Any]:
     if not isinstance(data, dict) or set(data) != set(names):
         raise AnswerError(f"an answer is an object with {', '.join(names)}")
     if not isinstance(data["done"], bool):
@@ -82,7 +82,7 @@ def _fields(data: Any, *names: str) -> list[Any]:
     return [data[name] for name in names]
 
 
-def _anomaly(data: Any, number: int, num_frames: int, done: bool) -> dict[str, Any]:
+def _anomaly(data: object, number: int, num_frames: int, done: bool) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise AnswerError(f"anomaly {number} is not an object")
     if done and data.get("frames") is None:
@@ -103,7 +103,7 @@ def _anomaly(data: Any, number: int, num_frames: int, done: bool) -> dict[str, A
     }
 
 
-def _draft_window(window: Any, number: int, num_frames: int) -> list[int]:
+def _draft_window(window: object, number: int, num_frames: int) -> list[int]:
     probed = {"type": "object", "frames": [0, 0] if window is None else window}
     faults = [f.message for f in check_anomaly(probed, num_frames) if f.severity == "error"]
     if faults:
@@ -111,7 +111,7 @@ def _draft_window(window: Any, number: int, num_frames: int) -> list[int]:
     return [0, num_frames - 1]
 
 
-def _text(value: Any, name: str) -> str:
+def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise AnswerError(f"{name} must be a text of at most {MAX_TEXT} characters")
     if any(0xD800 <= ord(c) < 0xE000 for c in value) or "\0" in value:

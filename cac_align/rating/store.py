@@ -60,7 +60,7 @@ class Store:
         with self._lock:
             return list(self._people.values())
 
-    def join(self, name: Any) -> str:
+    def join(self, name: object) -> str:
         """Lets a person in, or back in; returns the name as it is known.
 
         Raises:
@@ -73,7 +73,7 @@ class Store:
                 self._people[known.casefold()] = known
             return self._people[known.casefold()]
 
-    def save(self, person: Any, key: Any, data: Any) -> dict[str, Any]:
+    def save(self, person: object, key: object, data: object) -> dict[str, Any]:
         """Checks an answer, writes it down, and returns it as stored.
 
         Raises:
@@ -140,7 +140,7 @@ class Store:
         else:
             self._keep(check_name(person), item, self._check(item, event.get("answer")))
 
-    def _check(self, item: Item, data: Any) -> dict[str, Any]:
+    def _check(self, item: Item, data: object) -> dict[str, Any]:
         return check_decision(data) if self.mode == "review" else check_rating(data, item.num_frames)
 
 

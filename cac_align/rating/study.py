@@ -46,7 +46,7 @@ class Study:
     def mode(self) -> Mode:
         return self.store.mode
 
-    def enter(self, name: Any) -> dict[str, Any]:
+    def enter(self, name: object) -> dict[str, Any]:
         """Everything the page needs for one person: their videos in their order with their answers so far."""
         person = self.store.join(name)
         items = [
@@ -65,7 +65,7 @@ class Study:
             "items": items,
         }
 
-    def save(self, person: Any, key: Any, answer: Any) -> dict[str, Any]:
+    def save(self, person: Any, key: Any, answer: object) -> dict[str, Any]:
         """Stores an answer and returns what the page may show now."""
         stored = self.store.save(person, key, answer)
         return {"answer": stored, "suggestion": self._reveal(person, self.store.items[key])}
@@ -74,7 +74,7 @@ class Study:
         suggestion = self.suggestions.get(item.key)
         return suggestion.to_dict() if suggestion and is_done(self.store.answer(person, item)) else None
 
-    def results(self, person: Any) -> dict[str, Any]:
+    def results(self, person: object) -> dict[str, Any]:
         """The results page: counts of everyone; differences to the judge on videos this person has finished."""
         name = self.store.join(person)
         if self.mode == "review":

@@ -102,7 +102,7 @@ def _match(root: Path, path: Path, video: str, items: Sequence[Item]) -> Item | 
     return named[0] if len(named) == 1 else None
 
 
-def _faults(anomalies: Any, score: Any, item: Item) -> list[str]:
+def _faults(anomalies: object, score: object, item: Item) -> list[str]:
     """Reasons why a verdict cannot be one on this video; empty if there is none."""
     if not isinstance(anomalies, list):
         return [f"anomalies is {anomalies!r}; it must be a list"]

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -26,6 +26,9 @@ from reward_model.backends.source import (
 )
 
 if TYPE_CHECKING:
+    import torch
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
     from reward_model.backends.base import Backend
     from reward_model.backends.secret import Secret
     from reward_model.config import JudgeConfig
@@ -102,10 +105,10 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         api_key: str | Secret | None = None,
         revision: str | None = None,
         device: str | int | None = None,
-        dtype: Any = None,
-        torch_dtype: Any = None,
-        device_map: Any = None,
-        quantization_config: Any = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: str | Mapping[str, object] | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
         attn_implementation: str | None = None,
         readout: Literal["paper", "direct", "log_odds"] | None = None,
         reasoning: bool | None = None,
@@ -257,7 +260,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         prompts: Sequence[str] | str | None = None,
         *,
         fps: float | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[float | None]:
         """The reward in [0, 1] of each video; None if it could not be judged. Arguments as in
         :meth:`judge_batch`."""

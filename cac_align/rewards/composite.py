@@ -130,7 +130,7 @@ class CompositeReward:
         *,
         fps: float | None = None,
         groups: Sequence[Hashable] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[float | None]:
         """The score of each video, in [0, 1]. Arguments as in :meth:`evaluate`."""
         return self.evaluate(videos, prompts, fps=fps, groups=groups).scores

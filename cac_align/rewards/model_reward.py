@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from cac_align.rewards.base import RewardError
 from reward_model.backends.source import BackendSource, check_on_error
-from reward_model.video.clip import Video, VideoError, VideoFormError, check_fps, load_video
+from reward_model.video.clip import Video, VideoError, VideoFormError, VideoLike, check_fps, load_video
 
 Opened = TypeVar("Opened")
 
@@ -108,7 +108,7 @@ class BackendReward(ModelReward[Opened]):
 
 
 def check_inputs(
-    videos: Any, prompts: Any, fps: Any, *, remedy: str = ""
+    videos: object, prompts: object, fps: object, *, remedy: str = ""
 ) -> tuple[list[Any], list[str | None], list[float | None]]:
     """Videos, prompts and rates, one each, as judges take them.
 
@@ -144,7 +144,7 @@ def _items(videos: Any, remedy: str) -> list[Any]:
     return list(videos)
 
 
-def _texts(prompts: Any, count: int) -> list[str | None]:
+def _texts(prompts: object, count: int) -> list[str | None]:
     if prompts is None or isinstance(prompts, str):
         return [prompts] * count
     if isinstance(prompts, Mapping) or not isinstance(prompts, Sequence):
@@ -168,7 +168,7 @@ def _rates(fps: Any, count: int) -> list[float | None]:
     return [None if rate is None else check_fps(rate) for rate in fps]
 
 
-def _video(k: int, video: Any, fps: float | None) -> Any:
+def _video(k: int, video: VideoLike, fps: float | None) -> Any:
     if isinstance(video, str | os.PathLike):
         _check_path(k, video)
         return video

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +17,16 @@ from reward_model.backends.source import BackendSource, check_backend, hidden
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
     from reward_model.backends.base import Backend
     from reward_model.backends.secret import Secret
     from reward_model.unified.pairs import PairProtocol
     from reward_model.unified.protocols import Protocol
     from reward_model.unified.score import UnifiedScore
+    from reward_model.unified.wording import AnyProtocol
+    from reward_model.video.clip import VideoLike
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +91,10 @@ class UnifiedReward(BackendReward["Backend"]):
         api_key: str | Secret | None = None,
         revision: str | None = None,
         device: str | int | None = None,
-        dtype: Any = None,
-        torch_dtype: Any = None,
-        device_map: Any = None,
-        quantization_config: Any = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: str | Mapping[str, object] | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
         attn_implementation: str | None = None,
         batch_size: int | None = None,
         max_new_tokens: int | None = None,
@@ -164,12 +168,12 @@ class UnifiedReward(BackendReward["Backend"]):
         prompts: Sequence[str] | str | None = None,
         *,
         fps: float | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[float | None]:
         """The score in [0, 1] of each video; None if it could not be scored. Arguments as in :meth:`score`."""
-        found = self.score(videos, prompts, fps=fps)
-        log_unjudged(logger, self.name, [f.error or "no reason given" if f.score is None else None for f in found])
-        return [f.score for f in found]
+        answers = self.score(videos, prompts, fps=fps)
+        log_unjudged(logger, self.name, [f.error or "no reason given" if f.score is None else None for f in answers])
+        return [f.score for f in answers]
 
     def score(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: float | None = None
@@ -205,7 +209,7 @@ class UnifiedReward(BackendReward["Backend"]):
         parts = {axis: [f.axes.get(axis) if f.score is not None else None for f in found] for axis in axes}
         return Evaluation([f.score for f in found], [None] * len(found), [f.error for f in found], parts)
 
-    def compare(self, video_a: Any, video_b: Any, prompt: str, *, fps: float | None = None) -> Comparison:
+    def compare(self, video_a: VideoLike, video_b: VideoLike, prompt: str, *, fps: float | None = None) -> Comparison:
         """Preference for ``video_a`` over ``video_b``, asked in both orders to cancel the bias of position.
 
         Arguments and errors as in :meth:`rank`. ``aps`` checkpoints are asked by ``pair_score``, ``video5`` ones by
@@ -250,7 +254,7 @@ class UnifiedReward(BackendReward["Backend"]):
 
         return self._adapted(KNOWN[PARTNERS.get(self.protocol, self.protocol)])
 
-    def _adapted(self, protocol: Any) -> Any:
+    def _adapted(self, protocol: AnyProtocol) -> AnyProtocol:
         """The protocol with this reward's answer limit and, where it is the one that was named, its wording."""
         if self.wording is not None and protocol.name == self.protocol:
             from reward_model.unified.wording import with_wording

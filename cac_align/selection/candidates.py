@@ -11,12 +11,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cac_align.pipelines import Pipeline
 from reward_model.video.layouts import split_frames
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Arguments of a pipeline call that belong to best-of-n, and what to do instead.
 RESERVED = {
@@ -31,7 +34,7 @@ RESERVED = {
 }
 
 
-def open_first_frame(path: str | Path, setting: str) -> Any:
+def open_first_frame(path: str | Path, setting: str) -> Image:
     """A photo as it is meant to be seen, RGB: turned as its EXIF orientation says.
 
     Args:
@@ -56,7 +59,7 @@ def upright(pipe_kwargs: dict[str, Any]) -> dict[str, Any]:
     ``diffusers.utils.load_image`` do."""
     from PIL import Image, ImageOps
 
-    def turned(value: Any) -> Any:
+    def turned(value: object) -> object:
         if isinstance(value, Image.Image):
             return ImageOps.exif_transpose(value)
         return [turned(v) for v in value] if isinstance(value, list) else value
@@ -64,7 +67,7 @@ def upright(pipe_kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: turned(value) for name, value in pipe_kwargs.items()}
 
 
-def fitting_size(pipe: Pipeline, image: Any) -> tuple[int, int] | None:
+def fitting_size(pipe: Pipeline, image: Image) -> tuple[int, int] | None:
     """Height and width of a video in the shape of its first frame, with as many pixels as the pipeline's default; None
     where the pipeline has none.
 

@@ -103,7 +103,7 @@ def _refuse(path: Path, stored: object, wanted: object) -> None:
         )
 
 
-def stored_pipeline(folders: Iterable[Path | None]) -> Any:
+def stored_pipeline(folders: Iterable[Path | None]) -> object:
     """The marks of the pipeline that the candidates of these folders were made with, as the first one tells them; None
     if there is none that can be read.
     """
@@ -117,7 +117,7 @@ def stored_pipeline(folders: Iterable[Path | None]) -> Any:
     return None
 
 
-def describe_pipeline(pipe: Pipeline, known: Any = None) -> dict[str, Any]:
+def describe_pipeline(pipe: Pipeline, known: object = None) -> dict[str, Any]:
     """Marks that tell two pipelines apart: class, source, and per component its class and a digest of its config and
     weights.
 
@@ -144,7 +144,7 @@ def describe_pipeline(pipe: Pipeline, known: Any = None) -> dict[str, Any]:
     return dict(known) if known == {**marks, "model": known["model"]} else marks
 
 
-def _describe(part: Any, move: tuple[str, str] | None = None) -> str:
+def _describe(part: object, move: tuple[str, str] | None = None) -> str:
     """Class, digest and state of a component; with the places of its pipeline now and then, as version 0.2 had it."""
     if not hasattr(part, "config"):
         return type(part).__name__
@@ -159,7 +159,7 @@ def _describe(part: Any, move: tuple[str, str] | None = None) -> str:
     return " ".join([type(part).__name__, digest.hexdigest()[:12], *_state(part)])
 
 
-def _state(part: Any) -> list[str]:
+def _state(part: object) -> list[str]:
     """State that changes a component's output and is in neither its config nor its weights.
 
     Empty for a component as it was loaded, so that folders of earlier versions are recognised.
@@ -204,7 +204,7 @@ def _config(part: Any, move: tuple[str, str] | None) -> dict[str, Any]:
     return {**config, "_name_or_path": then + place.removeprefix(now) if moved else place}
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """A JSON form of a pipeline argument that is equal exactly when the argument is: pictures and tensors become
     digests."""
     if value is None or isinstance(value, bool | int | float | str):
@@ -241,7 +241,7 @@ class VideoFrames(np.ndarray):
     def __iter__(self) -> Iterator[Any]:
         return iter(np.asarray(self))
 
-    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+    def __array_wrap__(self, array: np.ndarray, context: object = None, return_scalar: bool = False) -> Any:
         plain = np.asarray(array)
         return plain[()] if return_scalar else plain
 

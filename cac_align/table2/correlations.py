@@ -4,7 +4,7 @@ stored scores of a table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -77,7 +77,13 @@ def kendall(a: np.ndarray, b: np.ndarray, groups: np.ndarray, weights: np.ndarra
 
 
 def clustered(
-    statistic: Any, a: np.ndarray, b: np.ndarray, groups: np.ndarray, *, num_resamples: int, seed: int
+    statistic: Callable[..., np.ndarray],
+    a: np.ndarray,
+    b: np.ndarray,
+    groups: np.ndarray,
+    *,
+    num_resamples: int,
+    seed: int,
 ) -> Estimate:
     """A coefficient with its percentile interval, groups (prompts) redrawn whole; None if it is not defined.
 
@@ -93,8 +99,8 @@ def clustered(
         return Estimate(None)
     if len(names) < 2:
         return Estimate(float(value))
-    found = statistic(a, b, index, redraw(1, len(names), num_resamples=num_resamples, seed=seed).prompts)
-    known = found[~np.isnan(found)]
+    values = statistic(a, b, index, redraw(1, len(names), num_resamples=num_resamples, seed=seed).prompts)
+    known = values[~np.isnan(values)]
     if len(known) < 0.95 * num_resamples:
         return Estimate(float(value))
     low, high = np.quantile(known, [0.025, 0.975])

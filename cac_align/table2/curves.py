@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cac_align.table2.training import Training
 from reward_model.engine.run_log import METRICS
 from reward_model.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#35618f", "#c4622d", "#3c8d5a", "#8a4f9e", "#7a6a2f", "#b23a5b")
 #: Files of the curves: for light pages and paper, and for dark pages.
@@ -108,7 +112,7 @@ def _figure(
     runs: Sequence[tuple[Training, list[dict[str, float]]]],
     shown: Sequence[tuple[str, str, bool]],
     colours: Sequence[str],
-) -> Any:
+) -> Figure:
     from matplotlib.figure import Figure
 
     rows = -(-len(shown) // 2)
@@ -124,7 +128,7 @@ def _figure(
 
 
 def _draw(
-    place: Any,
+    place: Axes,
     runs: Sequence[tuple[Training, list[dict[str, float]]]],
     key: str,
     title: str,

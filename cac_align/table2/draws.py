@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from cac_align.selection.candidates import candidate_seed, encode_once, generate
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import WEIGHTS, Training
 from reward_model.digests import json_digest, model_fingerprint
+
+if TYPE_CHECKING:
+    from cac_align.pipelines import Pipeline
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Draws:
         place = self.place(source, item)
         return all(run_folder.frames_path(place, k).is_file() for k in range(source.count))
 
-    def draw(self, source: Source, item: SeededPrompt, pipe: Any) -> None:
+    def draw(self, source: Source, item: SeededPrompt, pipe: Pipeline) -> None:
         """Draws the candidates that are missing, one at a time, each stored at once."""
         place = self.place(source, item)
         with encode_once(pipe):

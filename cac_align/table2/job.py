@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.needs import check_model, model_of
 from cac_align.table2.draws import Draws, SeededPrompt, Source, source_pipeline, sources
@@ -14,6 +14,9 @@ from cac_align.table2.scores import Scorer, Scores, make_scorers
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import Training, trainings
 from cac_align.table2.work import Unit, claim, work_through
+
+if TYPE_CHECKING:
+    from cac_align.pipelines import Pipeline
 
 PARTS = ("train", "draw", "score", "tables")
 LOCKS = ".locks"
@@ -151,7 +154,7 @@ class TableJob:
 
         return Unit(f"score {source.name} {item.name}", done, run, lambda: self.draws.done(source, item))
 
-    def _pipeline(self, source: Source) -> Any:
+    def _pipeline(self, source: Source) -> Pipeline:
         """The pipeline of a source; it stays open until another one is wanted."""
         if self._open is None or self._open[0] != source.name:
             self.close()

@@ -8,7 +8,6 @@ is made for one object on a plain ground.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,9 @@ def world_values(frames: np.ndarray, fps: float) -> dict[str, float]:
     }
 
 
-def rule(videos: Sequence[np.ndarray], prompts: Any = None, *, fps: float, **kwargs: Any) -> list[float]:
+def rule(
+    videos: Sequence[np.ndarray], prompts: Sequence[str] | None = None, *, fps: float, **kwargs: object
+) -> list[float]:
     """The rule as a reward: 1 where it objects to nothing, else 0. To watch a training with; do not train on it what it
     shall referee.
     """

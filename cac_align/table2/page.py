@@ -14,7 +14,7 @@ from cac_align.table2.curves import CURVES, DARK_CURVES
 from cac_align.table2.job import TableJob
 from cac_align.table2.matrix import Chosen, Matrix
 from reward_model.files import write_text
-from reward_model.schema import Verdict
+from reward_model.schema import Anomaly, Verdict
 from reward_model.shipped import package_version
 from reward_model.statistics.table import Table, show
 from reward_model.video.writing import data_uri, write_mp4
@@ -124,7 +124,7 @@ def _verdict(job: TableJob, video: Chosen) -> Verdict | None:
     return Verdict.from_dict(answer["verdict"]) if answer and answer.get("verdict") else None
 
 
-def _finding(anomaly: Any, fps: float) -> dict[str, str]:
+def _finding(anomaly: Anomaly, fps: float) -> dict[str, str]:
     start, end = anomaly.frames.start / fps, (anomaly.frames.end + 1) / fps
     return {"type": anomaly.type.value, "when": f"{start:.2f} to {end:.2f} s", "reason": anomaly.reason}
 
@@ -134,12 +134,12 @@ def _cot(verdict: Verdict | None) -> str:
     return "\n\n".join(text for text in reports if text)
 
 
-def _rule(values: Any) -> str | None:
+def _rule(values: Mapping[str, float | None]) -> str | None:
     """Verdict of the independent rule: its faults, or "no fault"; None if it was not applied."""
     if "world/anomaly" not in values:
         return None
-    found = [k.removeprefix("world/fault ") for k, v in values.items() if k.startswith("world/fault") and v]
-    return ", ".join(found) or "no fault"
+    faults = [k.removeprefix("world/fault ") for k, v in values.items() if k.startswith("world/fault") and v]
+    return ", ".join(faults) or "no fault"
 
 
 def _video(job: TableJob, video: Chosen, verdict: Verdict | None) -> str:

@@ -9,19 +9,22 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec
 from cac_align.flow_grpo.needs import check_model, model_of
-from cac_align.rewards.base import evaluate
+from cac_align.rewards.base import Reward, evaluate
 from cac_align.table2 import measures
 from cac_align.table2.draws import Draws, SeededPrompt, Source
 from cac_align.table2.settings import TableSettings
 from reward_model.digests import json_digest, model_fingerprint
 from reward_model.files import write_json
 from reward_model.setting_keys import without_keys
+
+if TYPE_CHECKING:
+    from reward_model.schema import Verdict
 
 FORMAT = 1
 #: What one scorer says of some videos: for each a ``score`` or ``reason``, and perhaps ``parts`` and a ``verdict``.
@@ -93,7 +96,7 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
     return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps), earlier)
 
 
-def ask_reward(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
+def ask_reward(reward: Reward, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:
     """A reward's score of each video, with a verdict's readouts and status as parts."""
     answer = evaluate(reward, list(videos), list(prompts), fps=fps)
     answers = []
@@ -112,7 +115,7 @@ def ask_reward(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str]
     return answers
 
 
-def verdict_parts(verdict: Any) -> dict[str, float | None]:
+def verdict_parts(verdict: Verdict) -> dict[str, float | None]:
     """A verdict in numbers: every readout, the log-odds, and ``abnormal``, 1 or 0 (None: no verdict)."""
     from reward_model.chunks import lowest_value
     from reward_model.config import READOUTS

@@ -240,7 +240,7 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     return TableSettings(**as_decimals(TableSettings, given))
 
 
-def _read_row(entry: Any, known: Mapping[str, RewardSpec]) -> TableRow:
+def _read_row(entry: object, known: Mapping[str, RewardSpec]) -> TableRow:
     keys = sorted(f.name for f in fields(TableRow))
     if not isinstance(entry, Mapping) or set(entry) - set(keys) or not isinstance(entry.get("name"), str):
         raise ValueError(f"row {entry!r} must be a mapping of {', '.join(keys)} with at least 'name'")
@@ -250,7 +250,7 @@ def _read_row(entry: Any, known: Mapping[str, RewardSpec]) -> TableRow:
     return TableRow(**own)
 
 
-def _row_reward(row: str, entry: Any, known: Mapping[str, RewardSpec]) -> RewardSpec:
+def _row_reward(row: str, entry: object, known: Mapping[str, RewardSpec]) -> RewardSpec:
     """A reward of a row: a name of ``rewards``, alone or with a weight."""
     name = str(entry.get("reward") if isinstance(entry, Mapping) else entry)
     if name not in known or (isinstance(entry, Mapping) and set(entry) - {"reward", "weight"}):

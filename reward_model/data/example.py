@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reward_model.conversation import Conversation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 #: Label of tokens that the loss leaves out.
 IGNORE = -100
@@ -24,7 +27,7 @@ class Example:
     read: str | None = None
 
 
-def read_ids(tokenizer: Any, example: Example, answer: list[int]) -> list[int]:
+def read_ids(tokenizer: PreTrainedTokenizerBase, example: Example, answer: list[int]) -> list[int]:
     """Token ids the model reads in place of ``answer``, the ids of the answer and its end token.
 
     Raises:

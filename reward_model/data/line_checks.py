@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from reward_model.data.records import GROUP_KEY, REQUIRED_KEYS
 from reward_model.schema import BOX_SCALE, MAX_FRAMES, AnomalyType
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     severity: Severity = "error"
 
 
-def check_object(data: Any) -> list[Finding]:
+def check_object(data: object) -> list[Finding]:
     """All faults of one decoded JSON value.
 
     Example:
@@ -69,7 +69,7 @@ def _numbers(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(f"fps is {_shown(data['fps'])}; it must be a number above zero, such as 16 or 23.976")
 
 
-def _anomalies(anomalies: list[Any], num_frames: Any) -> Iterator[Finding]:
+def _anomalies(anomalies: list[Any], num_frames: object) -> Iterator[Finding]:
     limit = num_frames if is_int(num_frames) else None
     for number, anomaly in enumerate(anomalies, 1):
         for finding in check_anomaly(anomaly, limit):
@@ -109,7 +109,7 @@ def _status(data: Mapping[str, Any], count: int) -> Iterator[Finding]:
         yield Finding(f"status {status!r} contradicts {count} anomalies: normal means none, abnormal at least one")
 
 
-def check_anomaly(data: Any, num_frames: int | None = None) -> Iterator[Finding]:
+def check_anomaly(data: object, num_frames: int | None = None) -> Iterator[Finding]:
     """All faults of one entry of ``anomalies``; ``num_frames`` None leaves the length of the video unchecked."""
     if not isinstance(data, dict):
         yield Finding(f"it is a {_kind(data)}; expected an object with type, frames and boxes")
@@ -170,7 +170,7 @@ def _conventions(data: Mapping[str, Any], window: tuple[int, int], boxes: Mappin
         )
 
 
-def _is_loose(box: Any) -> bool:
+def _is_loose(box: object) -> bool:
     return _is_box(box) and (box[2] - box[0]) * (box[3] - box[1]) >= LOOSE_SHARE * BOX_SCALE**2
 
 
@@ -201,7 +201,9 @@ def _window(data: Mapping[str, Any], num_frames: int | None) -> Iterator[Finding
         yield Finding(f"frames {start}-{end} go beyond a video of {num_frames} frames (0-{num_frames - 1})")
 
 
-def _frame_boxes(key: str, entries: Any, window: tuple[int, int] | None, num_frames: int | None) -> Iterator[Finding]:
+def _frame_boxes(
+    key: str, entries: object, window: tuple[int, int] | None, num_frames: int | None
+) -> Iterator[Finding]:
     if not (key.isascii() and key.isdigit() and str(int(key[:20])) == key):
         yield Finding(f"box key {key!r} is not a frame number such as '3'")
         return
@@ -225,7 +227,7 @@ def _frame_boxes(key: str, entries: Any, window: tuple[int, int] | None, num_fra
                 yield from _box(frame, entry)
 
 
-def _is_box(box: Any) -> bool:
+def _is_box(box: object) -> TypeGuard[list[int]]:
     """Most boxes are right, and there are many: one quick look spares them :func:`_box`."""
     if (
         type(box) is not list
@@ -236,7 +238,7 @@ def _is_box(box: Any) -> bool:
     return bool(0 <= box[0] < box[2] <= BOX_SCALE and 0 <= box[1] < box[3] <= BOX_SCALE)
 
 
-def _box(frame: int, box: Any) -> Iterator[Finding]:
+def _box(frame: int, box: object) -> Iterator[Finding]:
     if not (isinstance(box, list) and len(box) == 4 and all(is_int(v) for v in box)):
         yield Finding(f"box {_shown(box)} of frame {frame} must be four integers [xmin, ymin, xmax, ymax]")
         return
@@ -249,11 +251,11 @@ def _box(frame: int, box: Any) -> Iterator[Finding]:
             yield Finding(f"box {box} of frame {frame} has no area: {axis}min = {axis}max = {low}")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     names = {dict: "JSON object", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
     return names.get(type(value), type(value).__name__)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

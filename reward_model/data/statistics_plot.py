@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reward_model.data.statistics import SALIENCY_NAMES, DatasetStatistics
 from reward_model.files import atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -58,7 +59,7 @@ def draw_statistics(statistics: DatasetStatistics) -> Figure:
     return figure
 
 
-def _bars(axes: Any, title: str, counts: Mapping[str, int]) -> None:
+def _bars(axes: Axes, title: str, counts: Mapping[str, int]) -> None:
     # Names come from annotators: a "$" would start mathematics.
     names = [name.replace("$", r"\$") for name in counts]
     bars = axes.barh(range(len(names)), list(counts.values()), color=COLOURS[0])
@@ -66,7 +67,7 @@ def _bars(axes: Any, title: str, counts: Mapping[str, int]) -> None:
     _finish(axes, title, names, max(counts.values(), default=0))
 
 
-def _stacked(axes: Any, title: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+def _stacked(axes: Axes, title: str, counts: Mapping[str, Mapping[str, int]]) -> None:
     left = [0] * len(counts)
     for word, colour in zip(SALIENCY_NAMES.values(), COLOURS, strict=True):
         values = [row[word] for row in counts.values()]
@@ -76,12 +77,12 @@ def _stacked(axes: Any, title: str, counts: Mapping[str, Mapping[str, int]]) -> 
     _finish(axes, title, list(counts), max(left, default=0))
 
 
-def _finish(axes: Any, title: str, names: list[str], longest: int) -> None:
+def _finish(axes: Axes, title: str, names: list[str], longest: int) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, max(longest, 1) * 1.15)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.tick_params(axis="x", labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

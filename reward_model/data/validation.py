@@ -204,6 +204,6 @@ def _decode(raw: bytes) -> tuple[Any, Finding | None]:
     return (data, None) if data is not None else (None, check_object(None)[0])
 
 
-def _id_of(data: Any) -> str:
+def _id_of(data: object) -> str:
     name = data.get("video_id", "") if isinstance(data, dict) else ""
     return name if isinstance(name, str) else ""

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,11 @@ from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
 from reward_model.terminal.described import check_settings, described, setting
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
 from reward_model.video.framing import Framing
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from reward_model.data.cot import CotSample
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +124,7 @@ class StageViews:
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    def rows(self, stage: Stage, *, seed: int = 0, count: int | None = None) -> Any:
+    def rows(self, stage: Stage, *, seed: int = 0, count: int | None = None) -> Dataset:
         """The rows of a stage as a ``datasets.Dataset``, normal and abnormal 1:1, in an order drawn from ``seed``.
 
         Args:
@@ -297,7 +302,7 @@ class StageViews:
 
     # --- samples ------------------------------------------------------------------------------------------------------
 
-    def load(self, row: Mapping[str, Any]) -> Any:
+    def load(self, row: Mapping[str, Any]) -> Example:
         """The :class:`~reward_model.data.example.Example` of a row: frames, question and answer.
 
         Raises:
@@ -310,7 +315,7 @@ class StageViews:
         path = video_path(self.records[record], self.jsonl)
         return self._example(row, self.cache.frames(path, row["indices"], kept, truth.num_frames))
 
-    def text(self, row: Mapping[str, Any]) -> Any:
+    def text(self, row: Mapping[str, Any]) -> Example:
         """The same example with one-pixel frames: its words without decoding anything."""
         return self._example(row, np.zeros((len(row["indices"]), 1, 1, 3), np.uint8))
 
@@ -364,7 +369,7 @@ class StageViews:
         return format_report(report, boxes=boxes)
 
     @staticmethod
-    def _frame_answer(sample: Any, native: int, status: str) -> str | None:
+    def _frame_answer(sample: CotSample, native: int, status: str) -> str | None:
         """The single-frame answer derived from a verified clip; None if that clip does not show the frame, says nothing
         about it alone, or judges it differently from the annotation.
         """
@@ -451,6 +456,6 @@ def _need(items: Sequence[Any], what: str, place: str | Path) -> None:
         raise ValueError(f"{place} holds no {what}, so this stage cannot be balanced 1:1; add some")
 
 
-def balance(rows: Any) -> dict[str, int]:
+def balance(rows: Dataset) -> dict[str, int]:
     """Rows of each status."""
     return dict(Counter(rows["status"]))

@@ -190,7 +190,7 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def _plain(cell: Cell) -> Any:
+def _plain(cell: Cell) -> object:
     if isinstance(cell, Estimate):
         return {"value": cell.value, "interval": list(cell.interval) if cell.interval else None}
     if isinstance(cell, float) and not math.isfinite(cell):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T", bound=type)
 #: Heading of what :func:`described` appends to a docstring.
@@ -174,7 +174,7 @@ def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
     return {name: values for name, values in found.items() if values}
 
 
-def check_settings(settings: Any) -> None:
+def check_settings(settings: object) -> None:
     """Every field of a dataclass is of its type, one of its choices and within its bounds.
 
     Raises:
@@ -206,12 +206,12 @@ def _rules(cls: type) -> tuple[tuple[str, Any, Bounds], ...]:
     return tuple((f.name, hints[f.name], f.metadata.get("bounds", Bounds())) for f in fields(cls))
 
 
-def _parts(hint: Any) -> tuple[Any, ...]:
+def _parts(hint: object) -> tuple[Any, ...]:
     """The members of a union, or the type alone."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def _allows(hint: Any, bounds: Bounds, value: Any) -> bool:
+def _allows(hint: Any, bounds: Bounds, value: object) -> bool:
     """True if a value is of a type; True is not a number, and 1 is not a truth value."""
     if hint is Any:
         return True
@@ -227,11 +227,11 @@ def _allows(hint: Any, bounds: Bounds, value: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _is_number(value: Any, *, whole: bool) -> bool:
+def _is_number(value: object, *, whole: bool) -> TypeGuard[float]:
     return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
 
 
-def _literals(hint: Any) -> tuple[Any, ...]:
+def _literals(hint: object) -> tuple[Any, ...]:
     """All values of a Literal or a union of them; empty for any other type."""
     parts = [p for p in _parts(hint) if p is not NoneType]
     if not parts or not all(get_origin(p) is Literal for p in parts):
@@ -244,7 +244,7 @@ def _literals(hint: Any) -> tuple[Any, ...]:
 _NAMES = {NoneType: "null", str: "text", int: "whole number", float: "number", bool: "true or false"}
 
 
-def _kind(hint: Any, bounds: Bounds) -> str:
+def _kind(hint: object, bounds: Bounds) -> str:
     if choices := _literals(hint):
         return ", ".join("null" if c is None else str(c) for c in choices)
     if len(parts := _parts(hint)) > 1:
@@ -257,7 +257,7 @@ def _kind(hint: Any, bounds: Bounds) -> str:
     return "mapping" if kind in (dict, Mapping) else _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def _rule(hint: Any, bounds: Bounds) -> str:
+def _rule(hint: object, bounds: Bounds) -> str:
     """The rule of a value as the end of "must be"."""
     if choices := _literals(hint):
         return f"one of {', '.join('null' if c is None else repr(c) for c in choices)}"
@@ -274,7 +274,7 @@ def _rule(hint: Any, bounds: Bounds) -> str:
     return noun if kind in (bool, NoneType) else f"a {noun}"
 
 
-def _default(field: Field[Any]) -> Any:
+def _default(field: Field[Any]) -> object:
     if field.default is not MISSING:
         return field.default
     factory: Callable[[], Any] | Any = field.default_factory

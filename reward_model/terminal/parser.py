@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from reward_model.terminal.program import printable
 
@@ -40,7 +40,7 @@ class CommandParser(argparse.ArgumentParser):
             return f"{dashed}{equals}{value}"
         return word
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         """As in argparse; an unknown option is answered with the nearest one."""
         said, _, words = message.partition("unrecognized arguments: ")
         if words and not said:
@@ -59,13 +59,15 @@ class StepParser(CommandParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As in argparse, but nothing may be left over."""
-        found, rest = super().parse_known_args(args, namespace)
+        options, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return found, rest
+        return options, rest
 
 
-def add_subcommands(parser: argparse.ArgumentParser, metavar: str) -> Any:
+def add_subcommands(
+    parser: argparse.ArgumentParser, metavar: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
     """Adds a group of required subcommands; ``add_parser`` of the result adds one."""
     return parser.add_subparsers(metavar=metavar, required=True, parser_class=StepParser)
 

@@ -156,7 +156,7 @@ def set_up_output(program: str, *, level: int = logging.WARNING, form: str | Non
     logging.basicConfig(level=level, handlers=[handler])
     quiet_libraries()
 
-    def warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    def warning_line(message: Warning | str, *_: object, **__: object) -> str:
         return f"{program}: warning: {printable(message)}\n"
 
     # A warning as people at a terminal want it: without the line of code it comes from.

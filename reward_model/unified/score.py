@@ -12,7 +12,7 @@ from reward_model.digests import text_digest
 from reward_model.unified.pairs import PairProtocol
 from reward_model.unified.protocols import PROTOCOLS, Protocol, ScoreError
 from reward_model.unified.wording import wording_origin
-from reward_model.video.clip import VideoError, load_video
+from reward_model.video.clip import VideoError, VideoLike, load_video
 
 #: Frames per second: one number, one each, or None where files bring their own.
 Rates = float | Sequence[float | None] | None
@@ -63,10 +63,10 @@ class UnifiedJudge:
         self.protocol = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
 
     def __call__(
-        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None, **kwargs: Any
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None, **kwargs: object
     ) -> list[float | None]:
         """The score in [0, 1] of each video; None if the answer held none."""
-        return [found.score for found in self.score(videos, prompts, fps=fps)]
+        return [answer.score for answer in self.score(videos, prompts, fps=fps)]
 
     def explain(
         self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
@@ -105,7 +105,7 @@ class UnifiedJudge:
         """Provenance of the model and the protocol."""
         return describe_protocol(self.backend, self.protocol)
 
-    def _ask(self, video: Any, prompt: str, fps: float | None) -> Conversation | str:
+    def _ask(self, video: VideoLike, prompt: str, fps: float | None) -> Conversation | str:
         try:
             return self.protocol.conversation(load_video(video, fps).frames, prompt)
         except VideoError as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from reward_model.video.container import (
 )
 from reward_model.video.layouts import FramesLike, to_frames
 from reward_model.video.reading import Facts, Upright, facts_and_frames, read_facts, webp_pictures
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 __all__ = [
     "FileFrames",
@@ -338,7 +341,7 @@ class FileFrames(LazyFrames):
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[k] for k in range(len(self)))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return self.take(range(len(self))).astype(dtype or np.uint8, copy=False)
 
     def __getattr__(self, name: str) -> Any:
@@ -346,7 +349,7 @@ class FileFrames(LazyFrames):
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[FileFrames], tuple[object, ...]]:
         return FileFrames, (self._facts,)
 
     def take(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:

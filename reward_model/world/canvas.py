@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Canvas:
         return len(self.index), self.y.shape[1], self.x.shape[2]
 
     @property
-    def pitch(self) -> Any:
+    def pitch(self) -> float | np.ndarray:
         """Side of a pixel as a fraction of the picture: one number, or (N, 1, 1)."""
         return 1 / self.size if self.zoom is None else 1 / (self.size * self.zoom[:, None, None])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -85,7 +84,7 @@ class Sign:
         return np.clip(down @ shown @ across.transpose(0, 2, 1), 0, 1)
 
 
-def _overlap(position: np.ndarray, side: Any, pixel: float, count: int) -> np.ndarray:
+def _overlap(position: np.ndarray, side: float | np.ndarray, pixel: float, count: int) -> np.ndarray:
     """Share of each picture pixel (centre ``position`` (N, S), width ``side``, one for all or (N, 1, 1)) covered by
     each of ``count`` font pixels of width ``pixel`` around zero: (N, S, count).
     """

@@ -10,7 +10,7 @@ verified: the caller states all three.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,5 +154,5 @@ class _Reader:
         return int(value) - self.first_index
 
 
-def _text(value: Any) -> str:
+def _text(value: str | Iterable[object] | None) -> str:
     return value if isinstance(value, str) else " ".join(map(str, value or ()))

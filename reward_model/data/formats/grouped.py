@@ -44,7 +44,7 @@ def to_grouped(record: Record, *, sample_fps: float | None = None) -> dict[str, 
     return {**plain, "status": "abnormal" if found else "normal", **sampled, "groups": groups}
 
 
-def from_grouped(data: Any) -> Record:
+def from_grouped(data: object) -> Record:
     """The record of one line.
 
     Raises:
@@ -64,7 +64,7 @@ def from_grouped(data: Any) -> Record:
     return Record.from_dict(flat)
 
 
-def _ascends(indices: Any) -> bool:
+def _ascends(indices: object) -> bool:
     """True if these are frames in their order, each once."""
     if not isinstance(indices, list) or not indices or not all(is_int(n) and n >= 0 for n in indices):
         return False
@@ -105,7 +105,7 @@ def in_type_order(record: Record) -> Record:
     return replace(record, truth=replace(record.truth, anomalies=tuple(ordered)))
 
 
-def _type_of(group: Any) -> AnomalyType:
+def _type_of(group: object) -> AnomalyType:
     if not isinstance(group, dict) or not isinstance(group.get("type"), str):
         raise FormatError("a group must be an object with a type and its instances")
     if not isinstance(group.get("instances"), list) or not group["instances"]:
@@ -116,7 +116,7 @@ def _type_of(group: Any) -> AnomalyType:
         raise FormatError(str(error)) from None
 
 
-def _instance(kind: AnomalyType, data: Any, indices: Sequence[int] | None) -> Any:
+def _instance(kind: AnomalyType, data: object, indices: Sequence[int] | None) -> object:
     """An entry of ``anomalies``; what is not one stays what it is, and the check of the record names it."""
     if not isinstance(data, Mapping):
         return data

@@ -78,7 +78,7 @@ def from_label_studio(
     return Imported(records, problems)
 
 
-def _base_of(task: Any, known: Sequence[Record]) -> Record:
+def _base_of(task: object, known: Sequence[Record]) -> Record:
     if not isinstance(task, dict):
         raise FormatError("not a Label Studio task: expected an object with 'data'")
     if not isinstance(task.get("data"), dict):
@@ -88,9 +88,9 @@ def _base_of(task: Any, known: Sequence[Record]) -> Record:
             )
         raise FormatError("not a Label Studio task: expected an object with 'data'")
     plain = task["data"].get("record") or {"video_id": task["data"].get("video_id")}
-    found = [r for r in known if r.truth.video_id == plain.get("video_id")] or _by_file(task["data"], known)
-    if len(found) == 1:
-        return found[0]
+    records = [r for r in known if r.truth.video_id == plain.get("video_id")] or _by_file(task["data"], known)
+    if len(records) == 1:
+        return records[0]
     plain = {**plain, "status": "normal", "anomalies": []}
     faults = [f.message for f in check_object(plain) if f.severity == "error"]
     if faults:
@@ -115,7 +115,7 @@ def _pick(task: Mapping[str, Any], annotator: int | None) -> dict[str, Any] | No
     return done[-1] if done else None
 
 
-def _user(annotation: Mapping[str, Any]) -> Any:
+def _user(annotation: Mapping[str, Any]) -> object:
     user = annotation.get("completed_by")
     return user.get("id") if isinstance(user, dict) else user
 
@@ -138,7 +138,7 @@ class _Reading:
         #: Native frames per frame of the page.
         self.pace = 1.0
 
-    def read(self, annotation: Mapping[str, Any], task_fps: Any, frame_rate: float | None) -> Record:
+    def read(self, annotation: Mapping[str, Any], task_fps: object, frame_rate: float | None) -> Record:
         """The record with this annotation's anomalies; the annotator's id goes to the extra key ``annotator``."""
         results = list(annotation["result"])
         self._refuse_strangers(results)
@@ -183,7 +183,7 @@ class _Reading:
         elif said[-1] != [("abnormal" if count else "normal")]:
             raise FormatError(f"status {said[-1]} contradicts {count} window(s) on the timeline")
 
-    def _pace(self, results: Sequence[Mapping[str, Any]], task_fps: Any, frame_rate: float | None) -> float:
+    def _pace(self, results: Sequence[Mapping[str, Any]], task_fps: object, frame_rate: float | None) -> float:
         truth = self.record.truth
         values = [r["value"] for r in results if r["type"] == "videorectangle"]
         shown = page_rate(values, truth.num_frames, truth.fps)
@@ -268,7 +268,7 @@ class _Reading:
         best = max(shared, key=lambda k: shared[k], default=None)
         return segments[best] if best is not None and shared[best] else None
 
-    def _label(self, labels: Any, what: str) -> AnomalyType | None:
+    def _label(self, labels: object, what: str) -> AnomalyType | None:
         if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
             raise FormatError(f"{what} carries {labels!r}; it needs exactly one label")
         if self.types is None:

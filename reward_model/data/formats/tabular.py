@@ -152,7 +152,7 @@ def _json_row(line: str) -> Mapping[str, Any]:
     return row
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, list):
         return "; ".join(map(str, value))
     return "" if value is None else str(value).strip()

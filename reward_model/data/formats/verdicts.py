@@ -138,7 +138,7 @@ def _corners(box: Box) -> tuple[float, float, float, float]:
     return float(box.xmin), float(box.ymin), float(box.xmax), float(box.ymax)
 
 
-def _step(turns: Any) -> int:
+def _step(turns: object) -> int:
     """Most frames between two that a look was shown whose boxes are meant: turns two, or the last turn where there was
     none; 1 where the file does not tell.
     """
@@ -151,7 +151,7 @@ def _step(turns: Any) -> int:
     return max(steps)
 
 
-def _maker(provenance: Any) -> str:
+def _maker(provenance: object) -> str:
     model = provenance.get("model") if isinstance(provenance, dict) else None
     if isinstance(model, dict):
         name, revision = model.get("model"), model.get("revision")

@@ -138,7 +138,7 @@ def _type_map(type_map: str | TypeMap) -> TypeMap:
     return TYPE_MAPS[type_map]
 
 
-def sample_name(sample: Any) -> SampleName:
+def sample_name(sample: object) -> SampleName:
     """Source, label, generator and video id of a sample, from the folder that all its frames share.
 
     Raises:

@@ -109,7 +109,7 @@ class Ledger:
         if known is None or check_header(self.path, known, header, accept_new_rules=accept_new_rules):
             self._lines.append(json.dumps(header.to_dict(), sort_keys=True))
 
-    def _read_line(self, line: Line, known: Any) -> Any:
+    def _read_line(self, line: Line, known: dict[str, Any] | None) -> dict[str, Any] | None:
         try:
             entry = read_object(line.data)
             if "ledger" in entry:

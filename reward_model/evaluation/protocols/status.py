@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from reward_model.schema import Status, Verdict
 from reward_model.unified.protocols import ScoreError, even_indices, last_answer, repeated_indices
 from reward_model.unified.score import ask_in_batches
 from reward_model.video.clip import Video, VideoError, load_video, sample_indices
+
+if TYPE_CHECKING:
+    from reward_model.judge import Rates
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,12 @@ class StatusJudge:
         self.backend, self.batch_size = backend, batch_size
         self.protocol = STATUS_PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
 
-    def judge_batch(self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None) -> list[Verdict]:
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
+    ) -> list[Verdict]:
         """One verdict per video; without a readable answer it has no status and says why."""
         opened = open_videos(videos, fps)
-        texts = list(prompts) if isinstance(prompts, list | tuple) else [prompts] * len(videos)
+        texts = [prompts] * len(videos) if prompts is None or isinstance(prompts, str) else list(prompts)
         asked = [
             v if isinstance(v, str) else self.protocol.conversation(v, t or "")
             for v, t in zip(opened, texts, strict=True)
@@ -131,16 +136,16 @@ class StatusJudge:
         return Verdict(status, None, readout=self.protocol.name, provenance=by)
 
 
-def open_videos(videos: Sequence[Any], fps: Any) -> list[Video | str]:
+def open_videos(videos: Sequence[Any], fps: Rates) -> list[Video | str]:
     """The videos, or the reason one cannot be read; ``fps`` is one number or one each."""
     rates = list(fps) if isinstance(fps, Sequence) else [fps] * len(videos)
-    found: list[Video | str] = []
+    opened: list[Video | str] = []
     for video, rate in zip(videos, rates, strict=True):
         try:
-            found.append(load_video(video, rate))
+            opened.append(load_video(video, rate))
         except VideoError as error:
-            found.append(str(error))
-    return found
+            opened.append(str(error))
+    return opened
 
 
 #: The categories Skyra's checkpoints name in their reasoning, by group.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from reward_model.terminal.described import check_settings, described, setting
 from reward_model.unified.protocols import ScoreError, even_indices, last_answer
 from reward_model.unified.score import ask_in_batches
 from reward_model.video.clip import Video
+
+if TYPE_CHECKING:
+    from reward_model.judge import Rates
 
 _CALL = re.compile(r"<(/?)tool_call>", re.IGNORECASE)
 _LIST = re.compile(r"\[([\d\s,]{1,400})\]")
@@ -77,9 +80,11 @@ class ThinkerJudge:
         self.backend, self.batch_size = backend, batch_size
         self.selection = selection or FrameSelection()
 
-    def judge_batch(self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None) -> list[Verdict]:
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
+    ) -> list[Verdict]:
         """One verdict per video; without a readable answer it has no status and says why."""
-        texts = list(prompts) if isinstance(prompts, list | tuple) else [prompts] * len(videos)
+        texts = [prompts] * len(videos) if prompts is None or isinstance(prompts, str) else list(prompts)
         sittings = [self._begin(v, t or "") for v, t in zip(open_videos(videos, fps), texts, strict=True)]
         sampling = Sampling(self.selection.max_new_tokens)
         for turn in range(1, self.selection.max_turns + 1):

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from reward_model.digests import array_digest
 from reward_model.evaluation.benches.bench import Bench
 from reward_model.evaluation.metrics.classification import check_pair
-from reward_model.judge import TwoTurnJudge
+from reward_model.evaluation.running.runner import Scorer
+from reward_model.judge import Rates, TwoTurnJudge
 from reward_model.schema import Status, Verdict
 
 
@@ -34,7 +35,9 @@ class ConstantJudge:
             raise ValueError(f"status={status!r} must be 'normal' or 'abnormal'")
         self.status: Status = status
 
-    def judge_batch(self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None) -> list[Verdict]:
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
+    ) -> list[Verdict]:
         """One verdict per video."""
         return [_verdict(self.status, float(self.status == "normal"), "constant") for _ in videos]
 
@@ -45,12 +48,14 @@ class RandomJudge:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def judge_batch(self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None) -> list[Verdict]:
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
+    ) -> list[Verdict]:
         """One verdict per video."""
         draws = [self._draw(video) for video in videos]
         return [_verdict("normal" if d >= 0.5 else "abnormal", d, "random") for d in draws]
 
-    def _draw(self, video: Any) -> float:
+    def _draw(self, video: np.ndarray) -> float:
         return float(np.random.default_rng([self.seed, int(array_digest(video)[:16], 16)]).random())
 
 
@@ -102,11 +107,17 @@ class ThresholdJudge:
     """
 
     def __init__(
-        self, reward: Any, threshold: Threshold, name: str = "threshold", calibrated_on: frozenset[str] = frozenset()
+        self,
+        reward: Scorer,
+        threshold: Threshold,
+        name: str = "threshold",
+        calibrated_on: frozenset[str] = frozenset(),
     ) -> None:
         self.reward, self.threshold, self.name, self.calibrated_on = reward, threshold, name, calibrated_on
 
-    def judge_batch(self, videos: Sequence[Any], prompts: Any = None, *, fps: Any = None) -> list[Verdict]:
+    def judge_batch(
+        self, videos: Sequence[Any], prompts: Sequence[str] | str | None = None, *, fps: Rates = None
+    ) -> list[Verdict]:
         """One verdict per video; without a score it has no status and says why."""
         if any(array_digest(video) in self.calibrated_on for video in videos):
             raise ValueError("this video set the threshold; a bench must not hold videos of its calibration bench")
@@ -121,7 +132,7 @@ class ThresholdJudge:
         return _verdict("normal" if score >= self.threshold.value else "abnormal", score, self.name, details)
 
 
-def calibrate(reward: Any, bench: Bench, *, batch_size: int = 16, name: str = "threshold") -> ThresholdJudge:
+def calibrate(reward: Scorer, bench: Bench, *, batch_size: int = 16, name: str = "threshold") -> ThresholdJudge:
     """Sets the threshold on a separate bench. The judge refuses videos of that bench afterwards.
 
     Args:
@@ -145,7 +156,9 @@ def calibrate(reward: Any, bench: Bench, *, batch_size: int = 16, name: str = "t
     return ThresholdJudge(reward, fit_threshold(scores, normal), name, frozenset(seen))
 
 
-def _scored(reward: Any, videos: Sequence[Any], prompts: Any, fps: Any) -> list[tuple[float | None, str | None]]:
+def _scored(
+    reward: Scorer, videos: Sequence[Any], prompts: Sequence[str] | None, fps: Rates
+) -> list[tuple[float | None, str | None]]:
     explain = getattr(reward, "explain", None)
     if explain is not None:
         return list(explain(videos, prompts, fps=fps))

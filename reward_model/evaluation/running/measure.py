@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -213,7 +213,7 @@ def _type_recall(abnormal: Sequence[Row], name: str) -> TypeRecall | None:
     return TypeRecall(detected=_recall(having), typed=typed)
 
 
-def _recall(rows: Any) -> Metric:
+def _recall(rows: Iterable[Row]) -> Metric:
     return share([r.status == "abnormal" for r in rows])
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reward_model.evaluation.metrics.classification import Confusion
 from reward_model.statistics.intervals import Interval
 from reward_model.statistics.table import Estimate, Table
+
+if TYPE_CHECKING:
+    from reward_model.schema import Status
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class EvaluationResult:
             **{f"recall, {cell}": m for cell, m in self.recall_by_cell.items()},
         }
 
-    def _class(self, status: Any) -> tuple[Any, ...]:
+    def _class(self, status: Status) -> tuple[Any, ...]:
         table = self.confusion
         rates = (table.recall(status), table.precision(status), table.f1(status))
         return (status, *table.counts[status], *rates)

@@ -99,7 +99,7 @@ class Row:
         return cls(**{**data, **tuples, "cell": None if cell is None else (cell[0], cell[1])})
 
 
-def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -> Row:
+def make_row(index: int, video: BenchVideo, answer: Verdict | float | None, seconds: float = 0.0) -> Row:
     """The row of one video and what a judge said of it: a :class:`~reward_model.schema.Verdict`, a score, or None."""
     truth = video.truth
     common: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reward_model.config import READOUTS
 from reward_model.evaluation.metrics.calibration import calibration_error, reliability_bins
@@ -12,6 +12,9 @@ from reward_model.evaluation.running.measure import readout_values
 from reward_model.evaluation.running.row import Row
 from reward_model.extras import need
 from reward_model.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Probabilities of "normal", and whether it was.
 Stated = tuple[list[float], list[bool]]
@@ -39,7 +42,7 @@ def plot_reliability(rows: Mapping[str, Sequence[Row]], path: str | Path, *, num
     return Path(path)
 
 
-def draw_reliability(panels: Mapping[str, Mapping[str, Stated]], num_bins: int = 10) -> Any:
+def draw_reliability(panels: Mapping[str, Mapping[str, Stated]], num_bins: int = 10) -> Figure:
     """The matplotlib figure of :func:`plot_reliability`, from the probabilities of each judge and readout."""
     Figure = need("matplotlib.figure", "a reliability plot").Figure  # noqa: N806
     columns = min(3, len(panels))

@@ -116,7 +116,7 @@ def _provenance(results: Results) -> list[Table]:
     return [Table("Made with", columns, [list(rows.values())])] if rows else []
 
 
-def to_json(data: Any) -> str:
+def to_json(data: object) -> str:
     """Readable strict JSON; what JSON has no word for in provenance is written as text."""
     return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,14 @@ from cac_align.rewards.base import Reward, RewardError
 
 def metric(dimension, cache, **options):
     return VBenchMetric(dimension, cache_dir=cache, device="cpu", **options)
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), None])
+def test_the_package_is_handed_a_device_that_json_can_hold(device, tmp_path):
+    scorer = VBenchMetric(
+        "subject_consistency", backend="package", python=sys.executable, cache_dir=tmp_path, device=device
+    )
+    assert scorer.package.device == (None if device is None else "cpu")
 
 
 def test_it_is_a_reward_and_travels_without_weights(small_cache):

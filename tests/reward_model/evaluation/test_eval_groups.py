@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from reward_model.evaluation import DemandingBench, Row, ShiftBench, evaluate, measure, wilson
+from reward_model.evaluation import DemandingBench, Row, ShiftBench, evaluate_judge, measure, wilson
 from reward_model.evaluation.benches.bench import BenchVideo
 from reward_model.evaluation.running.baselines import ConstantJudge
 from reward_model.evaluation.running.row import make_row
@@ -110,6 +110,6 @@ def test_rows_of_version_0_1_still_open():
 @pytest.mark.parametrize("bench", [ShiftBench(2, shifts=("plain", "1 s", "12 fps")), DemandingBench(1, size=24)])
 def test_benches_in_parts_are_judged_like_any_other(bench):
     """Videos of several lengths, sizes and frame rates in one batch."""
-    result = evaluate(ConstantJudge("abnormal"), bench, batch_size=8, progress=False, num_resamples=5)
+    result = evaluate_judge(ConstantJudge("abnormal"), bench, batch_size=8, progress=False, num_resamples=5)
     assert result.by_group["all"]["recall"].value == 1 and result.by_group["all"]["specificity"].value == 0
     assert set(result.by_group) >= {video.group for video in bench}

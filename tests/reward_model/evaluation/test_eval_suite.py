@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reward_model.digests import model_fingerprint
-from reward_model.evaluation import MainBench, Row, RowStore, WorldBench, evaluate, read_rows
+from reward_model.evaluation import MainBench, Row, RowStore, WorldBench, evaluate_judge, read_rows
 from reward_model.evaluation.running.baselines import ConstantJudge
 from reward_model.evaluation.running.contestants import (
     Contestant,
@@ -46,7 +46,7 @@ class Counting(ConstantJudge):
 
 
 def run(judge, store):
-    return evaluate(judge, BENCH, batch_size=2, progress=False, num_resamples=10, store=store)
+    return evaluate_judge(judge, BENCH, batch_size=2, progress=False, num_resamples=10, store=store)
 
 
 def test_a_stopped_run_continues_where_it_was(tmp_path):
