@@ -17,6 +17,7 @@ This is a choice of this project; the paper (arXiv 2605.11723) is silent about v
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from reward_model.familiarity import Familiarity
+
+logger = logging.getLogger(__name__)
 
 DOMAIN_FILE = "domain.safetensors"
 #: Share of the training distribution that is called out of domain, both distances together.
@@ -161,6 +164,15 @@ class Domain:
                 "belongs to another checkpoint; delete it, or write it anew"
             )
         return (values - mean) / std
+
+
+def load_domain(folder: str | Path) -> Domain | None:
+    """:meth:`Domain.load`; a file that cannot be read is warned of, not raised: it never keeps a judge from judging."""
+    try:
+        return Domain.load(folder)
+    except ValueError as error:
+        logger.warning("%s. Verdicts do not say how familiar a video is", error)
+        return None
 
 
 def fit_domain(training: Sequence[Signs], reference: Sequence[Signs]) -> Domain:

@@ -259,11 +259,13 @@ def settings_folder(model: str, revision: str | None = None) -> Path:
     from transformers.utils.hub import cached_file
 
     from reward_model.config import JUDGE_FILE, UNIFIED_FILE
+    from reward_model.domain import DOMAIN_FILE
 
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     for name in (JUDGE_FILE, UNIFIED_FILE):
         file = cached_file(model, name, revision=revision, **quiet)
         if file is not None:
+            cached_file(model, DOMAIN_FILE, revision=revision, **quiet)
             return Path(file).parent
     return folder
 
