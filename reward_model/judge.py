@@ -27,6 +27,7 @@ import numpy as np
 from reward_model.backends.base import Backend
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion, Conversation, Sampling
+from reward_model.domain_check import DomainCheck, domain_fields
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.schema import Anomaly, FrameRange, Status, Turn, TurnReport, Verdict, VerdictScore
@@ -107,6 +108,7 @@ class TwoTurnJudge:
         self.backend = backend
         self.config = (config or JudgeConfig()).override(**overrides)
         self.prompts: PromptSet = load_prompts(self.config.prompts)
+        self._domain = DomainCheck(backend, self.config.trained_on)
         self._said_thinned, self._release = False, package_version()
         if note := wording_note(self.prompts, self.config.prompt_version):
             logger.warning("%s", note)
@@ -174,13 +176,15 @@ class TwoTurnJudge:
                 said = str(error) or f"not enough memory for {len(indices)} frames; lower max_scan_frames"
                 raise MemoryError(said) from error
 
-        return VideoView(video.num_frames, video.fps, take, prompt)
+        return VideoView(video.num_frames, video.fps, take, prompt, video.size)
 
     # --- turn one -----------------------------------------------------------------------------------------------------
 
     def _scan(self, videos: Sequence[VideoView], strict: bool) -> list[_Suspect | _Judged]:
         requests = [_asked(partial(scan_request, v, self.config, self.prompts), strict) for v in videos]
-        answers = iter(self._ask([r for r in requests if isinstance(r, TurnRequest)]))
+        asked = [(v, r) for v, r in zip(videos, requests, strict=True) if isinstance(r, TurnRequest)]
+        turns = self._ask([r for _, r in asked])
+        answers = iter(self._domain.familiar([v for v, _ in asked], [r for _, r in asked], turns))
         return [
             self._scanned(view, request, next(answers))
             if isinstance(request, TurnRequest)
@@ -306,6 +310,7 @@ class TwoTurnJudge:
             "num_frames": case.num_frames,
             "fps": case.fps,
             "provenance": self._provenance(turns),
+            **domain_fields(turns),
         }
         if case.error is not None:
             return Verdict(status=None, score=None, error=case.error, **common)

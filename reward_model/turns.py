@@ -44,6 +44,10 @@ from reward_model.video.clip import native_window, sample_indices, thinned, zoom
 #: The two verdict words as canonical answers spell them: normal first, as in :class:`VerdictScore`.
 WORDS = ("normal", "abnormal")
 
+#: Wordings whose judges are taught one sentence "Frame N: ..." for every frame they are shown.
+FRAME_BY_FRAME = ("compact",)
+_DESCRIBED = re.compile(r"\bFrame (\d{1,6}):")
+
 _SPACE = r"(?:\s|\\[nrtbf])*+"
 _WRITTEN = re.compile(rf"({_SPACE})((?:ab)?normal){_SPACE}", re.IGNORECASE)
 # In an answer that is not JSON: a status key that follows another value, or begins the object.
@@ -66,12 +70,14 @@ class VideoView:
         num_frames, fps: its native frames, and how many of them a second has.
         take: native indices -> (N, H, W, 3) uint8, as they are shown; may raise where they cannot be read.
         prompt: the text it was made from.
+        size: height and width of the native frames; None: not known.
     """
 
     num_frames: int
     fps: float
     take: Callable[[Sequence[int]], Frames]
     prompt: str = ""
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,16 +179,30 @@ def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> T
     """The report of an answer, as strict as the judge is set.
 
     Raises:
-        ParseError: if it does not follow the schema; or, with ``require_all_frames``, an anomaly of turn two has no box
-            on some frame of the clip (the prompt of Fig. S5 asks for one on each).
+        ParseError: if it does not follow the schema; if its reasoning goes frame by frame, as the compact wording's
+            does, and leaves frames out; or, with ``require_all_frames``, an anomaly of turn two has no box on some
+            frame of the clip (the prompt of Fig. S5 asks for one on each).
     """
     report = parse_turn(text, turn=turn, num_frames=num_frames)
+    if config.prompts in FRAME_BY_FRAME and (left_out := frames_left_out(report.cot, num_frames)):
+        raise ParseError(f"{COT} describes no frame {left_out[0]} of the {num_frames} that were shown", text)
     if turn == 2 and config.require_all_frames:
         for anomaly in report.anomalies:
             bare = sorted({*range(num_frames)} - set(anomaly.boxes))
             if bare:
                 raise ParseError(f"{BBOX} has no box on frame {bare[0]} of the clip (0-{num_frames - 1})", text)
     return report
+
+
+def frames_left_out(reasoning: str, num_frames: int) -> list[int]:
+    """The shown frames that a reasoning which goes frame by frame has no sentence about; none for any other.
+
+    Example:
+        >>> frames_left_out("Frame 0: normal. Frame 1: normal. No anomaly.", 4)
+        [2, 3]
+    """
+    described = {int(number) for number in _DESCRIBED.findall(reasoning)}
+    return sorted({*range(num_frames)} - described) if described else []
 
 
 def read_turn(text: str, turn: int, num_frames: int, config: JudgeConfig, *, cut_after: int | None = None) -> Reading:

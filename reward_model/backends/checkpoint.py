@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward_model.backends.base import CheckpointError
 from reward_model.backends.devices import ran_out_of_memory
+from reward_model.domain import DOMAIN_FILE
 
 if TYPE_CHECKING:
     import torch
@@ -232,7 +233,7 @@ def _check_weights(folder: Path) -> int:
                 f"cannot load the model in {str(folder)!r}: {len(absent)} of the {len(names)} weight files that "
                 f"{index.name} lists are missing ({', '.join(absent[:3])}); the download is incomplete, repeat it"
             )
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(path for path in folder.glob("*.safetensors") if path.name != DOMAIN_FILE)
     for path in files:
         try:
             with safe_open(path, framework="numpy") as opened:
@@ -259,7 +260,6 @@ def settings_folder(model: str, revision: str | None = None) -> Path:
     from transformers.utils.hub import cached_file
 
     from reward_model.config import JUDGE_FILE, UNIFIED_FILE
-    from reward_model.domain import DOMAIN_FILE
 
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     for name in (JUDGE_FILE, UNIFIED_FILE):

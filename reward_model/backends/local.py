@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
+
 class LocalBackend:
     """A Qwen3-VL checkpoint run by transformers.
 
@@ -78,8 +79,6 @@ class LocalBackend:
         import torch
 
         self.model_id, self.revision = str(model), revision
-        #: What the checkpoint knows of its training videos; None: nothing.
-        self.domain: Domain | None = load_domain(settings_folder(self.model_id, self.revision))
         self.device = torch_device(device)
         chosen = torch_dtype(dtype) or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         if quantization_config is not None and device_map is None:
@@ -92,6 +91,8 @@ class LocalBackend:
             attn_implementation=attn_implementation,
             quantization_config=quantization_config,
         )
+        #: What the checkpoint knows of its training videos; None: nothing.
+        self.domain: Domain | None = load_domain(settings_folder(self.model_id, self.revision))
         if device_map is None:
             self._place()
         self._settle()

@@ -1,5 +1,5 @@
-"""The two statistics of a prefill that tell how familiar a video is (:mod:`reward_model.domain`), taken from the forward
-pass that answers or scores the question anyway.
+"""The two statistics of a prefill that tell how familiar a video is (:mod:`reward_model.domain`), taken from the
+forward pass that answers or scores the question anyway.
 """
 
 from __future__ import annotations

@@ -88,6 +88,12 @@ class Video:
     def num_frames(self) -> int:
         return len(self.frames)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        height, width = self.frames.shape[1:3]
+        return height, width
+
     def take(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """The frames at ``indices``, (N, H, W, 3) uint8; resampled to ``size`` = (height, width) if it is given.
 
