@@ -244,6 +244,7 @@ class LocalBackend:
 
     def observe(self, conversations: Sequence[Conversation]) -> list[Signs | None]:
         """Statistics of each conversation's prefill: of the last one where it was watched, of a new one elsewhere."""
+        self._signs.keep_only(conversations)
         unseen = [c for c in conversations if self._signs.find(c) is None]
         if unseen:
             before, self.watch = self.watch, True
