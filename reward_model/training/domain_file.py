@@ -174,12 +174,23 @@ def domain_of_scans(folder: str | Path, rows: Iterable[Mapping[str, Any]], load:
         backend = LocalBackend(folder)
         backend.watch = False
         signs: list[Signs] = []
+        asked_frames: list[int] = []
         for start in range(0, len(chosen), _BATCH):
             asked = [load(row).conversation for row in chosen[start : start + _BATCH]]
             signs += [one for one in backend.observe(asked) if one is not None]
-        return save_domain(folder, signs)
+            asked_frames += [sum(isinstance(p, np.ndarray) for m in c for p in m.content) for c in asked]
+        path = save_domain(folder, signs)
+        state_training(folder, TrainedOn(seconds=_lengths(asked_frames, backend.config)))
+        return path
 
     return _kept(fit)
+
+
+def _lengths(counts: Sequence[int], config: JudgeConfig) -> tuple[float, float] | None:
+    """Seconds of videos by the frames of their scans, to a stride; None where long ones were thinned or cut."""
+    if config.max_scan_frames is not None and max(counts) >= config.max_scan_frames:
+        return None
+    return round(max(min(counts) - 1, 0.5) / config.scan_fps, 2), round(max(counts) / config.scan_fps, 2)
 
 
 def domain_of_samples(folder: str | Path, rows: Any, load: Any, count: int, footage: str = "") -> Path | None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,9 @@ def run_stage(
         demo_scale=data.judge.demo_scale,
     )
     writes, rows = trainer.is_world_process_zero(), data.rows
-    folder = export_judge(trainer, processor, data.judge, output, card=card, merge_lora=stage.merge_lora)
+    # What its base was trained on is no longer all that it was trained on.
+    judge = replace(data.judge, trained_on=None)
+    folder = export_judge(trainer, processor, judge, output, card=card, merge_lora=stage.merge_lora)
     if name == "stage2" and writes and stage.domain_videos and stage.merge_lora:
         from reward_model.training.domain_file import domain_of_scans
 
