@@ -20,6 +20,9 @@ from reward_model.turns import merge_clips, turn_value
 from reward_model.video.clip import ZOOM_FPS, sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
+#: Columns that rows of earlier versions lack.
+_LATER = {"out_of_domain", "readouts_disagree", "unfamiliarity"}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -42,6 +45,8 @@ class Row:
             them: true boxes in turn one's window that turn two left out count 0.
         reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None if nothing was written.
         seconds: seconds of judging, its batch's time shared evenly.
+        out_of_domain, readouts_disagree: as the verdict says; None: the judge cannot tell.
+        unfamiliarity: the higher quantile of the video among those of the training distribution; None likewise.
     """
 
     index: int
@@ -70,6 +75,9 @@ class Row:
     reward: float | None = None
     error: str | None = None
     seconds: float = 0.0
+    out_of_domain: bool | None = None
+    readouts_disagree: bool | None = None
+    unfamiliarity: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -86,7 +94,7 @@ class Row:
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
         """Raises ValueError where a column is unknown or missing."""
         known = {f.name for f in fields(cls)}
-        if set(data) != known:
+        if not known - _LATER <= set(data) <= known:
             raise ValueError(f"a row has the columns {sorted(known)}, got {sorted(data)}")
         tuples = {k: tuple(data[k]) for k in ("truth_types", "types")}
         cell = data["cell"]
@@ -123,6 +131,9 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
         **(_overlaps(answer, truth) if truth.status == "abnormal" and written else {}),
         reward=total_reward(rollout_of(answer), truth).total if written else None,
         error=answer.error,
+        out_of_domain=answer.out_of_domain,
+        readouts_disagree=answer.readouts_disagree,
+        unfamiliarity=answer.familiarity.farthest if answer.familiarity is not None else None,
     )
 
 
