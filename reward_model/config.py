@@ -125,8 +125,8 @@ class JudgeConfig:
     demo_scale: bool = False
     """Marks a checkpoint that knows the procedural world only."""
     trained_on: TrainedOn | None = None
-    """What the training videos were: seconds, fps, side (pixels) and aspect (width over height) as [least, most], and
-    footage in words. Videos outside are said to be out of domain. None: not stated."""
+    """The training videos, as far as that is stated: seconds, fps, side (pixels) and aspect (width over height) as
+    [least, most], and footage in words. Videos outside are said to be out of domain. None: not stated."""
 
     def __post_init__(self) -> None:
         if isinstance(self.readouts, list):

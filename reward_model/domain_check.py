@@ -1,4 +1,4 @@
-"""Whether a video is what a checkpoint was trained on: by what its ``judge.json`` states and by what the model sees."""
+"""The check of a video against what a checkpoint was trained on: by what it states, and by what the model sees."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class DomainCheck:
 
 
 def domain_fields(turns: Sequence[Turn]) -> dict[str, Any]:
-    """What a verdict says of its video's familiarity and of its own readouts, by its turns; any part of a long video
-    counts.
+    """The fields of a verdict about its video's familiarity and its own readouts, by its turns; any part of a long
+    video counts.
     """
     scans = [turn for turn in turns if turn.number == 1]
     seen = [turn.familiarity for turn in scans if turn.familiarity is not None]

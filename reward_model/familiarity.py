@@ -1,4 +1,4 @@
-"""How familiar a video is to a checkpoint: by what it sees (two quantiles) and by what its training set states."""
+"""Familiarity of a video to a checkpoint: by what it sees (two quantiles) and by what its training set states."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Familiarity:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a checkpoint was trained on, as its ``judge.json`` states it; each range is (least, most), None: not stated.
+    """The training set of a checkpoint, as its ``judge.json`` states it; each range is (least, most), None: not stated.
 
     Attributes:
         seconds, fps: length and frame rate of the videos.

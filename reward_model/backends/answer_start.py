@@ -1,4 +1,4 @@
-"""Where a question ends and an answer begins, in the text that a chat template writes."""
+"""The end of a question and the beginning of its answer, in the text that a chat template writes."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Kept:
 
 
 def kept(correct: Sequence[bool], keep: Sequence[bool]) -> Kept:
-    """What remains of all answers.
+    """The answers that remain of all.
 
     >>> found = kept([True, False, True, False], [True, False, True, True])
     >>> found.share, round(found.accuracy, 3), found.errors_left_out

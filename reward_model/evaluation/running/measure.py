@@ -85,7 +85,9 @@ def _answer_metrics(judged: Sequence[Row]) -> dict[str, Metric]:
 
 
 def _domain_metrics(judged: Sequence[Row]) -> dict[str, Metric]:
-    """How many videos a judge says it was not trained on, and its accuracy on the others; nothing if it cannot tell."""
+    """Share of videos that a judge says it was not trained on, and its accuracy on the others; nothing if it cannot
+    tell.
+    """
     known = [r for r in judged if r.out_of_domain is not None]
     if not known:
         return {}
