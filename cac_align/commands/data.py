@@ -307,14 +307,15 @@ def _domain(args: argparse.Namespace) -> int:
     if not args.model.is_dir():
         raise ValueError(f"{str(args.model)!r} must be the folder of a judge: its statistics are written there")
     if args.videos is None:
-        count, videos = args.world, world_videos(args.world)
+        videos: Iterable[Any] = world_videos(args.world)
+        count = args.world
     else:
         absent = [p for p in args.videos if not p.exists()]
         if absent:
             raise ValueError(f"no file or folder at {str(absent[0])!r}; name a folder of videos, or video files")
         found = [p for given in args.videos for p in (sorted(given.rglob("*")) if given.is_dir() else [given])]
         files = [str(p) for p in found if p.is_file() and p.suffix.lower() in SUFFIXES]
-        count, videos = len(files), iter(files)
+        count, videos = len(files), files
     if count < LEAST_VIDEOS:
         raise ValueError(
             f"{count} videos are too few to know a domain by; give at least {LEAST_VIDEOS}, better some hundred"
