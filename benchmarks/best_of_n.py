@@ -23,11 +23,11 @@ from scipy import stats
 
 from cac_align import BestOfNOutput, CaCReward, best_of_n
 from cac_align.pipelines import open_pipeline
+from reward_model.chunks import lowest_value
 from reward_model.config import READOUTS
 from reward_model.evaluation import auroc, bootstrap
 from reward_model.files import write_text
 from reward_model.schema import Verdict
-from reward_model.turns import turn_value
 from reward_model.world import make_scene
 from reward_model.world.tracking import find_faults
 
@@ -49,7 +49,7 @@ def distinct_prompts(count: int, seed: int = 800_000) -> list[str]:
 
 def readout_value(verdict: Verdict, readout: str) -> float:
     """The verdict's reward under another readout than the one it was drawn with."""
-    value = turn_value(verdict.turns[-1], readout)
+    value = lowest_value(verdict.turns, readout)
     assert value is not None, "the judge ran with all_readouts=True"
     return value
 

@@ -83,7 +83,7 @@ class FixedAnswers:
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
         found = self.inner.generate(conversations, replace(sampling, max_new_tokens=self.tokens))
         self.drawn += sum(c.num_tokens for c in found)
-        return [replace(c, text=_answer(conversation)) for c, conversation in zip(found, conversations, strict=True)]
+        return [replace(c, text=_answer(m), finished=True) for c, m in zip(found, conversations, strict=True)]
 
     def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
         return self.inner.score(conversations, prefixes)

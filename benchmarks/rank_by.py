@@ -17,9 +17,9 @@ import numpy as np
 
 from cac_align import CaCReward
 from cac_align.rewards.base import RANKINGS, order
+from reward_model.chunks import lowest_value
 from reward_model.config import READOUTS
 from reward_model.files import write_text
-from reward_model.turns import turn_value
 from reward_model.world import make_video
 from reward_model.world.kinds import KINDS
 
@@ -35,7 +35,7 @@ def judged(model: str | None, count: int, batch: int) -> list[tuple[bool, bool, 
         wanted = [None if k % 2 else kinds[k // 2 % len(kinds)] for k in range(start, min(start + batch, count))]
         videos = [make_video(FIRST_SEED + start + k, kind)[0] for k, kind in enumerate(wanted)]
         for kind, verdict in zip(wanted, reward.judge_batch(videos, fps=16), strict=True):
-            values = {r: turn_value(verdict.turns[-1], r, temperature) for r in READOUTS} if verdict.turns else {}
+            values = {r: lowest_value(verdict.turns, r, temperature) for r in READOUTS} if verdict.turns else {}
             if verdict.status is not None and all(v is not None for v in values.values()):
                 found.append((kind is not None, verdict.status == "abnormal", values))
         print(f"{min(start + batch, count)} of {count} videos", end="\r", flush=True)

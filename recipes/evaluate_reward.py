@@ -11,10 +11,12 @@ Writes tables.md, tables.tex and tables.json with the paper's rows, marked as su
 rows/<judge>/<bench>.jsonl with a row for every video. What is judged stays judged: the same call continues a stopped
 run, and a changed model, setting or bench is noticed and judged anew.
 
-Benches: main (500 + 500), hard (400 in four cells), ood (another style of drawing), world (what --videos, --seed,
---kinds and --size say; the default), an annotation file, or vif=FILE.json (ViF-CoT-4K, with --video-root and
---video-pattern). The procedural benches are the world the mini judges were trained on, with other seeds; a judge of
-real footage is measured there on an unfamiliar subject. A single judge on a single bench also gets evaluation.md and
+Benches: main (500 + 500), hard (400 in four cells), ood (another style of drawing), shift (other lengths, rates, shapes
+and colours, each reported apart), demanding (look-alikes and short anomalies, by the grid that decides), world (what
+--videos, --seed, --kinds and --size say; the default), an annotation file, or vif=FILE.json (ViF-CoT-4K, with
+--video-root and --video-pattern). Choose on dev, dev-shift and dev-demanding; read the others once a checkpoint. The
+procedural benches are the world the mini judges were trained on, with other seeds; a judge of real footage is measured
+there on an unfamiliar subject. A single judge on a single bench also gets evaluation.md and
 evaluation.json.
 """
 
@@ -117,7 +119,8 @@ def parser() -> CommandParser:
         nargs="+",
         action="extend",
         default=None,
-        help="main, hard, ood, world (the default), vif=FILE.json, FILE.jsonl",
+        help="main, hard, ood, shift, demanding, dev, dev-shift, dev-demanding, world (the default), vif=FILE.json, "
+        "FILE.jsonl",
     )
     parser.add_argument("--video-root", default=None, help="folder of the videos of an annotation file")
     parser.add_argument("--video-pattern", default=None, help="of vif, such as {source}/{label}/*{video_id}*.mp4")

@@ -15,6 +15,7 @@ from reward_model.familiarity import TrainedOn
 from reward_model.prompts import answer_limit, load_prompts
 from reward_model.terminal.described import check_settings, described, setting
 from reward_model.video.clip import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
+from reward_model.video.framing import FrameFit
 
 __all__ = [
     "JUDGE_FILE",
@@ -36,7 +37,7 @@ Readout = Literal["paper", "direct", "log_odds"]
 READOUTS: tuple[str, ...] = get_args(Readout)
 
 #: Settings of old checkpoints, whose ``judge.json`` was written before there was a choice.
-BEFORE_THE_SETTING = {"window_margin": "half"}
+BEFORE_THE_SETTING = {"window_margin": "half", "frame_fit": "squeeze"}
 
 
 @described
@@ -66,15 +67,24 @@ class JudgeConfig:
     zoom_fps: float = setting(ZOOM_FPS, above=0, most=1000)
     """Frames per second of turn two. Paper: 8."""
     max_scan_frames: int | None = setting(128, least=1, most=100_000)
-    """Most frames of turn one; longer videos are thinned evenly. 128 are 32 s at 4 fps, longer than today's generators
-    draw; at 480p they are 50,000 tokens and 7 GB of an 8B model's cache. None: no limit."""
+    """Most frames of one question of turn one; long_videos says what happens to longer grids. 128 are 32 s at 4 fps,
+    longer than today's generators draw; at 480p they are 50,000 tokens and 7 GB of an 8B model's cache. None: no
+    limit."""
+    long_videos: Literal["chunks", "thin"] = "chunks"
+    """A grid longer than max_scan_frames is scanned in overlapping chunks at the full rate, each judged by itself, with
+    one verdict (chunks), or once, thinned evenly (thin)."""
+    scan_overlap: int | None = setting(None, least=0, most=100_000)
+    """Fewest frames that neighbouring chunks share. None: about one second of the grid, at most half a chunk."""
     min_zoom_frames: int = setting(MIN_ZOOM_FRAMES, least=1, most=10_000)
     """Fewest frames of turn two; shorter windows are widened, so that there is something to compare."""
     max_zoom_frames: int = setting(MAX_ZOOM_FRAMES, least=1, most=10_000)
     """Most frames of turn two; longer windows are thinned evenly."""
     frame_size: int | None = setting(None, least=1, most=4096)
-    """Side in pixels of the square that every frame is resized to. None: left to the processor, which keeps the aspect
+    """Side in pixels of the square that every frame is shown in. None: left to the processor, which keeps the aspect
     ratio."""
+    frame_fit: FrameFit = "pad"
+    """With a frame_size: frames keep their aspect ratio, centred on even grey (pad), or are stretched onto the square
+    (squeeze). Boxes of verdicts lie on the native frame either way."""
 
     # --- length of answers --------------------------------------------------------------------------------------------
     max_scan_tokens: int | None = setting(None, least=1, most=1_000_000)
@@ -144,6 +154,11 @@ class JudgeConfig:
             )
         if self.min_zoom_frames > self.max_zoom_frames:
             raise ValueError(f"min_zoom_frames={self.min_zoom_frames} exceeds max_zoom_frames={self.max_zoom_frames}")
+        if self.scan_overlap is not None and self.scan_overlap >= (self.max_scan_frames or self.scan_overlap + 1):
+            raise ValueError(
+                f"scan_overlap={self.scan_overlap} must be less than max_scan_frames={self.max_scan_frames}, the "
+                "frames of a chunk"
+            )
         if not self.reasoning and self.readout == "paper":
             raise ValueError(
                 "readout='paper' reads the verdict after the reasoning; "
@@ -161,6 +176,17 @@ class JudgeConfig:
         'log_odds'
         """
         return _best_readout(self.readouts, self.reasoning)
+
+    @property
+    def chunk_overlap(self) -> int:
+        """Fewest frames that neighbouring chunks of a long video share.
+
+        >>> JudgeConfig(max_scan_frames=25).chunk_overlap
+        4
+        """
+        if self.scan_overlap is not None:
+            return self.scan_overlap
+        return min(max(1, round(self.scan_fps)), (self.max_scan_frames or 0) // 2)
 
     def answer_limit(self, turn: int, num_frames: int) -> int:
         """New tokens of an answer of turn 1 or 2 about ``num_frames`` frames."""
@@ -226,9 +252,12 @@ def judge_json(judge: JudgeConfig) -> str:
         "min_zoom_frames",
         "max_zoom_frames",
         "frame_size",
+        "frame_fit",
         "max_scan_tokens",
         "max_zoom_tokens",
         "max_scan_frames",
+        "long_videos",
+        "scan_overlap",
         "window_margin",
         "crop",
         "context",

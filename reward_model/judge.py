@@ -6,8 +6,11 @@
     abnormal, window valid, turn two denies  -> normal
     abnormal, no usable window               -> abnormal, ends after turn one
 
+A video longer than one question may be is scanned in overlapping chunks, each judged like that by itself
+(:mod:`reward_model.chunks`): abnormal if any chunk is, and its score is the lowest reward of its chunks.
+
 Where windows far apart get a clip each (``crop="per_window"``), turn two is asked about each: the video is abnormal if
-any confirms, and the turn that decides, the one with the lowest reward, is the verdict's last.
+any confirms, and the turn that decides, the one with the lowest reward, is the last of its chunk.
 
 A video that cannot be read, or a backend that cannot answer, gives a verdict without status and score, and says why in
 ``error``.
@@ -25,16 +28,19 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from reward_model.backends.base import Backend
+from reward_model.chunks import final_anomalies, main_window, scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain_check import DomainCheck, domain_fields
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
-from reward_model.schema import Anomaly, FrameRange, Status, Turn, TurnReport, Verdict, VerdictScore
+from reward_model.schema import Turn, TurnReport, Verdict, VerdictScore
 from reward_model.shipped import package_version
+from reward_model.turn_checks import at_true_rate, decided, sound
 from reward_model.turns import (
     TurnRequest,
     VideoView,
+    merge_statuses,
     read_turn,
     scan_request,
     turn_score,
@@ -43,7 +49,8 @@ from reward_model.turns import (
     verdict_places,
     zoom_request,
 )
-from reward_model.video.clip import Video, VideoError, VideoLike, check_fps, load_video, native_window
+from reward_model.video.clip import Video, VideoError, VideoLike, check_fps, load_video
+from reward_model.video.framing import Framing
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,29 +58,35 @@ Rates = float | Sequence[float] | None
 
 
 @dataclass(frozen=True)
+class _Chunk:
+    """One question of turn one: a video and the native frames it shows."""
+
+    view: VideoView
+    grid: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class _Judged:
-    """A video whose turns are done, or broke off: then ``error`` says why there is no verdict."""
+    """A chunk whose turns are done, or broke off: then ``error`` says why there is no verdict about it."""
 
     num_frames: int = 0
     fps: float = 0.0
     turns: tuple[Turn, ...] = ()
-    window: FrameRange | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class _Suspect:
-    """A video that turn one calls abnormal in a window (native frames), with what turn two is asked about."""
+    """A chunk that turn one calls abnormal in a window, with what turn two is asked about."""
 
     view: VideoView
     request: TurnRequest
     scan: Turn
     report: TurnReport
-    window: FrameRange
     clips: list[tuple[int, ...]]
 
     def judged(self, zooms: Sequence[Turn] = (), error: str | None = None) -> _Judged:
-        return _Judged(self.view.num_frames, self.view.fps, (self.scan, *zooms), self.window, error)
+        return _Judged(self.view.num_frames, self.view.fps, (self.scan, *zooms), error)
 
 
 class Judge(Protocol):
@@ -143,8 +156,8 @@ class TwoTurnJudge:
                 check_fps(rate)
         verdicts = []
         for start in range(0, len(items), self.config.batch_size):
-            chunk = slice(start, start + self.config.batch_size)
-            verdicts += self._judge_batch(items[chunk], texts[chunk], rates[chunk], on_error)
+            batch = slice(start, start + self.config.batch_size)
+            verdicts += self._judge_batch(items[batch], texts[batch], rates[batch], on_error)
         return verdicts
 
     def _judge_batch(
@@ -152,9 +165,20 @@ class TwoTurnJudge:
     ) -> list[Verdict]:
         strict = on_error == "raise"
         opened = [self._open(v, p, r, strict) for v, p, r in zip(videos, prompts, rates, strict=True)]
-        scanned = _each(VideoView, opened, lambda views: self._scan(views, strict))
-        judged = _each(_Suspect, scanned, lambda suspects: self._zoom(suspects, strict))
-        return [self._verdict(j) for j in judged]
+        parts = [self._chunks(case) if isinstance(case, VideoView) else [case] for case in opened]
+        queue: list[_Chunk | _Judged] = [part for video in parts for part in video]
+        judged: list[_Judged] = []
+        for start in range(0, len(queue), self.config.batch_size):  # only these chunks' frames are held at once
+            judged += self._judge_chunks(queue[start : start + self.config.batch_size], strict)
+        done = iter(judged)
+        return [self._verdict([next(done) for _ in video]) for video in parts]
+
+    def _chunks(self, view: VideoView) -> list[_Chunk]:
+        return [_Chunk(view, grid) for grid in scan_grids(view.num_frames, view.fps, self.config)]
+
+    def _judge_chunks(self, chunks: Sequence[_Chunk | _Judged], strict: bool) -> list[_Judged]:
+        scanned = _each(_Chunk, chunks, lambda fresh: self._scan(fresh, strict))
+        return _each(_Suspect, scanned, lambda suspects: self._zoom(suspects, strict))
 
     def _open(self, video: VideoLike, prompt: str | None, fps: float | None, strict: bool) -> VideoView | _Judged:
         try:
@@ -167,33 +191,33 @@ class TwoTurnJudge:
             return _Judged(error=str(error))
 
     def _view(self, video: Video, prompt: str) -> VideoView:
-        side = self.config.frame_size
+        framing = Framing(video.size, self.config.frame_size, self.config.frame_fit)
 
         def take(indices: Sequence[int]) -> np.ndarray:
             try:
-                return video.take(indices, None if side is None else (side, side))
+                return framing.pad(video.take(indices, framing.inner))
             except MemoryError as error:
                 said = str(error) or f"not enough memory for {len(indices)} frames; lower max_scan_frames"
                 raise MemoryError(said) from error
 
-        return VideoView(video.num_frames, video.fps, take, prompt, video.size)
+        return VideoView(video.num_frames, video.fps, take, prompt, framing, video.size)
 
     # --- turn one -----------------------------------------------------------------------------------------------------
 
-    def _scan(self, videos: Sequence[VideoView], strict: bool) -> list[_Suspect | _Judged]:
-        requests = [_asked(partial(scan_request, v, self.config, self.prompts), strict) for v in videos]
-        asked = [(v, r) for v, r in zip(videos, requests, strict=True) if isinstance(r, TurnRequest)]
+    def _scan(self, chunks: Sequence[_Chunk], strict: bool) -> list[_Suspect | _Judged]:
+        requests = [_asked(partial(scan_request, c.view, c.grid, self.config, self.prompts), strict) for c in chunks]
+        asked = [(c.view, r) for c, r in zip(chunks, requests, strict=True) if isinstance(r, TurnRequest)]
         turns = self._ask([r for _, r in asked])
         answers = iter(self._domain.familiar([v for v, _ in asked], [r for _, r in asked], turns))
         return [
-            self._scanned(view, request, next(answers))
+            self._scanned(chunk.view, request, next(answers))
             if isinstance(request, TurnRequest)
-            else _Judged(view.num_frames, view.fps, error=request)
-            for view, request in zip(videos, requests, strict=True)
+            else _Judged(chunk.view.num_frames, chunk.view.fps, error=request)
+            for chunk, request in zip(chunks, requests, strict=True)
         ]
 
     def _scanned(self, view: VideoView, request: TurnRequest, turn: Turn) -> _Suspect | _Judged:
-        scan, length, rate = _at_true_rate(turn, view.fps), view.num_frames, view.fps
+        scan, length, rate = at_true_rate(turn, view.fps), view.num_frames, view.fps
         if scan.fps < turn.fps:
             self._say_thinned(length / rate, scan.fps)
         if scan.status is None:
@@ -201,10 +225,8 @@ class TwoTurnJudge:
         report = scan.report
         if report is None or report.window is None:
             return _Judged(length, rate, (scan,))
-        # The window of the verdict is the one turn one named, whatever turn two is shown around it.
-        window = native_window(report.window, scan.frame_indices, length, margin="none")
         clips = turn_two_clips(report, scan.frame_indices, length, rate, self.config)
-        suspect = _Suspect(view, request, scan, report, window, clips)
+        suspect = _Suspect(view, request, scan, report, clips)
         return suspect if clips else suspect.judged()
 
     def _say_thinned(self, seconds: float, rate: float) -> None:
@@ -214,7 +236,7 @@ class TwoTurnJudge:
         self._said_thinned = True
         logger.warning(
             "a video of %.0f s is scanned at %.2g frames per second instead of %g (max_scan_frames=%s): anomalies "
-            "shorter than %.1f s can be missed. Cut long videos into pieces, or raise max_scan_frames",
+            "shorter than %.1f s can be missed. Judge long videos with long_videos='chunks', or raise max_scan_frames",
             seconds, rate, self.config.scan_fps, self.config.max_scan_frames, 1 / rate,
         )  # fmt: skip
 
@@ -229,7 +251,7 @@ class TwoTurnJudge:
             turns = [next(answers) for request in requests if isinstance(request, TurnRequest)]
             faults = [request for request in requests if isinstance(request, str)]
             faults += [f"turn two: {turn.error}" for turn in turns if turn.status is None]
-            zooms = sorted((_at_true_rate(t, suspect.view.fps) for t in turns), key=self._decides)
+            zooms = sorted((at_true_rate(t, suspect.view.fps) for t in turns), key=self._decides)
             judged.append(suspect.judged(zooms, faults[-1] if faults else None))
         return judged
 
@@ -254,7 +276,7 @@ class TwoTurnJudge:
         turns = [self._read(request, answer) for request, answer in zip(requests, answers, strict=True)]
         turns = self._scored([r.conversation for r in requests], turns)
         seconds = (time.perf_counter() - started) / len(turns)
-        return [replace(_decided(_sound(turn, self.config.readout)), seconds=seconds) for turn in turns]
+        return [replace(decided(sound(turn, self.config.readout)), seconds=seconds) for turn in turns]
 
     def _answers(self, requests: Sequence[TurnRequest]) -> list[Completion]:
         config = self.config
@@ -271,7 +293,9 @@ class TwoTurnJudge:
         if turn.error or not self.config.reasoning:
             return turn
         cut_after = None if answer.finished else answer.num_tokens
-        reading = read_turn(turn.text, turn.number, len(turn.frame_indices), self.config, cut_after=cut_after)
+        reading = read_turn(
+            turn.text, turn.number, len(turn.frame_indices), self.config, request.framing, cut_after=cut_after
+        )
         reason = reading.error.reason if reading.error is not None else None
         return replace(turn, report=reading.report, status=reading.status, parse_error=reason)
 
@@ -301,33 +325,44 @@ class TwoTurnJudge:
 
     # --- the verdict --------------------------------------------------------------------------------------------------
 
-    def _verdict(self, case: _Judged) -> Verdict:
-        turns = case.turns
+    def _verdict(self, parts: Sequence[_Judged]) -> Verdict:
+        """The verdict of a video's chunks; of one chunk in a video that was scanned at once."""
+        turns = tuple(turn for part in parts for turn in part.turns)
+        judged = [part.turns for part in parts if part.error is None]
+        status = merge_statuses([part.turns[-1].status if part.error is None else None for part in parts])
         common: dict[str, Any] = {
             "turns": turns,
-            "window": case.window,
+            # The window of the verdict is the one turn one named, whatever turn two is shown around it.
+            "window": main_window(turns, self.config.readout),
             "readout": self.config.readout,
-            "num_frames": case.num_frames,
-            "fps": case.fps,
+            "num_frames": parts[0].num_frames,
+            "fps": parts[0].fps,
             "provenance": self._provenance(turns),
             **domain_fields(turns),
         }
-        if case.error is not None:
-            return Verdict(status=None, score=None, error=case.error, **common)
+        if status is None:
+            number, fault = next((k, part.error) for k, part in enumerate(parts, 1) if part.error is not None)
+            error = fault if len(parts) == 1 else f"chunk {number} of {len(parts)}: {fault}"
+            return Verdict(status=None, score=None, error=error, **common)
+        value, log_odds = min(map(self._reward, judged), key=lambda reward: reward[0])
+        return Verdict(
+            status=status,
+            score=value,
+            anomalies=final_anomalies([turn for chunk in judged for turn in chunk]),
+            log_odds=log_odds,
+            forced=any(t.parse_error is not None for t in turns),
+            **common,
+        )
+
+    def _reward(self, turns: Sequence[Turn]) -> tuple[float, float | None]:
+        """Reward of a chunk, and the log-odds it comes from."""
         final = turns[-1]
         score, value = turn_score(final, self.config.readout), self._value(final)
         if value is None:
             value = 1.0 if final.status == "normal" else 0.0
         if self.config.aggregate == "joint" and len(turns) > 1:
             value = self._joint(turns, value)
-        return Verdict(
-            status=final.status,
-            score=value,
-            anomalies=tuple(a for t in turns[1:] or turns for a in _native_anomalies(t)),
-            log_odds=score.log_odds if score else None,
-            forced=any(t.parse_error is not None for t in turns),
-            **common,
-        )
+        return value, score.log_odds if score else None
 
     def _joint(self, turns: Sequence[Turn], final: float) -> float:
         """1 - P1(abnormal) P2(abnormal), which does not jump from turn one's value to turn two's as Equation 7 does."""
@@ -341,6 +376,7 @@ class TwoTurnJudge:
     def _provenance(self, turns: Sequence[Turn]) -> dict[str, Any]:
         config = self.config
         asked = {1: config.scan_fps, 2: config.zoom_fps}
+        num_chunks = sum(t.number == 1 for t in turns)
         slower = {str(t.number): round(t.fps, 4) for t in turns if t.fps < asked.get(t.number, t.fps)}
         return {
             "model": self.backend.describe(),
@@ -350,10 +386,13 @@ class TwoTurnJudge:
             "scan_fps": config.scan_fps,
             "zoom_fps": config.zoom_fps,
             "max_scan_frames": config.max_scan_frames,
+            "long_videos": config.long_videos,
+            **({"chunks": num_chunks, "scan_overlap": config.chunk_overlap} if num_chunks > 1 else {}),
             "min_zoom_frames": config.min_zoom_frames,
             "max_zoom_frames": config.max_zoom_frames,
             **({"thinned_to_fps": slower} if slower else {}),
             "frame_size": config.frame_size,
+            **({"frame_fit": config.frame_fit} if config.frame_size is not None else {}),
             "window_margin": config.window_margin,
             "crop": config.crop,
             "context": config.context,
@@ -385,60 +424,6 @@ def _asked(make: Callable[[], TurnRequest], strict: bool) -> TurnRequest | str:
         if strict and isinstance(error, VideoError):
             raise
         return str(error)
-
-
-def _at_true_rate(turn: Turn, fps: float) -> Turn:
-    """The turn of a video of ``fps`` frames per second, with the rate its frames really have where they were
-    thinned.
-    """
-    index, steps = turn.frame_indices, len(turn.frame_indices) - 1
-    if steps < 1:
-        return turn
-    stride, full = (index[-1] - index[0]) / steps, max(fps / turn.fps, 1.0)
-    # Indices are rounded to whole frames, which moves the mean by less than one frame over all steps.
-    return replace(turn, fps=fps / stride) if stride > full + 1 / steps + 1e-9 else turn
-
-
-def _sound(turn: Turn, readout: str) -> Turn:
-    """A turn without scores that nothing can be read from; the turn has failed where its verdict depends on one."""
-    lost = {name: s.fault for name in ("score", "direct_score") if (s := getattr(turn, name)) is not None and s.fault}
-    if not lost:
-        return turn
-    needed = "score" if readout == "paper" else "direct_score"
-    rest = replace(
-        turn,
-        score=None if "score" in lost else turn.score,
-        direct_score=None if "direct_score" in lost else turn.direct_score,
-    )
-    decides = needed in lost or (turn.status is None and rest.score is None and rest.direct_score is None)
-    reason = turn.error or lost.get(needed) or next(iter(lost.values()))
-    return replace(rest, status=None, error=reason) if decides else rest
-
-
-def _decided(turn: Turn) -> Turn:
-    """A turn without a report takes the likelier word; without probabilities either, it has no status and says so."""
-    if turn.error or turn.status is not None:
-        return turn
-    score = turn.score or turn.direct_score
-    if score is None:
-        return replace(
-            turn, error=f"the answer could not be parsed ({turn.parse_error}) and the backend gives no probabilities"
-        )
-    status: Status = "normal" if score.log_odds >= 0 else "abnormal"
-    return replace(turn, status=status)
-
-
-def _native_anomalies(turn: Turn) -> tuple[Anomaly, ...]:
-    """A turn's anomalies with native frame indices in place of its own frame numbers."""
-    index = turn.frame_indices
-    return tuple(
-        replace(
-            a,
-            frames=FrameRange(index[a.frames.start], index[a.frames.end]),
-            boxes={index[k]: v for k, v in a.boxes.items()},
-        )
-        for a in (turn.report.anomalies if turn.report else ())
-    )
 
 
 def _spread(value: Any, count: int, name: str, scalar: type | tuple[type, ...]) -> list[Any]:

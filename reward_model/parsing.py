@@ -369,11 +369,11 @@ def _ranges(value: object, turn: int, num_frames: int) -> list[FrameRange]:
     return joined(ranges)
 
 
-def joined(ranges: Sequence[FrameRange]) -> list[FrameRange]:
-    """Ranges in order, overlapping and touching ones as one."""
+def joined(ranges: Sequence[FrameRange], step: int = 1) -> list[FrameRange]:
+    """Ranges in order; those that overlap, or begin at most ``step`` frames after another's last, are one."""
     union: list[FrameRange] = []
     for one in sorted(ranges):
-        if union and one.start <= union[-1].end + 1:
+        if union and one.start <= union[-1].end + step:
             union[-1] = FrameRange(union[-1].start, max(union[-1].end, one.end))
         else:
             union.append(one)

@@ -39,7 +39,8 @@ from reward_model.parsing import (
 )
 from reward_model.prompts import Frames, PromptSet, answer_limit
 from reward_model.schema import FrameRange, Status, Turn, TurnReport, VerdictScore
-from reward_model.video.clip import native_window, sample_indices, thinned, zoom_indices
+from reward_model.video.clip import native_window, zoom_indices
+from reward_model.video.framing import AS_IT_IS, Framing
 
 #: The two verdict words as canonical answers spell them: normal first, as in :class:`VerdictScore`.
 WORDS = ("normal", "abnormal")
@@ -70,6 +71,7 @@ class VideoView:
         num_frames, fps: its native frames, and how many of them a second has.
         take: native indices -> (N, H, W, 3) uint8, as they are shown; may raise where they cannot be read.
         prompt: the text it was made from.
+        framing: how its frames sit in what is shown.
         size: height and width of the native frames; None: not known.
     """
 
@@ -77,19 +79,21 @@ class VideoView:
     fps: float
     take: Callable[[Sequence[int]], Frames]
     prompt: str = ""
+    framing: Framing = AS_IT_IS
     size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class TurnRequest:
-    """One question: turn one (the scan) or turn two (a zoom), the native frames it shows, the messages, and how many
-    new tokens its answer may have.
+    """One question: turn one (the scan) or turn two (a zoom), the native frames it shows, the messages, how many new
+    tokens its answer may have, and on what picture the boxes of the answer lie.
     """
 
     number: int
     indices: tuple[int, ...]
     conversation: Conversation
     max_new_tokens: int
+    framing: Framing = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Reading:
     """An answer as it counts.
 
     Attributes:
-        report: what it says; None if it is invalid.
+        report: what it says, its boxes on the native frame; None if it is invalid.
         status: that of the report, or one that is legible all the same (``lenient_invalid``).
         error: why there is no report.
     """
@@ -110,12 +114,10 @@ class Reading:
 # --- its question -----------------------------------------------------------------------------------------------------
 
 
-def scan_request(view: VideoView, config: JudgeConfig, wording: PromptSet) -> TurnRequest:
-    """Turn one: the whole video on the grid of ``scan_fps``, thinned to ``max_scan_frames``."""
-    grid = sample_indices(view.num_frames, view.fps, config.scan_fps)
-    indices = tuple(thinned(grid, config.max_scan_frames))
-    limit = answer_limit(len(indices), config.max_scan_tokens)
-    return TurnRequest(1, indices, wording.scan(view.take(indices), view.prompt), limit)
+def scan_request(view: VideoView, grid: tuple[int, ...], config: JudgeConfig, wording: PromptSet) -> TurnRequest:
+    """Turn one about one of the video's grids (:func:`reward_model.chunks.scan_grids`), native frame indices."""
+    limit = answer_limit(len(grid), config.max_scan_tokens)
+    return TurnRequest(1, grid, wording.scan(view.take(grid), view.prompt), limit, view.framing)
 
 
 def turn_two_clips(
@@ -161,8 +163,10 @@ def zoom_request(
     """
     frames, limit = view.take(clip), answer_limit(len(clip), config.max_zoom_tokens)
     if config.context == "chat":
-        return TurnRequest(2, clip, wording.zoom_continued(scan.conversation, answer, frames, view.prompt), limit)
-    return TurnRequest(2, clip, wording.zoom(frames, view.prompt, cot=passed_reasoning(report, config)), limit)
+        chat = wording.zoom_continued(scan.conversation, answer, frames, view.prompt)
+    else:
+        chat = wording.zoom(frames, view.prompt, cot=passed_reasoning(report, config))
+    return TurnRequest(2, clip, chat, limit, view.framing)
 
 
 def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
@@ -205,15 +209,18 @@ def frames_left_out(reasoning: str, num_frames: int) -> list[int]:
     return sorted({*range(num_frames)} - described) if described else []
 
 
-def read_turn(text: str, turn: int, num_frames: int, config: JudgeConfig, *, cut_after: int | None = None) -> Reading:
-    """:func:`read_answer`, and what is left of an answer that cannot be read.
+def read_turn(
+    text: str, turn: int, num_frames: int, config: JudgeConfig, framing: Framing, *, cut_after: int | None = None
+) -> Reading:
+    """:func:`read_answer` with its boxes on the native frame, and what is left of an answer that cannot be read.
 
     Args:
+        framing: how the frames were shown that the answer is about.
         cut_after: tokens after which a limit cut the answer; None: it ended by itself. One that was cut is invalid even
             if what is there can be read: it has not ended, and what would have followed may take it back.
     """
     try:
-        report = read_answer(text, turn, num_frames, config)
+        report = framing.native_report(read_answer(text, turn, num_frames, config))
         if cut_after is not None:
             raise ParseError(cut_reason(cut_after), text)
     except ParseError as error:

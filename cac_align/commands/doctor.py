@@ -110,9 +110,11 @@ def _try_judge(reward: Any, count: int) -> bool:
 def _say_both(verdicts: list[Verdict], readout: str) -> None:
     """Warns where the two verdict words hold little of the probability: the judge was not trained to be read there."""
     from cac_align.report.view import FEW_BOTH
+    from reward_model.chunks import final_turns
     from reward_model.turns import turn_score
 
-    held = [score.p_both for v in verdicts if v.turns and (score := turn_score(v.turns[-1], readout)) is not None]
+    scores = [turn_score(turn, readout) for v in verdicts for turn in final_turns(v.turns)]
+    held = [score.p_both for score in scores if score is not None]
     if held and min(held) < FEW_BOTH:
         print(
             f"{'':<14}{'':<10}the two verdict words hold only {min(held):.1g} of the probability there; was the judge "
@@ -121,13 +123,14 @@ def _say_both(verdicts: list[Verdict], readout: str) -> None:
 
 
 def readouts(verdicts: list[Verdict], temperature: float) -> dict[str, list[float]]:
-    """P(normal) of each readout over the verdicts' last turns, as far as it was measured.
+    """P(normal) of each readout over the turns that decide, as far as it was measured.
 
     ``temperature`` is that of the ``log_odds`` readout.
     """
+    from reward_model.chunks import final_turns
     from reward_model.config import READOUTS
     from reward_model.turns import turn_value
 
-    turns = [v.turns[-1] for v in verdicts if v.turns]
+    turns = [turn for v in verdicts for turn in final_turns(v.turns)]
     found = {name: [turn_value(turn, name) for turn in turns] for name in READOUTS}
     return {name: [value for value in values if value is not None] for name, values in found.items()}

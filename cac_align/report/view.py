@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from reward_model.chunks import by_chunk, deciding_turn, final_turns, suspicious_windows, zoom_turns
 from reward_model.schema import Anomaly, FrameRange, Verdict
 from reward_model.turns import turn_score
 from reward_model.video.writing import thumbnail_uri
@@ -67,7 +68,7 @@ def _evidence(verdict: Verdict | None, fps: float, *, composite: bool) -> dict[s
     status = {"status": verdict.status, "status_label": STATUS_LABELS[verdict.status]}
     return {
         **(status if verdict.status else {"status_label": STATUS_LABELS[None]}),
-        "turns": [_turn(t) for t in verdict.turns],
+        "turns": [_turn(t, verdict) for t in verdict.turns],
         "findings": [_finding(a, fps) for a in verdict.anomalies],
         "filtered": [_finding(a, fps) for a in unconfirmed(verdict)],
         # The score of a composite is not the judge's: its own reward stands in the verdict.
@@ -101,13 +102,16 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
 
     seconds = num_frames / fps
     turns = verdict.turns if verdict else ()
-    window = verdict.window if verdict else None
+    looks = [sorted({i for turn in turns if turn.number == number for i in turn.frame_indices}) for number in (1, 2)]
+    windows = suspicious_windows(turns) if len(by_chunk(turns)) > 1 else [verdict.window] if verdict else []
+    named = [window for window in windows if window is not None]
+    edges = [-1, *(edge for window in named for edge in (window.start, window.end)), num_frames]
     return {
         "seconds": seconds,
         "marks": [{"x": percent(s * fps), "label": f"{s:g} s" if s else "0"} for s in _marks(seconds)],
-        "ticks": [[percent(i + 0.5) for i in turn.frame_indices] for turn in turns],
-        "window": span(window.start, window.end) if window else None,
-        "outside": [span(0, window.start - 1), span(window.end + 1, num_frames - 1)] if window else [],
+        "ticks": [[percent(i + 0.5) for i in look] for look in looks if look],
+        "windows": [span(window.start, window.end) for window in named],
+        "outside": [span(a + 1, b - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)] if named else [],
         "anomalies": [span(a.frames.start, a.frames.end) for a in verdict.anomalies] if verdict else [],
         "label": _timeline_label(verdict, seconds),
     }
@@ -137,16 +141,17 @@ def boxes_by_frame(verdict: Verdict | None) -> dict[str, list[dict[str, Any]]]:
 
 def hold_frames(verdict: Verdict | None) -> int:
     """For how many native frames a box stays: until the next frame the judge was shown."""
-    indices = verdict.turns[-1].frame_indices if verdict and verdict.turns else ()
-    return max(1, min(b - a for a, b in pairwise(indices))) if len(indices) > 1 else 1
+    finals = final_turns(verdict.turns) if verdict else []
+    looked = [turn for turn in finals if turn.number == 2] or finals
+    steps = [b - a for turn in looked for a, b in pairwise(turn.frame_indices)]
+    return max(1, min(steps, default=1))
 
 
 def _key_frames(verdict: Verdict | None, frames: np.ndarray, fps: float) -> list[dict[str, Any]]:
     """Frames with boxes, or else the frames of turn two; none for a video nobody looked at twice."""
     boxes = boxes_by_frame(verdict)
-    indices = [int(k) for k in boxes] or (
-        list(verdict.turns[-1].frame_indices) if verdict and len(verdict.turns) > 1 else []
-    )
+    looked = zoom_turns(verdict.turns) if verdict else []
+    indices = [int(k) for k in boxes] or (list(looked[-1].frame_indices) if looked else [])
     picked = spread([k for k in sorted(indices) if k < len(frames)], KEY_FRAMES)
     return [
         {
@@ -176,11 +181,13 @@ def _member(name: str, score: float | None) -> dict[str, str]:
     return {"name": name, "score": "\u2013" if score is None else f"{score:.4g}".replace("-", "\u2212")}
 
 
-def _turn(turn: Turn) -> dict[str, Any]:
+def _turn(turn: Turn, verdict: Verdict) -> dict[str, Any]:
+    shown = [turn.frame_indices[k] / verdict.fps for k in (0, -1)] if len(by_chunk(verdict.turns)) > 1 else []
     return {
         "number": turn.number,
         "name": "Scan" if turn.number == 1 else "Zoom",
-        "what": f"{len(turn.frame_indices)} frames at {turn.fps:g} fps",
+        "what": f"{len(turn.frame_indices)} frames at {turn.fps:g} fps"
+        + (f", {shown[0]:.2f} to {shown[1]:.2f} s" if shown else ""),
         "status": turn.status or "none",
         "status_label": STATUS_LABELS[turn.status],
         "pieces": reasoning_pieces(turn.report.cot) if turn.report else [],
@@ -285,7 +292,8 @@ def readout_note(verdict: Verdict | None, score: float | None) -> str:
         return ""
     said = [_disagreement(verdict, score)]
     turns = getattr(verdict, "turns", ())
-    read = turn_score(turns[-1], verdict.readout) if turns else None
+    deciding = deciding_turn(turns, verdict.readout)
+    read = turn_score(deciding, verdict.readout) if deciding else None
     if read is not None and read.p_both < FEW_BOTH:
         said.append(f"the two verdict words hold only {100 * read.p_both:.1g} % of the probability where they are read")
     if read is not None and read.bounded:
@@ -355,17 +363,15 @@ def reasoning_pieces(cot: str) -> list[Piece]:
 
 def unconfirmed(verdict: Verdict | None) -> list[Anomaly]:
     """Anomalies of turn one, in native frames, whose type the verdict does not hold at any of their frames."""
-    if verdict is None or len(verdict.turns) < 2 or verdict.status is None:
+    if verdict is None or verdict.status is None or not zoom_turns(verdict.turns):
         return []
-    scan = verdict.turns[0]
-    if scan.report is None:
-        return []
-    dropped = []
-    for anomaly in scan.report.anomalies:
-        native = _native(anomaly, scan.frame_indices)
-        if native is not None and not any(_meets(native, kept) for kept in verdict.anomalies):
-            dropped.append(native)
-    return dropped
+    raised = [
+        _native(anomaly, scan.frame_indices)
+        for scan in verdict.turns
+        if scan.number == 1 and scan.report is not None
+        for anomaly in scan.report.anomalies
+    ]
+    return [a for a in raised if a is not None and not any(_meets(a, kept) for kept in verdict.anomalies)]
 
 
 def _native(anomaly: Anomaly, indices: tuple[int, ...]) -> Anomaly | None:

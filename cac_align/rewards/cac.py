@@ -68,8 +68,12 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         backend_options: more for the backend, such as ``{"deadline_s": 60}``.
         prompts: the wording of the questions.
         num_turns: 1 stops after the scan.
-        max_scan_frames, min_zoom_frames, max_zoom_frames: how many frames the turns are shown; longer ones are thinned.
-        frame_size: side of the square every frame is resized to.
+        max_scan_frames, min_zoom_frames, max_zoom_frames: how many frames the turns are shown in one question; longer
+            clips of turn two are thinned.
+        long_videos, scan_overlap: videos longer than ``max_scan_frames`` are scanned in overlapping chunks
+            (``"chunks"``), or thinned (``"thin"``).
+        frame_size: side of the square every frame is shown in.
+        frame_fit: ``"pad"`` keeps the shape of frames in that square, ``"squeeze"`` stretches them onto it.
         max_scan_tokens, max_zoom_tokens: longest answers.
         window_margin, crop, context: what turn two is shown, see :class:`reward_model.config.JudgeConfig`.
         aggregate: ``"final"`` is the last turn's probability, ``"joint"`` the product of both turns' doubts.
@@ -114,9 +118,12 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         prompts: Literal["paper", "compact"] | None = None,
         num_turns: Literal[1, 2] | None = None,
         max_scan_frames: int | None = None,
+        long_videos: Literal["chunks", "thin"] | None = None,
+        scan_overlap: int | None = None,
         min_zoom_frames: int | None = None,
         max_zoom_frames: int | None = None,
         frame_size: int | None = None,
+        frame_fit: Literal["squeeze", "pad"] | None = None,
         max_scan_tokens: int | None = None,
         max_zoom_tokens: int | None = None,
         window_margin: Literal["half", "none"] | None = None,
@@ -141,9 +148,12 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             "prompts": prompts,
             "num_turns": num_turns,
             "max_scan_frames": max_scan_frames,
+            "long_videos": long_videos,
+            "scan_overlap": scan_overlap,
             "min_zoom_frames": min_zoom_frames,
             "max_zoom_frames": max_zoom_frames,
             "frame_size": frame_size,
+            "frame_fit": frame_fit,
             "max_scan_tokens": max_scan_tokens,
             "max_zoom_tokens": max_zoom_tokens,
             "window_margin": window_margin,

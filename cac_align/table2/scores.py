@@ -114,11 +114,10 @@ def ask_reward(reward: Any, videos: Sequence[np.ndarray], prompts: Sequence[str]
 
 def verdict_parts(verdict: Any) -> dict[str, float | None]:
     """A verdict in numbers: every readout, the log-odds, and ``abnormal``, 1 or 0 (None: no verdict)."""
+    from reward_model.chunks import lowest_value
     from reward_model.config import READOUTS
-    from reward_model.turns import turn_value
 
-    final = verdict.turns[-1] if verdict.turns else None
-    parts = {name: None if final is None else turn_value(final, name) for name in READOUTS}
+    parts = {name: lowest_value(verdict.turns, name) for name in READOUTS}
     status = None if verdict.status is None else float(verdict.status == "abnormal")
     return {**{k: v for k, v in parts.items() if v is not None}, "abnormal": status}
 

@@ -17,6 +17,7 @@ import numpy as np
 from reward_model.digests import text_digest
 from reward_model.files import atomic
 from reward_model.video.clip import VideoError, load_video
+from reward_model.video.framing import FrameFit, Framing
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +28,24 @@ class FrameCache:
     Args:
         folder: where reduced videos are kept as .npy between runs (uint8, uncompressed: the 41 frames of five seconds
             at 8 fps and 480x832 are 49 MB); None keeps none.
-        frame_size: side of the square frames are resized to, as the judge does; None keeps their size.
+        frame_size: side of the square frames are shown in, as the judge does; None keeps their size.
+        frame_fit: how they fit into it (:class:`reward_model.video.framing.Framing`).
         max_videos: videos held in memory.
 
     A cache goes to data-loader workers without its frames. When the folder cannot be written (disk full), frames come
     from memory or are decoded again, and the log says so once.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, frame_size: int | None = None, max_videos: int = 8) -> None:
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        frame_size: int | None = None,
+        frame_fit: FrameFit = "squeeze",
+        max_videos: int = 8,
+    ) -> None:
         self.folder = Path(folder) if folder else None
-        self.frame_size = frame_size
+        self.frame_size, self.frame_fit = frame_size, frame_fit
         self.max_videos = max_videos
         self.decoded = 0
         self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
@@ -71,12 +80,14 @@ class FrameCache:
         return frames
 
     def _key(self, path: Path, kept: Sequence[int]) -> str:
-        """Changes with the file, its date and size, the frames kept and their size."""
+        """Changes with the file, its date and size, the frames kept, their size and their fit."""
         try:
             stat = path.stat()
         except OSError as error:
             raise VideoError(f"no video file at {str(path)!r} ({error.strerror}); fix the annotation file") from error
         text = f"{path.resolve()}\0{stat.st_mtime_ns}\0{stat.st_size}\0{list(kept)}\0{self.frame_size}"
+        if self.frame_size is not None and self.frame_fit != "squeeze":  # folders of former runs stay of use
+            text += f"\0{self.frame_fit}"
         return text_digest(text.encode("utf-8", "surrogateescape"))[:24]
 
     def _decode(self, path: Path, kept: Sequence[int], num_frames: int) -> np.ndarray:
@@ -87,7 +98,8 @@ class FrameCache:
                 f"{str(path)!r} has {video.num_frames} frames, but its annotation says {num_frames}; "
                 "annotate this file, or restore the file that was annotated"
             )
-        return video.take(kept, None if self.frame_size is None else (self.frame_size, self.frame_size))
+        framing = Framing(video.size, self.frame_size, self.frame_fit)
+        return framing.pad(video.take(kept, framing.inner))
 
     def _load(self, key: str) -> np.ndarray | None:
         if self.folder is None or not (self.folder / f"{key}.npy").is_file():

@@ -5,7 +5,7 @@ when a batch needs it. Frame grids, frame size and wording come from the judge's
 what inference will ask.
 
 * ``frame`` (stage 1): one frame as "Frame 0", with boxes; anomalous ones only of types that one frame can show.
-* ``scan`` (stage 2): the whole video at ``scan_fps``, no boxes.
+* ``scan`` (stage 2): the whole video at ``scan_fps``, no boxes; of a video that the judge scans in chunks, a chunk.
 * ``zoom`` (stage 2): a clip at ``zoom_fps`` around an anomaly shorter than a second, or of a normal video, with boxes.
 """
 
@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Conversation
 from reward_model.data.annotations import Record, video_path
@@ -34,6 +35,7 @@ from reward_model.prompts import PromptSet, load_prompts
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
 from reward_model.terminal.described import check_settings, described, setting
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
+from reward_model.video.framing import Framing
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ CLIPS_PER_VIDEO = 15 / 20
 HINT_SHARE = 0.7
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @described
@@ -101,7 +104,7 @@ class StageViews:
             raise ValueError(
                 f"{self.jsonl} gives no video to train on; it is empty, or no line has the requested split"
             )
-        self.cache = self.cache or FrameCache(frame_size=self.judge.frame_size)
+        self.cache = self.cache or FrameCache(frame_size=self.judge.frame_size, frame_fit=self.judge.frame_fit)
         self._samples = {(s.video_id, s.turn): s for s in self.cot}
         known = {r.truth.video_id for r in self.records}
         if self.cot and not known & {s.video_id for s in self.cot}:
@@ -144,7 +147,7 @@ class StageViews:
         return rows
 
     def _video_rows(self, rng: np.random.Generator, count: int | None) -> list[Row]:
-        scans = {status: self._usable("scan", status) for status in ("normal", "abnormal")}
+        scans = {status: self._scans(status) for status in ("normal", "abnormal")}
         clips = {
             "normal": self._usable("zoom", "normal"),
             "abnormal": [r for r in self._usable("zoom", "abnormal") if self._makes_clip(r)],
@@ -163,7 +166,7 @@ class StageViews:
         num_clips = max(1, round(videos * CLIPS_PER_VIDEO))
         rows = []
         for status in ("normal", "abnormal"):
-            rows += [self._row("scan", r, self._scan_grid(r), rng) for r in _cycle(scans[status], videos, rng)]
+            rows += [self._row("scan", r, grid, rng) for r, grid in _cycle(scans[status], videos, rng)]
             rows += [self._zoom_row(r, rng) for r in _cycle(clips[status], num_clips, rng)]
         return rows
 
@@ -171,7 +174,7 @@ class StageViews:
         """Records of a status; with verified reasoning only those that have it for this turn."""
         found = [k for k, r in enumerate(self.records) if r.truth.status == status]
         if status == "abnormal" and turn == "scan":
-            seen = [k for k in found if _targets(self.records[k].truth, "scan", self._scan_grid(k))]
+            seen = [k for k in found if self._shown(k)]
             if len(seen) < len(found):
                 hidden = len(found) - len(seen)
                 log.info("%d abnormal videos show no anomaly at %g fps; not scanned", hidden, self.judge.scan_fps)
@@ -183,6 +186,18 @@ class StageViews:
             lacking = len(found) - len(verified)
             log.info("%d of %d %s videos lack a verified %s; left out", lacking, len(found), status, turn)
         return verified
+
+    def _scans(self, status: str) -> list[tuple[int, list[int]]]:
+        """Questions of turn one about videos of a status: record and native frames of each; of an abnormal
+        video those that show an anomaly.
+        """
+        usable = self._usable("scan", status)
+        return [(k, grid) for k in usable for grid in (self._shown(k) if status == "abnormal" else self._scan_grids(k))]
+
+    def _shown(self, record: int) -> list[list[int]]:
+        """The questions of turn one about a video that show an anomaly of it."""
+        truth = self.records[record].truth
+        return [grid for grid in self._scan_grids(record) if _targets(truth, "scan", grid)]
 
     def _row(self, task: str, record: int, indices: Sequence[int], rng: np.random.Generator) -> Row:
         truth = self.records[record].truth
@@ -233,10 +248,12 @@ class StageViews:
 
     # --- frames -------------------------------------------------------------------------------------------------------
 
-    def _scan_grid(self, record: int) -> list[int]:
+    def _scan_grids(self, record: int) -> list[list[int]]:
+        """Native frames of each question of turn one: the judge's own, or those of verified reasoning."""
         truth = self.records[record].truth
         sample = self._samples.get((truth.video_id, "scan"))
-        return list(sample.indices) if sample else sample_indices(truth.num_frames, truth.fps, self.judge.scan_fps)
+        grids = [sample.indices] if sample else scan_grids(truth.num_frames, truth.fps, self.judge)
+        return [list(grid) for grid in grids]
 
     def zoom_grid(self, truth: VideoAnnotation, window: FrameRange) -> list[int]:
         """Native frames turn two is shown for a native window; the judge's own rule."""
@@ -313,11 +330,21 @@ class StageViews:
         return self.prompts.zoom(frames, truth.prompt, cot=cot)
 
     def _answer(self, row: Mapping[str, Any]) -> str:
-        answer = self._reasoned_answer(row)
+        answer = self._shown_answer(row)
         if np.random.default_rng([int(row["draw"]), 4]).random() >= self.options.empty_cot_share:
             return answer
         report = parse_turn(answer, turn=1 if row["task"] == "scan" else 2, num_frames=len(row["indices"]))
         return format_report(replace(report, cot=""), boxes=row["task"] != "scan")
+
+    def _shown_answer(self, row: Mapping[str, Any]) -> str:
+        """The answer with its boxes where the judge sees them: annotations and verified reasoning lie on native frames,
+        padding moves what is shown.
+        """
+        answer, truth = self._reasoned_answer(row), self.records[int(row["record"])].truth
+        framing = Framing((truth.height, truth.width), self.judge.frame_size, self.judge.frame_fit)
+        if row["task"] == "scan" or not framing.moves_boxes:
+            return answer
+        return format_report(framing.shown_report(parse_turn(answer, turn=2, num_frames=len(row["indices"]))))
 
     def _reasoned_answer(self, row: Mapping[str, Any]) -> str:
         truth = self.records[int(row["record"])].truth
@@ -362,7 +389,9 @@ class StageViews:
         if rng.random() >= HINT_SHARE:
             return ""
         truth = self.records[int(row["record"])].truth
-        grid = sample_indices(truth.num_frames, truth.fps, self.judge.scan_fps)
+        grids = scan_grids(truth.num_frames, truth.fps, self.judge)
+        middle = (row["indices"][0] + row["indices"][-1]) / 2
+        grid = min(grids, key=lambda g: max(g[0] - middle, middle - g[-1], 0))  # the first that holds the clip
         suspected: Sequence[Anomaly] = truth.on_grid(grid)
         if not suspected:
             others = [a for r in self.records for a in r.truth.anomalies]
@@ -413,7 +442,7 @@ def cycled(items: int, count: int, rng: np.random.Generator) -> list[int]:
     return drawn[:count]
 
 
-def _cycle(items: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+def _cycle(items: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
     return [items[k] for k in cycled(len(items), count, rng)]
 
 

@@ -1,8 +1,18 @@
 """Evaluation of judges: metrics with intervals, benches whose truth is exact, baselines, and tables."""
 
-from reward_model.evaluation.benches.bench import Bench, BenchVideo, CalibrationBench, MainBench, OodBench, WorldBench
+from reward_model.evaluation.benches.bench import (
+    Bench,
+    BenchVideo,
+    CalibrationBench,
+    DevBench,
+    MainBench,
+    OodBench,
+    WorldBench,
+)
+from reward_model.evaluation.benches.demanding import DemandingBench
 from reward_model.evaluation.benches.hard import HardBench
 from reward_model.evaluation.benches.records import JsonlBench, RecordBench, VifCotBench
+from reward_model.evaluation.benches.shift import ShiftBench
 from reward_model.evaluation.metrics.calibration import (
     ReliabilityBin,
     calibration_error,
@@ -27,6 +37,8 @@ __all__ = [
     "BenchVideo",
     "CalibrationBench",
     "Confusion",
+    "DemandingBench",
+    "DevBench",
     "Estimate",
     "EvaluationResult",
     "HardBench",
@@ -41,6 +53,7 @@ __all__ = [
     "ReliabilityBin",
     "Row",
     "RowStore",
+    "ShiftBench",
     "Table",
     "TypeRecall",
     "VifCotBench",

@@ -35,10 +35,15 @@ from transformers import (
 
 from reward_model.minis.tokenizer import CHAT_TEMPLATE, FRAME_SIZE, MAX_FRAMES, build_tokenizer, number_pieces
 from reward_model.schema import BOX_SCALE
+from reward_model.video.framing import FrameFit
 
 PATCH_SIZE = 8
 #: How the minis are shown a video, in training and in ``judge.json``: half the frames of the full-size default.
 SCAN_FPS, ZOOM_FPS, MIN_ZOOM, MAX_ZOOM = 4, 8, 4, 24
+#: Frames keep their shape in the square that the judge sees.
+FIT: FrameFit = "pad"
+#: Most frames of one scan: six seconds, a little more than the five of training; longer videos are scanned in chunks.
+MAX_SCAN = 25
 MERGE_SIZE = 3
 
 
@@ -261,10 +266,12 @@ def judge_settings(prompt_version: str, **changes: object) -> str:
         "prompts": "compact",
         "prompt_version": prompt_version,
         "frame_size": FRAME_SIZE,
+        "frame_fit": FIT,
         "scan_fps": SCAN_FPS,
         "zoom_fps": ZOOM_FPS,
         "min_zoom_frames": MIN_ZOOM,
         "max_zoom_frames": MAX_ZOOM,
+        "max_scan_frames": MAX_SCAN,
         "max_new_tokens": {"scan": 128, "zoom": 480},
         "window_margin": "half",
         "readouts": ["log_odds", "direct", "paper"],

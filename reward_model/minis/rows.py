@@ -19,12 +19,13 @@ from datasets import Dataset, concatenate_datasets
 
 from reward_model.data.example import Example
 from reward_model.minis.drift import drift_boxes
-from reward_model.minis.model import MAX_ZOOM, MIN_ZOOM, SCAN_FPS, ZOOM_FPS
+from reward_model.minis.model import FIT, MAX_ZOOM, MIN_ZOOM, SCAN_FPS, ZOOM_FPS
 from reward_model.minis.splices import SPLICED, make_splice
 from reward_model.parsing import format_report
 from reward_model.prompts import load_prompts
 from reward_model.schema import Anomaly, FrameRange, TurnReport, VideoAnnotation
-from reward_model.video.clip import native_window, resize_frames, sample_indices, zoom_indices
+from reward_model.video.clip import native_window, sample_indices, zoom_indices
+from reward_model.video.framing import Framing
 from reward_model.world.kinds import KINDS, REASONS, SETTINGS_OF, SINGLE_FRAME
 from reward_model.world.narration import narrate_frames, narrate_scan, narrate_zoom, shift_report, visible_anomalies
 from reward_model.world.nuisance import degrade
@@ -139,9 +140,14 @@ def truth_of(row: Mapping[str, Any], scene: Scene) -> VideoAnnotation:
 
 
 def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
-    """Frames of a size, worn and brought to the judge's size."""
+    """Frames of a size, worn and shown as the judge is shown frames."""
     frames = degrade(draw(SMALL_SIZE if row["small"] else SIZE), rng)
-    return resize_frames(frames, (SIZE, SIZE)) if row["small"] else frames
+    return Framing((frames.shape[1], frames.shape[2]), SIZE, FIT).show(frames)
+
+
+def _written(report: TurnReport, truth: VideoAnnotation) -> str:
+    """The answer with its boxes where the judge sees them."""
+    return format_report(Framing((truth.height, truth.width), SIZE, FIT).shown_report(report))
 
 
 def _scan(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Generator, prompts: Any) -> Example:
@@ -157,7 +163,7 @@ def _zoom(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gene
     indices = zoom_indices(native, truth.num_frames, truth.fps, ZOOM_FPS, min_frames=MIN_ZOOM, max_frames=MAX_ZOOM)
     report = narrate_zoom(truth, indices, cot=cot)
     hint = draw_hint(truth, window, grid, rng)
-    answer = format_report(report)
+    answer = _written(report, truth)
     return Example(prompts.zoom(frames_of(indices), truth.prompt, cot=hint), answer, drift_boxes(answer, rng))
 
 
@@ -166,7 +172,7 @@ def _clip(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gene
     length = int(rng.integers(2, 6))
     start = _start_near(truth, grid, length, rng)
     indices = grid[start : start + length]
-    answer = format_report(narrate_zoom(truth, indices, cot=cot))
+    answer = _written(narrate_zoom(truth, indices, cot=cot), truth)
     return Example(prompts.zoom(frames_of(indices), truth.prompt), answer, drift_boxes(answer, rng))
 
 
@@ -176,7 +182,7 @@ def _frame(truth: VideoAnnotation, frames_of: Any, cot: bool, rng: np.random.Gen
     anomalies = visible_anomalies(truth, [index])
     report = TurnReport(truth.status, narrate_frames(anomalies, 1, first=first) if cot else "", anomalies)
     conversation = prompts.scan(frames_of([index]), truth.prompt, first=first)
-    answer = format_report(shift_report(report, first))
+    answer = _written(shift_report(report, first), truth)
     return Example(conversation, answer, drift_boxes(answer, rng))
 
 

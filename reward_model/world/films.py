@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -88,6 +88,26 @@ def film(seed: int, anomaly: AnomalyType | str | None = None, shift: Shift | str
     )
     first = _cut(scene, shift.num_frames, rng)
     return Film(scene, shift, _truth(scene, shift, first), first)
+
+
+def film_scene(scene: Scene, shift: Shift | str) -> Film:
+    """A scene that is there already, such as a member of a pair, under what a shift does to pictures: bars, size,
+    mirror image, colours, light, blur, noise and compression. Time, style, shape and camera are the scene's own.
+
+    Compression lets neighbouring frames into each other: the members of a pair are then nearly, not quite, equal on
+    the coarse grid.
+
+    Raises:
+        ValueError: if the shift is unknown, or would mirror letters.
+    """
+    shift = find_shift(shift)
+    if scene.setting not in shift.settings:
+        raise ValueError(
+            f"the shift {shift.name!r} cannot show the setting {scene.setting!r}: letters would be mirrored"
+        )
+    seconds = (scene.num_frames - 1) / scene.fps
+    own = replace(shift, seconds=seconds, fps=scene.fps, speed=1.0, aspect=scene.aspect)
+    return Film(scene, own, _truth(scene, own, 0))
 
 
 def make_shifted(

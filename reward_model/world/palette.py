@@ -99,7 +99,7 @@ STYLES = {
         "cartoon",
         MappingProxyType(DEEP_COLORS),
         MappingProxyType(DEEP_BACKGROUNDS),
-        looks=LookBook(("", "dots", "gradient"), contour=0.03),
+        looks=LookBook(("", "dots", "gradient"), contour=0.022),
     ),
 }
 #: Styles that training may draw.

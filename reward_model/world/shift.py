@@ -121,4 +121,5 @@ class Shift:
     def to_dict(self) -> dict[str, Any]:
         """Settings that differ from the plain shift, as JSON-safe values."""
         plain = Shift()
-        return {f.name: v for f in fields(Shift) if (v := getattr(self, f.name)) != getattr(plain, f.name)}
+        changed = {f.name: v for f in fields(Shift) if (v := getattr(self, f.name)) != getattr(plain, f.name)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in changed.items()}

@@ -64,11 +64,13 @@ def render(scene: Scene, indices: Sequence[int], size: int | tuple[int, int] = S
     planes = np.repeat(_planes(ground), len(index), axis=1)
     look = scene.look or Look()
     if look.ground is not None:
-        planes *= look.ground.factor(canvas.x - np.float32(0.5), canvas.y - np.float32(0.5))
+        # Where the camera stands still, one frame's ground is every frame's.
+        shown = slice(None) if scene.camera.any() or scene.zoom is not None else slice(1)
+        planes *= look.ground.factor(canvas.x[shown] - np.float32(0.5), canvas.y[shown] - np.float32(0.5))
     tint = scene.weather.tint[1].astype(np.float32)
     for actor in scene.actors:
         layers = actor.layers(canvas)
-        if look.shadow and not isinstance(actor, Floor):
+        if look.shadow and layers and not isinstance(actor, Floor):
             planes *= 1 - np.float32(look.shadow) * _shadow(layers, look, canvas.size)
         pattern = look.things.factor(*canvas.at(actor.path)) if look.things and isinstance(actor, Thing) else None
         for layer in layers:

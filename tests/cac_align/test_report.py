@@ -342,7 +342,7 @@ def test_timeline_positions(verdict_of):
     line = timeline(verdict, 81, 16)
     assert [m["label"] for m in line["marks"]] == ["0", "1 s", "2 s", "3 s", "4 s"]
     assert line["ticks"][0][0] == pytest.approx(100 * 0.5 / 81, abs=1e-3)
-    window = line["window"]
+    (window,) = line["windows"]
     assert window["x"] == pytest.approx(100 * verdict.window.start / 81, abs=1e-3)
     assert window["x"] + window["width"] == pytest.approx(100 * (verdict.window.end + 1) / 81, abs=2e-3)
     assert film_indices(12) == list(range(12))

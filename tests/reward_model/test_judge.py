@@ -354,6 +354,13 @@ def test_a_checkpoint_is_asked_as_it_was_trained_also_where_its_file_is_older_th
     (tmp_path / "judge.json").write_text('{"prompts": "paper"}')
     old = load_judge_config(tmp_path)
     assert (old.window_margin, old.readouts, old.crop, old.context) == ("half", ("paper",), "hull", "fresh")
+    assert (old.frame_fit, JudgeConfig().frame_fit, old.long_videos) == ("squeeze", "pad", "chunks")
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "judge.json").write_text(judge_json(JudgeConfig(frame_size=48, long_videos="thin", scan_overlap=2)))
+    assert load_judge_config(again) == JudgeConfig(
+        frame_size=48, long_videos="thin", scan_overlap=2, prompt_version=load_judge_config(again).prompt_version
+    )
     (tmp_path / "judge.json").write_text('{"window_margin": "none", "readouts": ["log_odds", "paper"]}')
     new = load_judge_config(tmp_path)
     assert (new.window_margin, new.readouts) == ("none", ("log_odds", "paper"))
@@ -429,7 +436,7 @@ def test_a_lost_score_that_nothing_depends_on_costs_nothing():
 
 def test_a_long_video_is_scanned_at_a_lower_rate_and_says_so(caplog):
     backend = Scripted([NORMAL] * 3, scores=SCORES, turn_by_count=True)
-    judge = TwoTurnJudge(backend, prompts="compact", max_scan_frames=20)
+    judge = TwoTurnJudge(backend, prompts="compact", max_scan_frames=20, long_videos="thin")
     long, whole = judge.judge([np.zeros((81, 8, 8, 3), np.uint8), np.zeros((77, 8, 8, 3), np.uint8)], fps=16)
     turn = long.turns[0]
     assert len(turn.frame_indices) == 20 and turn.frame_indices[0] == 0 and turn.frame_indices[-1] == 80
@@ -440,10 +447,107 @@ def test_a_long_video_is_scanned_at_a_lower_rate_and_says_so(caplog):
 
 
 def test_half_a_minute_is_scanned_whole_by_default():
-    judge = TwoTurnJudge(Scripted([NORMAL] * 2, scores=SCORES, turn_by_count=True), prompts="compact")
-    videos = [np.zeros((n, 4, 4, 3), np.uint8) for n in (31 * 4, 600 * 4)]
-    seen = [len(v.turns[0].frame_indices) for v in judge.judge(videos, fps=4)]
-    assert seen == [124, 128]
+    judge = TwoTurnJudge(Scripted([NORMAL] * 3, scores=SCORES, turn_by_count=True), prompts="compact")
+    videos = [np.zeros((n, 4, 4, 3), np.uint8) for n in (31 * 4, 60 * 4)]
+    seen = [[len(t.frame_indices) for t in v.turns] for v in judge.judge(videos, fps=4)]
+    assert seen == [[124], [122, 122]], "a minute in two chunks"
+
+
+@dataclass
+class ByFrames:
+    """Answers that go by the brightness of the first frame shown: what is scripted for it, in turn one and two."""
+
+    answers: dict
+    name: str = "by frames"
+    shown: list = field(default_factory=list)
+
+    def _pictures(self, conversation):
+        return [p for m in conversation for p in m.content if isinstance(p, np.ndarray)]
+
+    def generate(self, conversations, sampling):
+        self.shown.append([len(self._pictures(c)) for c in conversations])
+        said = []
+        for conversation in conversations:
+            pictures = self._pictures(conversation)
+            step = int(pictures[1].flat[0]) - int(pictures[0].flat[0])
+            said.append(Completion(self.answers.get((int(pictures[0].flat[0]), step), NORMAL)))
+        return said
+
+    def score(self, conversations, prefixes):
+        return [VerdictScore(-3, -0.1) if "bends" in p else VerdictScore(-0.1, -3) for p in prefixes]
+
+    def describe(self):
+        return {"model": "script"}
+
+
+def numbered(num_frames):
+    """Frame k has brightness k."""
+    return np.broadcast_to(np.arange(num_frames, dtype=np.uint8)[:, None, None, None], (num_frames, 8, 8, 3)).copy()
+
+
+LONG = {"prompts": "compact", "max_scan_frames": 25}
+
+
+def test_a_long_video_is_scanned_in_chunks_with_one_verdict():
+    """The second chunk is confirmed in turn two; turns stand in order, anomalies in native frames."""
+    backend = ByFrames({(72, 4): abnormal(10, 12), (112, 2): CONFIRM})
+    judge = TwoTurnJudge(backend, **LONG)
+    verdict, short = judge.judge([numbered(161), numbered(81)], fps=16)
+    assert [(t.number, t.frame_indices[0], t.status) for t in verdict.turns] == [
+        (1, 0, "normal"),
+        (1, 72, "abnormal"),
+        (2, 112, "abnormal"),
+    ]
+    assert (verdict.status, verdict.window) == ("abnormal", FrameRange(112, 120))
+    (anomaly,) = verdict.anomalies
+    assert anomaly.frames == FrameRange(114, 116) and list(anomaly.boxes) == [114, 116]
+    assert verdict.score == pytest.approx(1 / (1 + np.exp(2.9))) and verdict.log_odds == pytest.approx(-2.9)
+    assert (verdict.provenance["chunks"], verdict.provenance["scan_overlap"]) == (2, 4)
+    assert (short.status, len(short.turns)) == ("normal", 1) and "chunks" not in short.provenance
+    assert max(n for batch in backend.shown for n in batch) <= 25, "no question has more frames than the limit"
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+
+
+def test_a_suspicion_that_turn_two_clears_leaves_a_long_video_normal():
+    backend = ByFrames({(0, 4): abnormal(1, 2), (72, 4): abnormal(10, 12)})
+    verdict = TwoTurnJudge(backend, **LONG).judge([numbered(161)], fps=16)[0]
+    assert [t.number for t in verdict.turns] == [1, 2, 1, 2]
+    assert (verdict.status, verdict.anomalies, verdict.window) == ("normal", (), FrameRange(4, 8))
+    assert verdict.score == pytest.approx(1 / (1 + np.exp(-2.9)))
+
+
+def test_only_the_frames_of_one_batch_of_chunks_are_held():
+    """Eleven chunks of one video in batches of two: no call has more, and all are judged."""
+    backend = ByFrames({})
+    verdict = TwoTurnJudge(backend, **LONG, batch_size=2).judge([numbered(250)], fps=4)[0]
+    assert verdict.status == "normal" and len(verdict.turns) == 12
+    assert [len(batch) for batch in backend.shown] == [2] * 6
+
+
+def test_a_chunk_that_cannot_be_judged_leaves_no_verdict_unless_another_is_abnormal():
+    silent = Completion("", error="the server hung up")
+    backend = Scripted([NORMAL, silent], scores=SCORES, turn_by_count=True)
+    lost = TwoTurnJudge(backend, **LONG).judge([numbered(161)], fps=16)[0]
+    assert (lost.status, lost.score, lost.error) == (None, None, "chunk 2 of 2: the server hung up")
+    backend = Scripted([abnormal(3, 5), silent], [CONFIRM], SCORES, turn_by_count=True)
+    told = TwoTurnJudge(backend, **LONG).judge([numbered(161)], fps=16)[0]
+    assert (told.status, told.error, len(told.anomalies)) == ("abnormal", None, 1)
+
+
+@pytest.mark.parametrize(("fit", "rows"), [("pad", (163, 1000)), ("squeeze", (300, 1000))])
+def test_boxes_of_a_verdict_lie_on_the_native_frame(fit, rows):
+    """A picture of 16:9 in a square of 32: padding above and below is not part of it."""
+    drawn = abnormal(1, 2, {1: (Box(100, 300, 200, 1000),), 2: (Box(0, 0, 500, 100),)})
+    backend = Scripted([SUSPECT], [drawn], SCORES)
+    judge = TwoTurnJudge(backend, prompts="compact", frame_size=48, frame_fit=fit)
+    verdict = judge.judge([np.full((81, 90, 160, 3), 200, np.uint8)], fps=16)[0]
+    (anomaly,) = verdict.anomalies
+    assert anomaly.boxes[14] == (Box(100, rows[0], 200, rows[1]),)
+    assert (16 in anomaly.boxes) == (fit == "squeeze"), "a box in the padding alone is none"
+    assert verdict.turns[1].report.anomalies[0].boxes[1] == anomaly.boxes[14], "reports lie where annotations do"
+    picture = next(p for p in backend.calls[0][3][0][-1].content if isinstance(p, np.ndarray))
+    assert picture.shape == (48, 48, 3) and (picture[0, 0, 0] == 200) == (fit == "squeeze")
+    assert verdict.provenance["frame_fit"] == fit
 
 
 def test_provenance_tells_all_that_a_score_depends_on():

@@ -21,6 +21,7 @@ from reward_model.turns import (
     verdict_prefix,
     words_after,
 )
+from reward_model.video.framing import AS_IT_IS
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_an_answer_that_leaves_frames_out_is_invalid_where_frames_are_described_
 
     def read(cot, num_frames=41, prompts="compact"):
         text = format_report(TurnReport(status, cot, found), boxes=turn == 2)
-        return read_turn(text, turn, num_frames, JudgeConfig(prompts=prompts))
+        return read_turn(text, turn, num_frames, JudgeConfig(prompts=prompts), AS_IT_IS)
 
     whole = plain_cot(found, 41, wording="compact")
     stopped = plain_cot(found, 14, wording="compact")

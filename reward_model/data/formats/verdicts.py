@@ -139,12 +139,16 @@ def _corners(box: Box) -> tuple[float, float, float, float]:
 
 
 def _step(turns: Any) -> int:
-    """Frames between two that the last turn was shown; 1 where the file does not tell."""
-    last = turns[-1] if isinstance(turns, list) and turns else None
-    indices = last.get("frame_indices") if isinstance(last, dict) else None
-    if not isinstance(indices, list) or not all(is_int(n) for n in indices):
-        return 1
-    return max((b - a for a, b in pairwise(indices)), default=1)
+    """Most frames between two that a look was shown whose boxes are meant: turns two, or the last turn where there was
+    none; 1 where the file does not tell.
+    """
+    told = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    steps = [1]
+    for turn in [turn for turn in told if turn.get("number") == 2] or told[-1:]:
+        indices = turn.get("frame_indices")
+        if isinstance(indices, list) and all(is_int(n) for n in indices):
+            steps += [b - a for a, b in pairwise(indices)]
+    return max(steps)
 
 
 def _maker(provenance: Any) -> str:

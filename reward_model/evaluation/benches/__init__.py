@@ -1,1 +1,3 @@
-"""Benches: ``bench`` (procedural videos, numbered), ``hard``, ``records`` (annotated files), ``names`` (as typed)."""
+"""Benches: ``bench`` (procedural videos, numbered), ``hard``, ``shift``, ``demanding``, ``records`` (annotated files),
+``names`` (as typed).
+"""

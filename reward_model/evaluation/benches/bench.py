@@ -16,14 +16,20 @@ from reward_model.world.video import SIZE
 FIRST_BENCH_SEED = 400_000
 #: Where each bench begins; none reaches the next: thresholds are never set on test videos (section A.1).
 CALIBRATION_SEED, MAIN_SEED, HARD_SEED, OOD_SEED = 400_000, 500_000, 600_000, 700_000
+#: Benches for choices, whose figures are never reported, and the two that are.
+DEV_SEED, DEV_SHIFT_SEED, DEV_DEMANDING_SEED = 800_000, 802_000, 806_000
+SHIFT_SEED, DEMANDING_SEED = 820_000, 840_000
 
 
 class BenchVideo(NamedTuple):
-    """One video of a bench: frames (T, H, W, 3) uint8, the truth, and the kind of anomaly ("" for a normal video)."""
+    """One video of a bench: frames (T, H, W, 3) uint8, the truth, the kind of anomaly ("" for a normal video), and the
+    part of the bench it belongs to, which is reported apart: ``"zoom/fade"`` is in ``"zoom"`` as well.
+    """
 
     frames: np.ndarray
     truth: VideoAnnotation
     kind: str
+    group: str = ""
 
 
 class Bench(Protocol):
@@ -125,6 +131,15 @@ class CalibrationBench(WorldBench):
     num_videos: int = 200
     seed: int = CALIBRATION_SEED
     name: ClassVar[str] = "calibration"
+
+
+@dataclass(frozen=True)
+class DevBench(WorldBench):
+    """Videos on which recipes, checkpoints and settings are chosen, so that the other benches are read once."""
+
+    num_videos: int = 400
+    seed: int = DEV_SEED
+    name: ClassVar[str] = "dev"
 
 
 def check_seed(seed: int) -> None:

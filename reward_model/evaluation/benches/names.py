@@ -6,13 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_model.evaluation.benches.bench import Bench, MainBench, OodBench, WorldBench
+from reward_model.evaluation.benches.bench import (
+    DEV_DEMANDING_SEED,
+    DEV_SHIFT_SEED,
+    Bench,
+    DevBench,
+    MainBench,
+    OodBench,
+    WorldBench,
+)
+from reward_model.evaluation.benches.demanding import CELLS as DEMANDING_CELLS
+from reward_model.evaluation.benches.demanding import DemandingBench
 from reward_model.evaluation.benches.hard import HardBench
 from reward_model.evaluation.benches.records import JsonlBench, VifCotBench
+from reward_model.evaluation.benches.shift import ShiftBench
+from reward_model.world import SHIFTS
 from reward_model.world.cells import CELLS
 
-_WORLD: dict[str, type[WorldBench]] = {"main": MainBench, "ood": OodBench, "world": WorldBench}
-BENCHES = (*_WORLD, "hard")
+_WORLD: dict[str, type[WorldBench]] = {"main": MainBench, "ood": OodBench, "dev": DevBench, "world": WorldBench}
+#: Seed of each bench in parts, those for choices and those to be reported; None: its own.
+_SHIFT = {"shift": None, "dev-shift": DEV_SHIFT_SEED}
+_DEMANDING = {"demanding": None, "dev-demanding": DEV_DEMANDING_SEED}
+BENCHES = (*_WORLD, "hard", *_SHIFT, *_DEMANDING)
 
 
 def open_bench(
@@ -26,14 +41,14 @@ def open_bench(
     video_root: str | Path | None = None,
     video_pattern: str | None = None,
 ) -> tuple[str, Bench]:
-    """Name and bench of ``main``, ``hard``, ``ood``, ``world``, ``vif=FILE.json`` or ``[NAME=]FILE.jsonl``.
+    """Name and bench of one of :data:`BENCHES`, ``vif=FILE.json`` or ``[NAME=]FILE.jsonl``.
 
     Args:
         text: what to open.
         videos: how many, in place of the bench's own number.
         seed, setting: seed and setting of the ``world`` bench only; the others keep their reserved seeds and play
             everywhere.
-        kinds, size: kinds and size of procedural benches.
+        kinds, size: kinds and size of procedural benches; ``shift`` has sizes of its own, ``demanding`` its kinds.
         video_root: where the videos of a file lie.
         video_pattern: how the videos of a ViF-CoT file are named.
 
@@ -42,10 +57,15 @@ def open_bench(
     """
     options: dict[str, Any] = {"kinds": tuple(kinds) if kinds else None, "size": size}
     if text == "hard":
-        if videos is not None and (videos < len(CELLS) or videos % len(CELLS)):
-            raise ValueError(f"videos={videos} of the hard bench must be a multiple of its {len(CELLS)} cells")
-        options["num_per_cell"] = None if videos is None else videos // len(CELLS)
+        options["num_per_cell"] = _each(text, videos, len(CELLS), "cells")
         return text, HardBench(**_given(options))
+    if text in _SHIFT:
+        each = _each(text, videos, 2 * len(SHIFTS), "shifts, normal and abnormal")
+        shown = {"num_per_shift": None if each is None else 2 * each, "seed": _SHIFT[text], "kinds": options["kinds"]}
+        return text, ShiftBench(**_given(shown))
+    if text in _DEMANDING:
+        each = _each(text, videos, 2 * len(DEMANDING_CELLS), "parts, normal and abnormal")
+        return text, DemandingBench(**_given({"num_per_cell": each, "seed": _DEMANDING[text], "size": size}))
     if text in _WORLD:
         own = {"seed": seed, "setting": setting} if text == "world" else {}
         options |= {"num_videos": videos, **own}
@@ -62,6 +82,17 @@ def open_bench(
         )
     bench = JsonlBench(file, name=name if separator else None, limit=videos, video_root=video_root)
     return bench.name if separator else Path(file).stem, bench
+
+
+def _each(bench: str, videos: int | None, parts: int, what: str) -> int | None:
+    """Videos of each part of a bench.
+
+    Raises:
+        ValueError: if the parts could not be equal.
+    """
+    if videos is not None and (videos < parts or videos % parts):
+        raise ValueError(f"videos={videos} of the {bench} bench must be a multiple of its {parts} {what}")
+    return None if videos is None else videos // parts
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

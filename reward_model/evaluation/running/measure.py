@@ -49,6 +49,7 @@ def measure(
         recall_by_kind=_recall_by_kind(abnormal),
         recall_by_type=_recall_by_type(abnormal),
         recall_by_cell=_recall_by_cell(abnormal),
+        by_group=_by_group(judged),
         seconds_per_video=sum(r.seconds for r in rows) / max(1, len(rows)),
         errors=_errors(judged),
         videos=[r.to_dict() for r in rows],
@@ -181,6 +182,34 @@ def _recall_by_kind(abnormal: Sequence[Row]) -> dict[str, Metric]:
 def _recall_by_cell(abnormal: Sequence[Row]) -> dict[str, Metric]:
     cells = [c for c in CELLS if any(r.cell == c for r in abnormal)]
     return {", ".join(cell): _recall(r for r in abnormal if r.cell == cell) for cell in cells}
+
+
+def _by_group(judged: Sequence[Row]) -> dict[str, dict[str, Metric]]:
+    """Metrics of all videos of a bench in parts, of each part, and of each case in it; empty without parts."""
+    parts: dict[str, list[Row]] = {}
+    for row in judged:
+        stratum, slash, _ = row.group.partition("/")
+        for name in ("all", stratum, *((row.group,) if slash else ())) if row.group else ():
+            parts.setdefault(name, []).append(row)
+    # A case stands below its part, and parts in the order of the bench.
+    first = {name: k for k, name in enumerate(parts)}
+    order = sorted(parts, key=lambda name: (first[name.partition("/")[0]], first[name] if "/" in name else -1))
+    return {name: _group_metrics(parts[name]) for name in order}
+
+
+def _group_metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    normal, abnormal = ([r for r in rows if r.truth == status] for status in ("normal", "abnormal"))
+    # Only what turn two was asked about can be cleared by it.
+    looked = {status: [r for r in part if r.zoomed] for status, part in (("n", normal), ("a", abnormal))}
+    scanned = any(r.scan_status is not None for r in rows)
+    return {
+        "accuracy": share([r.correct for r in rows]),
+        "recall": share([r.status == "abnormal" for r in abnormal]),
+        "specificity": share([r.status == "normal" for r in normal]),
+        "recall, scan": share([r.scan_status == "abnormal" for r in abnormal] if scanned else []),
+        "cleared, normal": share([r.status == "normal" for r in looked["n"]]),
+        "cleared, abnormal": share([r.status == "normal" for r in looked["a"]]),
+    }
 
 
 def _recall_by_type(abnormal: Sequence[Row]) -> dict[str, TypeRecall]:

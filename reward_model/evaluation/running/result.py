@@ -53,6 +53,8 @@ class EvaluationResult:
         recall_by_kind: share of the abnormal videos of each kind that were called abnormal.
         recall_by_type: both recalls of each of the five types.
         recall_by_cell: recall of each cell of duration and area, ``"<1s, >=20%"`` and so on.
+        by_group: of a bench in parts, metrics of ``"all"``, of each part and of each case in it: accuracy, recall,
+            specificity, recall of turn one alone, and the shares of turn one's suspicions that turn two cleared.
         seconds_per_video: wall-clock time of judging alone.
         errors: why videos could not be judged, and how many.
         videos: one row per video (:class:`~reward_model.evaluation.running.row.Row` as a dict), for a closer look.
@@ -66,6 +68,7 @@ class EvaluationResult:
     seconds_per_video: float
     recall_by_type: dict[str, TypeRecall] = field(default_factory=dict)
     recall_by_cell: dict[str, Metric] = field(default_factory=dict)
+    by_group: dict[str, dict[str, Metric]] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     videos: list[dict[str, Any]] = field(default_factory=list)
 
@@ -78,6 +81,7 @@ class EvaluationResult:
         types = {
             k: {"detected": t.detected.to_dict(), "typed": t.typed.to_dict()} for k, t in self.recall_by_type.items()
         }
+        groups = {name: {k: m.to_dict() for k, m in found.items()} for name, found in self.by_group.items()}
         return {
             "bench": self.bench,
             "judge": self.judge,
@@ -86,15 +90,16 @@ class EvaluationResult:
             "recall_by_kind": {k: m.to_dict() for k, m in self.recall_by_kind.items()},
             "recall_by_type": types,
             "recall_by_cell": {k: m.to_dict() for k, m in self.recall_by_cell.items()},
+            **({"by_group": groups} if groups else {}),
             "seconds_per_video": self.seconds_per_video,
             "errors": self.errors,
             "videos": self.videos,
         }
 
     def to_tables(self) -> list[Table]:
-        """Metrics with their intervals, then the confusion of statuses."""
+        """Metrics with their intervals, the confusion of statuses, and the parts of a bench that has some."""
         columns = ("metric", "value", "95 % interval", "n")
-        return [
+        tables = [
             Table("Metrics", columns, [[(name, *m.cells()) for name, m in self._all_metrics().items()]]),
             Table(
                 "Statuses",
@@ -103,6 +108,16 @@ class EvaluationResult:
                 notes=(f"{self.seconds_per_video:.3f} s per video; bench: {_inline(self.bench)}",),
             ),
         ]
+        if self.by_group:
+            rows = [
+                (name, *(m.estimate for m in found.values()), found["accuracy"].num) for name, found in self._groups()
+            ]
+            heads = next(iter(self.by_group.values()))
+            tables.append(Table("Parts of the bench", ("part", *heads, "n"), [rows]))
+        return tables
+
+    def _groups(self) -> list[tuple[str, dict[str, Metric]]]:
+        return list(self.by_group.items())
 
     def to_markdown(self) -> str:
         """The tables for a terminal, a model card or a pull request."""

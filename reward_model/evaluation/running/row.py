@@ -4,24 +4,25 @@ its file and two runs can be compared video by video.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from reward_model.chunks import lowest_value, zoom_turns
 from reward_model.config import READOUTS
 from reward_model.evaluation.benches.bench import BenchVideo
 from reward_model.evaluation.metrics.tubes import rollout_tube_iou
 from reward_model.grounding import temporal_iou, type_iou
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
-from reward_model.schema import FrameRange, Status, Verdict, VideoAnnotation
-from reward_model.turns import merge_clips, turn_value
+from reward_model.schema import FrameRange, Status, Turn, Verdict, VideoAnnotation
+from reward_model.turns import merge_clips, merge_statuses
 from reward_model.video.clip import ZOOM_FPS, sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
 #: Columns that rows of earlier versions lack.
-_LATER = {"out_of_domain", "readouts_disagree", "unfamiliarity"}
+_LATER = {"group", "scan_status", "out_of_domain", "readouts_disagree", "unfamiliarity"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Row:
             them: true boxes in turn one's window that turn two left out count 0.
         reward: what stage 3 pays for these turns (Equation 6 with the paper's weights); None if nothing was written.
         seconds: seconds of judging, its batch's time shared evenly.
+        group: part of the bench, ``"stratum/case"`` or one word; "" where a bench has no parts.
+        scan_status: what turn one decided, before turn two looked again; None: unparsed, or unknown.
         out_of_domain, readouts_disagree: as the verdict says; None: the judge cannot tell.
         unfamiliarity: the higher quantile of the video among those of the training distribution; None likewise.
     """
@@ -75,6 +78,8 @@ class Row:
     reward: float | None = None
     error: str | None = None
     seconds: float = 0.0
+    group: str = ""
+    scan_status: Status | None = None
     out_of_domain: bool | None = None
     readouts_disagree: bool | None = None
     unfamiliarity: float | None = None
@@ -94,6 +99,7 @@ class Row:
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
         """Raises ValueError where a column is unknown or missing."""
         known = {f.name for f in fields(cls)}
+        # Files of earlier versions lack the last columns.
         if not known - _LATER <= set(data) <= known:
             raise ValueError(f"a row has the columns {sorted(known)}, got {sorted(data)}")
         tuples = {k: tuple(data[k]) for k in ("truth_types", "types")}
@@ -112,6 +118,7 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
         "truth_types": tuple(t.value for t in truth.types),
         **_measures(truth),
         "seconds": seconds,
+        "group": video.group,
     }
     if not isinstance(answer, Verdict):
         return Row(**common, score=None if answer is None else float(answer))
@@ -127,7 +134,8 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
         turns_parsed=sum(t.report is not None for t in written),
         turns_written=len(written),
         window_found=answer.window is not None,
-        zoomed=len(answer.turns) > 1,
+        zoomed=bool(zoom_turns(answer.turns)),
+        scan_status=_scan_status(answer.turns),
         **(_overlaps(answer, truth) if truth.status == "abnormal" and written else {}),
         reward=total_reward(rollout_of(answer), truth).total if written else None,
         error=answer.error,
@@ -138,8 +146,8 @@ def make_row(index: int, video: BenchVideo, answer: Any, seconds: float = 0.0) -
 
 
 def _readouts(verdict: Verdict) -> dict[str, Any]:
-    """The values of the last turn by their readouts, and the log-odds where they are finite."""
-    values = {name: turn_value(verdict.turns[-1], name) for name in READOUTS} if verdict.turns else {}
+    """The video's rewards by their readouts, and the log-odds where they are finite."""
+    values = {name: lowest_value(verdict.turns, name) for name in READOUTS}
     finite = verdict.log_odds is not None and np.isfinite(verdict.log_odds)
     return {
         "readouts": {name: value for name, value in values.items() if value is not None},
@@ -148,8 +156,11 @@ def _readouts(verdict: Verdict) -> dict[str, Any]:
 
 
 def rollout_of(verdict: Verdict) -> Rollout:
-    """The turns of a verdict as equations 3 to 5 read them, the clips of turn two as one."""
-    scan, zooms = verdict.turns[0] if verdict.turns else None, verdict.turns[1:]
+    """The turns of a verdict as equations 3 to 5 read them: the scans of all chunks as one, and so the clips of turn
+    two.
+    """
+    zooms = zoom_turns(verdict.turns)
+    scan, scanned = merge_clips([(t.report, t.frame_indices) for t in verdict.turns if t.number == 1])
     report, grid = merge_clips([(t.report, t.frame_indices) for t in zooms])
     between: tuple[int, ...] = ()
     if len(zooms) > 1:  # what lies between two clips was not shown
@@ -157,18 +168,24 @@ def rollout_of(verdict: Verdict) -> Rollout:
         around = sample_indices(verdict.num_frames, verdict.fps, zooms[0].fps)
         between = tuple(n for n in around if not any(n in span for span in spans))
     return Rollout(
-        scan=scan.report if scan else None,
+        scan=scan,
         zoom=report,
         zoomed=bool(zooms),
-        scan_indices=scan.frame_indices if scan else (),
+        scan_indices=scanned,
         clip_indices=grid,
         unseen_indices=between,
     )
 
 
+def _scan_status(turns: Sequence[Turn]) -> Status | None:
+    """The verdict of the scans alone: abnormal if any chunk's is; None if none could be read."""
+    statuses = [turn.report.status for turn in turns if turn.number == 1 and turn.report is not None]
+    return merge_statuses(statuses) if statuses else None
+
+
 def _overlaps(verdict: Verdict, truth: VideoAnnotation) -> dict[str, Any]:
     rollout = rollout_of(verdict)
-    zoom_fps = verdict.turns[1].fps if len(verdict.turns) > 1 else ZOOM_FPS
+    zoom_fps = next((t.fps for t in zoom_turns(verdict.turns)), ZOOM_FPS)
     return {
         "temporal_iou": temporal_reward(rollout, truth),
         "temporal_iou_final": _final_iou(verdict, truth),

@@ -65,6 +65,24 @@ def hard_table(bench: str, judges: Judges, *, paper: bool = True, note: str | No
     return Table(f"Recall by duration and area, {bench}", ("judge", *names, "all"), [ours, theirs], notes)
 
 
+def group_table(bench: str, judges: Judges) -> Table:
+    """Every part of a bench in parts, such as its shifts or strata, judge by judge."""
+    names = dict.fromkeys(name for r in judges.values() for name in r.by_group)
+    metrics = next((list(found) for r in judges.values() for found in r.by_group.values()), [])
+    rows = [
+        (part, name, *(r.by_group[part][m].estimate for m in metrics), r.by_group[part]["accuracy"].num)
+        for part in names
+        for name, r in judges.items()
+        if part in r.by_group
+    ]
+    notes = (
+        "Recall, scan: of turn one alone. Cleared: share of the videos turn two was asked about that it called normal, "
+        "rightly of normal ones and wrongly of abnormal ones.",
+        INTERVAL_NOTE,
+    )
+    return Table(f"Parts of {bench}", ("part", "judge", *metrics, "n"), [rows], notes)
+
+
 def type_table(bench: str, judges: Judges, *, paper: bool = True) -> Table:
     """Table S3 with both readings of a recall per type."""
     ours: list[Sequence[Cell]] = []

@@ -14,6 +14,7 @@ from reward_model.evaluation.running.result import EvaluationResult
 from reward_model.evaluation.running.row import Row
 from reward_model.evaluation.running.suite import Results, measured_rows
 from reward_model.evaluation.tables.class_tables import (
+    group_table,
     hard_table,
     kind_table,
     localisation_table,
@@ -61,6 +62,7 @@ def _bench_tables(
         note = f"Left out, one recall on main below {LEAST_RECALL:g}: {', '.join(left_out)}." if left_out else None
         tables.append(hard_table(bench, kept, paper=bench == "hard", note=note))
     tables += [
+        group_table(bench, judges),
         type_table(bench, judges, paper=main),
         kind_table(bench, judges),
         localisation_table(bench, judges, paper=main),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.parsing import REGION_T, ParseError
 from reward_model.prompts import PromptSet, load_prompts
@@ -32,7 +33,8 @@ from reward_model.turns import (
     turn_two_clips,
     zoom_request,
 )
-from reward_model.video.clip import resize_frames, sample_indices
+from reward_model.video.clip import sample_indices
+from reward_model.video.framing import Framing
 
 #: Ways in which a turn can be invalid, as they are counted.
 INVALID = ("unparsable", "schema", "window", "truncated")
@@ -40,10 +42,15 @@ INVALID = ("unparsable", "schema", "window", "truncated")
 
 @dataclass(frozen=True)
 class GrpoSample:
-    """The truth about a video, and how to get its frames: native indices -> (N, H, W, 3) uint8."""
+    """The truth about a video, and how to get its frames: native indices -> (N, H, W, 3) uint8.
+
+    ``grid``: native frames of turn one, where the video is too long for one question and this is one of its chunks (the
+    truth is then that about the chunk); None: the judge's one grid of the whole video.
+    """
 
     truth: VideoAnnotation
     frames: Callable[[Sequence[int]], np.ndarray]
+    grid: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,24 @@ class _Case:
         self._shown: dict[tuple[int, ...], Pictures] = {}
         self._prompts: dict[tuple[str, tuple[int, ...]], EncodedPrompt] = {}
         truth = sample.truth
-        self.view = VideoView(truth.num_frames, truth.fps, lambda n: self.pictures(tuple(n)).frames, truth.prompt)
-        self.scan = scan_request(self.view, config, wording)
+        self.framing = Framing((truth.height, truth.width), config.frame_size, config.frame_fit)
+        self.view = VideoView(
+            truth.num_frames, truth.fps, lambda n: self.pictures(tuple(n)).frames, truth.prompt, self.framing
+        )
+        self.scan = scan_request(self.view, self._grid(), config, wording)
         self.prompt = builder.prompt(self.scan.conversation, [self.pictures(self.scan.indices)])
+
+    def _grid(self) -> tuple[int, ...]:
+        truth = self.sample.truth
+        if self.sample.grid is not None:
+            return self.sample.grid
+        grids = scan_grids(truth.num_frames, truth.fps, self.config)
+        if len(grids) > 1:
+            raise ValueError(
+                f"{truth.video_id}: {truth.num_frames} frames are scanned in {len(grids)} chunks "
+                f"(max_scan_frames={self.config.max_scan_frames}); give the sample the grid of one of them"
+            )
+        return grids[0]
 
     def pictures(self, indices: tuple[int, ...]) -> Pictures:
         """The frames as they are shown, one object for equal ``indices``.
@@ -114,9 +136,8 @@ class _Case:
             frames = self.sample.frames(indices)
             if len(frames) != len(indices):
                 raise ValueError(f"{self.sample.truth.video_id}: asked for {len(indices)} frames, got {len(frames)}")
-            size = self.config.frame_size
-            frames = frames if size is None else resize_frames(frames, (size, size))
-            self._shown[indices] = self.builder.pictures(frames)
+            native = (frames[0].shape[0], frames[0].shape[1])
+            self._shown[indices] = self.builder.pictures(replace(self.framing, native=native).show(frames))
         return self._shown[indices]
 
     def zoom(self, report: TurnReport, clip: tuple[int, ...]) -> EncodedPrompt:
@@ -162,7 +183,7 @@ class TwoTurnRollouts:
         answers = self.generator([c.prompt for c in cases.values()], [num_generations] * len(cases), limit)
         for (number, case), drawn in zip(cases.items(), answers, strict=True):
             for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
-                record.scan = self._read(answer, 1, case.scan.indices)
+                record.scan = self._read(answer, 1, case.scan.indices, case.framing)
                 rollout = number * num_generations + k
                 record.rows = [SequenceRow.answer(case.prompt, answer.ids, rollout, answer.log_probs)]
         self.seconds["turn_one"] = clock.lap()
@@ -188,7 +209,8 @@ class TwoTurnRollouts:
             return []
         shown = {n for clip in clips for n in range(clip[0], clip[-1] + 1)}
         grid = sample_indices(truth.num_frames, truth.fps, self.config.zoom_fps)
-        record.unseen_indices = tuple(n for n in grid if n not in shown)
+        asked = case.sample.grid or (0, truth.num_frames - 1)  # what lies outside of a chunk is another's
+        record.unseen_indices = tuple(n for n in grid if n not in shown and asked[0] <= n <= asked[-1])
         ask = self._ask_on if self.config.context == "chat" else self._ask
         try:
             return [ask(case, record, report, clip) for clip in clips]
@@ -197,7 +219,7 @@ class TwoTurnRollouts:
             return []
 
     def _ask(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
-        return _Ask(record, case.zoom(report, clip), clip)
+        return _Ask(record, case.zoom(report, clip), clip, case.framing)
 
     def _ask_on(self, case: _Case, record: RolloutRecord, report: TurnReport, clip: tuple[int, ...]) -> _Ask:
         """Turn two as the next message of the chat. Turn one stands there as the model read it, id by id."""
@@ -206,7 +228,7 @@ class TwoTurnRollouts:
         first = record.rows[0]
         read = np.where(first.mask, as_read(first.ids, self.builder.processor), first.ids)
         prompt = EncodedPrompt(np.concatenate([read, between]), (*first.pictures, pictures))
-        return _Ask(record, prompt, clip, (between, pictures))
+        return _Ask(record, prompt, clip, case.framing, (between, pictures))
 
     def _between(self, case: _Case, report: TurnReport, clip: tuple[int, ...]) -> str:
         """Tokens of the chat template between turn one's end token and turn two's first."""
@@ -224,7 +246,7 @@ class TwoTurnRollouts:
         drawn = self.generator(unique, [len(users[id(p)]) for p in unique], limit)
         for prompt, answers in zip(unique, drawn, strict=True):
             for ask, answer in zip(users[id(prompt)], answers, strict=True):
-                ask.record.zooms.append(self._read(answer, 2, ask.clip))
+                ask.record.zooms.append(self._read(answer, 2, ask.clip, ask.framing))
                 self._add_row(ask, answer)
 
     @staticmethod
@@ -243,13 +265,13 @@ class TwoTurnRollouts:
 
     # --- both turns ---------------------------------------------------------------------------------------------------
 
-    def _read(self, answer: Sampled, turn: int, indices: Sequence[int]) -> TurnDraw:
+    def _read(self, answer: Sampled, turn: int, indices: Sequence[int], framing: Framing) -> TurnDraw:
         tokenizer = self.builder.processor.tokenizer
         kept = answer.ids[:-1] if answer.finished else answer.ids
         text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         draw = TurnDraw(answer.ids, text, tuple(indices))
         cut_after = None if answer.finished else len(answer.ids)
-        reading = read_turn(text, turn, len(indices), self.config, cut_after=cut_after)
+        reading = read_turn(text, turn, len(indices), self.config, framing, cut_after=cut_after)
         if reading.error is None:
             return replace(draw, report=reading.report)
         draw = replace(draw, invalid=invalid_kind(reading.error), reason=reading.error.reason, legible=reading.status)
@@ -263,6 +285,7 @@ class _Ask:
     record: RolloutRecord
     prompt: EncodedPrompt
     clip: tuple[int, ...]
+    framing: Framing
     continued: tuple[np.ndarray, Pictures] | None = None
 
 

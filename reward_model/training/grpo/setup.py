@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from reward_model.backends.checkpoint import settings_folder
 from reward_model.backends.source import announce_demo_scale
+from reward_model.chunks import scan_grids
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
 from reward_model.extras import need
 from reward_model.training.grpo.config import OWN, GrpoConfig
 from reward_model.training.grpo.rows import VisionInputs
 from reward_model.training.grpo.trainer import GrpoTrainer
-from reward_model.training.grpo.videos import Load, annotated_loader, annotated_rows, world_loader, world_rows
-from reward_model.video.clip import sample_indices
+from reward_model.training.grpo.videos import (
+    Load,
+    annotated_loader,
+    annotated_rows,
+    chunk_loader,
+    world_loader,
+    world_rows,
+)
 
 if TYPE_CHECKING:
     from reward_model.training.plan import PlanConfig
@@ -152,7 +159,7 @@ def longest_scan(rows: Any, load: Load, judge: JudgeConfig) -> int:
     texts = set(rows["truth"][:]) if "truth" in rows.column_names else set()
     truths = [json.loads(t) for t in texts] or [load(rows[0]).truth.to_dict()]
     lengths = {(t["num_frames"], t["fps"]) for t in truths}
-    return max(len(sample_indices(length, rate, judge.scan_fps)) for length, rate in lengths)
+    return max(len(grid) for length, rate in lengths for grid in scan_grids(length, rate, judge))
 
 
 def check_limits(known: JudgeConfig, asked: JudgeConfig, scan_frames: int) -> None:
@@ -194,11 +201,11 @@ def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
         size = options.pop("size", None) or judge.frame_size
         if not size:
             raise ValueError("data: source 'world' needs a size: this checkpoint's judge.json has no frame_size")
-        return world_rows(options.pop("rows"), **options), world_loader(size)
+        return world_rows(options.pop("rows"), **options), chunk_loader(world_loader(size), judge)
     if source == "annotations":
         cache = options.pop("cache_dir", None)
         try:
-            rows = annotated_rows(options.pop("path"), scan_fps=judge.scan_fps, **options)
+            rows = annotated_rows(options.pop("path"), judge=judge, **options)
         except (KeyError, TypeError) as error:
             raise ValueError(f"data: {error}; see reward_model.training.grpo.videos.annotated_rows") from None
         return rows, annotated_loader(judge, cache)

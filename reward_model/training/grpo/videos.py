@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reward_model.chunks import chunk_truth, scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.data.annotations import Record, read_annotations
 from reward_model.data.views import cycled
 from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.rollouts import GrpoSample
-from reward_model.video.clip import SCAN_FPS, sample_indices
+from reward_model.video.clip import sample_indices
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ def annotated_rows(
     held_out: float = 0.0,
     rows: int | None = None,
     seed: int = 0,
-    scan_fps: float = SCAN_FPS,
+    judge: JudgeConfig | None = None,
 ) -> Any:
     """Rows of an annotation file, normal and anomalous 1:1, as a ``datasets.Dataset``.
 
@@ -95,7 +97,8 @@ def annotated_rows(
         held_out: share of the footage that no stage trains on, where no line is marked so.
         rows: how many; more than there are videos repeat them evenly. None: every video of the rarer status once.
         seed: seed of the split and of the choice.
-        scan_fps: an anomaly that no frame of this grid shows is left out, as in stage 2.
+        judge: how turn one is asked, by default as the full-size judge asks: an anomaly that no frame of its grid shows
+            is left out, as in stage 2; a video that it scans in chunks gives a row for each.
 
     Raises:
         ValueError: if the file breaks a rule, a video is missing, or a status has no record.
@@ -111,36 +114,58 @@ def annotated_rows(
     which = f"split {split!r}" if split is not None else "stage 3"
     if not records:
         raise ValueError(f"{path} holds no record of {which}; stage 3 needs annotated videos")
-    shown = _seen(records, scan_fps)
+    shown = _pieces(records, judge or JudgeConfig())
     rng = np.random.default_rng([seed, 3])
-    parts = {s: [_row(r, root) for r in shown if r.truth.status == s] for s in ("normal", "abnormal")}
+    parts = {s: [_row(r, root, k) for r, k in shown if r.truth.status == s] for s in ("normal", "abnormal")}
     if lacking := [status for status, part in parts.items() if not part]:
         raise ValueError(f"{path} holds no {lacking[0]} video of {which}; stage 3 trains on both, 1:1. Add some")
     return Dataset.from_list(_in_turn([*parts.values()], rows, rng))
 
 
-def _in_turn(parts: Sequence[Sequence[dict[str, str]]], rows: int | None, rng: np.random.Generator) -> list[Any]:
+def _in_turn(parts: Sequence[Sequence[dict[str, Any]]], rows: int | None, rng: np.random.Generator) -> list[Any]:
     """As many of each part, one after the other: ``rows`` in all, or all of the shorter one."""
     each = min(map(len, parts)) if rows is None else max(1, rows // 2)
     drawn = [[part[k] for k in cycled(len(part), each, rng)] for part in parts]
     return [row for group in zip(*drawn, strict=True) for row in group]
 
 
-def _row(record: Record, root: Path) -> dict[str, str]:
-    return {"video": str(root / record.video), "truth": json.dumps(record.truth.to_dict())}
+def _row(record: Record, root: Path, chunk: int) -> dict[str, Any]:
+    return {"video": str(root / record.video), "truth": json.dumps(record.truth.to_dict()), "chunk": chunk}
 
 
-def _seen(records: Sequence[Record], fps: float) -> list[Record]:
-    """The normal videos, and the abnormal ones that show something on the grid of ``fps``."""
-    shown = [r for r in records if r.truth.status == "normal" or _is_seen(r.truth, fps)]
-    if len(shown) < len(records):
-        log.info("%d abnormal videos show nothing at %g fps; left out", len(records) - len(shown), fps)
-    return shown
+def _pieces(records: Sequence[Record], judge: JudgeConfig) -> list[tuple[Record, int]]:
+    """Questions of turn one: a video and the number of its chunk; of an abnormal video the chunks that show
+    something of it.
+    """
+    found, hidden = [], 0
+    for record in records:
+        grids = scan_grids(record.truth.num_frames, record.truth.fps, judge)
+        normal = record.truth.status == "normal"
+        shown = [k for k, grid in enumerate(grids) if normal or chunk_truth(record.truth, grid).anomalies]
+        found += [(record, k) for k in shown]
+        hidden += not shown
+    if hidden:
+        log.info("%d abnormal videos show nothing at %g fps; left out", hidden, judge.scan_fps)
+    return found
 
 
-def _is_seen(truth: VideoAnnotation, fps: float) -> bool:
-    grid = sample_indices(truth.num_frames, truth.fps, fps)
-    return any(n in a.frames for a in truth.anomalies for n in grid)
+def chunk_loader(load: Load, judge: JudgeConfig) -> Load:
+    """The samples of ``load``; of a video that the judge scans in chunks the one that its row names (``chunk``), or the
+    first that shows an anomaly of it.
+    """
+    return partial(_load_chunk, load=load, judge=judge)
+
+
+def _load_chunk(row: Mapping[str, Any], *, load: Load, judge: JudgeConfig) -> GrpoSample:
+    sample = load(row)
+    grids = scan_grids(sample.truth.num_frames, sample.truth.fps, judge)
+    if len(grids) == 1:
+        return sample
+    truths = [chunk_truth(sample.truth, grid) for grid in grids]
+    number = row.get("chunk")
+    if number is None:
+        number = next((k for k, truth in enumerate(truths) if truth.anomalies), 0)
+    return replace(sample, truth=truths[number], grid=grids[number])
 
 
 def annotated_loader(config: JudgeConfig, cache_dir: str | Path | None = None) -> Load:
@@ -152,7 +177,7 @@ def annotated_loader(config: JudgeConfig, cache_dir: str | Path | None = None) -
     """
     from reward_model.data.frame_cache import FrameCache
 
-    return partial(_load_annotated, config=config, cache=FrameCache(cache_dir))
+    return chunk_loader(partial(_load_annotated, config=config, cache=FrameCache(cache_dir)), config)
 
 
 def _load_annotated(row: Mapping[str, Any], *, config: JudgeConfig, cache: Any) -> GrpoSample:

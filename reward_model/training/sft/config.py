@@ -49,7 +49,10 @@ class StageArguments:
     window_margin: str | None = field(
         default=None, metadata={"help": "clips of turn one's windows: none (as named, paper) or half a stride more"}
     )
-    frame_size: int | None = field(default=None, metadata={"help": "square side frames are resized to"})
+    frame_size: int | None = field(default=None, metadata={"help": "square side frames are shown in"})
+    frame_fit: str | None = field(
+        default=None, metadata={"help": "frames keep their shape in that square (pad) or fill it (squeeze)"}
+    )
     max_pixels: int | None = field(default=None, metadata={"help": "pixel budget of one frame in the processor"})
     max_tokens: int | None = field(default=None, metadata={"help": "longer samples are left out and named, never cut"})
     eval_samples: int = field(default=4, metadata={"help": "held-out answers written to TensorBoard at evaluations"})

@@ -98,7 +98,7 @@ def _views_of(
         without_cot=stage.without_cot,
         empty_cot_share=stage.empty_cot_share,
     )
-    cache = FrameCache(folder, frame_size=judge.frame_size)
+    cache = FrameCache(folder, frame_size=judge.frame_size, frame_fit=judge.frame_fit)
     return partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)
 
 

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion
 from reward_model.data.annotations import Record, write_annotations
@@ -21,6 +22,7 @@ from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.video.clip import VideoError, sample_indices
+from reward_model.video.framing import Framing
 
 SIZE, LENGTH, FPS = 32, 49, 16
 JUDGE = JudgeConfig(prompts="compact", frame_size=SIZE, max_zoom_frames=12)
@@ -82,6 +84,39 @@ def frames_of(example):
 
 def words_of(example):
     return "".join(p for m in example.conversation for p in m.content if isinstance(p, str))
+
+
+def test_a_long_video_trains_in_the_chunks_the_judge_scans(records, folder):
+    """Normal ones in all of them, abnormal ones in those that show the anomaly; the hint is about the clip's chunk."""
+    views = StageViews(records, folder / "data.jsonl", JUDGE.override(max_scan_frames=6))
+    rows = [r for r in views.rows("stage2", seed=1, count=40) if r["task"] == "scan"]
+    chunks = set(scan_grids(LENGTH, FPS, views.judge))
+    assert len(chunks) == 4
+    grids = {status: {tuple(r["indices"]) for r in rows if r["status"] == status} for status in ("normal", "abnormal")}
+    assert grids["normal"] <= chunks and len(grids["normal"]) > 1
+    assert all(r["status"] == ("normal" if r["video"].startswith("normal") else "abnormal") for r in rows)
+    thin = StageViews(records, folder / "data.jsonl", JUDGE.override(max_scan_frames=6, long_videos="thin"))
+    (grid,) = {tuple(r["indices"]) for r in thin.rows("stage2", seed=1) if r["task"] == "scan"}
+    assert len(grid) == 6 and (grid[0], grid[-1]) == (0, 48)
+
+
+def test_boxes_are_written_where_the_judge_sees_them(records, folder):
+    """Annotated and verified boxes of a video of 16:9 are moved to the padded square, words stay."""
+    wide = [replace(r, truth=replace(r.truth, width=160, height=90)) for r in records]
+    views = StageViews(wide, folder / "data.jsonl", JUDGE)
+    row = {"task": "zoom", "video": "object", "record": 0, "indices": [16, 18, 20, 22], "status": "abnormal", "draw": 1}
+    (seen,) = parse_turn(views.text(row).answer, turn=2, num_frames=4).anomalies
+    framing = Framing((90, 160), SIZE, "pad")
+    native = {k: Box(100 + n, 200, 400 + n, 500) for k, n in enumerate(row["indices"])}
+    assert seen.boxes == {k: (framing.to_shown(box),) for k, box in native.items()}
+    squeezed = StageViews(wide, folder / "data.jsonl", JUDGE.override(frame_fit="squeeze"))
+    (plain,) = parse_turn(squeezed.text(row).answer, turn=2, num_frames=4).anomalies
+    assert plain.boxes == {k: (box,) for k, box in native.items()}
+    verified = CotSample(
+        "object", "zoom", tuple(row["indices"]), squeezed.text(row).answer, "abnormal", 1, "salient", "me", "compact-1"
+    )
+    told = StageViews(wide, folder / "data.jsonl", JUDGE, cot=[verified])
+    assert parse_turn(told.text(row).answer, turn=2, num_frames=4).anomalies[0].boxes == seen.boxes
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------------

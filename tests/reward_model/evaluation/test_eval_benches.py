@@ -13,15 +13,36 @@ import pytest
 
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
-from reward_model.evaluation import HardBench, JsonlBench, MainBench, OodBench, WorldBench
-from reward_model.evaluation.benches.bench import CALIBRATION_SEED, HARD_SEED, MAIN_SEED, OOD_SEED, CalibrationBench
+from reward_model.evaluation import (
+    DemandingBench,
+    DevBench,
+    HardBench,
+    JsonlBench,
+    MainBench,
+    OodBench,
+    ShiftBench,
+    WorldBench,
+)
+from reward_model.evaluation.benches.bench import (
+    CALIBRATION_SEED,
+    DEMANDING_SEED,
+    DEV_DEMANDING_SEED,
+    DEV_SEED,
+    DEV_SHIFT_SEED,
+    HARD_SEED,
+    MAIN_SEED,
+    OOD_SEED,
+    SHIFT_SEED,
+    CalibrationBench,
+)
+from reward_model.evaluation.benches.demanding import CELLS as DEMANDING_CELLS
 from reward_model.evaluation.benches.hard import _CELL_SEEDS
 from reward_model.evaluation.benches.names import open_bench
 from reward_model.evaluation.benches.records import RecordBench, balanced_records
 from reward_model.evaluation.running.store import bench_fingerprint
 from reward_model.schema import AnomalyType
-from reward_model.video.clip import VideoError
-from reward_model.world import KINDS, make_video
+from reward_model.video.clip import VideoError, sample_indices
+from reward_model.world import KINDS, LOOK_ALIKES, SHIFTS, STRATA, make_video
 from reward_model.world.cells import CELLS, anomaly_cell
 
 
@@ -32,6 +53,12 @@ def test_reserved_seeds_never_meet():
             (MAIN_SEED, len(MainBench())),
             (HARD_SEED, len(CELLS) * _CELL_SEEDS),
             (OOD_SEED, len(OodBench())),
+            (DEV_SEED, len(DevBench())),
+            (DEV_SHIFT_SEED, 2 * len(ShiftBench())),  # room for twice the usual number of videos
+            (DEV_DEMANDING_SEED, 2 * len(DemandingBench())),
+            (SHIFT_SEED, 2 * len(ShiftBench())),
+            (DEMANDING_SEED, 2 * len(DemandingBench())),
+            (900_000, 0),  # from here on: tests and people's own
         ]
     )
     assert all(start + count <= following for (start, count), (following, _) in pairwise(spans))
@@ -83,6 +110,14 @@ def test_hard_cells_that_cannot_be_filled_are_an_error(monkeypatch):
         (lambda: HardBench(2)[8], "video 8"),
         (lambda: open_bench("hard", videos=6), "multiple of its 4 cells"),
         (lambda: open_bench("easy"), "no bench 'easy'"),
+        (lambda: ShiftBench(3), "even and at least 2"),
+        (lambda: ShiftBench(shifts=["sideways"]), "must name some of plain"),
+        (lambda: ShiftBench(kinds=["mirror"]), "'mirror' can show none of the kinds mirror"),
+        (lambda: ShiftBench(seed=5), "belongs to training"),
+        (lambda: DemandingBench(0), "at least 1"),
+        (lambda: DemandingBench(1)[60], "video 60"),
+        (lambda: open_bench("shift", videos=50), "multiple of its 70 shifts"),
+        (lambda: open_bench("demanding", videos=50), "multiple of its 60 parts"),
         (lambda: open_bench("vif=x.json"), "pattern of their names"),
     ],
 )
@@ -95,7 +130,64 @@ def test_names_open_benches():
     name, bench = open_bench("hard", videos=8, size=24)
     assert name == "hard" and len(bench) == 8 and bench[0].frames.shape[1:] == (24, 24, 3)
     assert open_bench("main", videos=10, seed=900_000)[1] == MainBench(10)  # the seed of main is reserved
+    assert len(open_bench("shift", videos=140)[1]) == 140 and len(open_bench("dev-demanding", videos=60)[1]) == 60
     assert open_bench("world", videos=10, seed=900_000)[1] == WorldBench(10, 900_000)
+
+
+def test_benches_for_choices_share_no_seed_with_those_that_are_reported():
+    assert open_bench("dev")[1] == DevBench() and DevBench().seed == DEV_SEED
+    for name, kind, own in (("shift", ShiftBench, DEV_SHIFT_SEED), ("demanding", DemandingBench, DEV_DEMANDING_SEED)):
+        (_, reported), (_, chosen) = open_bench(name), open_bench(f"dev-{name}")
+        assert reported == kind() and chosen.seed == own and len(chosen) == len(reported)
+
+
+def test_shift_holds_every_shift_half_normal_and_reports_them_apart():
+    bench = ShiftBench(4, shifts=("plain", "1 s", "mirror", "wide", "crf 40"))
+    videos = list(bench)
+    assert Counter(v.group for v in videos) == dict.fromkeys(bench.shifts, 4)
+    for name in bench.shifts:
+        part = [v for v in videos if v.group == name]
+        assert Counter(v.truth.status for v in part) == {"normal": 2, "abnormal": 2}
+        assert all((v.kind != "") == (v.truth.status == "abnormal") for v in part)
+        assert all(v.frames.shape == (v.truth.num_frames, v.truth.height, v.truth.width, 3) for v in part)
+    assert len({v.truth.video_id for v in videos}) == len(videos)
+    np.testing.assert_array_equal(bench[7].frames, videos[7].frames)
+    assert len(ShiftBench()) == 20 * len(SHIFTS) and set(ShiftBench().describe()["shifts"]) == set(SHIFTS)
+
+
+def test_every_kind_of_anomaly_is_in_the_shift_bench_as_it_comes():
+    bench = ShiftBench(2)
+    assert len(bench) == 2 * len(SHIFTS)
+    kinds = {bench._kinds(SHIFTS[n])[t % len(bench._kinds(SHIFTS[n]))] for t, n in enumerate(bench.shifts)}
+    assert kinds == set(KINDS)
+
+
+def test_demanding_holds_pairs_of_one_scene_in_every_stratum():
+    bench = DemandingBench(1, size=24)
+    videos = list(bench)
+    assert len(videos) == 2 * len(DEMANDING_CELLS) and len({v.truth.video_id for v in videos}) == len(videos)
+    for calm, wrong in zip(videos[::2], videos[1::2], strict=True):
+        assert (calm.truth.status, wrong.truth.status) == ("normal", "abnormal") and calm.group == wrong.group
+        assert calm.kind == "" != wrong.kind and calm.frames.shape == wrong.frames.shape
+    expected = {f"{stratum}/{case}": 2 for stratum in STRATA for case in LOOK_ALIKES}
+    assert Counter(v.group for v in videos) == {**expected, "short/met once": 6, "short/missed": 6, "easy": 12}
+    for video in videos:
+        grid = sample_indices(video.truth.num_frames, video.truth.fps, 4)
+        met = sum(n in a.frames for a in video.truth.anomalies for n in grid)
+        if video.group.startswith("short") and video.kind:
+            assert met == (video.group == "short/met once")
+    np.testing.assert_array_equal(bench[41].frames, videos[41].frames)
+
+
+def test_the_scan_sees_no_difference_where_the_zoom_decides():
+    bench = DemandingBench(1)
+    for k in range(0, len(bench), 2):
+        if bench[k].group.partition("/")[0] in ("zoom", "neither"):
+            calm, wrong = bench[k], bench[k + 1]
+            rate = 4 if calm.group.startswith("zoom") else 8
+            seen = sample_indices(calm.truth.num_frames, calm.truth.fps, rate)
+            np.testing.assert_array_equal(calm.frames[seen], wrong.frames[seen])
+            assert (calm.frames != wrong.frames).any()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

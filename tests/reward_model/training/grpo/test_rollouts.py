@@ -1,18 +1,20 @@
 """Rollouts: asked as inference asks, cropped by the judge's own rules, stored as the sampled ids."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from reward_model.backends.local import LocalBackend
+from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.judge import TwoTurnJudge
 from reward_model.minis.model import build_judge
 from reward_model.parsing import ParseError, format_report, parse_turn
 from reward_model.prompts import load_prompts
-from reward_model.rewards import RewardConfig, total_reward
+from reward_model.rewards import RewardConfig, spatial_reward, total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
 from reward_model.training.grpo.log import rollout_numbers
 from reward_model.training.grpo.rollouts import (
@@ -24,7 +26,9 @@ from reward_model.training.grpo.rollouts import (
 )
 from reward_model.training.grpo.rows import PromptBuilder, RowModel, stock_vision_inputs
 from reward_model.training.grpo.sampler import ModelSampler, Sampled, stop_tokens
+from reward_model.training.grpo.videos import chunk_loader
 from reward_model.turns import VideoView, joined, merge_clips, scan_request
+from reward_model.video.framing import Framing
 
 SIZE = 48
 CONFIG = JudgeConfig(prompts="compact", frame_size=SIZE, max_scan_tokens=300, max_zoom_tokens=400, max_zoom_frames=24)
@@ -115,11 +119,48 @@ def test_crop_is_the_judges(judge, margin, clip):
 
 def test_a_long_video_is_scanned_as_the_judge_scans_it(judge):
     """Both ask through one function, so the limit of frames holds in training too."""
-    ((record,),), _ = draw(judge, [NORMAL], 1, max_scan_frames=6)
+    ((record,),), _ = draw(judge, [NORMAL], 1, max_scan_frames=6, long_videos="thin")
     view = VideoView(81, 16, sample().frames, "a red ball")
-    config = CONFIG.override(max_scan_frames=6)
-    assert record.scan.indices == scan_request(view, config, load_prompts("compact")).indices
+    config = CONFIG.override(max_scan_frames=6, long_videos="thin")
+    (grid,) = scan_grids(81, 16, config)
+    assert record.scan.indices == scan_request(view, grid, config, load_prompts("compact")).indices
     assert record.scan.indices == (0, 16, 32, 48, 64, 80)
+    ((whole,),), _ = draw(judge, [NORMAL], 1, max_scan_frames=6)
+    assert "scanned in 6 chunks" in whole.error
+
+
+def test_a_chunk_of_a_long_video_is_trained_as_the_judge_scans_it(judge):
+    """Its grid, its truth, and what turn two has not seen of it; the next chunk is another row's."""
+    config = CONFIG.override(max_scan_frames=16)
+    whole = sample()
+    there = (Anomaly(AnomalyType.OBJECT, FrameRange(0, 8), {4: (BOX,)}),)
+    whole = replace(whole, truth=replace(whole.truth, anomalies=there))
+    rows = [{"chunk": 1}, {"chunk": None}]
+    late, first = (chunk_loader(lambda _: whole, config)(row) for row in rows)
+    grids = scan_grids(81, 16, config)
+    assert (late.grid, late.truth.status) == (grids[1], "normal")
+    assert (first.grid, first.truth.anomalies) == (grids[0], there), "without a number the one that shows something"
+    assert chunk_loader(lambda _: whole, CONFIG)({}) is whole
+    answers = [scan_answer((1, 2)), NORMAL]
+    ((record,),), _ = draw(judge, answers, 1, [late], max_scan_frames=16)
+    assert record.scan.indices == grids[1] and record.zooms[0].indices[0] == grids[1][1]
+    assert min(record.unseen_indices) >= grids[1][0]
+
+
+def test_boxes_are_rewarded_on_the_native_frame(judge):
+    """A video of 16:9 in the square: the same box the judge's verdict would have, and the reward of a perfect one."""
+    shown = Box(100, 320, 300, 660)
+    native = Framing((90, 160), SIZE, "pad").to_native(shown)
+    there = (Anomaly(AnomalyType.OBJECT, FrameRange(12, 20), dict.fromkeys(range(12, 21), (native,))),)
+    truth = VideoAnnotation("v", 81, 16, 160, 90, anomalies=there)
+    wide = GrpoSample(truth, lambda indices: np.zeros((len(indices), 90, 160, 3), np.uint8))
+    answers = [scan_answer((3, 5)), zoom_answer(0, 4, shown)]
+    ((padded,),), _ = draw(judge, answers, 1, [wide])
+    ((squeezed,),), _ = draw(judge, answers, 1, [wide], frame_fit="squeeze")
+    assert padded.zooms[0].report.anomalies[0].boxes[0] == (native,)
+    assert spatial_reward(padded.outcome(), truth) == 1 > spatial_reward(squeezed.outcome(), truth)
+    assert padded.rows[1].pictures[0].frames.shape == (5, SIZE, SIZE, 3)
+    assert padded.rows[1].pictures[0].frames[0, 0, 0, 0] == 128 and squeezed.rows[1].pictures[0].frames.max() == 0
 
 
 def test_a_window_that_reaches_past_the_end_is_clipped(judge):
