@@ -69,6 +69,9 @@ def main(arguments: list[str] | None = None) -> None:
         card = grpo_card(trainer, chosen)
         folder = trainer.export(Path(trainer.config.output_dir) / "judge", card)
         if main_process:
+            from reward_model.training.domain_file import DOMAIN_VIDEOS, domain_of_samples
+
+            domain_of_samples(folder, trainer.dataset, trainer.load, chosen.get("domain_videos", DOMAIN_VIDEOS))
             print("judge:", folder)
 
 

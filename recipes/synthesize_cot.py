@@ -164,8 +164,13 @@ def _models(
         return narrator, NarratorJudge(tasks)
     if args.backend == "local":
         from reward_model.backends.local import LocalBackend
+        from reward_model.backends.source import announce_demo_scale
 
-        return LocalBackend(args.teacher), LocalBackend(args.judge) if args.judge else None
+        teacher, judge = LocalBackend(args.teacher), LocalBackend(args.judge) if args.judge else None
+        for backend in (teacher, judge):
+            if backend is not None:
+                announce_demo_scale(backend.model_id, backend.config.demo_scale)
+        return teacher, judge
     from reward_model.backends.openai import OpenAIBackend
 
     options: dict[str, Any] = {"timeout_s": args.timeout, "deadline_s": None}

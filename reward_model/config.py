@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from reward_model.familiarity import TrainedOn
 from reward_model.prompts import answer_limit, load_prompts
 from reward_model.terminal.described import check_settings, described, setting
 from reward_model.video.clip import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
@@ -133,10 +134,15 @@ class JudgeConfig:
     """Videos judged in one batch."""
     demo_scale: bool = False
     """Marks a checkpoint that knows the procedural world only."""
+    trained_on: TrainedOn | None = None
+    """The training videos, as far as that is stated: seconds, fps, side (pixels) and aspect (width over height) as
+    [least, most], and footage in words. Videos outside are said to be out of domain. None: not stated."""
 
     def __post_init__(self) -> None:
         if isinstance(self.readouts, list):
             object.__setattr__(self, "readouts", tuple(self.readouts))
+        if isinstance(self.trained_on, dict):
+            object.__setattr__(self, "trained_on", TrainedOn.from_dict(self.trained_on))
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Real) and not isinstance(value, int | float):  # of numpy, which JSON does not know
@@ -261,6 +267,8 @@ def judge_json(judge: JudgeConfig) -> str:
         "demo_scale",
     )
     settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
+    if judge.trained_on is not None:
+        settings["trained_on"] = judge.trained_on.to_dict()
     settings["readouts"] = list(judge.readouts)
     settings["prompt_version"] = load_prompts(judge.prompts).version
     assert set(settings) <= {f.name for f in fields(JudgeConfig)}

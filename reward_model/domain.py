@@ -5,30 +5,39 @@ A judge is as sure of itself on videos it knows nothing about as on its own. Two
 apart, and neither does it alone:
 
 * *appearance*: mean and standard deviation, over all picture tokens, of the features that enter the language model.
-  Distance: the mean cosine distance to the :data:`NEIGHBOURS` nearest training videos. Blind to length and speed.
+  Distance: the mean cosine distance to the :data:`NEIGHBOURS` nearest training videos, on principal directions each
+  divided by the root of its deviation, which is half-way to whitening. Blind to length and speed.
 * *state*: the hidden state of the last token of the question in the middle layer. Distance: the norm of what lies
-  outside the principal directions that hold :data:`VARIANCE` of the training variance. Blind to some looks.
+  outside the principal directions that hold :data:`STATE_VARIANCE` of the training variance. Blind to some looks.
 
-Both are standardised first and read as quantiles of videos of the training distribution that the fit has not seen.
+Both are standardised first and read as quantiles of videos of the training distribution that the fit has not seen. A
+video is out of domain where the higher of its two quantiles is above that of all but :data:`FLAGGED` of those.
 This is a choice of this project; the paper (arXiv 2605.11723) is silent about videos unlike its training set.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from reward_model.familiarity import Familiarity
+
+logger = logging.getLogger(__name__)
+
 DOMAIN_FILE = "domain.safetensors"
-#: Videos farther out than this share of the reference videos, by either distance, are out of domain.
-QUANTILE = 0.97
+#: Share of the training distribution that is called out of domain, both distances together.
+FLAGGED = 0.06
 #: Training videos whose distance counts.
 NEIGHBOURS = 5
-#: Share of the variance that the principal directions of the state hold.
-VARIANCE = 0.99
+#: Shares of the variance that the principal directions of each statistic hold.
+APPEARANCE_VARIANCE, STATE_VARIANCE = 0.99, 0.999
+#: Power of its deviation by which a direction of appearance is divided: 0 leaves it, 1 whitens.
+WHITENING = 0.5
 #: Statistics wider than this are projected to it at random first, so that the file of an 8B judge stays small.
 WIDTH = 512
 #: Fewest videos to fit on, and to take quantiles from.
@@ -38,6 +47,7 @@ _FORMAT = "1"
 _TENSORS = (
     "appearance_mean",
     "appearance_std",
+    "appearance_basis",
     "appearance_bank",
     "appearance_reference",
     "state_mean",
@@ -54,36 +64,22 @@ class Signs(NamedTuple):
     state: np.ndarray
 
 
-@dataclass(frozen=True)
-class Familiarity:
-    """Place of a video among those of the training distribution.
-
-    Attributes:
-        appearance, state: share of the reference videos that are nearer by this distance, in [0, 1].
-        out_of_domain: whether either is above :data:`QUANTILE`.
-        reason: the same in words, "" inside the domain.
-    """
-
-    appearance: float
-    state: float
-    out_of_domain: bool
-    reason: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class Domain:
     """Statistics of the videos a checkpoint was trained on.
 
     Attributes:
         appearance_mean, appearance_std: (A,) of the training videos, A = min(2 D, :data:`WIDTH`).
-        appearance_bank: (N, A) standardised training videos, of length 1.
+        appearance_basis: (K, A) principal directions of the standardised appearances, half-way whitened.
+        appearance_bank: (N, K) training videos on them, of length 1.
         state_mean, state_std: (S,), S = min(d, :data:`WIDTH`).
         state_basis: (K, S) principal directions of the standardised states, orthonormal rows.
-        appearance_reference, state_reference: (M,) sorted distances of videos that were not fitted.
+        appearance_reference, state_reference: (M,) distances of videos that were not fitted, in one order.
     """
 
     appearance_mean: np.ndarray
     appearance_std: np.ndarray
+    appearance_basis: np.ndarray
     appearance_bank: np.ndarray
     appearance_reference: np.ndarray
     state_mean: np.ndarray
@@ -99,15 +95,26 @@ class Domain:
         """
         appearance = self._standardised("appearance", np.stack([s.appearance for s in signs]))
         state = self._standardised("state", np.stack([s.state for s in signs]))
-        return neighbour_distance(appearance, self.appearance_bank), residual_norm(state, self.state_basis)
+        looks = appearance @ self.appearance_basis.T
+        return neighbour_distance(looks, self.appearance_bank), residual_norm(state, self.state_basis)
 
     def read(self, signs: Sequence[Signs]) -> list[Familiarity]:
         """Place of each video among those of the training distribution."""
         if not signs:
             return []
-        near, rest = self.distances(signs)
-        places = (quantile_of(near, self.appearance_reference), quantile_of(rest, self.state_reference))
-        return [_familiarity(float(a), float(s)) for a, s in zip(*places, strict=True)]
+        limit = self.limit
+        places = self._places(*self.distances(signs))
+        return [_familiarity(float(a), float(s), limit) for a, s in zip(*places, strict=True)]
+
+    @property
+    def limit(self) -> float:
+        """The quantile that the higher of the two reaches in all but :data:`FLAGGED` of the reference videos."""
+        reference = self._places(self.appearance_reference, self.state_reference)
+        return float(np.quantile(np.maximum(*reference), 1 - FLAGGED))
+
+    def _places(self, near: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        references = (np.sort(self.appearance_reference), np.sort(self.state_reference))
+        return quantile_of(near, references[0]), quantile_of(rest, references[1])
 
     def save(self, folder: str | Path) -> Path:
         """Writes :data:`DOMAIN_FILE` into a checkpoint's folder; whole or not at all."""
@@ -159,6 +166,15 @@ class Domain:
         return (values - mean) / std
 
 
+def load_domain(folder: str | Path) -> Domain | None:
+    """:meth:`Domain.load`; a file that cannot be read is warned of, not raised: it never keeps a judge from judging."""
+    try:
+        return Domain.load(folder)
+    except ValueError as error:
+        logger.warning("%s. Verdicts do not say how familiar a video is", error)
+        return None
+
+
 def fit_domain(training: Sequence[Signs], reference: Sequence[Signs]) -> Domain:
     """Statistics of a checkpoint's training distribution.
 
@@ -178,12 +194,14 @@ def fit_domain(training: Sequence[Signs], reference: Sequence[Signs]) -> Domain:
     appearance = projected(np.stack([s.appearance for s in training]))
     state = projected(np.stack([s.state for s in training]))
     a_mean, a_std, s_mean, s_std = *moments(appearance), *moments(state)
-    bank = unit_rows((appearance - a_mean) / a_std)
-    basis = principal_directions((state - s_mean) / s_std, VARIANCE)
+    looks = (appearance - a_mean) / a_std
+    directions = half_whitened(looks, principal_directions(looks, APPEARANCE_VARIANCE))
+    bank = unit_rows(looks @ directions.T)
+    basis = principal_directions((state - s_mean) / s_std, STATE_VARIANCE)
     empty = np.zeros(0, np.float32)
-    unread = Domain(a_mean, a_std, bank, empty, s_mean, s_std, basis, empty)
+    unread = Domain(a_mean, a_std, directions, bank, empty, s_mean, s_std, basis, empty)
     near, rest = unread.distances(reference)
-    return Domain(a_mean, a_std, bank, np.sort(near), s_mean, s_std, basis, np.sort(rest))
+    return replace(unread, appearance_reference=near, state_reference=rest)
 
 
 def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,6 +239,16 @@ def principal_directions(values: np.ndarray, variance: float) -> np.ndarray:
     return directions[: int(np.searchsorted(held, variance - 1e-12)) + 1]
 
 
+def half_whitened(values: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """``directions`` (K, S), each divided by the deviation of the centred rows (N, S) along it to the power of
+    :data:`WHITENING`: a look that training varied little counts for more, but not for as much as one that it varied
+    widely.
+    """
+    along = (values @ directions.T).std(axis=0)
+    scale = np.where(along > 0, along, 1.0) ** WHITENING
+    return (directions / scale[:, None]).astype(values.dtype)
+
+
 def quantile_of(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Share of the sorted ``reference`` that is nearer than each value.
 
@@ -242,11 +270,11 @@ def projected(values: np.ndarray) -> np.ndarray:
     return values @ (2 * signs - 1) / np.float32(np.sqrt(WIDTH))
 
 
-def _familiarity(appearance: float, state: float) -> Familiarity:
+def _familiarity(appearance: float, state: float, limit: float) -> Familiarity:
     reasons = []
-    if appearance > QUANTILE:
+    if appearance > limit:
         reasons.append(f"its frames look unlike those of the training set (farther out than {appearance:.0%} of them)")
-    if state > QUANTILE:
+    if state > limit:
         reasons.append(
             "its length, speed or content puts the model into a state that training did not "
             f"(farther out than {state:.0%} of it)"

@@ -31,6 +31,7 @@ from reward_model.backends.base import Backend
 from reward_model.chunks import final_anomalies, main_window, scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion, Conversation, Sampling
+from reward_model.domain_check import DomainCheck, domain_fields
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.schema import Turn, TurnReport, Verdict, VerdictScore
@@ -120,6 +121,7 @@ class TwoTurnJudge:
         self.backend = backend
         self.config = (config or JudgeConfig()).override(**overrides)
         self.prompts: PromptSet = load_prompts(self.config.prompts)
+        self._domain = DomainCheck(backend, self.config.trained_on)
         self._said_thinned, self._release = False, package_version()
         if note := wording_note(self.prompts, self.config.prompt_version):
             logger.warning("%s", note)
@@ -198,13 +200,15 @@ class TwoTurnJudge:
                 said = str(error) or f"not enough memory for {len(indices)} frames; lower max_scan_frames"
                 raise MemoryError(said) from error
 
-        return VideoView(video.num_frames, video.fps, take, prompt, framing)
+        return VideoView(video.num_frames, video.fps, take, prompt, framing, video.size)
 
     # --- turn one -----------------------------------------------------------------------------------------------------
 
     def _scan(self, chunks: Sequence[_Chunk], strict: bool) -> list[_Suspect | _Judged]:
         requests = [_asked(partial(scan_request, c.view, c.grid, self.config, self.prompts), strict) for c in chunks]
-        answers = iter(self._ask([r for r in requests if isinstance(r, TurnRequest)]))
+        asked = [(c.view, r) for c, r in zip(chunks, requests, strict=True) if isinstance(r, TurnRequest)]
+        turns = self._ask([r for _, r in asked])
+        answers = iter(self._domain.familiar([v for v, _ in asked], [r for _, r in asked], turns))
         return [
             self._scanned(chunk.view, request, next(answers))
             if isinstance(request, TurnRequest)
@@ -334,6 +338,7 @@ class TwoTurnJudge:
             "num_frames": parts[0].num_frames,
             "fps": parts[0].fps,
             "provenance": self._provenance(turns, parts[0].fps),
+            **domain_fields(turns),
         }
         if status is None:
             number, fault = next((k, part.error) for k, part in enumerate(parts, 1) if part.error is not None)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from reward_model.familiarity import Familiarity
+
 Status = Literal["normal", "abnormal"]
 
 BOX_SCALE = 1000
@@ -347,13 +349,18 @@ class VerdictScore:
         return None if data is None else cls(**data)
 
 
+#: Fields of a turn that are left out of its JSON where there is nothing to say.
+_OF_A_SCAN = ("familiarity", "unlike_training")
+
+
 @dataclass(frozen=True)
 class Turn:
     """One exchange with the judge, as it happened.
 
     ``status`` is the report's, or the likelier word if the answer did not parse (``parse_error``). ``error``: why the
     turn has no status. ``frame_indices`` are the native frames shown; ``score`` is read after the reasoning,
-    ``direct_score`` before it.
+    ``direct_score`` before it. Of a scan: ``familiarity`` of what it showed, None where the backend cannot tell, and
+    ``unlike_training``, reasons why the video is not what the checkpoint says it was trained on.
     """
 
     number: int
@@ -368,11 +375,16 @@ class Turn:
     direct_score: VerdictScore | None = None
     num_tokens: int = 0
     seconds: float = 0.0
+    familiarity: Familiarity | None = None
+    unlike_training: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_A_SCAN or getattr(self, f.name)
+        }
         nested = {k: v.to_dict() for k, v in plain.items() if hasattr(v, "to_dict")}
-        return {**plain, **nested, "frame_indices": list(self.frame_indices)}
+        lists = {k: list(v) for k, v in plain.items() if isinstance(v, tuple)}
+        return {**plain, **nested, **lists}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Turn:
@@ -383,6 +395,8 @@ class Turn:
                 "report": TurnReport.from_dict(data["report"]) if data["report"] else None,
                 "score": VerdictScore.from_dict(data["score"]),
                 "direct_score": VerdictScore.from_dict(data["direct_score"]),
+                "familiarity": Familiarity.from_dict(data.get("familiarity")),
+                "unlike_training": tuple(data.get("unlike_training", ())),
             }
         )
 
@@ -394,6 +408,10 @@ class Verdict:
     ``score`` is the reward in [0, 1] (None: the judge could not judge, ``error`` says why). ``anomalies`` carry native
     frame indices of the video; they are those of turn two where it confirmed. ``window`` is the suspicious range turn
     one reported, in native frames.
+
+    ``out_of_domain``: whether the video is unlike what the checkpoint was trained on, for the reason ``domain_reason``;
+    None: the checkpoint or the server cannot tell. ``familiarity`` is that of the least familiar part.
+    ``readouts_disagree``: whether a score of a turn that decides contradicts its status; None: there is no score.
     """
 
     status: Status | None
@@ -408,6 +426,10 @@ class Verdict:
     num_frames: int = 0
     fps: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    out_of_domain: bool | None = None
+    domain_reason: str = ""
+    familiarity: Familiarity | None = None
+    readouts_disagree: bool | None = None
 
     @property
     def window_s(self) -> tuple[float, float] | None:
@@ -431,6 +453,7 @@ class Verdict:
         plain["anomalies"] = [a.to_dict() for a in self.anomalies]
         plain["window"] = None if self.window is None else [self.window.start, self.window.end]
         plain["provenance"] = dict(self.provenance)
+        plain["familiarity"] = self.familiarity.to_dict() if self.familiarity else None
         return plain
 
     @classmethod
@@ -441,6 +464,7 @@ class Verdict:
                 "turns": tuple(Turn.from_dict(t) for t in data["turns"]),
                 "anomalies": tuple(Anomaly.from_dict(a) for a in data["anomalies"]),
                 "window": None if data["window"] is None else FrameRange(*data["window"]),
+                "familiarity": Familiarity.from_dict(data.get("familiarity")),
             }
         )
 

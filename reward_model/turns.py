@@ -45,6 +45,10 @@ from reward_model.video.framing import AS_IT_IS, Framing
 #: The two verdict words as canonical answers spell them: normal first, as in :class:`VerdictScore`.
 WORDS = ("normal", "abnormal")
 
+#: Wordings whose judges are taught one sentence "Frame N: ..." for every frame they are shown.
+FRAME_BY_FRAME = ("compact",)
+_DESCRIBED = re.compile(r"\bFrame (\d{1,6}):")
+
 _SPACE = r"(?:\s|\\[nrtbf])*+"
 _WRITTEN = re.compile(rf"({_SPACE})((?:ab)?normal){_SPACE}", re.IGNORECASE)
 # In an answer that is not JSON: a status key that follows another value, or begins the object.
@@ -68,6 +72,7 @@ class VideoView:
         take: native indices -> (N, H, W, 3) uint8, as they are shown; may raise where they cannot be read.
         prompt: the text it was made from.
         framing: how its frames sit in what is shown.
+        size: height and width of the native frames; None: not known.
     """
 
     num_frames: int
@@ -75,6 +80,7 @@ class VideoView:
     take: Callable[[Sequence[int]], Frames]
     prompt: str = ""
     framing: Framing = AS_IT_IS
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,16 +183,30 @@ def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> T
     """The report of an answer, as strict as the judge is set.
 
     Raises:
-        ParseError: if it does not follow the schema; or, with ``require_all_frames``, an anomaly of turn two has no box
-            on some frame of the clip (the prompt of Fig. S5 asks for one on each).
+        ParseError: if it does not follow the schema; if its reasoning goes frame by frame, as the compact wording's
+            does, and leaves frames out; or, with ``require_all_frames``, an anomaly of turn two has no box on some
+            frame of the clip (the prompt of Fig. S5 asks for one on each).
     """
     report = parse_turn(text, turn=turn, num_frames=num_frames)
+    if config.prompts in FRAME_BY_FRAME and (left_out := frames_left_out(report.cot, num_frames)):
+        raise ParseError(f"{COT} describes no frame {left_out[0]} of the {num_frames} that were shown", text)
     if turn == 2 and config.require_all_frames:
         for anomaly in report.anomalies:
             bare = sorted({*range(num_frames)} - set(anomaly.boxes))
             if bare:
                 raise ParseError(f"{BBOX} has no box on frame {bare[0]} of the clip (0-{num_frames - 1})", text)
     return report
+
+
+def frames_left_out(reasoning: str, num_frames: int) -> list[int]:
+    """The shown frames that a reasoning which goes frame by frame has no sentence about; none for any other.
+
+    Example:
+        >>> frames_left_out("Frame 0: normal. Frame 1: normal. No anomaly.", 4)
+        [2, 3]
+    """
+    described = {int(number) for number in _DESCRIBED.findall(reasoning)}
+    return sorted({*range(num_frames)} - described) if described else []
 
 
 def read_turn(

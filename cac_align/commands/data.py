@@ -289,6 +289,41 @@ def _views(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_domain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of a judge; domain.safetensors is put there")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument(
+        "--videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of the kind it was trained on"
+    )
+    given.add_argument("--world", type=int, metavar="N", help="N training videos of the procedural world instead")
+    parser.add_argument("--footage", default="", metavar="TEXT", help="the kind of footage in words, for judge.json")
+    parser.add_argument("--device", help="device of the model (default: CUDA if available)")
+
+
+def _domain(args: argparse.Namespace) -> int:
+    from cac_align.metrics.videos import SUFFIXES
+    from reward_model.training.domain_file import LEAST_VIDEOS, world_videos, write_domain
+
+    if not args.model.is_dir():
+        raise ValueError(f"{str(args.model)!r} must be the folder of a judge: its statistics are written there")
+    if args.videos is None:
+        videos: Iterable[Any] = world_videos(args.world)
+        count = args.world
+    else:
+        absent = [p for p in args.videos if not p.exists()]
+        if absent:
+            raise ValueError(f"no file or folder at {str(absent[0])!r}; name a folder of videos, or video files")
+        found = [p for given in args.videos for p in (sorted(given.rglob("*")) if given.is_dir() else [given])]
+        files = [str(p) for p in found if p.is_file() and p.suffix.lower() in SUFFIXES]
+        count, videos = len(files), files
+    if count < LEAST_VIDEOS:
+        raise ValueError(
+            f"{count} videos are too few to know a domain by; give at least {LEAST_VIDEOS}, better some hundred"
+        )
+    print(write_domain(args.model, videos, footage=args.footage, device=args.device))
+    return 0
+
+
 STEPS = [
     ("validate", "List every problem of an annotation file; exit code 1 if one is an error.", _add_validate, _validate),
     ("split", "Give every video a split: disjoint by source footage, 1:1, the same each time.", _add_split, _split),
@@ -303,6 +338,7 @@ STEPS = [
     ("corrupt", "Insert exactly annotated anomalies into real videos, with normal twins.", _add_corrupt, _corrupt),
     ("show", "Show a random sample of annotated videos on one page.", data_show.add_show, data_show.run_show),
     ("views", "Show the samples that a training stage derives from annotated videos.", _add_views, _views),
+    ("domain", "Write the statistics by which a judge knows unfamiliar videos.", _add_domain, _domain),
     ("import", "Make an annotation file from another format.", data_formats.add_import, data_formats.run_import),
     ("export", "Write pre-annotated tasks for an annotation tool.", data_formats.add_export, data_formats.run_export),
 ]

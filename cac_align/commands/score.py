@@ -241,7 +241,7 @@ def _verdict(row: dict[str, Any]) -> Verdict:
 
 
 def _line(row: dict[str, Any], verdict: Verdict, path: str) -> str:
-    from cac_align.report.view import readout_note
+    from cac_align.report.view import domain_note, readout_note
 
     times = [(a.frames.start / verdict.fps, (a.frames.end + 1) / verdict.fps) for a in verdict.anomalies]
     shown = "; ".join(
@@ -249,7 +249,7 @@ def _line(row: dict[str, Any], verdict: Verdict, path: str) -> str:
         for a, (start, end) in zip(verdict.anomalies, times, strict=True)
     )
     note = readout_note(verdict, verdict.score)
-    said = [path, shown, f"({note})" if note else ""]
+    said = [path, shown, *(f"({text})" for text in (note, domain_note(verdict)) if text)]
     return f"{score_text(row['score'])}  {verdict.status or '-':<8}  " + "  ".join(printable(s) for s in said if s)
 
 

@@ -28,6 +28,8 @@ def record(verdict: Verdict, path: str, asked: Mapping[str, Any] | None = None) 
         "status": verdict.status,
         "types": [t.value for t in verdict.types],
         "window_s": verdict.window_s,
+        "out_of_domain": verdict.out_of_domain,
+        "readouts_disagree": verdict.readouts_disagree,
         "error": verdict.error,
         "verdict": verdict.to_dict(),
     }

@@ -64,7 +64,7 @@ def _evidence(verdict: Verdict | None, fps: float, *, composite: bool) -> dict[s
     """Content of the verdict; empty for a candidate without one."""
     if verdict is None:
         nothing: dict[str, Any] = {"turns": [], "findings": [], "filtered": [], "provenance": {}}
-        return {**nothing, "disagrees": "", "judged": None}
+        return {**nothing, "disagrees": "", "unfamiliar": "", "judged": None}
     status = {"status": verdict.status, "status_label": STATUS_LABELS[verdict.status]}
     return {
         **(status if verdict.status else {"status_label": STATUS_LABELS[None]}),
@@ -73,6 +73,7 @@ def _evidence(verdict: Verdict | None, fps: float, *, composite: bool) -> dict[s
         "filtered": [_finding(a, fps) for a in unconfirmed(verdict)],
         # The score of a composite is not the judge's: its own reward stands in the verdict.
         "disagrees": readout_note(verdict, verdict.score),
+        "unfamiliar": domain_note(verdict),
         "judged": probability(verdict.score) if composite and verdict.score is not None else None,
         "provenance": dict(flatten(verdict.provenance)),
     }
@@ -277,6 +278,15 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 # --- beside the verdict -----------------------------------------------------------------------------------------------
+
+
+def domain_note(verdict: Verdict | None) -> str:
+    """Half a sentence for people where a video is unlike what its judge was trained on; ``""`` elsewhere, and where the
+    judge cannot tell.
+    """
+    if verdict is None or getattr(verdict, "out_of_domain", None) is not True:
+        return ""
+    return f"out of domain: {verdict.domain_reason}"
 
 
 def readout_note(verdict: Verdict | None, score: float | None) -> str:

@@ -19,6 +19,7 @@ from cac_align.rewards.model_reward import BackendReward, check_inputs, log_unju
 from reward_model.backends.source import (
     BackendSource,
     announce_demo,
+    announce_demo_scale,
     check_backend,
     hidden,
     outside,
@@ -222,6 +223,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         backend = self._source.open()
         trained = getattr(backend, "config", None)  # what a local checkpoint says of itself
         config = trained if isinstance(trained, JudgeConfig) else JudgeConfig()
+        announce_demo_scale(str(self.model), config.demo_scale)
         chosen = {**self._judge_options, "readout": self._readout(config)}
         if self._judge_options["readout"] is not None and isinstance(trained, JudgeConfig):
             _announce_untrained(self.name, chosen["readout"], config.override(readouts=chosen["readouts"]).readouts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reward_model.judge import TwoTurnJudge
 
-_KEPT = ("README.md", "LICENSE")
+_KEPT = ("README.md", "LICENSE", "domain.safetensors")
 
 
 def save_judge(judge: TwoTurnJudge, folder: Path, source: str | None) -> Path:

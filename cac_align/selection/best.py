@@ -292,6 +292,7 @@ class _Run:
             listed = "; ".join(f"candidate {k}: {reason}" for k, reason in enumerate(answer.reasons))
             raise RewardError(f"reward {name!r} could judge none of the {len(videos)} candidates: {listed}")
         self.bar.set_postfix_str("")
+        _warn_of_unfamiliar(name, answer.verdicts)
         settings = {**self.settings, "n": self.n, "batch_size": self.batch_size, "reward": name}
         note = demo_note(self.reward)
         return BestOfNOutput(
@@ -310,6 +311,16 @@ class _Run:
     def _made_with(self) -> dict[str, Any]:
         """Settings of the reward and versions of what drew, for the record."""
         return {"reward_settings": describe_reward(self.reward), **_versions()}
+
+
+def _warn_of_unfamiliar(name: str, verdicts: Sequence[Any]) -> None:
+    """Says, before anything is ranked, that the judge does not know what it is ranking."""
+    far = [k for k, v in enumerate(verdicts) if v is not None and getattr(v, "out_of_domain", None) is True]
+    if far:
+        logger.warning(
+            "%d of %d candidates are unlike what %s was trained on, so their order says little (candidate %d: %s)",
+            len(far), len(verdicts), name, far[0], verdicts[far[0]].domain_reason,
+        )  # fmt: skip
 
 
 def _versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ import numpy as np
 from cac_align.pipelines import Pipeline
 from cac_align.report.form import form_fault
 from cac_align.report.page import render_page
-from cac_align.report.view import readout_note
+from cac_align.report.view import domain_note, readout_note
 from cac_align.rewards.base import objections, order
 from reward_model.files import atomic, write_json, write_text
 from reward_model.shipped import package_version
@@ -292,7 +292,7 @@ class BestOfNOutput:
             return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
         types = ", ".join(t.value for t in verdict.types) if verdict else ""
         note = readout_note(verdict, score)
-        said = "  ".join(part for part in (types, f"({note})" if note else "") if part)
+        said = "  ".join([*([types] if types else []), *(f"({text})" for text in (note, domain_note(verdict)) if text)])
         return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
 
     def save(self, directory: str | Path) -> Path:
@@ -326,6 +326,7 @@ def save_output(output: BestOfNOutput, folder: Path) -> Path:
                 "video": f"candidates/{path.name}",
                 "scale": scale,
                 "verdict": verdict.to_dict() if verdict is not None else None,
+                "out_of_domain": verdict.out_of_domain if verdict is not None else None,
             }
         )
     with atomic(folder / "best.mp4") as temporary:

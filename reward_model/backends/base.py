@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from reward_model.conversation import Completion, Conversation, Sampling
+from reward_model.domain import Domain, Signs
 from reward_model.schema import VerdictScore
 
 
@@ -42,4 +43,18 @@ class Backend(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Provenance: model id, revision, precision, versions. Never a key."""
+        ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """A backend that sees inside its model: it can say how familiar a video is."""
+
+    domain: Domain | None
+
+    def observe(self, conversations: Sequence[Conversation]) -> list[Signs | None]:
+        """The two statistics of each conversation's prefill, which is the one of the last ``generate`` or ``score``
+        about these very conversations where the backend watched it, and a new one elsewhere. None: the conversation
+        shows no picture, or cannot be read by the model.
+        """
         ...

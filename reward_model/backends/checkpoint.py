@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward_model.backends.base import CheckpointError
 from reward_model.backends.devices import ran_out_of_memory
+from reward_model.domain import DOMAIN_FILE
 
 if TYPE_CHECKING:
     import torch
@@ -232,7 +233,7 @@ def _check_weights(folder: Path) -> int:
                 f"cannot load the model in {str(folder)!r}: {len(absent)} of the {len(names)} weight files that "
                 f"{index.name} lists are missing ({', '.join(absent[:3])}); the download is incomplete, repeat it"
             )
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(path for path in folder.glob("*.safetensors") if path.name != DOMAIN_FILE)
     for path in files:
         try:
             with safe_open(path, framework="numpy") as opened:
@@ -264,6 +265,7 @@ def settings_folder(model: str, revision: str | None = None) -> Path:
     for name in (JUDGE_FILE, UNIFIED_FILE):
         file = cached_file(model, name, revision=revision, **quiet)
         if file is not None:
+            cached_file(model, DOMAIN_FILE, revision=revision, **quiet)
             return Path(file).parent
     return folder
 

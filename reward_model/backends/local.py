@@ -5,6 +5,9 @@ features (``mm_encoder_outputs`` of transformers). A verdict costs one prefill: 
 
 A batch that does not fit into memory is halved, and later ones are made as small; a conversation that cannot be
 answered alone has its own error and spoils no other.
+
+Where the checkpoint has a ``domain.safetensors``, or ``watch`` is set, the same prefill also gives the statistics that
+tell how familiar a video is (:meth:`LocalBackend.observe`).
 """
 
 from __future__ import annotations
@@ -16,16 +19,20 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from reward_model.backends.answer_start import begin_answer, question
 from reward_model.backends.base import BackendError
 from reward_model.backends.checkpoint import load_checkpoint, settings_folder
 from reward_model.backends.devices import ran_out_of_memory, torch_device, torch_dtype
+from reward_model.backends.signs import SignsWatch, appearances
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.conversation import Completion, Conversation, Sampling
+from reward_model.domain import Domain, Signs, load_domain
 from reward_model.parsing import STATUS_PREFIX
 from reward_model.schema import VerdictScore
 from reward_model.turns import WORDS, words_after
@@ -36,14 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
-
-#: What opens a thought, and what closes it: chat templates of thinking models end in an opened one.
-_MARKS = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<seed:think>": "</seed:think>",
-    "[THINK]": "[/THINK]",
-}
 
 
 class LocalBackend:
@@ -92,6 +91,8 @@ class LocalBackend:
             attn_implementation=attn_implementation,
             quantization_config=quantization_config,
         )
+        #: What the checkpoint knows of its training videos; None: nothing.
+        self.domain: Domain | None = load_domain(settings_folder(self.model_id, self.revision))
         if device_map is None:
             self._place()
         self._settle()
@@ -101,7 +102,7 @@ class LocalBackend:
         """A backend of a model and a processor that are loaded already; ``name`` is what provenance calls them."""
         backend = cls.__new__(cls)
         backend.model_id, backend.revision = name, None
-        backend.model, backend.processor = model, processor
+        backend.model, backend.processor, backend.domain = model, processor, None
         backend._settle()
         return backend
 
@@ -111,6 +112,9 @@ class LocalBackend:
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"
         self.word_ids = verdict_tokens(tokenizer)
+        #: Whether prefills are watched for :meth:`observe`.
+        self.watch = self.domain is not None
+        self._signs = SignsWatch(self.model)
         self._cached: tuple[tuple[Any, ...], list[np.ndarray], Any] | None = None
         #: Largest batch, in units of :func:`_weight` times its length, that may be tried; it never grows.
         self._limit = math.inf
@@ -139,6 +143,7 @@ class LocalBackend:
 
         if sampling.temperature > 0 and sampling.seed is not None:
             torch.manual_seed(sampling.seed)
+        self._signs.keep_only(conversations)
         return self._each(
             conversations,
             lambda part: self._answer([conversations[k] for k in part], sampling),
@@ -156,7 +161,7 @@ class LocalBackend:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         stops = self.model.generation_config.eos_token_id
         plain = GenerationConfig(**options, eos_token_id=stops, pad_token_id=self.processor.tokenizer.pad_token_id)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._watching(conversations, inputs):
             output = self.model.generate(**inputs, generation_config=plain)
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
         seconds = (time.perf_counter() - started) / len(conversations)
@@ -175,6 +180,7 @@ class LocalBackend:
         for prefix in prefixes:
             if not prefix.endswith(STATUS_PREFIX):
                 raise ValueError(f"a verdict prefix must end in {STATUS_PREFIX!r}, got ...{prefix[-20:]!r}")
+        self._signs.keep_only(conversations)
         return self._each(
             conversations,
             lambda part: self._words([conversations[k] for k in part], [prefixes[k] for k in part]),
@@ -191,7 +197,8 @@ class LocalBackend:
             # Left out, the model would count padding, and take the offsets of the pictures it saw last.
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
         with torch.inference_mode():
-            output = self.model(**inputs, use_cache=True, logits_to_keep=1)
+            with self._watching(conversations, inputs, prefixes):
+                output = self.model(**inputs, use_cache=True, logits_to_keep=1)
             # (B, V), of the first token after the prefix; in double, so that small log-odds keep their digits.
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
             deltas = self.model.model.rope_deltas.to(mask.device) if shows else 0
@@ -234,6 +241,54 @@ class LocalBackend:
         for step, token in enumerate(ids[1:]):
             total = total + logits[:, step, token]
         return total
+
+    def observe(self, conversations: Sequence[Conversation]) -> list[Signs | None]:
+        """Statistics of each conversation's prefill: of the last one where it was watched, of a new one elsewhere."""
+        self._signs.keep_only(conversations)
+        unseen = [c for c in conversations if self._signs.find(c) is None]
+        if unseen:
+            before, self.watch = self.watch, True
+            try:
+                self._each(unseen, lambda part: self._look([unseen[k] for k in part]), lambda reason: None)
+            finally:
+                self.watch = before
+        return [self._signs.find(c) for c in conversations]
+
+    def _look(self, conversations: Sequence[Conversation]) -> list[None]:
+        import torch
+
+        inputs = self._inputs(conversations, [""] * len(conversations))
+        with torch.inference_mode(), self._watching(conversations, inputs):
+            if "image_grid_thw" in inputs:
+                self.model(**inputs, use_cache=False, logits_to_keep=1)
+        return [None] * len(conversations)
+
+    def _watching(
+        self, conversations: Sequence[Conversation], inputs: dict[str, Any], prefixes: Sequence[str] = ()
+    ) -> AbstractContextManager[None]:
+        """A block whose first forward pass gives the signs of the conversations; does nothing unless they are wanted.
+
+        ``inputs``: of :meth:`_inputs`, for these prefixes of the answers.
+        """
+        pictures = [sum(isinstance(p, np.ndarray) for m in c for p in m.content) for c in conversations]
+        if not self.watch or not any(pictures):
+            return nullcontext()
+        merge = self.processor.image_processor.merge_size
+        counts = (inputs["image_grid_thw"].prod(-1) // merge**2).tolist()
+        looks = appearances(inputs["mm_encoder_outputs"]["image"], counts, pictures)
+        after = [
+            self._behind_question(c, prefix)
+            for c, prefix in zip(conversations, prefixes or [""] * len(pictures), strict=True)
+        ]
+        return self._signs.watching(conversations, looks, after)
+
+    def _behind_question(self, conversation: Conversation, prefix: str) -> int:
+        """Number of tokens after the question, as :meth:`_inputs` writes it with this beginning of the answer."""
+        chat = [m.to_chat() for m in conversation]
+        prompt = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        asked = question(prompt)
+        rest = begin_answer(prompt, prefix)[len(asked) :]
+        return len(self.processor.tokenizer(rest, add_special_tokens=False)["input_ids"]) if rest else 0
 
     def describe(self) -> dict[str, Any]:
         import torch
@@ -393,19 +448,3 @@ def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list
             )
         ids.append(joined[len(prefix) :])
     return ids[0], ids[1]
-
-
-def begin_answer(prompt: str, prefix: str) -> str:
-    """The prompt, as a chat template wrote it, followed by the beginning of an answer.
-
-    A thought that the template has opened is closed first, empty, as the templates themselves do where thinking is
-    switched off; unless there is nothing to follow, or the beginning holds the end of the thought itself.
-
-    Example:
-        >>> begin_answer("<|im_start|>assistant\\n<think>\\n", '{"COT": "')
-        '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n{"COT": "'
-    """
-    for opened, closed in _MARKS.items():
-        if prefix and prompt.rstrip().endswith(opened) and closed not in prefix:
-            return f"{prompt.rstrip()}\n\n{closed}\n\n{prefix}"
-    return prompt + prefix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "BACKENDS",
     "BackendSource",
     "announce_demo",
+    "announce_demo_scale",
     "check_backend",
     "check_on_error",
     "hidden",
@@ -212,6 +214,27 @@ def announce_demo(model: str, folder: Path | None, knows: str) -> None:
     """
     if folder is not None and Path(model).resolve() == folder.resolve():
         warnings.warn(f"the embedded mini judge is demo-scale: {knows}", stacklevel=outside())
+
+
+def announce_demo_scale(model: str, demo_scale: bool) -> None:
+    """Warns once per process of a checkpoint that is marked ``demo_scale``, or was copied or trained from one; the
+    shipped ones have their own warning (:func:`announce_demo`).
+    """
+    shipped = {
+        folder.resolve() for name in ("cac-mini", "unified-mini") if (folder := shipped_folder(name)) is not None
+    }
+    if demo_scale and Path(model).resolve() not in shipped:
+        _warn_of_demo_scale(model)
+
+
+@cache
+def _warn_of_demo_scale(model: str) -> None:
+    warnings.warn(
+        f"{model} is demo-scale: its judge.json says demo_scale, for it was copied or trained from a judge that knows "
+        "the procedural world only. Its verdicts on real footage mean little; train from a full-size checkpoint "
+        "(docs/train_a_judge.md)",
+        stacklevel=outside(),
+    )
 
 
 def outside() -> int:

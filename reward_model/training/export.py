@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json
+from reward_model.domain import DOMAIN_FILE
 from reward_model.files import empty_folder
 
 #: Moved last: a folder without it is not taken for a model.
@@ -37,6 +38,7 @@ def export_judge(
         processor.save_pretrained(fresh)
         (fresh / JUDGE_FILE).write_text(judge_json(judge), encoding="utf-8")
         (fresh / "README.md").write_text(card, encoding="utf-8")
+        (folder / DOMAIN_FILE).unlink(missing_ok=True)  # of the weights that were there before
         for path in sorted(fresh.iterdir(), key=lambda p: p.name == _LAST):
             path.replace(folder / path.name)
         fresh.rmdir()

@@ -59,3 +59,30 @@ def test_the_line_of_score_ends_with_the_note():
     assert _line({"score": 0.2}, verdict, "a.mp4") == f"{score_text(0.2)}  normal    a.mp4  {note}"
     verdict.score = 0.9
     assert _line({"score": 0.9}, verdict, "a.mp4") == f"{score_text(0.9)}  normal    a.mp4"
+
+
+def test_a_video_unlike_the_training_set_is_noted_wherever_a_verdict_is_shown():
+    from types import SimpleNamespace as Args
+
+    from cac_align.commands.score import _line
+    from cac_align.report.view import _evidence, domain_note
+
+    told = {"out_of_domain": True, "domain_reason": "10.1 s; trained on 2.1 to 6.1 s", "fps": 16.0, "num_frames": 161}
+    far, near = Verdict("normal", 0.9, **told), Verdict("normal", 0.9, out_of_domain=False)
+    assert domain_note(far) == "out of domain: 10.1 s; trained on 2.1 to 6.1 s"
+    assert domain_note(near) == domain_note(None) == domain_note(Args(status="normal")) == ""
+    assert "(out of domain: 10.1 s; trained on" in _line({"score": 0.9}, far, "a.mp4")
+    assert (
+        _evidence(far, 16.0, composite=False)["unfamiliar"] and not _evidence(near, 16.0, composite=False)["unfamiliar"]
+    )
+
+
+def test_best_of_n_warns_before_it_ranks_what_its_judge_does_not_know(caplog):
+    from cac_align.selection.best import _warn_of_unfamiliar
+
+    far = Verdict("normal", 0.9, out_of_domain=True, domain_reason="its frames look unlike")
+    _warn_of_unfamiliar("judge", [None, Verdict("normal", 0.9), Verdict("normal", 0.9, out_of_domain=False)])
+    assert not caplog.records
+    _warn_of_unfamiliar("judge", [None, far, Verdict("normal", 0.9), far])
+    assert "2 of 4 candidates are unlike what judge was trained on" in caplog.text
+    assert "candidate 1: its frames look unlike" in caplog.text

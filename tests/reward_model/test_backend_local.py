@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from reward_model.backends import BackendError
+from reward_model.backends.answer_start import begin_answer, question
 from reward_model.backends.local import LocalBackend, verdict_tokens
 from reward_model.conversation import Message, Sampling
 from reward_model.minis.model import build_judge
@@ -276,3 +277,73 @@ def test_greedy_is_greedy_whatever_the_checkpoint_asks_for(folder, tmp_path, bac
     ask = [a.text for a in backend.generate(conversations, Sampling(24))]
     assert [a.text for a in other.generate(conversations, Sampling(24))] == ask
     assert other.model.generation_config.eos_token_id == settings["eos_token_id"]
+
+
+def reference_signs(backend, conversation):
+    """Both statistics from the stock processor and the hidden states that transformers itself reports."""
+    inputs = stock_inputs(backend, conversation)
+    with torch.no_grad():
+        features = backend.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+        states = backend.model(**inputs, output_hidden_states=True).hidden_states
+    tokens = torch.cat(list(features.pooler_output))
+    half = (len(states) - 1) // 2
+    looks = torch.cat([tokens.mean(0), tokens.var(0, correction=0).sqrt()])
+    return looks.numpy(), states[max(half, 1)][0, -1].numpy()
+
+
+@pytest.mark.parametrize("way", ["generate", "score", "long prefix", "both", "observe"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_signs_are_the_same_whichever_way_the_prefill_ran(folder, conversations, way, size):
+    backend = LocalBackend(folder, device="cpu")
+    backend.watch = True
+    looked = []
+    backend._look = lambda part, look=backend._look: looked.append(part) or look(part)
+    found = []
+    for start in range(0, len(conversations), size):
+        part = conversations[start : start + size]
+        if way in ("generate", "both"):
+            backend.generate(part, Sampling(5))
+        if way in ("score", "both"):
+            backend.score(part, [forced_prefix("")] * len(part))
+        if way == "long prefix":
+            backend.score(part, [forced_prefix("Frame 0: a word. " * (k + 1)) for k in range(len(part))])
+        found += backend.observe(part)
+    assert bool(looked) == (way == "observe"), "a prefill that was there is used"
+    for conversation, signs in zip(conversations, found, strict=True):
+        looks, state = reference_signs(backend, conversation)
+        assert signs.appearance == pytest.approx(looks, abs=1e-5)
+        assert signs.state == pytest.approx(state, abs=1e-5)
+
+
+def test_signs_of_a_batch_that_had_to_be_halved(folder, conversations):
+    backend = LocalBackend(folder, device="cpu")
+    backend.watch = True
+    expected = [backend.observe([c])[0] for c in conversations]
+    forward = backend.model.forward
+
+    def short(*args, **kwargs):
+        if kwargs["input_ids"].shape[0] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **kwargs)
+
+    backend.model.forward = short
+    backend.score(conversations, [forced_prefix("")] * 3)
+    backend._look = None  # every conversation was seen
+    for signs, alone in zip(backend.observe(conversations), expected, strict=True):
+        assert signs.state == pytest.approx(alone.state, abs=1e-5)
+        assert signs.appearance == pytest.approx(alone.appearance, abs=1e-5)
+
+
+def test_nothing_is_watched_unless_the_checkpoint_has_a_domain(folder, conversations, tmp_path):
+    backend = LocalBackend(folder, device="cpu")
+    backend.score(conversations[:1], [forced_prefix("")])
+    assert backend.domain is None and backend._signs.find(conversations[0]) is None
+    # Asked for, they come from a prefill of their own; a question without a picture has none.
+    signs = backend.observe([conversations[0], (Message("user", ("Hello",)),)])
+    assert signs[0] is not None and signs[1] is None
+
+
+def test_a_thought_that_the_template_opens_does_not_move_the_question(backend):
+    prompt = "<|im_start|>assistant\n<think>\n"
+    asked = question(prompt)
+    assert begin_answer(prompt, "").startswith(asked) and begin_answer(prompt, '{"COT": "').startswith(asked)

@@ -7,10 +7,12 @@ import pytest
 
 from reward_model.domain import (
     DOMAIN_FILE,
+    FLAGGED,
     WIDTH,
     Domain,
     Signs,
     fit_domain,
+    half_whitened,
     moments,
     neighbour_distance,
     principal_directions,
@@ -46,6 +48,26 @@ def test_principal_directions_hold_the_asked_variance() -> None:
     directions = principal_directions(values, 0.99)
     assert np.abs(directions) == pytest.approx(np.eye(3)[:2], abs=1e-12)
     assert len(principal_directions(values, 0.995)) == 3
+
+
+def test_half_whitening_brings_every_direction_to_the_root_of_its_deviation() -> None:
+    rng = np.random.default_rng(6)
+    values = rng.normal(size=(400, 3)) * [9.0, 4.0, 1.0]
+    values -= values.mean(axis=0)
+    directions = principal_directions(values, 1.0)
+    before, after = (values @ directions.T).std(axis=0), (values @ half_whitened(values, directions).T).std(axis=0)
+    assert after == pytest.approx(np.sqrt(before), rel=1e-9)
+    # A direction without any variance stays as it is.
+    assert half_whitened(values * [1, 1, 0], np.eye(3))[2].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_both_distances_together_flag_the_share_that_is_promised(domain: Domain) -> None:
+    rng = np.random.default_rng(8)
+    read = domain.read(draw_signs(4000, rng))
+    assert 0.02 < np.mean([one.out_of_domain for one in read]) < 0.11
+    # On the reference videos themselves it is exactly so, however the two distances hang together.
+    places = [quantile_of(np.asarray(v), np.sort(v)) for v in (domain.appearance_reference, domain.state_reference)]
+    assert np.mean(np.maximum(*places) > domain.limit) == pytest.approx(FLAGGED, abs=0.011)
 
 
 def test_a_constant_feature_is_not_divided_by_nothing() -> None:

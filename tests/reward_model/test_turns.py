@@ -6,19 +6,22 @@ import pickle
 
 import pytest
 
-from reward_model.config import READOUTS
+from reward_model.config import READOUTS, JudgeConfig
+from reward_model.data.plain_cot import plain_cot
 from reward_model.parsing import STATUS_PREFIX, forced_prefix, format_report, parse_turn
-from reward_model.schema import Turn, TurnReport, VerdictScore
+from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, TurnReport, VerdictScore
 from reward_model.turns import (
     WORDS,
     VerdictPrefix,
     completed_prefix,
     direct_prefix,
+    read_turn,
     reward_value,
     verdict_places,
     verdict_prefix,
     words_after,
 )
+from reward_model.video.framing import AS_IT_IS
 
 
 @pytest.mark.parametrize(
@@ -209,3 +212,23 @@ def test_an_answer_that_cannot_be_read_is_asked_for_its_status():
     assert places.after == (verdict_prefix(whole.text), completed_prefix(cut.text)) and places.forced == (False, True)
     failed = Turn(1, (0, 1), 4.0, "", error="out of memory")
     assert verdict_places([failed], "direct", all_readouts=False, reasoning=True).after is None
+
+
+@pytest.mark.parametrize("status", ["normal", "abnormal"])
+@pytest.mark.parametrize("turn", [1, 2])
+def test_an_answer_that_leaves_frames_out_is_invalid_where_frames_are_described_one_by_one(status, turn):
+    box = {0: (Box(0, 0, 500, 500),)} if turn == 2 else {}
+    found = (Anomaly(AnomalyType.OBJECT, FrameRange(0, 2), box, reason="x"),) if status == "abnormal" else ()
+
+    def read(cot, num_frames=41, prompts="compact"):
+        text = format_report(TurnReport(status, cot, found), boxes=turn == 2)
+        return read_turn(text, turn, num_frames, JudgeConfig(prompts=prompts), AS_IT_IS)
+
+    whole = plain_cot(found, 41, wording="compact")
+    stopped = plain_cot(found, 14, wording="compact")
+    assert read(whole).status == status and read("").status == status and read("All is calm.").status == status
+    assert read(stopped).report is None
+    assert "describes no frame 14 of the 41 that were shown" in str(read(stopped).error)
+    assert read(whole.replace("Frame 20: ", "Then: ")).report is None
+    # Judges of the paper's wording were taught paragraphs, and may sum up: nothing is asked of them.
+    assert read(stopped, prompts="paper").status == status

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.backends.base import Backend
-from reward_model.backends.source import open_backend
+from reward_model.backends.source import announce_demo_scale, open_backend
 from reward_model.config import JudgeConfig
 from reward_model.digests import json_digest, model_fingerprint
 from reward_model.evaluation.benches.bench import CalibrationBench
@@ -119,6 +119,7 @@ def judge_contestant(name: str, source: ModelSource, settings: Mapping[str, Any]
     def build() -> TwoTurnJudge:
         backend = source.open()
         config = (getattr(backend, "config", None) or JudgeConfig()).override(**chosen)
+        announce_demo_scale(source.model, config.demo_scale)
         return TwoTurnJudge(backend, config, readout=chosen["readout"] or config.best_readout)
 
     # How many are judged at once decides nothing, unless answers are drawn: then it decides which draw a video gets.

@@ -38,6 +38,7 @@ def measure(
         "reward, Equation 6": mean_metric([r.reward for r in judged if r.reward is not None], num_resamples),
         **_class_metrics(judged, table, num_resamples),
         **_readout_metrics(rows, num_resamples),
+        **_domain_metrics(judged),
         "not judged": share([r.score is None and r.status is None for r in rows]),
     }
     return EvaluationResult(
@@ -81,6 +82,19 @@ def _answer_metrics(judged: Sequence[Row]) -> dict[str, Metric]:
     return {
         "parse rate": _count(sum(r.turns_parsed for r in judged), sum(r.turns_written for r in judged)),
         "status accuracy": share([r.correct for r in judged]),
+    }
+
+
+def _domain_metrics(judged: Sequence[Row]) -> dict[str, Metric]:
+    """Share of videos that a judge says it was not trained on, and its accuracy on the others; nothing if it cannot
+    tell.
+    """
+    known = [r for r in judged if r.out_of_domain is not None]
+    if not known:
+        return {}
+    return {
+        "out of domain": share([bool(r.out_of_domain) for r in known]),
+        "status accuracy, in domain": share([r.correct for r in known if not r.out_of_domain]),
     }
 
 

@@ -21,6 +21,9 @@ from reward_model.turns import merge_clips, merge_statuses
 from reward_model.video.clip import ZOOM_FPS, sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
+#: Columns that rows of earlier versions lack.
+_LATER = {"group", "scan_status", "out_of_domain", "readouts_disagree", "unfamiliarity"}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -45,6 +48,8 @@ class Row:
         seconds: seconds of judging, its batch's time shared evenly.
         group: part of the bench, ``"stratum/case"`` or one word; "" where a bench has no parts.
         scan_status: what turn one decided, before turn two looked again; None: unparsed, or unknown.
+        out_of_domain, readouts_disagree: as the verdict says; None: the judge cannot tell.
+        unfamiliarity: the higher quantile of the video among those of the training distribution; None likewise.
     """
 
     index: int
@@ -75,6 +80,9 @@ class Row:
     seconds: float = 0.0
     group: str = ""
     scan_status: Status | None = None
+    out_of_domain: bool | None = None
+    readouts_disagree: bool | None = None
+    unfamiliarity: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -91,8 +99,8 @@ class Row:
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
         """Raises ValueError where a column is unknown or missing."""
         known = {f.name for f in fields(cls)}
-        # Files of version 0.1 lack the last two columns.
-        if not known - {"group", "scan_status"} <= set(data) <= known:
+        # Files of earlier versions lack the last columns.
+        if not known - _LATER <= set(data) <= known:
             raise ValueError(f"a row has the columns {sorted(known)}, got {sorted(data)}")
         tuples = {k: tuple(data[k]) for k in ("truth_types", "types")}
         cell = data["cell"]
@@ -131,6 +139,9 @@ def make_row(index: int, video: BenchVideo, answer: Verdict | float | None, seco
         **(_overlaps(answer, truth) if truth.status == "abnormal" and written else {}),
         reward=total_reward(rollout_of(answer), truth).total if written else None,
         error=answer.error,
+        out_of_domain=answer.out_of_domain,
+        readouts_disagree=answer.readouts_disagree,
+        unfamiliarity=answer.familiarity.farthest if answer.familiarity is not None else None,
     )
 
 

@@ -22,6 +22,7 @@ from reward_model.evaluation.tables.class_tables import (
     time_table,
     type_table,
 )
+from reward_model.evaluation.tables.coverage_table import coverage_table
 from reward_model.evaluation.tables.paired_tables import gain_table, readout_table, significance_table
 from reward_model.evaluation.tables.reliability_plot import plot_reliability
 from reward_model.files import write_text
@@ -69,6 +70,7 @@ def _bench_tables(
     if _has_both_classes(rows):
         tables.append(readout_table(bench, rows, num_resamples=min(200, num_resamples)))
     tables += [compare(bench, rows, num_resamples=num_resamples) for compare in (significance_table, gain_table)]
+    tables.append(coverage_table(bench, rows))
     if main:
         tables.append(time_table(bench, judges))
     return tables

@@ -16,7 +16,7 @@ from reward_model.rewards import RewardConfig, RewardWeights
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
 #: What a settings file may hold beside the settings of :class:`GrpoConfig`.
-OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan")
+OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan", "domain_videos")
 #: Settings that had one value only; files and checkpoints that carry it still open.
 FORMER = {"loss_type": "grpo"}
 

@@ -7,9 +7,12 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reward_model.backends.checkpoint import settings_folder
+from reward_model.backends.source import announce_demo_scale
 from reward_model.chunks import scan_grids
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
 from reward_model.extras import need
@@ -54,7 +57,8 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
     for name in ("model", "data"):
         if name not in own:
             raise ValueError(f"the settings must name {name!r}; see recipes/configs/stage3/mini.yaml")
-    known = load_judge_config(own["model"])
+    known = load_judge_config(settings_folder(own["model"]))
+    announce_demo_scale(own["model"], known.demo_scale)
     judge = known.override(**own.get("judge", {}))
     rows, load = _data(own["data"], judge)
     check_limits(known, config.asked(judge), longest_scan(rows, load, judge))
@@ -142,10 +146,11 @@ def _judge_of(model: Any, changes: Mapping[str, Any], config: GrpoConfig) -> Jud
 
 def judge_file(model: str, judge: JudgeConfig) -> str:
     """The text of the trained judge's ``judge.json``: that of the checkpoint it started from, with how it was asked."""
-    path = Path(model) / JUDGE_FILE
+    path = settings_folder(model) / JUDGE_FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known.pop("max_new_tokens", None)  # an older name of the limits that follow
-    return json.dumps({**known, **json.loads(judge_json(judge))}, indent=2) + "\n"
+    known.pop("trained_on", None)  # of the checkpoint before: stage 3 states its own
+    return json.dumps({**known, **json.loads(judge_json(replace(judge, trained_on=None)))}, indent=2) + "\n"
 
 
 def longest_scan(rows: Any, load: Load, judge: JudgeConfig) -> int:

@@ -57,6 +57,12 @@ class StageArguments:
     max_tokens: int | None = field(default=None, metadata={"help": "longer samples are left out and named, never cut"})
     eval_samples: int = field(default=4, metadata={"help": "held-out answers written to TensorBoard at evaluations"})
     merge_lora: bool = field(default=True, metadata={"help": "export merged weights; false exports the adapter"})
+    domain_videos: int = field(
+        default=560,
+        metadata={
+            "help": "stage 2: scans that domain.safetensors is fitted on, which tells unfamiliar videos; 0: none"
+        },
+    )
     resume: bool = field(default=True, metadata={"help": "continue from the last complete checkpoint"})
     dry_run: bool = field(default=False, metadata={"help": "print the plan (counts, memory, time) and stop"})
     plan_model: str | None = field(

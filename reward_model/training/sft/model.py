@@ -28,8 +28,9 @@ def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts =
     if name in parts.models:
         net, processor, judge = parts.build(name, seed)
     else:
-        from reward_model.backends.checkpoint import load_checkpoint
+        from reward_model.backends.checkpoint import load_checkpoint, settings_folder
         from reward_model.backends.devices import torch_dtype
+        from reward_model.backends.source import announce_demo_scale
 
         net, processor = load_checkpoint(
             name,
@@ -37,7 +38,8 @@ def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts =
             dtype=torch_dtype(model.dtype or "float32"),
             attn_implementation=model.attn_implementation or None,
         )
-        judge = load_judge_config(name)
+        judge = load_judge_config(settings_folder(name, model.model_revision))
+        announce_demo_scale(name, judge.demo_scale)
     if stage.max_pixels:
         settings = processor.image_processor
         settings.size = {**dict(settings.size), "longest_edge": stage.max_pixels}

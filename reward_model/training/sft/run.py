@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,15 @@ def run_stage(
         trainable=counted[0] if counted else "",
         demo_scale=data.judge.demo_scale,
     )
-    return export_judge(trainer, processor, data.judge, output, card=card, merge_lora=stage.merge_lora)
+    writes, rows = trainer.is_world_process_zero(), data.rows
+    # What its base was trained on is no longer all that it was trained on.
+    judge = replace(data.judge, trained_on=None)
+    folder = export_judge(trainer, processor, judge, output, card=card, merge_lora=stage.merge_lora)
+    if name == "stage2" and writes and stage.domain_videos and stage.merge_lora:
+        from reward_model.training.domain_file import domain_of_scans
+
+        domain_of_scans(folder, rows, data.load, stage.domain_videos)
+    return folder
 
 
 def _print_dry_run(name: Stage, stage: StageArguments, config: Any, model_args: Any, parts: StageParts) -> None:

@@ -38,7 +38,7 @@ NORMAL = format_report(TurnReport("normal", "All well."))
 
 def scan_answer(*ranges, kind=AnomalyType.OBJECT):
     anomalies = tuple(Anomaly(kind, FrameRange(*r), reason="it bends") for r in ranges)
-    return format_report(TurnReport("abnormal", "Frame 0: normal. It bends.", anomalies), boxes=False)
+    return format_report(TurnReport("abnormal", "All is calm. It bends.", anomalies), boxes=False)
 
 
 def zoom_answer(start, end, box=BOX):
