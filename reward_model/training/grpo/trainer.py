@@ -105,7 +105,7 @@ class GrpoTrainer:
         sampler = generator(self) if generator else self._sampler()
         self.rollouts = TwoTurnRollouts(PromptBuilder(processor, vision_inputs), sampler, self.judge_config)
         self.reward_config = config.reward_config(judge_config)
-        self._clip_max = config.sampling_clip_max
+        self.clip_max = config.sampling_clip_max
         self.order = PromptOrder(len(dataset), config.seed)
         self._spare: SequenceRow | None = None
 
@@ -329,7 +329,7 @@ class GrpoTrainer:
             values,
             old,
             batch.reference,
-            batch.corrected_advantages(old, self._clip_max),
+            batch.corrected_advantages(old, self.clip_max),
             epsilon=config.epsilon,
             epsilon_high=config.epsilon_high,
             beta=config.beta,

@@ -153,13 +153,12 @@ def test_gradient_is_that_of_the_written_out_objective(drawn):
 
 
 def test_loss_does_not_depend_on_the_partition(drawn):
+    from cac_align.flow_grpo.learner.experience import chunks_of
+
     trainer, experience = drawn
-    whole = gradients(trainer, experience)
-    object.__setattr__(trainer.config, "train_batch_size", 1)
-    try:
-        assert distance(gradients(trainer, experience), whole) < 1e-4
-    finally:
-        object.__setattr__(trainer.config, "train_batch_size", None)
+    single, whole = chunks_of(experience, 1), chunks_of(experience, trainer.config.rows_per_forward)
+    assert len(single) > len(whole)
+    assert distance(gradients(trainer, experience, single), gradients(trainer, experience, whole)) < 1e-4
 
 
 def test_windows_are_shared_in_a_group_and_only_they_are_kept(drawn):

@@ -231,11 +231,11 @@ def test_equal_policies_have_no_kl_and_beta_pulls_back(collected):
 
 @pytest.fixture
 def without_kl(drawn_without_kl):
-    """A trainer without a KL term, the batches of a step, and their gradient; its settings are restored afterwards."""
+    """A trainer without a KL term, the batches of a step, and their gradient; its clip range is restored afterwards."""
     trainer, batches, plain = drawn_without_kl
-    before = trainer.config
+    before = trainer.clip_max
     yield trainer, [replace(b) for b in batches], plain
-    trainer.config = before
+    trainer.clip_max = before
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def drawn_without_kl(tmp_path_factory):
 )
 def test_tokens_another_engine_drew_weigh_as_much_as_the_policy_would_draw_them(without_kl, gap, changes, factor):
     trainer, batches, plain = without_kl
-    trainer.config = replace(trainer.config, **changes)
+    trainer.clip_max = replace(trainer.config, **changes).sampling_clip_max
     for batch in batches:
         batch.drawn = trainer.policy(batch.rows)[0].detach() - gap
         expected = pytest.approx(abs(gap) * len(batch.drawn), rel=1e-5, abs=1e-6)
