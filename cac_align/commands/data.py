@@ -302,12 +302,12 @@ def _add_domain(parser: argparse.ArgumentParser) -> None:
 
 def _domain(args: argparse.Namespace) -> int:
     from cac_align.metrics.videos import SUFFIXES
-    from reward_model.training.domain_file import LEAST_VIDEOS, world_videos, write_domain
+    from reward_model.training.domain_file import LEAST_VIDEOS, procedural_videos, write_domain
 
     if not args.model.is_dir():
         raise ValueError(f"{str(args.model)!r} must be the folder of a judge: its statistics are written there")
     if args.videos is None:
-        videos: Iterable[Any] = world_videos(args.world)
+        videos: Iterable[Any] = procedural_videos(args.world)
         count = args.world
     else:
         absent = [p for p in args.videos if not p.exists()]

@@ -29,6 +29,9 @@ from reward_model.backends.source import located
 from reward_model.engine.processes import default_accelerator
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import ModelMixin, SchedulerMixin
+
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
 log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ def located_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **found}
 
 
-def _located_reward(entry: Any) -> Any:
+def _located_reward(entry: Any) -> object:
     options = entry.get("options") if isinstance(entry, Mapping) else None
     if not isinstance(options, Mapping) or "model" not in options:
         return entry
@@ -148,7 +151,9 @@ def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
         config.window.check(num_stochastic_steps(schedule, **config.noise))
 
 
-def encode_texts(pipe: Pipeline, prompts: Sequence[str], config: FlowGRPOConfig, accelerator: Any) -> TextEmbeddings:
+def encode_texts(
+    pipe: Pipeline, prompts: Sequence[str], config: FlowGRPOConfig, accelerator: Accelerator
+) -> TextEmbeddings:
     """Embeddings of all texts on disk, by the main process; then the encoder is unloaded. Called by all processes."""
     from accelerate.utils import broadcast_object_list
 
@@ -169,7 +174,7 @@ def encode_texts(pipe: Pipeline, prompts: Sequence[str], config: FlowGRPOConfig,
 
 
 def stochastic_scheduler(
-    base: Any, config: FlowGRPOConfig, device: torch.device | str
+    base: SchedulerMixin, config: FlowGRPOConfig, device: torch.device | str
 ) -> tuple[FlowSDEScheduler, list[float]]:
     """The scheduler of all rollouts, with its schedule set, and the weight of each of its steps in the loss.
 
@@ -190,7 +195,7 @@ def stochastic_scheduler(
     return scheduler, weights.tolist()
 
 
-def set_attention(transformer: Any, backend: str) -> None:
+def set_attention(transformer: ModelMixin, backend: str) -> None:
     """diffusers' attention backend, the same in sampling and training.
 
     Raises:
@@ -204,7 +209,7 @@ def set_attention(transformer: Any, backend: str) -> None:
         raise ValueError(f"attention_backend={backend!r} cannot be used: {error} Remedy: {remedy}") from error
 
 
-def open_accelerator(mixed_precision: str) -> Any:
+def open_accelerator(mixed_precision: str) -> Accelerator:
     """The accelerator of a run whose settings decide the precision.
 
     Raises:
@@ -216,7 +221,7 @@ def open_accelerator(mixed_precision: str) -> Any:
     return check_deepspeed(default_accelerator("no", cpu=False), mixed_precision)
 
 
-def check_deepspeed(accelerator: Any, mixed_precision: str) -> Any:
+def check_deepspeed(accelerator: Accelerator, mixed_precision: str) -> Accelerator:
     """The accelerator, if it can train here.
 
     Raises:

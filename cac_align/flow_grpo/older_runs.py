@@ -31,7 +31,7 @@ def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _reward(entry: Any) -> Any:
+def _reward(entry: object) -> object:
     named = {"reward": entry} if isinstance(entry, str) else entry
     if not isinstance(named, Mapping) or named.get("reward") not in _CAC:
         return entry

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,9 @@ from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
 from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
 from cac_align.flow_grpo.wan_sizes import FULL
 from reward_model.backends.source import located
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin, WanTransformer3DModel
 
 GIB = 2**30
 BYTES = {"no": 4, "bf16": 2, "fp16": 2}
@@ -47,7 +50,7 @@ class RunPlan:
         return self.weights + self.adapter + self.activations + self.records
 
 
-def meta_transformer(model: str) -> Any:
+def meta_transformer(model: str) -> WanTransformer3DModel:
     """The transformer of a pipeline without weights.
 
     Args:
@@ -74,7 +77,7 @@ def meta_transformer(model: str) -> Any:
         return WanTransformer3DModel.from_config(config)
 
 
-def make_run_plan(config: FlowGRPOConfig, transformer: Any = None, *, world_size: int = 1) -> RunPlan:
+def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None, *, world_size: int = 1) -> RunPlan:
     """The plan of a run.
 
     Args:
@@ -157,13 +160,13 @@ def _rewards(config: FlowGRPOConfig) -> str:
     return ", ".join(named) + (f"; {how}" if len(specs) > 1 else "")
 
 
-def _latent_elements(config: FlowGRPOConfig, transformer: Any) -> int:
+def _latent_elements(config: FlowGRPOConfig, transformer: ModelMixin) -> int:
     """Numbers of one latent video."""
     frames = (config.num_frames - 1) // 4 + 1
     return int(transformer.config.out_channels) * frames * (config.height // 8) * (config.width // 8)
 
 
-def _activations(config: FlowGRPOConfig, transformer: Any, latents: int) -> float:
+def _activations(config: FlowGRPOConfig, transformer: ModelMixin, latents: int) -> float:
     """Bytes of one training forward without guidance, roughly."""
     model = transformer.config
     per_token = model.out_channels * model.patch_size[0] * model.patch_size[1] * model.patch_size[2]

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -66,6 +66,9 @@ from reward_model.engine.checkpoints import CONTENTS
 from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 __all__ = ["DivergenceError", "FlowGRPOTrainer", "OutputError"]
 
 log = logging.getLogger(__name__)
@@ -102,7 +105,7 @@ class FlowGRPOTrainer:
         prompts: Sequence[str] | None = None,
         eval_prompts: Sequence[str] | None = None,
         images: Mapping[str, Any] | None = None,
-        accelerator: Any = None,
+        accelerator: Accelerator | None = None,
     ) -> None:
         if not isinstance(config, FlowGRPOConfig):
             raise ValueError(

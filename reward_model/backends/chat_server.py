@@ -14,10 +14,10 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from reward_model.backends.reply import Reply, read_reply
@@ -38,6 +38,9 @@ from reward_model.backends.server_errors import (
     remedy,
     shortened,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +153,7 @@ class ChatServer:
         self.__dict__.update(state)
         self._reset()
 
-    def client(self) -> Any:
+    def client(self) -> httpx.Client:
         """The HTTP client of the ``openai`` package, opened at first use in each process. It heeds the proxies of the
         environment and follows no redirect.
         """
@@ -245,7 +248,7 @@ class ChatServer:
         # Raised outside the handlers, so that no traceback leads to a request and its headers.
         raise failure
 
-    def _sign(self, request: Any) -> Any:
+    def _sign(self, request: httpx.Request) -> httpx.Request:
         request.headers["Authorization"] = f"Bearer {self._key.reveal() or 'none'}"
         return request
 
@@ -253,7 +256,7 @@ class ChatServer:
         """A reason without the key, short enough to be read; the key goes first, so that no half of it stays."""
         return shortened(self.hide(text))
 
-    def _status_failure(self, status: int, headers: Any, raw: bytes, model: str) -> AttemptFailed:
+    def _status_failure(self, status: int, headers: Mapping[str, str], raw: bytes, model: str) -> AttemptFailed:
         said = body_text(raw)
         todo = remedy(status, said, self.base_url or OPENAI_URL, model, headers)
         return AttemptFailed(
@@ -271,7 +274,7 @@ def _account() -> dict[str, str]:
     return {header: value for header, name in names.items() if (value := os.environ.get(name))}
 
 
-def _body(response: Any, room: int, *, cut: bool, limit: float) -> bytes:
+def _body(response: httpx.Response, room: int, *, cut: bool, limit: float) -> bytes:
     """The body of a response, unpacked, of at most ``room`` bytes: more is an error, or with ``cut`` left unread."""
     end = time.monotonic() + limit
     unpack = _unpacker(response.headers.get("content-encoding", ""))

@@ -19,6 +19,8 @@ from reward_model.domain import DOMAIN_FILE
 
 if TYPE_CHECKING:
     import torch
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 logger = logging.getLogger(__name__)
 
@@ -274,10 +276,10 @@ def load_checkpoint(
     model: str,
     *,
     revision: str | None = None,
-    dtype: Any = None,
-    device_map: Any = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: str | Mapping[str, object] | None = None,
     attn_implementation: str | None = None,
-    quantization_config: Any = None,
+    quantization_config: QuantizationConfigMixin | None = None,
 ) -> tuple[Any, Any]:
     """Model and processor of a Qwen3-VL checkpoint, whole: every weight of the model comes from the files.
 
@@ -323,7 +325,7 @@ def load_checkpoint(
     return net, processor
 
 
-def _plain_generation(net: Any, tokenizer: Any) -> Any:
+def _plain_generation(net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """Generation settings with nothing in them but where an answer ends. What a checkpoint ships beyond that (a
     penalty for repetitions, sampling) would change answers that are asked for greedily: boxes and frame numbers are
     repetitions.
@@ -383,7 +385,7 @@ def _listed(info: Mapping[str, Any], kind: str) -> list[str]:
     return sorted({str(k[0]) if isinstance(k, tuple) else str(k) for k in info.get(kind) or ()})
 
 
-def _check_complete(net: Any, info: Mapping[str, Any], called: str) -> None:
+def _check_complete(net: PreTrainedModel, info: Mapping[str, Any], called: str) -> None:
     """Raises CheckpointError if weights were missing, of another shape or unreadable; warns of those left over."""
     kept = {name for name, _ in net.named_buffers()}  # computed where the model is built, as tables of positions are
     missing = [name for name in _listed(info, "missing_keys") if name not in kept]
@@ -405,7 +407,7 @@ def _check_complete(net: Any, info: Mapping[str, Any], called: str) -> None:
     )
 
 
-def _check_finite(net: Any, called: str) -> None:
+def _check_finite(net: PreTrainedModel, called: str) -> None:
     """Reads every weight once; parts on disk and those of quantised models, which are whole numbers, are left out."""
     bad = [
         name

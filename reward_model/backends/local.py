@@ -18,7 +18,7 @@ import math
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,7 +39,8 @@ from reward_model.turns import WORDS, words_after
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Cache
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -70,11 +71,11 @@ class LocalBackend:
         model: str | Path,
         *,
         revision: str | None = None,
-        device: Any = None,
-        dtype: Any = None,
-        device_map: Any = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | str | None = None,
+        device_map: str | Mapping[str, object] | None = None,
         attn_implementation: str | None = None,
-        quantization_config: Any = None,
+        quantization_config: QuantizationConfigMixin | None = None,
     ) -> None:
         import torch
 
@@ -98,7 +99,7 @@ class LocalBackend:
         self._settle()
 
     @classmethod
-    def of(cls, model: Any, processor: Any, name: str = "in memory") -> LocalBackend:
+    def of(cls, model: PreTrainedModel, processor: ProcessorMixin, name: str = "in memory") -> LocalBackend:
         """A backend of a model and a processor that are loaded already; ``name`` is what provenance calls them."""
         backend = cls.__new__(cls)
         backend.model_id, backend.revision = name, None
@@ -430,7 +431,7 @@ def _reason(error: Exception, conversation: Conversation, short: bool) -> str:
     return f"the model could not be asked about {shown}: {lines[0][:300] if lines else type(error).__name__}"
 
 
-def verdict_tokens(tokenizer: Any, words: tuple[str, str] = WORDS) -> tuple[list[int], list[int]]:
+def verdict_tokens(tokenizer: PreTrainedTokenizerBase, words: tuple[str, str] = WORDS) -> tuple[list[int], list[int]]:
     """Token ids of ``normal`` and ``abnormal``, in the spelling of ``words``, right after ``"status": "``.
 
     Raises:

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.backends.base import Backend
 from reward_model.backends.devices import check_precision
 from reward_model.backends.secret import Secret
 from reward_model.shipped import located, shipped_folder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 __all__ = [
     "BACKENDS",
@@ -63,10 +67,10 @@ class BackendSource:
         api_key: str | Secret | None = None,
         revision: str | None = None,
         device: str | int | None = None,
-        dtype: Any = None,
-        torch_dtype: Any = None,
-        device_map: Any = None,
-        quantization_config: Any = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: str | Mapping[str, object] | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
         attn_implementation: str | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -174,7 +178,11 @@ def check_backend(backend: object, base_url: str | None = None, api_key: str | S
 
 
 def local_options(
-    backend: object, dtype: Any, torch_dtype: Any, options: dict[str, Any] | None, **more: Any
+    backend: object,
+    dtype: torch.dtype | str | None,
+    torch_dtype: torch.dtype | str | None,
+    options: dict[str, Any] | None,
+    **more: object,
 ) -> dict[str, Any]:
     """The options of a backend with those that only a model in this process knows.
 
@@ -188,12 +196,12 @@ def local_options(
     """
     if dtype is not None and torch_dtype is not None and dtype != torch_dtype:
         raise ValueError(f"dtype={dtype!r} and torch_dtype={torch_dtype!r} are two names of one setting; give one")
-    dtype = check_precision(torch_dtype if dtype is None else dtype)
+    precision = check_precision(torch_dtype if dtype is None else dtype)
     own = {name: value for name, value in more.items() if value is not None}
     if own and backend != "local":
         raise ValueError(f"{', '.join(own)}: these belong to backend='local'; set them where the model is served")
     if backend == "local":
-        own = {"dtype": dtype, **own}
+        own = {"dtype": precision, **own}
         unknown = sorted(set(options or ()) - set(LOCAL_OPTIONS))
         if unknown:
             raise ValueError(

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +23,9 @@ from safetensors.torch import load_file, save_file
 from reward_model.engine.guards import archive_fault, safetensors_fault
 from reward_model.engine.processes import first_text
 from reward_model.files import empty_folder, replace_folder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class TrainingCheckpointError(RuntimeError):
 
 
 def write_checkpoint(
-    accelerator: Any,
+    accelerator: Accelerator,
     output_dir: Path,
     step: int,
     *,
@@ -90,7 +93,12 @@ def _error_of(action: Callable[[], Any]) -> Exception | None:
 
 
 def save_policy_checkpoint(
-    accelerator: Any, output_dir: Path, step: int, state: Mapping[str, Any], generator: torch.Generator, keep: int
+    accelerator: Accelerator,
+    output_dir: Path,
+    step: int,
+    state: Mapping[str, Any],
+    generator: torch.Generator,
+    keep: int,
 ) -> Path:
     """The checkpoint of a step of stage 3; see :func:`write_checkpoint`.
 
@@ -175,7 +183,7 @@ def _process_fault(folder: Path, number: int) -> str | None:
 
 
 def restore_checkpoint(
-    accelerator: Any, folder: Path, generator: torch.Generator, expected: Mapping[str, Any]
+    accelerator: Accelerator, folder: Path, generator: torch.Generator, expected: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Restores weights, optimiser and random states, and returns the other state.
 

@@ -18,12 +18,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 
 from reward_model.engine.interrupts import StopRequest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +141,7 @@ def safetensors_fault(path: str | Path) -> str | None:
     return None if size == expected else f"{size} bytes, should be {expected}"
 
 
-def _end(entry: Any) -> int:
+def _end(entry: Mapping[str, Any]) -> int:
     """End of a tensor in the file. Anything that is not as it should be raises one of several errors."""
     start, end = entry["data_offsets"]
     if not (type(start) is type(end) is int and 0 <= start <= end and isinstance(entry["dtype"], str)):
@@ -213,7 +217,15 @@ def check_loss(loss: torch.Tensor, step: int, folder: str | Path) -> None:
 class GradientGuard(TrainerCallback):
     """Stops before an optimiser step whose gradients are not all finite, so that no checkpoint holds spoilt weights."""
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: PreTrainedModel,
+        **_: object,
+    ) -> None:
         total: torch.Tensor | None = None
         for parameter in model.parameters():
             if parameter.grad is None:
@@ -237,7 +249,7 @@ class StopCallback(TrainerCallback):
         self.stop = stop
         self.asked = False
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         # All processes leave at the same step, although a signal may reach them in different ones.
         self.asked = self.asked or bool(together(self.stop.signal))
         if self.asked and state.global_step < state.max_steps:
@@ -257,7 +269,7 @@ def together(number: int) -> int:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def check_rows(rows: Any, *, tolerance: float = 0.1) -> dict[str, int]:
+def check_rows(rows: Dataset, *, tolerance: float = 0.1) -> dict[str, int]:
     """Rows of each status, once they are seen to be a usable, balanced set (1:1).
 
     Args:
@@ -282,7 +294,7 @@ def check_rows(rows: Any, *, tolerance: float = 0.1) -> dict[str, int]:
 
 
 def check_lengths(
-    rows: Any, count_tokens: Callable[[Mapping[str, Any]], int], max_tokens: int | None
+    rows: Dataset, count_tokens: Callable[[Mapping[str, Any]], int], max_tokens: int | None
 ) -> tuple[Any, list[str]]:
     """Rows that fit, and the names of those that do not. Nothing is ever cut: a cut answer is a wrong answer.
 

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class StopRequest:
             for number, old in before.items():
                 signal.signal(number, old)
 
-    def _heard(self, number: int, frame: Any) -> None:
+    def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested, self.signal = True, number

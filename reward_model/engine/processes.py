@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def several_on_cpu() -> bool:
@@ -16,7 +19,7 @@ def several_on_cpu() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
-def default_accelerator(mixed_precision: str | None = None, *, cpu: bool | None = None) -> Any:
+def default_accelerator(mixed_precision: str | None = None, *, cpu: bool | None = None) -> Accelerator:
     """The accelerator set up by ``accelerate launch``, or one process.
 
     Args:
@@ -31,7 +34,7 @@ def default_accelerator(mixed_precision: str | None = None, *, cpu: bool | None 
     return Accelerator(cpu=on_cpu, mixed_precision=mixed_precision, kwargs_handlers=handlers)
 
 
-def settle_sharding(accelerator: Any, max_grad_norm: float) -> None:
+def settle_sharding(accelerator: Accelerator, max_grad_norm: float) -> None:
     """Tells DeepSpeed and FSDP2 what accelerate does not; before anything is prepared.
 
     DeepSpeed clips by itself and asks for the size of batches, which the trainers make. FSDP2 would round what leaves
@@ -47,17 +50,17 @@ def settle_sharding(accelerator: Any, max_grad_norm: float) -> None:
         fsdp.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
-def is_sharded(accelerator: Any) -> bool:
+def is_sharded(accelerator: Accelerator) -> bool:
     """True if weights are spread over processes, so that all must take part in every forward pass."""
     return str(accelerator.distributed_type).rpartition(".")[2] in ("FSDP", "DEEPSPEED")
 
 
-def uses_deepspeed(accelerator: Any) -> bool:
+def uses_deepspeed(accelerator: Accelerator) -> bool:
     """True if DeepSpeed steps and clips; it keeps the optimiser's state in parts of its own."""
     return accelerator.state.deepspeed_plugin is not None
 
 
-def first_text(accelerator: Any, text: str) -> str:
+def first_text(accelerator: Accelerator, text: str) -> str:
     """The first text that is not empty, of all processes in their order; empty if all are."""
     if accelerator.num_processes == 1:
         return text
@@ -66,7 +69,7 @@ def first_text(accelerator: Any, text: str) -> str:
     return next(filter(None, gather_object([text])), "")
 
 
-def gathered(accelerator: Any, value: torch.Tensor) -> torch.Tensor:
+def gathered(accelerator: Accelerator, value: torch.Tensor) -> torch.Tensor:
     """Tensors of all processes one after another along the first axis, on the CPU."""
     if accelerator.num_processes == 1:
         return value
@@ -74,7 +77,7 @@ def gathered(accelerator: Any, value: torch.Tensor) -> torch.Tensor:
     return everywhere
 
 
-def summed(accelerator: Any, values: torch.Tensor) -> torch.Tensor:
+def summed(accelerator: Accelerator, values: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, on the CPU."""
     if accelerator.num_processes == 1:
         return values
@@ -82,6 +85,6 @@ def summed(accelerator: Any, values: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def largest(accelerator: Any, value: int) -> int:
+def largest(accelerator: Accelerator, value: int) -> int:
     """The largest of a number over all processes."""
     return int(gathered(accelerator, torch.tensor([value])).max())

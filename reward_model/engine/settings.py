@@ -87,7 +87,7 @@ def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
     return result
 
 
-def _value(name: str, text: str) -> Any:
+def _value(name: str, text: str) -> object:
     yaml = need("yaml", "a setting")
     try:
         return yaml.safe_load(text)

@@ -9,7 +9,7 @@ from typing import Any
 Meaning = str | Callable[[Any, Mapping[str, Any]], dict[str, Any]]
 
 
-def _generations(value: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _generations(value: object, settings: Mapping[str, Any]) -> dict[str, Any]:
     """``num_generations`` is the second number of ``batch``: prompts x videos of each."""
     prompts = str(settings.get("batch", "2x16")).partition("x")[0]
     return {"batch": f"{prompts}x{value}"}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 #: Frames lower than the first are enlarged by a whole number, frames larger than the second are reduced.
 MIN_HEIGHT, MAX_SIDE = 144, 320
@@ -14,7 +17,9 @@ MIN_HEIGHT, MAX_SIDE = 144, 320
 MAX_FRAMES = 32
 
 
-def add_video(board: Any, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, *, fps: float) -> bytes:
+def add_video(
+    board: SummaryWriter, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, *, fps: float
+) -> bytes:
     """Writes a video as an animated image; returns its GIF.
 
     Args:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,17 +25,21 @@ from reward_model.data.example import IGNORE, Example, read_ids
 from reward_model.minis.model import FRAME_SIZE, PATCH_SIZE
 from reward_model.training.grpo.rows import mrope_positions
 
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention
+
 EQUAL_IMAGES = "equal_images"
 
 
 def equal_images_attention(
-    module: Any,
+    module: Qwen3VLVisionAttention,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Any,
+    attention_mask: object,
     scaling: float,
-    **_: Any,
+    **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each image, for a packed (1, heads, images * L, d) sequence of images of L patches each."""
     patches = module.config.num_position_embeddings
@@ -131,7 +135,9 @@ class MiniCollator:
         return self._prompts[key]
 
 
-def fast_vision(model: Any, processor: Any) -> tuple[Callable[..., Any], AbstractContextManager[None]]:
+def fast_vision(
+    model: PreTrainedModel, processor: ProcessorMixin
+) -> tuple[Callable[..., Any], AbstractContextManager[None]]:
     """Stage 3's way from frames of one size to patches, made for the whole batch, and the block in which the model
     takes them: :data:`~reward_model.training.grpo.setup.FastVision`.
     """
@@ -144,7 +150,7 @@ def _no_rows(row: Mapping[str, Any]) -> Any:
     raise ValueError("stage 3 uses the mini's collator for frames alone, not for rows")
 
 
-def patchify(images: np.ndarray, settings: Any) -> torch.Tensor:
+def patchify(images: np.ndarray, settings: BaseImageProcessor) -> torch.Tensor:
     """(N, H, W, 3) uint8 -> (N * patches, 3 * t * p * p) normalised pixels in the order of
     ``Qwen2VLImageProcessor``.
     """

@@ -19,12 +19,14 @@ import json
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import (
     GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2VLImageProcessor,
     Qwen3VLConfig,
@@ -36,6 +38,9 @@ from transformers import (
 from reward_model.minis.tokenizer import CHAT_TEMPLATE, FRAME_SIZE, MAX_FRAMES, build_tokenizer, number_pieces
 from reward_model.schema import BOX_SCALE
 from reward_model.video.framing import FrameFit
+
+if TYPE_CHECKING:
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention, Qwen3VLTextDecoderLayer
 
 PATCH_SIZE = 8
 #: How the minis are shown a video, in training and in ``judge.json``: half the frames of the full-size default.
@@ -139,7 +144,7 @@ def build_processor() -> Qwen3VLProcessor:
     )
 
 
-def init_fan_in(model: Any, generator: torch.Generator) -> None:
+def init_fan_in(model: PreTrainedModel, generator: torch.Generator) -> None:
     """Weights of std 1/sqrt(fan_in), outputs of residual branches divided by sqrt(2 * layers), embeddings of std
     0.08, biases zero.
     """
@@ -194,7 +199,14 @@ LOOK_BACK = (3, 1)
 FRAME_TOKENS = 5
 
 
-def look_back(attention: Any, first: int, distances: tuple[int, int], rates: range, loud: float, config: Any) -> None:
+def look_back(
+    attention: Qwen3VLTextAttention,
+    first: int,
+    distances: tuple[int, int],
+    rates: range,
+    loud: float,
+    config: PretrainedConfig,
+) -> None:
     """Turns query heads from ``first`` on, and their keys, to the tokens ``distances`` back."""
     dim = config.head_dim
     angles = config.rope_parameters["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
@@ -209,7 +221,7 @@ def look_back(attention: Any, first: int, distances: tuple[int, int], rates: ran
             attention.q_proj.bias[head * dim + k + dim // 2] = -loud * math.sin(angle)
 
 
-def compare_heads(layer: Any, first: int, dim: int, generator: torch.Generator) -> None:
+def compare_heads(layer: Qwen3VLTextDecoderLayer, first: int, dim: int, generator: torch.Generator) -> None:
     """Heads ``first`` and ``first + 1`` write the same values with opposite signs, which makes a difference, and half
     of the gated units start as its square along random directions: how much has changed.
     """

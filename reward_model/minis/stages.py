@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +25,10 @@ from reward_model.training.sft.config import StageArguments
 from reward_model.training.sft.parts import Load, StageData, StageParts
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from trl import ModelConfig, SFTConfig
+
     from reward_model.data.stage_split import Stage
     from reward_model.training.plan import PlanConfig
     from reward_model.training.sft.trainer import MakeOptimizer
@@ -74,7 +79,7 @@ class MiniParts(StageParts):
             (Path(folder) / JUDGE_FILE).write_text(judge_settings(load_prompts("compact").version))
             return net, processor, load_judge_config(folder)
 
-    def shape(self, name: str) -> Any | None:
+    def shape(self, name: str) -> PretrainedConfig | None:
         if name not in self.models:
             return None
         from reward_model.minis.model import build_judge
@@ -92,7 +97,7 @@ class MiniParts(StageParts):
         told = [f"{steps:,} steps of the {name} warm-up" for name, steps in counts.items() if steps]
         return f"Before them: {' and '.join(told)}." if told and model in self.models else ""
 
-    def world_data(self, name: Stage, stage: Any, config: Any, judge: JudgeConfig) -> StageData:
+    def world_data(self, name: Stage, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         from datasets import Dataset
 
         from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
@@ -109,21 +114,31 @@ class MiniParts(StageParts):
         load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
         return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", ordered=True)
 
-    def collator(self, processor: Any, load: Load, judge: JudgeConfig) -> Any:
+    def collator(
+        self, processor: ProcessorMixin, load: Load, judge: JudgeConfig
+    ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]:
         if not judge.demo_scale:
             return super().collator(processor, load, judge)
         from reward_model.minis.collator import MiniCollator
 
         return MiniCollator(processor, load)
 
-    def around(self, model: Any, judge: JudgeConfig) -> AbstractContextManager[None]:
+    def around(self, model: PreTrainedModel, judge: JudgeConfig) -> AbstractContextManager[None]:
         if not judge.demo_scale:
             return nullcontext()
         from reward_model.minis.collator import use_equal_images
 
         return use_equal_images(model)
 
-    def warm_up(self, model: Any, processor: Any, work: Path, stage: Any, model_args: Any, config: Any) -> None:
+    def warm_up(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        work: Path,
+        stage: Any,
+        model_args: ModelConfig,
+        config: SFTConfig,
+    ) -> None:
         if model_args.model_name_or_path not in self.models:
             return
         from reward_model.minis.warm_up import warm_up

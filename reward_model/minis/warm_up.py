@@ -6,7 +6,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_model, save_model
 
@@ -17,6 +17,11 @@ from reward_model.minis.rows import make_example
 from reward_model.minis.warm_up_reading import warm_up_reading
 from reward_model.minis.warm_up_state import forget_state
 from reward_model.minis.warm_up_vision import warm_up_vision
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, ProcessorMixin
+    from trl import SFTConfig
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +50,10 @@ class _Phase:
 
 
 def warm_up(
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     work: Path,
-    config: Any,
+    config: SFTConfig,
     *,
     vision_steps: int,
     reading_steps: int,
@@ -81,7 +86,7 @@ def warm_up(
             _run(phase, model, collator, config, shifted)
 
 
-def _run(phase: _Phase, model: Any, collator: MiniCollator, config: Any, shifted: float) -> None:
+def _run(phase: _Phase, model: PreTrainedModel, collator: MiniCollator, config: SFTConfig, shifted: float) -> None:
     share = phase.run(
         model,
         collator,
@@ -98,6 +103,6 @@ def _run(phase: _Phase, model: Any, collator: MiniCollator, config: Any, shifted
         forget_state(phase.state)
 
 
-def _keep(part: Any, path: Path) -> None:
+def _keep(part: nn.Module, path: Path) -> None:
     with atomic(path) as temporary:
         save_model(part, str(temporary))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from reward_model.minis.warm_up_state import WarmupState
 from reward_model.world.kinds import KINDS
 from reward_model.world.narration import NORMAL_STATE, read_states
 from reward_model.world.scripts import SHIFTED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def mark_labels(answer: str) -> list[int]:
 
 
 def warm_up_reading(
-    model: Any,
+    model: PreTrainedModel,
     collator: MiniCollator,
     *,
     steps: int,
@@ -111,9 +114,9 @@ def warm_up_reading(
         for step, (inputs, shown, asked) in enumerate(bar, first):
             states = model.model(**inputs, use_cache=False, output_hidden_states=True).hidden_states
             guesses = [head(states[k][shown.places]) for head, k in zip(heads[:-1], layers, strict=False)]
-            found = heads[-1](states[depth][asked.places])
+            logits = heads[-1](states[depth][asked.places])
             loss = torch.stack([cross_entropy(guess, shown.labels) for guess in guesses]).mean()
-            loss = loss + cross_entropy(found, asked.labels)
+            loss = loss + cross_entropy(logits, asked.labels)
             optimizer.zero_grad()
             loss.backward()
             average_gradients([p for _, p in named])
@@ -121,7 +124,7 @@ def warm_up_reading(
             optimizer.step()
             schedule.step()
             wrong = asked.labels > 0
-            share = (found.argmax(-1) == asked.labels)[wrong].float().mean().item() if wrong.any() else right
+            share = (logits.argmax(-1) == asked.labels)[wrong].float().mean().item() if wrong.any() else right
             right += 0.05 * (share - right)
             if rank == 0 and (step % 25 == 0 or step == steps - 1):
                 log.info("reading warm-up step %d/%d: loss %.3f, found right %.3f", step, steps, loss.item(), right)
@@ -183,7 +186,7 @@ class MarkedPrompts(Dataset):
         return inputs, shown, Marks(marks & listed, torch.tensor(again))
 
 
-def _is_mark(tokenizer: Any, token: int) -> bool:
+def _is_mark(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
     """True if a token is ``Frame <number>:``."""
     text = tokenizer.decode([token]).strip()
     return text.startswith("Frame ") and text.endswith(":") and text[6:-1].isdigit()

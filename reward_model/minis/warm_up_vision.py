@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +31,10 @@ from reward_model.minis.gradients import average_gradients, share_of
 from reward_model.minis.model import fourier
 from reward_model.minis.warm_up_state import WarmupState
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionModel
+
 log = logging.getLogger(__name__)
 
 #: Share of the steps during which nuisances grow from none to all.
@@ -43,7 +48,7 @@ WEIGHTS = {"state": 2.0, "color": 0.5, "shape": 0.5, "stage": 0.5, "gain": 0.5}
 
 
 def warm_up_vision(
-    model: Any,
+    model: PreTrainedModel,
     collator: MiniCollator,
     *,
     steps: int,
@@ -110,7 +115,7 @@ def np_rng(*seeds: int) -> np.random.Generator:
     return np.random.default_rng(list(seeds))
 
 
-def _optimizer(tower: Any, heads: nn.Module, rate: float, steps: int) -> tuple[MuonAdamW, Any]:
+def _optimizer(tower: Qwen3VLVisionModel, heads: nn.Module, rate: float, steps: int) -> tuple[MuonAdamW, Any]:
     """Muon for the matrices of the blocks, AdamW for the rest: half the steps to the same loss."""
     matrices = [p for name, p in tower.named_parameters() if p.ndim == 2 and "blocks" in name]
     chosen = {id(p) for p in matrices}
@@ -148,7 +153,7 @@ class _Draws(Dataset):
 # --- the start --------------------------------------------------------------------------------------------------------
 
 
-def init_vision(model: Any, collator: MiniCollator, frames: np.ndarray) -> None:
+def init_vision(model: PreTrainedModel, collator: MiniCollator, frames: np.ndarray) -> None:
     """Starts the tower on whitened patches, Fourier positions and attention to neighbouring patches.
 
     The patch embedding becomes the first principal components of the patches of ``frames``, each at unit variance: the
@@ -182,7 +187,7 @@ OFFSETS = (
 )
 
 
-def _look_at(attention: Any, offsets: tuple[tuple[int, int], ...], sharpness: float = 4.0) -> None:
+def _look_at(attention: Qwen3VLVisionAttention, offsets: tuple[tuple[int, int], ...], sharpness: float = 4.0) -> None:
     """Biases of queries and keys that, turned by the rotary positions, score ``sharpness * cos(distance)`` along each
     axis from a patch ``offsets`` away: the attention starts as a convolution and learns on from there.
     """
@@ -206,7 +211,7 @@ class WarmupHeads(nn.Module):
     deepstack ones), outlines on the patches that are merged.
     """
 
-    def __init__(self, tower: Any, width: int) -> None:
+    def __init__(self, tower: Qwen3VLVisionModel, width: int) -> None:
         super().__init__()
         sizes = {**{name: len(values) for name, values in HEADS.items()}, "shown": 2, "boxes": 8}
         mergers = [tower.merger, *tower.deepstack_merger_list]
@@ -217,8 +222,8 @@ class WarmupHeads(nn.Module):
         self._patches: dict[int, torch.Tensor] = {}
         self._hooks = [m.register_forward_pre_hook(self._keep(k)) for k, m in enumerate(mergers)]
 
-    def _keep(self, output: int) -> Any:
-        def hook(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+    def _keep(self, output: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             self._patches[output] = args[0]
 
         return hook

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain import MIN_FIT, MIN_REFERENCE, Signs, fit_domain
 from reward_model.familiarity import TrainedOn
 from reward_model.files import write_text
-from reward_model.judge import TwoTurnJudge
+from reward_model.judge import Rates, TwoTurnJudge
 from reward_model.schema import VerdictScore
 from reward_model.video.clip import LazyFrames, Video, load_video, resize_frames
 
@@ -69,7 +69,7 @@ class _SampleFrames(LazyFrames):
         return frames if size is None else resize_frames(frames, size)
 
 
-def signs_of_videos(backend: Observing, config: JudgeConfig, videos: Sequence[Any], fps: Any = None) -> list[Signs]:
+def signs_of_videos(backend: Observing, config: JudgeConfig, videos: Sequence[Any], fps: Rates = None) -> list[Signs]:
     """Statistics of the scans that a judge would ask about these videos; a long one gives several. Videos that cannot
     be read are left out.
     """
@@ -119,7 +119,7 @@ def write_domain(folder: str | Path, videos: Iterable[Any], *, footage: str = ""
     return path
 
 
-def world_videos(count: int, seed: int = 0) -> Iterator[Video]:
+def procedural_videos(count: int, seed: int = 0) -> Iterator[Video]:
     """Training videos of the world, normal and abnormal in turn; a normal one has the setting of an anomaly."""
     from reward_model.world import KINDS, make_scene, make_video
 
@@ -157,7 +157,9 @@ def state_training(folder: str | Path, stated: TrainedOn) -> None:
         write_text(path, json.dumps({**settings, "trained_on": stated.to_dict()}, indent=2) + "\n")
 
 
-def domain_of_scans(folder: str | Path, rows: Iterable[Mapping[str, Any]], load: Any, count: int) -> Path | None:
+def domain_of_scans(
+    folder: str | Path, rows: Iterable[Mapping[str, Any]], load: Callable[[Any], Any], count: int
+) -> Path | None:
     """:func:`save_domain` at the end of stage 2, from scans of its own rows. Whatever goes wrong is said and leaves the
     judge without a domain, or with none but its old one.
 
@@ -193,7 +195,9 @@ def _lengths(counts: Sequence[int], config: JudgeConfig) -> tuple[float, float] 
     return round(max(min(counts) - 1, 0.5) / config.scan_fps, 2), round(max(counts) / config.scan_fps, 2)
 
 
-def domain_of_samples(folder: str | Path, rows: Any, load: Any, count: int, footage: str = "") -> Path | None:
+def domain_of_samples(
+    folder: str | Path, rows: Sequence[Any], load: Callable[[Any], Any], count: int, footage: str = ""
+) -> Path | None:
     """:func:`write_domain` at the end of stage 3, from videos of its own rows; fails as :func:`domain_of_scans`."""
 
     def fit() -> Path | None:
@@ -207,16 +211,15 @@ def domain_of_samples(folder: str | Path, rows: Any, load: Any, count: int, foot
     return _kept(fit)
 
 
-def _spread_over(rows: Any, count: int) -> list[Any]:
+def _spread_over(rows: Sequence[Any], count: int) -> list[Any]:
     """At most ``count`` rows, evenly spread over all."""
     length = len(rows)
     return [rows[k * length // count] for k in range(count)] if length > count > 0 else list(rows) if count else []
 
 
-def _kept(fit: Any) -> Path | None:
+def _kept(fit: Callable[[], Path | None]) -> Path | None:
     try:
-        found: Path | None = fit()
+        return fit()
     except Exception as error:  # the judge is written already, and complete without it
         log.warning("no domain file: %s; write it with `cac-align data domain`", error)
         return None
-    return found

@@ -6,18 +6,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json
 from reward_model.domain import DOMAIN_FILE
 from reward_model.files import empty_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin, Trainer
 
 #: Moved last: a folder without it is not taken for a model.
 _LAST = "config.json"
 
 
 def export_judge(
-    trainer: Any, processor: Any, judge: JudgeConfig, folder: str | Path, *, card: str, merge_lora: bool = True
+    trainer: Trainer,
+    processor: ProcessorMixin,
+    judge: JudgeConfig,
+    folder: str | Path,
+    *,
+    card: str,
+    merge_lora: bool = True,
 ) -> Path:
     """Writes the checkpoint folder; an older export there is replaced file by file, ``config.json`` last.
 
@@ -46,7 +55,7 @@ def export_judge(
     return folder
 
 
-def _save_weights(trainer: Any, folder: Path, merge_lora: bool) -> None:
+def _save_weights(trainer: Trainer, folder: Path, merge_lora: bool) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapted = hasattr(model, "peft_config")
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -65,7 +74,7 @@ def _save_weights(trainer: Any, folder: Path, merge_lora: bool) -> None:
     model.save_pretrained(folder)
 
 
-def save_gathered(model: Any, state: Mapping[str, Any], folder: Path) -> None:
+def save_gathered(model: PreTrainedModel, state: Mapping[str, Any], folder: Path) -> None:
     """``save_pretrained`` of weights that were spread over processes: the same names as of a model in one piece.
 
     Tied weights come twice when they are gathered; and a model that DeepSpeed loaded would be written under names of

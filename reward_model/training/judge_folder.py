@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reward_model.config import JUDGE_FILE
 from reward_model.engine.processes import is_sharded
 from reward_model.files import atomic_folder
 from reward_model.training.export import merge_adapter, save_gathered
 
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel, ProcessorMixin
+
 
 def export_policy(
-    accelerator: Any, policy: Any, processor: Any, folder: str | Path, judge_file: str, card: str | None = None
+    accelerator: Accelerator,
+    policy: torch.nn.Module,
+    processor: ProcessorMixin,
+    folder: str | Path,
+    judge_file: str,
+    card: str | None = None,
 ) -> Path:
     """Writes the judge inside a trained policy. Called by all processes; the first writes. LoRA is merged, so this ends
     the training.
@@ -35,7 +46,12 @@ def export_policy(
 
 
 def write_judge(
-    model: Any, processor: Any, folder: str | Path, judge_file: str, state: Any = None, card: str | None = None
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    folder: str | Path,
+    judge_file: str,
+    state: Mapping[str, torch.Tensor] | None = None,
+    card: str | None = None,
 ) -> Path:
     """Writes a loadable judge: weights, processor and ``judge.json``; an older one is replaced at the end.
 

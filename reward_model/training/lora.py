@@ -8,7 +8,11 @@ head.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
 
 #: The three parts of the model that are reported apart, by the beginning of a module's name.
 PARTS = {
@@ -38,7 +42,9 @@ def part_of(name: str) -> str:
     raise ValueError(f"{name!r} belongs to no part of a Qwen3-VL model ({', '.join(PARTS)}); is this another model?")
 
 
-def lora_config(*, r: int = 32, alpha: int = 64, dropout: float = 0.0, targets: Any = None, **options: Any) -> Any:
+def lora_config(
+    *, r: int = 32, alpha: int = 64, dropout: float = 0.0, targets: Any = None, **options: Any
+) -> LoraConfig:
     """A ``peft.LoraConfig`` on :data:`LORA_TARGETS`.
 
     Args:
@@ -56,7 +62,7 @@ def lora_config(*, r: int = 32, alpha: int = 64, dropout: float = 0.0, targets: 
     )
 
 
-def lora_modules(model: Any) -> dict[str, int]:
+def lora_modules(model: torch.nn.Module) -> dict[str, int]:
     """Number of modules that carry an adapter, by part.
 
     Raises:
@@ -75,7 +81,7 @@ def lora_modules(model: Any) -> dict[str, int]:
     return counts
 
 
-def parameters_by_part(model: Any) -> dict[str, tuple[int, int]]:
+def parameters_by_part(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """(all, trainable) parameters of each part; weights that two names share count once, at the first."""
     counts = {part: [0, 0] for part in PARTS}
     for name, parameter in model.named_parameters():
@@ -86,7 +92,7 @@ def parameters_by_part(model: Any) -> dict[str, tuple[int, int]]:
     return {part: (total, trainable) for part, (total, trainable) in counts.items()}
 
 
-def describe_trainable(model: Any) -> str:
+def describe_trainable(model: torch.nn.Module) -> str:
     """Lines for the log: parameters, trainable ones and LoRA modules of each part, as counted on the model."""
     modules = lora_modules(model) if hasattr(model, "peft_config") else None
     lines = []

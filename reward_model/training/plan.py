@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reward_model.config import answer_limit
 from reward_model.training.lora import lora_config, lora_modules, parameters_by_part
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, Qwen3VLConfig
 
 GIB = 2**30
 #: Published size of Qwen/Qwen3-VL-8B-Instruct ("8.77B"); a test holds the configuration below to it.
@@ -196,7 +199,7 @@ class Plan:
         ]
 
 
-def qwen3_vl_8b_config() -> Any:
+def qwen3_vl_8b_config() -> Qwen3VLConfig:
     """The configuration of Qwen3-VL-8B, written down here so that planning needs no download."""
     from transformers import Qwen3VLConfig
 
@@ -231,7 +234,7 @@ def qwen3_vl_8b_config() -> Any:
     return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
 
 
-def model_config(model: str) -> Any:
+def model_config(model: str) -> PretrainedConfig:
     """The transformers configuration behind a model name, without network.
 
     Raises:
@@ -246,7 +249,7 @@ def model_config(model: str) -> Any:
     raise ValueError(f"cannot plan {model!r} offline; give a local folder, or Qwen/Qwen3-VL-8B-Instruct")
 
 
-def meta_model(config: Any, lora_r: int | None = None) -> Any:
+def meta_model(config: PretrainedConfig, lora_r: int | None = None) -> PreTrainedModel:
     """The model on the meta device, with LoRA if a rank is given: real classes, no storage."""
     import torch
     from peft import get_peft_model
@@ -270,7 +273,7 @@ def tokens_per_frame(
     return (rows // side) * (columns // side)
 
 
-def make_plan(config: PlanConfig, shape: Any = None) -> Plan:
+def make_plan(config: PlanConfig, shape: PretrainedConfig | None = None) -> Plan:
     """Counts and estimates everything :meth:`Plan.to_text` prints.
 
     Args:
@@ -304,7 +307,7 @@ def make_plan(config: PlanConfig, shape: Any = None) -> Plan:
     )
 
 
-def print_plan(config: PlanConfig, shape: Any = None) -> Plan:
+def print_plan(config: PlanConfig, shape: PretrainedConfig | None = None) -> Plan:
     """Prints the plan of :func:`make_plan` and returns it."""
     plan = make_plan(config, shape)
     print(plan.to_text(), end="")
@@ -314,7 +317,9 @@ def print_plan(config: PlanConfig, shape: Any = None) -> Plan:
 # --- FLOPs ------------------------------------------------------------------------------------------------------------
 
 
-def forward_flops(shape: Any, *, num_frames: int, frame_tokens: int, tokens: int, answer_tokens: int) -> float:
+def forward_flops(
+    shape: PretrainedConfig, *, num_frames: int, frame_tokens: int, tokens: int, answer_tokens: int
+) -> float:
     """Multiply-adds times two of one forward pass of one sample: linear layers, and attention within each frame (ViT)
     and over the causal half of the sequence (LLM). Embeddings, norms and activations are left out (under 1 %).
     """
@@ -332,7 +337,7 @@ def forward_flops(shape: Any, *, num_frames: int, frame_tokens: int, tokens: int
     return tower + body + 2 * answer_tokens * text.hidden_size * text.vocab_size
 
 
-def sample_flops(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
+def sample_flops(shape: PretrainedConfig, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
     """Forward and backward of one sample.
 
     The backward pass costs twice the forward one; with LoRA the gradients of frozen weights are not formed, which
@@ -351,7 +356,7 @@ def sample_flops(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int)
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
+def activation_bytes(shape: PretrainedConfig, config: PlanConfig, frame_tokens: int, tokens: int) -> float:
     """Bytes that one micro-batch keeps for the backward pass, with fused attention; in bf16, on a CPU in float32.
 
     Saved per token of a layer: both norms' inputs and outputs, queries, keys, values, attention output (LLM: gate, up
@@ -375,7 +380,7 @@ def activation_bytes(shape: Any, config: PlanConfig, frame_tokens: int, tokens: 
     return config.per_device_batch * (body + 2 * 4 * config.answer * text.vocab_size)
 
 
-def cache_bytes(shape: Any, config: PlanConfig, tokens: int) -> float:
+def cache_bytes(shape: PretrainedConfig, config: PlanConfig, tokens: int) -> float:
     """Keys and values of the answers that are drawn together, at their longest."""
     text, value = shape.text_config, HALF if config.num_gpus else WEIGHT
     token = 2 * text.num_key_value_heads * text.head_dim * text.num_hidden_layers
@@ -383,7 +388,7 @@ def cache_bytes(shape: Any, config: PlanConfig, tokens: int) -> float:
 
 
 def memory_plan(
-    shape: Any, config: PlanConfig, parts: dict[str, tuple[int, int]], frame_tokens: int
+    shape: PretrainedConfig, config: PlanConfig, parts: dict[str, tuple[int, int]], frame_tokens: int
 ) -> dict[str, dict[str, float]]:
     """GiB per GPU under the three usual layouts: weights, gradients, optimiser, activations; where there are any, also
     the reference, caches of drawing and vLLM's part. Caches and activations take turns: the sum has the larger.
@@ -410,16 +415,16 @@ def memory_plan(
         }
     activations, drawing = activation_bytes(shape, config, frame_tokens, tokens), cache_bytes(shape, config, tokens)
     engine = config.vllm_share * config.gpu_memory_gib * GIB
-    found = {}
+    needs = {}
     for layout, (held, gradients, optimiser, reference) in layouts.items():
         columns = {"weights": held, "gradients": gradients, "optimiser": optimiser, "activations": activations}
         columns |= {k: v for k, v in (("reference", reference), ("drawing", drawing), ("vLLM", engine)) if v}
         columns["sum"] = sum(columns.values()) - min(activations, drawing)
-        found[layout] = {name: value / GIB for name, value in columns.items()}
-    return found
+        needs[layout] = {name: value / GIB for name, value in columns.items()}
+    return needs
 
 
-def max_layer_parameters(shape: Any) -> int:
+def max_layer_parameters(shape: PretrainedConfig) -> int:
     """Parameters of the largest unit that sharded training gathers at once: a decoder layer, or the word embedding."""
     text = shape.text_config
     queries, keys = (n * text.head_dim for n in (text.num_attention_heads, text.num_key_value_heads))

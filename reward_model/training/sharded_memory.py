@@ -27,7 +27,7 @@ class LayersToTheEnd:
         model: with ``_no_split_modules``, the classes of its layers; without layers of FSDP2, nothing changes.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         from torch.distributed.fsdp import FSDPModule
 
         self._failure: BaseException | None = None

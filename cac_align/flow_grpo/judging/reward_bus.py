@@ -13,13 +13,16 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cac_align.rewards.base import Evaluation, evaluate, reward_name
+from cac_align.rewards.base import Evaluation, Reward, evaluate, reward_name
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class RewardBus:
 
     def __init__(
         self,
-        reward: Any,
+        reward: Reward,
         *,
         mode: str = "thread",
         workers: int = 1,
@@ -99,7 +102,7 @@ class RewardBus:
 
     # --- use ----------------------------------------------------------------------------------------------------------
 
-    def submit(self, id: Any, videos: Sequence[np.ndarray], prompts: Sequence[str], *, fps: float) -> None:
+    def submit(self, id: Hashable, videos: Sequence[np.ndarray], prompts: Sequence[str], *, fps: float) -> None:
         """Hands videos over to be judged; blocks while the queue is full.
 
         Raises:
@@ -283,7 +286,7 @@ def _use_gpu(device: int | None) -> None:
         torch.cuda.set_device(device)
 
 
-def _serve(pipe: Any, payload: bytes, device: int | None) -> None:
+def _serve(pipe: Connection, payload: bytes, device: int | None) -> None:
     """The child's loop."""
     _use_gpu(device)
     reward = pickle.loads(payload)
@@ -304,7 +307,7 @@ def _answer(job: Job) -> Evaluation:
     return job.answer
 
 
-def _pickled(reward: Any) -> bytes:
+def _pickled(reward: Reward) -> bytes:
     try:
         return pickle.dumps(reward)
     except Exception as error:

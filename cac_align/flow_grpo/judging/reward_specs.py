@@ -6,9 +6,13 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.setting_keys import blotted, hidden_keys, revealed
+
+if TYPE_CHECKING:
+    from cac_align.rewards.base import Reward
+    from cac_align.rewards.composite import CompositeReward
 
 #: Short names of this package's rewards.
 SHORT = {"cac": "cac_align:CaCReward", "unified": "cac_align:UnifiedReward"}
@@ -26,7 +30,7 @@ class RewardSpec:
     weight: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
 
-    def build(self) -> Any:
+    def build(self) -> Reward:
         """The reward.
 
         Raises:
@@ -35,21 +39,21 @@ class RewardSpec:
         """
         module, _, attribute = self.target.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            maker = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"reward {self.name!r}: {self.target!r} cannot be imported ({error}); give module:callable"
             ) from error
-        if not isinstance(found, type):
+        if not isinstance(maker, type):
             if self.options:
                 raise ValueError(f"reward {self.name!r}: {self.target!r} is a function and takes no options")
-            return found
+            return maker
         try:
             options = revealed(self.options, bare=self.target not in SHORT.values())  # ours take keys in their holders
         except ValueError as error:
             raise ValueError(f"reward {self.name!r}: {error}") from None
         try:
-            return found(**options)
+            return maker(**options)
         except TypeError as error:
             raise ValueError(f"reward {self.name!r}: {self.target!r} refuses its options: {error}") from error
 
@@ -75,7 +79,7 @@ def read_specs(entries: Any) -> list[RewardSpec]:
     return specs
 
 
-def build_reward(entries: Any, *, on_failure: str = "none") -> Any:
+def build_reward(entries: object, *, on_failure: str = "none") -> CompositeReward:
     """The reward of a run: the weighted mean of all, each kept as a part under its name.
 
     Args:
@@ -92,7 +96,7 @@ def build_reward(entries: Any, *, on_failure: str = "none") -> Any:
     )
 
 
-def _read(entry: Any) -> RewardSpec:
+def _read(entry: object) -> RewardSpec:
     if isinstance(entry, str):
         entry = {"reward": entry}
     if not isinstance(entry, Mapping) or "reward" not in entry or set(entry) - set(KEYS):

@@ -15,7 +15,7 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from cac_align.flow_grpo.learner.checkpoint_checks import (
 from cac_align.flow_grpo.older_runs import as_meant
 from reward_model.engine.checkpoints import STATE_FILE, TrainingCheckpointError, check_same_run, write_checkpoint
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 log = logging.getLogger(__name__)
 
 __all__ = [
@@ -48,7 +51,7 @@ __all__ = [
 
 
 def save_checkpoint(
-    accelerator: Any,
+    accelerator: Accelerator,
     output_dir: Path,
     step: int,
     parts: Mapping[str, Tensors],
@@ -222,7 +225,7 @@ def like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(moved, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
-def _write(accelerator: Any, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors]) -> None:
+def _write(accelerator: Accelerator, folder: Path, parts: Mapping[str, Tensors], own: Mapping[str, Tensors]) -> None:
     """This process's files."""
     from safetensors.torch import save_file
 

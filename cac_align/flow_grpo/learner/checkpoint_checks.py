@@ -105,15 +105,15 @@ def _state_fault(state: Mapping[str, Any], step: int) -> str:
     return ""
 
 
-def _is_entry(value: Any, kind: type) -> bool:
+def _is_entry(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
 
 
-def _is_evaluation(entry: Any) -> bool:
+def _is_evaluation(entry: object) -> bool:
     return isinstance(entry, dict) and all(map(_finite, entry.values())) and "step" in entry
 
 
-def _is_rewards(values: Any) -> bool:
+def _is_rewards(values: object) -> bool:
     """True for a list of rewards, None if there is none."""
     return isinstance(values, list) and all(value is None or _finite(value) for value in values)
 
@@ -186,11 +186,11 @@ def _number(name: str) -> int:
     return int(match[1]) if match else -1
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _alike(value: Any, like: Any) -> bool:
+def _alike(value: object, like: object) -> bool:
     """True if a value has the form of another: numbers for numbers, lists of as many, equal keys."""
     if isinstance(like, dict):
         return isinstance(value, dict) and value.keys() == like.keys() and all(_alike(value[k], like[k]) for k in like)
@@ -203,7 +203,7 @@ def _alike(value: Any, like: Any) -> bool:
     return _finite(value) and not isinstance(value, bool) if isinstance(like, float) else type(value) is type(like)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,8 +15,11 @@ from cac_align.flow_grpo.maths.advantages import Advantages, combine_advantages,
 from cac_align.flow_grpo.sampler.rollout import VideoRollout
 from cac_align.rewards.base import Evaluation
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def gather(accelerator: Any, values: list[Any]) -> list[Any]:
+
+def gather(accelerator: Accelerator, values: list[Any]) -> list[Any]:
     """The lists of all processes, joined in their order; a call that all processes must make."""
     if accelerator.num_processes == 1:
         return values

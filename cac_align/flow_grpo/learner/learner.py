@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +26,10 @@ from cac_align.flow_grpo.sampler.rollout import negative_prompt
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from reward_model.engine.guards import diverged
 from reward_model.engine.processes import is_sharded, settle_sharding, uses_deepspeed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import ModelMixin
 
 
 class Learner:
@@ -45,12 +49,12 @@ class Learner:
 
     def __init__(
         self,
-        transformer: Any,
+        transformer: ModelMixin,
         scheduler: FlowSDEScheduler,
         step_weights: Sequence[float],
         texts: TextEmbeddings,
         config: FlowGRPOConfig,
-        accelerator: Any,
+        accelerator: Accelerator,
     ) -> None:
         from diffusers.optimization import get_scheduler
         from diffusers.training_utils import EMAModel
@@ -91,11 +95,11 @@ class Learner:
 
     # --- which weights ------------------------------------------------------------------------------------------------
 
-    def sampling_weights(self) -> Any:
+    def sampling_weights(self) -> AbstractContextManager[None]:
         """A block in which the adapter holds what videos are drawn with: the trained weights, or nft's slow copy."""
         return nullcontext() if self.old is None else self._with(self.old)
 
-    def averaged_weights(self) -> Any:
+    def averaged_weights(self) -> AbstractContextManager[None]:
         """A block in which the adapter holds the averaged weights, where the run keeps them."""
         return nullcontext() if self.ema is None else self._with(self.ema.shadow_params)
 
@@ -292,7 +296,7 @@ class Learner:
         return {name: files.whole(value) for name, value in zip(self.parameters, values, strict=True)}
 
     @property
-    def _inner(self) -> Any:
+    def _inner(self) -> torch.optim.Optimizer:
         """The optimiser without the wrappers of accelerate and DeepSpeed."""
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         return inner.optimizer if self._deepspeed else inner

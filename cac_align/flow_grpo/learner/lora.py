@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
-def add_lora(transformer: Any, *, r: int, alpha: int, targets: Sequence[str], seed: int = 0) -> list[str]:
+
+def add_lora(transformer: ModelMixin, *, r: int, alpha: int, targets: Sequence[str], seed: int = 0) -> list[str]:
     """Freezes the transformer and adds fp32 adapters; returns the names of the adapted modules.
 
     A is Gaussian, B is zero, so the model is unchanged at first.
@@ -67,7 +70,7 @@ def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Paramete
 
 
 @contextmanager
-def adapter_off(transformer: Any) -> Iterator[None]:
+def adapter_off(transformer: ModelMixin) -> Iterator[None]:
     """The model as it was before training; the adapter is always restored, also after an error."""
     transformer.disable_adapters()
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -26,6 +26,9 @@ from cac_align.flow_grpo.sampler.policy import Condition
 from cac_align.flow_grpo.sampler.rollout import VideoRollout
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class Replay:
     def __init__(
         self,
         policy: Callable[..., torch.Tensor],
-        bare: Any,
+        bare: ModelMixin,
         scheduler: FlowSDEScheduler,
         config: FlowGRPOConfig,
         step_weights: Sequence[float],

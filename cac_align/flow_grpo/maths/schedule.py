@@ -11,12 +11,15 @@ import copy
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from cac_align.flow_grpo.maths.kernels import coefficients
+from cac_align.flow_grpo.maths.kernels import Coefficients, coefficients
 from reward_model.digests import text_digest
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
 StepWeighting = Literal["none", "inv_c", "tempflow"]
 
@@ -86,7 +89,7 @@ class Schedule:
             )
 
 
-def read_schedule(scheduler: Any, num_inference_steps: int | None = None, **kwargs: Any) -> Schedule:
+def read_schedule(scheduler: SchedulerMixin, num_inference_steps: int | None = None, **kwargs: Any) -> Schedule:
     """The schedule of any diffusers flow-matching scheduler, with its own shift.
 
     Args:
@@ -174,7 +177,7 @@ def step_weights(
     return inverse / inverse[counted].mean()
 
 
-def _coefficients(schedule: Schedule, kernel: str, noise_level: float | None, last_step_noise: bool) -> Any:
+def _coefficients(schedule: Schedule, kernel: str, noise_level: float | None, last_step_noise: bool) -> Coefficients:
     sigmas = torch.tensor(schedule.sigmas, dtype=torch.float64)
     return coefficients(
         kernel,
@@ -189,7 +192,7 @@ def _coefficients(schedule: Schedule, kernel: str, noise_level: float | None, la
 # --- the scheduler a pipeline comes with ------------------------------------------------------------------------------
 
 
-def check_flow_matching(scheduler: Any) -> None:
+def check_flow_matching(scheduler: SchedulerMixin) -> None:
     """Raises ValueError unless a scheduler steps along x = (1 - sigma) x0 + sigma eps with a velocity model."""
     name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
     if not name.startswith("Flow") and not config.get("use_flow_sigmas", False):
@@ -206,7 +209,7 @@ def check_flow_matching(scheduler: Any) -> None:
             raise ValueError(f"{name} has {option}=True, which the kernels do not support; set it to False")
 
 
-def shift_of(scheduler: Any) -> float | None:
+def shift_of(scheduler: SchedulerMixin) -> float | None:
     """The shift a scheduler applies now: ``flow_shift`` of UniPC, ``shift`` of FlowMatchEuler, or None."""
     live = getattr(scheduler, "_shift", None)
     if live is None:
@@ -214,7 +217,7 @@ def shift_of(scheduler: Any) -> float | None:
     return None if live is None else float(live)
 
 
-def describe_base(scheduler: Any) -> dict[str, Any]:
+def describe_base(scheduler: SchedulerMixin) -> dict[str, Any]:
     """Arguments of :func:`build_base`: class name, configuration, and the shift if ``set_shift`` changed it."""
     config = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
     shift = shift_of(scheduler)
@@ -226,7 +229,7 @@ def describe_base(scheduler: Any) -> dict[str, Any]:
     }
 
 
-def build_base(base_class: str, base_config: Mapping[str, Any], live_shift: float | None = None) -> Any:
+def build_base(base_class: str, base_config: Mapping[str, Any], live_shift: float | None = None) -> SchedulerMixin:
     """The scheduler of a description.
 
     Raises:

@@ -12,15 +12,18 @@ that was done to it, whatever a release of diffusers does to images.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from reward_model.engine.replaced_forward import replaced_forward
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class GuidedVelocity(nn.Module):
         batched: both halves in one call.
     """
 
-    def __init__(self, transformer: Any, guidance_scale: float, batched: bool = True) -> None:
+    def __init__(self, transformer: ModelMixin, guidance_scale: float, batched: bool = True) -> None:
         super().__init__()
         self.transformer: Any
         self.transformer, self.guidance_scale, self.batched = transformer, guidance_scale, batched
@@ -117,7 +120,7 @@ class GuidedVelocity(nn.Module):
 
 
 @contextmanager
-def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool = True) -> Iterator[None]:
+def batched_calls(transformer: ModelMixin, negative: torch.Tensor | None, active: bool = True) -> Iterator[None]:
     """While active, the pipeline's call for the prompt also computes that for the negative prompt, whose own call then
     costs nothing.
 
@@ -132,7 +135,9 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
     forward = transformer.forward
     waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def paired(hidden_states: Any, timestep: Any, encoder_hidden_states: Any, **kwargs: Any) -> Any:
+    def paired(
+        hidden_states: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor]:
         if waiting and waiting[0][0] is hidden_states:
             return (waiting.pop()[1],)
         if (embeds := kwargs.get("encoder_hidden_states_image")) is not None:
@@ -151,24 +156,24 @@ def batched_calls(transformer: Any, negative: torch.Tensor | None, active: bool 
 
 
 @contextmanager
-def noted_condition(transformer: Any) -> Iterator[list[ImageCondition]]:
+def noted_condition(transformer: ModelMixin) -> Iterator[list[ImageCondition]]:
     """While a pipeline runs once, notes the image condition of its first transformer call; none for text-to-video."""
-    found: list[ImageCondition] = []
+    conditions: list[ImageCondition] = []
     channels = transformer.config.out_channels
 
-    def note(module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if not found and (extra := kwargs["hidden_states"][:1, channels:]).shape[1]:
+    def note(module: torch.nn.Module, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> None:
+        if not conditions and (extra := kwargs["hidden_states"][:1, channels:]).shape[1]:
             embeds = kwargs.get("encoder_hidden_states_image")
-            found.append(ImageCondition(extra.clone(), None if embeds is None else embeds[:1].clone()))
+            conditions.append(ImageCondition(extra.clone(), None if embeds is None else embeds[:1].clone()))
 
     hook = transformer.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        yield found
+        yield conditions
     finally:
         hook.remove()
 
 
-def run_autocast(transformer: Any, device: torch.device, mixed_precision: str) -> None:
+def run_autocast(transformer: ModelMixin, device: torch.device, mixed_precision: str) -> None:
     """Makes every call of the transformer, the pipeline's too, run under autocast: ``bf16``, ``fp16`` or ``no``."""
     if mixed_precision == "no":
         return
@@ -184,7 +189,11 @@ def run_autocast(transformer: Any, device: torch.device, mixed_precision: str) -
 
 
 def _both(
-    call: Any, x: torch.Tensor, times: torch.Tensor, text: torch.Tensor, other: torch.Tensor
+    call: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    times: torch.Tensor,
+    text: torch.Tensor,
+    other: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     whole = call(torch.cat([x, x]), torch.cat([times, times]), torch.cat([text, other]))
     first, second = whole.chunk(2)

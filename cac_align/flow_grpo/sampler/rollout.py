@@ -7,7 +7,7 @@ rounding of batched arithmetic).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -147,10 +147,12 @@ def image_argument(images: Mapping[str, Any], prompt: str) -> dict[str, Any]:
     return {"image": images[prompt]} if images else {}
 
 
-def _keep(last: list[torch.Tensor]) -> Any:
+def _keep(last: list[torch.Tensor]) -> Callable[..., dict[str, torch.Tensor]]:
     """A callback that keeps the latents of the latest step."""
 
-    def callback(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def callback(
+        pipe: Pipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         last[:] = [tensors["latents"]]
         return tensors
 

@@ -105,7 +105,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
     # --- construction -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any, **options: Any) -> FlowSDEScheduler:
+    def from_scheduler(cls, scheduler: SchedulerMixin, **options: Any) -> FlowSDEScheduler:
         """Builds one with sigmas bit-identical to ``scheduler``'s, including a shift set later by ``set_shift``.
 
         Args:
@@ -137,7 +137,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
     @property
-    def config(self) -> Any:
+    def config(self) -> FrozenDict:
         """Own settings, and behind them those of the base scheduler, which pipelines ask for."""
         return FrozenDict({**self.base.config, **self._internal_dict}) if "base" in vars(self) else self._internal_dict
 
@@ -155,7 +155,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         """The step a pipeline starts with."""
         self._begin_index = begin_index
 
-    def scale_model_input(self, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def scale_model_input(self, sample: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         """The input as it is: flow matching does not scale it."""
         return sample
 
@@ -163,9 +163,9 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         self,
         num_inference_steps: int | None = None,
         device: torch.device | str | None = None,
-        sigmas: Any = None,
+        sigmas: Sequence[float] | torch.Tensor | None = None,
         mu: float | None = None,
-        timesteps: Any = None,
+        timesteps: Sequence[float] | torch.Tensor | None = None,
     ) -> None:
         """Has the base scheduler decide the sigmas; the arguments are its own.
 
@@ -192,7 +192,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
     def step(
         self,
         model_output: torch.Tensor,
-        timestep: Any,
+        timestep: torch.Tensor | float,
         sample: torch.Tensor,
         return_dict: bool = True,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -296,7 +296,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("ode_solver='base' needs one window for the whole batch; sample groups apart")
         trajectory.fingerprint = self._ready().fingerprint
 
-    def _advance(self, timestep: Any) -> int:
+    def _advance(self, timestep: torch.Tensor | float) -> int:
         schedule = self._ready()
         if self._step_index is None:
             self._step_index = self._begin_index if self._begin_index is not None else self._find(timestep)
@@ -305,12 +305,12 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         self._step_index += 1
         return self._step_index - 1
 
-    def _find(self, timestep: Any) -> int:
+    def _find(self, timestep: torch.Tensor | float) -> int:
         """The step whose timestep a pipeline passed; the first, where integer timesteps repeat."""
-        found = (self.timesteps.cpu() == torch.as_tensor(timestep).cpu()).nonzero()
-        if not len(found):
+        places = (self.timesteps.cpu() == torch.as_tensor(timestep).cpu()).nonzero()
+        if not len(places):
             raise ValueError(f"timestep {timestep} is not in the schedule; pass one of scheduler.timesteps")
-        return int(found[0])
+        return int(places[0])
 
     def _stochastic_rows(self, index: int, batch: int) -> list[int]:
         trajectory = self._trajectory
@@ -338,7 +338,12 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         return self._solver.step(velocity, self.base.timesteps[index], sample, return_dict=False)[0].to(sample.dtype)
 
     def _draw(
-        self, index: int, rows: list[int], sample: torch.Tensor, velocity: torch.Tensor, generator: Any
+        self,
+        index: int,
+        rows: list[int],
+        sample: torch.Tensor,
+        velocity: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None,
     ) -> torch.Tensor:
         self._solver = None
         drawn = self.transition_at(index, sample, velocity)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+    from transformers import PreTrainedModel
+
 
 @torch.no_grad()
-def policy_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def policy_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and value of every weight, adapters added to what they adapt; the policy stays as it is.
 
     Sharded weights are gathered one after the other, so all processes have to read to the end.
@@ -32,14 +36,14 @@ def policy_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         yield name.replace(".base_layer.", "."), value
 
 
-def _name(adapter: Any) -> str:
+def _name(adapter: LoraLayer) -> str:
     names = list(adapter.active_adapters)
     if len(names) != 1 or not isinstance(adapter.get_base_layer(), torch.nn.Linear):
         raise ValueError(f"one LoRA on linear layers can be followed, not {names} on {type(adapter).__name__}")
     return str(names[0])
 
 
-def _factors(adapter: Any) -> list[torch.Tensor]:
+def _factors(adapter: LoraLayer) -> list[torch.Tensor]:
     """The two factors of an adapter, (r, in) and (out, r); none where there is no adapter."""
     if adapter is None:
         return []
@@ -47,7 +51,7 @@ def _factors(adapter: Any) -> list[torch.Tensor]:
     return [adapter.lora_A[name].weight, adapter.lora_B[name].weight]
 
 
-def _gathered(parts: list[torch.Tensor]) -> Any:
+def _gathered(parts: list[torch.Tensor]) -> AbstractContextManager[Any]:
     """Gathers the parts that DeepSpeed ZeRO-3 spreads, complete within the block."""
     if not any(hasattr(part, "ds_id") for part in parts):
         return nullcontext()

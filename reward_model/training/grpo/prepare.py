@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,8 +10,12 @@ from reward_model.engine.processes import is_sharded
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.rows import core_model
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
-def prepare_model(model: Any, config: GrpoConfig) -> Any:
+
+def prepare_model(model: PreTrainedModel, config: GrpoConfig) -> PreTrainedModel:
     """The model with adapters, frozen parts and gradient checkpointing as configured.
 
     Raises:
@@ -65,7 +69,7 @@ def check_no_dropout(model: torch.nn.Module) -> None:
         raise ValueError(f"stage 3 needs a model without dropout, but {wrong[0]!r} has some ({len(wrong)} modules)")
 
 
-def check_attention(model: Any, share_prompts: bool) -> None:
+def check_attention(model: PreTrainedModel, share_prompts: bool) -> None:
     """Branches of one sequence need an attention that takes a mask.
 
     Raises:
@@ -86,7 +90,7 @@ def decay_groups(policy: torch.nn.Module, weight_decay: float) -> list[dict[str,
     return [g for g in groups if g["params"]]
 
 
-def prepare_reference(reference: Any, accelerator: Any) -> Any:
+def prepare_reference(reference: torch.nn.Module, accelerator: Accelerator) -> Any:
     """The frozen copy on its device, sharded like the policy. It never enters a checkpoint."""
     if not is_sharded(accelerator):
         return reference.to(accelerator.device)

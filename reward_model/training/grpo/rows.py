@@ -10,9 +10,9 @@ padding behind it. Only positions that predict a sampled token are projected to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,11 @@ from torch import nn
 
 from reward_model.conversation import Conversation
 from reward_model.training.grpo.maths import HEAD_CHUNK, token_scores
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers.utils import ModelOutput
 
 #: Frames (N, H, W, 3) uint8 -> keyword arguments of ``get_image_features``, ``image_grid_thw`` (N, 3) among them.
 VisionInputs = Callable[[Sequence[np.ndarray]], Mapping[str, torch.Tensor]]
@@ -105,12 +110,12 @@ def _drawn(before: np.ndarray | None, values: Sequence[float] | None) -> np.ndar
     return np.concatenate([() if before is None else before, np.asarray(values, np.float32)]).astype(np.float32)
 
 
-def stock_vision_inputs(processor: Any) -> VisionInputs:
+def stock_vision_inputs(processor: ProcessorMixin) -> VisionInputs:
     """Frames through the checkpoint's own image processor; any sizes."""
 
     def prepare(frames: Sequence[np.ndarray]) -> Mapping[str, torch.Tensor]:
-        found = processor.image_processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
-        return {"pixel_values": found["pixel_values"], "image_grid_thw": found["image_grid_thw"]}
+        inputs = processor.image_processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
+        return {"pixel_values": inputs["pixel_values"], "image_grid_thw": inputs["image_grid_thw"]}
 
     return prepare
 
@@ -186,7 +191,7 @@ def mrope_positions(ids: np.ndarray, image_token: int, grids: Sequence[tuple[int
     return np.cumsum(steps) - steps + offsets
 
 
-def as_read(sampled: Any, names: Any) -> Any:
+def as_read(sampled: Any, names: PretrainedConfig) -> Any:
     """Sampled tokens (an array or a tensor) as the model reads them: a placeholder of an image or video that the policy
     happened to draw holds no picture and is read as the end of one. What was drawn is scored as it is. ``names`` knows
     the ids of the three: the configuration of a model, or its processor.
@@ -207,7 +212,7 @@ class LogProbs:
 
 
 def masked_log_probs(
-    model: Any,
+    model: PreTrainedModel,
     rows: Sequence[SequenceRow],
     vision_inputs: VisionInputs,
     *,
@@ -246,7 +251,7 @@ def pack_rows(rows: Sequence[SequenceRow], share: bool) -> list[list[SequenceRow
 
 
 def row_inputs(
-    core: Any, packs: Sequence[Sequence[SequenceRow]], vision_inputs: VisionInputs
+    core: PreTrainedModel, packs: Sequence[Sequence[SequenceRow]], vision_inputs: VisionInputs
 ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
     """Inputs of the language model for a right-padded batch with one pack in each line; flat positions (T,) that
     predict a sampled token, and those tokens (T,), in the order of the rows.
@@ -307,7 +312,7 @@ def branch_mask(branches: torch.Tensor) -> torch.Tensor:
     return (same & behind)[:, None]
 
 
-def vision_features(core: Any, shown: Sequence[Pictures], vision_inputs: VisionInputs) -> dict[str, Any]:
+def vision_features(core: PreTrainedModel, shown: Sequence[Pictures], vision_inputs: VisionInputs) -> dict[str, Any]:
     """Features of all pictures in the order shown; each distinct :class:`Pictures` is encoded once."""
     unique = list({id(p): p for p in shown}.values())
     if not unique:
@@ -319,7 +324,7 @@ def vision_features(core: Any, shown: Sequence[Pictures], vision_inputs: VisionI
     sizes = [p.num_tokens for p in unique]
     numbers = {id(p): k for k, p in enumerate(unique)}
 
-    def spread(parts: Any) -> list[torch.Tensor]:
+    def spread(parts: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         split = torch.cat(list(parts)).split(sizes)
         return [split[numbers[id(p)]] for p in shown]
 
@@ -328,7 +333,7 @@ def vision_features(core: Any, shown: Sequence[Pictures], vision_inputs: VisionI
     return {"mm_encoder_outputs": {"image": features}}
 
 
-def core_model(model: Any) -> Any:
+def core_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The Qwen3-VL inside a peft model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -340,7 +345,7 @@ class RowModel(nn.Module):
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         vision_inputs: VisionInputs,
         temperature: float = 1.0,
         chunk: int = HEAD_CHUNK,
@@ -353,19 +358,21 @@ class RowModel(nn.Module):
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PretrainedConfig:
         return self.model.config
 
-    def tie_weights(self, **options: Any) -> None:
+    def tie_weights(self, **options: object) -> None:
         core_model(self.model).tie_weights(**options)
 
-    def get_input_embeddings(self) -> Any:
+    def get_input_embeddings(self) -> torch.nn.Module:
         return core_model(self.model).get_input_embeddings()
 
-    def get_output_embeddings(self) -> Any:
+    def get_output_embeddings(self) -> torch.nn.Module:
         return core_model(self.model).get_output_embeddings()
 
-    def forward(self, rows: Sequence[SequenceRow] | None = None, *, decode: Mapping[str, Any] | None = None) -> Any:
+    def forward(
+        self, rows: Sequence[SequenceRow] | None = None, *, decode: Mapping[str, Any] | None = None
+    ) -> ModelOutput | tuple[torch.Tensor, ...]:
         """Values and entropies of :func:`masked_log_probs`; or, with ``decode``, a stock forward pass with those
         arguments.
         """
@@ -375,5 +382,5 @@ class RowModel(nn.Module):
             shown = given.pop("pictures", None)
             return core(**given, **(vision_features(core, shown, self.vision_inputs) if shown else {}))
         assert rows is not None
-        found = masked_log_probs(self.model, rows, self.vision_inputs, **self.options)
-        return found.values, found.entropy  # a plain tuple: sharding hooks look for tensors in it
+        log_probs = masked_log_probs(self.model, rows, self.vision_inputs, **self.options)
+        return log_probs.values, log_probs.entropy  # a plain tuple: sharding hooks look for tensors in it

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ import torch
 from reward_model.backends.devices import ran_out_of_memory
 from reward_model.training.grpo.rows import EncodedPrompt, as_read, core_model, mrope_positions
 from reward_model.training.sharded_memory import LayersToTheEnd
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +254,9 @@ class ModelSampler:
         following = torch.from_numpy(positions.max(axis=(0, 2)) + 1).to(device)
         return output.logits[:, -1], output.past_key_values, padded, following
 
-    def _step(self, token: torch.Tensor, position: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
+    def _step(
+        self, token: torch.Tensor, position: torch.Tensor, mask: torch.Tensor | None, cache: Cache
+    ) -> torch.Tensor:
         output = self.policy(
             decode={
                 "input_ids": as_read(token, getattr(self.policy, "module", self.policy).config)[:, None],
@@ -273,7 +278,7 @@ class ModelSampler:
         return [Sampled(tuple(one), one[-1] in stops) for one in ids]
 
 
-def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an answer, of the generation config or else of the tokenizer."""
     ends = core_model(model).generation_config.eos_token_id
     ends = tokenizer.eos_token_id if ends is None else ends

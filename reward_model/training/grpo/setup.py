@@ -29,6 +29,9 @@ from reward_model.training.grpo.videos import (
 )
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
     from reward_model.training.plan import PlanConfig
 
 log = logging.getLogger(__name__)
@@ -138,7 +141,7 @@ def _drawing(config: GrpoConfig, gpus: int, tokens: int) -> dict[str, Any]:
     }
 
 
-def _judge_of(model: Any, changes: Mapping[str, Any], config: GrpoConfig) -> JudgeConfig:
+def _judge_of(model: PreTrainedModel | str, changes: Mapping[str, Any], config: GrpoConfig) -> JudgeConfig:
     """Settings the judge will have, as far as they are known before its checkpoint exists."""
     known = load_judge_config(model) if isinstance(model, str) else JudgeConfig()
     return config.asked(known.override(**changes))
@@ -153,7 +156,7 @@ def judge_file(model: str, judge: JudgeConfig) -> str:
     return json.dumps({**known, **json.loads(judge_json(replace(judge, trained_on=None)))}, indent=2) + "\n"
 
 
-def longest_scan(rows: Any, load: Load, judge: JudgeConfig) -> int:
+def longest_scan(rows: Dataset, load: Load, judge: JudgeConfig) -> int:
     """Frames of the longest scan of these rows. Procedural videos are all of one length."""
     # A column is read at once by its slice, row by row without; rows name a video as often as it is drawn.
     texts = set(rows["truth"][:]) if "truth" in rows.column_names else set()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -57,6 +57,10 @@ from reward_model.training.grpo.sampler import Generator, ModelSampler, stop_tok
 from reward_model.training.grpo.videos import Load
 from reward_model.training.judge_folder import export_policy
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel, ProcessorMixin
+
 __all__ = ["DivergenceError", "GrpoTrainer"]
 
 log = logging.getLogger(__name__)
@@ -78,15 +82,15 @@ class GrpoTrainer:
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
         dataset: Sequence[Mapping[str, Any]],
         load: Load,
         config: GrpoConfig,
         judge_config: JudgeConfig,
         *,
         vision_inputs: VisionInputs | None = None,
-        accelerator: Any = None,
+        accelerator: Accelerator | None = None,
         generator: Callable[[GrpoTrainer], Generator] | None = None,
     ) -> None:
         self.config, self.dataset, self.load, self.processor = config, dataset, load, processor
@@ -121,7 +125,7 @@ class GrpoTrainer:
         if len(self.dataset) == 0:
             raise ValueError("the data set has no rows")
 
-    def _prepare(self, model: Any, vision_inputs: VisionInputs) -> tuple[Any, Any]:
+    def _prepare(self, model: PreTrainedModel, vision_inputs: VisionInputs) -> tuple[Any, Any]:
         """Policy and reference on their devices, with optimiser and schedule."""
         config = self.config
         model = prepare_model(model, config)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,11 @@ from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.rollouts import GrpoSample
 from reward_model.video.clip import sample_indices
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from reward_model.data.frame_cache import FrameCache
+
 log = logging.getLogger(__name__)
 
 #: World scenes of stage 3; stages 1 and 2 draw theirs below 100,000.
@@ -31,7 +36,7 @@ Load = Callable[[Mapping[str, Any]], GrpoSample]
 
 def world_rows(
     count: int, *, seed: int = 0, kinds: Sequence[str] | None = None, seeds: Sequence[int] = STAGE3_SEEDS
-) -> Any:
+) -> Dataset:
     """``count`` rows of the procedural world, normal and anomalous in turn (1:1), as a ``datasets.Dataset``.
 
     A normal video is drawn where an anomaly could have been, so that the setting tells nothing.
@@ -82,7 +87,7 @@ def annotated_rows(
     rows: int | None = None,
     seed: int = 0,
     judge: JudgeConfig | None = None,
-) -> Any:
+) -> Dataset:
     """Rows of an annotation file, normal and anomalous 1:1, as a ``datasets.Dataset``.
 
     Footage is dealt to the stages as stages 1 and 2 deal it (:func:`reward_model.data.stage_split.stage_records`): with
@@ -180,7 +185,7 @@ def annotated_loader(config: JudgeConfig, cache_dir: str | Path | None = None) -
     return chunk_loader(partial(_load_annotated, config=config, cache=FrameCache(cache_dir)), config)
 
 
-def _load_annotated(row: Mapping[str, Any], *, config: JudgeConfig, cache: Any) -> GrpoSample:
+def _load_annotated(row: Mapping[str, Any], *, config: JudgeConfig, cache: FrameCache) -> GrpoSample:
     truth = VideoAnnotation.from_dict(json.loads(row["truth"]))
     grids = [sample_indices(truth.num_frames, truth.fps, rate) for rate in (config.scan_fps, config.zoom_fps)]
     kept = sorted({n for grid in grids for n in grid})

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,12 @@ from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.policy_weights import policy_weights
 from reward_model.training.grpo.rows import EncodedPrompt, core_model
 from reward_model.training.grpo.sampler import Sampled
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+    from vllm import LLM
+    from vllm.outputs import CompletionOutput
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +106,8 @@ class VllmSampler:
 
 
 def vllm_sampler(
-    model: Any,
-    accelerator: Any,
+    model: PreTrainedModel,
+    accelerator: Accelerator,
     config: GrpoConfig,
     version: Callable[[], int],
     generator: torch.Generator,
@@ -117,7 +123,9 @@ def vllm_sampler(
     return VllmSampler(engine, lambda: engine_weights(model), version, generator, image, stop_ids, config.temperature)
 
 
-def make_engine(model: Any, accelerator: Any, max_length: int | None = None, memory: float = 0.3) -> Any:
+def make_engine(
+    model: PreTrainedModel, accelerator: Accelerator, max_length: int | None = None, memory: float = 0.3
+) -> LLM:
     """A ``vllm.LLM`` in this process, which shares the device with the training; its weights are still to come.
 
     Args:
@@ -164,7 +172,7 @@ def make_engine(model: Any, accelerator: Any, max_length: int | None = None, mem
     return engine
 
 
-def engine_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def engine_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """All weights of a policy as :func:`make_engine`'s engine takes them, a tied head too."""
     tied = core_model(model).config.tie_word_embeddings
     for name, value in policy_weights(model):
@@ -188,13 +196,13 @@ def request(prompt: EncodedPrompt, image_token: int) -> dict[str, Any]:
     return {"prompt_token_ids": prompt.ids[keep].tolist(), "multi_modal_data": {"image": frames}}
 
 
-def _read(answer: Any) -> Sampled:
+def _read(answer: CompletionOutput) -> Sampled:
     ids = tuple(answer.token_ids)
     log_probs = tuple(at[token].logprob for token, at in zip(ids, answer.logprobs, strict=True))
     return Sampled(ids, answer.finish_reason == "stop", log_probs)
 
 
-def _dtype(model: Any, mixed_precision: str) -> str:
+def _dtype(model: PreTrainedModel, mixed_precision: str) -> str:
     """The precision the training computes in."""
     named = {"bf16": "bfloat16", "fp16": "float16"}
     return named.get(mixed_precision) or str(next(model.parameters()).dtype).removeprefix("torch.")

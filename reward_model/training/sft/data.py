@@ -17,7 +17,12 @@ from reward_model.training.sft.left_out import unused_in_stage1
 from reward_model.training.sft.parts import STOCK, StageData, StageParts
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import ProcessorMixin
+    from trl import SFTConfig
+
     from reward_model.data.stage_split import Stage
+    from reward_model.data.views import StageViews
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,12 @@ MIN_TO_HOLD_OUT = 40
 
 
 def stage_data(
-    name: Stage, stage: StageArguments, config: Any, processor: Any, judge: JudgeConfig, parts: StageParts = STOCK
+    name: Stage,
+    stage: StageArguments,
+    config: SFTConfig,
+    processor: ProcessorMixin,
+    judge: JudgeConfig,
+    parts: StageParts = STOCK,
 ) -> StageData:
     """The data of ``stage1`` or ``stage2``.
 
@@ -43,7 +53,9 @@ def stage_data(
     return _annotated_data(name, stage, config, processor, judge)
 
 
-def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: Any, judge: JudgeConfig) -> StageData:
+def _annotated_data(
+    name: Stage, stage: StageArguments, config: SFTConfig, processor: ProcessorMixin, judge: JudgeConfig
+) -> StageData:
     from reward_model.data.annotations import read_annotations, video_path
     from reward_model.data.stage_split import stage_records
 
@@ -84,7 +96,7 @@ def _annotated_data(name: Stage, stage: StageArguments, config: Any, processor: 
 
 
 def _views_of(
-    stage: StageArguments, config: Any, judge: JudgeConfig, cot: Sequence[Any]
+    stage: StageArguments, config: SFTConfig, judge: JudgeConfig, cot: Sequence[Any]
 ) -> Callable[[Sequence[Any]], Any]:
     """Records -> their views, as the stage's settings say, with one cache of frames for all of them."""
     from reward_model.data.frame_cache import FrameCache
@@ -104,7 +116,7 @@ def _views_of(
 
 def _held_out_rows(
     views_of: Callable[[Sequence[Any]], Any], records: Sequence[Any], name: Stage, seed: int, *, first: int
-) -> Any:
+) -> Dataset | None:
     """Rows of the held-out records, whose numbers begin at ``first``; None if they lack one of the two statuses."""
     if {r.truth.status for r in records} != {"normal", "abnormal"}:
         return None
@@ -119,7 +131,7 @@ def _held_out_rows(
 class TokenCount:
     """Lengths of samples in tokens, from their words and frame sizes; no video is decoded."""
 
-    def __init__(self, processor: Any, views: Any) -> None:
+    def __init__(self, processor: ProcessorMixin, views: StageViews) -> None:
         self.processor, self.views = processor, views
 
     def answer(self, row: Mapping[str, Any]) -> int:
@@ -143,7 +155,7 @@ class TokenCount:
         )
         return words + len(row["indices"]) * (per_frame - 1) + self.answer(row)
 
-    def longer_answers(self, rows: Any, judge: JudgeConfig) -> JudgeConfig:
+    def longer_answers(self, rows: Dataset, judge: JudgeConfig) -> JudgeConfig:
         """The judge with room for the longest answers of the data plus a quarter: an answer that is cut off counts as
         unreadable.
         """

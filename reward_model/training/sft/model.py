@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_model.config import READOUTS, JudgeConfig, load_judge_config
 from reward_model.training.plan import PlanConfig
 from reward_model.training.sft.config import WORLD, StageArguments
 from reward_model.training.sft.parts import STOCK, StageParts
 
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig
 
-def load_model(model: Any, stage: StageArguments, seed: int, parts: StageParts = STOCK) -> tuple[Any, Any, JudgeConfig]:
+
+def load_model(
+    model: ModelConfig, stage: StageArguments, seed: int, parts: StageParts = STOCK
+) -> tuple[Any, Any, JudgeConfig]:
     """The model to train, its processor, and the settings its judge is asked with.
 
     Args:
@@ -61,7 +66,9 @@ def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
     return judge.override(readouts=trained if stage.empty_cot_share else ("paper",))
 
 
-def sft_plan_config(name: str, stage: StageArguments, config: Any, model: Any, parts: StageParts = STOCK) -> PlanConfig:
+def sft_plan_config(
+    name: str, stage: StageArguments, config: SFTConfig, model: ModelConfig, parts: StageParts = STOCK
+) -> PlanConfig:
     """Arguments of :func:`reward_model.training.plan.print_plan` for a run."""
     frames = 1 if name == "stage1" else 21
     side: dict[str, Any] = {"height": stage.frame_size, "width": stage.frame_size} if stage.frame_size else {}

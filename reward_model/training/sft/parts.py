@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,10 @@ from reward_model.config import JudgeConfig
 from reward_model.training.sft.config import WORLD, StageArguments
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from trl import ModelConfig, SFTConfig
+
     from reward_model.data.example import Example
     from reward_model.data.stage_split import Stage
     from reward_model.training.plan import PlanConfig
@@ -54,7 +58,7 @@ class StageParts:
             f"model_name_or_path={name!r} cannot be built from scratch; give a checkpoint folder or hub id"
         )
 
-    def shape(self, name: str) -> Any | None:
+    def shape(self, name: str) -> PretrainedConfig | None:
         """The transformers configuration of a name in :attr:`models`; None for other names."""
         return None
 
@@ -66,7 +70,7 @@ class StageParts:
         """A line on what comes before the planned steps; empty if nothing does."""
         return ""
 
-    def world_data(self, name: Stage, stage: Any, config: Any, judge: JudgeConfig) -> StageData:
+    def world_data(self, name: Stage, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         """Procedural samples of a stage.
 
         Args:
@@ -80,17 +84,27 @@ class StageParts:
             "name an annotations .jsonl file"
         )
 
-    def collator(self, processor: Any, load: Load, judge: JudgeConfig) -> Any:
+    def collator(
+        self, processor: ProcessorMixin, load: Load, judge: JudgeConfig
+    ) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]:
         """Rows -> a batch."""
         from reward_model.training.sft.trainer import AnswerCollator
 
         return AnswerCollator(processor, load)
 
-    def around(self, model: Any, judge: JudgeConfig) -> AbstractContextManager[None]:
+    def around(self, model: PreTrainedModel, judge: JudgeConfig) -> AbstractContextManager[None]:
         """A block to train in."""
         return nullcontext()
 
-    def warm_up(self, model: Any, processor: Any, work: Path, stage: Any, model_args: Any, config: Any) -> None:
+    def warm_up(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        work: Path,
+        stage: Any,
+        model_args: ModelConfig,
+        config: SFTConfig,
+    ) -> None:
         """Prepares the weights before the first step of a stage; ``work`` is the folder of its checkpoints."""
 
     def optimizer(self, stage: Any) -> MakeOptimizer | None:

@@ -21,6 +21,18 @@ from reward_model.training.sft.model import load_model, sft_plan_config
 from reward_model.training.sft.parts import STOCK, StageData, StageParts
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import (
+        PreTrainedModel,
+        ProcessorMixin,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+    from trl import ModelConfig, SFTConfig
+
     from reward_model.data.stage_split import Stage
 
 log = logging.getLogger(__name__)
@@ -52,7 +64,7 @@ def run_recipe(name: Stage, arguments: Sequence[str] | None = None, parts: Stage
 
 
 def run_stage(
-    name: Stage, stage: StageArguments, config: Any, model_args: Any, parts: StageParts = STOCK
+    name: Stage, stage: StageArguments, config: SFTConfig, model_args: ModelConfig, parts: StageParts = STOCK
 ) -> Path | None:
     """Runs ``stage1`` or ``stage2`` and returns the exported folder, or None after ``--dry-run``.
 
@@ -134,7 +146,9 @@ def run_stage(
     return folder
 
 
-def _print_dry_run(name: Stage, stage: StageArguments, config: Any, model_args: Any, parts: StageParts) -> None:
+def _print_dry_run(
+    name: Stage, stage: StageArguments, config: SFTConfig, model_args: ModelConfig, parts: StageParts
+) -> None:
     """The plan, what comes before it, and what is missing."""
     plan = sft_plan_config(name, stage, config, model_args, parts)
     print_plan(plan, parts.shape(plan.model))
@@ -144,7 +158,7 @@ def _print_dry_run(name: Stage, stage: StageArguments, config: Any, model_args: 
     print_missing(model_args.model_name_or_path, files, built=parts.models)
 
 
-def _samples(data: StageData, processor: Any, work: Path, count: int) -> list[Any]:
+def _samples(data: StageData, processor: ProcessorMixin, work: Path, count: int) -> list[Any]:
     """The callback that shows ``count`` held-out answers; none where nothing is held out."""
     if not data.held_out or not count:
         return []
@@ -156,7 +170,7 @@ def _samples(data: StageData, processor: Any, work: Path, count: int) -> list[An
     return [SampleCallback(processor, data.load, rows, work / "samples", max_new_tokens=longest)]
 
 
-def _peft_config(model_args: Any) -> Any:
+def _peft_config(model_args: ModelConfig) -> LoraConfig | None:
     """LoRA as the settings say; None trains all weights."""
     if not model_args.use_peft:
         return None
@@ -170,7 +184,7 @@ def _peft_config(model_args: Any) -> Any:
     )
 
 
-def _Announce(kept: list[str]) -> Any:  # noqa: N802  (a class made late, as transformers loads late)
+def _Announce(kept: list[str]) -> TrainerCallback:  # noqa: N802  (a class made late, as transformers loads late)
     from transformers import TrainerCallback
 
     from reward_model.training.lora import describe_trainable
@@ -178,7 +192,15 @@ def _Announce(kept: list[str]) -> Any:  # noqa: N802  (a class made late, as tra
     class Announce(TrainerCallback):
         """Prints once what trains."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        def on_train_begin(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            *,
+            model: PreTrainedModel,
+            **_: object,
+        ) -> None:
             text = describe_trainable(model)
             kept.append(text)
             if state.is_world_process_zero:
@@ -187,7 +209,7 @@ def _Announce(kept: list[str]) -> Any:  # noqa: N802  (a class made late, as tra
     return Announce()
 
 
-def _settings(config: Any, model_args: Any, trainer: Any) -> dict[str, Any]:
+def _settings(config: SFTConfig, model_args: ModelConfig, trainer: Trainer) -> dict[str, Any]:
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     lora = f"r={model_args.lora_r}, alpha={model_args.lora_alpha}" if model_args.use_peft else "no, all parameters"
     return {
@@ -201,7 +223,7 @@ def _settings(config: Any, model_args: Any, trainer: Any) -> dict[str, Any]:
     }
 
 
-def _metrics(trainer: Any) -> dict[str, float]:
+def _metrics(trainer: Trainer) -> dict[str, float]:
     """The last held-out figures of the run, if any were measured."""
     measured = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     names = {"eval_loss": "held-out loss", "eval_mean_token_accuracy": "held-out token accuracy"}

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 
 from reward_model.engine.video_summary import add_video
 from reward_model.extras import need
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin, TrainerControl, TrainerState, TrainingArguments
+
+    from reward_model.data.example import Example
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +40,7 @@ class SampleCallback(TrainerCallback):
 
     def __init__(
         self,
-        processor: Any,
+        processor: ProcessorMixin,
         load: Callable[[Mapping[str, Any]], Any],
         rows: Sequence[Mapping[str, Any]],
         folder: str | Path,
@@ -46,7 +51,15 @@ class SampleCallback(TrainerCallback):
         self.folder, self.max_new_tokens = Path(folder), max_new_tokens
         self._writer: Any = None
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: PreTrainedModel,
+        **_: object,
+    ) -> None:
         if not state.is_world_process_zero or not self.rows:
             return
         if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):
@@ -67,12 +80,12 @@ class SampleCallback(TrainerCallback):
             add_video(self._writer, f"sample {k}", frames, state.global_step, fps=SHOWN_FPS)
         self._writer.flush()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def answer(self, model: Any, example: Any) -> str:
+    def answer(self, model: PreTrainedModel, example: Example) -> str:
         """Greedy answer of the model to an example."""
         chat = [m.to_chat() for m in example.conversation]
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -28,6 +28,10 @@ from reward_model.engine.guards import (
     save_or_explain,
 )
 from reward_model.engine.interrupts import StopRequest
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers.utils import ModelOutput
 
 #: The trainer and a function that makes the stock optimiser -> the one to train with.
 MakeOptimizer = Callable[["AnswerTrainer", Callable[[], torch.optim.Optimizer]], torch.optim.Optimizer]
@@ -101,7 +105,7 @@ class AnswerTrainer(SFTTrainer):
         check_loss(loss, self.state.global_step, self.args.output_dir)
         return loss
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
         def save() -> None:
             super(AnswerTrainer, self)._save_checkpoint(model, trial)
 
@@ -120,8 +124,12 @@ class AnswerTrainer(SFTTrainer):
             super()._load_rng_state(checkpoint)
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         if return_outputs or inputs["labels"].device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
@@ -173,7 +181,7 @@ def run_sft(
     resume: bool = True,
     callbacks: Sequence[Any] = (),
     eval_dataset: Dataset | None = None,
-    peft_config: Any = None,
+    peft_config: LoraConfig | None = None,
     make_optimizer: MakeOptimizer | None = None,
 ) -> AnswerTrainer:
     """Trains ``model`` in place and returns its trainer.
