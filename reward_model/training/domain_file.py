@@ -44,7 +44,7 @@ class _Onlooker:
         self.backend, self.signs = backend, list[Signs]()
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
-        raise NotImplementedError("only verdicts are asked for")
+        raise RuntimeError("an onlooker is asked for verdicts alone, and writes no answer")
 
     def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
         self.signs += [one for one in self.backend.observe(conversations) if one is not None]

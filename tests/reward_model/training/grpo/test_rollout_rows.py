@@ -139,8 +139,9 @@ def test_padding_batching_and_order_do_not_matter(judge, rows):
 
 def test_gradients_do_not_depend_on_the_partition(judge, rows):
     whole = gradient_of(judge, [rows])
-    assert_close(gradient_of(judge, [[r] for r in rows]), whole)
-    assert_close(gradient_of(judge, [rows[2:], rows[:2]]), whole)
+    # Sums of four rows in another order: some ten roundings of float32 (1.2e-7), relative to the largest gradient.
+    assert_close(gradient_of(judge, [[r] for r in rows]), whole, 1.5e-6)
+    assert_close(gradient_of(judge, [rows[2:], rows[:2]]), whole, 1.5e-6)
 
 
 def test_shared_frames_get_the_gradient_of_every_row(judge, rows):

@@ -138,6 +138,7 @@ def test_what_cannot_be_trained_on_is_named(footage, tmp_path):
 def test_the_papers_settings_run_from_the_file_all_stages_share(recipe, tiny, footage, tmp_path, capsys):
     """full.yaml, cut down in size alone: same data, dealing, wording, crop and limits."""
     size = ["max_steps=1", "prompts_per_step=1", "num_generations=2", "per_device_train_batch_size=8", "use_vllm=false"]
+    size.append("domain_videos=0")  # hundreds of videos, looked at once more
     places = [
         f"model={tiny}",
         f"output_dir={tmp_path / 'out'}",
