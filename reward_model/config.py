@@ -148,6 +148,10 @@ class JudgeConfig:
             if isinstance(value, Real) and not isinstance(value, int | float):  # of numpy, which JSON does not know
                 object.__setattr__(self, field.name, int(value) if isinstance(value, Integral) else float(value))
         check_settings(self)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Settings that contradict each other, each within its own bounds."""
         if not self.readouts or not set(self.readouts) <= set(READOUTS) or len(set(self.readouts)) < len(self.readouts):
             raise ValueError(
                 f"readouts={list(self.readouts)!r} must list some of {', '.join(map(repr, READOUTS))}, the best first"

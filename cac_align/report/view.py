@@ -101,19 +101,23 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
         return {"x": percent(start), "width": percent(end + 1 - start)}
 
     seconds = num_frames / fps
-    turns = verdict.turns if verdict else ()
-    looks = [sorted({i for turn in turns if turn.number == number for i in turn.frame_indices}) for number in (1, 2)]
     named = windows_of(verdict)
     edges = [-1, *(edge for window in named for edge in (window.start, window.end)), num_frames]
     return {
         "seconds": seconds,
         "marks": [{"x": percent(s * fps), "label": f"{s:g} s" if s else "0"} for s in _marks(seconds)],
-        "ticks": [[percent(i + 0.5) for i in look] for look in looks if look],
+        "ticks": [[percent(i + 0.5) for i in look] for look in _looks(verdict) if look],
         "windows": [span(window.start, window.end) for window in named],
         "outside": [span(a + 1, b - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)] if named else [],
         "anomalies": [span(a.frames.start, a.frames.end) for a in verdict.anomalies] if verdict else [],
         "label": _timeline_label(verdict, seconds),
     }
+
+
+def _looks(verdict: Verdict | None) -> list[list[int]]:
+    """Native frames that turn one and turn two were shown."""
+    turns = verdict.turns if verdict else ()
+    return [sorted({i for turn in turns if turn.number == number for i in turn.frame_indices}) for number in (1, 2)]
 
 
 def windows_of(verdict: Verdict | None) -> list[FrameRange]:

@@ -84,6 +84,12 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
     if device and spec.target in SHORT.values() and options.get("backend", "local") == "local":
         options.setdefault("device", device)
     reward = replace(spec, options=options).build()
+    setting, earlier = _settings_of(spec, options, model)
+    return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps), earlier)
+
+
+def _settings_of(spec: RewardSpec, options: Mapping[str, Any], model: str | None) -> tuple[str, str]:
+    """Digests under which scores are kept: by the model's content, and, as before, by where it lies."""
     asked = {k: v for k, v in without_keys(options, keep_names=False).items() if k != "device"}
     # Scores are kept under what was asked. Where no readout was named it used to be "direct" and is the judge's best
     # today: what was kept of the first must not be taken for the second.
@@ -93,7 +99,7 @@ def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:
     mark = model_fingerprint(model)[:16] if model and Path(model).is_dir() else model
     placeless = {k: v for k, v in asked.items() if k != "model" or mark == model}
     setting, earlier = (json_digest(["reward", spec.target, said, mark])[:16] for said in (placeless, asked))
-    return Scorer(spec.name, setting, lambda videos, prompts, fps: ask_reward(reward, videos, prompts, fps), earlier)
+    return setting, earlier
 
 
 def ask_reward(reward: Reward, videos: Sequence[np.ndarray], prompts: Sequence[str], fps: float) -> list[Answer]:

@@ -72,6 +72,8 @@ def film(seed: int, anomaly: AnomalyType | str | None = None, shift: Shift | str
     rng = np.random.default_rng([seed, 10])
     kind, setting = _choose(seed, anomaly, options.pop("setting", None), shift)
     low, high = options.pop("duration_s", DURATION_S)
+    high = min(high, (shift.num_frames - 4) / shift.fps)  # the whole anomaly is shown, also of a slow scene
+    low = min(low, high)
     inner = inner_shape(shift)
     scene = make_scene(
         seed,

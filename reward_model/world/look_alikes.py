@@ -10,7 +10,7 @@ where only turn two does; ``neither``, where no grid does and the best accuracy 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -103,20 +103,26 @@ def draw_moment(
         raise ValueError(f"scan_fps={scan_fps} must be above 0 and below zoom_fps={zoom_fps}")
     rates = {"scan": (scan_fps / 2, scan_fps), "zoom": (scan_fps, zoom_fps), "neither": (zoom_fps, fps)}[stratum]
     coarse, fine = (sample_indices(num_frames, fps, rate) for rate in rates)
-    scan = set(sample_indices(num_frames, fps, scan_fps))
-    found = []
-    for start, middle, end in zip(coarse, coarse[1:], coarse[2:], strict=False):
-        before, after = [n for n in fine if start < n < middle], [n for n in fine if middle < n < end]
-        # Where one grid does not hold the other, neither may show what lies between the frames of the coarse one.
-        hidden = stratum != "neither" or not scan & {*range(start + 1, middle), *range(middle + 1, end)}
-        if before and after and hidden and start >= 1 and end <= num_frames - 2:
-            found.append(Moment(start, before[-1], middle, after[0], end))
-    if not found:
+    # Where one grid does not hold the other, neither may show what lies between the frames of the coarse one.
+    unseen = set(sample_indices(num_frames, fps, scan_fps)) if stratum == "neither" else set()
+    moments = [m for m in _moments(coarse, fine, unseen) if m.start >= 1 and m.end <= num_frames - 2]
+    if not moments:
         raise ValueError(
             f"no frame of {num_frames} at {fps:g} fps can hold a pair that {rates[0]:g} fps cannot tell apart and "
             f"{rates[1]:g} fps can (stratum {stratum!r}); use a longer video or more native frames a second"
         )
-    return found[int(rng.integers(len(found)))]
+    return moments[int(rng.integers(len(moments)))]
+
+
+def _moments(coarse: Sequence[int], fine: Sequence[int], unseen: set[int]) -> Iterator[Moment]:
+    """All moments around a frame of the coarse grid with frames of the finer one before and after it, and none of
+    ``unseen`` between.
+    """
+    for start, middle, end in zip(coarse, coarse[1:], coarse[2:], strict=False):
+        before, after = [n for n in fine if start < n < middle], [n for n in fine if middle < n < end]
+        between = {*range(start + 1, middle), *range(middle + 1, end)}
+        if before and after and not unseen & between:
+            yield Moment(start, before[-1], middle, after[0], end)
 
 
 def make_pair_scenes(

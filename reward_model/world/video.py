@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.schema import Anomaly, AnomalyType, VideoAnnotation
-from reward_model.world.canvas import Canvas, Layer, mask_box, picture_shape
+from reward_model.world.canvas import Actor, Canvas, Layer, mask_box, picture_shape
 from reward_model.world.kinds import BOUNDARY, REASONS
 from reward_model.world.looks import Look
 from reward_model.world.physics import Floor
@@ -67,20 +67,25 @@ def render(scene: Scene, indices: Sequence[int], size: int | tuple[int, int] = S
         # Where the camera stands still, one frame's ground is every frame's.
         shown = slice(None) if scene.camera.any() or scene.zoom is not None else slice(1)
         planes *= look.ground.factor(canvas.x[shown] - np.float32(0.5), canvas.y[shown] - np.float32(0.5))
-    tint = scene.weather.tint[1].astype(np.float32)
     for actor in scene.actors:
-        layers = actor.layers(canvas)
-        if look.shadow and layers and not isinstance(actor, Floor):
-            planes *= 1 - np.float32(look.shadow) * _shadow(layers, look, canvas.size)
-        pattern = look.things.factor(*canvas.at(actor.path)) if look.things and isinstance(actor, Thing) else None
-        for layer in layers:
-            color = _planes(layer.color + tint)
-            color = color if pattern is None else color * pattern
-            planes += layer.cover.astype(np.float32, copy=False) * (color - planes)
+        _draw(actor, planes, canvas, scene)
     planes *= scene.weather.light[index].astype(np.float32)[:, None, None]
     if scene.weather.grain:
         planes += _grain(scene, index, height, width)
     return np.ascontiguousarray(np.moveaxis(np.clip(planes + 0.5, 0, 255).astype(np.uint8), 0, -1))
+
+
+def _draw(actor: Actor, planes: np.ndarray, canvas: Canvas, scene: Scene) -> None:
+    """Draws an actor, and the shadow it casts, over the planes (3, N, H, W) in place."""
+    look, tint = scene.look or Look(), scene.weather.tint[1].astype(np.float32)
+    layers = actor.layers(canvas)
+    if look.shadow and layers and not isinstance(actor, Floor):
+        planes *= 1 - np.float32(look.shadow) * _shadow(layers, look, canvas.size)
+    pattern = look.things.factor(*canvas.at(actor.path)) if look.things and isinstance(actor, Thing) else None
+    for layer in layers:
+        color = _planes(layer.color + tint)
+        color = color if pattern is None else color * pattern
+        planes += layer.cover.astype(np.float32, copy=False) * (color - planes)
 
 
 def _planes(color: np.ndarray) -> np.ndarray:

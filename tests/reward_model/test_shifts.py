@@ -320,3 +320,19 @@ def test_patterns_stay_within_their_depth_and_are_not_flat(name):
         factor = pattern.factor(rows[None, None, :], rows[None, :, None])
         assert factor.shape == (1, 48, 48) and np.abs(factor - 1).max() <= 1.4 * pattern.depth
         assert np.ptp(factor) > 0.5 * pattern.depth, seed
+
+
+def test_a_slow_and_short_video_shows_its_whole_anomaly():
+    """The scene is longer than what is shown of it, and an anomaly of the scene may have been, too."""
+    shift = Shift(seconds=1.4, speed=0.5)
+    for seed in range(40):
+        truth = film(seed, "squash", shift).truth
+        window = truth.anomalies[0].frames
+        assert 0 < window.start <= window.end < truth.num_frames - 1
+
+
+def test_a_thing_that_is_nowhere_casts_no_shadow():
+    """Its layers are none in the frames asked for, and the largest of none was asked for."""
+    shown = film(11, "appear", Shift(style="sunny"), setting="objects")
+    start = shown.truth.anomalies[0].frames.start
+    assert shown.take([0, start - 1]).shape == (2, 48, 48, 3)

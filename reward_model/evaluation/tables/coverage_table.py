@@ -28,6 +28,13 @@ COLUMNS = ("judge", "videos", "kept", "accuracy", "wrong answers left out")
 
 def _group(name: str, rows: Sequence[Row]) -> list[Sequence[Cell]]:
     correct = [r.correct for r in rows]
+    choices = {title: kept(correct, [choice(r) for r in rows]) for title, choice in _choices(rows).items()}
+    choices |= _curve(rows, correct)
+    return [_row(name, title, rest) for title, rest in choices.items()] if len(choices) > 1 else []
+
+
+def _choices(rows: Sequence[Row]) -> dict[str, Callable[[Row], bool]]:
+    """Rules by which videos are kept, by title; a signal that no row carries has no line."""
     choices: dict[str, Callable[[Row], bool]] = {"all": lambda r: True}
     if any(r.out_of_domain is not None for r in rows):
         choices["in domain"] = lambda r: not r.out_of_domain
@@ -35,12 +42,16 @@ def _group(name: str, rows: Sequence[Row]) -> list[Sequence[Cell]]:
         choices["readouts agree"] = lambda r: not r.readouts_disagree
     if len(choices) == 3:
         choices["in domain, readouts agree"] = lambda r: not (r.out_of_domain or r.readouts_disagree)
-    shown = {title: kept(correct, [choice(r) for r in rows]) for title, choice in choices.items()}
-    known = [r.unfamiliarity for r in rows]
-    if rows and None not in known:
-        curve = coverage(correct, [k for k in known if k is not None], SHARES)
-        shown |= {f"most familiar {share:.0%}": found for share, found in zip(SHARES, curve, strict=True)}
-    return [_row(name, title, found) for title, found in shown.items()] if len(shown) > 1 else []
+    return choices
+
+
+def _curve(rows: Sequence[Row], correct: Sequence[bool]) -> dict[str, Kept]:
+    """What is left of the most familiar videos; nothing unless every row says how familiar its video is."""
+    known = [r.unfamiliarity for r in rows if r.unfamiliarity is not None]
+    if not rows or len(known) < len(rows):
+        return {}
+    points = zip(SHARES, coverage(correct, known, SHARES), strict=True)
+    return {f"most familiar {share:.0%}": rest for share, rest in points}
 
 
 def _row(name: str, title: str, found: Kept) -> Sequence[Cell]:
