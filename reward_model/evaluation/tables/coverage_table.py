@@ -46,7 +46,7 @@ def _choices(rows: Sequence[Row]) -> dict[str, Callable[[Row], bool]]:
 
 
 def _curve(rows: Sequence[Row], correct: Sequence[bool]) -> dict[str, Kept]:
-    """What is left of the most familiar videos; nothing unless every row says how familiar its video is."""
+    """Rest of the most familiar videos; empty unless every row says how familiar its video is."""
     known = [r.unfamiliarity for r in rows if r.unfamiliarity is not None]
     if not rows or len(known) < len(rows):
         return {}
