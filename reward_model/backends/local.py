@@ -6,8 +6,7 @@ features (``mm_encoder_outputs`` of transformers). A verdict costs one prefill: 
 A batch that does not fit into memory is halved, and later ones are made as small; a conversation that cannot be
 answered alone has its own error and spoils no other.
 
-Where the checkpoint has a ``domain.safetensors``, or ``watch`` is set, the same prefill also gives the statistics that
-tell how familiar a video is (:meth:`LocalBackend.observe`).
+With a ``domain.safetensors``, or ``watch``, the same prefill tells how familiar a video is (``LocalBackend.observe``).
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from reward_model.data.example import Example
 from reward_model.data.frame_cache import FrameCache
 from reward_model.data.plain_cot import plain_cot, plain_report
 from reward_model.data.stage_split import Stage
+from reward_model.data.targets import drawn_throughout, targets_of
 from reward_model.extras import need
 from reward_model.parsing import format_report, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
@@ -202,7 +203,7 @@ class StageViews:
     def _shown(self, record: int) -> list[list[int]]:
         """The questions of turn one about a video that show an anomaly of it."""
         truth = self.records[record].truth
-        return [grid for grid in self._scan_grids(record) if _targets(truth, "scan", grid)]
+        return [grid for grid in self._scan_grids(record) if targets_of(truth, "scan", grid)]
 
     def _row(self, task: str, record: int, indices: Sequence[int], rng: np.random.Generator) -> Row:
         truth = self.records[record].truth
@@ -212,7 +213,7 @@ class StageViews:
             "video": truth.video_id,
             "record": record,
             "indices": [int(n) for n in indices],
-            "status": "abnormal" if _targets(truth, task, indices) else "normal",
+            "status": "abnormal" if targets_of(truth, task, indices) else "normal",
             "draw": draw,
         }
 
@@ -249,7 +250,7 @@ class StageViews:
         """True if a clip can be cut around an anomaly of the video and shows it at ``zoom_fps``."""
         truth = self.records[record].truth
         anomaly = self._clip_anomaly(truth)
-        return anomaly is not None and bool(_targets(truth, "zoom", self.zoom_grid(truth, anomaly.frames)))
+        return anomaly is not None and bool(targets_of(truth, "zoom", self.zoom_grid(truth, anomaly.frames)))
 
     # --- frames -------------------------------------------------------------------------------------------------------
 
@@ -362,9 +363,9 @@ class StageViews:
         elif sample is not None and list(sample.indices) == indices:
             return sample.answer
         boxes = row["task"] != "scan"
-        shown = _targets(truth, row["task"], indices)
+        shown = targets_of(truth, row["task"], indices)
         if row["task"] == "zoom" and self.judge.prompts != "compact":
-            shown = tuple(_drawn_throughout(a, len(indices)) for a in shown)
+            shown = tuple(drawn_throughout(a, len(indices)) for a in shown)
         report = plain_report(shown, len(indices), boxes=boxes, wording=self.judge.prompts)
         return format_report(report, boxes=boxes)
 
@@ -407,36 +408,6 @@ class StageViews:
             moved = replace(other, frames=FrameRange(first, last), boxes={}).on_grid(grid)
             suspected = [moved] if moved else []
         return plain_cot(suspected, len(grid), wording=self.judge.prompts) if suspected else ""
-
-
-def _targets(truth: VideoAnnotation, task: str, indices: Sequence[int]) -> tuple[Anomaly, ...]:
-    """The anomalies a row is to report, on the grid of its frames: those that at least one of them shows.
-
-    Turn-two answers need boxes for each: an anomaly that has none on these frames takes the annotated box
-    nearest in time (a thing that is gone), and one that has none at all is not asked for. A single frame shows only
-    single-frame types.
-    """
-    targets = []
-    for anomaly in truth.anomalies:
-        if task == "frame" and not anomaly.type.single_frame:
-            continue
-        moved = anomaly.on_grid(indices) if any(n in anomaly.frames for n in indices) else None
-        if moved is not None and task != "scan" and not moved.boxes:
-            pairs = [(abs(indices[k] - n), k, n) for k in moved.frames.frames() for n in anomaly.boxes]
-            moved = replace(moved, boxes={min(pairs)[1]: anomaly.boxes[min(pairs)[2]]}) if pairs else None
-        if moved is not None:
-            targets.append(moved)
-    return tuple(targets)
-
-
-def _drawn_throughout(anomaly: Anomaly, num_frames: int) -> Anomaly:
-    """The anomaly with a box on every frame of its clip, as the paper's prompt asks (Fig. S5): where there is none,
-    that of the nearest frame is repeated. The mini's wording asks for boxes where something is seen.
-    """
-    if not anomaly.boxes:
-        return anomaly
-    nearest = {k: min(anomaly.boxes, key=lambda n: (abs(n - k), n)) for k in range(num_frames)}
-    return replace(anomaly, boxes={k: anomaly.boxes[n] for k, n in nearest.items()})
 
 
 def cycled(items: int, count: int, rng: np.random.Generator) -> list[int]:
