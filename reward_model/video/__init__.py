@@ -1,9 +1,9 @@
 """Videos: what a file is, its frames as a player shows them, and which frames are looked at.
 
-Reading order: ``clip`` (one video, in memory or a file; grids and windows), ``framing`` (the
-square a frame is shown in), ``layouts`` (frames as libraries hand them over), ``reading`` (a file's facts and pictures), ``container`` (a file opened safely), ``writing``. Where a file's
-frames do not follow each other at a constant rate, it is read as one of constant rate that shows at every moment what a
-player would show.
+Reading order: ``clip`` (one video, in memory or a file; grids and windows), ``framing`` (the square a frame is shown
+in), ``layouts`` (frames as libraries hand them over), ``reading`` (a file's facts and pictures), ``container`` (a file
+opened safely), ``writing``, ``round_trip`` (frames through a codec). Where a file's frames do not follow each other at
+a constant rate, it is read as one of constant rate that shows at every moment what a player would show.
 """
 
 from __future__ import annotations
