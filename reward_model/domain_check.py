@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from reward_model.backends.base import Backend, Observing
+from reward_model.chunks import final_turns
 from reward_model.familiarity import Familiarity, TrainedOn
 from reward_model.schema import Turn
 from reward_model.turns import TurnRequest, VideoView
@@ -86,10 +87,9 @@ def domain_fields(turns: Sequence[Turn]) -> dict[str, Any]:
 
 def readouts_disagree(turns: Sequence[Turn]) -> bool | None:
     """True if a readout of a turn that decides leans the other way than its status; None if none was read."""
-    last = [turn for turn, after in zip(turns, [*turns, None][1:], strict=True) if after is None or after.number == 1]
     votes = [
         (score.log_odds > 0) == (turn.status == "normal")
-        for turn in last
+        for turn in final_turns(turns)
         for score in (turn.score, turn.direct_score)
         if turn.status is not None and score is not None and score.log_odds != 0
     ]
