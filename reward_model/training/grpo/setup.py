@@ -157,10 +157,13 @@ def judge_file(model: str, judge: JudgeConfig) -> str:
 
 
 def longest_scan(rows: Dataset, load: Load, judge: JudgeConfig) -> int:
-    """Frames of the longest scan of these rows. Procedural videos are all of one length."""
+    """Frames of the longest scan of these rows. Plain procedural videos are all of one length; of stories enough are
+    drawn to meet the long ones.
+    """
     # A column is read at once by its slice, row by row without; rows name a video as often as it is drawn.
     texts = set(rows["truth"][:]) if "truth" in rows.column_names else set()
-    truths = [json.loads(t) for t in texts] or [load(rows[0]).truth.to_dict()]
+    count = min(len(rows), 64 if "story" in rows.column_names else 1)
+    truths = [json.loads(t) for t in texts] or [load(rows[k]).truth.to_dict() for k in range(count)]
     lengths = {(t["num_frames"], t["fps"]) for t in truths}
     return max(len(grid) for length, rate in lengths for grid in scan_grids(length, rate, judge))
 
@@ -195,8 +198,9 @@ def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
-    """Rows and their loader: ``source: world`` (rows, kinds, seed) or ``source: annotations`` (cache_dir, and what
-    :func:`annotated_rows` takes: path, disjoint, held_out, rows, seed, split, video_root).
+    """Rows and their loader: ``source: world`` (what :func:`world_rows` takes: rows, kinds, seed, seeds, stories) or
+    ``source: annotations`` (cache_dir, and what :func:`annotated_rows` takes: path, disjoint, held_out, rows, seed,
+    split, video_root).
     """
     options = dict(data)
     source = options.pop("source", None)
@@ -204,7 +208,11 @@ def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
         size = options.pop("size", None) or judge.frame_size
         if not size:
             raise ValueError("data: source 'world' needs a size: this checkpoint's judge.json has no frame_size")
-        return world_rows(options.pop("rows"), **options), chunk_loader(world_loader(size), judge)
+        try:
+            rows = world_rows(options.pop("rows"), judge=judge, **options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"data: {error}; see reward_model.training.grpo.videos.world_rows") from None
+        return rows, chunk_loader(world_loader(size), judge)
     if source == "annotations":
         cache = options.pop("cache_dir", None)
         try:

@@ -20,6 +20,7 @@ from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.rollouts import GrpoSample
 from reward_model.video.clip import sample_indices
+from reward_model.world.scripts import PLAIN, SHIFTED, Script, check_stories, draw_story
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,11 +32,20 @@ log = logging.getLogger(__name__)
 #: World scenes of stage 3; stages 1 and 2 draw theirs below 100,000.
 STAGE3_SEEDS = range(100_000, 200_000)
 
+#: What a row of the world says about its video; without a story it is a plain one.
+_SCRIPT = ("seed", "kind", "setting", "story", "stratum", "draw")
+
 Load = Callable[[Mapping[str, Any]], GrpoSample]
 
 
 def world_rows(
-    count: int, *, seed: int = 0, kinds: Sequence[str] | None = None, seeds: Sequence[int] = STAGE3_SEEDS
+    count: int,
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    seeds: Sequence[int] = STAGE3_SEEDS,
+    stories: Mapping[str, float] | None = None,
+    judge: JudgeConfig | None = None,
 ) -> Dataset:
     """``count`` rows of the procedural world, normal and anomalous in turn (1:1), as a ``datasets.Dataset``.
 
@@ -43,8 +53,14 @@ def world_rows(
 
     Args:
         seed: seed of the draw.
-        kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`.
+        kinds: anomalies to draw from; None is all of :data:`reward_model.world.KINDS`. Look-alikes bring their own.
         seeds: scenes to draw from.
+        stories: share of the videos that are not plain, see :func:`reward_model.world.scripts.check_stories`.
+        judge: how turn one is asked, by default as the full-size judge asks: an anomaly that no frame of its grid shows
+            is drawn anew, since no answer about it could be right.
+
+    Raises:
+        ValueError: if a kind or a story is unknown.
     """
     Dataset = need("datasets", "stage 3").Dataset  # noqa: N806
 
@@ -54,18 +70,35 @@ def world_rows(
     unknown = sorted(set(names) - set(KINDS))
     if unknown or not names:
         raise ValueError(f"unknown kind(s) of anomaly {unknown}; expected some of {', '.join(KINDS)}")
-    rng = np.random.default_rng([seed, 33])
-    rows = []
+    check_stories(stories or {})
+    rng, plot = np.random.default_rng([seed, 33]), np.random.default_rng([seed, 34])
+    rows: list[dict[str, Any]] = []
     for k in range(count):
         kind = str(rng.choice(names))
         setting = str(rng.choice(SETTINGS_OF[kind]))
         seed_of_video = int(rng.integers(seeds[0], seeds[-1] + 1))
-        rows.append({"seed": seed_of_video, "kind": kind if k % 2 else "", "setting": setting})
+        row = {"seed": seed_of_video, "kind": kind if k % 2 else "", "setting": setting}
+        rows.append(_told(row, kind, stories, plot, judge or JudgeConfig()) if stories else row)
     return Dataset.from_list(rows)
 
 
+def _told(
+    row: dict[str, Any], kind: str, shares: Mapping[str, float], rng: np.random.Generator, judge: JudgeConfig
+) -> dict[str, Any]:
+    """The row with its story, one whose anomaly turn one can see."""
+    while True:
+        drawn = draw_story(rng, shares, kind, abnormal=bool(row["kind"]))
+        told = {**row, **drawn, "draw": int(rng.integers(2**31))}
+        if not told["kind"] or told["story"] in (PLAIN, SHIFTED):  # these last long enough for any grid
+            return told
+        truth = Script(**told).film().truth
+        grids = scan_grids(truth.num_frames, truth.fps, judge)
+        if any(chunk_truth(truth, grid).anomalies for grid in grids):
+            return told
+
+
 def world_loader(size: int) -> Load:
-    """Rows of :func:`world_rows` -> samples of ``size`` x ``size`` pixels."""
+    """Rows of :func:`world_rows` -> samples of ``size`` x ``size`` pixels; a shifted video has its own size."""
     return partial(_load_world, size=size)
 
 
@@ -73,6 +106,9 @@ def _load_world(row: Mapping[str, Any], *, size: int) -> GrpoSample:
     from reward_model.world import make_annotation, make_scene
     from reward_model.world.video import render
 
+    if row.get("story", PLAIN) != PLAIN:
+        film = Script(**{name: row[name] for name in _SCRIPT}).film()
+        return GrpoSample(film.truth, film.take)
     scene = make_scene(row["seed"], row["kind"] or None, setting=row["setting"])
     return GrpoSample(make_annotation(scene, size), lambda indices: render(scene, indices, size))
 

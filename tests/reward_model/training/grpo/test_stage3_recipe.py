@@ -7,6 +7,8 @@ from dataclasses import fields, replace
 import pytest
 import yaml
 
+from reward_model.chunks import scan_grids
+from reward_model.config import JudgeConfig
 from reward_model.data.annotations import Record, read_annotations, write_annotations
 from reward_model.data.stage_split import stage_records
 from reward_model.minis.model import build_judge
@@ -14,9 +16,9 @@ from reward_model.rewards import RewardWeights
 from reward_model.training.grpo.card import SHOWN, last_numbers
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.setup import OWN
-from reward_model.training.grpo.videos import annotated_rows
+from reward_model.training.grpo.videos import annotated_rows, chunk_loader, world_loader, world_rows
 from reward_model.video.writing import write_video
-from reward_model.world import make_video
+from reward_model.world import LOOK_ALIKES, make_video
 from tests.launched import ROOT
 
 STEP = ["max_steps=1", "prompts_per_step=2", "num_generations=2", "per_device_train_batch_size=16"]
@@ -76,6 +78,45 @@ def test_the_plan_of_the_mini_speaks_of_no_gpu(recipe, capsys):
     text = capsys.readouterr().out
     assert "64 samples a step x 300 steps" in text and "on the CPU" in text
     assert "GPU" not in text and "TFLOP" not in text and "of peak" not in text
+
+
+# --- the procedural world ---------------------------------------------------------------------------------------------
+
+STORIES = {"shifted": 0.3, "look-alike": 0.4, "short": 0.2}
+
+
+def test_stories_are_told_exactly_and_turn_one_can_see_them():
+    """A reward for finding what no frame shows would teach guessing."""
+    judge = JudgeConfig(max_scan_frames=25)
+    rows = world_rows(120, seed=1, stories=STORIES, judge=judge)
+    load = chunk_loader(world_loader(48), judge)
+    told = Counter("look-alike" if row["story"] in LOOK_ALIKES else row["story"] for row in rows)
+    assert set(told) == {"plain", *STORIES} and told["look-alike"] > told["shifted"] / 2
+    for row in rows:
+        sample = load(row)
+        (grid,) = [sample.grid] if sample.grid else scan_grids(sample.truth.num_frames, sample.truth.fps, judge)
+        seen = [n for a in sample.truth.anomalies for n in grid if n in a.frames]
+        assert bool(seen) == (sample.truth.status == "abnormal") == bool(row["kind"]), row
+        assert sample.frames(grid[:2]).shape == (2, sample.truth.height, sample.truth.width, 3)
+
+
+def test_rows_without_stories_are_what_they_were():
+    rows = world_rows(3, seed=0)
+    assert rows[1] == {"seed": 157560, "kind": "change", "setting": "sign"}
+    assert rows.column_names == ["seed", "kind", "setting"]
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        ("{source: world, rows: 4, stories: {tall: 0.1}}", "must give shares of shifted, short, look-alike"),
+        ("{source: world, rows: 4, story: {short: 0.1}}", "unexpected keyword argument 'story'"),
+        ("{source: world}", "'rows'"),
+    ],
+)
+def test_a_wrong_setting_of_the_world_is_named(recipe, tiny, tmp_path, data, rule):
+    with pytest.raises((ValueError, SystemExit), match=rule):
+        recipe.main(["--set", f"model={tiny}", f"output_dir={tmp_path / 'out'}", *STEP, f"data={data}"])
 
 
 # --- annotated footage ------------------------------------------------------------------------------------------------
