@@ -22,7 +22,7 @@ from cac_align.flow_grpo.setting_names import renamed
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
-Objective = PolicyObjective | Literal["nft"]
+Objective = PolicyObjective | Literal["nft", "rvm"]
 
 
 @described
@@ -90,7 +90,7 @@ class FlowGRPOConfig:
     batched_guidance: bool = setting(True)
     """Run both halves of guidance as one batch, in sampling and training; false: two calls, as diffusers."""
     kernel: Kernel = setting("flow")
-    """Rule by which noise enters a step: wan_linear, flow, dance, cps or precise; ode (none) for objective nft."""
+    """Rule by which noise enters a step: wan_linear, flow, dance, cps or precise; ode (none) for nft and rvm."""
     noise_level: float | None = setting(0.3)
     """Eta of flow, dance, cps, precise; null for the others. Paper: 0.3."""
     last_step_noise: bool = setting(False)
@@ -132,7 +132,7 @@ class FlowGRPOConfig:
 
     # --- objective ----------------------------------------------------------------------------------------------------
     objective: Objective = setting("grpo")
-    """Objective: grpo, guard, dppo or nft."""
+    """Objective: grpo, guard, dppo, nft or rvm."""
     clip_range: float = setting(1e-3, above=0, below=1)
     """PPO clip range of grpo and guard. Log-probs are means over elements, so 1e-3 is already wide."""
     max_divergence: float = setting(1e-5, above=0, below=inf)
@@ -151,6 +151,13 @@ class FlowGRPOConfig:
     """Source of those levels: the sampling schedule, as in DiffusionNFT, or uniform in (0, 1)."""
     nft_decay: Literal[0, 1, 2] = setting(1)
     """Pace at which nft's sampling policy follows, by updates done: 0 at once, 1 up to half, 2 hardly at all."""
+
+    rvm_scale: float = setting(0.1, above=0, below=inf)
+    """Factor of the advantages of rvm, which weighs them against the anchor (beta). Paper: 0.1."""
+    rvm_num_sigmas: int = setting(2, least=1)
+    """Noise levels each video is trained at, rvm only: drawn anew, uniform in time under the model's shift."""
+    rvm_positive_updates: int = setting(0, least=0)
+    """First updates of rvm that learn from better videos alone."""
 
     # --- advantages ---------------------------------------------------------------------------------------------------
     advantage_baseline: Baseline = setting("group")
@@ -274,21 +281,23 @@ class FlowGRPOConfig:
                 f"noise_level={self.noise_level} has no effect on kernel {self.kernel!r}; set it to null, or choose "
                 f"one of {', '.join(WITH_NOISE_LEVEL)}"
             )
-        if (self.objective == "nft") != (self.kernel == "ode"):
+        if self.on_finished_videos != (self.kernel == "ode"):
             raise ValueError(
-                f"objective={self.objective!r} and kernel={self.kernel!r} do not fit: nft trains on finished videos of "
-                "the kernel 'ode' (noise_level null), the other objectives on stochastic steps"
+                f"objective={self.objective!r} and kernel={self.kernel!r} do not fit: nft and rvm train on finished "
+                "videos of the kernel 'ode' (noise_level null), the other objectives on stochastic steps"
             )
         if self.noise_level == 0:
-            raise ValueError("noise_level=0.0 leaves no stochastic step to train; raise it, or use objective nft")
+            raise ValueError(
+                "noise_level=0.0 leaves no stochastic step to train; raise it, or use objective nft or rvm"
+            )
         if self.objective == "nft" and self.advantage_clip is None:
             raise ValueError("advantage_clip=null does not fit objective 'nft', which scales by it; 5 is usual")
-        if self.objective == "nft" and self.same_initial_noise:
+        if self.on_finished_videos and self.same_initial_noise:
             raise ValueError(
-                "same_initial_noise=True does not fit objective 'nft': without noise on the way, all videos of a group "
-                "would be the same one; set it to false"
+                f"same_initial_noise=True does not fit objective {self.objective!r}: without noise on the way, all "
+                "videos of a group would be the same one; set it to false"
             )
-        if self.objective != "nft":
+        if not self.on_finished_videos:
             self.window.check(self.num_inference_steps if self.last_step_noise else self.num_inference_steps - 1)
 
     def _check_videos(self) -> None:
@@ -348,11 +357,16 @@ class FlowGRPOConfig:
         """True if the pipeline runs classifier-free guidance."""
         return self.guidance_scale > 1
 
+    @property
+    def on_finished_videos(self) -> bool:
+        """True for objectives that need the end of a video alone, drawn by the plain sampler: nft and rvm."""
+        return self.objective in ("nft", "rvm")
+
     @cached_property
     def num_trained_steps(self) -> int:
-        """Training passes of one video: steps of its window, or noise levels of nft."""
-        if self.objective == "nft":
-            return self.nft_num_sigmas
+        """Training passes of one video: steps of its window, or noise levels of nft and rvm."""
+        if self.on_finished_videos:
+            return self.nft_num_sigmas if self.objective == "nft" else self.rvm_num_sigmas
         steps = self.window_size
         if self.window_mode == "all":
             steps = len(self.window.check(self.num_inference_steps - (0 if self.last_step_noise else 1)))

@@ -147,7 +147,7 @@ def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
         change = "flow_shift" if "flow_shift" in pipe.scheduler.config else "shift"
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **{change: config.flow_shift})
     schedule = read_schedule(pipe.scheduler, config.num_inference_steps)
-    if config.objective != "nft":
+    if not config.on_finished_videos:
         config.window.check(num_stochastic_steps(schedule, **config.noise))
 
 
@@ -188,7 +188,7 @@ def stochastic_scheduler(
     )
     scheduler.set_timesteps(config.num_inference_steps, device=device)
     schedule = read_schedule(scheduler)
-    if config.objective == "nft":
+    if config.on_finished_videos:
         return scheduler, [1.0] * schedule.num_steps
     candidates = config.window.check(scheduler.num_stochastic_steps)
     weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates)

@@ -96,7 +96,7 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
     copies = 4 + (config.ema_decay > 0) + (config.objective == "nft")  # value, gradient, two moments
     latents = _latent_elements(config, transformer)
     samples = config.samples_per_step // max(world_size, 1)
-    sides = 2 if config.guided and config.objective != "nft" else 1
+    sides = 1 if config.on_finished_videos or not config.guided else 2
     steps = config.num_trained_steps
     passes = config.num_iterations * steps * sides * config.samples_per_step
     return RunPlan(
@@ -106,7 +106,7 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
         weights=frozen * BYTES[config.mixed_precision] / GIB,
         adapter=copies * trained * 4 / GIB,
         activations=_activations(config, transformer, latents) * sides / GIB,
-        records=(3 * steps if config.objective != "nft" else 1) * samples * latents * 4 / GIB,
+        records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
         forwards_sampling=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
         forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0),
     )
@@ -117,8 +117,8 @@ def describe_plan(
 ) -> str:
     """The plan as text, printed before step 1."""
     window = f"window {config.window_mode}, {config.num_trained_steps} trained steps a video"
-    if config.objective == "nft":
-        window = f"{config.nft_num_sigmas} noise levels a video"
+    if config.on_finished_videos:
+        window = f"{config.num_trained_steps} noise levels a video"
     noise = "" if config.noise_level is None else f" {config.noise_level:g}"
     share = config.samples_per_step / world_size
     epochs = config.max_steps * config.groups_per_step / num_prompts

@@ -310,7 +310,7 @@ class FlowGRPOTrainer:
         text = describe_plan(config, plan, world_size=world, num_prompts=len(self.prompts), first_step=self.step)
         self.accelerator.print(text, flush=True)
         self._check_reward()
-        if config.noise_floor == "off" or config.objective == "nft":
+        if config.noise_floor == "off" or config.on_finished_videos:
             return {}
         epoch, place = self.sampler.locate(self.step)
         specs = self.sampler.rank_samples(epoch, place, self.accelerator.process_index, world)

@@ -19,6 +19,7 @@ from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of,
 from cac_align.flow_grpo.learner.lora import lora_parameters, weights_of
 from cac_align.flow_grpo.learner.nft import NFT
 from cac_align.flow_grpo.learner.replay import Replay, StepLoss, StepObjective, columns_of, policy_numbers
+from cac_align.flow_grpo.learner.rvm import RVM
 from cac_align.flow_grpo.maths.credit import LatentGrid, verdict_weights
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
@@ -88,10 +89,16 @@ class Learner:
         self.parameters = lora_parameters(transformer)
         self.ema = EMAModel(self.parameters.values(), decay=config.ema_decay) if config.ema_decay else None
         self.replay = Replay(self.policy, self.bare, scheduler, config, step_weights)
-        nft = config.objective == "nft"
-        self.objective: StepObjective = NFT(self.replay, list(self.parameters.values())) if nft else self.replay
+        self.objective = self._objective()
         self.passes, self.negative = config.num_trained_steps, negative_prompt(config)
         self.updates = 0
+
+    def _objective(self) -> StepObjective:
+        if self.config.objective == "nft":
+            return NFT(self.replay, list(self.parameters.values()))
+        if self.config.objective == "rvm":
+            return RVM(self.replay, lambda: self.updates)
+        return self.replay
 
     # --- which weights ------------------------------------------------------------------------------------------------
 
@@ -173,7 +180,7 @@ class Learner:
         return losses
 
     def step_loss(self, experience: Experience, chunk: Chunk, k: int) -> StepLoss:
-        """Pass k of a chunk: the k-th step of its window, or the k-th noise level of nft."""
+        """Pass k of a chunk: the k-th step of its window, or the k-th noise level of nft and rvm."""
         rollout = experience.rollouts[chunk.rollout]
         prompts, device = [rollout.prompt] * len(chunk.rows), self.accelerator.device
         condition = self.texts.condition(prompts, self.negative, device, rollout.image)

@@ -1,7 +1,8 @@
 """The loss of a training pass: recorded steps under the trained weights, beside the reference's, and their monitors.
 
 :class:`StepObjective` is what the learner asks of an objective: :class:`Replay` answers for ``grpo``, ``guard`` and
-``dppo``, :class:`~cac_align.flow_grpo.learner.nft.NFT` for ``nft``.
+``dppo``, :class:`~cac_align.flow_grpo.learner.nft.NFT` for ``nft``, :class:`~cac_align.flow_grpo.learner.rvm.RVM` for
+``rvm``.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def policy_numbers(columns: Sequence[Sequence[float]], config: FlowGRPOConfig) -
     """The monitors of :func:`columns_of`, those of all processes joined."""
     ratios, kl, stopped = (torch.tensor(column, dtype=torch.float64) for column in columns)
     numbers = {"policy/kl": float(kl.mean()), "policy/stopped": float(stopped.mean())}
-    if config.objective == "nft":
+    if config.on_finished_videos:
         return numbers
     clip = None if config.objective == "dppo" else config.clip_range
     return numbers | {f"ratio/{name}": value for name, value in ratio_metrics(ratios, clip).items()}

@@ -30,7 +30,7 @@ class VideoRollout:
     """Videos of one call.
 
     ``records`` are the stochastic steps (their row k is video k), on the CPU; ``clean`` the final latents (R, ...),
-    kept for objective nft only; ``frames`` (T, H, W, 3) uint8 each, empty if they were not decoded; ``image`` the
+    kept for nft and rvm only; ``frames`` (T, H, W, 3) uint8 each, empty if they were not decoded; ``image`` the
     condition of an image-to-video pipeline, on the CPU.
     """
 
@@ -78,9 +78,9 @@ class RolloutSampler:
         self.images, self.negative = images or {}, negative_prompt(config)
 
     def window(self, spec: SampleSpec, epoch: int, step: int) -> tuple[int, ...]:
-        """The stochastic steps of a group; empty for objective nft."""
+        """The stochastic steps of a group; none for objectives that train on finished videos."""
         config = self.config
-        if config.objective == "nft":
+        if config.on_finished_videos:
             return ()
         steps = config.num_inference_steps if config.last_step_noise else config.num_inference_steps - 1
         return config.window.steps(steps, seed=config.seed, epoch=epoch, prompt_id=spec.prompt_index, iteration=step)
@@ -127,7 +127,7 @@ class RolloutSampler:
                     guidance_scale=config.guidance_scale,
                     generator=[torch.Generator("cpu").manual_seed(seed) for seed in starts],
                     output_type="np" if decode else "latent",
-                    callback_on_step_end=_keep(last) if config.objective == "nft" else None,
+                    callback_on_step_end=_keep(last) if config.on_finished_videos else None,
                 )
         finally:
             pipe.scheduler = before

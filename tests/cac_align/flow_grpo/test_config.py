@@ -39,7 +39,7 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
         ({"save_steps": 5, "save_every": 6}, "are one setting; give one of them"),
         ({"bf16": True}, "unknown setting 'bf16'; set mixed_precision: bf16"),
         ({"groups_per_step": 4}, "unknown setting 'groups_per_step'; set batch: PROMPTSxVIDEOS"),
-        ({"objective": "ppo"}, "objective='ppo' must be one of 'grpo', 'guard', 'dppo', 'nft'"),
+        ({"objective": "ppo"}, "objective='ppo' must be one of 'grpo', 'guard', 'dppo', 'nft', 'rvm'"),
         ({"objective": "nft"}, "objective='nft' and kernel='flow' do not fit"),
         (
             {"objective": "nft", "kernel": "ode", "noise_level": None, "same_initial_noise": True},
@@ -137,7 +137,7 @@ def test_every_setting_is_explained():
 def test_a_type_checker_knows_the_choices():
     """Fields with a choice are Literal, so that mypy refuses another word; the kernels are those that exist."""
     choices = choices_of(FlowGRPOConfig)
-    assert choices["kernel"] == KERNELS and choices["objective"] == ("grpo", "guard", "dppo", "nft")
+    assert choices["kernel"] == KERNELS and choices["objective"] == ("grpo", "guard", "dppo", "nft", "rvm")
     assert {"mixed_precision", "window_mode", "step_weighting", "reward_mode", "noise_floor"} <= set(choices)
 
 

@@ -96,8 +96,8 @@ if trainer.accelerator.is_main_process:
 
 @pytest.mark.parametrize(
     ("objective", "kernel", "noise", "counts"),
-    [("grpo", "flow", 0.7, (2, 4)), ("nft", "ode", None, (2,))],
-    ids=["grpo", "nft"],
+    [("grpo", "flow", 0.7, (2, 4)), ("nft", "ode", None, (2,)), ("rvm", "ode", None, (2,))],
+    ids=["grpo", "nft", "rvm"],
 )
 def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, kernel, noise, counts):
     """Gradients, rewards, advantages, windows and evaluation; groups stay whole; a checkpoint of many ranks resumes."""
@@ -115,7 +115,7 @@ def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, ker
         for name, value in one.items():
             assert value.shape == many[name].shape, name
             if not value.numel():
-                continue  # the nft run has no windows
+                continue  # runs on finished videos have no windows
             # Gradients are small (1.8e-3 at most, off by 2e-9 on two ranks), so they are held to their own size too.
             limit = min(1e-6 * max(1.0, scale), 1e-4 * scale) if "lora_" in name else 1e-6
             assert float((value - many[name]).abs().max()) < limit, name

@@ -33,7 +33,7 @@ def at_home(monkeypatch):
 def test_all_presets_are_there():
     names = {p.stem for p in PRESETS}
     full = {"paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb"}
-    assert names == {"mini", "nft", "dppo", "guard", *full}
+    assert names == {"mini", "nft", "rvm", "dppo", "guard", *full}
 
 
 def test_every_setting_and_choice_is_set_by_a_preset():

@@ -80,6 +80,7 @@ CASES = {
     "adapters outside of the blocks": {"lora_targets": ["to_q", "proj_out"]},
     "guidance in two calls": {"batched_guidance": False, "gradient_checkpointing": True},
     "nft": {"objective": "nft", "kernel": "ode", "noise_level": None},
+    "rvm": {"objective": "rvm", "kernel": "ode", "noise_level": None},
 }
 
 

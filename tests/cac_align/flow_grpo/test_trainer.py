@@ -219,6 +219,36 @@ def test_nft_goes_towards_the_better_videos(drawn, tmp_path):
     assert max(float(v.abs().max()) for v in nothing.values()) < 1e-4 * scale
 
 
+def test_rvm_trains_on_finished_videos_towards_the_better_ones(drawn, tmp_path):
+    """Opposite advantages, opposite gradients; with positive ones alone, half of them are gone."""
+    rvm = {"objective": "rvm", "kernel": "ode", "noise_level": None, "batch": "1x4"}
+    trainer = build(tmp_path / "plain", **rvm)
+    experience = trainer.collect()
+    assert all(not r.records and r.clean.shape == (4, 16, 2, 2, 2) for r in experience.rollouts)
+    assert trainer.learner.old is None
+    plus = gradients(trainer, experience)
+    kept = experience.advantages.values.clone()
+    experience.advantages.values.mul_(-1)
+    minus = gradients(trainer, experience)
+    experience.advantages.values.copy_(kept.clamp(min=0))
+    better = gradients(trainer, experience)
+    scale = max(float(v.abs().max()) for v in plus.values())
+    assert scale > 0 and max(float((plus[k] + minus[k]).abs().max()) for k in plus) < 1e-5 * scale
+    careful = build(tmp_path / "careful", rvm_positive_updates=1, **rvm)
+    experience.advantages.values.copy_(kept)
+    first = gradients(careful, experience)
+    assert max(float((first[k] - better[k]).abs().max()) for k in first) < 1e-6 * scale
+    careful.learner.updates = 1
+    later = gradients(careful, experience)
+    assert max(float((later[k] - plus[k]).abs().max()) for k in later) < 1e-6 * scale
+
+
+def test_the_anchor_of_rvm_is_the_model_without_adapter(tmp_path):
+    trainer = build(tmp_path, objective="rvm", kernel="ode", noise_level=None, beta=0.5, batch="1x4", learning_rate=0.1)
+    assert trainer.run_step()[1]["policy/kl"] < 1e-10, "before the first update there is no distance"
+    assert trainer.run_step()[1]["policy/kl"] > 1e-8
+
+
 # --- KL ---------------------------------------------------------------------------------------------------------------
 
 
@@ -541,7 +571,14 @@ def lines(folder):
     return [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in rows]
 
 
-@pytest.mark.parametrize("more", [{}, {"objective": "nft", "kernel": "ode", "noise_level": None}], ids=["grpo", "nft"])
+FINISHED = {"kernel": "ode", "noise_level": None}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"objective": "nft", **FINISHED}, {"objective": "rvm", "rvm_positive_updates": 1, **FINISHED}],
+    ids=["grpo", "nft", "rvm"],
+)
 def test_a_resumed_run_is_the_same_run(tmp_path, more):
     options = {"eval_prompts": EVAL_PROMPTS[:1], "window_mode": "random", "warmup_steps": 3, "beta": 0.01, **more}
     options |= {"batch": "1x4", "max_steps": 2, "save_every": 1, "eval_every": 1}
