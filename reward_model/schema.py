@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from reward_model.familiarity import Familiarity
+from reward_model.domain import Familiarity
 
 Status = Literal["normal", "abnormal"]
 
