@@ -157,7 +157,7 @@ def _dataclasses(
     from reward_model.training.sft.trainer import SHARED
 
     parser = TrlParser((options, SFTConfig, ModelConfig))
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _refuse
     known = {action.dest for action in parser._actions}
     check_known(settings, known, where=where)
     parser.set_defaults_with_config(**SHARED)
