@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from reward_model.familiarity import TrainedOn
+from reward_model.domain import TrainedOn
 from reward_model.prompts import answer_limit, load_prompts
 from reward_model.terminal.described import check_settings, described, setting
 from reward_model.video.clip import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from reward_model.terminal.described import check_settings, described, setting
+
 
 @dataclass(frozen=True)
 class Message:
@@ -25,21 +27,26 @@ class Message:
 Conversation = tuple[Message, ...]
 
 
+@described
 @dataclass(frozen=True)
 class Sampling:
-    """Settings for sampling answers. ``temperature`` 0 is greedy."""
+    """Settings for sampling answers.
 
-    max_new_tokens: int = 4096
-    temperature: float = 0.0
-    top_p: float = 1.0
+    Raises:
+        ValueError: if a value is not of its kind or out of bounds; the message names it.
+    """
+
+    max_new_tokens: int = setting(4096, least=1)
+    """Most tokens of an answer."""
+    temperature: float = setting(0.0, least=0, hint="0 takes the likeliest answer")
+    """Sampling temperature; 0 takes the likeliest answer."""
+    top_p: float = setting(1.0, above=0, most=1, hint="1 draws from all tokens")
+    """Share of the probability to draw from, the likeliest tokens first."""
     seed: int | None = None
+    """Seed of answers sampled at a temperature above 0. None: drawn anew each time."""
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"sampling needs max_new_tokens >= 1, temperature >= 0 and 0 < top_p <= 1, got {self.max_new_tokens}, "
-                f"{self.temperature} and {self.top_p}"
-            )
+        check_settings(self)
 
 
 @dataclass(frozen=True)

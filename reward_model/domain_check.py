@@ -9,7 +9,7 @@ from typing import Any
 
 from reward_model.backends.base import Backend, Observing
 from reward_model.chunks import final_turns
-from reward_model.familiarity import Familiarity, TrainedOn
+from reward_model.domain import Familiarity, TrainedOn
 from reward_model.schema import Turn
 from reward_model.turns import TurnRequest, VideoView
 

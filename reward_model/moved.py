@@ -116,6 +116,7 @@ MOVED = {
     "reward_model.evaluation.unified_pairs": "reward_model.unified.pairs",
     "reward_model.evaluation.unified_protocols": "reward_model.unified.protocols",
     "reward_model.evaluation.unified_reward": "reward_model.unified.score",
+    "reward_model.familiarity": "reward_model.domain",
     "reward_model.media": "reward_model.video",
     "reward_model.media.container": "reward_model.video.container",
     "reward_model.media.facts": "reward_model.video.reading",

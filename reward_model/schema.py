@@ -12,9 +12,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from reward_model.familiarity import Familiarity
+if TYPE_CHECKING:
+    from reward_model.domain import Familiarity
 
 Status = Literal["normal", "abnormal"]
 
@@ -395,7 +396,7 @@ class Turn:
                 "report": TurnReport.from_dict(data["report"]) if data["report"] else None,
                 "score": VerdictScore.from_dict(data["score"]),
                 "direct_score": VerdictScore.from_dict(data["direct_score"]),
-                "familiarity": Familiarity.from_dict(data.get("familiarity")),
+                "familiarity": _familiarity(data),
                 "unlike_training": tuple(data.get("unlike_training", ())),
             }
         )
@@ -464,9 +465,17 @@ class Verdict:
                 "turns": tuple(Turn.from_dict(t) for t in data["turns"]),
                 "anomalies": tuple(Anomaly.from_dict(a) for a in data["anomalies"]),
                 "window": None if data["window"] is None else FrameRange(*data["window"]),
-                "familiarity": Familiarity.from_dict(data.get("familiarity")),
+                "familiarity": _familiarity(data),
             }
         )
+
+
+def _familiarity(data: Mapping[str, Any]) -> Familiarity | None:
+    if data.get("familiarity") is None:
+        return None
+    from reward_model.domain import Familiarity  # with numpy, which words need not load
+
+    return Familiarity.from_dict(data["familiarity"])
 
 
 def sort_types(types: Iterable[AnomalyType]) -> tuple[AnomalyType, ...]:

@@ -20,10 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "reward_model": (
         (
-            "conversation",
             "digests",
             "extras",
-            "familiarity",
             "files",
             "folders",
             "lazy",
@@ -32,7 +30,8 @@ FLOORS = {
             "statistics",
             "strict_json",
         ),
-        ("domain", "journal", "schema", "terminal"),
+        ("domain", "journal", "terminal"),
+        ("conversation", "schema"),
         ("grounding", "parsing", "prompts", "turn_checks", "video"),
         ("config", "rewards", "world"),
         ("turns",),

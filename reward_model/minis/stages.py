@@ -18,10 +18,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
-from reward_model.training.sft.config import StageArguments
+from reward_model.training.sft.config import NOT_NEGATIVE, StageArguments
 from reward_model.training.sft.parts import Load, StageData, StageParts
 
 if TYPE_CHECKING:
@@ -46,12 +46,21 @@ class MiniArguments(StageArguments):
         metadata={"help": "world: shares of shifted, short and look-alike videos, as JSON; the rest is plain"},
     )
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
-    vision_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its vision tower"})
-    reading_warmup_steps: int = field(default=0, metadata={"help": "mini from scratch only: steps of its reading"})
-    vision_lr_scale: float = field(default=1.0, metadata={"help": "learning rate of the vision tower, relative"})
-    matrix_lr: float | None = field(default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"})
+    vision_warmup_steps: Annotated[int, NOT_NEGATIVE] = field(
+        default=0, metadata={"help": "mini from scratch only: steps of its vision tower"}
+    )
+    reading_warmup_steps: Annotated[int, NOT_NEGATIVE] = field(
+        default=0, metadata={"help": "mini from scratch only: steps of its reading"}
+    )
+    vision_lr_scale: Annotated[float, NOT_NEGATIVE] = field(
+        default=1.0, metadata={"help": "learning rate of the vision tower, relative"}
+    )
+    matrix_lr: Annotated[float | None, NOT_NEGATIVE] = field(
+        default=None, metadata={"help": "Muon's rate for weight matrices (AdamW if none)"}
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from reward_model.world.scripts import check_stories
 
         if isinstance(self.stories, str):

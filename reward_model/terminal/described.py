@@ -1,7 +1,8 @@
 """Settings declared once: a field carries its type, default, bounds and meaning; help, docs and checks read them there.
 
 A field is described by the text below it (an attribute docstring, which editors show, too) or by ``help`` in its
-metadata, which transformers' parsers read. Its choices are its ``Literal``, its bounds those of :func:`setting`.
+metadata, which transformers' parsers read. Its choices are its ``Literal``, its bounds those of :func:`setting`, or of
+``Annotated[int, Bounds(least=1)]`` in a class that transformers' parsers read: they take all metadata for argparse's.
 :func:`described` puts the list into the class's docstring, :func:`check_settings` refuses what breaks a rule.
 """
 
@@ -129,18 +130,18 @@ def settings_of(cls: type) -> list[Setting]:
     Raises:
         TypeError: if ``cls`` is not a dataclass.
     """
+    given = fields(cls)
     texts, groups = _read_source(cls)
-    hints = get_type_hints(cls)
     return [
         Setting(
             f.name,
-            _kind(hints[f.name], f.metadata.get("bounds", Bounds())),
+            _kind(*_rules(cls)[f.name]),
             _default(f),
             texts.get(f.name) or " ".join(str(f.metadata.get("help") or "").split()),
             groups.get(f.name, ""),
             f.metadata,
         )
-        for f in fields(cls)
+        for f in given
     ]
 
 
@@ -181,29 +182,47 @@ def check_settings(settings: object) -> None:
         ValueError: if one is not; the message names value, rule and remedy.
     """
     cls: type = type(settings)
-    for name, hint, bounds in _rules(cls):
-        value = getattr(settings, name)
-        if not _allows(hint, bounds, value):
-            remedy = f"; {bounds.hint}" if bounds.hint else ""
-            raise ValueError(f"{name}={value!r} must be {_rule(hint, bounds)}{remedy}")
+    for name in _rules(cls):
+        check_setting(cls, name, getattr(settings, name))
+
+
+def check_setting(cls: type, name: str, value: object) -> None:
+    """:func:`check_settings` of one field, for a value that will become one of a ``cls`` later.
+
+    Raises:
+        ValueError: if the value is not of the field's type, one of its choices and within its bounds.
+    """
+    hint, bounds = _rules(cls)[name]
+    if not _allows(hint, bounds, value):
+        remedy = f"; {bounds.hint}" if bounds.hint else ""
+        raise ValueError(f"{name}={value!r} must be {_rule(hint, bounds)}{remedy}")
 
 
 def as_decimals(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values with a decimal where the field wants one: YAML reads ``1e-4`` as text and ``1`` as a whole number."""
-    hints = {name: hint for name, hint, _ in _rules(cls)}
+    rules = _rules(cls)
     found = dict(values)
     for name, value in values.items():
-        if float in _parts(hints.get(name)) and isinstance(value, str | int) and not isinstance(value, bool):
+        if (
+            name in rules
+            and float in _parts(rules[name][0])
+            and isinstance(value, str | int)
+            and not isinstance(value, bool)
+        ):
             with suppress(ValueError):  # check_settings names it
                 found[name] = float(value)
     return found
 
 
 @cache
-def _rules(cls: type) -> tuple[tuple[str, Any, Bounds], ...]:
-    """Name, type and bounds of each field."""
-    hints = get_type_hints(cls)
-    return tuple((f.name, hints[f.name], f.metadata.get("bounds", Bounds())) for f in fields(cls))
+def _rules(cls: type) -> dict[str, tuple[Any, Bounds]]:
+    """Type and bounds of each field by its name."""
+    hints, annotated = get_type_hints(cls), get_type_hints(cls, include_extras=True)
+    found: dict[str, tuple[Any, Bounds]] = {}
+    for f in fields(cls):
+        beside = [b for b in getattr(annotated[f.name], "__metadata__", ()) if isinstance(b, Bounds)]
+        found[f.name] = hints[f.name], f.metadata.get("bounds") or next(iter(beside), Bounds())
+    return found
 
 
 def _parts(hint: object) -> tuple[Any, ...]:

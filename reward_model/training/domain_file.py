@@ -17,8 +17,7 @@ from reward_model.backends.base import Observing
 from reward_model.backends.local import LocalBackend
 from reward_model.config import JUDGE_FILE, JudgeConfig
 from reward_model.conversation import Completion, Conversation, Sampling
-from reward_model.domain import MIN_FIT, MIN_REFERENCE, Signs, fit_domain
-from reward_model.familiarity import TrainedOn
+from reward_model.domain import MIN_FIT, MIN_REFERENCE, Signs, TrainedOn, fit_domain
 from reward_model.files import write_text
 from reward_model.judge import Rates, TwoTurnJudge
 from reward_model.schema import VerdictScore

@@ -8,11 +8,13 @@ no weight exists. Memory, FLOPs and time are arithmetic and say "estimate" where
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reward_model.config import answer_limit
+from reward_model.terminal.described import check_settings, described, setting
 from reward_model.training.lora import lora_config, lora_modules, parameters_by_part
 
 if TYPE_CHECKING:
@@ -27,62 +29,82 @@ WEIGHT, GRADIENT, ADAM = 4, 4, 8
 HALF = 2
 
 
+@described
 @dataclass(frozen=True)
 class PlanConfig:
     """Settings of a plan.
 
-    Args:
-        model: ``"Qwen/Qwen3-VL-8B-Instruct"``, a local folder with a config.json, or the name of another model whose
-            configuration is given to :func:`make_plan`.
-        stage: printed only.
-        lora_r: rank of LoRA; None trains all parameters.
-        steps, per_device_batch, accumulation, num_gpus: their product with the seconds of a sample is the time. No GPU
-            (0) is a process on a CPU: nothing is said of time, because a CPU has no peak rate to go by.
-        num_frames, height, width: frames of a sample and their size in pixels as the processor receives them.
-        max_pixels: the processor's limit for one frame; larger frames are shrunk to it.
-        prompt_tokens, answer_tokens: text around the frames, and the answer. None: the limit of an answer about so many
-            frames (:func:`reward_model.config.answer_limit`), so that memory and time are upper estimates.
-        longest_frames, longest_answer: size of the longest sample, which decides the memory; None: as the others.
-        peak_tflops: dense bf16 peak of one GPU (989 for an H100 or H200 SXM by its data sheet).
-        utilisations: shares of that peak to tabulate; well-tuned training of such models reaches 0.3 to 0.5.
-        gpu_memory_gib: memory of one GPU.
-        reference: stage 3 keeps the weights it began with, for the KL term (LoRA needs no copy).
-        drawn_at_once: answers of stage 3 that are drawn together, with a cache each; not at work while it trains.
-        vllm_share: share of a GPU's memory, for engines of vLLM.
-        drawn_tokens: tokens of stage 3 that a process draws one after another in a step.
-        gather_gb_s: rate at which sharded weights come together for a forward pass, in GB/s.
-        host_copies: copies of the weights that each process holds in the host's memory while it loads.
-        host_bytes: bytes of a weight there.
-        gpus_per_node: processes that share a host.
+    Raises:
+        ValueError: if a value is not of its kind or out of bounds; the message names it.
     """
 
     model: str = "Qwen/Qwen3-VL-8B-Instruct"
+    """``"Qwen/Qwen3-VL-8B-Instruct"``, a local folder with a config.json, or the name of another model whose
+    configuration is given to :func:`make_plan`."""
     stage: str = "stage2"
-    lora_r: int | None = None
-    steps: int = 7_000
-    per_device_batch: int = 1
-    accumulation: int = 1
-    num_gpus: int = 8
+    """Printed only."""
+    lora_r: int | None = setting(None, least=1)
+    """Rank of LoRA; None trains all parameters."""
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+    steps: int = setting(7_000, least=-1)
+    """Optimiser steps; -1 where TRL counts epochs instead."""
+    per_device_batch: int = setting(1, least=1)
+    """Samples of one pass."""
+    accumulation: int = setting(1, least=1)
+    """Passes of a step."""
+    num_gpus: int = setting(8, least=0)
+    """GPUs; 0 is a process on a CPU, of whose time nothing is said, because a CPU has no peak rate to go by."""
     gradient_checkpointing: bool = True
-    num_frames: int = 21
-    height: int = 480
-    width: int = 832
-    max_pixels: int | None = None
-    prompt_tokens: int = 1_200
-    answer_tokens: int | None = None
-    longest_frames: int | None = None
-    longest_answer: int | None = None
-    peak_tflops: float = 989.0
-    utilisations: tuple[float, ...] = (0.2, 0.35, 0.5)
-    gpu_memory_gib: float = 141.0
+    """Activations are computed again for the backward pass."""
+
+    # --- samples ------------------------------------------------------------------------------------------------------
+    num_frames: int = setting(21, least=1)
+    """Frames of a sample."""
+    height: int = setting(480, least=1)
+    """Pixels of a frame as the processor receives it."""
+    width: int = setting(832, least=1)
+    """Likewise."""
+    max_pixels: int | None = setting(None, least=0)
+    """The processor's limit for one frame; larger frames are shrunk to it."""
+    prompt_tokens: int = setting(1_200, least=0)
+    """Text around the frames."""
+    answer_tokens: int | None = setting(None, least=0)
+    """Tokens of an answer. None: the limit of an answer about so many frames
+    (:func:`reward_model.config.answer_limit`), so that memory and time are upper estimates."""
+    longest_frames: int | None = setting(None, least=1)
+    """Frames of the longest sample, which decides the memory; None: as the others."""
+    longest_answer: int | None = setting(None, least=0)
+    """Tokens of the longest answer, likewise."""
+
+    # --- hardware -----------------------------------------------------------------------------------------------------
+    peak_tflops: float = setting(989.0, above=0, below=math.inf)
+    """Dense bf16 peak of one GPU (989 for an H100 or H200 SXM by its data sheet)."""
+    utilisations: tuple[float, ...] = setting((0.2, 0.35, 0.5), above=0, most=1)
+    """Shares of that peak to tabulate; well-tuned training of such models reaches 0.3 to 0.5."""
+    gpu_memory_gib: float = setting(141.0, above=0, below=math.inf)
+    """Memory of one GPU."""
+
+    # --- stage 3 and loading ------------------------------------------------------------------------------------------
     reference: bool = False
-    drawn_at_once: int = 0
-    vllm_share: float = 0.0
-    drawn_tokens: int = 0
-    gather_gb_s: float = 200.0
-    host_copies: int = 1
-    host_bytes: int = WEIGHT
-    gpus_per_node: int = 8
+    """Stage 3 keeps the weights it began with, for the KL term (LoRA needs no copy)."""
+    drawn_at_once: int = setting(0, least=0)
+    """Answers of stage 3 that are drawn together, with a cache each; not at work while it trains."""
+    vllm_share: float = setting(0.0, least=0, most=1)
+    """Share of a GPU's memory, for engines of vLLM."""
+    drawn_tokens: int = setting(0, least=0)
+    """Tokens of stage 3 that a process draws one after another in a step."""
+    gather_gb_s: float = setting(200.0, above=0, below=math.inf)
+    """Rate at which sharded weights come together for a forward pass, in GB/s."""
+    host_copies: int = setting(1, least=1)
+    """Copies of the weights that each process holds in the host's memory while it loads."""
+    host_bytes: int = setting(WEIGHT, least=1)
+    """Bytes of a weight there."""
+    gpus_per_node: int = setting(8, least=1)
+    """Processes that share a host."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @property
     def answer(self) -> int:

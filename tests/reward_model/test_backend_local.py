@@ -291,9 +291,15 @@ def reference_signs(backend, conversation):
     return looks.numpy(), states[max(half, 1)][0, -1].numpy()
 
 
+@pytest.fixture(scope="module")
+def expected_signs(folder, conversations):
+    backend = LocalBackend(folder, device="cpu")
+    return [reference_signs(backend, conversation) for conversation in conversations]
+
+
 @pytest.mark.parametrize("way", ["generate", "score", "long prefix", "both", "observe"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_signs_are_the_same_whichever_way_the_prefill_ran(folder, conversations, way, size):
+def test_signs_are_the_same_whichever_way_the_prefill_ran(folder, conversations, expected_signs, way, size):
     backend = LocalBackend(folder, device="cpu")
     backend.watch = True
     looked = []
@@ -309,8 +315,7 @@ def test_signs_are_the_same_whichever_way_the_prefill_ran(folder, conversations,
             backend.score(part, [forced_prefix("Frame 0: a word. " * (k + 1)) for k in range(len(part))])
         found += backend.observe(part)
     assert bool(looked) == (way == "observe"), "a prefill that was there is used"
-    for conversation, signs in zip(conversations, found, strict=True):
-        looks, state = reference_signs(backend, conversation)
+    for (looks, state), signs in zip(expected_signs, found, strict=True):
         assert signs.appearance == pytest.approx(looks, abs=1e-5)
         assert signs.state == pytest.approx(state, abs=1e-5)
 

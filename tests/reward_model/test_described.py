@@ -3,11 +3,20 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
-from reward_model.terminal.described import as_decimals, check_settings, choices_of, described, setting, settings_of
+from reward_model.terminal.described import (
+    Bounds,
+    as_decimals,
+    check_setting,
+    check_settings,
+    choices_of,
+    described,
+    setting,
+    settings_of,
+)
 
 Colour = Literal["red", "blue"]
 
@@ -104,3 +113,28 @@ def test_what_keeps_the_rules_is_taken():
     kinds = {s.name: s.kind for s in settings_of(Oven)}
     assert kinds["heat"] == "finite number above 0" and kinds["racks"] == "list" and kinds["mode"] == "fan, grill, null"
     assert as_decimals(Oven, {"heat": "2e2", "name": "7", "racks": [1]}) == {"heat": 200.0, "name": "7", "racks": [1]}
+
+
+@dataclass
+class Shelf:
+    """Settings whose metadata belong to a parser that hands all of them on."""
+
+    boards: Annotated[int | None, Bounds(least=1, hint="null leaves them out")] = field(
+        default=None, metadata={"help": "How many."}
+    )
+
+    def __post_init__(self):
+        check_settings(self)
+
+
+def test_bounds_may_stand_beside_the_type():
+    assert [(s.kind, s.text) for s in settings_of(Shelf)] == [("whole number of at least 1 or null", "How many.")]
+    assert Shelf().boards is None and Shelf(2).boards == 2
+    with pytest.raises(ValueError, match="boards=0 must be a whole number of at least 1, or null; null leaves them"):
+        Shelf(0)
+
+
+def test_one_value_is_held_to_the_rule_of_a_field():
+    check_setting(Oven, "mode", "fan")
+    with pytest.raises(ValueError, match="mode='steam' must be one of 'fan', 'grill', null"):
+        check_setting(Oven, "mode", "steam")

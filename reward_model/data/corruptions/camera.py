@@ -50,7 +50,11 @@ def corner_shift(motion: np.ndarray, shape: tuple[int, ...]) -> float:
 
 
 def warp_grey(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """``picture`` seen from where ``motion`` starts: the result at x is ``picture`` at ``M x``; edges repeat."""
+    """``picture`` seen from where ``motion`` starts: the result at x is ``picture`` at ``M x``; edges repeat. The very
+    picture where nothing moves.
+    """
+    if np.array_equal(motion, np.eye(3)):
+        return picture
     matrix = motion[:2, :2][::-1, ::-1]
     return ndimage.affine_transform(picture, matrix, motion[:2, 2][::-1], order=1, mode="nearest")
 

@@ -136,9 +136,9 @@ def _motions(here: np.ndarray, there: np.ndarray, spots: np.ndarray, reach: int)
     size = _patch_side(max(here.shape))
     weight = bell((size, size))
     found: list[float | None] = []
-    for corner in np.round(spots - size / 2).astype(int):
-        if (corner < 0).any() or (corner > np.array(here.shape[::-1]) - size).any():
-            continue
+    corners = np.round(spots - size / 2).astype(int)
+    within = ((corners >= 0) & (corners <= np.array(here.shape[::-1]) - size)).all(1)
+    for corner in corners[within]:
         patch = here[corner[1] : corner[1] + size, corner[0] : corner[0] + size]
         if patch.std() < MIN_SPREAD:
             continue

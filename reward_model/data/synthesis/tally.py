@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from reward_model.terminal.described import check_settings, described, setting
 
+
+@described
 @dataclass(frozen=True)
 class Price:
-    """Price of a model per million tokens, in any one currency."""
+    """Price of a model per million tokens, in any one currency.
 
-    tokens_in: float = 0.0
-    tokens_out: float = 0.0
+    Raises:
+        ValueError: if a price is negative or not a finite number.
+    """
+
+    tokens_in: float = setting(0.0, "Price of a million tokens of questions.", least=0, below=math.inf)
+    tokens_out: float = setting(0.0, "Price of a million tokens of answers.", least=0, below=math.inf)
 
     def __post_init__(self) -> None:
-        if self.tokens_in < 0 or self.tokens_out < 0:
-            raise ValueError(f"prices must be at least 0, got {self.tokens_in} and {self.tokens_out}")
+        check_settings(self)
 
 
 @dataclass

@@ -8,35 +8,56 @@ bring parts of their own (:mod:`reward_model.training.sft.parts`) may have optio
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NoReturn
 
+from reward_model.config import JudgeConfig
 from reward_model.engine.settings import changed, check_known, find_config, read_yaml, settings_parser
 from reward_model.extras import need
 from reward_model.shipped import located
+from reward_model.terminal.described import Bounds, check_setting, check_settings, settings_text
 
 WORLD = "world"
+NOT_NEGATIVE, AT_LEAST_ONE, ABOVE_ZERO = Bounds(least=0), Bounds(least=1), Bounds(above=0, below=math.inf)
+
+
+#: Settings of the judge that a stage may set, under the names and the rules of its own.
+JUDGE_SETTINGS = (
+    *("prompts", "scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames", "window_margin"),
+    *("frame_size", "frame_fit"),
+)
 
 
 @dataclass
 class StageArguments:
-    """Data and options of a stage, beside ``SFTConfig`` and ``ModelConfig``."""
+    """Data and options of a stage, beside ``SFTConfig`` and ``ModelConfig``.
+
+    Raises:
+        ValueError: if a value is out of bounds, or is none that the judge's setting of this name may have.
+    """
 
     data: str = field(default=WORLD, metadata={"help": "'world' (procedural videos), or an annotations .jsonl file"})
     cot: str | None = field(
         default=None, metadata={"help": "cot.jsonl with verified reasoning (else from annotations)"}
     )
     disjoint: bool = field(default=False, metadata={"help": "deal videos to stages 20:35:7.5, none to two"})
-    held_out: float = field(default=0.05, metadata={"help": "share of footage to evaluate on if no line is marked val"})
-    samples: int | None = field(default=None, metadata={"help": "rows of an annotated set; by default each video once"})
-    frames_per_video: int = field(default=2, metadata={"help": "stage 1: anomalous frames of each video"})
+    held_out: Annotated[float, Bounds(least=0, below=1, hint="0.05, for instance")] = field(
+        default=0.05, metadata={"help": "share of footage to evaluate on if no line is marked val"}
+    )
+    samples: Annotated[int | None, AT_LEAST_ONE] = field(
+        default=None, metadata={"help": "rows of an annotated set; by default each video once"}
+    )
+    frames_per_video: Annotated[int, AT_LEAST_ONE] = field(
+        default=2, metadata={"help": "stage 1: anomalous frames of each video"}
+    )
     untrimmed_windows: bool = field(default=False, metadata={"help": "stage 2: clips of anomalies >= 1 s too"})
     hints: bool = field(default=True, metadata={"help": "stage 2: show clips a conclusion of turn one"})
     without_cot: bool = field(default=False, metadata={"help": "with cot: keep videos that it lacks"})
-    empty_cot_share: float = field(
+    empty_cot_share: Annotated[float, Bounds(least=0, below=1, hint="0.1, for instance")] = field(
         default=0.0,
         metadata={"help": "annotated sets: share of answers without reasoning, for the readouts direct and log_odds"},
     )
@@ -53,11 +74,17 @@ class StageArguments:
     frame_fit: str | None = field(
         default=None, metadata={"help": "frames keep their shape in that square (pad) or fill it (squeeze)"}
     )
-    max_pixels: int | None = field(default=None, metadata={"help": "pixel budget of one frame in the processor"})
-    max_tokens: int | None = field(default=None, metadata={"help": "longer samples are left out and named, never cut"})
-    eval_samples: int = field(default=4, metadata={"help": "held-out answers written to TensorBoard at evaluations"})
+    max_pixels: Annotated[int | None, NOT_NEGATIVE] = field(
+        default=None, metadata={"help": "pixel budget of one frame in the processor; none or 0: the processor's own"}
+    )
+    max_tokens: Annotated[int | None, AT_LEAST_ONE] = field(
+        default=None, metadata={"help": "longer samples are left out and named, never cut"}
+    )
+    eval_samples: Annotated[int, NOT_NEGATIVE] = field(
+        default=4, metadata={"help": "held-out answers written to TensorBoard at evaluations"}
+    )
     merge_lora: bool = field(default=True, metadata={"help": "export merged weights; false exports the adapter"})
-    domain_videos: int = field(
+    domain_videos: Annotated[int, NOT_NEGATIVE] = field(
         default=560,
         metadata={
             "help": "stage 2: scans that domain.safetensors is fitted on, which tells unfamiliar videos; 0: none"
@@ -68,9 +95,19 @@ class StageArguments:
     plan_model: str | None = field(
         default=None, metadata={"help": "dry run: plan for this model (folder not there yet)"}
     )
-    num_gpus: int | None = field(default=None, metadata={"help": "dry run: GPUs to plan for (8; 0 with use_cpu)"})
-    peak_tflops: float = field(default=989.0, metadata={"help": "dry run: dense bf16 peak of one GPU"})
-    gpu_memory_gib: float = field(default=141.0, metadata={"help": "dry run: memory of one GPU"})
+    num_gpus: Annotated[int | None, NOT_NEGATIVE] = field(
+        default=None, metadata={"help": "dry run: GPUs to plan for (8; 0 with use_cpu)"}
+    )
+    peak_tflops: Annotated[float, ABOVE_ZERO] = field(
+        default=989.0, metadata={"help": "dry run: dense bf16 peak of one GPU"}
+    )
+    gpu_memory_gib: Annotated[float, ABOVE_ZERO] = field(default=141.0, metadata={"help": "dry run: memory of one GPU"})
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for name in JUDGE_SETTINGS:
+            if (value := getattr(self, name)) is not None:
+                check_setting(JudgeConfig, name, value)
 
 
 def parse_stage(
@@ -120,6 +157,7 @@ def _dataclasses(
     from reward_model.training.sft.trainer import SHARED
 
     parser = TrlParser((options, SFTConfig, ModelConfig))
+    parser.error = _refuse
     known = {action.dest for action in parser._actions}
     check_known(settings, known, where=where)
     parser.set_defaults_with_config(**SHARED)
@@ -127,6 +165,11 @@ def _dataclasses(
     stage, config, model, unknown = parser.parse_args_into_dataclasses(args=list(words), return_remaining_strings=True)
     check_known([_setting_name(word) for word in unknown], known, where="")
     return stage, config, model
+
+
+def _refuse(message: str) -> NoReturn:
+    """One line, where argparse prints the names of 200 options before it."""
+    raise ValueError(message)
 
 
 def _setting_name(word: str) -> str:
@@ -141,8 +184,8 @@ def _presets_hint(presets: Path | None) -> str:
 
 def stage_settings_text(options: type[StageArguments] = StageArguments) -> str:
     """Every setting of stages 1 and 2 that is not TRL's own: name, default and meaning."""
-    own = [f"{f.name} = {f.default!r}\n    {f.metadata['help']}" for f in fields(options)]
-    return "\n".join([*own, "Besides: every field of TRL's SFTConfig and ModelConfig, such as max_steps or lora_r."])
+    trl = "Besides: every field of TRL's SFTConfig and ModelConfig, such as max_steps or lora_r."
+    return f"{settings_text(options)}\n{trl}"
 
 
 def _names_cpu(words: Sequence[str], settings: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward_model.config import READOUTS, JudgeConfig, load_judge_config
 from reward_model.training.plan import PlanConfig
-from reward_model.training.sft.config import WORLD, StageArguments
+from reward_model.training.sft.config import JUDGE_SETTINGS, WORLD, StageArguments
 from reward_model.training.sft.parts import STOCK, StageParts
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
     A share of answers without reasoning trains all readouts. Without one only Equation 7's own place is trained, after
     the reasoning; procedural samples have their share.
     """
-    names = ("prompts", "scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames", "window_margin")
-    judge = judge.override(**{n: getattr(stage, n) for n in (*names, "frame_size", "frame_fit")})
+    judge = judge.override(**{name: getattr(stage, name) for name in JUDGE_SETTINGS})
     if stage.data == WORLD:
         return judge
     trained = (*judge.readouts, *(n for n in READOUTS if n not in judge.readouts))

@@ -152,5 +152,7 @@ def test_parallel_writers_keep_lines_whole(tmp_path):
 def test_costs():
     tally = Tally(tokens_in=3_000_000, tokens_out=100_000)
     assert tally.cost(Price(1.25, 10)) == pytest.approx(4.75)
-    with pytest.raises(ValueError, match="prices"):
-        Price(-1, 0)
+    for given in ({"tokens_in": -1}, {"tokens_out": float("nan")}, {"tokens_out": "2"}):
+        [(name, value)] = given.items()
+        with pytest.raises(ValueError, match=f"{name}={value!r} must be a finite number of at least 0"):
+            Price(**given)

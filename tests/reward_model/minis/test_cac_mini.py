@@ -173,7 +173,8 @@ def test_stages_hold_normal_and_abnormal_samples_of_every_task():
         (stage2_rows(16, 16, seed=0), {"scan", "splice", "zoom", "frame"}),
     ):
         for task in tasks:
-            share = np.mean(['"abnormal"' in make_example(r).answer for r in data if r["task"] == task])
+            some = [r for r in data if r["task"] == task][:48]
+            share = np.mean(['"abnormal"' in make_example(r).answer for r in some])
             assert 0.3 < share < 0.7, (task, share)
 
 

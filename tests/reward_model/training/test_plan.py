@@ -197,6 +197,21 @@ def test_the_page_of_a_cpu_says_nothing_of_gpus_and_hours():
     assert row["optimiser"] == one["optimiser"] and one["activations"] < row["activations"] < 2 * one["activations"]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_gpus": -1}, "num_gpus=-1 must be a whole number of at least 0"),
+        ({"num_frames": 0}, "num_frames=0 must be a whole number of at least 1"),
+        ({"peak_tflops": 0}, "peak_tflops=0 must be a finite number above 0"),
+        ({"utilisations": (0.5, 1.5)}, "utilisations=.* must be a list of numbers above 0 and at most 1"),
+        ({"height": "480"}, "height='480' must be a whole number of at least 1"),
+    ],
+)
+def test_a_plan_of_something_that_cannot_be_is_refused(given, said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        PlanConfig(**given)
+
+
 def test_an_unknown_model_is_named():
     with pytest.raises(ValueError, match="cannot plan 'gpt-nothing' offline"):
         model_config("gpt-nothing")

@@ -1,6 +1,7 @@
 """The recipes as users run them: their configurations, the dry run, training on own data, resuming after kill -9."""
 
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -101,6 +102,23 @@ def test_an_unknown_setting_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("data: world\nlerning_rate: 1\n")
     with pytest.raises(ValueError, match="lerning_rate"):
         parse_stage(["--config", str(tmp_path / "a.yaml"), *ON_CPU])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--held_out 1.5", "held_out=1.5 must be a number of at least 0 and below 1; 0.05, for instance"),
+        ("--samples 0", "samples=0 must be a whole number of at least 1, or null"),
+        ("--samples x", "argument --samples: invalid int value: 'x'"),
+        ("--domain_videos -1", "domain_videos=-1 must be a whole number of at least 0"),
+        ("--scan_fps 0", "scan_fps=0.0 must be a number above 0 and at most 1,000"),
+        ("--window_margin huge", "window_margin='huge' must be one of 'half', 'none'"),
+        ("--matrix_lr -1", "matrix_lr=-1.0 must be a number of at least 0, or null"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_in_one_line_before_a_model_loads(given, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        parsed("stage1", "mini", *given.split())
 
 
 def test_a_stage_without_the_minis_parts_names_what_it_lacks(tmp_path):

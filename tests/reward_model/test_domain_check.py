@@ -9,9 +9,8 @@ import pytest
 from reward_model.backends.local import LocalBackend
 from reward_model.config import JudgeConfig, judge_json, load_judge_config
 from reward_model.conversation import Completion
-from reward_model.domain import DOMAIN_FILE, Signs, fit_domain
+from reward_model.domain import DOMAIN_FILE, Familiarity, Signs, TrainedOn, fit_domain
 from reward_model.domain_check import readouts_disagree
-from reward_model.familiarity import Familiarity, TrainedOn
 from reward_model.judge import TwoTurnJudge
 from reward_model.minis.model import build_judge
 from reward_model.schema import Turn, Verdict, VerdictScore
