@@ -10,6 +10,7 @@ import numpy as np
 
 from reward_model.schema import VideoAnnotation
 from reward_model.world import KINDS, make_scene, make_video
+from reward_model.world.kinds import check_kinds
 from reward_model.world.video import SIZE
 
 #: Seeds below this one are for training.
@@ -146,10 +147,3 @@ def check_seed(seed: int) -> None:
     """Raises ValueError for a seed that belongs to training."""
     if seed < FIRST_BENCH_SEED:
         raise ValueError(f"seed={seed} belongs to training; use one from {FIRST_BENCH_SEED} on")
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Raises ValueError for an empty list, or a kind that the world does not know."""
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise ValueError(f"kinds={list(kinds)} must name some of {', '.join(KINDS)}")

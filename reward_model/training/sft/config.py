@@ -31,7 +31,10 @@ class StageArguments:
     )
     disjoint: bool = field(default=False, metadata={"help": "deal videos to stages 20:35:7.5, none to two"})
     held_out: float = field(default=0.05, metadata={"help": "share of footage to evaluate on if no line is marked val"})
-    samples: int | None = field(default=None, metadata={"help": "rows of an annotated set; by default each video once"})
+    samples: int | None = field(
+        default=None,
+        metadata={"help": "rows of an annotated set (default: each video once), or different ones of the world (all)"},
+    )
     frames_per_video: int = field(default=2, metadata={"help": "stage 1: anomalous frames of each video"})
     untrimmed_windows: bool = field(default=False, metadata={"help": "stage 2: clips of anomalies >= 1 s too"})
     hints: bool = field(default=True, metadata={"help": "stage 2: show clips a conclusion of turn one"})
