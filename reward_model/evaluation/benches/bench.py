@@ -17,9 +17,9 @@ from reward_model.world.video import SIZE
 FIRST_BENCH_SEED = 400_000
 #: Where each bench begins; none reaches the next: thresholds are never set on test videos (section A.1).
 CALIBRATION_SEED, MAIN_SEED, HARD_SEED, OOD_SEED = 400_000, 500_000, 600_000, 700_000
-#: Benches for choices, whose figures are never reported, and the two that are.
-DEV_SEED, DEV_SHIFT_SEED, DEV_DEMANDING_SEED = 800_000, 802_000, 806_000
-SHIFT_SEED, DEMANDING_SEED = 820_000, 840_000
+#: Benches for choices, whose figures are never reported, and those that are.
+DEV_SEED, DEV_SHIFT_SEED, DEV_DEMANDING_SEED, DEV_SECOND_LOOK_SEED = 800_000, 802_000, 806_000, 810_000
+SHIFT_SEED, DEMANDING_SEED, SECOND_LOOK_SEED = 820_000, 840_000, 860_000
 
 
 class BenchVideo(NamedTuple):
