@@ -209,8 +209,6 @@ def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.ra
 def _written(report: TurnReport, truth: VideoAnnotation) -> str:
     """The answer with its boxes where the judge sees them, on the pixels it sees: its tokens know no others."""
     shown = Framing((truth.height, truth.width), SIZE, FIT).shown_report(report)
-    if (truth.height, truth.width) == (SIZE, SIZE):
-        return format_report(shown)
     anomalies = (replace(a, boxes={k: tuple(map(_on_pixels, v)) for k, v in a.boxes.items()}) for a in shown.anomalies)
     return format_report(replace(shown, anomalies=tuple(anomalies)))
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from reward_model.config import JudgeConfig
+from reward_model.minis.collator import MiniCollator
+from reward_model.minis.model import build_judge
 from reward_model.minis.rows import draw_rows, make_example
 from reward_model.minis.stage_rows import repeated, stage2_rows
 from reward_model.minis.stages import MINI, MiniArguments
 from reward_model.parsing import parse_turn
+from reward_model.schema import BOX_SCALE
 from reward_model.training.sft.config import parse_stage
 from reward_model.training.sft.run import stage_data
 from reward_model.world.scripts import Script
+from reward_model.world.video import SIZE
 
 JUDGE = JudgeConfig(prompts="compact", demo_scale=True)
 SUITE = {"zoom/fade": 0.8}
+BOX = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
 
 
 def stage2(tmp_path, **settings):
@@ -166,3 +172,14 @@ def test_a_script_of_the_suite_suspects_the_wink():
     script = Script(7, story="fade", stratum="zoom", draw=1)
     truth = script.suspicion()
     assert truth is not None and truth.anomalies[0].reason.endswith("vanishes")
+
+
+def test_blunt_boxes_stand_on_the_pixels_that_the_judge_can_name():
+    """Its tokens know no others: a box beside them is written in pieces, and the boxes it reads have another length."""
+    rows = draw_rows(["zoom", "clip"] * 16, seed=6, kinds=["squash", "split"], abnormal=1.0, people=True)
+    _, processor = build_judge("tiny")
+    batch = MiniCollator(processor, make_example)([rows[k] for k in range(len(rows))])
+    assert len(batch["input_ids"]) == 32
+    numbers = {int(n) for row in rows for box in BOX.findall(make_example(row).answer) for n in box}
+    on_pixels = {int(k * BOX_SCALE / SIZE + d) for k in range(SIZE + 1) for d in (0, 0.999)}
+    assert len(numbers) > 20 and numbers <= on_pixels
