@@ -14,7 +14,6 @@ import argparse
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -79,6 +78,7 @@ def build_judge(args: argparse.Namespace) -> Path:
     """
     from reward_model.engine.settings import read_yaml
     from reward_model.files import atomic_folder
+    from reward_model.training.launch import launch_recipe
 
     work = args.work_dir / "judge"
     if args.restart:
@@ -91,12 +91,12 @@ def build_judge(args: argparse.Namespace) -> Path:
         if model is not None:
             options["model_name_or_path"] = model
         given = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-        launch(2, recipe, "--config", RECIPES / "configs" / config, *given)
+        launch_recipe(RECIPES / recipe, "--config", RECIPES / "configs" / config, *given, processes=2)
         model = work / name
     config = RECIPES / "configs" / "stage3" / "mini.yaml"
     steps = max(2, round(args.scale * read_yaml(config)["max_steps"]))
     changes = f"model={model}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"
-    launch(2, "stage3_grpo.py", "--config", config, "--set", *changes)
+    launch_recipe(RECIPES / "stage3_grpo.py", "--config", config, "--set", *changes, processes=2)
     folder = args.output / "cac-mini"
     with atomic_folder(folder) as fresh:
         shutil.copytree(work / "stage3" / "judge", fresh, dirs_exist_ok=True)
@@ -113,15 +113,6 @@ def build_unified(args: argparse.Namespace) -> Path:
     judge = own if own.is_dir() else RECIPES.parent / "assets" / "cac-mini"
     options = {"judge": judge, "seed": args.seed, "scale": args.scale, "resume": not args.restart}
     return build_unified_mini(args.output / "unified-mini", args.work_dir / "unified", **options)
-
-
-def launch(processes: int, recipe: str, *arguments: object) -> None:
-    """A recipe in processes that train together; its failure ends the build."""
-    # accelerate launch starts a single process on a CPU unless there is MPI.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    whole = [*command, str(RECIPES / recipe), *map(str, arguments)]
-    if code := subprocess.run(whole, check=False).returncode:
-        raise ValueError(f"{recipe} ended with exit code {code}; its output is above, and the same command resumes")
 
 
 if __name__ == "__main__":

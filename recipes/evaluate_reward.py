@@ -12,12 +12,12 @@ rows/<judge>/<bench>.jsonl with a row for every video. What is judged stays judg
 run, and a changed model, setting or bench is noticed and judged anew.
 
 Benches: main (500 + 500), hard (400 in four cells), ood (another style of drawing), shift (other lengths, rates, shapes
-and colours, each reported apart), demanding (look-alikes and short anomalies, by the grid that decides), world (what
---videos, --seed, --kinds and --size say; the default), an annotation file, or vif=FILE.json (ViF-CoT-4K, with
---video-root and --video-pattern). Choose on dev, dev-shift and dev-demanding; read the others once a checkpoint. The
-procedural benches are the world the mini judges were trained on, with other seeds; a judge of real footage is measured
-there on an unfamiliar subject. A single judge on a single bench also gets evaluation.md and
-evaluation.json.
+and colours, each reported apart), demanding (look-alikes and short anomalies, by the grid that decides), second-look
+(videos that turn one cannot decide, docs/second_look.md), world (what --videos, --seed, --kinds and --size say; the
+default), an annotation file, or vif=FILE.json (ViF-CoT-4K, with --video-root and --video-pattern). Choose on dev,
+dev-shift, dev-demanding and dev-second-look; read the others once a checkpoint. The procedural benches are the world
+the mini judges were trained on, with other seeds; a judge of real footage is measured there on an unfamiliar subject. A
+single judge on a single bench also gets evaluation.md and evaluation.json.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def parser() -> CommandParser:
         nargs="+",
         action="extend",
         default=None,
-        help="main, hard, ood, shift, demanding, dev, dev-shift, dev-demanding, world (the default), vif=FILE.json, "
-        "FILE.jsonl",
+        help="main, hard, ood, shift, demanding, second-look, dev, dev-shift, dev-demanding, dev-second-look, world "
+        "(the default), vif=FILE.json, FILE.jsonl",
     )
     parser.add_argument("--video-root", default=None, help="folder of the videos of an annotation file")
     parser.add_argument("--video-pattern", default=None, help="of vif, such as {source}/{label}/*{video_id}*.mp4")

@@ -39,7 +39,7 @@ FLOORS = {
         ("data", "domain_check", "setting_keys", "unified"),
         ("engine", "judge"),
         ("evaluation", "training"),
-        ("minis",),
+        ("minis", "second_look"),
     ),
     "cac_align": (
         ("pipelines", "prompts", "report", "rewards"),

@@ -56,12 +56,13 @@ TRAIN = RecipeCommand(
 )
 RUN = RecipeCommand(
     "run",
-    "Run another recipe: tables, probes, reasoning from a teacher, the demo, the minis from scratch.",
+    "Run another recipe: tables, the second look, probes, reasoning from a teacher, the demo, the minis from scratch.",
     {
         "best-of-n": "best_of_n.py",
         "evaluate-reward": "evaluate_reward.py",
         "evaluate-vbench": "evaluate_vbench.py",
         "table2": "table2.py",
+        "second-look": "second_look.py",
         "reward-probes": "reward_probes.py",
         "synthesize-cot": "synthesize_cot.py",
         "build-minis": "build_minis.py",

@@ -1,11 +1,11 @@
 """Draws the figures of the documentation: SVG text, no library beyond the project's own.
 
-    python docs/figures/make_figures.py                 # all four, into docs/figures
+    python docs/figures/make_figures.py                 # all five, into docs/figures
     python docs/figures/make_figures.py --only kernels  # one of them
 
 ``two_turns`` is a verdict of the embedded mini judge on a video it was not trained on, ``kernels`` the standard
-deviations that the sampler uses; the other two are diagrams. All are drawn on white, so that they read the same on a
-dark page.
+deviations that the sampler uses, ``second_look`` what stage 3 teaches the scan; the other two are diagrams. All are
+drawn on white, so that they read the same on a dark page; ``second_look`` turns dark where the reader's system is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ import numpy as np
 
 INK, SOFT, LINE, RED, GOLD, FILL = "#1b1f24", "#59636e", "#c3cad2", "#d92d20", "#e0a100", "#eef2f6"
 COLOURS = {"wan_linear": "#0b62c4", "flow": "#d92d20", "dance": "#6f42c1", "cps": "#118452", "precise": "#b26a00"}
+RESCUES = {-1.0: "#b26a00", -0.5: "#d92d20", -0.125: "#6f42c1", 0.0: "#118452"}
+#: Colours on a dark ground in the place of those on white.
+DARK = {"#fff": "#14181d", INK: "#e6e9ed", SOFT: "#a7b0ba", LINE: "#4a535d", FILL: "#262c33"}
 FONT = "font-family='system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif'"
 
 
@@ -39,15 +42,23 @@ def main() -> None:
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def page(width: int, height: int, title: str, parts: list[str]) -> str:
-    """A whole SVG file on a white ground; ``title`` is what a screen reader says."""
+def page(width: int, height: int, title: str, parts: list[str], *, dark: bool = False) -> str:
+    """A whole SVG file on a white ground, or where ``dark`` is set and the reader's system is dark, on a dark one;
+    ``title`` is what a screen reader says.
+    """
     head = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' {FONT}>"
     arrow = (
         "<defs><marker id='tip' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='7' markerHeight='7' "
         f"orient='auto-start-reverse'><path d='M0 0L8 4L0 8z' fill='{SOFT}'/></marker></defs>"
     )
     ground = f"<rect width='{width}' height='{height}' fill='#fff'/>"
-    return "\n".join([head, f"<title>{escape(title)}</title>", arrow, ground, *parts, "</svg>", ""])
+    style = [_dark_style()] if dark else []
+    return "\n".join([head, f"<title>{escape(title)}</title>", *style, arrow, ground, *parts, "</svg>", ""])
+
+
+def _dark_style() -> str:
+    rules = [f"[{kind}='{old}']{{{kind}:{new}}}" for old, new in DARK.items() for kind in ("fill", "stroke")]
+    return f"<style>@media (prefers-color-scheme: dark){{{''.join(rules)}}}</style>"
 
 
 def text(
@@ -247,7 +258,55 @@ def kernels() -> str:
     return page(860, top + height + 60, "Standard deviation of each kernel's step", parts)
 
 
-FIGURES = {"two_turns": two_turns, "stages": stages, "flow_grpo": flow_grpo, "kernels": kernels}
+def second_look() -> str:
+    """Expected push of stage 3 on the logit with which a scan flags what it cannot decide."""
+    from reward_model.statistics.second_look import Stakes, expected_push
+
+    left, top, width, height, gap = 70, 62, 300, 230, 56
+    most = 0.33
+    heads = {"group": "Deviation of the group (Equation 8)", "batch": "Deviation of the batch"}
+    parts = []
+    for panel, (scale, title) in enumerate(heads.items()):
+        x0 = left + panel * (width + gap)
+        parts += [text(x0, top - 20, title, size=15, weight=600), rect(x0, top, width, height, round_=0)]
+        for tick in (0.0, 0.1, 0.2, 0.3):
+            y = top + height * (1 - tick / most)
+            parts.append(f"<path d='M{x0} {y:.1f}h{width}' stroke='{FILL}'/>")
+            if not panel:
+                parts.append(text(x0 - 10, y + 4, f"{tick:.1f}", size=12, colour=SOFT, anchor="end"))
+        for tick in (0.0, 0.5, 1.0):
+            x = x0 + width * tick
+            parts.append(text(x, top + height + 20, f"{tick:.1f}", size=12, colour=SOFT, anchor="middle"))
+        for rescued, colour in RESCUES.items():
+            made = [(q / 50, expected_push(q / 50, Stakes.of(rescued), scale_rewards=scale)) for q in range(51)]
+            line = "L".join(f"{x0 + width * q:.1f} {top + height * (1 - push / most):.1f}" for q, push in made)
+            parts.append(f"<path d='M{line}' fill='none' stroke='{colour}' stroke-width='2.4'/>")
+    middle = left + width + gap / 2
+    share = "share of rollouts whose scan flags the video, q"
+    parts.append(text(middle, top + height + 44, share, size=13, anchor="middle"))
+    parts.append(
+        f"<text transform='translate(22 {top + height / 2:g}) rotate(-90)' font-size='13' fill='{INK}' "
+        "text-anchor='middle'>push on the logit of flagging</text>"
+    )
+    names = {-1.0: "-1", -0.5: "-1/2", -0.125: "-1/8", 0.0: "0"}
+    parts.append(text(left, top + height + 78, "rescued_normal:", size=13))
+    for k, (rescued, colour) in enumerate(RESCUES.items()):
+        x = left + 116 + 92 * k
+        parts.append(f"<path d='M{x} {top + height + 74}h26' stroke='{colour}' stroke-width='3'/>")
+        parts.append(text(x + 34, top + height + 78, names[rescued], size=13))
+    note = "Left, all but 0 lie on the axis: what a miss costs is divided out."
+    parts.append(text(left, top + height + 104, note, size=13, colour=SOFT))
+    title = "What stage 3 teaches a scan that cannot decide"
+    return page(left + 2 * width + gap + 30, top + height + 122, title, parts, dark=True)
+
+
+FIGURES = {
+    "two_turns": two_turns,
+    "stages": stages,
+    "flow_grpo": flow_grpo,
+    "kernels": kernels,
+    "second_look": second_look,
+}
 
 if __name__ == "__main__":
     main()

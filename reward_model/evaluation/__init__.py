@@ -12,6 +12,7 @@ from reward_model.evaluation.benches.bench import (
 from reward_model.evaluation.benches.demanding import DemandingBench
 from reward_model.evaluation.benches.hard import HardBench
 from reward_model.evaluation.benches.records import JsonlBench, RecordBench, VifCotBench
+from reward_model.evaluation.benches.second_look import SecondLookBench
 from reward_model.evaluation.benches.shift import ShiftBench
 from reward_model.evaluation.metrics.calibration import (
     ReliabilityBin,
@@ -53,6 +54,7 @@ __all__ = [
     "ReliabilityBin",
     "Row",
     "RowStore",
+    "SecondLookBench",
     "ShiftBench",
     "Table",
     "TypeRecall",

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
 from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
@@ -37,6 +37,7 @@ from reward_model.world.scene import Scene, make_scene
 from reward_model.world.scripts import PLAIN, SHIFTED, Script, check_stories, draw_story
 from reward_model.world.shift import Shift
 from reward_model.world.shifts import draw_shift
+from reward_model.world.supervision import as_people_annotate
 from reward_model.world.video import SIZE, make_annotation, render
 
 #: How the minis are asked about a long video.
@@ -46,8 +47,6 @@ _OF_WHOLE_VIDEOS = ("length", "rate", "speed", "camera", "compression")
 TRAIN_SEEDS = range(0, 100_000)
 #: Most frames of a splice: as many as a scan of five seconds.
 SPLICE_FRAMES = 21
-#: Share of stage 2 during which scans grow from a few frames to whole videos.
-CURRICULUM = 0.15
 #: Videos of the mini generator are smaller than the judge's frames; this is their side in pixels.
 SMALL_SIZE = 32
 #: Squash factors below the first are called normal, above the second abnormal, between them nothing is trained.
@@ -69,6 +68,7 @@ def draw_rows(
     num_frames: Sequence[int] | None = None,
     abnormal: float = 0.5,
     stories: Mapping[str, float] | None = None,
+    people: bool = False,
 ) -> Dataset:
     """One row for each task named, half of them normal unless ``abnormal`` says otherwise.
 
@@ -78,17 +78,27 @@ def draw_rows(
         kinds: anomalies to draw from. ``frame`` rows only take those that one frame can show.
         num_frames: length of each video; by default 81, and something else between 33 and 97 in one row of five.
         stories: share of the videos that are not plain, see :func:`reward_model.world.scripts.check_stories`.
+        people: answers follow the annotation that a person would have given
+            (:func:`reward_model.world.as_people_annotate`), not the exact truth.
+
+    Raises:
+        ValueError: if a story is unknown, or no kind fits a task.
     """
     rng, plot = np.random.default_rng([seed, 77]), np.random.default_rng([seed, 78])
     check_stories(stories or {})
     rows = [_told(_draw_row(task, rng, kinds, abnormal), stories or {}, plot) for task in tasks]
     if num_frames is not None:
         rows = [{**row, "num_frames": int(n)} for row, n in zip(rows, num_frames, strict=True)]
+    if people:
+        rows = [{**row, "people": True} for row in rows]
     return Dataset.from_list(rows)
 
 
 def _draw_row(task: str, rng: np.random.Generator, kinds: Sequence[str], share: float) -> Row:
     usable = [k for k in kinds if task not in _KINDS_OF or k in _KINDS_OF[task]]
+    if not usable:
+        fitting = ", ".join(_KINDS_OF.get(task, KINDS))
+        raise ValueError(f"kinds={list(kinds)}: the task {task!r} can show none of them, only {fitting}")
     weights = np.array([_COMPARED.get(k, 1.0) for k in usable])
     # Some windows of abnormal videos miss the anomaly and count as normal.
     share = share + 0.12 if task == "zoom" else share
@@ -158,14 +168,20 @@ class _Shot(NamedTuple):
 def _shot_of(row: Mapping[str, Any], rng: np.random.Generator) -> _Shot:
     if row.get("story", PLAIN) == PLAIN:
         scene = scene_of(row)
-        return _Shot(truth_of(row, make_annotation(scene)), lambda i: _shoot(partial(render, scene, i), row, rng))
+        truth = _annotated(row, truth_of(row, make_annotation(scene)))
+        return _Shot(truth, lambda i: _shoot(partial(render, scene, i), row, rng))
     names = ("seed", "kind", "setting", "story", "stratum", "draw")
     strength = row["strength"] if row["strength"] > 0 and row["kind"] == "squash" else None
     script = Script(**{name: row[name] for name in names}, strength=strength)
     film = script.film()
     framing = Framing((film.truth.height, film.truth.width), SIZE, FIT)
-    truth = film.truth if strength is None else truth_of(row, film.truth)
+    truth = _annotated(row, film.truth if strength is None else truth_of(row, film.truth))
     return _Shot(truth, lambda i: framing.show(degrade(film.take(i), rng, probability=0.2)), script.suspicion())
+
+
+def _annotated(row: Mapping[str, Any], truth: VideoAnnotation) -> VideoAnnotation:
+    """The annotation that a row's answers follow: of a video always the same."""
+    return as_people_annotate(truth, np.random.default_rng([row["draw"], 8])) if row.get("people") else truth
 
 
 def scene_of(row: Mapping[str, Any]) -> Scene:
@@ -193,8 +209,6 @@ def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.ra
 def _written(report: TurnReport, truth: VideoAnnotation) -> str:
     """The answer with its boxes where the judge sees them, on the pixels it sees: its tokens know no others."""
     shown = Framing((truth.height, truth.width), SIZE, FIT).shown_report(report)
-    if (truth.height, truth.width) == (SIZE, SIZE):
-        return format_report(shown)
     anomalies = (replace(a, boxes={k: tuple(map(_on_pixels, v)) for k, v in a.boxes.items()}) for a in shown.anomalies)
     return format_report(replace(shown, anomalies=tuple(anomalies)))
 
@@ -377,62 +391,3 @@ def _fits(kind: str, prompt: str) -> bool:
     if "floor" in words or "block" in words:
         return SETTINGS_OF[kind] == ("physics",)
     return "objects" in SETTINGS_OF[kind]
-
-
-def order_by_length(rows: Dataset, batch: int, *, window: int = 16) -> Dataset:
-    """Rows sorted by expected length within each ``window`` batches, so that little is padded.
-
-    The batches of a window are shuffled again; which rows train in which window does not change.
-    """
-    rng = np.random.default_rng([len(rows), batch])
-    order: list[int] = []
-    lengths = np.array([_expected_length(row) for row in rows])
-    for start in range(0, len(rows), window * batch):
-        block = start + np.argsort(lengths[start : start + window * batch], kind="stable")
-        batches = [block[k : k + batch] for k in range(0, len(block), batch)]
-        order += [int(i) for k in rng.permutation(len(batches)) for i in batches[k]]
-    return rows.select(order)
-
-
-def _expected_length(row: Mapping[str, Any]) -> int:
-    """About how many tokens prompt and answer have."""
-    if row["task"] != "zoom":
-        return {"frame": 40, "clip": 80, "splice": 200, "scan": 220}[row["task"]]
-    if not row["kind"] or row.get("story", PLAIN) != PLAIN:
-        return 110
-    fault = scene_of(row).fault
-    assert fault is not None
-    per_frame = {"split": 20, "vanish": 9, "appear": 9}.get(row["kind"], 14)
-    return 40 + per_frame * (len(fault.frames) // 2 + 2)
-
-
-def stage1_rows(steps: int, batch: int, *, seed: int, stories: Mapping[str, float] | None = None) -> Dataset:
-    """Stage 1: single frames and short clips, a quarter each, and splices, in turns."""
-    turns = ("frame", "splice", "clip", "splice")
-    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed, stories=stories)
-
-
-def box_rows(steps: int, batch: int, *, seed: int, stories: Mapping[str, float] | None = None) -> Dataset:
-    """Rows for localisation: short clips and single frames, four in five with an anomaly to draw boxes around."""
-    turns = ("clip", "clip", "clip", "frame")
-    return draw_rows([turns[k % 4] for k in range(batch * steps)], seed=seed, abnormal=0.8, stories=stories)
-
-
-def stage2_rows(steps: int, batch: int, *, seed: int, stories: Mapping[str, float] | None = None) -> Dataset:
-    """Stage 2: whole videos and clips jointly, with splices and single frames replayed.
-
-    Every step is two half batches, first scans and splices, then clips and frames of similar length: train with
-    ``gradient_accumulation_steps=2`` and a sequential sampler. The first scans (:data:`CURRICULUM`) are a curriculum:
-    videos grow from 6 to 21 sampled frames.
-    """
-    half = batch // 2
-    replay = max(1, half // 4)
-    climb = int(half * steps * CURRICULUM)
-    grown = 4 * np.random.default_rng([seed, 79]).integers(5, 6 + 15 * np.arange(climb) // max(climb, 1)) + 1
-    tasks = ["splice" if k % half % 3 == 1 else "scan" for k in range(half * steps)]
-    early = draw_rows(tasks[:climb], seed=seed + 2, num_frames=list(grown))
-    scans = concatenate_datasets([early, draw_rows(tasks[climb:], seed=seed, stories=stories)])
-    short = draw_rows((["zoom"] * (half - replay) + ["frame"] * replay) * steps, seed=seed + 1, stories=stories)
-    short = order_by_length(short, half)
-    order = np.arange(2 * half * steps).reshape(2, steps, half).transpose(1, 0, 2).ravel()
-    return concatenate_datasets([scans, short]).select(order)

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.training.sft.config import NOT_NEGATIVE, StageArguments
@@ -26,6 +26,7 @@ from reward_model.training.sft.parts import Load, StageData, StageParts
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
     from trl import ModelConfig, SFTConfig
 
@@ -45,6 +46,19 @@ class MiniArguments(StageArguments):
         default=None,
         metadata={"help": "world: shares of shifted, short and look-alike videos, as JSON; the rest is plain"},
     )
+    kinds: list[str] | None = field(
+        default=None, metadata={"help": "world: kinds of anomalies, by default all; look-alikes bring their own"}
+    )
+    supervision: Literal["exact", "people"] = field(
+        default="exact",
+        metadata={
+            "help": "stage 2, world: answers from the exact truth, or from annotations as people give them (windows "
+            "off by up to half a second, boxes of IoU 0.6, missing types)"
+        },
+    )
+    replay: bool = field(
+        default=True, metadata={"help": "stage 2, world: splices and single frames too, whose truth is always exact"}
+    )
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
     vision_warmup_steps: Annotated[int, NOT_NEGATIVE] = field(
         default=0, metadata={"help": "mini from scratch only: steps of its vision tower"}
@@ -60,9 +74,10 @@ class MiniArguments(StageArguments):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        from reward_model.world.kinds import check_kinds
         from reward_model.world.scripts import check_stories
 
+        super().__post_init__()
         if isinstance(self.stories, str):
             try:
                 self.stories = json.loads(self.stories)
@@ -71,6 +86,16 @@ class MiniArguments(StageArguments):
         if self.stories is not None and not isinstance(self.stories, dict):
             raise ValueError(f"stories={self.stories!r} must map a story to its share")
         check_stories(self.stories or {})
+        if self.kinds is not None:
+            self.kinds = [self.kinds] if isinstance(self.kinds, str) else self.kinds  # one on a command line
+            check_kinds(self.kinds)
+        if self.supervision not in ("exact", "people"):
+            raise ValueError(f"supervision={self.supervision!r} must be 'exact' or 'people'")
+        if self.supervision == "people" and self.replay:
+            raise ValueError(
+                "supervision='people': splices and single frames have exact truth, which people do not give; set "
+                "replay: false"
+            )
 
 
 class MiniParts(StageParts):
@@ -109,19 +134,52 @@ class MiniParts(StageParts):
     def world_data(self, name: Stage, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         from datasets import Dataset
 
-        from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
+        from reward_model.minis.rows import draw_rows, make_example
+        from reward_model.minis.stage_rows import repeated
+        from reward_model.world.kinds import KINDS
 
         if config.max_steps < 1:
             raise ValueError("data: world is endless; set max_steps in the configuration")
         batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-        draw = box_rows if stage.boxes_round else {"stage1": stage1_rows, "stage2": stage2_rows}[name]
-        rows = draw(config.max_steps, batch, seed=1000 * config.seed + int(name[-1]), stories=stage.stories)
+        if stage.supervision == "people" and (name != "stage2" or stage.boxes_round):
+            raise ValueError(
+                "supervision='people' is a setting of stage 2; stage 1 and the boxes round need exact truth"
+            )
+        steps = config.max_steps
+        if stage.samples is not None:
+            if stage.samples < batch:
+                raise ValueError(f"samples={stage.samples} must be at least one batch, {batch}")
+            steps = min(steps, stage.samples // batch)
+        several = steps < config.max_steps
+        rows = self._draw(name, stage, steps, batch, 1000 * config.seed + int(name[-1]), several=several)
+        summary = f"{len(rows)} procedural samples"
+        if several:
+            rows = repeated(rows, batch, config.max_steps, seed=config.seed)
+            summary = f"{len(rows)} procedural samples, {steps * batch} of them different"
+        if stage.supervision == "people":
+            summary += ", annotated as people do"
         tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
         count = max(32, stage.eval_samples)
-        drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed, stories=stage.stories)
+        options = {"seed": 7_000 + config.seed, "stories": stage.stories, "kinds": tuple(stage.kinds or KINDS)}
+        drawn = draw_rows([tasks[k % 2] for k in range(count)], **options)
         held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
         load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
-        return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", ordered=True)
+        return StageData(rows, held, load, judge, summary, ordered=True)
+
+    def _draw(self, name: Stage, stage: Any, steps: int, batch: int, seed: int, *, several: bool) -> Dataset:
+        """The different rows of a stage; ``several``: they are walked through several times."""
+        from reward_model.minis.stage_rows import CURRICULUM, box_rows, stage1_rows, stage2_rows
+        from reward_model.world.kinds import KINDS
+
+        options = {"seed": seed, "stories": stage.stories, "kinds": tuple(stage.kinds or KINDS)}
+        if stage.boxes_round:
+            return box_rows(steps, batch, **options)
+        if name == "stage1":
+            return stage1_rows(steps, batch, **options)
+        # Short videos come first only where there is a first time.
+        curriculum = 0.0 if several else CURRICULUM
+        people = stage.supervision == "people"
+        return stage2_rows(steps, batch, people=people, replay=stage.replay, curriculum=curriculum, **options)
 
     def collator(
         self, processor: ProcessorMixin, load: Load, judge: JudgeConfig

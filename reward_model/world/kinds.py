@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reward_model.schema import AnomalyType, FrameRange
@@ -91,3 +92,10 @@ def find_kinds(anomaly: AnomalyType | str) -> list[str]:
             f"the world has no anomaly {str(anomaly)!r}; kinds: {', '.join(KINDS)}, or the types they belong to"
         )
     return names
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raises ValueError for an empty list, or a kind that the world does not know."""
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds={list(kinds)} must name some of {', '.join(KINDS)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from reward_model.world.shifts import draw_shift
 from reward_model.world.short import SHORT_KINDS, make_short_scene
 
 PLAIN, SHIFTED, SHORT = "plain", "shifted", "short"
-#: Stories a script can tell; ``look-alike`` stands for any of :data:`reward_model.world.LOOK_ALIKES`.
-STORIES = (PLAIN, SHIFTED, SHORT, "look-alike")
+#: Any of :data:`reward_model.world.LOOK_ALIKES`.
+ANY_LOOK_ALIKE = "look-alike"
+#: Stories a script can tell.
+STORIES = (PLAIN, SHIFTED, SHORT, ANY_LOOK_ALIKE)
 #: Longest video that is stored and read again for its compression; every frame of it has to be drawn.
 _STORED_FRAMES = 121
 #: Draws that a scene which is there already cannot follow.
@@ -108,13 +110,33 @@ class Script:
 
 
 def check_stories(shares: Mapping[str, float]) -> None:
-    """Raises ValueError for a story that does not exist, or shares that are negative or above 1 together."""
-    unknown = [name for name in shares if name not in STORIES[1:]]
+    """Raises ValueError for a story that does not exist, or shares that are negative or above 1 together.
+
+    Beside :data:`STORIES` there are the look-alikes by their names, and ``zoom/fade`` or ``zoom/look-alike``: one
+    stratum of one of them or of all.
+    """
+    unknown = [name for name in shares if name not in STORIES[1:] and _look_alike_named(name) is None]
     if unknown or any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
         raise ValueError(
             f"stories={dict(shares)} must give shares of {', '.join(STORIES[1:])} from 0 to 1, together at most 1; the "
-            "rest is plain"
+            f"rest is plain. One look-alike ({', '.join(LOOK_ALIKES)}) or stratum ({', '.join(STRATA)}) is named as in "
+            "zoom/fade"
         )
+
+
+class _Named(NamedTuple):
+    """A look-alike as a share names it; None: any."""
+
+    stratum: str | None
+    event: str | None
+
+
+def _look_alike_named(name: str) -> _Named | None:
+    """The look-alike that a share is of, None if of another story."""
+    stratum, slash, event = name.rpartition("/")
+    if event not in (ANY_LOOK_ALIKE, *LOOK_ALIKES) or (slash and stratum not in STRATA):
+        return None
+    return _Named(stratum or None, None if event == ANY_LOOK_ALIKE else event)
 
 
 def draw_story(rng: np.random.Generator, shares: Mapping[str, float], kind: str, *, abnormal: bool) -> dict[str, Any]:
@@ -129,9 +151,15 @@ def draw_story(rng: np.random.Generator, shares: Mapping[str, float], kind: str,
     assert kind in KINDS
     names = [PLAIN, *shares]
     story = str(rng.choice(names, p=[1 - sum(shares.values()), *shares.values()]))
+    return tell_story(rng, story, kind, abnormal=abnormal)
+
+
+def tell_story(rng: np.random.Generator, story: str, kind: str, *, abnormal: bool) -> dict[str, Any]:
+    """As :func:`draw_story`, of a story that is settled: ``plain``, or what a share names."""
     stratum = str(rng.choice(STRATA, p=(0.25, 0.65, 0.1)))
-    if story == "look-alike":
-        story = str(rng.choice(list(LOOK_ALIKES)))
+    if (named := _look_alike_named(story)) is not None:
+        story = named.event or str(rng.choice(list(LOOK_ALIKES)))
+        stratum = named.stratum or stratum
         kind = LOOK_ALIKES[story]
     elif story == SHORT and kind not in SHORT_KINDS:
         story = PLAIN

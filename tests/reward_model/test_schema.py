@@ -28,7 +28,7 @@ RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def words(longest: int) -> st.SearchStrategy[str]:
-    """Text of any characters but surrogates, which UTF-8 cannot hold; by default Hypothesis tries each in that codec."""
+    """Text without surrogates, which UTF-8 cannot hold; by default Hypothesis tries each character in that codec."""
     return st.text(st.characters(exclude_categories=["Cs"]), max_size=longest)
 
 

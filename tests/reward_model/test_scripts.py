@@ -11,6 +11,15 @@ from reward_model.world.kinds import SETTINGS_OF
 from reward_model.world.scripts import Script, check_stories, draw_story
 
 SHARES = {"shifted": 0.4, "look-alike": 0.3, "short": 0.2}
+#: Story, stratum and kind of the first six draws, before a share could name one look-alike.
+BEFORE = [
+    ("shifted", "zoom", "squash"),
+    ("bounce", "scan", "squash"),
+    ("short", "scan", "squash"),
+    ("shifted", "neither", "squash"),
+    ("fade", "zoom", "vanish"),
+    ("dim", "zoom", "flicker"),
+]
 
 
 def draw_script(number: int) -> tuple[Script, bool]:
@@ -59,7 +68,35 @@ def test_bars_never_leave_a_slit_of_the_picture():
         Script(k, setting="objects", story="shifted", draw=k, stored=False).film()
 
 
-@pytest.mark.parametrize("shares", [{"shiftd": 0.1}, {"shifted": -0.1}, {"shifted": 0.7, "short": 0.4}])
+def test_a_share_names_a_look_alike_and_its_stratum():
+    rng = np.random.default_rng(3)
+    shares = {"zoom/fade": 0.5, "neither/look-alike": 0.2, "dash": 0.2}
+    told = [draw_story(rng, shares, "squash", abnormal=bool(k % 2)) for k in range(600)]
+    strata = {name: {t["stratum"] for t in told if t["story"] == name} for name in LOOK_ALIKES}
+    assert strata["fade"] == {"zoom", "neither"} and strata["pass"] == {"neither"} and len(strata["dash"]) == 3
+    fades = [t for t in told if t["story"] == "fade" and t["stratum"] == "zoom"]
+    assert np.mean([t in fades for t in told]) == pytest.approx(0.5, abs=0.06)
+    assert {t["kind"] for t in fades} == {"", "vanish"}
+    assert {t["kind"] for t in told if t["story"] == "plain"} == {"", "squash"}
+
+
+def test_shares_that_were_there_before_draw_what_they_drew():
+    rng = np.random.default_rng(11)
+    told = [draw_story(rng, SHARES, "squash", abnormal=True) for _ in range(6)]
+    assert [(t["story"], t["stratum"], t["kind"]) for t in told] == BEFORE
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"zoom/shifted": 0.1},
+        {"deep/fade": 0.1},
+        {"zoom/": 0.1},
+        {"shiftd": 0.1},
+        {"shifted": -0.1},
+        {"shifted": 0.7, "short": 0.4},
+    ],
+)
 def test_shares_that_are_none_are_refused(shares):
     with pytest.raises(ValueError, match="must give shares of shifted, short, look-alike from 0 to 1"):
         check_stories(shares)

@@ -10,15 +10,16 @@ import numpy as np
 
 from reward_model.schema import VideoAnnotation
 from reward_model.world import KINDS, make_scene, make_video
+from reward_model.world.kinds import check_kinds
 from reward_model.world.video import SIZE
 
 #: Seeds below this one are for training.
 FIRST_BENCH_SEED = 400_000
 #: Where each bench begins; none reaches the next: thresholds are never set on test videos (section A.1).
 CALIBRATION_SEED, MAIN_SEED, HARD_SEED, OOD_SEED = 400_000, 500_000, 600_000, 700_000
-#: Benches for choices, whose figures are never reported, and the two that are.
-DEV_SEED, DEV_SHIFT_SEED, DEV_DEMANDING_SEED = 800_000, 802_000, 806_000
-SHIFT_SEED, DEMANDING_SEED = 820_000, 840_000
+#: Benches for choices, whose figures are never reported, and those that are.
+DEV_SEED, DEV_SHIFT_SEED, DEV_DEMANDING_SEED, DEV_SECOND_LOOK_SEED = 800_000, 802_000, 806_000, 810_000
+SHIFT_SEED, DEMANDING_SEED, SECOND_LOOK_SEED = 820_000, 840_000, 860_000
 
 
 class BenchVideo(NamedTuple):
@@ -146,10 +147,3 @@ def check_seed(seed: int) -> None:
     """Raises ValueError for a seed that belongs to training."""
     if seed < FIRST_BENCH_SEED:
         raise ValueError(f"seed={seed} belongs to training; use one from {FIRST_BENCH_SEED} on")
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Raises ValueError for an empty list, or a kind that the world does not know."""
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise ValueError(f"kinds={list(kinds)} must name some of {', '.join(KINDS)}")

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from reward_model.evaluation.benches.bench import HARD_SEED, BenchVideo, check_kinds, check_seed
+from reward_model.evaluation.benches.bench import HARD_SEED, BenchVideo, check_seed
 from reward_model.world import KINDS, make_annotation, make_scene, make_video
 from reward_model.world.cells import CELLS, LARGE, SHORT, anomaly_cell
+from reward_model.world.kinds import check_kinds
 from reward_model.world.video import SIZE
 
 #: Ranges that aim at a cell, inside what training draws from; what misses it all the same is rejected.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reward_model.evaluation.benches.bench import (
     DEV_DEMANDING_SEED,
+    DEV_SECOND_LOOK_SEED,
     DEV_SHIFT_SEED,
     Bench,
     DevBench,
@@ -19,6 +20,7 @@ from reward_model.evaluation.benches.demanding import CELLS as DEMANDING_CELLS
 from reward_model.evaluation.benches.demanding import DemandingBench
 from reward_model.evaluation.benches.hard import HardBench
 from reward_model.evaluation.benches.records import JsonlBench, VifCotBench
+from reward_model.evaluation.benches.second_look import SecondLookBench
 from reward_model.evaluation.benches.shift import ShiftBench
 from reward_model.world import SHIFTS
 from reward_model.world.cells import CELLS
@@ -27,7 +29,9 @@ _WORLD: dict[str, type[WorldBench]] = {"main": MainBench, "ood": OodBench, "dev"
 #: Seed of each bench in parts, those for choices and those to be reported; None: its own.
 _SHIFT = {"shift": None, "dev-shift": DEV_SHIFT_SEED}
 _DEMANDING = {"demanding": None, "dev-demanding": DEV_DEMANDING_SEED}
-BENCHES = (*_WORLD, "hard", *_SHIFT, *_DEMANDING)
+_SECOND_LOOK = {"second-look": None, "dev-second-look": DEV_SECOND_LOOK_SEED}
+_IN_PARTS = {**_SHIFT, **_DEMANDING, **_SECOND_LOOK}
+BENCHES = (*_WORLD, "hard", *_IN_PARTS)
 
 
 def open_bench(
@@ -48,7 +52,8 @@ def open_bench(
         videos: how many, in place of the bench's own number.
         seed, setting: seed and setting of the ``world`` bench only; the others keep their reserved seeds and play
             everywhere.
-        kinds, size: kinds and size of procedural benches; ``shift`` has sizes of its own, ``demanding`` its kinds.
+        kinds, size: kinds and size of procedural benches; ``shift`` and ``second-look`` have sizes of their own,
+            ``demanding`` its kinds.
         video_root: where the videos of a file lie.
         video_pattern: how the videos of a ViF-CoT file are named.
 
@@ -59,13 +64,8 @@ def open_bench(
     if text == "hard":
         options["num_per_cell"] = _each(text, videos, len(CELLS), "cells")
         return text, HardBench(**_given(options))
-    if text in _SHIFT:
-        each = _each(text, videos, 2 * len(SHIFTS), "shifts, normal and abnormal")
-        shown = {"num_per_shift": None if each is None else 2 * each, "seed": _SHIFT[text], "kinds": options["kinds"]}
-        return text, ShiftBench(**_given(shown))
-    if text in _DEMANDING:
-        each = _each(text, videos, 2 * len(DEMANDING_CELLS), "parts, normal and abnormal")
-        return text, DemandingBench(**_given({"num_per_cell": each, "seed": _DEMANDING[text], "size": size}))
+    if text in _IN_PARTS:
+        return text, _in_parts(text, videos, options)
     if text in _WORLD:
         own = {"seed": seed, "setting": setting} if text == "world" else {}
         options |= {"num_videos": videos, **own}
@@ -82,6 +82,18 @@ def open_bench(
         )
     bench = JsonlBench(file, name=name if separator else None, limit=videos, video_root=video_root)
     return bench.name if separator else Path(file).stem, bench
+
+
+def _in_parts(text: str, videos: int | None, options: Mapping[str, Any]) -> Bench:
+    """A bench of procedural videos that is reported in parts."""
+    named = {"seed": _IN_PARTS[text], "kinds": options["kinds"]}
+    if text in _SHIFT:
+        each = _each(text, videos, 2 * len(SHIFTS), "shifts, normal and abnormal")
+        return ShiftBench(**_given({"num_per_shift": None if each is None else 2 * each, **named}))
+    if text in _DEMANDING:
+        each = _each(text, videos, 2 * len(DEMANDING_CELLS), "parts, normal and abnormal")
+        return DemandingBench(**_given({"num_per_cell": each, "seed": named["seed"], "size": options["size"]}))
+    return SecondLookBench(**_given({"num_videos": videos, **named}))
 
 
 def _each(bench: str, videos: int | None, parts: int, what: str) -> int | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from reward_model.evaluation.benches.bench import SHIFT_SEED, BenchVideo, check_kinds, check_seed
+from reward_model.evaluation.benches.bench import SHIFT_SEED, BenchVideo, check_seed
 from reward_model.world import KINDS, SHIFTS, Shift, film
+from reward_model.world.kinds import check_kinds
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class StageArguments:
         default=0.05, metadata={"help": "share of footage to evaluate on if no line is marked val"}
     )
     samples: Annotated[int | None, AT_LEAST_ONE] = field(
-        default=None, metadata={"help": "rows of an annotated set; by default each video once"}
+        default=None,
+        metadata={"help": "rows of an annotated set (default: each video once), or different ones of the world (all)"},
     )
     frames_per_video: Annotated[int, AT_LEAST_ONE] = field(
         default=2, metadata={"help": "stage 1: anomalous frames of each video"}

@@ -20,6 +20,7 @@ from reward_model.evaluation import (
     JsonlBench,
     MainBench,
     OodBench,
+    SecondLookBench,
     ShiftBench,
     WorldBench,
 )
@@ -27,11 +28,13 @@ from reward_model.evaluation.benches.bench import (
     CALIBRATION_SEED,
     DEMANDING_SEED,
     DEV_DEMANDING_SEED,
+    DEV_SECOND_LOOK_SEED,
     DEV_SEED,
     DEV_SHIFT_SEED,
     HARD_SEED,
     MAIN_SEED,
     OOD_SEED,
+    SECOND_LOOK_SEED,
     SHIFT_SEED,
     CalibrationBench,
 )
@@ -56,8 +59,10 @@ def test_reserved_seeds_never_meet():
             (DEV_SEED, len(DevBench())),
             (DEV_SHIFT_SEED, 2 * len(ShiftBench())),  # room for twice the usual number of videos
             (DEV_DEMANDING_SEED, 2 * len(DemandingBench())),
+            (DEV_SECOND_LOOK_SEED, 8 * len(SecondLookBench())),
             (SHIFT_SEED, 2 * len(ShiftBench())),
             (DEMANDING_SEED, 2 * len(DemandingBench())),
+            (SECOND_LOOK_SEED, 8 * len(SecondLookBench())),
             (900_000, 0),  # from here on: tests and people's own
         ]
     )
@@ -136,7 +141,12 @@ def test_names_open_benches():
 
 def test_benches_for_choices_share_no_seed_with_those_that_are_reported():
     assert open_bench("dev")[1] == DevBench() and DevBench().seed == DEV_SEED
-    for name, kind, own in (("shift", ShiftBench, DEV_SHIFT_SEED), ("demanding", DemandingBench, DEV_DEMANDING_SEED)):
+    benches = (
+        ("shift", ShiftBench, DEV_SHIFT_SEED),
+        ("demanding", DemandingBench, DEV_DEMANDING_SEED),
+        ("second-look", SecondLookBench, DEV_SECOND_LOOK_SEED),
+    )
+    for name, kind, own in benches:
         (_, reported), (_, chosen) = open_bench(name), open_bench(f"dev-{name}")
         assert reported == kind() and chosen.seed == own and len(chosen) == len(reported)
 
@@ -188,6 +198,37 @@ def test_the_scan_sees_no_difference_where_the_zoom_decides():
             seen = sample_indices(calm.truth.num_frames, calm.truth.fps, rate)
             np.testing.assert_array_equal(calm.frames[seen], wrong.frames[seen])
             assert (calm.frames != wrong.frames).any()
+
+
+def test_second_look_holds_its_shares_and_the_scan_sees_no_difference():
+    bench = SecondLookBench(60)
+    videos = list(bench)
+    assert Counter(v.group for v in videos) == {"zoom/fade": 48, "easy": 12}
+    assert len({v.truth.video_id for v in videos}) == 60
+    for calm, wrong in zip(videos[::2], videos[1::2], strict=True):
+        assert (calm.truth.status, wrong.truth.status) == ("normal", "abnormal") and calm.group == wrong.group
+        assert (calm.kind, wrong.kind) == ("", "vanish") and (calm.frames != wrong.frames).any()
+        if calm.group == "zoom/fade":
+            seen = sample_indices(calm.truth.num_frames, calm.truth.fps, 4)
+            np.testing.assert_array_equal(calm.frames[seen], wrong.frames[seen])
+    np.testing.assert_array_equal(bench[41].frames, videos[41].frames)
+
+
+def test_second_look_takes_other_stories_and_kinds():
+    stories = {"zoom/look-alike": 0.5, "short": 0.25}
+    bench = SecondLookBench(40, 900_000, stories, ("squash", "teleport"))
+    groups = Counter(v.group.partition("/")[0] for v in bench)
+    assert groups == {"zoom": 20, "short": 10, "easy": 10}
+    assert len({v.group for v in bench}) > 4 and bench.describe()["stories"] == stories
+    kinds = {v.kind for v in bench if not v.group.startswith("zoom") and v.kind}
+    assert kinds == {"squash", "teleport"}
+    for call in (
+        lambda: SecondLookBench(3),
+        lambda: SecondLookBench(4, 5),
+        lambda: SecondLookBench(4, stories={"x": 1}),
+    ):
+        with pytest.raises(ValueError, match=r"must be even|belongs to training|must give shares"):
+            call()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

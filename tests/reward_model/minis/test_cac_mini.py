@@ -16,7 +16,8 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 from reward_model.data.example import IGNORE
 from reward_model.minis.collator import MiniCollator, use_equal_images
 from reward_model.minis.model import build_judge, build_processor, judge_settings
-from reward_model.minis.rows import TRAIN_SEEDS, draw_rows, make_example, stage1_rows, stage2_rows
+from reward_model.minis.rows import TRAIN_SEEDS, draw_rows, make_example
+from reward_model.minis.stage_rows import stage1_rows, stage2_rows
 from reward_model.minis.tokenizer import coordinate_values, number_pieces, template_pieces
 from reward_model.parsing import STATUS_PREFIX, ParseError, format_report, parse_turn
 from reward_model.prompts import load_prompts

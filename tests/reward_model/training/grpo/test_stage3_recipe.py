@@ -210,7 +210,9 @@ def test_every_variant_changes_the_reward_and_nothing_else(recipe, name):
     own = {k: v for k, v in chosen.items() if k not in OWN}
     changed = GrpoConfig.from_dict(own)
     repaired = changed.saliency_repair != "none"
-    assert repaired or changed.reward_config() != GrpoConfig().reward_config()
+    # What names both settings of the second look, one of them is the present default.
+    named = "scale_rewards" in own
+    assert repaired or named or changed.reward_config() != GrpoConfig().reward_config()
 
 
 def test_variants_cover_every_weight_and_repair():
@@ -220,6 +222,8 @@ def test_variants_cover_every_weight_and_repair():
         paper = getattr(GrpoConfig(), name)
         assert {paper / 2, paper * 2} <= values, name
     assert {v.get("saliency_repair") for v in VARIANTS.values()} == {None, "scale_advantage", "mean_only"}
+    looks = {(v["scale_rewards"], v["rescued_normal"]) for v in VARIANTS.values() if "scale_rewards" in v}
+    assert {("group", -0.5), ("group", 0.0), ("batch", -0.5), ("batch", 0.0), ("none", -0.5)} <= looks
     assert {v.get("spatial_norm") for v in VARIANTS.values()} == {None, "gt", "named"}
 
 
