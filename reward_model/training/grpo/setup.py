@@ -16,7 +16,10 @@ from reward_model.backends.source import announce_demo_scale
 from reward_model.chunks import scan_grids
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
 from reward_model.extras import need
+from reward_model.rewards import ANNOTATED, Need, check_needs
+from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.config import OWN, GrpoConfig
+from reward_model.training.grpo.labels import VIDEO_LEVEL, check_labels, given_by, told
 from reward_model.training.grpo.rows import VisionInputs
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.grpo.videos import (
@@ -63,7 +66,8 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
     known = load_judge_config(settings_folder(own["model"]))
     announce_demo_scale(own["model"], known.demo_scale)
     judge = known.override(**own.get("judge", {}))
-    rows, load = _data(own["data"], judge)
+    rows, load, given = _data(own["data"], judge)
+    check_needs(config.reward_config(judge), given, _source(own["data"]))
     check_limits(known, config.asked(judge), longest_scan(rows, load, judge))
     model, processor = _load(own)
     fast: VisionInputs | None = None
@@ -194,25 +198,35 @@ def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
     return load_checkpoint(own["model"], dtype=dtype, attn_implementation=own.get("attn_implementation") or None)
 
 
-def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
-    """Rows and their loader: ``source: world`` (rows, kinds, seed) or ``source: annotations`` (cache_dir, and what
-    :func:`annotated_rows` takes: path, disjoint, held_out, rows, seed, split, video_root).
+def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Load, frozenset[Need]]:
+    """Rows, their loader and what they tell of their videos: ``source: world`` (rows, kinds, seed) or ``source:
+    annotations`` (cache_dir, and what :func:`annotated_rows` takes: path, disjoint, held_out, rows, seed, split,
+    video_root). ``labels: video`` keeps video-level labels alone.
     """
     options = dict(data)
-    source = options.pop("source", None)
+    source, labels = options.pop("source", None), options.pop("labels", "full")
+    check_labels(labels)
     if source == "world":
         size = options.pop("size", None) or judge.frame_size
         if not size:
             raise ValueError("data: source 'world' needs a size: this checkpoint's judge.json has no frame_size")
-        return world_rows(options.pop("rows"), **options), chunk_loader(world_loader(size), judge)
+        given = VIDEO_LEVEL if labels == "video" else ANNOTATED
+        return world_rows(options.pop("rows"), **options), told(chunk_loader(world_loader(size), judge), given), given
     if source == "annotations":
         cache = options.pop("cache_dir", None)
         try:
-            rows = annotated_rows(options.pop("path"), judge=judge, **options)
+            rows = annotated_rows(options.pop("path"), judge=judge, labels=labels, **options)
         except (KeyError, TypeError) as error:
             raise ValueError(f"data: {error}; see reward_model.training.grpo.videos.annotated_rows") from None
-        return rows, annotated_loader(judge, cache)
+        given = given_by(VideoAnnotation.from_dict(json.loads(text)) for text in set(rows["truth"][:]))
+        return rows, told(annotated_loader(judge, cache), given), given
     raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
+
+
+def _source(data: Mapping[str, Any]) -> str:
+    """The data as a message names it."""
+    name = str(data.get("path") or f"data of source {data.get('source')}")
+    return f"{name} (labels: video)" if data.get("labels") == "video" else name
 
 
 def describe_run(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:
