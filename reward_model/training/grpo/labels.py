@@ -27,7 +27,7 @@ def label_of(truth: VideoAnnotation) -> VideoAnnotation:
 
 
 def given_by(truths: Iterable[VideoAnnotation]) -> frozenset[Need]:
-    """What these truths tell together.
+    """The facts that these truths tell together.
 
     Boxes or windows are missing where no anomaly has any: one that has no box and lasts as long as its video is what a
     video-level label becomes. Single anomalies without a box are usual (of what has vanished there is none to draw).
