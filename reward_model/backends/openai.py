@@ -242,8 +242,8 @@ class OpenAIBackend:
         self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str]
     ) -> list[WordScores | None]:
         """Log-probabilities of any words as whole continuations of each prefix, in order; one-token requests, as in
-        :meth:`score`. None where the server does not continue an answer or lists no log-probabilities; a word beyond
-        those listed has an upper bound.
+        :meth:`score`. None where the server does not continue an answer, lists no log-probabilities, or lists none
+        of the words; a word beyond those listed has an upper bound.
         """
         check_frames(conversations)
         self._probe()
@@ -257,7 +257,9 @@ class OpenAIBackend:
                     self._unscored(str(error))
                     return None
                 return WordScores(error=str(error))
-            return None if found is None else WordScores(tuple(f[0] for f in found if f is not None))
+            if found is None or any(f is None for f in found) or all(f[1] for f in found if f is not None):
+                return None  # of words that are all beyond the listed tokens nothing is known
+            return WordScores(tuple(f[0] for f in found if f is not None))
 
         items = list(zip(conversations, prefixes, strict=True))
         return self._each(chosen, items, lambda why: WordScores(error=why), 1)

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from reward_model.config import JudgeConfig
 from reward_model.engine.settings import check_known
+from reward_model.evidence.score import SerConfig
 from reward_model.rewards import RewardConfig, RewardWeights
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
 #: What a settings file may hold beside the settings of :class:`GrpoConfig`.
-OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan", "domain_videos")
+OWN = ("model", "data", "judge", "referee", "dtype", "attn_implementation", "fast_vision", "plan", "domain_videos")
 #: Settings that had one value only; files and checkpoints that carry it still open.
 FORMER = {"loss_type": "grpo"}
 
@@ -184,6 +185,11 @@ class GrpoConfig:
         names = ("gate", "gate_outside", "rescued_normal", "spatial_norm", "clip_restricted", "ser_gate")
         turns = self.asked(judge or JudgeConfig()).num_turns
         return RewardConfig(weights, num_turns=turns, **{n: getattr(self, n) for n in names})
+
+    def ser_config(self) -> SerConfig:
+        """How evidence is scored, where ``weight_ser`` counts."""
+        names = ("temporal_penalty", "looseness_penalty", "excess_penalty", "max_claims")
+        return SerConfig(**{n: getattr(self, f"ser_{n}") for n in names})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,6 +16,7 @@ import numpy as np
 
 from reward_model.engine.run_log import METRICS, RunWriter
 from reward_model.engine.video_summary import add_video
+from reward_model.evidence.answer import Evidence
 from reward_model.rewards import (
     ANNOTATED,
     NEEDS,
@@ -70,11 +71,25 @@ def rollout_numbers(
 def step_rollout_numbers(experience: ScoredRollouts, config: RewardConfig) -> list[dict[str, float]]:
     """:func:`rollout_numbers` of each rollout of a step, and whether each group's rewards are all equal."""
     rows = [
-        rollout_numbers(r, s.truth, p, config, s.given)
-        for group, s, parts in zip(experience.groups, experience.samples, experience.parts, strict=True)
-        for r, p in zip(group, parts, strict=True)
+        rollout_numbers(r, s.truth, mark.parts, config, s.given) | _refereed(mark.evidence)
+        for group, s, marks in zip(experience.groups, experience.samples, experience.marks, strict=True)
+        for r, mark in zip(group, marks, strict=True)
     ]
     return rows + [{"rollouts/zero_variance": float(flat)} for flat in zero_variance(experience.rewards)]
+
+
+def _refereed(evidence: Evidence | None) -> dict[str, float]:
+    """What a referee said of a rollout's evidence: its claims, means of the two grades, and how it failed."""
+    if evidence is None:
+        return {}
+    opinions = evidence.opinions
+    numbers = {"referee/claims": float(evidence.claims.raw), "referee/loose": evidence.loose}
+    numbers["referee/unanswered"] = float(any(o.error for o in opinions))
+    if opinions and evidence.score is not None:
+        numbers["referee/garbled"] = sum(o.garbled for o in opinions) / len(opinions)
+        numbers["referee/relevance"] = sum(o.relevance for o in opinions) / len(opinions)
+        numbers["referee/localisation"] = sum(o.localisation for o in opinions) / len(opinions)
+    return numbers
 
 
 def _terms(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -15,8 +16,10 @@ from reward_model.backends.checkpoint import settings_folder
 from reward_model.backends.source import announce_demo_scale
 from reward_model.chunks import scan_grids
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
+from reward_model.evidence.opening import RefereeSettings, open_referee
+from reward_model.evidence.referee import OracleReferee, Referee
 from reward_model.extras import need
-from reward_model.rewards import ANNOTATED, Need, check_needs
+from reward_model.rewards import ANNOTATED, Need, RewardConfig, check_needs
 from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.config import OWN, GrpoConfig
 from reward_model.training.grpo.labels import VIDEO_LEVEL, check_labels, given_by, told
@@ -63,12 +66,14 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
     for name in ("model", "data"):
         if name not in own:
             raise ValueError(f"the settings must name {name!r}; see recipes/configs/stage3/mini.yaml")
+    refereed = RefereeSettings.of(own["referee"]) if own.get("referee") else None
     known = load_judge_config(settings_folder(own["model"]))
     announce_demo_scale(own["model"], known.demo_scale)
     judge = known.override(**own.get("judge", {}))
     rows, load, given = _data(own["data"], judge)
-    check_needs(config.reward_config(judge), given, _source(own["data"]))
+    _check_reward(config.reward_config(judge), given, own["data"], refereed)
     check_limits(known, config.asked(judge), longest_scan(rows, load, judge))
+    referee = _referee(config, refereed)
     model, processor = _load(own)
     fast: VisionInputs | None = None
     block: AbstractContextManager[None] = nullcontext()
@@ -78,7 +83,7 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
         else:
             fast, block = fast_vision(model, processor)
     with block:  # before the trainer copies the model: the reference has to see frames the same way
-        trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast)
+        trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast, referee=referee)
         trainer.judge_file = judge_file(own["model"], trainer.judge_config)
         yield trainer
 
@@ -96,6 +101,9 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     from reward_model.training.plan import PlanConfig
 
     config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
+    data, named = settings.get("data") or {}, settings.get("referee")
+    told = VIDEO_LEVEL if data.get("labels") == "video" else ANNOTATED  # files are not opened to plan
+    _check_reward(config.reward_config(), told, data, RefereeSettings.of(named) if named else None)
     known = dict(settings.get("plan") or {})
     judge = _judge_of(settings.get("model"), settings.get("judge", {}), config)
     scan_frames = int(known.get("num_frames", PlanConfig.num_frames))
@@ -221,6 +229,36 @@ def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Load, froze
         given = given_by(VideoAnnotation.from_dict(json.loads(text)) for text in set(rows["truth"][:]))
         return rows, told(annotated_loader(judge, cache), given), given
     raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
+
+
+def _check_reward(
+    config: RewardConfig, given: frozenset[Need], data: Mapping[str, Any], referee: RefereeSettings | None
+) -> None:
+    """The data tells what the reward needs, and what its referee does.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    source = _source(data)
+    check_needs(config, given | ({"referee"} if referee is not None else set()), source)
+    if not config.weights.ser or referee is None or referee.kind != "oracle":
+        return
+    if not OracleReferee.needs <= given:
+        raise ValueError(
+            f"the oracle grades by true windows and boxes: {source} has none. Name another kind of referee"
+        )
+
+
+def _referee(config: GrpoConfig, settings: RefereeSettings | None) -> Referee | None:
+    """The referee of a training; its answers are kept beside the log, those of each process in a file of its own."""
+    if settings is None or not config.weight_ser:
+        return None
+    import torch
+
+    if settings.device is None and torch.cuda.is_available():
+        settings = replace(settings, device=f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    rank = os.environ.get("RANK", "0")
+    return open_referee(settings, Path(config.output_dir) / "referee" / f"answers-{rank}.jsonl")
 
 
 def _source(data: Mapping[str, Any]) -> str:
