@@ -7,8 +7,8 @@ are the rows of the table in ``tests/reward_model/test_rewards.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from reward_model.grounding import join_boxes, mean_box_iou, temporal_iou, type_iou
@@ -17,16 +17,42 @@ from reward_model.terminal.described import check_settings, setting
 
 SALIENCY = {True: 1.0, None: 1.0, False: 0.5}
 
+#: What a term may have to be told beside the answer: facts of the truth, or a referee's opinion.
+Need = Literal["gt_status", "gt_types", "gt_windows", "gt_boxes", "referee"]
+#: The needs of a whole annotation.
+ANNOTATED: frozenset[Need] = frozenset({"gt_status", "gt_types", "gt_windows", "gt_boxes"})
+#: The needs of each term, by the name of its weight.
+NEEDS: Mapping[str, frozenset[Need]] = {
+    "format": frozenset(),
+    "status": frozenset({"gt_status"}),
+    "type": frozenset({"gt_types"}),
+    "temporal": frozenset({"gt_windows"}),
+    "spatial": frozenset({"gt_windows", "gt_boxes"}),
+    "ser": frozenset({"referee"}),
+}
+#: Needs as a message names them.
+_NEEDED = {
+    "gt_status": "a status of each video",
+    "gt_types": "types of the anomalies",
+    "gt_windows": "windows of the anomalies",
+    "gt_boxes": "true boxes",
+    "referee": "a referee",
+}
+
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """Weights of Equation 6, in the paper's order w1 to w5."""
+    """Weights of Equation 6, in the paper's order w1 to w5; then those of terms that the paper does not have.
+
+    ``ser``: evidence scored by a referee (:mod:`reward_model.evidence`), in place of true boxes.
+    """
 
     format: float = 1.0
     status: float = 2.0
     type: float = 2.0
     temporal: float = 2.0
     spatial: float = 5.0
+    ser: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,8 @@ class RewardConfig:
     ``clip_restricted``: turn two's types are compared with those of the anomalies that its clip shows, not with those
     of the whole video, as Equation 3 is printed.
     ``num_turns``: 1 is the control without turn two, where the scan is the whole answer and no box is ever drawn.
+    ``ser_gate``: evidence for a wrong answer is not paid (``"answer"``: both statuses must be right), or it is
+    (``"none"``).
     """
 
     weights: RewardWeights = field(default_factory=RewardWeights)
@@ -52,9 +80,24 @@ class RewardConfig:
     spatial_norm: Literal["pred", "named", "gt"] = "pred"
     num_turns: Literal[1, 2] = 2
     clip_restricted: bool = False
+    ser_gate: Literal["answer", "none"] = "answer"
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.num_turns == 1 and self.weights.ser:
+            raise ValueError(
+                f"weight_ser={self.weights.ser:g} pays for boxes, which a judge of one turn never draws; set it to 0, "
+                "or num_turns to 2"
+            )
+
+    @property
+    def needs(self) -> dict[str, frozenset[Need]]:
+        """The needs of each term that counts, by the name of its weight."""
+        counted = [f.name for f in fields(self.weights) if getattr(self.weights, f.name)]
+        found = {name: NEEDS[name] for name in counted if self.num_turns == 2 or name != "spatial"}
+        if self.clip_restricted and "type" in found:
+            found["type"] |= {"gt_windows"}
+        return found
 
 
 @dataclass(frozen=True)
@@ -108,7 +151,9 @@ class Rollout:
 
 @dataclass(frozen=True)
 class RewardParts:
-    """The five terms before weights and discount, and the total of Equation 6."""
+    """The five terms before weights and discount, and the total of Equation 6; then the terms beside the paper's, 0
+    where they do not count.
+    """
 
     format: float
     status: float
@@ -116,6 +161,31 @@ class RewardParts:
     temporal: float
     spatial: float
     total: float
+    ser: float = 0.0
+
+
+def check_needs(config: RewardConfig, given: Collection[Need], source: str = "the data") -> None:
+    """Every term that counts is told what it needs.
+
+    Args:
+        config: the reward.
+        given: what is there.
+        source: where it comes from, for the message.
+
+    Raises:
+        ValueError: if something is missing; the message names the weights and the remedy in one line.
+    """
+    lacking = {name: [n for n in _NEEDED if n in needs and n not in given] for name, needs in config.needs.items()}
+    lacking = {name: needs for name, needs in lacking.items() if needs}
+    if not lacking:
+        return
+    asks = (
+        f"weight_{name}={getattr(config.weights, name):g} needs {' and '.join(_NEEDED[n] for n in needs)}"
+        for name, needs in lacking.items()
+    )
+    remedy = " and ".join(f"weight_{name}" for name in lacking)
+    referee = " or name a referee" if "ser" in lacking else ""
+    raise ValueError(f"{'; '.join(asks)}: {source} has none. Set {remedy} to 0{referee}")
 
 
 def format_reward(rollout: Rollout) -> float:
@@ -188,10 +258,20 @@ def mean_saliency(truth: VideoAnnotation) -> float:
     return sum(values) / len(values) if values else 1.0
 
 
-def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig | None = None) -> RewardParts:
-    """Equation 6: ``w1 R_fmt + w2 gbar R_stat + m (w3 R~_type + w4 R~_temp + w5 R~_spa)``, ``R~ = 1 - gbar (1 - R)``.
+def total_reward(
+    rollout: Rollout, truth: VideoAnnotation, config: RewardConfig | None = None, *, ser: float | None = None
+) -> RewardParts:
+    """Equation 6: ``w1 R_fmt + w2 gbar R_stat + m (w3 R~_type + w4 R~_temp + w5 R~_spa)``, ``R~ = 1 - gbar (1 - R)``;
+    with ``weights.ser`` also ``m w_ser g R_SER``, g of ``ser_gate``.
 
     Ranges with the paper's weights: [-3, 9] for a salient anomaly, [-3, 0] for a normal video.
+
+    Args:
+        ser: R_SER of the answer (:func:`reward_model.evidence.score.evidence_score`); of no account without its weight,
+            and for a normal video.
+
+    Raises:
+        ValueError: if ``weights.ser`` counts and there is none.
     """
     config = config or RewardConfig()
     w, gbar = config.weights, mean_saliency(truth)
@@ -209,7 +289,19 @@ def total_reward(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig 
     where = spatial_reward(rollout, truth, norm=config.spatial_norm) * zoom_passes
     if not config.gate_outside or scan_passes or zoom_passes:
         total += sum(k * (1 - gbar * (1 - r)) for k, r in ((w.type, kind), (w.temporal, when), (w.spatial, where)))
-    return RewardParts(form, status, kind, when, where, total)
+    shown = _paid_evidence(rollout, config, ser)
+    return RewardParts(form, status, kind, when, where, total + w.ser * shown, shown)
+
+
+def _paid_evidence(rollout: Rollout, config: RewardConfig, ser: float | None) -> float:
+    """``g R_SER``; 0 where it does not count."""
+    if not config.weights.ser:
+        return 0.0
+    if ser is None:
+        raise ValueError(
+            f"weight_ser={config.weights.ser:g} needs a referee's score of the evidence, and there is none"
+        )
+    return ser if config.ser_gate == "none" or all(_gates(rollout, "both")) else 0.0
 
 
 def _one_turn(rollout: Rollout) -> Rollout:

@@ -36,7 +36,7 @@ FLOORS = {
         ("config", "rewards", "world"),
         ("turns",),
         ("backends", "chunks"),
-        ("data", "domain_check", "setting_keys", "unified"),
+        ("data", "domain_check", "evidence", "setting_keys", "unified"),
         ("engine", "judge"),
         ("evaluation", "training"),
         ("minis", "second_look"),

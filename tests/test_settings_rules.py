@@ -11,7 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +161,18 @@ def of_type(annotation: str, probe: Any) -> bool:
     )
 
 
+def recorded(case: str) -> list[Field[Any]]:
+    """The fields that there were when the record was made; of later ones no former rule is known."""
+    record = json.loads(RECORD.read_text())[case]
+    found = [f for f in fields(CASES[case][0]) if f.name in record]
+    assert len(found) > len(record) / 2
+    return found
+
+
 def check(case: str, *, every: int) -> int:
     """Compares with the record, for each field another share of the probes; returns how many were tried."""
     record, tried = json.loads(RECORD.read_text())[case], 0
-    for index, field in enumerate(f for f in fields(CASES[case][0]) if f.name in record):
+    for index, field in enumerate(recorded(case)):
         for probe, was in list(zip(PROBES, record[field.name], strict=True))[index % every :: every]:
             now, where, tried = takes(case, field.name, probe), f"{case}: {field.name}={probe!r}", tried + 1
             if was == "0":
@@ -177,14 +185,13 @@ def check(case: str, *, every: int) -> int:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.isidentifier()])
 def test_what_was_refused_is_refused_and_what_was_taken_is_taken(case):
-    count = len(json.loads(RECORD.read_text())[case])
-    assert check(case, every=4) == pytest.approx(count * len(PROBES) / 4, rel=0.1)
+    assert check(case, every=4) == pytest.approx(len(recorded(case)) * len(PROBES) / 4, rel=0.1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_of_every_probe(case):
-    assert check(case, every=1) == len(json.loads(RECORD.read_text())[case]) * len(PROBES)
+    assert check(case, every=1) == len(recorded(case)) * len(PROBES)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ beginning of the answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from reward_model.conversation import Completion, Conversation, Sampling
@@ -56,5 +57,28 @@ class Observing(Protocol):
         """The two statistics of each conversation's prefill, which is the one of the last ``generate`` or ``score``
         about these very conversations where the backend watched it, and a new one elsewhere. None: the conversation
         shows no picture, or cannot be read by the model.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class WordScores:
+    """Log-probabilities (natural log) of words after one prefix, in the order of the words; ``error``: why there is
+    nothing for this one.
+    """
+
+    log_probs: tuple[float, ...] = ()
+    error: str | None = None
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A backend that scores any words, not the two of a verdict alone."""
+
+    def choose(
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str]
+    ) -> list[WordScores | None]:
+        """Log-probabilities of each word as a whole continuation of each prefix of the answer. None: the backend
+        cannot tell.
         """
         ...

@@ -25,24 +25,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from reward_model.backends.answer_start import begin_answer, question
-from reward_model.backends.base import BackendError
+from reward_model.backends.base import BackendError, WordScores
 from reward_model.backends.checkpoint import load_checkpoint, settings_folder
 from reward_model.backends.devices import ran_out_of_memory, torch_device, torch_dtype
 from reward_model.backends.signs import SignsWatch, appearances
+from reward_model.backends.word_tokens import verdict_tokens, word_tokens
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain import Domain, Signs, load_domain
 from reward_model.parsing import STATUS_PREFIX
 from reward_model.schema import VerdictScore
-from reward_model.turns import WORDS, words_after
+from reward_model.turns import words_after
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import Cache, PreTrainedModel, ProcessorMixin
     from transformers.utils.quantization_config import QuantizationConfigMixin
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
+_Options = Sequence[Sequence[int]]  # words as token ids
 
 
 class LocalBackend:
@@ -181,13 +183,33 @@ class LocalBackend:
             if not prefix.endswith(STATUS_PREFIX):
                 raise ValueError(f"a verdict prefix must end in {STATUS_PREFIX!r}, got ...{prefix[-20:]!r}")
         self._signs.keep_only(conversations)
-        return self._each(
-            conversations,
-            lambda part: self._words([conversations[k] for k in part], [prefixes[k] for k in part]),
-            lambda reason: VerdictScore(math.nan, math.nan, error=reason),
-        )
+        ids = [self._word_ids(words_after(prefix)) for prefix in prefixes]
 
-    def _words(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
+        def ask(part: Sequence[int]) -> list[VerdictScore | None]:
+            return [
+                VerdictScore(*f) for f in self._follow(*([v[k] for k in part] for v in (conversations, prefixes, ids)))
+            ]
+
+        return self._each(conversations, ask, lambda reason: VerdictScore(math.nan, math.nan, error=reason))
+
+    def choose(
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str]
+    ) -> list[WordScores | None]:
+        """Any words as whole continuations of each prefix; one prefill for the batch, as in :meth:`score`."""
+        self._signs.keep_only(conversations)
+        ids = [word_tokens(self.processor.tokenizer, prefix, words) for prefix in prefixes]
+
+        def ask(part: Sequence[int]) -> list[WordScores | None]:
+            return [
+                WordScores(f) for f in self._follow(*([v[k] for k in part] for v in (conversations, prefixes, ids)))
+            ]
+
+        return self._each(conversations, ask, lambda reason: WordScores(error=reason))
+
+    def _follow(
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], options: Sequence[_Options]
+    ) -> list[tuple[float, ...]]:
+        """Log-probabilities of the options of each conversation after its prefix."""
         import torch
 
         inputs = self._inputs(conversations, prefixes)
@@ -202,13 +224,11 @@ class LocalBackend:
             # (B, V), of the first token after the prefix; in double, so that small log-odds keep their digits.
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
             deltas = self.model.model.rope_deltas.to(mask.device) if shows else 0
-            spellings = [words_after(prefix) for prefix in prefixes]
-            totals = {}
-            for words in dict.fromkeys(spellings):  # one pair, but for answers that spell the words in another way
-                ids = self._word_ids(words)
-                pair = [self._continue(i, first, mask, deltas, output.past_key_values).tolist() for i in ids]
-                totals[words] = list(zip(*pair, strict=True))
-        return [VerdictScore(*totals[words][k]) for k, words in enumerate(spellings)]
+            asked, totals = [tuple(tuple(ids) for ids in each) for each in options], {}
+            for words in dict.fromkeys(asked):  # one pair, but for answers that spell the words in another way
+                each = [self._continue(i, first, mask, deltas, output.past_key_values).tolist() for i in words]
+                totals[words] = list(zip(*each, strict=True))
+        return [totals[words][k] for k, words in enumerate(asked)]
 
     def _word_ids(self, words: tuple[str, str]) -> tuple[list[int], list[int]]:
         try:
@@ -428,23 +448,3 @@ def _reason(error: Exception, conversation: Conversation, short: bool) -> str:
         )
     lines = str(error).strip().splitlines()
     return f"the model could not be asked about {shown}: {lines[0][:300] if lines else type(error).__name__}"
-
-
-def verdict_tokens(tokenizer: PreTrainedTokenizerBase, words: tuple[str, str] = WORDS) -> tuple[list[int], list[int]]:
-    """Token ids of ``normal`` and ``abnormal``, in the spelling of ``words``, right after ``"status": "``.
-
-    Raises:
-        BackendError: the tokenizer joins the quote with the word, so that the two words share no common prefix to be
-            scored from.
-    """
-    prefix = tokenizer(STATUS_PREFIX, add_special_tokens=False)["input_ids"]
-    ids = []
-    for word in words:
-        joined = tokenizer(STATUS_PREFIX + word, add_special_tokens=False)["input_ids"]
-        if joined[: len(prefix)] != prefix or len(joined) == len(prefix):
-            raise BackendError(
-                f"this tokenizer merges the end of {STATUS_PREFIX!r} into {word!r} ({prefix} against {joined}); the "
-                "two verdict words cannot be scored from one prefix. Use a model with a Qwen-family tokenizer"
-            )
-        ids.append(joined[len(prefix) :])
-    return ids[0], ids[1]

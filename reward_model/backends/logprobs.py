@@ -122,8 +122,8 @@ def verdict_score(ask: Ask, words: tuple[str, str] = WORDS) -> VerdictScore | No
     return VerdictScore(normal[0], abnormal[0], bounded=normal[1] or abnormal[1])
 
 
-def continues(tokens: NextTokens, words: tuple[str, str] = WORDS) -> bool:
-    """True if at least half of the probability continues with one of the two words: a model that starts over would
+def continues(tokens: NextTokens, words: Sequence[str] = WORDS) -> bool:
+    """True if at least half of the probability continues with one of the words: a model that starts over would
     write ``{``.
     """
     inside = [v for t, v in tokens.items() if any(_begins(word, t) for word in words)]

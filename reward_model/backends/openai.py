@@ -22,9 +22,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Literal, TypeVar
 
-from reward_model.backends.base import BackendError
+from reward_model.backends.base import BackendError, WordScores
 from reward_model.backends.chat_server import ChatServer
-from reward_model.backends.logprobs import NextTokens, continues, generated_verdict, next_tokens, verdict_score
+from reward_model.backends.logprobs import (
+    Ask,
+    NextTokens,
+    continues,
+    generated_verdict,
+    next_tokens,
+    verdict_score,
+    word_log_prob,
+)
 from reward_model.backends.replay import request_key
 from reward_model.backends.reply import Reply
 from reward_model.backends.retrying import Backoff, Deadline, RequestRejected
@@ -230,10 +238,42 @@ class OpenAIBackend:
             logger.warning("a verdict has no probability: %s", why)
         return None
 
-    def _walk(self, conversation: Conversation, prefix: str, deadline: Deadline) -> VerdictScore | None:
+    def choose(
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str]
+    ) -> list[WordScores | None]:
+        """Log-probabilities of any words as whole continuations of each prefix, in order; one-token requests, as in
+        :meth:`score`. None where the server does not continue an answer, lists no log-probabilities, or lists none
+        of the words; a word beyond those listed has an upper bound.
+        """
+        check_frames(conversations)
+        self._probe()
+
+        def chosen(item: tuple[Conversation, str], deadline: Deadline) -> WordScores | None:
+            try:
+                ask = self._next_tokens(*item, tuple(words), deadline)
+                found = None if ask is None else [word_log_prob(word, ask) for word in words]
+            except BackendError as error:
+                if isinstance(error, RequestRejected) and error.status in _NOT_OFFERED:
+                    self._unscored(str(error))
+                    return None
+                return WordScores(error=str(error))
+            if found is None or any(f is None for f in found) or all(f[1] for f in found if f is not None):
+                return None  # of words that are all beyond the listed tokens nothing is known
+            return WordScores(tuple(f[0] for f in found if f is not None))
+
+        items = list(zip(conversations, prefixes, strict=True))
+        return self._each(chosen, items, lambda why: WordScores(error=why), 1)
+
+    def _next_tokens(
+        self, conversation: Conversation, prefix: str, words: tuple[str, ...], deadline: Deadline
+    ) -> Ask | None:
+        """The likeliest tokens after a prefix and part of a word, each asked for once; None, and a warning, where the
+        server does not tell.
+        """
         if self._continues is False:
-            return self._unscored(f"{self.model} at {self.server.base_url} does not continue an unfinished answer")
-        messages, words = to_wire(conversation, self.image_format), words_after(prefix)
+            self._unscored(f"{self.model} at {self.server.base_url} does not continue an unfinished answer")
+            return None
+        messages = to_wire(conversation, self.image_format)
         lists: dict[str, NextTokens | None] = {}
 
         def ask(covered: str) -> NextTokens | None:
@@ -246,16 +286,24 @@ class OpenAIBackend:
 
         first = ask("")
         if not first:
-            return self._unscored(f"{self.model} at {self.server.base_url} sends no log-probabilities")
+            self._unscored(f"{self.model} at {self.server.base_url} sends no log-probabilities")
+            return None
         if self._continues is None and not continues(first, words):
-            return self._unscored(
-                f"{self.model} at {self.server.base_url} seems to begin a new answer instead of continuing"
-            )
+            self._unscored(f"{self.model} at {self.server.base_url} seems to begin a new answer instead of continuing")
+            return None
+        return ask
+
+    def _walk(self, conversation: Conversation, prefix: str, deadline: Deadline) -> VerdictScore | None:
+        words = words_after(prefix)
+        ask = self._next_tokens(conversation, prefix, words, deadline)
+        if ask is None:
+            return None
         score = verdict_score(ask, words)
         if score is None:
+            listed = len(ask("") or ())
             return self._unscored(
-                f"{words[0]!r} and {words[1]!r} both lie beyond the {len(first)} likeliest tokens, so that nothing is "
-                "known of their ratio"
+                f"{words[0]!r} and {words[1]!r} both lie beyond the {listed} likeliest tokens, so that "
+                "nothing is known of their ratio"
             )
         return score
 

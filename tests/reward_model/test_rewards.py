@@ -1,6 +1,6 @@
 """Equations 2 to 6: golden numbers, and the truth table of every way two turns can end."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from itertools import permutations
 
@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from reward_model.rewards import (
+    ANNOTATED,
+    NEEDS,
     RewardConfig,
     RewardWeights,
     Rollout,
+    check_needs,
     format_reward,
     mean_saliency,
     spatial_reward,
@@ -376,3 +379,56 @@ def test_new_choices_are_checked():
     for wrong in ({"spatial_norm": "all"}, {"num_turns": 3}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             RewardConfig(**wrong)
+
+
+# --- beside the paper: evidence scored by a referee, and what each term has to be told --------------------------------
+
+BY_REFEREE = RewardConfig(RewardWeights(temporal=0, spatial=0, ser=5))
+
+
+@pytest.mark.parametrize(
+    ("ending", "total", "without_gate"),
+    [
+        ("abnormal, confirmed", 2 + 5 * 0.6, 2 + 5 * 0.6),
+        ("abnormal, cleared", -2, -2 + 5 * 0.6),
+        ("abnormal, then invalid", -2.5, -2.5 + 5 * 0.6),
+        ("normal", -2, -2 + 5 * 0.6),
+    ],
+)
+def test_evidence_for_a_wrong_answer_is_not_paid(ending, total, without_gate):
+    assert total_reward(ENDINGS[ending], truth(), BY_REFEREE, ser=0.6).total == pytest.approx(total, abs=1e-12)
+    free = total_reward(ENDINGS[ending], truth(), replace(BY_REFEREE, ser_gate="none"), ser=0.6)
+    assert free.total == pytest.approx(without_gate, abs=1e-12) and free.ser == 0.6
+
+
+def test_evidence_counts_for_anomalous_videos_alone_and_only_with_its_weight():
+    for ending in ENDINGS.values():
+        assert total_reward(ending, NORMAL_TRUTH, BY_REFEREE) == total_reward(ending, NORMAL_TRUTH)
+        assert total_reward(ending, truth(), ser=1.0) == total_reward(ending, truth())
+    with pytest.raises(ValueError, match=r"weight_ser=5 needs a referee's score"):
+        total_reward(ENDINGS["abnormal, confirmed"], truth(), BY_REFEREE)
+    with pytest.raises(ValueError, match=r"weight_ser=5 pays for boxes.*num_turns"):
+        replace(BY_REFEREE, num_turns=1)
+
+
+def test_a_reward_says_what_it_needs_and_what_is_missing_in_one_line():
+    labels = {"gt_status", "gt_types"}
+    check_needs(RewardConfig(), ANNOTATED)
+    check_needs(BY_REFEREE, {*labels, "referee"})
+    with pytest.raises(
+        ValueError, match=r"^weight_ser=5 needs a referee: the data has none\. Set weight_ser to 0 or nam"
+    ):
+        check_needs(BY_REFEREE, ANNOTATED)
+    with pytest.raises(ValueError) as told:
+        check_needs(RewardConfig(), labels, "a.jsonl")
+    assert str(told.value) == (
+        "weight_temporal=2 needs windows of the anomalies; weight_spatial=5 needs windows of the anomalies and true "
+        "boxes: a.jsonl has none. Set weight_temporal and weight_spatial to 0"
+    )
+    check_needs(RewardConfig(RewardWeights(spatial=0)), ANNOTATED - {"gt_boxes"})
+    check_needs(RewardConfig(num_turns=1), ANNOTATED - {"gt_boxes"})
+    assert "gt_windows" in RewardConfig(clip_restricted=True).needs["type"] - RewardConfig().needs["type"]
+
+
+def test_every_weight_has_its_needs():
+    assert NEEDS.keys() == {f.name for f in fields(RewardWeights)}

@@ -11,7 +11,7 @@ from reward_model.conversation import Conversation
 from reward_model.prompts import fill
 from reward_model.prompts.verification import load_verification
 from reward_model.schema import Anomaly, Box
-from reward_model.video.clip import resize_frames
+from reward_model.video.crops import enlarged
 
 #: Longer side of an enlarged part in pixels, and how much wider than the box it is cut on each side.
 CROP_SIZE = 384
@@ -41,12 +41,4 @@ def with_crops(asked: Conversation, frames: np.ndarray, anomalies: Sequence[Anom
 
 def cut_out(frame: np.ndarray, box: Box) -> np.ndarray:
     """The box of a frame (H, W, 3) uint8 with a margin, enlarged to :data:`CROP_SIZE` on its longer side."""
-    height, width = frame.shape[:2]
-    x0, y0, x1, y1 = box.to_pixels(width, height)
-    dx, dy = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
-    left, top = int(max(x0 - dx, 0)), int(max(y0 - dy, 0))
-    right, bottom = int(min(np.ceil(x1 + dx), width)), int(min(np.ceil(y1 + dy), height))
-    part = frame[top:bottom, left:right]
-    scale = CROP_SIZE / max(part.shape[:2])
-    size = (max(round(part.shape[0] * scale), 1), max(round(part.shape[1] * scale), 1))
-    return resize_frames(part[None], size)[0]
+    return enlarged(frame, box, margin=MARGIN, side=CROP_SIZE)

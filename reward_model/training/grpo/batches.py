@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from reward_model.rewards import RewardParts
 from reward_model.training.grpo.maths import rollout_weights, sampling_correction
 from reward_model.training.grpo.rollouts import GrpoSample, RolloutRecord
 from reward_model.training.grpo.rows import SequenceRow
+from reward_model.training.grpo.scoring import Scored
 
 
 @dataclass
@@ -47,7 +47,7 @@ class ScoredRollouts:
 
     samples: list[GrpoSample]
     groups: list[list[RolloutRecord]]
-    parts: list[list[RewardParts | None]]
+    marks: list[list[Scored]]
     rewards: torch.Tensor
     advantages: torch.Tensor
     scored: torch.Tensor

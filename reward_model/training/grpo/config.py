@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from reward_model.config import JudgeConfig
 from reward_model.engine.settings import check_known
+from reward_model.evidence.score import SerConfig
 from reward_model.rewards import RewardConfig, RewardWeights
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
 #: What a settings file may hold beside the settings of :class:`GrpoConfig`.
-OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan", "domain_videos")
+OWN = ("model", "data", "judge", "referee", "dtype", "attn_implementation", "fast_vision", "plan", "domain_videos")
 #: Settings that had one value only; files and checkpoints that carry it still open.
 FORMER = {"loss_type": "grpo"}
 
@@ -139,6 +140,18 @@ class GrpoConfig:
     (named), or all (gt)."""
     clip_restricted: bool = setting(False)
     """Compare turn two's types with those its clip shows, not with the whole video's as Equation 3 does."""
+    weight_ser: float = setting(0.0)
+    """Weight of evidence that a referee scores (SER), which needs no true box; 0 asks no referee. Not in the paper."""
+    ser_gate: Literal["answer", "none"] = setting("answer")
+    """Evidence counts where both statuses are right (answer), or always (none)."""
+    ser_temporal_penalty: float = setting(0.5, least=0, most=1)
+    """SER: share that a claim loses at a wrong moment, lambda_t. Our choice."""
+    ser_looseness_penalty: float = setting(0.25, least=0)
+    """SER: weight of the share of the video that turn one's window has too much, lambda_l. Our choice."""
+    ser_excess_penalty: float = setting(0.25, least=0)
+    """SER: weight of the share of claims beyond ser_max_claims, lambda_x. Our choice."""
+    ser_max_claims: int = setting(8, least=1)
+    """SER: claims of an answer that the referee checks. Our choice."""
 
     # --- keeping and showing ------------------------------------------------------------------------------------------
     save_steps: int = setting(25, least=1)
@@ -169,9 +182,14 @@ class GrpoConfig:
     def reward_config(self, judge: JudgeConfig | None = None) -> RewardConfig:
         """The reward these settings describe, for a judge that is asked like this."""
         weights = RewardWeights(**{f.name: getattr(self, f"weight_{f.name}") for f in fields(RewardWeights)})
-        names = ("gate", "gate_outside", "rescued_normal", "spatial_norm", "clip_restricted")
+        names = ("gate", "gate_outside", "rescued_normal", "spatial_norm", "clip_restricted", "ser_gate")
         turns = self.asked(judge or JudgeConfig()).num_turns
         return RewardConfig(weights, num_turns=turns, **{n: getattr(self, n) for n in names})
+
+    def ser_config(self) -> SerConfig:
+        """How evidence is scored, where ``weight_ser`` counts."""
+        names = ("temporal_penalty", "looseness_penalty", "excess_penalty", "max_claims")
+        return SerConfig(**{n: getattr(self, f"ser_{n}") for n in names})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,7 +16,11 @@ import numpy as np
 
 from reward_model.engine.run_log import METRICS, RunWriter
 from reward_model.engine.video_summary import add_video
+from reward_model.evidence.answer import Evidence
 from reward_model.rewards import (
+    ANNOTATED,
+    NEEDS,
+    Need,
     RewardConfig,
     RewardParts,
     mean_saliency,
@@ -31,42 +35,74 @@ from reward_model.training.grpo.rollouts import INVALID, RolloutRecord, TurnDraw
 
 SAMPLES = "samples.jsonl"
 TERMS = ("format", "status", "type", "temporal", "spatial")
+#: What overlaps are measured by, where that is not the window alone.
+_BY_WINDOWS: frozenset[Need] = frozenset({"gt_windows"})
+_MEASURED_BY: Mapping[str, frozenset[Need]] = {
+    "overlap/type_scan": frozenset({"gt_types"}),
+    "overlap/type_zoom": frozenset({"gt_types"}),
+    "overlap/spatial": frozenset({"gt_windows", "gt_boxes"}),
+}
 PREDICTED, TRUE = (230, 60, 50), (60, 190, 90)
 #: Frames per second clips play at: half the rate they are sampled at, slow enough to follow.
 SHOWN_FPS = 4
 
 
 def rollout_numbers(
-    record: RolloutRecord, truth: VideoAnnotation, parts: RewardParts | None, config: RewardConfig
+    record: RolloutRecord,
+    truth: VideoAnnotation,
+    parts: RewardParts | None,
+    config: RewardConfig,
+    given: frozenset[Need] = ANNOTATED,
 ) -> dict[str, float]:
-    """The monitors of one rollout. A key is absent where it means nothing, so means are over those that have it."""
+    """The monitors of one rollout. A key is absent where it means nothing, so means are over those that have it; what
+    the truth does not tell (``given``) is not measured.
+    """
     if record.scan is None or parts is None:
         return {"rollouts/unscored": 1.0}
     kind = truth.status
     numbers = {"rollouts/unscored": 0.0, "reward/mean": parts.total, f"reward/{kind}": parts.total}
-    numbers |= _terms(parts, truth, config)
+    numbers |= _terms(parts, truth, config, given)
     numbers |= _turns(record, kind)
     if kind == "abnormal":
-        numbers |= _overlaps(record, truth)
+        numbers |= {k: v for k, v in _overlaps(record, truth).items() if _MEASURED_BY.get(k, _BY_WINDOWS) <= given}
     return numbers
 
 
 def step_rollout_numbers(experience: ScoredRollouts, config: RewardConfig) -> list[dict[str, float]]:
     """:func:`rollout_numbers` of each rollout of a step, and whether each group's rewards are all equal."""
     rows = [
-        rollout_numbers(r, s.truth, p, config)
-        for group, s, parts in zip(experience.groups, experience.samples, experience.parts, strict=True)
-        for r, p in zip(group, parts, strict=True)
+        rollout_numbers(r, s.truth, mark.parts, config, s.given) | _refereed(mark.evidence)
+        for group, s, marks in zip(experience.groups, experience.samples, experience.marks, strict=True)
+        for r, mark in zip(group, marks, strict=True)
     ]
     return rows + [{"rollouts/zero_variance": float(flat)} for flat in zero_variance(experience.rewards)]
 
 
-def _terms(parts: RewardParts, truth: VideoAnnotation, config: RewardConfig) -> dict[str, float]:
+def _refereed(evidence: Evidence | None) -> dict[str, float]:
+    """What a referee said of a rollout's evidence: its claims, means of the two grades, and how it failed."""
+    if evidence is None:
+        return {}
+    opinions = evidence.opinions
+    numbers = {"referee/claims": float(evidence.claims.raw), "referee/loose": evidence.loose}
+    numbers["referee/unanswered"] = float(any(o.error for o in opinions))
+    if opinions and evidence.score is not None:
+        numbers["referee/garbled"] = sum(o.garbled for o in opinions) / len(opinions)
+        numbers["referee/relevance"] = sum(o.relevance for o in opinions) / len(opinions)
+        numbers["referee/localisation"] = sum(o.localisation for o in opinions) / len(opinions)
+    return numbers
+
+
+def _terms(
+    parts: RewardParts, truth: VideoAnnotation, config: RewardConfig, given: frozenset[Need]
+) -> dict[str, float]:
     """Each term of Equation 6, raw and as it enters the sum; overlap terms for anomalous videos only."""
     w, gbar = config.weights, mean_saliency(truth)
-    raw = {name: getattr(parts, name) for name in (TERMS if truth.status == "abnormal" else TERMS[:2])}
+    known = [name for name in TERMS if NEEDS[name] <= given]
+    raw = {name: getattr(parts, name) for name in known if truth.status == "abnormal" or name in TERMS[:2]}
     weighted = {"format": w.format * parts.format, "status": w.status * gbar * parts.status}
     weighted |= {name: getattr(w, name) * (1 - gbar * (1 - raw[name])) for name in TERMS[2:] if name in raw}
+    if w.ser and truth.status == "abnormal":
+        raw["ser"], weighted["ser"] = parts.ser, w.ser * parts.ser
     return {f"raw/{k}": v for k, v in raw.items()} | {f"weighted/{k}": v for k, v in weighted.items()}
 
 

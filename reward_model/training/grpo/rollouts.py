@@ -17,7 +17,7 @@ from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.parsing import REGION_T, ParseError
 from reward_model.prompts import PromptSet, load_prompts
-from reward_model.rewards import Rollout
+from reward_model.rewards import ANNOTATED, Need, Rollout
 from reward_model.schema import Status, TurnReport, VideoAnnotation
 from reward_model.training.grpo.rows import EncodedPrompt, Pictures, PromptBuilder, SequenceRow, as_read
 from reward_model.training.grpo.sampler import Generator, Sampled
@@ -47,12 +47,14 @@ class GrpoSample:
     """The truth about a video, and how to get its frames: native indices -> (N, H, W, 3) uint8.
 
     ``grid``: native frames of turn one, where the video is too long for one question and this is one of its chunks (the
-    truth is then that about the chunk); None: the judge's one grid of the whole video.
+    truth is then that about the chunk); None: the judge's one grid of the whole video. ``given``: what the truth tells;
+    what it does not tell is not read from it.
     """
 
     truth: VideoAnnotation
     frames: Callable[[Sequence[int]], np.ndarray]
     grid: tuple[int, ...] | None = None
+    given: frozenset[Need] = ANNOTATED
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -15,8 +16,13 @@ from reward_model.backends.checkpoint import settings_folder
 from reward_model.backends.source import announce_demo_scale
 from reward_model.chunks import scan_grids
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
+from reward_model.evidence.opening import RefereeSettings, open_referee
+from reward_model.evidence.referee import OracleReferee, Referee
 from reward_model.extras import need
+from reward_model.rewards import ANNOTATED, Need, RewardConfig, check_needs
+from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.config import OWN, GrpoConfig
+from reward_model.training.grpo.labels import VIDEO_LEVEL, check_labels, given_by, told
 from reward_model.training.grpo.rows import VisionInputs
 from reward_model.training.grpo.trainer import GrpoTrainer
 from reward_model.training.grpo.videos import (
@@ -60,11 +66,14 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
     for name in ("model", "data"):
         if name not in own:
             raise ValueError(f"the settings must name {name!r}; see recipes/configs/stage3/mini.yaml")
+    refereed = RefereeSettings.of(own["referee"]) if own.get("referee") else None
     known = load_judge_config(settings_folder(own["model"]))
     announce_demo_scale(own["model"], known.demo_scale)
     judge = known.override(**own.get("judge", {}))
-    rows, load = _data(own["data"], judge)
+    rows, load, given = _data(own["data"], judge)
+    _check_reward(config.reward_config(judge), given, own["data"], refereed)
     check_limits(known, config.asked(judge), longest_scan(rows, load, judge))
+    referee = _referee(config, refereed)
     model, processor = _load(own)
     fast: VisionInputs | None = None
     block: AbstractContextManager[None] = nullcontext()
@@ -74,7 +83,7 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
         else:
             fast, block = fast_vision(model, processor)
     with block:  # before the trainer copies the model: the reference has to see frames the same way
-        trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast)
+        trainer = GrpoTrainer(model, processor, rows, load, config, judge, vision_inputs=fast, referee=referee)
         trainer.judge_file = judge_file(own["model"], trainer.judge_config)
         yield trainer
 
@@ -92,6 +101,9 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     from reward_model.training.plan import PlanConfig
 
     config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
+    data, named = settings.get("data") or {}, settings.get("referee")
+    told = VIDEO_LEVEL if data.get("labels") == "video" else ANNOTATED  # files are not opened to plan
+    _check_reward(config.reward_config(), told, data, RefereeSettings.of(named) if named else None)
     known = dict(settings.get("plan") or {})
     judge = _judge_of(settings.get("model"), settings.get("judge", {}), config)
     scan_frames = int(known.get("num_frames", PlanConfig.num_frames))
@@ -197,30 +209,69 @@ def _load(own: Mapping[str, Any]) -> tuple[Any, Any]:
     return load_checkpoint(own["model"], dtype=dtype, attn_implementation=own.get("attn_implementation") or None)
 
 
-def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Any]:
-    """Rows and their loader: ``source: world`` (what :func:`world_rows` takes: rows, kinds, seed, seeds, stories) or
-    ``source: annotations`` (cache_dir, and what :func:`annotated_rows` takes: path, disjoint, held_out, rows, seed,
-    split, video_root).
+def _data(data: Mapping[str, Any], judge: JudgeConfig) -> tuple[Any, Load, frozenset[Need]]:
+    """Rows, their loader and what they tell of their videos: ``source: world`` (what :func:`world_rows` takes: rows,
+    kinds, seed, seeds, stories) or ``source: annotations`` (cache_dir, and what :func:`annotated_rows` takes: path,
+    disjoint, held_out, rows, seed, split, video_root). ``labels: video`` keeps video-level labels alone.
     """
     options = dict(data)
-    source = options.pop("source", None)
+    source, labels = options.pop("source", None), options.pop("labels", "full")
+    check_labels(labels)
     if source == "world":
         size = options.pop("size", None) or judge.frame_size
         if not size:
             raise ValueError("data: source 'world' needs a size: this checkpoint's judge.json has no frame_size")
+        given = VIDEO_LEVEL if labels == "video" else ANNOTATED
         try:
             rows = world_rows(options.pop("rows"), judge=judge, **options)
         except (KeyError, TypeError) as error:
             raise ValueError(f"data: {error}; see reward_model.training.grpo.videos.world_rows") from None
-        return rows, chunk_loader(world_loader(size), judge)
+        return rows, told(chunk_loader(world_loader(size), judge), given), given
     if source == "annotations":
         cache = options.pop("cache_dir", None)
         try:
-            rows = annotated_rows(options.pop("path"), judge=judge, **options)
+            rows = annotated_rows(options.pop("path"), judge=judge, labels=labels, **options)
         except (KeyError, TypeError) as error:
             raise ValueError(f"data: {error}; see reward_model.training.grpo.videos.annotated_rows") from None
-        return rows, annotated_loader(judge, cache)
+        given = given_by(VideoAnnotation.from_dict(json.loads(text)) for text in set(rows["truth"][:]))
+        return rows, told(annotated_loader(judge, cache), given), given
     raise ValueError(f"data: source={source!r} must be 'world' or 'annotations'")
+
+
+def _check_reward(
+    config: RewardConfig, given: frozenset[Need], data: Mapping[str, Any], referee: RefereeSettings | None
+) -> None:
+    """The data tells what the reward needs, and what its referee does.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    source = _source(data)
+    check_needs(config, given | ({"referee"} if referee is not None else set()), source)
+    if not config.weights.ser or referee is None or referee.kind != "oracle":
+        return
+    if not OracleReferee.needs <= given:
+        raise ValueError(
+            f"the oracle grades by true windows and boxes: {source} has none. Name another kind of referee"
+        )
+
+
+def _referee(config: GrpoConfig, settings: RefereeSettings | None) -> Referee | None:
+    """The referee of a training; its answers are kept beside the log, those of each process in a file of its own."""
+    if settings is None or not config.weight_ser:
+        return None
+    import torch
+
+    if settings.device is None and torch.cuda.is_available():
+        settings = replace(settings, device=f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    rank = os.environ.get("RANK", "0")
+    return open_referee(settings, Path(config.output_dir) / "referee" / f"answers-{rank}.jsonl")
+
+
+def _source(data: Mapping[str, Any]) -> str:
+    """The data as a message names it."""
+    name = str(data.get("path") or f"data of source {data.get('source')}")
+    return f"{name} (labels: video)" if data.get("labels") == "video" else name
 
 
 def describe_run(trainer: GrpoTrainer, settings: Mapping[str, Any]) -> str:

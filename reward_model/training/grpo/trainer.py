@@ -34,7 +34,8 @@ from reward_model.engine.checkpoints import (
 from reward_model.engine.guards import DivergenceError, diverged
 from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.processes import default_accelerator, gathered, is_sharded, largest, settle_sharding, summed
-from reward_model.rewards import RewardParts, mean_saliency, total_reward
+from reward_model.evidence.referee import Referee
+from reward_model.rewards import mean_saliency
 from reward_model.training.grpo.batches import MicroBatch, PromptOrder, ScoredRollouts, idle_batch, micro_batches
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.log import StepLog, mean_numbers, step_rollout_numbers
@@ -45,7 +46,7 @@ from reward_model.training.grpo.maths import (
     token_terms,
 )
 from reward_model.training.grpo.prepare import make_optimizer, prepare_model, prepare_reference
-from reward_model.training.grpo.rollouts import GrpoSample, RolloutRecord, TwoTurnRollouts
+from reward_model.training.grpo.rollouts import GrpoSample, TwoTurnRollouts
 from reward_model.training.grpo.rows import (
     PromptBuilder,
     RowModel,
@@ -54,6 +55,7 @@ from reward_model.training.grpo.rows import (
     stock_vision_inputs,
 )
 from reward_model.training.grpo.sampler import Generator, ModelSampler, stop_tokens
+from reward_model.training.grpo.scoring import Scorer
 from reward_model.training.grpo.videos import Load
 from reward_model.training.judge_folder import export_policy
 
@@ -78,6 +80,7 @@ class GrpoTrainer:
         vision_inputs: a faster way from frames to patches than the processor's, where there is one.
         accelerator: by default a new one, which reads ``accelerate launch``'s environment.
         generator: who draws answers; by default the model itself.
+        referee: who checks evidence, where the reward asks for that (``weight_ser``).
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class GrpoTrainer:
         vision_inputs: VisionInputs | None = None,
         accelerator: Accelerator | None = None,
         generator: Callable[[GrpoTrainer], Generator] | None = None,
+        referee: Referee | None = None,
     ) -> None:
         self.config, self.dataset, self.load, self.processor = config, dataset, load, processor
         self.judge_config = config.asked(judge_config)
@@ -99,6 +103,7 @@ class GrpoTrainer:
         settle_sharding(self.accelerator, config.max_grad_norm)
         self._sharded = is_sharded(self.accelerator)
         self._check_sizes()
+        self.scorer = Scorer(config.reward_config(judge_config), referee, config.ser_config())
         vision_inputs = vision_inputs or stock_vision_inputs(processor)
         self.reference_print = fingerprint(model) if config.beta else ""
         self.policy, self.reference = self._prepare(model, vision_inputs)
@@ -108,7 +113,6 @@ class GrpoTrainer:
         self.random.manual_seed(1000 * config.seed + self.accelerator.process_index)
         sampler = generator(self) if generator else self._sampler()
         self.rollouts = TwoTurnRollouts(PromptBuilder(processor, vision_inputs), sampler, self.judge_config)
-        self.reward_config = config.reward_config(judge_config)
         self.clip_max = config.sampling_clip_max
         self.order = PromptOrder(len(dataset), config.seed)
         self._spare: SequenceRow | None = None
@@ -235,8 +239,8 @@ class GrpoTrainer:
         with self.accelerator.autocast():
             groups = self.rollouts.draw(samples, self.config.num_generations)
         started = time.perf_counter()
-        parts = [[self._score(r, s) for r in group] for group, s in zip(groups, samples, strict=True)]
-        totals = [[math.nan if p is None else p.total for p in row] for row in parts]
+        marks = self.scorer(samples, groups)
+        totals = [[math.nan if m.parts is None else m.parts.total for m in row] for row in marks]
         rewards = torch.tensor(totals, dtype=torch.float64)
         saliency = torch.tensor([mean_saliency(s.truth) for s in samples], dtype=torch.float64)
         everyone, saliency = gathered(self.accelerator, rewards), gathered(self.accelerator, saliency)
@@ -251,14 +255,8 @@ class GrpoTrainer:
         mine = slice(self.accelerator.process_index * len(samples), (self.accelerator.process_index + 1) * len(samples))
         shared = {"reward": time.perf_counter() - started}
         return ScoredRollouts(
-            samples, groups, parts, rewards, advantages[mine], scored[mine], int(scored.sum()), shared
+            samples, groups, marks, rewards, advantages[mine], scored[mine], int(scored.sum()), shared
         )
-
-    def _score(self, record: RolloutRecord, sample: GrpoSample) -> RewardParts | None:
-        if record.error is not None or record.scan is None:
-            log.warning("step %d: a rollout of %s has no reward: %s", self.step, sample.truth.video_id, record.error)
-            return None
-        return total_reward(record.outcome(), sample.truth, self.reward_config)
 
     # --- micro-batches ------------------------------------------------------------------------------------------------
 
@@ -367,7 +365,7 @@ class GrpoTrainer:
         """The monitors of a step over all processes."""
         from accelerate.utils import gather_object
 
-        rows = step_rollout_numbers(experience, self.reward_config)
+        rows = step_rollout_numbers(experience, self.scorer.config)
         if self.accelerator.num_processes > 1:
             rows = gather_object(rows)
         keys = ("loss", "tokens", "kl", "entropy", "clip_low", "clip_high", "sampling_gap")
@@ -403,6 +401,7 @@ class GrpoTrainer:
             "dataset_rows": len(self.dataset),
             "dataset_ends": rows,
             "reference": self.reference_print,
+            **({"referee": told} if (told := self.scorer.describe()) else {}),
         }
 
     def save(self) -> Path:

@@ -18,6 +18,7 @@ from reward_model.data.annotations import Record, read_annotations
 from reward_model.data.views import cycled
 from reward_model.extras import need
 from reward_model.schema import VideoAnnotation
+from reward_model.training.grpo.labels import Labels, check_labels, label_of
 from reward_model.training.grpo.rollouts import GrpoSample
 from reward_model.video.clip import sample_indices
 from reward_model.world.scripts import PLAIN, SHIFTED, Script, check_stories, draw_story
@@ -123,6 +124,7 @@ def annotated_rows(
     rows: int | None = None,
     seed: int = 0,
     judge: JudgeConfig | None = None,
+    labels: Labels = "full",
 ) -> Dataset:
     """Rows of an annotation file, normal and anomalous 1:1, as a ``datasets.Dataset``.
 
@@ -140,6 +142,8 @@ def annotated_rows(
         seed: seed of the split and of the choice.
         judge: how turn one is asked, by default as the full-size judge asks: an anomaly that no frame of its grid shows
             is left out, as in stage 2; a video that it scans in chunks gives a row for each.
+        labels: ``"video"`` keeps status and types and forgets windows and boxes. Which chunk of a longer video shows an
+            anomaly is not known then, so abnormal ones that are scanned in chunks are left out.
 
     Raises:
         ValueError: if the file breaks a rule, a video is missing, or a status has no record.
@@ -148,6 +152,8 @@ def annotated_rows(
 
     from reward_model.data.stage_split import stage_records
 
+    check_labels(labels)
+    judge = judge or JudgeConfig()
     root = Path(video_root) if video_root else Path(path).parent
     records = [r for r in read_annotations(path, video_root=video_root) if split in (None, r.split)]
     if split is None:
@@ -155,7 +161,9 @@ def annotated_rows(
     which = f"split {split!r}" if split is not None else "stage 3"
     if not records:
         raise ValueError(f"{path} holds no record of {which}; stage 3 needs annotated videos")
-    shown = _pieces(records, judge or JudgeConfig())
+    if labels == "video":
+        records = [replace(r, truth=label_of(r.truth)) for r in _of_one_scan(records, judge)]
+    shown = _pieces(records, judge)
     rng = np.random.default_rng([seed, 3])
     parts = {s: [_row(r, root, k) for r, k in shown if r.truth.status == s] for s in ("normal", "abnormal")}
     if lacking := [status for status, part in parts.items() if not part]:
@@ -172,6 +180,16 @@ def _in_turn(parts: Sequence[Sequence[dict[str, Any]]], rows: int | None, rng: n
 
 def _row(record: Record, root: Path, chunk: int) -> dict[str, Any]:
     return {"video": str(root / record.video), "truth": json.dumps(record.truth.to_dict()), "chunk": chunk}
+
+
+def _of_one_scan(records: Sequence[Record], judge: JudgeConfig) -> list[Record]:
+    """The records but for abnormal videos that are scanned in chunks."""
+    kept = [
+        r for r in records if r.truth.status == "normal" or len(scan_grids(r.truth.num_frames, r.truth.fps, judge)) == 1
+    ]
+    if left := len(records) - len(kept):
+        log.info("%d abnormal videos are scanned in chunks, and their labels tell of none of them; left out", left)
+    return kept
 
 
 def _pieces(records: Sequence[Record], judge: JudgeConfig) -> list[tuple[Record, int]]:
