@@ -32,7 +32,7 @@ FLOORS = {
             "statistics",
             "strict_json",
         ),
-        ("domain", "journal", "schema", "terminal"),
+        ("answer_object", "domain", "journal", "schema", "terminal"),
         ("grounding", "parsing", "prompts", "turn_checks", "video"),
         ("config", "rewards", "world"),
         ("turns",),
