@@ -34,7 +34,7 @@ FLOORS = {
         ),
         ("answer_object", "domain", "journal", "schema", "terminal"),
         ("grounding", "parsing", "prompts", "turn_checks", "video"),
-        ("config", "rewards", "world"),
+        ("config", "rewards", "tracks", "world"),
         ("turns",),
         ("backends", "chunks"),
         ("data", "domain_check", "setting_keys", "unified"),

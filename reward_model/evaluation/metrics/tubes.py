@@ -6,14 +6,10 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from reward_model.grounding import join_boxes, union_iou
+from reward_model.grounding import Tube, join_boxes, union_iou
 from reward_model.rewards import Rollout
-from reward_model.schema import Box, VideoAnnotation
+from reward_model.schema import VideoAnnotation
 from reward_model.video.clip import sample_indices
-
-Tube = Mapping[int, Sequence[Box]]
 
 
 def tube_iou(pred: Tube, truth: Tube) -> float:
