@@ -64,6 +64,7 @@ __all__ = [
     "read_words",
     "straight_quotes",
     "whole_characters",
+    "written_items",
 ]
 
 
@@ -105,7 +106,7 @@ def format_report(
     without a box would be refused.
     """
     items = []
-    for parts in _items(report) if boxes else [[a] for a in report.anomalies]:
+    for parts in written_items(report.anomalies) if boxes else [[a] for a in report.anomalies]:
         when, drawn = place(parts)
         item: dict[str, Any] = {
             REGION_T: when,
@@ -117,10 +118,10 @@ def format_report(
     return json.dumps({COT: report.cot, STATUS: report.status, ANOMALIES: items}, ensure_ascii=False)
 
 
-def _items(report: TurnReport) -> list[list[Anomaly]]:
+def written_items(anomalies: Sequence[Anomaly]) -> list[list[Anomaly]]:
     """The anomalies; those together that are neighbouring ranges of one, in order, of which at most one has boxes."""
     items: list[list[Anomaly]] = []
-    for anomaly in report.anomalies:
+    for anomaly in anomalies:
         last = items[-1][-1] if items else None
         same = last and (last.type, last.reason, last.region) == (anomaly.type, anomaly.reason, anomaly.region)
         follows = last and last.frames.end + 1 < anomaly.frames.start

@@ -101,6 +101,7 @@ class MiniParts(StageParts):
         from datasets import Dataset
 
         from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
+        from reward_model.tracks.codec import codec_of
 
         if config.max_steps < 1:
             raise ValueError("data: world is endless; set max_steps in the configuration")
@@ -111,7 +112,7 @@ class MiniParts(StageParts):
         count = max(32, stage.eval_samples)
         drawn = draw_rows([tasks[k % 2] for k in range(count)], seed=7_000 + config.seed, stories=stage.stories)
         held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
-        load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
+        load = partial(make_example, prompts=judge.prompts, codec=codec_of(judge))
         return StageData(rows, held, load, judge, f"{len(rows)} procedural samples", ordered=True)
 
     def collator(

@@ -28,6 +28,7 @@ from reward_model.parsing import (
     ParseError,
     Placed,
     format_report,
+    frame_by_frame,
     one_or_list,
     parse_answer,
     parse_turn,
@@ -81,6 +82,10 @@ class TurnTwoCodec(Protocol):
         """The canonical answer of a report with boxes frame by frame: what training teaches."""
         ...
 
+    def place(self, parts: Sequence[Anomaly], times: Sequence[float]) -> Placed:
+        """Time region and boxes of one listed anomaly, as they are written."""
+        ...
+
     def parse(self, text: str, times: Sequence[float], *, complete: bool = False) -> TurnReport:
         """The report of an answer, boxes frame by frame.
 
@@ -106,6 +111,9 @@ class PerFrame:
 
     def write(self, report: TurnReport, times: Sequence[float]) -> str:
         return format_report(report)
+
+    def place(self, parts: Sequence[Anomaly], times: Sequence[float]) -> Placed:
+        return frame_by_frame(parts)
 
     def parse(self, text: str, times: Sequence[float], *, complete: bool = False) -> TurnReport:
         report = parse_turn(text, turn=2, num_frames=len(times))
@@ -155,9 +163,7 @@ class Ticks:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, report: TurnReport, times: Sequence[float]) -> str:
-        if self.by_marks:
-            return format_report(replace(report, anomalies=tuple(self._thinned(a, times) for a in report.anomalies)))
-        return format_report(report, place=partial(self._place, times=times))
+        return format_report(report, place=partial(self.place, times=times))
 
     def _thinned(self, anomaly: Anomaly, times: Sequence[float]) -> Anomaly:
         """The anomaly with its boxes at the frames nearest to ticks."""
@@ -165,7 +171,9 @@ class Ticks:
         found = self._drawn([anomaly], {times[k]: k for k in kept}, times)
         return replace(anomaly, boxes=dict(sorted(found.items())))
 
-    def _place(self, parts: Sequence[Anomaly], times: Sequence[float]) -> Placed:
+    def place(self, parts: Sequence[Anomaly], times: Sequence[float]) -> Placed:
+        if self.by_marks:
+            return frame_by_frame([self._thinned(a, times) for a in parts])
         spans = [(written_time(times[a.frames.start]), written_time(times[a.frames.end])) for a in parts]
         keys = {t: _time_key(t) for start, end in spans for t in ticks_within(start, end, self.step)}
         drawn = self._drawn(parts, keys, times)
@@ -181,7 +189,7 @@ class Ticks:
         boxes = {k: v for a in parts for k, v in sorted(a.boxes.items()) if v}
         found: dict[Any, tuple[Box, ...]] = {}
         for track in things(boxes):
-            for tick, box in at_ticks(track, times, list(keys), self.step).items():
+            for tick, box in at_ticks(track, times, list(keys), self.step, between=not self.by_marks).items():
                 found[keys[tick]] = (*found.get(keys[tick], ()), box)
         if not found and boxes:
             _, tick, frame = min((abs(times[k] - t), t, k) for k in boxes for t in keys)

@@ -102,7 +102,9 @@ def _distance(a: Box, b: Box) -> float:
     return math.hypot(a.xmin + a.xmax - b.xmin - b.xmax, a.ymin + a.ymax - b.ymin - b.ymax)
 
 
-def at_ticks(track: Mapping[int, Box], times: Sequence[float], ticks: Sequence[float], step: float) -> dict[float, Box]:
+def at_ticks(
+    track: Mapping[int, Box], times: Sequence[float], ticks: Sequence[float], step: float, *, between: bool = True
+) -> dict[float, Box]:
     """The boxes of one thing at the given ticks: between two frames those of the line between them, in centre and log
     size; beyond its first and last frame that of the nearest one, at most half a step away. A tick that no frame with a
     box is near has none.
@@ -110,6 +112,7 @@ def at_ticks(track: Mapping[int, Box], times: Sequence[float], ticks: Sequence[f
     Args:
         track: box by frame, in order.
         times: seconds of the frames.
+        between: False takes the box of the nearest frame in place of a line, so that no box is a new one.
     """
     frames = list(track)
     seconds = [times[k] for k in frames]
@@ -124,7 +127,7 @@ def at_ticks(track: Mapping[int, Box], times: Sequence[float], ticks: Sequence[f
         a, b = nearby[0], nearby[-1]
         share = min(max((tick - seconds[a]) / (seconds[b] - seconds[a]), 0.0), 1.0) if a != b else 0.0
         # Where the frame before is further away than a step, the line would lead through what nobody saw.
-        line = a != b and seconds[b] - seconds[a] <= step + 1e-9
+        line = between and a != b and seconds[b] - seconds[a] <= step + 1e-9
         found[tick] = to_box(rows[a] + share * (rows[b] - rows[a])) if line else track[frames[near]]
     return found
 

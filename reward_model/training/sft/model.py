@@ -58,8 +58,9 @@ def judge_settings_of(stage: StageArguments, judge: JudgeConfig) -> JudgeConfig:
     A share of answers without reasoning trains all readouts. Without one only Equation 7's own place is trained, after
     the reasoning; procedural samples have their share.
     """
-    names = ("prompts", "scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames", "window_margin")
-    judge = judge.override(**{n: getattr(stage, n) for n in (*names, "frame_size", "frame_fit")})
+    names: tuple[str, ...] = ("prompts", "scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames", "window_margin")
+    names = (*names, "frame_size", "frame_fit", "track", "track_smoothing")
+    judge = judge.override(**{n: getattr(stage, n) for n in names})
     if stage.data == WORLD:
         return judge
     trained = (*judge.readouts, *(n for n in READOUTS if n not in judge.readouts))
