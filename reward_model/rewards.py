@@ -69,8 +69,8 @@ class Rollout:
 
     ``scan`` and ``zoom`` are the parsed reports, None if the turn was invalid. ``zoomed`` says whether turn two took
     place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown; ``unseen_indices`` are the
-    frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` and ``"tv_verifier"``. ``legible`` holds the
-    statuses that count although their turn is invalid (``lenient_invalid``); None if none does.
+    frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` and ``"tv_verifier"``.
+    ``legible`` holds the statuses that count although their turn is invalid (``lenient_invalid``); None if none does.
     """
 
     scan: TurnReport | None
