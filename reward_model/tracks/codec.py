@@ -131,7 +131,8 @@ class Ticks:
     Args:
         step: seconds between ticks, counted from the clip's first frame.
         wording: name of the judge's wording. One whose judges know frames by their marks names the frame nearest to a
-            tick ("Frame 4") in place of the seconds.
+            tick ("Frame 4") in place of the seconds. It asks for boxes where something is seen, so that a tick without
+            one means that nothing is; the other asks for one at every tick, and fills in what is missing.
         smoother: name of :data:`~reward_model.tracks.smoothing.SMOOTHERS`, applied to what is read.
 
     Example:
@@ -220,7 +221,7 @@ class Ticks:
         if complete and missing:
             raise BadAnswerError(f"{BBOX} has no box on frame {missing[0]}, a tick of {anomaly.frames}")
         ticks = {times[k]: anomaly.boxes.get(k, ()) for k in asked}
-        return replace(anomaly, boxes=to_frame_boxes(ticks, times, anomaly.frames, self.smoother))
+        return replace(anomaly, boxes=to_frame_boxes(ticks, times, anomaly.frames, self.smoother, fill=False))
 
     def _anomalies(self, item: object, times: Sequence[float], complete: bool) -> list[Anomaly]:
         """One listed anomaly; several where its time region names several spans."""
@@ -255,6 +256,8 @@ def to_frame_boxes(
     frames: FrameRange,
     smoother: str = "whittaker",
     cuts: Sequence[float] = (),
+    *,
+    fill: bool = True,
 ) -> dict[int, tuple[Box, ...]]:
     """Boxes on every frame of a range from those at ticks, each thing by itself; none outside the range, and none at
     all where no tick has one.
@@ -262,6 +265,7 @@ def to_frame_boxes(
     Args:
         ticks: boxes by seconds, all ticks of the range in order, those without a box empty.
         cuts: seconds at which the model says that the thing jumps.
+        fill: interpolate a thing's missing ticks; False: it has no box on frames nearest to such a tick.
     """
     seconds = list(ticks)
     flagged = [bisect_right(seconds, cut - TOLERANCE) for cut in cuts]  # past the last tick: of no effect
@@ -270,8 +274,15 @@ def to_frame_boxes(
         boxes = [thing.get(t) for t in seconds]
         track = smooth_track(boxes, smoother, flagged)
         for k, box in expand(seconds, track, breaks(boxes, flagged), times, frames).items():
-            found[k] = (*found.get(k, ()), box)
-    return found
+            if fill or _near_one(times[k], seconds, boxes):
+                found[k] = (*found.get(k, ()), box)
+    return dict(sorted(found.items()))
+
+
+def _near_one(time: float, seconds: Sequence[float], boxes: Sequence[Box | None]) -> bool:
+    """True if no tick without a box is nearer than one with a box."""
+    apart = [(abs(t - time), box is None) for t, box in zip(seconds, boxes, strict=True)]
+    return not min(apart)[1]
 
 
 def _spans(value: object, times: Sequence[float]) -> list[tuple[float, float]]:
