@@ -86,6 +86,14 @@ class JudgeConfig:
     """With a frame_size: frames keep their aspect ratio, centred on even grey (pad), or are stretched onto the square
     (squeeze). Boxes of verdicts lie on the native frame either way."""
 
+    # --- boxes of turn two --------------------------------------------------------------------------------------------
+    track: Literal["per_frame", "1s", "0.5s", "0.25s"] = "per_frame"
+    """Boxes that turn two is asked for: on every frame (per_frame, the paper), or at ticks 1, 0.5 or 0.25 seconds
+    apart, from which those of the frames are smoothed and interpolated."""
+    track_smoothing: Literal["whittaker", "whittaker_fixed", "moving_average", "kalman", "none"] = "whittaker"
+    """With ticks: smoothing across them, as strong as a track's own noise calls for (whittaker) or of fixed strength
+    (whittaker_fixed, moving_average, kalman), never across a jump."""
+
     # --- length of answers --------------------------------------------------------------------------------------------
     max_scan_tokens: int | None = setting(None, least=1, most=1_000_000)
     """Most new tokens of an answer of turn one. None: 320 for each frame and 1,024."""
@@ -271,6 +279,8 @@ def judge_json(judge: JudgeConfig) -> str:
         "demo_scale",
     )
     settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
+    if judge.track != "per_frame":
+        settings |= {"track": judge.track, "track_smoothing": judge.track_smoothing}
     if judge.trained_on is not None:
         settings["trained_on"] = judge.trained_on.to_dict()
     settings["readouts"] = list(judge.readouts)

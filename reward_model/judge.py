@@ -36,6 +36,7 @@ from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.schema import Turn, TurnReport, Verdict, VerdictScore
 from reward_model.shipped import package_version
+from reward_model.tracks.codec import codec_of
 from reward_model.turn_checks import at_true_rate, decided, sound
 from reward_model.turns import (
     TurnRequest,
@@ -293,9 +294,8 @@ class TwoTurnJudge:
         if turn.error or not self.config.reasoning:
             return turn
         cut_after = None if answer.finished else answer.num_tokens
-        reading = read_turn(
-            turn.text, turn.number, len(turn.frame_indices), self.config, request.framing, cut_after=cut_after
-        )
+        how = (len(request.indices), self.config, request.framing)
+        reading = read_turn(turn.text, turn.number, *how, cut_after=cut_after, times=request.times)
         reason = reading.error.reason if reading.error is not None else None
         return replace(turn, report=reading.report, status=reading.status, parse_error=reason)
 
@@ -396,6 +396,7 @@ class TwoTurnJudge:
             "window_margin": config.window_margin,
             "crop": config.crop,
             "context": config.context,
+            **({"track": codec_of(config).version} if config.track != "per_frame" else {}),
             "num_turns": config.num_turns,
             "max_scan_tokens": config.max_scan_tokens,
             "max_zoom_tokens": config.max_zoom_tokens,

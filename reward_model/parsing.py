@@ -5,9 +5,7 @@ form (code fences, prose or a thought around the object, typographic dashes and 
 ranges, one box or several) and strict of substance: an unknown label, a status that contradicts the list, a range
 that begins outside the clip or a broken box is an error, never a guess.
 
-An answer is whatever a model or a server sent, so every step here takes time in proportion to its length: repeats in
-the expressions are possessive or stand between different characters, and broken objects are tried a limited number of
-times.
+:mod:`reward_model.answer_object` finds the object; here it is read.
 """
 
 from __future__ import annotations
@@ -15,27 +13,59 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, FrameRange, TurnReport
-from reward_model.strict_json import is_int, strict_decoder
-
-COT, STATUS, ANOMALIES = "COT", "status", "anomalies"
-REGION_T, LABEL, REASON, REGION, BBOX = (
-    "Attributed Time Region",
-    "Attributed Label",
-    "Reason for Anomaly",
-    "Problem Region",
-    "BBOX",
+from reward_model.answer_object import (
+    ANOMALIES,
+    BBOX,
+    COT,
+    LABEL,
+    MAX_ANSWER_LENGTH,
+    REASON,
+    REGION,
+    REGION_T,
+    STATUS,
+    STATUS_PREFIX,
+    BadAnswerError,
+    StatusPlace,
+    find_object,
+    find_status,
+    straight_quotes,
 )
+from reward_model.schema import BOX_SCALE, Anomaly, AnomalyType, Box, FrameRange, TurnReport
+from reward_model.strict_json import is_int
 
-#: The verdict word follows this text in canonical answers; both words are scored from here.
-STATUS_PREFIX = '"status": "'
-
-#: Characters of the longest answer that is read: some 100,000 tokens of ordinary text, where judges are given 6,144.
-MAX_ANSWER_LENGTH = 500_000
+__all__ = [
+    "ANOMALIES",
+    "BBOX",
+    "COT",
+    "LABEL",
+    "MAX_ANSWER_LENGTH",
+    "REASON",
+    "REGION",
+    "REGION_T",
+    "STATUS",
+    "STATUS_PREFIX",
+    "ParseError",
+    "Placed",
+    "StatusPlace",
+    "find_status",
+    "forced_prefix",
+    "format_report",
+    "frame_by_frame",
+    "joined",
+    "one_or_list",
+    "parse_answer",
+    "parse_turn",
+    "read_boxes",
+    "read_field",
+    "read_words",
+    "straight_quotes",
+    "whole_characters",
+    "written_items",
+]
 
 
 class ParseError(ValueError):
@@ -52,34 +82,46 @@ class ParseError(ValueError):
         return ParseError, (self.reason, self.text)
 
 
-def format_report(report: TurnReport, *, boxes: bool = True) -> str:
+#: The time region and the boxes of an item, as a codec of turn two writes them (:mod:`reward_model.tracks.codec`).
+Placed = tuple[str, dict[str, Any]]
+
+
+def frame_by_frame(parts: Sequence[Anomaly]) -> Placed:
+    """An item's region in frames and its boxes frame by frame, as the paper's schema has them."""
+    by_frame = {f"Frame {k}": v for k, v in sorted((k, v) for a in parts for k, v in a.boxes.items() if v)}
+    return ", ".join(str(a.frames) for a in parts), {key: one_or_list(v) for key, v in by_frame.items()}
+
+
+def one_or_list(boxes: Sequence[Box]) -> list[Any]:
+    """A box as the four numbers it is written as, several as a list of such."""
+    return boxes[0].as_list() if len(boxes) == 1 else [b.as_list() for b in boxes]
+
+
+def format_report(
+    report: TurnReport, *, boxes: bool = True, place: Callable[[Sequence[Anomaly]], Placed] = frame_by_frame
+) -> str:
     """The canonical answer text: what SFT trains on and :func:`parse_turn` reads back unchanged.
 
     With boxes, a range that has none is written into the item of the same anomaly beside it that has some: an item
     without a box would be refused.
     """
     items = []
-    for parts in _items(report) if boxes else [[a] for a in report.anomalies]:
+    for parts in written_items(report.anomalies) if boxes else [[a] for a in report.anomalies]:
+        when, drawn = place(parts)
         item: dict[str, Any] = {
-            REGION_T: ", ".join(str(a.frames) for a in parts),
+            REGION_T: when,
             LABEL: parts[0].type.value,
             REASON: parts[0].reason,
             REGION: parts[0].region,
         }
-        if boxes:
-            by_frame = {k: v for a in parts for k, v in a.boxes.items() if v}
-            item[BBOX] = {
-                f"Frame {k}": v[0].as_list() if len(v) == 1 else [b.as_list() for b in v]
-                for k, v in sorted(by_frame.items())
-            }
-        items.append(item)
+        items.append({**item, BBOX: drawn} if boxes else item)
     return json.dumps({COT: report.cot, STATUS: report.status, ANOMALIES: items}, ensure_ascii=False)
 
 
-def _items(report: TurnReport) -> list[list[Anomaly]]:
+def written_items(anomalies: Sequence[Anomaly]) -> list[list[Anomaly]]:
     """The anomalies; those together that are neighbouring ranges of one, in order, of which at most one has boxes."""
     items: list[list[Anomaly]] = []
-    for anomaly in report.anomalies:
+    for anomaly in anomalies:
         last = items[-1][-1] if items else None
         same = last and (last.type, last.reason, last.region) == (anomaly.type, anomaly.reason, anomaly.region)
         follows = last and last.frames.end + 1 < anomaly.frames.start
@@ -117,17 +159,21 @@ def parse_turn(text: str, *, turn: int, num_frames: int) -> TurnReport:
         raise ValueError(f"turn={turn!r} must be 1 (scan) or 2 (zoom)")
     if num_frames < 1:
         raise ValueError(f"num_frames={num_frames} must be at least 1")
+    return parse_answer(text, partial(_anomalies, turn=turn, num_frames=num_frames))
+
+
+def parse_answer(text: str, read_item: Callable[[object], list[Anomaly]]) -> TurnReport:
+    """Reads one answer whose listed anomalies ``read_item`` reads, each a list of one for every range it names.
+
+    Raises:
+        ParseError: as :func:`parse_turn` does; ``read_item`` raises :class:`BadAnswerError`.
+    """
     try:
-        return _report(_find_object(text).data, turn, num_frames)
-    except _BadAnswerError as error:
+        return _report(find_object(text).data, read_item)
+    except BadAnswerError as error:
         raise ParseError(_shorten(str(error)), text) from None
     except RecursionError:
         raise ParseError("the answer is nested too deeply", text) from None
-
-
-def straight_quotes(text: str) -> str:
-    """The text, as long as before, with a plain quotation mark for each typographic one."""
-    return _SMART_QUOTE.sub('"', text)
 
 
 def whole_characters(text: str) -> str:
@@ -137,182 +183,30 @@ def whole_characters(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-@dataclass(frozen=True)
-class StatusPlace:
-    """Position of an answer's verdict: ``key`` is the index of the opening quote of its status key, ``value`` what it
-    wrote between the quotes of the value, such as ``"Normal "``.
-    """
-
-    key: int
-    value: str
-
-
-def find_status(text: str) -> StatusPlace | None:
-    """The place of the status that :func:`parse_turn` reads: the key of the answer's one object itself, not one that
-    stands inside its reasoning or its anomalies. None if there is no such object.
-
-    Example:
-        >>> find_status('{"COT": "x", "Status": "NORMAL", "anomalies": []}')
-        StatusPlace(key=13, value='NORMAL')
-    """
-    try:
-        answer = _find_object(text)
-    except (_BadAnswerError, RecursionError):
-        return None
-    depth = 0
-    for token in _TOKEN.finditer(answer.text, answer.start, answer.end):
-        if token[0][0] != '"':
-            depth += 1 if token[0] in "{[" else -1
-        elif (
-            depth == 1
-            and (value := _VALUE.match(answer.text, token.end()))
-            and _canonical(json.loads(token[0], strict=False)) == STATUS
-        ):
-            return StatusPlace(token.start(), value[1])
-    return None
-
-
-class _BadAnswerError(Exception):
-    """Reason why an answer is refused, before the text is attached."""
-
-
-# --- finding the object -----------------------------------------------------------------------------------------------
-
-_INSIDE = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
-#: An unfinished string runs to the end: every character is looked at once, whatever the answer.
-_STRING_OR_COMMA = re.compile(rf'"{_INSIDE}(?:"|\\?\Z)|,(?=\s*+[}}\]])', re.DOTALL)
-_TOKEN = re.compile(rf'"{_INSIDE}"|[{{}}\[\]]', re.DOTALL)
-_VALUE = re.compile(rf'\s*+:\s*+"({_INSIDE})"', re.DOTALL)
-_SMART_QUOTE = re.compile("[\u201c\u201d\u201e\u201f\u2033]")
-_TRAILING_COMMA = re.compile(r",\s*+[}\]]")
-_OBJECT_START = re.compile(r'\{(?=\s*+")')
-_OWN_KEY = re.compile(rf'"\s*+(?:{COT}|{STATUS}|{ANOMALIES})\s*+"\s*+:', re.IGNORECASE)
-_AFTER_THOUGHT = re.compile(r"</think(?:ing)?>(?=\s*+(?:\{|```))", re.IGNORECASE)
-
-#: Objects that begin and break off again: how many are tried, and how many characters that may take in all, as a
-#: multiple of the answer's length. An honest answer that was cut has one, and a few inside it.
-_MAX_BROKEN = 1000
-_MAX_BROKEN_LENGTH = 4
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """The object of an answer. ``text`` is the answer, repaired if need be and as long as before, ``text[start:end]``
-    the object in it.
-    """
-
-    data: dict[str, Any]
-    text: str
-    start: int
-    end: int
-
-
-def _find_object(text: str) -> _Answer:
-    """The one JSON object with a status in the text, wherever it stands. The text is repaired only if it cannot be read
-    as it is.
-    """
-    if not isinstance(text, str):
-        raise _BadAnswerError(f"the answer is {type(text).__name__}, not text")
-    if len(text) > MAX_ANSWER_LENGTH:
-        raise _BadAnswerError(f"the answer has {len(text):,} characters, more than {MAX_ANSWER_LENGTH:,}")
-    begin = max((thought.end() for thought in _AFTER_THOUGHT.finditer(text)), default=0)
-    # A thought is not an answer, but what looks like the end of one may be a word of the reasoning.
-    for first in dict.fromkeys((begin, 0)):
-        if answer := _only_object(text, first):
-            return answer
-    raise _BadAnswerError("the answer holds no complete JSON object with a status")
-
-
-def _only_object(text: str, begin: int) -> _Answer | None:
-    tried = set()
-    for candidate in _repairs(text, begin):
-        if candidate in tried:
-            continue
-        tried.add(candidate)
-        objects, outside = _objects(candidate, begin)
-        if len(objects) > 1:
-            raise _BadAnswerError(f"the answer holds {len(objects)} objects with a status")
-        if objects and _OWN_KEY.search(straight_quotes(outside)):
-            raise _BadAnswerError("the answer holds a second, broken object beside the complete one")
-        if objects:
-            return objects[0]
-    return None
-
-
-def _repairs(text: str, begin: int) -> Iterator[str]:
-    """The text as it is, then repaired, each repair made only when it is asked for."""
-    for written in (text, straight_quotes(text)):
-        yield written
-        yield _drop_trailing_commas(written, begin)
-
-
-def _drop_trailing_commas(text: str, begin: int) -> str:
-    """The text with a space for each trailing comma, so that every other character keeps its place."""
-    if not _TRAILING_COMMA.search(text, begin):
-        return text
-    start = _OBJECT_START.search(text, begin)
-    at = start.start() if start else len(text)  # a lone quote in the prose before must not turn strings inside out
-    return text[:at] + _STRING_OR_COMMA.sub(lambda m: " " if m[0] == "," else m[0], text[at:])
-
-
-def _objects(text: str, begin: int) -> tuple[list[_Answer], str]:
-    """All outermost objects of the text that have a status key, and the text around them."""
-    objects, outside, after = [], [], begin
-    broken, length = 0, 0
-    start = _OBJECT_START.search(text, begin)
-    while start:
-        try:
-            value, end = _DECODER.raw_decode(text, start.start())
-        except ValueError as error:
-            broken, length = broken + 1, length + max(getattr(error, "pos", len(text)) - start.start(), 0)
-            if broken > _MAX_BROKEN or length > _MAX_BROKEN_LENGTH * len(text):
-                raise _BadAnswerError("the answer holds too many broken objects") from None
-            start = _OBJECT_START.search(text, start.end())
-            continue
-        if STATUS in value:
-            objects.append(_Answer(value, text, start.start(), end))
-            outside.append(text[after : start.start()])
-            after = end
-        start = _OBJECT_START.search(text, end)
-    return objects, "\n".join([*outside, text[after:]])
-
-
-def _canonical(key: str) -> str:
-    return _KEYS.get(" ".join(key.replace("_", " ").lower().split()), key)
-
-
-_DECODER = strict_decoder(_BadAnswerError, key=_canonical, control_characters=True)
-
-_KEYS = {k.lower(): k for k in (COT, STATUS, ANOMALIES, REGION_T, LABEL, REASON, REGION, BBOX)}
-
-
 # --- reading the object -----------------------------------------------------------------------------------------------
 
 
-def _report(data: Mapping[str, Any], turn: int, num_frames: int) -> TurnReport:
+def _report(data: Mapping[str, Any], read_item: Callable[[object], list[Anomaly]]) -> TurnReport:
     if COT not in data:
-        raise _BadAnswerError(f"{COT} is missing")
-    cot = _text(data, COT)
+        raise BadAnswerError(f"{COT} is missing")
+    cot = read_field(data, COT)
     status = data[STATUS].strip().lower() if isinstance(data[STATUS], str) else data[STATUS]
     if status not in ("normal", "abnormal"):
-        raise _BadAnswerError(f'{STATUS} must be "normal" or "abnormal", got {status!r}')
+        raise BadAnswerError(f'{STATUS} must be "normal" or "abnormal", got {status!r}')
     items = data.get(ANOMALIES)
     if not isinstance(items, list):
-        raise _BadAnswerError(f"{ANOMALIES} must be a list, got {type(items).__name__}")
+        raise BadAnswerError(f"{ANOMALIES} must be a list, got {type(items).__name__}")
     if (status == "normal") != (not items):
-        raise _BadAnswerError(f"{STATUS} {status!r} contradicts {len(items)} listed anomalies")
-    anomalies = [a for item in items for a in _anomalies(item, turn, num_frames)]
+        raise BadAnswerError(f"{STATUS} {status!r} contradicts {len(items)} listed anomalies")
+    anomalies = [a for item in items for a in read_item(item)]
     return TurnReport(status, cot, tuple(anomalies))
 
 
 def _anomalies(item: object, turn: int, num_frames: int) -> list[Anomaly]:
     """One listed anomaly; several when its time region names several ranges."""
-    if not isinstance(item, dict):
-        raise _BadAnswerError(f"an anomaly must be an object, got {type(item).__name__}")
-    kind = _label(item.get(LABEL))
-    ranges = _ranges(item.get(REGION_T), turn, num_frames)
-    reason, region = (_text(item, key) for key in (REASON, REGION))
-    boxes = _boxes(item.get(BBOX), num_frames) if turn == 2 else {}
+    fields, kind, reason, region = read_words(item)
+    ranges = _ranges(fields.get(REGION_T), turn, num_frames)
+    boxes = _boxes(fields.get(BBOX), num_frames) if turn == 2 else {}
     parts: dict[FrameRange, dict[int, tuple[Box, ...]]] = {r: {} for r in ranges}
     ends = [r.end for r in ranges]
     for frame, regions in boxes.items():
@@ -322,21 +216,29 @@ def _anomalies(item: object, turn: int, num_frames: int) -> list[Anomaly]:
     return [Anomaly(kind, r, b, reason=reason, region=region) for r, b in parts.items()]
 
 
+def read_words(item: object) -> tuple[Mapping[str, Any], AnomalyType, str, str]:
+    """A listed anomaly as an object, with what it says in words: its type, reason and region."""
+    if not isinstance(item, dict):
+        raise BadAnswerError(f"an anomaly must be an object, got {type(item).__name__}")
+    return item, _label(item.get(LABEL)), read_field(item, REASON), read_field(item, REGION)
+
+
 def _label(value: object) -> AnomalyType:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str):
-        raise _BadAnswerError(f"{LABEL} must be one type name, got {value!r}")
+        raise BadAnswerError(f"{LABEL} must be one type name, got {value!r}")
     try:
         return AnomalyType.parse(value)
     except ValueError as error:
-        raise _BadAnswerError(str(error)) from None
+        raise BadAnswerError(str(error)) from None
 
 
-def _text(item: Mapping[str, Any], key: str) -> str:
+def read_field(item: Mapping[str, Any], key: str) -> str:
+    """The text of a field; empty if it is missing."""
     value = item.get(key, "")
     if not isinstance(value, str):
-        raise _BadAnswerError(f"{key} must be a string, got {type(value).__name__}")
+        raise BadAnswerError(f"{key} must be a string, got {type(value).__name__}")
     return whole_characters(value)
 
 
@@ -358,11 +260,11 @@ def _ranges(value: object, turn: int, num_frames: int) -> list[FrameRange]:
     if isinstance(value, list) and len(value) == 2 and all(is_int(v) for v in value):
         pairs = [(value[0], value[1])]
     if not pairs:
-        raise _BadAnswerError(f"{REGION_T} names no frame range: {value!r}")
+        raise BadAnswerError(f"{REGION_T} names no frame range: {value!r}")
     ranges = []
     for start, last in sorted(pairs):
         if not 0 <= start <= last or start >= num_frames:
-            raise _BadAnswerError(
+            raise BadAnswerError(
                 f"{REGION_T} {start}-{last} is outside the clip of frames 0-{num_frames - 1}, or reversed"
             )
         ranges.append(FrameRange(start, min(last, num_frames - 1)))  # begins inside, reaches past the end: clipped
@@ -393,17 +295,17 @@ def _pairs(value: object) -> list[tuple[int, int]]:
     if isinstance(value, list) and len(value) == 2 and all(is_int(v) for v in value):
         return [(value[0], value[1])]
     if not isinstance(value, str):
-        raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
+        raise BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
     if bounds := _BRACKETED.fullmatch(value.strip()):
         return [(int(bounds[1]), int(bounds[2]))]
     pairs = []
     pieces = re.split(r",|;|\band\b|&", value.translate(_DASHES).strip().rstrip("."))
     if len(pieces) > _MAX_RANGES:
-        raise _BadAnswerError(f"{REGION_T} names {len(pieces):,} ranges, more than {_MAX_RANGES:,}")
+        raise BadAnswerError(f"{REGION_T} names {len(pieces):,} ranges, more than {_MAX_RANGES:,}")
     for piece in pieces:
         match = _RANGE.fullmatch(piece.strip())
         if not match:
-            raise _BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
+            raise BadAnswerError(f"{REGION_T} must be text such as 'Frame 3-7', got {value!r}")
         pairs.append((int(match[1]), int(match[2] or match[1])))
     return pairs
 
@@ -413,30 +315,34 @@ _FRAME_KEY = re.compile(r"(?:frame\s*+)?#?(\d{1,6})(?:\s*+:)?", re.IGNORECASE)
 
 def _boxes(value: object, num_frames: int) -> dict[int, tuple[Box, ...]]:
     if not isinstance(value, dict) or not value:
-        raise _BadAnswerError(
-            f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}'
-        )
+        raise BadAnswerError(f'{BBOX} must map frames to boxes, such as {{"Frame 0": [x0, y0, x1, y1]}}, got {value!r}')
     boxes: dict[int, tuple[Box, ...]] = {}
     for key, given in value.items():
         match = _FRAME_KEY.fullmatch(key.strip())
         if not match or int(match[1]) >= num_frames:
-            raise _BadAnswerError(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
+            raise BadAnswerError(f"{BBOX} key {key!r} is not a frame of the clip (0-{num_frames - 1})")
         if int(match[1]) in boxes:
-            raise _BadAnswerError(f"{BBOX} names frame {match[1]} twice")
-        nested = isinstance(given, list) and bool(given) and all(isinstance(f, list) for f in given)
-        boxes[int(match[1])] = tuple(_box(f) for f in (given if nested else [given]))
+            raise BadAnswerError(f"{BBOX} names frame {match[1]} twice")
+        boxes[int(match[1])] = read_boxes(given)
     return dict(sorted(boxes.items()))
+
+
+def read_boxes(given: object) -> tuple[Box, ...]:
+    """One box of four whole numbers, or a list of such."""
+    if isinstance(given, list) and given and all(isinstance(f, list) for f in given):
+        return tuple(_box(f) for f in given)
+    return (_box(given),)
 
 
 def _box(value: object) -> Box:
     if not isinstance(value, list) or len(value) != 4 or not all(_is_whole(v) for v in value):
-        raise _BadAnswerError(
+        raise BadAnswerError(
             f"a box must be four whole numbers [xmin, ymin, xmax, ymax] of 0-{BOX_SCALE}, got {value!r}"
         )
     try:
         return Box(*(int(v) for v in value))
     except ValueError as error:
-        raise _BadAnswerError(str(error)) from None
+        raise BadAnswerError(str(error)) from None
 
 
 def _is_whole(value: object) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from reward_model.grounding import join_boxes, mean_box_iou, temporal_iou, type_iou
+from reward_model.grounding import join_boxes, mean_box_iou, temporal_iou, tube_overlap, type_iou
 from reward_model.schema import Anomaly, Status, TurnReport, VideoAnnotation
 from reward_model.terminal.described import check_settings, setting
 
@@ -66,6 +66,10 @@ class RewardConfig:
     clip that lie in turn one's window, the F_pred of Equation 4. ``"named"``: those on the frames that turn two itself
     names, which pays for leaving hard frames out of its answer. ``"gt"``: all true boxes, missed ones counting 0; the
     only reading under which no narrower window pays.
+    ``localisation``: Equations 4 and 5 of turn one's window and turn two's boxes (``"paper"``), or t_IoU and mv_IoU of
+    turn two's tube in their places (``"tv_verifier"``, after arXiv 2606.29023), with the weights of those terms.
+    ``mv_norm``: the frames mv_IoU averages over: of both tubes (``"inter"``, which pays for naming few frames), of
+    either (``"union"``), or of the truth (``"gt"``).
     ``clip_restricted``: turn two's types are compared with those of the anomalies that its clip shows, not with those
     of the whole video, as Equation 3 is printed.
     ``num_turns``: 1 is the control without turn two, where the scan is the whole answer and no box is ever drawn.
@@ -78,6 +82,8 @@ class RewardConfig:
     gate_outside: bool = False
     rescued_normal: float = setting(-0.5, least=-1, most=0)
     spatial_norm: Literal["pred", "named", "gt"] = "pred"
+    localisation: Literal["paper", "tv_verifier"] = "paper"
+    mv_norm: Literal["inter", "union", "gt"] = "union"
     num_turns: Literal[1, 2] = 2
     clip_restricted: bool = False
     ser_gate: Literal["answer", "none"] = "answer"
@@ -106,8 +112,8 @@ class Rollout:
 
     ``scan`` and ``zoom`` are the parsed reports, None if the turn was invalid. ``zoomed`` says whether turn two took
     place. ``scan_indices`` and ``clip_indices`` are the native frames each turn was shown; ``unseen_indices`` are the
-    frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` alone. ``legible`` holds the
-    statuses that count although their turn is invalid (``lenient_invalid``); None if none does.
+    frames of turn two's grid that lie outside the clip, needed by ``spatial_norm="gt"`` and ``"tv_verifier"``.
+    ``legible`` holds the statuses that count although their turn is invalid (``lenient_invalid``); None if none does.
     """
 
     scan: TurnReport | None
@@ -252,6 +258,29 @@ def spatial_reward(rollout: Rollout, truth: VideoAnnotation, *, norm: str = "pre
     return mean_box_iou(drawn, true, common) * found / total if total else 0.0
 
 
+def tube_reward(rollout: Rollout, truth: VideoAnnotation, *, norm: str = "union") -> tuple[float, float]:
+    """t_IoU and mv_IoU of turn two's tube on its grid, which goes on over the rest of the video; 0 without turn two.
+
+    True frames and boxes that the clip did not show count as missed, so that a narrower window never pays.
+    """
+    if rollout.zoom is None or not rollout.clip_indices:
+        return 0.0, 0.0
+    grid = sorted({*rollout.clip_indices, *rollout.unseen_indices})
+    place = {n: k for k, n in enumerate(grid)}
+    on_grid = [place[n] for n in rollout.clip_indices]
+    drawn = {on_grid[k]: boxes for k, boxes in join_boxes(rollout.zoom.anomalies).items()}
+    named, placed = {on_grid[k] for k in _frames(rollout.zoom.anomalies)}, truth.on_grid(grid)
+    found = tube_overlap(drawn, join_boxes(placed), pred_frames=named, true_frames=_frames(placed))
+    return found.t_iou, found.mv_iou(norm)
+
+
+def _localisation(rollout: Rollout, truth: VideoAnnotation, config: RewardConfig) -> tuple[float, float]:
+    """The temporal and the spatial term. A judge of one turn has no tube: Equation 4 stands."""
+    if config.localisation == "tv_verifier" and config.num_turns == 2:
+        return tube_reward(rollout, truth, norm=config.mv_norm)
+    return temporal_reward(rollout, truth), spatial_reward(rollout, truth, norm=config.spatial_norm)
+
+
 def mean_saliency(truth: VideoAnnotation) -> float:
     """gbar: mean over the true anomalies of 1 (salient, or unknown) and 1/2 (not salient); 1 for a normal video."""
     values = [SALIENCY[a.salient] for a in truth.anomalies]
@@ -285,8 +314,8 @@ def total_reward(
     scan_passes, zoom_passes = _gates(rollout, config.gate)
     types = turn_type_ious(rollout, truth, clip_restricted=config.clip_restricted)
     kind = (types[0] * scan_passes + types[1] * zoom_passes) / 2
-    when = temporal_reward(rollout, truth) * scan_passes
-    where = spatial_reward(rollout, truth, norm=config.spatial_norm) * zoom_passes
+    when, where = _localisation(rollout, truth, config)
+    when, where = when * scan_passes, where * zoom_passes
     if not config.gate_outside or scan_passes or zoom_passes:
         total += sum(k * (1 - gbar * (1 - r)) for k, r in ((w.type, kind), (w.temporal, when), (w.spatial, where)))
     shown = _paid_evidence(rollout, config, ser)

@@ -24,7 +24,6 @@ from reward_model.config import READOUTS, JudgeConfig
 from reward_model.conversation import Conversation
 from reward_model.parsing import (
     ANOMALIES,
-    BBOX,
     COT,
     MAX_ANSWER_LENGTH,
     STATUS,
@@ -39,6 +38,8 @@ from reward_model.parsing import (
 )
 from reward_model.prompts import Frames, PromptSet, answer_limit
 from reward_model.schema import FrameRange, Status, Turn, TurnReport, VerdictScore
+from reward_model.tracks.codec import asked_for, codec_of
+from reward_model.tracks.ticks import frame_times
 from reward_model.video.clip import native_window, zoom_indices
 from reward_model.video.framing import AS_IT_IS, Framing
 
@@ -85,8 +86,8 @@ class VideoView:
 
 @dataclass(frozen=True, eq=False)
 class TurnRequest:
-    """One question: turn one (the scan) or turn two (a zoom), the native frames it shows, the messages, how many new
-    tokens its answer may have, and on what picture the boxes of the answer lie.
+    """One question: turn one (scan) or two (zoom), the native frames it shows, the messages, the most new tokens of its
+    answer, on what picture that one's boxes lie, and the seconds of the frames of turn two.
     """
 
     number: int
@@ -94,6 +95,7 @@ class TurnRequest:
     conversation: Conversation
     max_new_tokens: int
     framing: Framing = AS_IT_IS
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def zoom_request(
         chat = wording.zoom_continued(scan.conversation, answer, frames, view.prompt)
     else:
         chat = wording.zoom(frames, view.prompt, cot=passed_reasoning(report, config))
-    return TurnRequest(2, clip, chat, limit, view.framing)
+    times = frame_times(clip, view.fps)
+    return TurnRequest(2, clip, asked_for(codec_of(config), chat, times), limit, view.framing, times)
 
 
 def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
@@ -179,22 +182,22 @@ def passed_reasoning(report: TurnReport, config: JudgeConfig) -> str:
 # --- the reading of its answer ----------------------------------------------------------------------------------------
 
 
-def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig) -> TurnReport:
-    """The report of an answer, as strict as the judge is set.
+def read_answer(text: str, turn: int, num_frames: int, config: JudgeConfig, times: Sequence[float] = ()) -> TurnReport:
+    """The report of an answer, as strict as the judge is set. ``times`` are the seconds of turn two's frames; without
+    them there are ``zoom_fps`` a second.
 
     Raises:
         ParseError: if it does not follow the schema; if its reasoning goes frame by frame, as the compact wording's
             does, and leaves frames out; or, with ``require_all_frames``, an anomaly of turn two has no box on some
-            frame of the clip (the prompt of Fig. S5 asks for one on each).
+            frame of the clip (the prompt of Fig. S5 asks for one on each), or at some tick.
     """
-    report = parse_turn(text, turn=turn, num_frames=num_frames)
+    if turn == 1:
+        report = parse_turn(text, turn=1, num_frames=num_frames)
+    else:
+        times = times or [k / config.zoom_fps for k in range(num_frames)]
+        report = codec_of(config).parse(text, times, complete=config.require_all_frames)
     if config.prompts in FRAME_BY_FRAME and (left_out := frames_left_out(report.cot, num_frames)):
         raise ParseError(f"{COT} describes no frame {left_out[0]} of the {num_frames} that were shown", text)
-    if turn == 2 and config.require_all_frames:
-        for anomaly in report.anomalies:
-            bare = sorted({*range(num_frames)} - set(anomaly.boxes))
-            if bare:
-                raise ParseError(f"{BBOX} has no box on frame {bare[0]} of the clip (0-{num_frames - 1})", text)
     return report
 
 
@@ -210,7 +213,14 @@ def frames_left_out(reasoning: str, num_frames: int) -> list[int]:
 
 
 def read_turn(
-    text: str, turn: int, num_frames: int, config: JudgeConfig, framing: Framing, *, cut_after: int | None = None
+    text: str,
+    turn: int,
+    num_frames: int,
+    config: JudgeConfig,
+    framing: Framing,
+    *,
+    cut_after: int | None = None,
+    times: Sequence[float] = (),
 ) -> Reading:
     """:func:`read_answer` with its boxes on the native frame, and what is left of an answer that cannot be read.
 
@@ -218,9 +228,10 @@ def read_turn(
         framing: how the frames were shown that the answer is about.
         cut_after: tokens after which a limit cut the answer; None: it ended by itself. One that was cut is invalid even
             if what is there can be read: it has not ended, and what would have followed may take it back.
+        times: see :func:`read_answer`.
     """
     try:
-        report = framing.native_report(read_answer(text, turn, num_frames, config))
+        report = framing.native_report(read_answer(text, turn, num_frames, config, times))
         if cut_after is not None:
             raise ParseError(cut_reason(cut_after), text)
     except ParseError as error:

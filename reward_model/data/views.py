@@ -30,11 +30,13 @@ from reward_model.data.frame_cache import FrameCache
 from reward_model.data.plain_cot import plain_cot, plain_report
 from reward_model.data.stage_split import Stage
 from reward_model.data.targets import drawn_throughout, targets_of
+from reward_model.data.view_options import ViewOptions
 from reward_model.extras import need
 from reward_model.parsing import format_report, parse_turn
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.schema import Anomaly, FrameRange, VideoAnnotation
-from reward_model.terminal.described import check_settings, described, setting
+from reward_model.tracks.codec import asked_for, codec_of
+from reward_model.tracks.ticks import frame_times
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
 from reward_model.video.framing import Framing
 
@@ -52,32 +54,6 @@ HINT_SHARE = 0.7
 
 Row = dict[str, Any]
 T = TypeVar("T")
-
-
-@described
-@dataclass(frozen=True)
-class ViewOptions:
-    """Choices of the data views."""
-
-    frames_per_video: int = 2
-    """Anomalous frames of each video in stage 1; 20K frames from 5K videos, half of them normal, are two (section
-    C.2)."""
-    max_clip_s: float = 1.0
-    """Longest anomaly that makes a clip (section 3.2)."""
-    untrimmed_windows: bool = False
-    """Clips of longer anomalies too, as inference crops any window turn one reports; their frames are thinned to the
-    judge's ``max_zoom_frames``."""
-    hints: bool = True
-    """Show turn one's conclusion to clips as inference does (section 3.2)."""
-    without_cot: bool = False
-    """With a file of verified reasoning, videos that lack it are left out, as the paper discards them (section 3.1);
-    True keeps them, with reasoning from the annotation."""
-    empty_cot_share: float = setting(0.0, least=0, below=1, hint="0.1, for instance")
-    """Share of the samples whose answer has no reasoning and gives its verdict at once, which trains the readouts
-    ``direct`` and ``log_odds``. The paper trains none."""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass
@@ -111,13 +87,24 @@ class StageViews:
                 f"{self.jsonl} gives no video to train on; it is empty, or no line has the requested split"
             )
         self.cache = self.cache or FrameCache(frame_size=self.judge.frame_size, frame_fit=self.judge.frame_fit)
-        self._samples = {(s.video_id, s.turn): s for s in self.cot}
+        self._samples = {(s.video_id, s.turn): s for s in self._traces()}
         known = {r.truth.video_id for r in self.records}
         if self.cot and not known & {s.video_id for s in self.cot}:
             raise ValueError(
                 f"none of the {len(self.cot)} reasoning samples refers to a video in {self.jsonl}; "
                 "give the file that was synthesised from these annotations"
             )
+
+    def _traces(self) -> Sequence[CotSample]:
+        """The verified reasoning with the coordinates it is to teach."""
+        if self.options.gt_replace == "off" or not self.cot:
+            return self.cot
+        from reward_model.data.gt_replace import replace_samples
+
+        truths = {r.truth.video_id: r.truth for r in self.records}
+        jitter = self.options.gt_jitter if self.options.gt_replace == "jitter" else 0.0
+        throughout = self.judge.prompts != "compact"
+        return replace_samples(self.cot, truths, jitter=jitter, throughout=throughout).samples
 
     @cached_property
     def prompts(self) -> PromptSet:
@@ -333,9 +320,20 @@ class StageViews:
         if row["task"] == "scan":
             return self.prompts.scan(frames, truth.prompt)
         cot = self.hint(row) if row["task"] == "zoom" and self.options.hints else ""
-        return self.prompts.zoom(frames, truth.prompt, cot=cot)
+        asked = self.prompts.zoom(frames, truth.prompt, cot=cot)
+        return asked if row["task"] == "frame" else asked_for(codec_of(self.judge), asked, self._times(row))
+
+    def _times(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+        return frame_times(row["indices"], self.records[int(row["record"])].truth.fps)
 
     def _answer(self, row: Mapping[str, Any]) -> str:
+        answer = self._per_frame_answer(row)
+        if row["task"] != "zoom" or self.judge.track == "per_frame":
+            return answer
+        report = parse_turn(answer, turn=2, num_frames=len(row["indices"]))
+        return codec_of(self.judge).write(report, self._times(row))
+
+    def _per_frame_answer(self, row: Mapping[str, Any]) -> str:
         answer = self._shown_answer(row)
         if np.random.default_rng([int(row["draw"]), 4]).random() >= self.options.empty_cot_share:
             return answer

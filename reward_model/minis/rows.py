@@ -19,6 +19,7 @@ from datasets import Dataset
 
 from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
+from reward_model.conversation import Conversation
 from reward_model.data.example import Example
 from reward_model.minis.drift import drift_boxes
 from reward_model.minis.model import FIT, MAX_SCAN, MAX_ZOOM, MIN_ZOOM, SCAN_FPS, ZOOM_FPS
@@ -26,6 +27,8 @@ from reward_model.minis.splices import SPLICED, make_splice
 from reward_model.parsing import format_report
 from reward_model.prompts import PromptSet, load_prompts
 from reward_model.schema import Anomaly, Box, FrameRange, TurnReport, VideoAnnotation
+from reward_model.tracks.codec import PerFrame, TurnTwoCodec, asked_for
+from reward_model.tracks.ticks import frame_times
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
 from reward_model.video.framing import Framing
 from reward_model.world.edits import edit_frames, inner_shape, words_of
@@ -42,6 +45,7 @@ from reward_model.world.video import SIZE, make_annotation, render
 
 #: How the minis are asked about a long video.
 _ASKED = JudgeConfig(scan_fps=SCAN_FPS, max_scan_frames=MAX_SCAN)
+_FRAMES = PerFrame()
 #: Draws of a shift that frames put together by chance cannot follow.
 _OF_WHOLE_VIDEOS = ("length", "rate", "speed", "camera", "compression")
 TRAIN_SEEDS = range(0, 100_000)
@@ -58,6 +62,7 @@ _COMPARED = {"teleport": 2.5, "change": 2.5, "float": 2.5, "rebound": 2.5, "flic
 _KINDS_OF = {"frame": SINGLE_FRAME, "splice": SPLICED}
 
 Row = dict[str, Any]
+_Rng = np.random.Generator
 
 
 def draw_rows(
@@ -143,26 +148,27 @@ def _squash(abnormal: bool, rng: np.random.Generator) -> tuple[bool, float]:
     return abnormal, -1.0
 
 
-def make_example(row: Mapping[str, Any], *, prompts: str = "compact") -> Example:
-    """The conversation and the answer of a row. Frames carry the world's nuisances and, half of the time, blur and
-    compression (all of it normal).
+def make_example(row: Mapping[str, Any], *, prompts: str = "compact", codec: TurnTwoCodec = _FRAMES) -> Example:
+    """The conversation and the answer of a row, a clip's as ``codec`` has it. Frames carry the world's nuisances and,
+    half of the time, blur and compression (all of it normal).
     """
     rng = np.random.default_rng([row["draw"], 5])
     if row["task"] == "splice":
         return _splice(row, rng, load_prompts(prompts))
-    return _TASKS[row["task"]](_shot_of(row, rng), row["cot"], rng, load_prompts(prompts))
+    return _TASKS[row["task"]](_shot_of(row, rng)._replace(codec=codec), row["cot"], rng, load_prompts(prompts))
 
 
 class _Shot(NamedTuple):
     """A video as the judge is shown it.
 
     ``truth`` in native frames, ``take`` native indices -> (N, 48, 48, 3) uint8 as they are shown; ``suspicion``: of a
-    look-alike what a scan may take it for, else None.
+    look-alike what a scan may take it for, else None; ``codec``: of its clips.
     """
 
     truth: VideoAnnotation
     take: Callable[[Sequence[int]], np.ndarray]
     suspicion: VideoAnnotation | None = None
+    codec: TurnTwoCodec = _FRAMES
 
 
 def _shot_of(row: Mapping[str, Any], rng: np.random.Generator) -> _Shot:
@@ -206,11 +212,18 @@ def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.ra
     return Framing((frames.shape[1], frames.shape[2]), SIZE, FIT).show(frames)
 
 
-def _written(report: TurnReport, truth: VideoAnnotation) -> str:
-    """The answer with its boxes where the judge sees them, on the pixels it sees: its tokens know no others."""
+def _seen(report: TurnReport, truth: VideoAnnotation) -> TurnReport:
+    """The report with its boxes where the judge sees them, on the pixels it sees: its tokens know no others."""
     shown = Framing((truth.height, truth.width), SIZE, FIT).shown_report(report)
     anomalies = (replace(a, boxes={k: tuple(map(_on_pixels, v)) for k, v in a.boxes.items()}) for a in shown.anomalies)
-    return format_report(replace(shown, anomalies=tuple(anomalies)))
+    return replace(shown, anomalies=tuple(anomalies))
+
+
+def _zoomed(shot: _Shot, indices: Sequence[int], report: TurnReport, rng: _Rng, asked: Conversation) -> Example:
+    """Turn two about a clip, as its codec asks and answers."""
+    times = frame_times(indices, shot.truth.fps)
+    answer = shot.codec.write(_seen(report, shot.truth), times)
+    return Example(asked_for(shot.codec, asked, times), answer, drift_boxes(answer, rng))
 
 
 def _on_pixels(box: Box) -> Box:
@@ -243,8 +256,7 @@ def _zoom(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) 
     indices = zoom_indices(native, truth.num_frames, truth.fps, ZOOM_FPS, min_frames=MIN_ZOOM, max_frames=MAX_ZOOM)
     report = narrate_zoom(truth, indices, cot=cot)
     hint = _suspect(shot, grid, rng) or draw_hint(truth, window, grid, rng)
-    answer = _written(report, truth)
-    return Example(prompts.zoom(shot.take(indices), truth.prompt, cot=hint), answer, drift_boxes(answer, rng))
+    return _zoomed(shot, indices, report, rng, prompts.zoom(shot.take(indices), truth.prompt, cot=hint))
 
 
 def _suspect(shot: _Shot, grid: Sequence[int], rng: np.random.Generator) -> str:
@@ -263,8 +275,8 @@ def _clip(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) 
     length = min(int(rng.integers(2, 6)), len(grid))
     start = _start_near(shot.suspicion or truth, grid, length, rng)
     indices = grid[start : start + length]
-    answer = _written(narrate_zoom(truth, indices, cot=cot), truth)
-    return Example(prompts.zoom(shot.take(indices), truth.prompt), answer, drift_boxes(answer, rng))
+    asked = prompts.zoom(shot.take(indices), truth.prompt)
+    return _zoomed(shot, indices, narrate_zoom(truth, indices, cot=cot), rng, asked)
 
 
 def _frame(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
@@ -274,7 +286,7 @@ def _frame(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet)
     anomalies = visible_anomalies(truth, [index])
     report = TurnReport(truth.status, narrate_frames(anomalies, 1, first=first) if cot else "", anomalies)
     conversation = prompts.scan(shot.take([index]), truth.prompt, first=first)
-    answer = _written(shift_report(report, first), truth)
+    answer = format_report(_seen(shift_report(report, first), truth))
     return Example(conversation, answer, drift_boxes(answer, rng))
 
 

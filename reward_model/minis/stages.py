@@ -136,6 +136,7 @@ class MiniParts(StageParts):
 
         from reward_model.minis.rows import draw_rows, make_example
         from reward_model.minis.stage_rows import repeated
+        from reward_model.tracks.codec import codec_of
         from reward_model.world.kinds import KINDS
 
         if config.max_steps < 1:
@@ -163,7 +164,7 @@ class MiniParts(StageParts):
         options = {"seed": 7_000 + config.seed, "stories": stage.stories, "kinds": tuple(stage.kinds or KINDS)}
         drawn = draw_rows([tasks[k % 2] for k in range(count)], **options)
         held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
-        load = make_example if judge.prompts == "compact" else partial(make_example, prompts=judge.prompts)
+        load = partial(make_example, prompts=judge.prompts, codec=codec_of(judge))
         return StageData(rows, held, load, judge, summary, ordered=True)
 
     def _draw(self, name: Stage, stage: Any, steps: int, batch: int, seed: int, *, several: bool) -> Dataset:

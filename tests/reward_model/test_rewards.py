@@ -20,6 +20,7 @@ from reward_model.rewards import (
     status_reward,
     temporal_reward,
     total_reward,
+    tube_reward,
 )
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
 
@@ -432,3 +433,53 @@ def test_a_reward_says_what_it_needs_and_what_is_missing_in_one_line():
 
 def test_every_weight_has_its_needs():
     assert NEEDS.keys() == {f.name for f in fields(RewardWeights)}
+
+
+# --- tubes in place of Equations 4 and 5 ------------------------------------------------------------------------------
+
+TUBES = RewardConfig(RewardWeights(temporal=1, spatial=1), localisation="tv_verifier")
+
+
+def tube_rollout(frames, box=BOX, clip=CLIP):
+    """Turn two names native frames of its clip and draws one box on each."""
+    inside = [k for k, n in enumerate(clip) if n in frames]
+    boxes = dict.fromkeys(inside, (box,))
+    report = TurnReport("abnormal", "", (Anomaly(AnomalyType.OBJECT, FrameRange(inside[0], inside[-1]), boxes),))
+    return Rollout(scan_report(), report, True, SCAN, clip, tuple(n for n in range(0, 81, 2) if n not in clip))
+
+
+@pytest.mark.parametrize(
+    ("answer", "t_iou", "inter", "union", "gt"),
+    [
+        (tube_rollout(range(12, 29)), 1, 1, 1, 1),
+        (tube_rollout(range(20, 21)), 1 / 9, 1, 1 / 9, 1 / 9),  # one perfect frame of nine
+        (tube_rollout(range(8, 33)), 9 / 13, 1, 9 / 13, 1),  # the whole clip
+        (tube_rollout(range(12, 29), Box(100, 100, 300, 200)), 1, 0.5, 0.5, 0.5),
+        (tube_rollout(range(12, 21), clip=range(12, 21, 2)), 5 / 9, 1, 5 / 9, 5 / 9),  # the rest was not looked at
+    ],
+)
+def test_tubes_golden(answer, t_iou, inter, union, gt):
+    for norm, mv_iou in (("inter", inter), ("union", union), ("gt", gt)):
+        assert tube_reward(answer, truth(), norm=norm) == pytest.approx((t_iou, mv_iou), abs=1e-9)
+        parts = total_reward(answer, truth(), replace(TUBES, mv_norm=norm))
+        assert (parts.temporal, parts.spatial) == pytest.approx((t_iou, mv_iou), abs=1e-9)
+        assert parts.total == pytest.approx(2 + t_iou + mv_iou, abs=1e-9)
+
+
+def test_tubes_replace_two_terms_and_nothing_else():
+    for ending, parts in ((name, total_reward(r, truth(), TUBES)) for name, r in ENDINGS.items()):
+        paper = total_reward(ENDINGS[ending], truth(), RewardConfig(TUBES.weights))
+        assert (parts.format, parts.status, parts.type) == (paper.format, paper.status, paper.type)
+        assert total_reward(ENDINGS[ending], NORMAL_TRUTH, TUBES) == total_reward(ENDINGS[ending], NORMAL_TRUTH)
+    assert total_reward(ENDINGS["abnormal, cleared"], truth(), TUBES).temporal == 0
+    assert tube_reward(ENDINGS["abnormal, then invalid"], truth()) == (0, 0)
+
+
+def test_tubes_of_a_judge_of_one_turn_are_its_window():
+    parts = total_reward(ENDINGS["normal"], truth(), replace(TUBES, num_turns=1))
+    assert parts == total_reward(ENDINGS["normal"], truth(), RewardConfig(TUBES.weights, num_turns=1))
+
+
+def test_an_unknown_verifier_is_refused():
+    with pytest.raises(ValueError, match="localisation='tv' must be"):
+        RewardConfig(localisation="tv")

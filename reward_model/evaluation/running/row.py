@@ -13,7 +13,7 @@ import numpy as np
 from reward_model.chunks import lowest_value, zoom_turns
 from reward_model.config import READOUTS
 from reward_model.evaluation.benches.bench import BenchVideo
-from reward_model.evaluation.metrics.tubes import rollout_tube_iou
+from reward_model.evaluation.metrics.tubes import rollout_tube_iou, rollout_tube_overlap
 from reward_model.grounding import temporal_iou, type_iou
 from reward_model.rewards import Rollout, spatial_reward, temporal_reward, total_reward
 from reward_model.schema import FrameRange, Status, Turn, Verdict, VideoAnnotation
@@ -22,7 +22,9 @@ from reward_model.video.clip import ZOOM_FPS, sample_indices
 from reward_model.world.cells import anomaly_cell, covered_share
 
 #: Columns that rows of earlier versions lack.
-_LATER = {"group", "scan_status", "out_of_domain", "readouts_disagree", "unfamiliarity"}
+_LATER = {"group", "scan_status", "out_of_domain", "readouts_disagree", "unfamiliarity", "tokens", "zoom_tokens"} | {
+    *("shown_frames", "t_iou", "mv_inter", "mv_union", "mv_gt", "hull_viou")
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Row:
         group: part of the bench, ``"stratum/case"`` or one word; "" where a bench has no parts.
         scan_status: what turn one decided, before turn two looked again; None: unparsed, or unknown.
         out_of_domain, readouts_disagree: as the verdict says; None: the judge cannot tell.
+        tokens, zoom_tokens, shown_frames: new tokens of all turns and of turn two, and frames that were looked at.
+        t_iou, mv_inter, mv_union, mv_gt, hull_viou: overlaps of turn two's tube (:mod:`~reward_model.grounding`) of
+            abnormal videos, 0 without turn two; None elsewhere.
         unfamiliarity: the higher quantile of the video among those of the training distribution; None likewise.
     """
 
@@ -83,6 +88,14 @@ class Row:
     out_of_domain: bool | None = None
     readouts_disagree: bool | None = None
     unfamiliarity: float | None = None
+    tokens: int | None = None
+    zoom_tokens: int | None = None
+    shown_frames: int | None = None
+    t_iou: float | None = None
+    mv_inter: float | None = None
+    mv_union: float | None = None
+    mv_gt: float | None = None
+    hull_viou: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -142,6 +155,9 @@ def make_row(index: int, video: BenchVideo, answer: Verdict | float | None, seco
         out_of_domain=answer.out_of_domain,
         readouts_disagree=answer.readouts_disagree,
         unfamiliarity=answer.familiarity.farthest if answer.familiarity is not None else None,
+        tokens=sum(t.num_tokens for t in answer.turns),
+        zoom_tokens=sum(t.num_tokens for t in zoom_turns(answer.turns)),
+        shown_frames=sum(len(t.frame_indices) for t in answer.turns),
     )
 
 
@@ -186,7 +202,13 @@ def _scan_status(turns: Sequence[Turn]) -> Status | None:
 def _overlaps(verdict: Verdict, truth: VideoAnnotation) -> dict[str, Any]:
     rollout = rollout_of(verdict)
     zoom_fps = next((t.fps for t in zoom_turns(verdict.turns)), ZOOM_FPS)
+    tube, hull = rollout_tube_overlap(rollout, truth, zoom_fps)
     return {
+        "t_iou": tube.t_iou,
+        "mv_inter": tube.inter,
+        "mv_union": tube.union,
+        "mv_gt": tube.gt,
+        "hull_viou": hull,
         "temporal_iou": temporal_reward(rollout, truth),
         "temporal_iou_final": _final_iou(verdict, truth),
         "spatial_iou": spatial_reward(rollout, truth),

@@ -62,7 +62,7 @@ def parse_ablation(
     Raises:
         ValueError: if an item has no folder, or a row stands there twice.
     """
-    given = _folders_by_row(items)
+    given = folders_by_row(items)
     turns = {r.key: r.num_turns for r in ROWS}
     order = [r.key for r in ROWS if r.key in given] + [key for key in given if key not in turns]
     found: dict[str, list[Contestant]] = {}
@@ -73,7 +73,12 @@ def parse_ablation(
     return found
 
 
-def _folders_by_row(items: Sequence[str]) -> dict[str, list[str]]:
+def folders_by_row(items: Sequence[str]) -> dict[str, list[str]]:
+    """Checkpoints by row, of items ``ROW=FOLDER[,FOLDER...]``.
+
+    Raises:
+        ValueError: if an item has no folder, or a row stands there twice.
+    """
     given: dict[str, list[str]] = {}
     for item in items:
         key, _, folders = item.partition("=")

@@ -138,6 +138,12 @@ class GrpoConfig:
     spatial_norm: Literal["pred", "named", "gt"] = setting("pred")
     """True boxes Equation 5 averages over: those in turn one's window (pred, paper), on the frames that turn two names
     (named), or all (gt)."""
+    localisation: Literal["paper", "tv_verifier"] = setting("paper")
+    """Temporal and spatial terms: Equations 4 and 5 (paper), or t_IoU and mv_IoU of turn two's tube in their places
+    (tv_verifier), weighted by weight_temporal and weight_spatial."""
+    mv_norm: Literal["inter", "union", "gt"] = setting("union")
+    """Frames mv_IoU averages over: those of either tube (union), of the truth (gt), or of both (inter, which pays for
+    naming few frames). Our choice."""
     clip_restricted: bool = setting(False)
     """Compare turn two's types with those its clip shows, not with the whole video's as Equation 3 does."""
     weight_ser: float = setting(0.0)
@@ -184,7 +190,8 @@ class GrpoConfig:
         weights = RewardWeights(**{f.name: getattr(self, f"weight_{f.name}") for f in fields(RewardWeights)})
         names = ("gate", "gate_outside", "rescued_normal", "spatial_norm", "clip_restricted", "ser_gate")
         turns = self.asked(judge or JudgeConfig()).num_turns
-        return RewardConfig(weights, num_turns=turns, **{n: getattr(self, n) for n in names})
+        tubes = {"localisation": self.localisation, "mv_norm": self.mv_norm}
+        return RewardConfig(weights, num_turns=turns, **tubes, **{n: getattr(self, n) for n in names})
 
     def ser_config(self) -> SerConfig:
         """How evidence is scored, where ``weight_ser`` counts."""

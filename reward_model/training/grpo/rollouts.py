@@ -187,7 +187,7 @@ class TwoTurnRollouts:
         answers = self.generator([c.prompt for c in cases.values()], [num_generations] * len(cases), limit)
         for (number, case), drawn in zip(cases.items(), answers, strict=True):
             for k, (record, answer) in enumerate(zip(groups[number], drawn, strict=True)):
-                record.scan = self._read(answer, 1, case.scan.indices, case.framing)
+                record.scan = self._read(answer, case.scan, case.framing)
                 rollout = number * num_generations + k
                 record.rows = [SequenceRow.answer(case.prompt, answer.ids, rollout, answer.log_probs)]
         self.seconds["turn_one"] = clock.lap()
@@ -249,7 +249,7 @@ class TwoTurnRollouts:
         drawn = self.generator(unique, [len(users[id(p)]) for p in unique], limit)
         for prompt, answers in zip(unique, drawn, strict=True):
             for ask, answer in zip(users[id(prompt)], answers, strict=True):
-                ask.record.zooms.append(self._read(answer, 2, ask.request.indices, ask.framing))
+                ask.record.zooms.append(self._read(answer, ask.request, ask.framing))
                 self._add_row(ask, answer)
 
     @staticmethod
@@ -268,13 +268,14 @@ class TwoTurnRollouts:
 
     # --- both turns ---------------------------------------------------------------------------------------------------
 
-    def _read(self, answer: Sampled, turn: int, indices: Sequence[int], framing: Framing) -> TurnDraw:
+    def _read(self, answer: Sampled, asked: TurnRequest, framing: Framing) -> TurnDraw:
         tokenizer = self.builder.processor.tokenizer
         kept = answer.ids[:-1] if answer.finished else answer.ids
         text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        draw = TurnDraw(answer.ids, text, tuple(indices))
+        draw = TurnDraw(answer.ids, text, asked.indices)
         cut_after = None if answer.finished else len(answer.ids)
-        reading = read_turn(text, turn, len(indices), self.config, framing, cut_after=cut_after)
+        how = (len(asked.indices), self.config, framing)
+        reading = read_turn(text, asked.number, *how, cut_after=cut_after, times=asked.times)
         if reading.error is None:
             return replace(draw, report=reading.report)
         draw = replace(draw, invalid=invalid_kind(reading.error), reason=reading.error.reason, legible=reading.status)

@@ -163,8 +163,9 @@ def judge_file(model: str, judge: JudgeConfig) -> str:
     """The text of the trained judge's ``judge.json``: that of the checkpoint it started from, with how it was asked."""
     path = settings_folder(model) / JUDGE_FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known.pop("max_new_tokens", None)  # an older name of the limits that follow
-    known.pop("trained_on", None)  # of the checkpoint before: stage 3 states its own
+    # An older name of the limits that follow; what stage 3 states itself; and what is left out where it is the paper's.
+    for name in ("max_new_tokens", "trained_on", "track", "track_smoothing"):
+        known.pop(name, None)
     return json.dumps({**known, **json.loads(judge_json(replace(judge, trained_on=None)))}, indent=2) + "\n"
 
 

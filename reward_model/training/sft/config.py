@@ -28,7 +28,7 @@ NOT_NEGATIVE, AT_LEAST_ONE, ABOVE_ZERO = Bounds(least=0), Bounds(least=1), Bound
 #: Settings of the judge that a stage may set, under the names and the rules of its own.
 JUDGE_SETTINGS = (
     *("prompts", "scan_fps", "zoom_fps", "min_zoom_frames", "max_zoom_frames", "window_margin"),
-    *("frame_size", "frame_fit"),
+    *("frame_size", "frame_fit", "track", "track_smoothing"),
 )
 
 
@@ -63,6 +63,18 @@ class StageArguments:
         metadata={"help": "annotated sets: share of answers without reasoning, for the readouts direct and log_odds"},
     )
     cache_dir: str | None = field(default=None, metadata={"help": "reduced videos; default OUTPUT/frames, 'none': no"})
+    track: str | None = field(
+        default=None, metadata={"help": "boxes of turn two: per_frame, or at ticks 1s, 0.5s or 0.25s apart"}
+    )
+    track_smoothing: str | None = field(
+        default=None, metadata={"help": "with ticks: whittaker, whittaker_fixed, moving_average, kalman or none"}
+    )
+    gt_replace: str = field(
+        default="off", metadata={"help": "with cot: annotated coordinates for its own (on), shaken ones (jitter)"}
+    )
+    gt_jitter: float = field(
+        default=15.0, metadata={"help": "with gt_replace jitter: standard deviation on the 0-1000 grid"}
+    )
     prompts: str | None = field(default=None, metadata={"help": "wording: paper or compact (default: the model's)"})
     scan_fps: float | None = field(default=None, metadata={"help": "frames per second of turn one"})
     zoom_fps: float | None = field(default=None, metadata={"help": "frames per second of turn two"})

@@ -100,7 +100,8 @@ def _views_of(
 ) -> Callable[[Sequence[Any]], Any]:
     """Records -> their views, as the stage's settings say, with one cache of frames for all of them."""
     from reward_model.data.frame_cache import FrameCache
-    from reward_model.data.views import StageViews, ViewOptions
+    from reward_model.data.view_options import ViewOptions
+    from reward_model.data.views import StageViews
 
     folder = {None: str(Path(config.output_dir) / "frames"), "none": None}.get(stage.cache_dir, stage.cache_dir)
     options = ViewOptions(
@@ -109,6 +110,8 @@ def _views_of(
         hints=stage.hints,
         without_cot=stage.without_cot,
         empty_cot_share=stage.empty_cot_share,
+        gt_replace=stage.gt_replace,
+        gt_jitter=stage.gt_jitter,
     )
     cache = FrameCache(folder, frame_size=judge.frame_size, frame_fit=judge.frame_fit)
     return partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)

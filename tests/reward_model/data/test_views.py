@@ -18,13 +18,16 @@ from reward_model.data.frame_cache import FrameCache
 from reward_model.data.plain_cot import plain_cot, plain_report, reason_sentence
 from reward_model.data.stage_split import stage_records
 from reward_model.data.views import StageViews, ViewOptions
+from reward_model.evaluation.metrics.tubes import tube_iou
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import forced_prefix, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
+from reward_model.turns import read_answer
 from reward_model.video.clip import VideoError, sample_indices
 from reward_model.video.framing import Framing
 
 SIZE, LENGTH, FPS = 32, 49, 16
+GRID = [*range(12, 31, 2)]
 JUDGE = JudgeConfig(prompts="compact", frame_size=SIZE, max_zoom_frames=12)
 
 
@@ -314,6 +317,65 @@ def test_reasoning_of_other_videos_is_refused(records, folder):
     samples = [replace(s, video_id="elsewhere") for s in cot_samples(records)]
     with pytest.raises(ValueError, match="none of the 4 reasoning samples"):
         StageViews(records, folder / "data.jsonl", JUDGE, cot=samples)
+
+
+def test_clips_are_asked_and_answered_at_ticks_and_nothing_else_changes(views, records, folder):
+    """A box each quarter of a second: by seconds in the full wording, by the marks of frames in the compact one."""
+    row = {
+        "task": "zoom",
+        "video": "object",
+        "record": 0,
+        "indices": [*range(12, 31, 2)],
+        "status": "abnormal",
+        "draw": 1,
+    }
+    for wording, keys in (("compact", ["Frame 2", "Frame 4", "Frame 6"]), ("paper", ["0.25", "0.5", "0.75"])):
+        judge = JUDGE.override(track="0.25s", prompts=wording)
+        ticks = StageViews(records, folder / "data.jsonl", judge)
+        plain = StageViews(records, folder / "data.jsonl", JUDGE.override(prompts=wording))
+        answer, whole = ticks.text(row).answer, json.loads(plain.text(row).answer)
+        told = json.loads(answer)
+        assert [*told["anomalies"][0]["BBOX"]][: len(keys)] == keys
+        assert {**told, "anomalies": []} == {**whole, "anomalies": []}
+        assert words_of(ticks.text(row)).startswith(words_of(plain.text(row)))
+        assert "0.25 s" in words_of(ticks.text(row)).removeprefix(words_of(plain.text(row)))
+        read = read_answer(answer, 2, 10, judge, [k / 8 for k in range(10)])
+        (true,) = parse_turn(plain.text(row).answer, turn=2, num_frames=10).anomalies
+        assert tube_iou(read.anomalies[0].boxes, {k: v for k, v in true.boxes.items() if k in true.frames}) > 0.9
+        for task in ("scan", "frame"):
+            other = {**row, "task": task, "indices": [16, 20, 24] if task == "scan" else [18]}
+            assert ticks.text(other).answer == plain.text(other).answer
+            assert words_of(ticks.text(other)) == words_of(plain.text(other))
+
+
+def test_verified_reasoning_teaches_annotated_coordinates_if_asked(records, folder, caplog):
+    """Words stay, boxes are the truth's; a trace about another place is left out with its video."""
+    samples = cot_samples(records)
+    zoom = next(s for s in samples if (s.video_id, s.turn) == ("object", "zoom"))
+    row = {
+        "task": "zoom",
+        "video": "object",
+        "record": 0,
+        "indices": list(zoom.indices),
+        "status": "abnormal",
+        "draw": 1,
+    }
+    off = replace(zoom, answer=zoom.answer.replace("500]", "450]"))
+
+    def answer(sample, **options):
+        views = StageViews(records, folder / "data.jsonl", JUDGE, cot=[sample], options=ViewOptions(**options))
+        return views.text(row).answer
+
+    assert answer(off) == off.answer != answer(off, gt_replace="on")
+    assert json.loads(answer(off, gt_replace="on")) == json.loads(zoom.answer)
+    shaken = [answer(off, gt_replace="jitter", gt_jitter=s) for s in (15.0, 15.0, 0.0)]
+    assert shaken[0] == shaken[1] != shaken[2] == answer(off, gt_replace="on")
+    elsewhere = replace(zoom, answer=zoom.answer.replace(", 200, ", ", 900, ").replace("500]", "990]"))
+    assert "traces dropped" not in caplog.text
+    views = StageViews(
+        records, folder / "data.jsonl", JUDGE, cot=[elsewhere, *samples[:1]], options=ViewOptions(gt_replace="on")
+    )
+    assert views._usable("zoom", "abnormal") == [] and "1 of 2 traces dropped" in caplog.text
 
 
 # --- rows and errors --------------------------------------------------------------------------------------------------
