@@ -37,7 +37,7 @@ FLOORS = {
         ("config", "rewards", "world"),
         ("turns",),
         ("backends", "chunks"),
-        ("data", "domain_check", "setting_keys", "unified"),
+        ("active", "data", "domain_check", "provenance", "setting_keys", "unified"),
         ("engine", "judge"),
         ("evaluation", "training"),
         ("minis",),
