@@ -70,10 +70,14 @@ def seek(
     states: list[State | str] = [_begun(view, part, config, strict) for view, part in parts]
     policy: EvidencePolicy = ModelPolicy(backend, config) if config.reasoning else _Silent()
     begun = [s for s in states if isinstance(s, State)]
-    errors = iter([episode.error for episode in continue_episodes(policy, begun)])
+    errors = [episode.error for episode in continue_episodes(policy, begun)]
+    unread = next((e for s, e in zip(begun, errors, strict=True) if e and s.moves[-1].failed is None), None)
+    if strict and unread is not None:
+        raise VideoError(unread)
+    ended = iter(errors)
     wording = load_active_wording(config.prompts)
     return [
-        Sought(error=s) if isinstance(s, str) else Sought(_turns(s), tuple(_questions(s, wording)), next(errors))
+        Sought(error=s) if isinstance(s, str) else Sought(_turns(s), tuple(_questions(s, wording)), next(ended))
         for s in states
     ]
 

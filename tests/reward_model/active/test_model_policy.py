@@ -238,12 +238,12 @@ def test_forms_that_answer_at_once():
 
 def test_a_long_video_is_judged_in_parts_and_no_part_looks_outside():
     long = np.repeat(FRAMES, 3, axis=0)
-    assert episode_parts(243, 16.0, ACTIVE) == [(0, 120), (112, 242)]
+    assert episode_parts(243, 16.0, ACTIVE) == [(0, 88), (72, 160), (152, 242)]
     backend = Scripted(write_look(Zoom(0.0, 1.0, 2)), NORMAL)
     verdict = TwoTurnJudge(backend, ACTIVE).judge([long], fps=16)[0]
     parts = episode_parts(243, 16.0, ACTIVE)
     assert sum(t.number == 1 for t in verdict.turns) == len(parts) and verdict.status == "normal"
-    assert verdict.turns[-1].operator.endswith("leaves the view of %.2f to %.2f s)" % (parts[-1][0] / 16, 242 / 16))
+    assert verdict.turns[-1].operator.endswith("leaves the view of 9.50 to 15.12 s)")
     thin = TwoTurnJudge(backend, ACTIVE.override(long_videos="thin")).judge([long], fps=16)[0]
     assert sum(t.number == 1 for t in thin.turns) == 1 and len(thin.turns[0].frame_indices) == 16
 
@@ -268,8 +268,9 @@ def test_frames_that_cannot_be_read_give_no_verdict():
     verdicts = TwoTurnJudge(Scripted(look, NORMAL), ACTIVE).judge([broken, Video(FRAMES, 16.0), absent])
     assert [v.status for v in verdicts] == [None, "normal", None]
     assert {v.error for v in verdicts} == {None, "the file breaks off"} and len(verdicts[0].turns) == 1
-    with pytest.raises(VideoError, match="the file breaks off"):
-        TwoTurnJudge(Scripted(NORMAL), ACTIVE).judge([absent], on_error="raise")
+    for video in (absent, broken):
+        with pytest.raises(VideoError, match="the file breaks off"):
+            TwoTurnJudge(Scripted(look, NORMAL), ACTIVE).judge([video], on_error="raise")
 
 
 def test_a_tiny_real_judge_gives_active_verdicts(judge_folder):
