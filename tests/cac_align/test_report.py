@@ -365,7 +365,7 @@ def test_looks_that_a_judge_asked_for_stand_on_the_timeline_and_in_its_turns(tmp
         prompt="p", candidates=[frames], scores=[verdict.score], verdicts=[verdict], best=0, seeds=[0],
         reasons=[None], fps=16.0, settings=SETTINGS,
     )  # fmt: skip
-    page = (made.save(tmp_path / "run") / "index.html").read_text(encoding="utf-8")
+    page = made.save(tmp_path / "run").read_text(encoding="utf-8")
     assert page.count('class="look"') >= 1 and "looks it asked for" in page
     assert "First view" in page and "zoom 1.00-1.50 s x4 &lt;b&gt;" in page and "&lt;i&gt;too far&lt;/i&gt;" in page
     assert "Turn 3" in page and "<i>too far" not in page
