@@ -6,6 +6,7 @@ others only decide where to look: what it means is asked of an ``answers`` polic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -87,7 +88,8 @@ def look_at(window: FrameRange, state: State) -> Operator | None:
     view, fps = state.now.view, state.environment.footage.fps
     first, last = window.start / fps, window.end / fps
     if first < view.start - CLOSE or last > view.end + CLOSE:
-        return Expand(max(0.0, view.start - first), max(0.0, last - view.end))
+        # By half seconds, which judges can write without counting frames.
+        return Expand(*(max(0.0, math.ceil(2 * gap) / 2) for gap in (view.start - first, last - view.end)))
     if view.rate >= min(CLEAR_FPS, fps) - CLOSE:
         return None
     shown = state.now.indices
