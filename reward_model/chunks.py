@@ -76,6 +76,13 @@ def final_turns(turns: Sequence[Turn]) -> list[Turn]:
     return [chunk[-1] for chunk in by_chunk(turns)]
 
 
+def reporting_turns(chunk: Sequence[Turn]) -> Sequence[Turn]:
+    """The turns of a chunk whose anomalies count: those of turn two, or turn one where there was no other; the answer
+    alone of a judge that asked for its frames.
+    """
+    return chunk[-1:] if any(turn.operator for turn in chunk) else chunk[1:] or chunk
+
+
 def zoom_turns(turns: Sequence[Turn]) -> list[Turn]:
     """The turns of number two."""
     return [turn for turn in turns if turn.number == 2]
@@ -119,7 +126,7 @@ def final_anomalies(turns: Sequence[Turn]) -> tuple[Anomaly, ...]:
     merged: list[Anomaly] = []
     step = 1
     for chunk in by_chunk(turns):
-        found = [anomaly for turn in chunk[1:] or chunk for anomaly in native_anomalies(turn)]
+        found = [anomaly for turn in reporting_turns(chunk) for anomaly in native_anomalies(turn)]
         step = max(step, _stride(chunk[0]))
         known = len(merged)  # two anomalies of one chunk are two
         for anomaly in found:

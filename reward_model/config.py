@@ -127,6 +127,19 @@ class JudgeConfig:
     lenient_invalid: bool = False
     """Read only the status of an answer outside the schema, if it is legible; as in training."""
 
+    # --- active evidence ----------------------------------------------------------------------------------------------
+    policy: Literal["two_turn", "active"] = "two_turn"
+    """Who decides which frames are looked at: the two turns at their fixed rates (two_turn, the paper), or the judge
+    itself, look after look (active), for a checkpoint that was trained so."""
+    start_fps: float = setting(2.0, above=0, most=1000)
+    """Active: frames per second of the first view."""
+    max_operators: int = setting(4, least=0, most=100)
+    """Active: most operators of an episode; 0 answers at the first view."""
+    max_episode_frames: int = setting(64, least=1, most=100_000)
+    """Active: most frames of all views of an episode together."""
+    max_view_frames: int = setting(16, least=1, most=10_000)
+    """Active: most frames of one view. A video whose first view has more is judged in overlapping parts."""
+
     # --- score --------------------------------------------------------------------------------------------------------
     aggregate: Literal["final", "joint"] = "final"
     """Score of the last turn (final, the paper), or 1 minus the product of both turns' P(abnormal) (joint)."""
@@ -170,6 +183,11 @@ class JudgeConfig:
             raise ValueError(
                 f"scan_overlap={self.scan_overlap} must be less than max_scan_frames={self.max_scan_frames}, the "
                 "frames of a chunk"
+            )
+        if self.max_view_frames > self.max_episode_frames:
+            raise ValueError(
+                f"max_view_frames={self.max_view_frames} exceeds max_episode_frames={self.max_episode_frames}, the "
+                "frames of all views together"
             )
         if not self.reasoning and self.readout == "paper":
             raise ValueError(
@@ -257,7 +275,7 @@ def load_judge_config(folder: str | Path) -> JudgeConfig:
 
 def judge_json(judge: JudgeConfig) -> str:
     """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training."""
-    names = (
+    names: tuple[str, ...] = (
         "prompts",
         "scan_fps",
         "zoom_fps",
@@ -278,6 +296,8 @@ def judge_json(judge: JudgeConfig) -> str:
         "lenient_invalid",
         "demo_scale",
     )
+    if judge.policy == "active":
+        names += ("policy", "start_fps", "max_operators", "max_episode_frames", "max_view_frames")
     settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
     if judge.track != "per_frame":
         settings |= {"track": judge.track, "track_smoothing": judge.track_smoothing}

@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from reward_model.active.judging import active_provenance, episode_parts, seek
 from reward_model.backends.base import Backend
 from reward_model.chunks import final_anomalies, main_window, scan_grids
 from reward_model.config import JudgeConfig
@@ -34,9 +35,9 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain_check import DomainCheck, domain_fields
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
+from reward_model.provenance import judge_provenance
 from reward_model.schema import Turn, TurnReport, Verdict, VerdictScore
 from reward_model.shipped import package_version
-from reward_model.tracks.codec import codec_of
 from reward_model.turn_checks import at_true_rate, decided, sound
 from reward_model.turns import (
     TurnRequest,
@@ -60,7 +61,7 @@ Rates = float | Sequence[float] | None
 
 @dataclass(frozen=True)
 class _Chunk:
-    """One question of turn one: a video and the native frames it shows."""
+    """One question of turn one: a video and the native frames it shows; of an episode, the first and last it may."""
 
     view: VideoView
     grid: tuple[int, ...]
@@ -175,9 +176,12 @@ class TwoTurnJudge:
         return [self._verdict([next(done) for _ in video]) for video in parts]
 
     def _chunks(self, view: VideoView) -> list[_Chunk]:
-        return [_Chunk(view, grid) for grid in scan_grids(view.num_frames, view.fps, self.config)]
+        plan = episode_parts if self.config.policy == "active" else scan_grids
+        return [_Chunk(view, grid) for grid in plan(view.num_frames, view.fps, self.config)]
 
     def _judge_chunks(self, chunks: Sequence[_Chunk | _Judged], strict: bool) -> list[_Judged]:
+        if self.config.policy == "active":
+            return _each(_Chunk, chunks, lambda fresh: self._seek(fresh, strict))
         scanned = _each(_Chunk, chunks, lambda fresh: self._scan(fresh, strict))
         return _each(_Suspect, scanned, lambda suspects: self._zoom(suspects, strict))
 
@@ -266,6 +270,20 @@ class TwoTurnJudge:
         value = self._value(turn)
         return turn.status == "abnormal", 0.0 if value is None else -value
 
+    # --- look after look ----------------------------------------------------------------------------------------------
+
+    def _seek(self, chunks: Sequence[_Chunk], strict: bool) -> list[_Judged]:
+        """An episode about each chunk."""
+        started = time.perf_counter()
+        found = seek([(c.view, c.grid) for c in chunks], self.backend, self.config, strict=strict)
+        asked = [conversation for one in found for conversation in one.conversations]
+        turns = iter(self._settled(asked, [turn for one in found for turn in one.turns], started))
+        judged = []
+        for chunk, one in zip(chunks, found, strict=True):
+            own = tuple(next(turns) for _ in one.turns)
+            judged.append(_Judged(chunk.view.num_frames, chunk.view.fps, own, one.error or own[-1].error))
+        return judged
+
     # --- both turns ---------------------------------------------------------------------------------------------------
 
     def _ask(self, requests: Sequence[TurnRequest]) -> list[Turn]:
@@ -275,8 +293,12 @@ class TwoTurnJudge:
         started = time.perf_counter()
         answers = self._answers(requests)
         turns = [self._read(request, answer) for request, answer in zip(requests, answers, strict=True)]
-        turns = self._scored([r.conversation for r in requests], turns)
-        seconds = (time.perf_counter() - started) / len(turns)
+        return self._settled([r.conversation for r in requests], turns, started)
+
+    def _settled(self, conversations: Sequence[Conversation], turns: Sequence[Turn], started: float) -> list[Turn]:
+        """Answered turns, scored and decided, with their share of the seconds since ``started``."""
+        turns = self._scored(conversations, turns)
+        seconds = (time.perf_counter() - started) / max(1, len(turns))
         return [replace(decided(sound(turn, self.config.readout)), seconds=seconds) for turn in turns]
 
     def _answers(self, requests: Sequence[TurnRequest]) -> list[Completion]:
@@ -374,41 +396,8 @@ class TwoTurnJudge:
         return turn_value(turn, self.config.readout, self.config.log_odds_temperature)
 
     def _provenance(self, turns: Sequence[Turn], fps: float) -> dict[str, Any]:
-        config = self.config
-        asked = {1: min(config.scan_fps, fps), 2: min(config.zoom_fps, fps)}
-        num_chunks = sum(t.number == 1 for t in turns)
-        slower = {str(t.number): round(t.fps, 4) for t in turns if t.fps < asked.get(t.number, t.fps)}
-        return {
-            "model": self.backend.describe(),
-            "backend": self.backend.name,
-            "prompts": self.prompts.version,
-            "readout": config.readout,
-            "scan_fps": config.scan_fps,
-            "zoom_fps": config.zoom_fps,
-            "max_scan_frames": config.max_scan_frames,
-            "long_videos": config.long_videos,
-            **({"chunks": num_chunks, "scan_overlap": config.chunk_overlap} if num_chunks > 1 else {}),
-            "min_zoom_frames": config.min_zoom_frames,
-            "max_zoom_frames": config.max_zoom_frames,
-            **({"thinned_to_fps": slower} if slower else {}),
-            "frame_size": config.frame_size,
-            **({"frame_fit": config.frame_fit} if config.frame_size is not None else {}),
-            "window_margin": config.window_margin,
-            "crop": config.crop,
-            "context": config.context,
-            **({"track": codec_of(config).version} if config.track != "per_frame" else {}),
-            "num_turns": config.num_turns,
-            "max_scan_tokens": config.max_scan_tokens,
-            "max_zoom_tokens": config.max_zoom_tokens,
-            "aggregate": config.aggregate,
-            "reasoning": config.reasoning,
-            "temperature": config.temperature,
-            "log_odds_temperature": config.log_odds_temperature,
-            "seed": config.seed,
-            "demo_scale": config.demo_scale,
-            "seconds": round(sum(t.seconds for t in turns), 4),
-            "cac_align": self._release,
-        }
+        known = judge_provenance(self.backend, self.config, self.prompts.version, turns, fps, self._release)
+        return {**known, **active_provenance(self.config)}
 
 
 def _each(kind: type[T], cases: Sequence[Any], work: Callable[[list[T]], Sequence[Any]]) -> list[Any]:

@@ -351,7 +351,7 @@ class VerdictScore:
 
 
 #: Fields of a turn that are left out of its JSON where there is nothing to say.
-_OF_A_SCAN = ("familiarity", "unlike_training")
+_SELDOM = ("familiarity", "unlike_training", "operator")
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,8 @@ class Turn:
     ``status`` is the report's, or the likelier word if the answer did not parse (``parse_error``). ``error``: why the
     turn has no status. ``frame_indices`` are the native frames shown; ``score`` is read after the reasoning,
     ``direct_score`` before it. Of a scan: ``familiarity`` of what it showed, None where the backend cannot tell, and
-    ``unlike_training``, reasons why the video is not what the checkpoint says it was trained on.
+    ``unlike_training``, reasons why the video is not what the checkpoint says it was trained on. Of a judge that asks
+    for its frames: ``operator``, what brought these, with the reason where it was refused; empty for the first view.
     """
 
     number: int
@@ -378,11 +379,10 @@ class Turn:
     seconds: float = 0.0
     familiarity: Familiarity | None = None
     unlike_training: tuple[str, ...] = ()
+    operator: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        plain = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_A_SCAN or getattr(self, f.name)
-        }
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _SELDOM or getattr(self, f.name)}
         nested = {k: v.to_dict() for k, v in plain.items() if hasattr(v, "to_dict")}
         lists = {k: list(v) for k, v in plain.items() if isinstance(v, tuple)}
         return {**plain, **nested, **lists}
@@ -442,6 +442,11 @@ class Verdict:
     @property
     def types(self) -> tuple[AnomalyType, ...]:
         return sort_types(a.type for a in self.anomalies)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Operators that the judge used to get its frames, in order; none of a two-turn judge."""
+        return tuple(turn.operator for turn in self.turns if turn.operator)
 
     def on_grid(self, indices: Sequence[int]) -> tuple[Anomaly, ...]:
         """The anomalies that a sampled grid does not lie wholly outside of, as :meth:`Anomaly.on_grid` places them."""

@@ -36,7 +36,7 @@ FLOORS = {
         ("config", "rewards", "tracks", "world"),
         ("turns",),
         ("backends", "chunks"),
-        ("data", "domain_check", "evidence", "setting_keys", "unified"),
+        ("active", "data", "domain_check", "evidence", "provenance", "setting_keys", "unified"),
         ("engine", "judge"),
         ("evaluation", "training"),
         ("minis", "second_look"),

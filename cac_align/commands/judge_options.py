@@ -56,6 +56,11 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
     group.add_argument(
         "--zoom-fps", type=float, metavar="N", help="frames per second of turn two (default: as trained, else 8)"
     )
+    group.add_argument(
+        "--policy",
+        choices=("two_turn", "active"),
+        help="who decides where to look: two turns at fixed rates, or the judge itself (default: as trained)",
+    )
     group.add_argument("--judge-batch-size", type=int, default=None, metavar="N", help="videos judged in one batch")
 
 
@@ -105,6 +110,7 @@ def build_judge_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
         scan_fps=args.scan_fps,
         zoom_fps=args.zoom_fps,
         batch_size=args.judge_batch_size,
+        policy=args.policy,
         **more,
     )
     reward.check_ready()

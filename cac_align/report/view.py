@@ -28,6 +28,8 @@ FILM_FRAMES = 12
 KEY_FRAMES = 6
 #: Below this share of the probability for the two verdict words, the judge would rather have written something else.
 FEW_BOTH = 0.5
+#: Begins the reason in the name of an operator that was not carried out.
+REFUSED = " (refused: "
 STATUS_LABELS = {"normal": "Normal", "abnormal": "Abnormal", None: "Could not judge"}
 
 
@@ -106,6 +108,9 @@ def timeline(verdict: Verdict | None, num_frames: int, fps: float) -> dict[str, 
     return {
         "seconds": seconds,
         "marks": [{"x": percent(s * fps), "label": f"{s:g} s" if s else "0"} for s in _marks(seconds)],
+        "looks": [
+            {**span(t.frame_indices[0], t.frame_indices[-1]), "label": t.operator} for t in active_turns(verdict)
+        ],
         "ticks": [[percent(i + 0.5) for i in look] for look in _looks(verdict) if look],
         "windows": [span(window.start, window.end) for window in named],
         "outside": [span(a + 1, b - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)] if named else [],
@@ -118,6 +123,12 @@ def _looks(verdict: Verdict | None) -> list[list[int]]:
     """Native frames that turn one and turn two were shown."""
     turns = verdict.turns if verdict else ()
     return [sorted({i for turn in turns if turn.number == number for i in turn.frame_indices}) for number in (1, 2)]
+
+
+def active_turns(verdict: Verdict | None) -> list[Turn]:
+    """The looks that a judge asked for itself and was given."""
+    asked = [turn for turn in verdict.turns if turn.operator] if verdict else []
+    return [turn for turn in asked if REFUSED not in turn.operator]
 
 
 def windows_of(verdict: Verdict | None) -> list[FrameRange]:
@@ -136,10 +147,11 @@ def _marks(seconds: float) -> list[float]:
 
 
 def _timeline_label(verdict: Verdict | None, seconds: float) -> str:
+    used = f"; looks: {', '.join(verdict.operators)}" if verdict is not None and verdict.operators else ""
     if verdict is None or verdict.window_s is None:
-        return f"Timeline of {seconds:.2f} seconds, no suspicious window"
+        return f"Timeline of {seconds:.2f} seconds, no suspicious window{used}"
     start, end = verdict.window_s
-    return f"Timeline of {seconds:.2f} seconds, suspicious window from {start:.2f} to {end:.2f} seconds"
+    return f"Timeline of {seconds:.2f} seconds, suspicious window from {start:.2f} to {end:.2f} seconds{used}"
 
 
 def boxes_by_frame(verdict: Verdict | None) -> dict[str, list[dict[str, Any]]]:
@@ -196,8 +208,8 @@ def _member(name: str, score: float | None) -> dict[str, str]:
 def _turn(turn: Turn, verdict: Verdict) -> dict[str, Any]:
     shown = [turn.frame_indices[k] / verdict.fps for k in (0, -1)] if len(by_chunk(verdict.turns)) > 1 else []
     return {
-        "number": turn.number,
-        "name": "Scan" if turn.number == 1 else "Zoom",
+        "number": verdict.turns.index(turn) + 1 if verdict.operators else turn.number,
+        "name": _turn_name(turn, active=bool(verdict.operators)),
         "what": f"{len(turn.frame_indices)} frames at {turn.fps:g} fps"
         + (f", {shown[0]:.2f} to {shown[1]:.2f} s" if shown else ""),
         "status": turn.status or "none",
@@ -210,6 +222,12 @@ def _turn(turn: Turn, verdict: Verdict) -> dict[str, Any]:
         "tokens": turn.num_tokens,
         "seconds": f"{turn.seconds:.2f}",
     }
+
+
+def _turn_name(turn: Turn, *, active: bool) -> str:
+    if active:
+        return turn.operator or "First view"
+    return "Scan" if turn.number == 1 else "Zoom"
 
 
 def _score(score: VerdictScore | None) -> dict[str, Any] | None:

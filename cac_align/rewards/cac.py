@@ -71,6 +71,10 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         backend_options: more for the backend, such as ``{"deadline_s": 60}``.
         prompts: the wording of the questions.
         num_turns: 1 stops after the scan.
+        policy: ``"two_turn"`` looks twice at fixed rates; ``"active"`` lets a checkpoint that was trained so
+            (``recipes/active.py``) ask for the frames it needs. The operators it used stand in the verdict.
+        start_fps, max_operators, max_episode_frames, max_view_frames: limits of the active policy: rate of the first
+            view, operators, and frames of all views and of one.
         max_scan_frames, min_zoom_frames, max_zoom_frames: how many frames the turns are shown in one question; longer
             clips of turn two are thinned.
         long_videos, scan_overlap: videos longer than ``max_scan_frames`` are scanned in overlapping chunks
@@ -120,6 +124,11 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         backend_options: dict[str, Any] | None = None,
         prompts: Literal["paper", "compact"] | None = None,
         num_turns: Literal[1, 2] | None = None,
+        policy: Literal["two_turn", "active"] | None = None,
+        start_fps: float | None = None,
+        max_operators: int | None = None,
+        max_episode_frames: int | None = None,
+        max_view_frames: int | None = None,
         max_scan_frames: int | None = None,
         long_videos: Literal["chunks", "thin"] | None = None,
         scan_overlap: int | None = None,
@@ -150,6 +159,11 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             "batch_size": batch_size,
             "prompts": prompts,
             "num_turns": num_turns,
+            "policy": policy,
+            "start_fps": start_fps,
+            "max_operators": max_operators,
+            "max_episode_frames": max_episode_frames,
+            "max_view_frames": max_view_frames,
             "max_scan_frames": max_scan_frames,
             "long_videos": long_videos,
             "scan_overlap": scan_overlap,

@@ -77,6 +77,19 @@ def test_options_reach_the_judge(judge_folder, videos):
     assert verdict.turns[0].num_tokens == 0
 
 
+def test_a_judge_that_looks_itself_is_a_reward_as_any_other(judge_folder, videos, tmp_path):
+    options = {"policy": "active", "readout": "direct", "max_operators": 2, "max_view_frames": 12}
+    reward = CaCReward(judge_folder, device="cpu", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        verdicts = reward.judge_batch(videos, fps=16)
+        assert [v.score for v in verdicts] == reward(videos, fps=16) and None not in reward(videos, fps=16)
+    assert verdicts[0].turns[0].frame_indices == tuple(range(0, 81, 8))
+    assert {k: verdicts[0].provenance[k] for k in options} == options
+    copy = CaCReward(reward.save_pretrained(tmp_path / "copy"), device="cpu")
+    assert copy.judge_model.config.policy == "active", "the checkpoint says how it is asked"
+
+
 def test_pickled_copy_has_settings_without_weights_or_key(reward, videos, judge_folder):
     expected = reward(videos, fps=16)
     data = pickle.dumps(reward)

@@ -350,6 +350,27 @@ def test_timeline_positions(verdict_of):
     assert film_indices(2)[-1] == 1
 
 
+def test_looks_that_a_judge_asked_for_stand_on_the_timeline_and_in_its_turns(tmp_path, verdict_of):
+    frames, truth = small_video(3, "squash")
+    verdict = verdict_of(truth, -3.0)
+    zoom, refused = "zoom 1.00-1.50 s x4 <b>", "expand by 9 s and 0 s (refused: <i>too far</i>)"
+    first, last = verdict.turns
+    again = replace(last, operator=refused)
+    verdict = replace(verdict, turns=(first, replace(last, operator=zoom, frame_indices=(16, 18, 20, 22, 24)), again))
+    line = timeline(verdict, 33, 16)
+    (look,) = line["looks"]
+    assert look == {"x": round(100 * 16 / 33, 3), "width": round(100 * 9 / 33, 3), "label": zoom}
+    assert zoom in line["label"] and timeline(verdict_of(truth, -3.0), 33, 16)["looks"] == []
+    made = BestOfNOutput(
+        prompt="p", candidates=[frames], scores=[verdict.score], verdicts=[verdict], best=0, seeds=[0],
+        reasons=[None], fps=16.0, settings=SETTINGS,
+    )  # fmt: skip
+    page = made.save(tmp_path / "run").read_text(encoding="utf-8")
+    assert page.count('class="look"') >= 1 and "looks it asked for" in page
+    assert "First view" in page and "zoom 1.00-1.50 s x4 &lt;b&gt;" in page and "&lt;i&gt;too far&lt;/i&gt;" in page
+    assert "Turn 3" in page and "<i>too far" not in page
+
+
 def test_a_long_video_shows_the_windows_and_turns_of_all_its_chunks():
     """Two chunks of ten seconds: one suspicion cleared, one confirmed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -15,7 +15,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def prepare_model(model: PreTrainedModel, config: GrpoConfig) -> PreTrainedModel:
+class ModelSettings(Protocol):
+    """Settings that say which parts of a model are trained, and how it is read."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def use_lora(self) -> bool: ...
+    @property
+    def lora_r(self) -> int: ...
+    @property
+    def lora_alpha(self) -> int: ...
+    @property
+    def freeze_vision(self) -> bool: ...
+    @property
+    def gradient_checkpointing(self) -> bool: ...
+    @property
+    def share_prompts(self) -> bool: ...
+
+
+def prepare_model(model: PreTrainedModel, config: ModelSettings) -> PreTrainedModel:
     """The model with adapters, frozen parts and gradient checkpointing as configured.
 
     Raises:
