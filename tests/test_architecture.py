@@ -44,8 +44,9 @@ FLOORS = {
     "cac_align": (
         ("pipelines", "prompts", "report", "rewards"),
         ("metrics", "rating", "selection"),
-        ("commands", "flow_grpo"),
-        ("cli", "minis", "probes", "table2"),
+        ("flow_grpo",),
+        ("commands", "minis", "probes", "table2"),
+        ("cli",),
         ("__main__",),
     ),
 }

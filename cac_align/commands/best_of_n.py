@@ -181,8 +181,14 @@ def load_any_pipeline(
 def _load_lora(pipe: Pipeline, lora: str) -> None:
     if not hasattr(pipe, "load_lora_weights"):
         raise ValueError(f"--lora: {type(pipe).__name__} takes no LoRA")
+    from cac_align.flow_grpo.learner.lora_files import load_lora
+
+    wan = "WanTransformer3DModel" in type(getattr(pipe, "transformer", None)).__name__
     try:
-        pipe.load_lora_weights(lora)
+        if wan and Path(lora).exists():  # in more forms than diffusers reads, each at its right strength
+            load_lora(pipe, lora)
+        else:
+            pipe.load_lora_weights(lora)
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"--lora {lora!r} cannot be loaded into {type(pipe).__name__}: {reason}") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.learner.lora_files import COMFYUI_WEIGHTS
 from reward_model.engine.card import hub_card, plain_table
 from reward_model.files import write_text
 
@@ -23,6 +24,9 @@ from diffusers import {pipeline}
 pipe = {pipeline}.from_pretrained("{model}")
 pipe.load_lora_weights("{folder}")
 ```
+
+`{comfyui}` is the same adapter by the names of the original Wan code: copy it to `models/loras` of ComfyUI, at
+strength 1.
 
 {measured}
 
@@ -67,6 +71,7 @@ def write_card(
         objective=config.objective,
         rewards=", ".join(f"`{r if isinstance(r, str) else r.get('name') or r['reward']}`" for r in config.rewards),
         folder=folder,
+        comfyui=COMFYUI_WEIGHTS,
         measured=_measured(history, num_prompts),
     )
     card = hub_card(

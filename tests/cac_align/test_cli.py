@@ -318,17 +318,25 @@ def test_the_vae_of_wan_stays_in_float32(wan_pipe, tmp_path, half):
 
 
 def test_a_lora_is_loaded_into_the_pipeline(wan_pipe, tmp_path):
+    import torch
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
 
     from cac_align.commands.best_of_n import load_any_pipeline
 
     wan_pipe.save_pretrained(tmp_path / "pipe")
     transformer = copy.deepcopy(wan_pipe.transformer)  # the pipeline is that of all tests
-    transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
     layers = get_peft_model_state_dict(transformer)
     wan_pipe.save_lora_weights(tmp_path / "lora", transformer_lora_layers=layers)
     pipe = load_any_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "lora"))
     assert pipe.get_active_adapters()
+    tensors = {f"base_model.model.{name}": value for name, value in layers.items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 6}))
+    pipe = load_any_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path))
+    loaded = get_peft_model_state_dict(pipe.transformer, adapter_name="default_0")
+    assert all(torch.equal(loaded[k], v * 3 if ".lora_B." in k else v) for k, v in layers.items()), "PEFT's strength"
     with pytest.raises(ValueError, match="--lora"):
         load_any_pipeline(str(tmp_path / "pipe"), "cpu", lora=str(tmp_path / "pipe"))

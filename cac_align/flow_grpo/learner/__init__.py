@@ -1,5 +1,7 @@
-"""From judged videos to an updated adapter: ``experience`` (advantages of a step), ``replay``, ``nft`` and ``rvm`` (the
-loss of a pass), the ``learner``, ``lora`` and ``lora_files``, ``checkpoint`` and its checks.
+"""From judged videos to an updated adapter.
+
+``experience`` (advantages of a step), ``replay``, ``nft`` and ``rvm`` (the loss of a pass), the ``learner``, ``lora``
+and its files (``lora_files``, ``lora_convert``, ``wan_names``), ``checkpoint`` and its checks.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 A LoRA adds ``alpha / r * B @ A``. Some programs keep alpha in the file's metadata, some in keys of its own
 (``...alpha``), some beside it, and a reader that looks in another place takes alpha = r. What is written here has
-alpha / r multiplied into B and says alpha = r, which is the same wherever one looks.
+alpha / r multiplied into B and says alpha = r, which is the same wherever one looks. It is written twice: by diffusers'
+names, and by those of the original Wan code (:mod:`~cac_align.flow_grpo.learner.wan_names`), which ComfyUI reads.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,13 @@ from typing import Any
 import torch
 
 from cac_align.flow_grpo.learner.lora import lora_parameters
+from cac_align.flow_grpo.learner.wan_names import original_name
 from cac_align.pipelines import Pipeline
+from reward_model.files import atomic
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+#: The same adapter by the original names. diffusers looks for the other one when it is given the folder.
+COMFYUI_WEIGHTS = "lora_comfyui.safetensors"
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Names that diffusers converts itself, alpha included.
 _CONVERTED = ("diffusion_model.", "lora_unet_")
@@ -25,7 +31,8 @@ _PREFIXES = ("base_model.model.transformer.", "base_model.model.", "transformer.
 
 
 def export_lora(pipe: Pipeline, folder: str | Path, state: dict[str, torch.Tensor]) -> Path:
-    """Writes ``pytorch_lora_weights.safetensors``, which ``pipe.load_lora_weights(folder)`` reads. Equal weights give
+    """Writes ``pytorch_lora_weights.safetensors``, which ``pipe.load_lora_weights(folder)`` reads, and
+    ``lora_comfyui.safetensors``, the same for ComfyUI and others that go by the original names. Equal weights give
     equal bytes.
 
     Args:
@@ -55,7 +62,37 @@ def export_lora(pipe: Pipeline, folder: str | Path, state: dict[str, torch.Tenso
         transformer_lora_layers=layers,
         transformer_lora_adapter_metadata={**metadata, "lora_alpha": config.r},
     )
+    save_original(layers, Path(folder) / COMFYUI_WEIGHTS)
     return Path(folder)
+
+
+def save_original(layers: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes an adapter whose alpha is its rank by the original names: ``diffusion_model.<module>.lora_A.weight``. No
+    key and no metadata says alpha, which every reader takes for the rank then.
+
+    Args:
+        layers: ``<module>.lora_A.weight``, ``.lora_B.weight`` and, where there is one, ``.lora_B.bias``, by diffusers'
+            names, with or without the prefix ``transformer.``.
+        path: file to write.
+
+    Raises:
+        ValueError: if a module is not one of Wan's transformer.
+    """
+    named = {}
+    for name, value in layers.items():
+        module, _, kind = name.removeprefix("transformer.").partition(".lora_")
+        # A bias of the adapter is, once alpha is folded in, what is added to the module's own.
+        ending = "diff_b" if kind == "B.bias" else f"lora_{kind}"
+        named[f"diffusion_model.{original_name(module)}.{ending}"] = value
+    save_tensors(named, path)
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes a safetensors file in one go, with the mark that readers of PyTorch files look for."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, temporary, {"format": "pt"})
 
 
 def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = None) -> None:
@@ -73,16 +110,22 @@ def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = 
     Example:
         >>> load_lora(pipe, "outputs/flow-grpo/lora")                                            # doctest: +SKIP
     """
-    path = _find(Path(source))
-    tensors, metadata = _read(path)
+    path = find_lora(source)
+    tensors, metadata = read_file(path)
     if any(name.startswith(_CONVERTED) for name in tensors):
         pipe.load_lora_weights(tensors, adapter_name=adapter_name)
         return
-    folded = _folded(path, tensors, metadata)
+    folded = fold_alpha(path, {_name(name): value for name, value in tensors.items()}, metadata)
     pipe.load_lora_weights(folded, adapter_name=adapter_name)
 
 
-def _find(source: Path) -> Path:
+def find_lora(source: str | Path) -> Path:
+    """The file of a LoRA: the path itself, or the one in a folder.
+
+    Raises:
+        ValueError: if there is none, or more than one and none has a name that is known.
+    """
+    source = Path(source)
     if source.is_file():
         return source
     if not source.is_dir():
@@ -97,8 +140,12 @@ def _find(source: Path) -> Path:
     return found[0]
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors, and what the metadata says of the adapter of the transformer."""
+def read_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors, and what the metadata says of the adapter of the transformer.
+
+    Raises:
+        ValueError: if it is not a safetensors file.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -116,33 +163,41 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, found
 
 
-def _folded(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Tensors by diffusers' names with alpha / r multiplied into B."""
-    named = {_name(name): value for name, value in tensors.items()}
+def fold_alpha(path: Path, named: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """An adapter with alpha / r multiplied into B, and into the bias of B where it has one.
+
+    Args:
+        path: file, for messages.
+        named: tensors by diffusers' names with the prefix ``transformer.``; ``<module>.alpha`` are alphas.
+        metadata: alphas where the tensors name none; without any it is the rank.
+
+    Raises:
+        ValueError: if there is no adapter in it, or half of one.
+    """
     alphas = {name.removesuffix(".alpha"): float(v) for name, v in named.items() if name.endswith(".alpha")}
     found = {name: value for name, value in named.items() if not name.endswith(".alpha")}
-    modules = {name.rpartition(".lora_A.")[0] for name in found if ".lora_A." in name}
+    modules = {name.rpartition(".lora_")[0] for name in found if name.endswith((".lora_A.weight", ".lora_B.weight"))}
     if not modules:
         raise ValueError(f"{str(path)!r} holds no LoRA: no name has lora_A or lora_down in it")
-    for module in modules:
-        name = f"{module}.lora_B.weight"
-        if name not in found:
-            raise ValueError(f"{str(path)!r} lacks {name}, though lora_A is there")
-        rank = found[f"{module}.lora_A.weight"].shape[0]
+    for module in sorted(modules):
+        down, up, bias = (f"{module}.lora_{end}" for end in ("A.weight", "B.weight", "B.bias"))
+        if missing := [name for name in (down, up) if name not in found]:
+            raise ValueError(f"{str(path)!r} lacks {missing[0]}, though the other half of that adapter is there")
+        rank = found[down].shape[0]
         alpha = alphas.get(module, _alpha(metadata, module.removeprefix("transformer."), rank))
-        if alpha != rank:
-            found[name] = (found[name].float() * (alpha / rank)).to(found[name].dtype)
+        for name in (up, bias) if alpha != rank else ():
+            if name in found:
+                found[name] = (found[name].float() * (alpha / rank)).to(found[name].dtype)
     return found
 
 
 def _alpha(metadata: Mapping[str, Any], module: str, rank: int) -> float:
     """Alpha by the metadata; without any it is the rank, as everywhere."""
-    pattern = metadata.get("alpha_pattern") or {}
-    for key, value in pattern.items():
-        if module == key or module.endswith(f".{key}"):
-            return float(value)
-    alpha = metadata.get("lora_alpha")
     scale = (rank**0.5) if metadata.get("use_rslora") else 1.0
+    for key, value in (metadata.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({key})", module):  # PEFT's own rule; diffusers writes keys that begin with ^
+            return float(value) * scale
+    alpha = metadata.get("lora_alpha")
     return float(rank if alpha is None else alpha) * scale
 
 
