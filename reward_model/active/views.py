@@ -103,7 +103,7 @@ def view_indices(view: View, footage: Footage) -> tuple[int, ...]:
     if view.end < view.start - CLOSE:
         return ()
     count = math.floor((view.end - view.start) * view.rate + CLOSE) + 1
-    # As sample_indices rounds, so that the first view is its grid; first to six digits, for 2.1 s is no float.
+    # As sample_indices rounds, so that the first view is its grid; first to six digits, for 2.1 s is not a float.
     native = (round(round((view.start + k / view.rate) * footage.fps, 6)) for k in range(count))
     return tuple(dict.fromkeys(min(max(n, footage.first), footage.last) for n in native))
 

@@ -173,7 +173,7 @@ def replay(case: EpisodeCase, turns: Sequence[Sequence[int]], stop_ids: Sequence
         if number + 1 < len(turns):
             operator = state.moves[-1].operator
             if operator is None:
-                raise ValueError(f"{case.sample.truth.video_id}: turn {number + 1} of an episode is no operator")
+                raise ValueError(f"{case.sample.truth.video_id}: turn {number + 1} of an episode is not an operator")
             state.observations.append(environment.step(operator))
             tokens.observe(state)
     return tokens
