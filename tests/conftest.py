@@ -51,6 +51,26 @@ def settled_heap() -> None:
     gc.freeze()
 
 
+class FromTheEnd(pytest.Dir):
+    """A folder whose files are collected last first."""
+
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        yield from reversed([*super().collect()])
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Dir | None:
+    """All workers of a parallel run collect the same files at the same time, and on a fresh clone each would rewrite
+    the asserts of all. Every other worker begins at the end, and so finds half of them rewritten by its neighbour.
+    """
+    odd = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") in "13579"
+    return FromTheEnd.from_parent(parent, path=path) if odd and not (path / "__init__.py").exists() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The usual order again, which has to be the same for all workers."""
+    items.sort(key=lambda item: item.path.parts)
+
+
 def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

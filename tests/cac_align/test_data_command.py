@@ -128,7 +128,8 @@ def test_show_draws_by_seed(clips, tmp_path):
         return re.findall(r'<h3 id="video-\d+">(\w+) ', (tmp_path / "index.html").read_text())
 
     assert drawn() == ["v1", "v3", "v5"]  # the abnormal ones, as many as there are
-    assert drawn("--num", 1) == drawn("--num", 1) and len({*(drawn("--num", 1, "--seed", k)[0] for k in range(6))}) > 1
+    first = drawn("--num", 1, "--seed", 0)
+    assert first == drawn("--num", 1, "--seed", 0) and any(drawn("--num", 1, "--seed", k) != first for k in range(1, 6))
     assert drawn("--normal") == [f"v{k}" for k in range(6)]
 
 

@@ -16,10 +16,11 @@ EVAL_PROMPTS = ["a red square bounces", "a blue ball moves left"]
 
 
 def tiny_pipe(num_layers: int = 2) -> Any:
-    """16x16 pixels, 5 or 9 frames; the same weights every time."""
+    """16x16 pixels, 5 or 9 frames; the same weights every time. All share one VAE, which no training touches."""
     from diffusers import WanPipeline
 
-    return _quiet(WanPipeline(**copy.deepcopy(_built(num_layers))))
+    parts = _built(num_layers)
+    return _quiet(WanPipeline(**copy.deepcopy({k: v for k, v in parts.items() if k != "vae"}), vae=parts["vae"]))
 
 
 @functools.cache

@@ -799,7 +799,7 @@ def test_missing_attention_backend_names_the_pip_line(tmp_path):
 
 def test_the_vae_of_a_pipeline_runs_in_float32(tmp_path, caplog):
     pipe = shallow_pipe()
-    pipe.vae.to(torch.bfloat16)
+    pipe.vae = copy.deepcopy(pipe.vae).to(torch.bfloat16)  # the other tests' is the same
     trainer = build(tmp_path, pipe=pipe)
     assert trainer.pipe.vae.dtype == torch.float32 and "VAE is torch.bfloat16" in caplog.text
 

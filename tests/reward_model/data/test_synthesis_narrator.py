@@ -26,7 +26,7 @@ from reward_model.video.clip import Video, load_video
 from reward_model.world import KINDS, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom
 
-ASK = AskConfig()
+ASK = AskConfig(max_crops=1)
 #: Faults whose effect does not depend on what is in the videos, many enough for every decision of the loop.
 HEAVY = Noise(status=0.06, type=0.2, json=0.1, hint=0.12)
 RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "synthesize_cot.py"

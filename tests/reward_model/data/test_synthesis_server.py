@@ -34,7 +34,7 @@ from reward_model.data.synthesis.world_records import write_world_records
 from reward_model.video.clip import Video, load_video
 from reward_model.world import KINDS, make_video
 
-ASK = AskConfig()
+ASK = AskConfig(max_crops=1)  # a crop is enlarged to hundreds of pixels, and PNG takes its time over each
 ROOT = Path(__file__).resolve().parents[3]
 
 
