@@ -13,7 +13,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: threads of a small model wait for each other
 
-import numpy as np
 import torch
 
 from cac_align.flow_grpo import loading
@@ -21,7 +20,7 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import build_reward
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.maths.kernels import log_prob
-from cac_align.flow_grpo.maths.sampling import GroupSampler, SampleSpec
+from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.sampler.rollout import split_calls
 from cac_align.flow_grpo.sampler.trajectory import StepRecord, Trajectory
 from cac_align.pipelines import Pipeline
@@ -57,15 +56,27 @@ class PlainFlowGRPO:
 
     def step(self) -> list[float | None]:
         """Draws G groups of M videos, has them judged and updates once; returns the rewards, None if not judged."""
-        config, (epoch, place) = self.config, self.sampler.locate(self.done)
+        config, (epoch, place), scheduler = self.config, self.sampler.locate(self.done), self.pipe.scheduler
         self.calls: list[tuple[str, Trajectory]] = []
         scores: list[float | None] = []
         for members in split_calls(self.sampler.step_samples(epoch, place), config.sample_batch_size):
-            prompt = self.prompts[members[0].prompt_index]
-            trajectory, videos = self.draw(members, prompt, epoch)
-            self.calls.append((prompt, trajectory))
+            index, seeds = members[0].prompt_index, [member.seed for member in members]
+            where = {"seed": config.seed, "epoch": epoch, "prompt_id": index, "iteration": self.done}
+            window = config.window.steps(scheduler.num_stochastic_steps, **where)  # the steps that are noisy
+            starts = [member.group_seed for member in members] if config.same_initial_noise else seeds
+            positive, negative = self.texts(self.prompts[index], len(members))
+            with scheduler.rollout(seeds, window) as trajectory:  # keeps the noisy steps, on the device
+                output = self.pipe(  # calls the transformer twice at every step where there is guidance
+                    prompt_embeds=positive,  # [saved: sampler/policy.py]
+                    negative_prompt_embeds=negative,
+                    generator=[torch.Generator().manual_seed(start) for start in starts],
+                    output_type="np",
+                    **{size: getattr(config, size) for size in SIZES},
+                )
+            self.calls.append((self.prompts[index], trajectory))
             # Nothing is drawn while the judge works. [saved: judging/reward_bus.py]
-            scores += self.reward(videos, [prompt] * len(videos), fps=config.fps)
+            videos = split_frames(output, len(members))
+            scores += self.reward(videos, [self.prompts[index]] * len(videos), fps=config.fps)
         # By how many standard deviations is a video better than the others of its prompt? Only that is learned from.
         rewards = torch.tensor([float("nan") if score is None else score for score in scores], dtype=torch.float64)
         rewards = rewards.view(-1, config.num_generations)  # (G, M)
@@ -77,23 +88,6 @@ class PlainFlowGRPO:
         self.update(advantages.flatten().float().to(self.transformer.device))
         self.done += 1
         return scores
-
-    @torch.no_grad()
-    def draw(self, members: tuple[SampleSpec, ...], prompt: str, epoch: int) -> tuple[Trajectory, list[np.ndarray]]:
-        """Some videos of a group, and their recorded steps, which stay on the device."""
-        config, index, noisy = self.config, members[0].prompt_index, self.pipe.scheduler.num_stochastic_steps
-        window = config.window.steps(noisy, seed=config.seed, epoch=epoch, prompt_id=index, iteration=self.done)
-        starts = [member.group_seed if config.same_initial_noise else member.seed for member in members]
-        positive, negative = self.texts(prompt, len(members))
-        with self.pipe.scheduler.rollout([member.seed for member in members], window) as trajectory:
-            output = self.pipe(  # calls the transformer twice at every step where there is guidance
-                prompt_embeds=positive,  # [saved: sampler/policy.py]
-                negative_prompt_embeds=negative,
-                generator=[torch.Generator().manual_seed(start) for start in starts],
-                output_type="np",
-                **{size: getattr(config, size) for size in SIZES},
-            )
-        return trajectory, split_frames(output, len(members))
 
     def update(self, advantages: torch.Tensor) -> None:
         """One step of AdamW; ``advantages`` (N,) of the videos of all calls, NaN where one does not count."""

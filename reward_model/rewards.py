@@ -255,6 +255,7 @@ def spatial_reward(rollout: Rollout, truth: VideoAnnotation, *, norm: str = "pre
     missed = sum(len(v) for k, v in join_boxes(truth.on_grid(everywhere)).items() if everywhere[k] not in shown)
     total = sum(len(v) for v in true.values()) + missed
     found = sum(len(true[k]) for k in true.keys() & common)
+    # The mean over the boxes looked at, times their share of all true boxes: those that were not shown count 0.
     return mean_box_iou(drawn, true, common) * found / total if total else 0.0
 
 
@@ -306,17 +307,19 @@ def total_reward(
     w, gbar = config.weights, mean_saliency(truth)
     if config.num_turns == 1:
         rollout = _one_turn(rollout)
-    form = format_reward(rollout)
+    form = format_reward(rollout)  # the one term that saliency does not discount: form is no matter of what is seen
     status = status_reward(rollout, truth, rescued_normal=config.rescued_normal)
     total = w.format * form + w.status * gbar * status
-    if truth.status == "normal":
+    if truth.status == "normal":  # nothing to name, time or place
         return RewardParts(form, status, 0.0, 0.0, 0.0, total)
     scan_passes, zoom_passes = _gates(rollout, config.gate)
     types = turn_type_ious(rollout, truth, clip_restricted=config.clip_restricted)
-    kind = (types[0] * scan_passes + types[1] * zoom_passes) / 2
+    kind = (types[0] * scan_passes + types[1] * zoom_passes) / 2  # Equation 3
     when, where = _localisation(rollout, truth, config)
     when, where = when * scan_passes, where * zoom_passes
     if not config.gate_outside or scan_passes or zoom_passes:
+        # R~: the discount lies on what is missed, 1 - R. A full score stays full, and missing what hardly shows costs
+        # half as much.
         total += sum(k * (1 - gbar * (1 - r)) for k, r in ((w.type, kind), (w.temporal, when), (w.spatial, where)))
     shown = _paid_evidence(rollout, config, ser)
     return RewardParts(form, status, kind, when, where, total + w.ser * shown, shown)

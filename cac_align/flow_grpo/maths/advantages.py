@@ -73,11 +73,13 @@ def compute_advantages(
     members = _members(groups)
     for label, all_rows in members.items():
         rows = [k for k in all_rows if valid[k]]
+        # Told by equality and not by a std of 0: the mean of equal numbers may differ from them in the last digit,
+        # which a small eps would blow up.
         equal = len({float(values[k]) for k in rows}) < 2
         if equal:
             flat.append(label)
         if rows and not (equal and baseline == "group"):
-            deviation = values[rows] - values[rows if baseline == "group" else known].mean()
+            deviation = values[rows] - values[rows if baseline == "group" else known].mean()  # (R,)
             spread = 1.0 if std == "none" else _std(values[rows if std == "group" else known], ddof) + eps
             result[rows] = deviation / spread
     return Advantages(_clipped(result, clip), valid, tuple(flat), len(members))

@@ -100,22 +100,24 @@ def coefficients(
         )
     if sigma_max is not None and not 0 < sigma_max <= 1:
         raise ValueError(f"sigma_max={sigma_max} must lie in (0, 1]; pass scheduler.sigmas[1]")
-    step = now - then
+    step = now - then  # h
     if kernel in ("cps", "precise"):
         share = math.sin(float(noise_level or 0) * math.pi / 2) if kernel == "cps" else _precise(now, then, noise_level)
         std = then * share
+        # Fresh noise takes the place of old: what is left of the old has sigma'^2 - std^2, and both together sigma'^2.
         pull = then - (then.square() - std.square()).clamp(min=0).sqrt()
     else:
-        rate = _rate(kernel, now, then, noise_level, sigma_max, last_step_noise)
+        rate = _rate(kernel, now, then, noise_level, sigma_max, last_step_noise)  # s
+        # Euler-Maruyama of the SDE whose latents are distributed as the ODE's: its drift makes up for the noise.
         std, pull = rate * step.sqrt(), rate.square() * step / (2 * now)
-    return Coefficients(1 - pull, -step - pull * (1 - now), std)
+    return Coefficients(1 - pull, -step - pull * (1 - now), std)  # the equation above, sorted by x, v and eps'
 
 
 def _precise(now: torch.Tensor, then: torch.Tensor, noise_level: float | None) -> torch.Tensor:
     """sqrt(1 - rho^(eta^2)); by expm1, because rho is close to 1 where steps are short."""
     if not noise_level:
         return torch.zeros_like(now)
-    log_rho = (then / now).log() + torch.log1p(-now) - torch.log1p(-then)
+    log_rho = (then / now).log() + torch.log1p(-now) - torch.log1p(-then)  # below 0; -inf at now = 1 and then = 0
     return (-torch.expm1(noise_level**2 * log_rho)).clamp(min=0).sqrt()
 
 
@@ -139,7 +141,7 @@ def _rate(
                 "kernel='wan_linear' needs sigma_max, the second sigma of the schedule; pass scheduler.sigmas[1]"
             )
         return noisy * sigma_max * now
-    clamped = now if sigma_max is None else now.clamp(max=sigma_max)
+    clamped = now if sigma_max is None else now.clamp(max=sigma_max)  # sigma*: at sigma = 1 the noise would be endless
     if bool((clamped >= 1).any()):
         raise ValueError(
             f"kernel='flow' divides by 1 - sigma, which is 0 at sigma={now.max().item()}; "
@@ -182,13 +184,13 @@ def transition(
     """
     if sample.shape != velocity.shape:
         raise ValueError(f"sample {tuple(sample.shape)} and velocity {tuple(velocity.shape)} must have the same shape")
-    now, then = _per_sample(sigma, sample), _per_sample(sigma_next, sample)
+    now, then = _per_sample(sigma, sample), _per_sample(sigma_next, sample)  # (B, 1, ...), or as they are
     factors = coefficients(
         kernel, now, then, noise_level=noise_level, sigma_max=sigma_max, last_step_noise=last_step_noise
     )
     dtype = torch.float64 if torch.float64 in (sample.dtype, velocity.dtype) else torch.float32
     x, v, std = (factor.to(device=sample.device, dtype=dtype) for factor in factors)
-    return Transition(x * sample.to(dtype) + v * velocity.to(dtype), std)
+    return Transition(x * sample.to(dtype) + v * velocity.to(dtype), std)  # mean: (B, ...)
 
 
 def _per_sample(sigma: float | torch.Tensor, sample: torch.Tensor) -> float | torch.Tensor:
@@ -213,7 +215,7 @@ def batch_mean(values: torch.Tensor, weights: torch.Tensor | None = None) -> tor
                 "latents of shape (B, C, T, H, W) take (B, 1, T, H, W)"
             )
         values = values * weights.to(values)
-    return values if values.ndim < 2 else values.reshape(values.shape[0], -1).mean(1)
+    return values if values.ndim < 2 else values.reshape(values.shape[0], -1).mean(1)  # (B,)
 
 
 def log_prob(
@@ -236,7 +238,7 @@ def log_prob(
         ValueError: if ``std`` is 0: a deterministic step has no density.
     """
     std = _positive(std, mean)
-    error = (sample_next.detach().to(mean) - mean) / std
+    error = (sample_next.detach().to(mean) - mean) / std  # (B, ...)
     return batch_mean(-0.5 * error.square() - std.log() - 0.5 * math.log(2 * math.pi), weights)
 
 
@@ -253,8 +255,9 @@ def log_ratio(
     exactly 0 where the means are equal.
     """
     std = _positive(std, mean)
-    shift = (mean - old_mean.detach().to(mean)) / std
-    noise = (sample_next.detach().to(mean) - old_mean.detach().to(mean)) / std
+    shift = (mean - old_mean.detach().to(mean)) / std  # (B, ...): how far the policy has moved
+    noise = (sample_next.detach().to(mean) - old_mean.detach().to(mean)) / std  # (B, ...): eps, as it was drawn
+    # noise^2 / 2 - (noise - shift)^2 / 2, multiplied out: the large squares cancel here and not in fp32.
     return batch_mean(shift * (noise - shift / 2), weights)
 
 
@@ -271,7 +274,8 @@ def guard_log_ratio(
     policy, so both clip sides fire alike.
     """
     std = _positive(std, mean)
-    noise = (sample_next.detach().to(mean) - old_mean.detach().to(mean)) / std
+    noise = (sample_next.detach().to(mean) - old_mean.detach().to(mean)) / std  # (B, ...)
+    # Without the -shift^2 / 2 of the raw ratio, which pulls it below 1 wherever the policy goes.
     return batch_mean(noise * (mean - old_mean.detach().to(mean)), weights)
 
 

@@ -47,9 +47,10 @@ def grpo(
     high = clip_range if clip_range_high is None else clip_range_high
     if not (0 < clip_range < 1 and high > 0):
         raise ValueError(f"clip_range={clip_range} must lie in (0, 1), and clip_range_high={high} above 0")
-    gain = advantages.to(device=log_ratio.device, dtype=torch.float64)
-    ratio = log_ratio.double().exp()
-    loss = torch.maximum(-gain * ratio, -gain * ratio.clamp(1 - clip_range, 1 + high))
+    gain = advantages.to(device=log_ratio.device, dtype=torch.float64)  # (B,)
+    ratio = log_ratio.double().exp()  # (B,)
+    # The larger loss: past the range a good step is not made likelier still, but a bad one can always be taken back.
+    loss = torch.maximum(-gain * ratio, -gain * ratio.clamp(1 - clip_range, 1 + high))  # (B,)
     with torch.no_grad():
         stopped = ((ratio > 1 + high) & (gain > 0)) | ((ratio < 1 - clip_range) & (gain < 0))
     return Objective(loss, log_ratio.detach(), stopped)
@@ -75,6 +76,7 @@ def guard(
     if not step_size > 0:
         raise ValueError(f"step_size={step_size} must be above 0; pass sigma - sigma_next")
     plain = grpo(guard_ratio, advantages, clip_range=clip_range, clip_range_high=clip_range_high)
+    # A velocity moves the mean by about h, so long steps would have the larger gradients.
     return Objective(plain.loss / step_size, plain.log_ratio, plain.stopped)
 
 
@@ -95,10 +97,10 @@ def dppo(
     """
     if not max_divergence > 0:
         raise ValueError(f"max_divergence={max_divergence} must be above 0")
-    gain = advantages.to(device=log_ratio.device, dtype=torch.float64)
-    ratio = log_ratio.double().exp()
+    gain = advantages.to(device=log_ratio.device, dtype=torch.float64)  # (B,)
+    ratio = log_ratio.double().exp()  # (B,)
     with torch.no_grad():
-        away = ((gain > 0) & (ratio > 1)) | ((gain < 0) & (ratio < 1))
+        away = ((gain > 0) & (ratio > 1)) | ((gain < 0) & (ratio < 1))  # (B,): already on the side it is pushed to
         stopped = away & (divergence >= max_divergence)
     return Objective(torch.where(stopped, torch.zeros_like(ratio), -gain * ratio), log_ratio.detach(), stopped)
 
@@ -193,7 +195,7 @@ def ratio_metrics(log_ratio: torch.Tensor, clip_range: float | None = None) -> d
         "log_ratio_mean": values.mean().item(),
         "log_ratio_abs_max": values.abs().max().item(),
     }
-    change = torch.expm1(values)
+    change = torch.expm1(values)  # ratio - 1, of which exp() - 1 would keep few digits
     for level in (0.05, 0.5, 0.95):
         found[f"ratio_minus_1_q{round(level * 100):02d}"] = torch.quantile(change, level).item()
     if clip_range is not None:

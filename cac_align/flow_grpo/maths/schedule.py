@@ -138,7 +138,8 @@ def gradient_scales(
     by more than a factor of ten along a shifted schedule.
     """
     factors = _coefficients(schedule, kernel, noise_level, last_step_noise)
-    return factors.velocity.abs() / factors.std
+    # d log_prob / d v = (x' - mean) / std^2 * d mean / d v, and x' - mean is std * eps.
+    return factors.velocity.abs() / factors.std  # (N,)
 
 
 def step_weights(
@@ -166,15 +167,15 @@ def step_weights(
         return (std > 0).to(std)
     if weighting == "tempflow":
         return 2.25 * std
-    inverse = 1 / gradient_scales(schedule, kernel, **options)
-    counted = std > 0
+    inverse = 1 / gradient_scales(schedule, kernel, **options)  # (N,); 0 without noise
+    counted = std > 0  # (N,)
     if candidates is not None:
         chosen = torch.zeros_like(counted)
         chosen[list(candidates)] = True
         counted = counted & chosen
     if not bool(counted.any()):
         raise ValueError(f"none of the candidate steps has noise under kernel {kernel!r}; there is nothing to weigh")
-    return inverse / inverse[counted].mean()
+    return inverse / inverse[counted].mean()  # of mean 1, so that the learning rate keeps its meaning
 
 
 def _coefficients(schedule: Schedule, kernel: str, noise_level: float | None, last_step_noise: bool) -> Coefficients:
