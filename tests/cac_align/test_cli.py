@@ -16,7 +16,7 @@ from reward_model.world import make_video
 def encoded(tmp_path_factory):
     """The bytes of one video with an anomaly and of three short ones; each test gets files of its own."""
     path = tmp_path_factory.mktemp("encoded") / "clip.mp4"
-    shown = [make_video(3, "squash")[0], *(make_video(40 + k, None, size=32)[0][:17] for k in range(3))]
+    shown = [make_video(3, "squash", num_frames=49)[0], *(make_video(40 + k, None, size=32)[0][:17] for k in range(3))]
     return [(write_mp4(path, frames, 16), path.read_bytes())[1] for frames in shown]
 
 

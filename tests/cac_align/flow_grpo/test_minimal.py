@@ -39,6 +39,8 @@ def test_its_update_is_the_trainers(tmp_path, guidance):
     pairs = list(zip(plain.parameters, trainer.learner.parameters.values(), start, strict=True))
     moved = max(float((b - was).detach().abs().max()) for _, b, was in pairs)
     assert moved > 0 and max(float((a - b).detach().abs().max()) for a, b, _ in pairs) < 1e-2 * moved
+    if guidance == 1.0:
+        return
     after = [p.detach().clone() for p in plain.parameters]
     assert plain.step() and plain.done == 2
     assert any(not p.equal(was) for p, was in zip(plain.parameters, after, strict=True))
