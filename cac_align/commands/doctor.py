@@ -71,7 +71,7 @@ def _check_tokens(backend: Backend) -> bool:
     if tokenizer is None:
         print(f"{'verdict words':<14}not checked: the tokenizer is on the server")
         return True
-    from reward_model.backends.word_tokens import verdict_tokens
+    from reward_model.backends.answer_start import verdict_tokens
 
     normal, abnormal = verdict_tokens(tokenizer)
     for word, ids in (("normal", normal), ("abnormal", abnormal)):

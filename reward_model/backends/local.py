@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from reward_model.backends.answer_start import begin_answer, question
+from reward_model.backends.answer_start import begin_answer, question, verdict_tokens, word_tokens
 from reward_model.backends.base import BackendError, WordScores
 from reward_model.backends.checkpoint import load_checkpoint, settings_folder
 from reward_model.backends.devices import ran_out_of_memory, torch_device, torch_dtype
 from reward_model.backends.signs import SignsWatch, appearances
-from reward_model.backends.word_tokens import verdict_tokens, word_tokens
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain import Domain, Signs, load_domain

@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 from reward_model.backends import BackendError
-from reward_model.backends.answer_start import begin_answer, question
+from reward_model.backends.answer_start import begin_answer, question, verdict_tokens
 from reward_model.backends.local import LocalBackend
-from reward_model.backends.word_tokens import verdict_tokens
 from reward_model.conversation import Message, Sampling
 from reward_model.minis.model import build_judge
 from reward_model.parsing import forced_prefix
