@@ -16,10 +16,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reward_model.shipped import located
 from reward_model.terminal.parser import CommandParser
 from reward_model.terminal.program import quiet_bars, run_program
+
+if TYPE_CHECKING:
+    from reward_model.judge import TwoTurnJudge
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,7 +87,7 @@ def _fingerprint(model: str) -> str:
     return model_fingerprint(model)
 
 
-def _open(model: str, device: str | None) -> object:
+def _open(model: str, device: str | None) -> TwoTurnJudge:
     """The judge with its scan alone: what turn two would say of an alarm does not matter."""
     from reward_model.backends.local import LocalBackend
     from reward_model.judge import TwoTurnJudge
