@@ -47,7 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(inspect.getdoc(SecondLookConfig))
         return 0
     chosen = settings(args)
-    from reward_model.second_look.experiment import chosen_variants, describe_experiment, run_experiment
+    from reward_model.second_look.experiment import (
+        ablation_command,
+        chosen_variants,
+        describe_experiment,
+        run_experiment,
+    )
 
     variants = chosen_variants(chosen, args.variants)
     if args.dry_run:
@@ -59,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     tables, written = run_experiment(chosen, variants, say)
     print("\n" + "\n".join(t.to_text() for t in tables))
     print("written: " + ", ".join(map(str, written)))
+    print(f"beside the paper's Table 3: {ablation_command(chosen, variants)}")
     return 0
 
 

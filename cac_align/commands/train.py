@@ -63,6 +63,7 @@ RUN = RecipeCommand(
         "evaluate-vbench": "evaluate_vbench.py",
         "table2": "table2.py",
         "second-look": "second_look.py",
+        "false-alarms": "false_alarms.py",
         "reward-probes": "reward_probes.py",
         "synthesize-cot": "synthesize_cot.py",
         "build-minis": "build_minis.py",

@@ -155,34 +155,48 @@ def make_example(row: Mapping[str, Any], *, prompts: str = "compact", codec: Tur
     rng = np.random.default_rng([row["draw"], 5])
     if row["task"] == "splice":
         return _splice(row, rng, load_prompts(prompts))
-    return _TASKS[row["task"]](_shot_of(row, rng)._replace(codec=codec), row["cot"], rng, load_prompts(prompts))
+    return _TASKS[row["task"]](shot_of(row, rng)._replace(codec=codec), row["cot"], rng, load_prompts(prompts))
 
 
-class _Shot(NamedTuple):
+class Alarm(NamedTuple):
+    """A window, in native frames, that a judge's scan suspected in a normal video, and its reasoning."""
+
+    window: FrameRange
+    said: str
+
+
+class Shot(NamedTuple):
     """A video as the judge is shown it.
 
     ``truth`` in native frames, ``take`` native indices -> (N, 48, 48, 3) uint8 as they are shown; ``suspicion``: of a
-    look-alike what a scan may take it for, else None; ``codec``: of its clips.
+    look-alike what a scan may take it for, else None; ``codec``: of its clips; ``alarm``: what a judge did take it for.
     """
 
     truth: VideoAnnotation
     take: Callable[[Sequence[int]], np.ndarray]
     suspicion: VideoAnnotation | None = None
     codec: TurnTwoCodec = _FRAMES
+    alarm: Alarm | None = None
 
 
-def _shot_of(row: Mapping[str, Any], rng: np.random.Generator) -> _Shot:
+def shot_of(row: Mapping[str, Any], rng: np.random.Generator | None = None) -> Shot:
+    """The video of a row that is not a splice; by default worn as :func:`make_example` shows it first."""
+    shot = _filmed(row, np.random.default_rng([row["draw"], 5]) if rng is None else rng)
+    return shot._replace(alarm=Alarm(FrameRange(*row["alarm"]), row["said"])) if row.get("alarm") else shot
+
+
+def _filmed(row: Mapping[str, Any], rng: np.random.Generator) -> Shot:
     if row.get("story", PLAIN) == PLAIN:
         scene = scene_of(row)
         truth = _annotated(row, truth_of(row, make_annotation(scene)))
-        return _Shot(truth, lambda i: _shoot(partial(render, scene, i), row, rng))
+        return Shot(truth, lambda i: _shoot(partial(render, scene, i), row, rng))
     names = ("seed", "kind", "setting", "story", "stratum", "draw")
     strength = row["strength"] if row["strength"] > 0 and row["kind"] == "squash" else None
     script = Script(**{name: row[name] for name in names}, strength=strength)
     film = script.film()
     framing = Framing((film.truth.height, film.truth.width), SIZE, FIT)
     truth = _annotated(row, film.truth if strength is None else truth_of(row, film.truth))
-    return _Shot(truth, lambda i: framing.show(degrade(film.take(i), rng, probability=0.2)), script.suspicion())
+    return Shot(truth, lambda i: framing.show(degrade(film.take(i), rng, probability=0.2)), script.suspicion())
 
 
 def _annotated(row: Mapping[str, Any], truth: VideoAnnotation) -> VideoAnnotation:
@@ -219,7 +233,7 @@ def _seen(report: TurnReport, truth: VideoAnnotation) -> TurnReport:
     return replace(shown, anomalies=tuple(anomalies))
 
 
-def _zoomed(shot: _Shot, indices: Sequence[int], report: TurnReport, rng: _Rng, asked: Conversation) -> Example:
+def _zoomed(shot: Shot, indices: Sequence[int], report: TurnReport, rng: _Rng, asked: Conversation) -> Example:
     """Turn two about a clip, as its codec asks and answers."""
     times = frame_times(indices, shot.truth.fps)
     answer = shot.codec.write(_seen(report, shot.truth), times)
@@ -233,7 +247,7 @@ def _on_pixels(box: Box) -> Box:
     return Box.from_pixels(left, top, max(x1, left + 1), max(y1, top + 1), SIZE, SIZE)
 
 
-def _grid_of(shot: _Shot, rng: np.random.Generator) -> tuple[int, ...]:
+def _grid_of(shot: Shot, rng: np.random.Generator) -> tuple[int, ...]:
     """Native frames of one question of turn one: of a long video, one of its chunks, mostly one that shows the
     anomaly.
     """
@@ -243,23 +257,26 @@ def _grid_of(shot: _Shot, rng: np.random.Generator) -> tuple[int, ...]:
     return chosen[rng.integers(len(chosen))]
 
 
-def _scan(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+def _scan(shot: Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
     indices = _grid_of(shot, rng)
     report = narrate_scan(shot.truth, indices, cot=cot)
     return Example(prompts.scan(shot.take(indices), shot.truth.prompt), format_report(report, boxes=False))
 
 
-def _zoom(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+def _zoom(shot: Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
     truth, grid = shot.truth, _grid_of(shot, rng)
-    window = draw_window(shot.suspicion or truth, grid, rng)
-    native = native_window(window, grid, truth.num_frames)
+    if shot.alarm is not None:
+        native, hint = shot.alarm
+    else:
+        window = draw_window(shot.suspicion or truth, grid, rng)
+        native = native_window(window, grid, truth.num_frames)
+        hint = _suspect(shot, grid, rng) or draw_hint(truth, window, grid, rng)
     indices = zoom_indices(native, truth.num_frames, truth.fps, ZOOM_FPS, min_frames=MIN_ZOOM, max_frames=MAX_ZOOM)
     report = narrate_zoom(truth, indices, cot=cot)
-    hint = _suspect(shot, grid, rng) or draw_hint(truth, window, grid, rng)
     return _zoomed(shot, indices, report, rng, prompts.zoom(shot.take(indices), truth.prompt, cot=hint))
 
 
-def _suspect(shot: _Shot, grid: Sequence[int], rng: np.random.Generator) -> str:
+def _suspect(shot: Shot, grid: Sequence[int], rng: np.random.Generator) -> str:
     """Of a look-alike, mostly what a scan says that takes it for an anomaly, right or wrong; else "".
 
     Clips that a scan had no reason to flag teach turn two that what was flagged is wrong.
@@ -269,7 +286,7 @@ def _suspect(shot: _Shot, grid: Sequence[int], rng: np.random.Generator) -> str:
     return narrate_frames(visible_anomalies(shot.suspicion, grid), len(grid))
 
 
-def _clip(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+def _clip(shot: Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
     truth = shot.truth
     grid = sample_indices(truth.num_frames, truth.fps, ZOOM_FPS)
     length = min(int(rng.integers(2, 6)), len(grid))
@@ -279,7 +296,7 @@ def _clip(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) 
     return _zoomed(shot, indices, narrate_zoom(truth, indices, cot=cot), rng, asked)
 
 
-def _frame(shot: _Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
+def _frame(shot: Shot, cot: bool, rng: np.random.Generator, prompts: PromptSet) -> Example:
     truth = shot.truth
     inside = truth.anomalies[0].frames.frames() if truth.anomalies else range(truth.num_frames)
     index, first = int(rng.choice(inside)), int(rng.integers(0, 25))

@@ -59,6 +59,13 @@ class MiniArguments(StageArguments):
     replay: bool = field(
         default=True, metadata={"help": "stage 2, world: splices and single frames too, whose truth is always exact"}
     )
+    false_alarms: str | None = field(
+        default=None,
+        metadata={"help": "stage 2, world: file of a judge's false alarms (recipes/false_alarms.py) as negative clips"},
+    )
+    false_alarm_share: float = field(
+        default=0.25, metadata={"help": "stage 2, world: share of the normal clips that false_alarms takes over"}
+    )
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
     vision_warmup_steps: Annotated[int, NOT_NEGATIVE] = field(
         default=0, metadata={"help": "mini from scratch only: steps of its vision tower"}
@@ -134,6 +141,7 @@ class MiniParts(StageParts):
     def world_data(self, name: Stage, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         from datasets import Dataset
 
+        from reward_model.minis.false_alarms import read_alarms, with_alarms
         from reward_model.minis.rows import draw_rows, make_example
         from reward_model.minis.stage_rows import repeated
         from reward_model.tracks.codec import codec_of
@@ -142,6 +150,8 @@ class MiniParts(StageParts):
         if config.max_steps < 1:
             raise ValueError("data: world is endless; set max_steps in the configuration")
         batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+        if stage.false_alarms is not None and (name != "stage2" or stage.boxes_round):
+            raise ValueError("false_alarms is a setting of stage 2, where turn two learns to clear suspicions")
         if stage.supervision == "people" and (name != "stage2" or stage.boxes_round):
             raise ValueError(
                 "supervision='people' is a setting of stage 2; stage 1 and the boxes round need exact truth"
@@ -154,11 +164,17 @@ class MiniParts(StageParts):
         several = steps < config.max_steps
         rows = self._draw(name, stage, steps, batch, 1000 * config.seed + int(name[-1]), several=several)
         summary = f"{len(rows)} procedural samples"
+        alarms = 0
+        if stage.false_alarms is not None:
+            rows = with_alarms(rows, read_alarms(stage.false_alarms), stage.false_alarm_share, seed=config.seed)
+            alarms = sum(map(bool, rows["alarm"]))
         if several:
             rows = repeated(rows, batch, config.max_steps, seed=config.seed)
             summary = f"{len(rows)} procedural samples, {steps * batch} of them different"
         if stage.supervision == "people":
             summary += ", annotated as people do"
+        if alarms:
+            summary += f", {alarms} false alarms of {stage.false_alarms} among the normal clips"
         tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
         count = max(32, stage.eval_samples)
         options = {"seed": 7_000 + config.seed, "stories": stage.stories, "kinds": tuple(stage.kinds or KINDS)}

@@ -23,6 +23,13 @@ from reward_model.statistics.table import Table
 #: Rows of every judge: bench -> row of the tables -> seed.
 Judged = dict[str, dict[str, list[list[Row]]]]
 _HOUR = 3600.0
+#: Variants of the full reward that the paper's Table 3 has a row for, and its key in evaluate_reward.
+_TABLE3 = {
+    "one_turn": "no-two-turn",
+    "without_time": "no-temporal",
+    "without_space": "no-spatial",
+    "without_types": "no-attribution",
+}
 
 
 def run_experiment(
@@ -46,18 +53,29 @@ def run_experiment(
     with hold(output):
         benches = open_benches(config)
         judged: Judged = {name: {} for name in benches}
-        for row, seed, judge in [(GIVEN, 0, Path(config.model)), *((t.row, t.seed, t.judge) for t in plan)]:
-            training = next((t for t in plan if t.judge == judge), None)
-            if training is not None and not training.done():
-                say(f"{training.name}: {training.steps} steps, log in {training.folder / 'train.log'}")
-                training.run(config.processes)
-            contestant = judge_contestant(f"{row}, seed {seed}" if training else row, ModelSource(str(judge)))
+        for run in (None, *plan):  # the given judge first
+            if run is not None and not run.done():
+                say(f"{run.name}: {run.steps} steps, log in {run.folder / 'train.log'}")
+                run.run(config.processes)
+            row, name, judge = (GIVEN, GIVEN, config.model) if run is None else (run.row, run.name, str(run.judge))
+            contestant = judge_contestant(name, ModelSource(judge))
             found = run_suite([contestant], benches, output, batch_size=config.batch_size, num_resamples=1, say=say)
             for bench, results in found.items():
-                judged[bench].setdefault(row, []).append(measured_rows(results[contestant.name]))
+                judged[bench].setdefault(row, []).append(measured_rows(results[name]))
             tables = [*_tables(config, judged), cost_table(plan, config.processes)]
             written = _write(output, tables)
     return tables, written
+
+
+def ablation_command(config: SecondLookConfig, variants: Sequence[str]) -> str:
+    """The command that sets the same judges beside the rows of the paper's Table 3, on another bench."""
+    keys = {STAGE2: "no-grpo", **({config.full: "full"} if config.full else {})}
+    keys |= {f"{config.full}+{name}": key for name, key in _TABLE3.items()}
+    folders: dict[str, list[str]] = {}
+    for run in plan_runs(config, variants):
+        folders.setdefault(keys.get(run.row, run.row), []).append(str(run.judge))
+    items = " ".join(f"{key}={','.join(paths)}" for key, paths in folders.items())
+    return f"python recipes/evaluate_reward.py --bench demanding --ablation {items}"
 
 
 def chosen_variants(config: SecondLookConfig, added: Sequence[str] | None) -> list[str]:

@@ -89,6 +89,7 @@ def test_the_notebook_runs():
         "reward_model.training.grpo.config.GrpoConfig",
         "reward_model.training.sft.config.StageArguments",
         "reward_model.minis.stages.MiniArguments",
+        "reward_model.second_look.settings.SecondLookConfig",
     ],
 )
 def test_every_setting_is_in_the_table_with_its_meaning(place, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from reward_model.config import JudgeConfig
 from reward_model.minis.collator import MiniCollator
+from reward_model.minis.false_alarms import AlarmFile
 from reward_model.minis.model import build_judge
 from reward_model.minis.rows import draw_rows, make_example
 from reward_model.minis.stage_rows import repeated, stage2_rows
@@ -159,6 +160,25 @@ def test_a_pass_is_cut_where_the_steps_end():
 def test_settings_that_cannot_be_are_named(tmp_path, settings, rule):
     with pytest.raises(ValueError, match=rule):
         stage2(tmp_path, **settings)
+
+
+def test_false_alarms_are_among_the_clips_of_stage_2_alone(tmp_path):
+    path = tmp_path / "alarms.jsonl"
+    drawn = draw_rows(["zoom"] * 3, seed=1, abnormal=-1.0, stories={"zoom/fade": 1.0}, kinds=["vanish"])
+    rows = [{**row, "alarm": [8, 24], "said": "Frame 4: the object is missing."} for row in drawn]
+    AlarmFile(path, "mark", 3, rows).save()
+    suite = {"stories": '{"zoom/fade": 0.8}', "kinds": "vanish", "replay": False}
+    data = stage2(tmp_path / "out", false_alarms=path, false_alarm_share=1.0, samples=64, **suite)
+    clips = [row for row in data.rows if row["task"] == "zoom" and not row["kind"]]
+    assert clips and all(row["alarm"] == [8, 24] for row in clips)
+    assert f"false alarms of {path} among the normal clips" in data.summary and len(data.rows) == 192
+    assert not any(row["alarm"] for row in data.rows if row["task"] == "scan" or row["kind"])
+    with pytest.raises(ValueError, match=r"false_alarm_share=2\.0 must be above 0"):
+        stage2(tmp_path / "out", false_alarms=path, false_alarm_share=2.0, **suite)
+    words = ["--set", "max_steps=2", f"output_dir={tmp_path}", "model_name_or_path=tiny", "use_cpu=true"]
+    stage, config, _ = parse_stage([*words, f"false_alarms={path}"], options=MiniArguments)
+    with pytest.raises(ValueError, match="false_alarms is a setting of stage 2"):
+        stage_data("stage1", stage, config, None, JUDGE, MINI)
 
 
 def test_stage_1_needs_exact_truth(tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
 import yaml
 
-from reward_model.second_look.experiment import chosen_variants, describe_experiment, open_benches
+from reward_model.evaluation.tables.ablation import parse_ablation
+from reward_model.second_look.experiment import ablation_command, chosen_variants, describe_experiment, open_benches
 from reward_model.second_look.settings import SecondLookConfig, read_second_look
 from reward_model.second_look.stage_runs import STATE, plan_runs
 from reward_model.shipped import recipes_folder
@@ -84,6 +86,17 @@ def test_the_ablation_of_the_preset_covers_what_the_paper_ranks_and_every_weight
     }
     assert chosen_variants(config, None) == list(config.variants)
     assert chosen_variants(config, ["no_deviation"]) == [*config.variants, "no_deviation"]
+
+
+def test_the_judges_can_stand_beside_the_papers_table_3(tmp_path, load_recipe):
+    config = mini(tmp_path, seeds=(0, 1))
+    words = shlex.split(ablation_command(config, config.ablation))
+    args = load_recipe("evaluate_reward").parser().parse_args(words[2:])
+    rows = parse_ablation(args.ablation)
+    first = ["no-grpo", "no-two-turn", "no-temporal", "no-spatial", "no-attribution", "full"]
+    assert list(rows)[:6] == first and len(rows) == 1 + len(config.ablation)
+    assert all(len(contestants) == 2 for contestants in rows.values())
+    assert f"no-temporal={tmp_path}/seed-0/batch_deviation-and-without_time/judge," in " ".join(args.ablation)
 
 
 def test_a_step_of_stage_2_is_two_half_batches_whatever_the_processes(tmp_path):
