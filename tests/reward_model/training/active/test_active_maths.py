@@ -97,7 +97,9 @@ def many(count=40):
     rng = np.random.default_rng(0)
     videos = {}
     for video in range(count):
-        free = [Judged(bool(rng.random() < 0.5), float(rng.random()), ("zoom",) * int(rng.integers(3))) for _ in range(6)]
+        free = [
+            Judged(bool(rng.random() < 0.5), float(rng.random()), ("zoom",) * int(rng.integers(3))) for _ in range(6)
+        ]
         parent = int(rng.integers(6))
         videos[video] = [*free, Judged(not free[parent].correct, 0.4, ("back",), (parent, 0))]
     return videos
