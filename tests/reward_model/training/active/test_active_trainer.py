@@ -61,7 +61,7 @@ def rows():
 
 
 class Draws:
-    """A generator that draws prepared texts with the trainer's random state: looks, answers right and wrong, nonsense."""
+    """Draws prepared texts with the trainer's random state: looks, answers right and wrong, nonsense."""
 
     def __init__(self, trainer):
         self.trainer = trainer
