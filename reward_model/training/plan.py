@@ -10,19 +10,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reward_model.config import answer_limit
 from reward_model.terminal.described import check_settings, described, setting
 from reward_model.training.lora import lora_config, lora_modules, parameters_by_part
+from reward_model.training.shapes import QWEN3_VL_8B_PARAMETERS, model_config, qwen3_vl_8b_config
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, Qwen3VLConfig
+    from transformers import PretrainedConfig, PreTrainedModel
+
+__all__ = [
+    "ADAM",
+    "GIB",
+    "GRADIENT",
+    "HALF",
+    "QWEN3_VL_8B_PARAMETERS",
+    "WEIGHT",
+    "Plan",
+    "PlanConfig",
+    "activation_bytes",
+    "cache_bytes",
+    "forward_flops",
+    "make_plan",
+    "max_layer_parameters",
+    "memory_plan",
+    "meta_model",
+    "model_config",
+    "print_plan",
+    "qwen3_vl_8b_config",
+    "sample_flops",
+    "tokens_per_frame",
+]
 
 GIB = 2**30
-#: Published size of Qwen/Qwen3-VL-8B-Instruct ("8.77B"); a test holds the configuration below to it.
-QWEN3_VL_8B_PARAMETERS = 8_767_123_696
 #: Bytes each parameter takes while it trains, fp32 weights and Adam under bf16 autocast: weight, gradient, two moments.
 WEIGHT, GRADIENT, ADAM = 4, 4, 8
 #: Bytes of a bf16 value.
@@ -219,56 +240,6 @@ class Plan:
             f"Work of a process: {samples} samples a step x {c.steps:,} steps = {samples * c.steps:,} samples. The bar "
             "tells the time left once it runs.",
         ]
-
-
-def qwen3_vl_8b_config() -> Qwen3VLConfig:
-    """The configuration of Qwen3-VL-8B, written down here so that planning needs no download."""
-    from transformers import Qwen3VLConfig
-
-    text = {
-        "vocab_size": 151_936,
-        "hidden_size": 4096,
-        "intermediate_size": 12_288,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "max_position_embeddings": 262_144,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 5_000_000.0,
-            "mrope_section": [24, 20, 20],
-            "mrope_interleaved": True,
-        },
-    }
-    vision = {
-        "depth": 27,
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_heads": 16,
-        "patch_size": 16,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "out_hidden_size": 4096,
-        "num_position_embeddings": 2304,
-        "deepstack_visual_indexes": [8, 16, 24],
-    }
-    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
-
-
-def model_config(model: str) -> PretrainedConfig:
-    """The transformers configuration behind a model name, without network.
-
-    Raises:
-        ValueError: neither the 8B model nor a local folder.
-    """
-    if Path(model).is_dir():
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(model)
-    if "qwen3-vl-8b" in model.lower():
-        return qwen3_vl_8b_config()
-    raise ValueError(f"cannot plan {model!r} offline; give a local folder, or Qwen/Qwen3-VL-8B-Instruct")
 
 
 def meta_model(config: PretrainedConfig, lora_r: int | None = None) -> PreTrainedModel:

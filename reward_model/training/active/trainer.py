@@ -225,8 +225,9 @@ class ActiveTrainer:
             self.videos = self.rounds.draw(phase)
             self.pairs = self.rounds.pairs(self.videos, phase, held_out=False)
             self._round = phase
-            numbers = round_numbers(self.videos, self.pairs) | {"round/seconds": time.perf_counter() - started}
-            self._log_round(writer, phase, numbers)
+            if self.step == self.config.first_step(phase):  # else it was logged before the run was stopped
+                numbers = round_numbers(self.videos, self.pairs) | {"round/seconds": time.perf_counter() - started}
+                self._log_round(writer, phase, numbers)
             if not self.pairs:
                 log.warning("round %d has no pair: every episode of every video was worth the same", phase)
 

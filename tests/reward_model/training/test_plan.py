@@ -239,3 +239,11 @@ def test_the_plan_says_what_the_host_holds_and_what_drawing_costs(full):
     assert f"up to {hours:,.0f} h" in text and "use_vllm: true is recommended" in text and hours > 100
     engine = make_plan(replace(config, vllm_share=0.3)).to_text()
     assert "drawn by vLLM" in engine and "recommended" not in engine
+
+
+def test_the_2b_model_is_as_large_as_it_was_published():
+    from reward_model.training.shapes import QWEN3_VL_2B_PARAMETERS, qwen3_vl_config
+
+    model = meta_model(qwen3_vl_config("2b"))
+    assert sum(p.numel() for p in model.parameters()) == QWEN3_VL_2B_PARAMETERS
+    assert model.config.tie_word_embeddings
