@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reward_model.evaluation.benches.bench import Bench
     from reward_model.evaluation.running.row import Row
     from reward_model.statistics.table import Table
+    from reward_model.tracks.codec import TurnTwoCodec
 
 # One thread for the minis: more of them spend their time waiting for each other. Must be set before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -143,7 +144,10 @@ def limits(args: argparse.Namespace, name: str, bench: Bench, folder: str) -> Ta
     wording = known_settings(folder).prompts
     tokenizer = AutoTokenizer.from_pretrained(folder)
     count = partial(_length, tokenizer)
-    codecs = {"per_frame": PerFrame(), **{track: Ticks(step, wording) for track, step in STEPS.items()}}
+    codecs: dict[str, TurnTwoCodec] = {
+        "per_frame": PerFrame(),
+        **{track: Ticks(step, wording) for track, step in STEPS.items()},
+    }
     found = {
         (track, rate): codec_limit(bench, codec, rate, count, narrate_zoom)
         for track, codec in codecs.items()

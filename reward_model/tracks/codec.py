@@ -327,10 +327,10 @@ def _keyed(value: object) -> dict[float, tuple[Box, ...]]:
 
 
 def _cuts(value: object) -> list[float]:
-    numbers = value if isinstance(value, list) else [value]
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < 1e5 for v in numbers):
+    given: list[Any] = value if isinstance(value, list) else [value]
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < 1e5 for v in given):
         raise BadAnswerError(f"{CUTS} must be a list of seconds, got {value!r}")
-    return [float(v) for v in numbers]
+    return [float(v) for v in given]
 
 
 def _time_key(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -50,17 +51,18 @@ def track_table(bench: str, lines: Mapping[tuple[str, float], Checkpoints], *, n
     """
     rows: list[Sequence[Cell]] = []
     for (name, fps), checkpoints in lines.items():
-        found = [[r for r in rows if r.truth == "abnormal"] for rows in checkpoints]
-
-        def over(value: Callable[[Row], float], of: Checkpoints = found) -> Cell:
-            return _mean([[value(r) for r in rows] for rows in of], num_resamples)
-
-        overlaps = [over(lambda r, key=column: getattr(r, key) or 0.0) for column in _OVERLAPS.values()]
-        asked = [[r for r in rows if r.zoomed and r.zoom_tokens is not None] for rows in checkpoints]
-        tokens, seconds = (over(read, of) for read, of in ((_tokens, asked), (_seconds, checkpoints)))
-        rows.append((name, f"{fps:g}", *overlaps, over(t_plus_mv), tokens, seconds, len(checkpoints)))
+        abnormal = [[r for r in found if r.truth == "abnormal"] for found in checkpoints]
+        asked = [[r for r in found if r.zoomed and r.zoom_tokens is not None] for found in checkpoints]
+        overlaps = [_mean(abnormal, partial(_overlap, column), num_resamples) for column in _OVERLAPS.values()]
+        both, tokens = _mean(abnormal, t_plus_mv, num_resamples), _mean(asked, _tokens, num_resamples)
+        seconds = _mean(checkpoints, _seconds, num_resamples)
+        rows.append((name, f"{fps:g}", *overlaps, both, tokens, seconds, len(checkpoints)))
     columns = ("judge", "fps", *_OVERLAPS, "t + mv", "tokens", "seconds a video", "checkpoints")
     return Table(f"Tracks on {bench}", columns, [rows], _NOTES)
+
+
+def _overlap(column: str, row: Row) -> float:
+    return float(getattr(row, column) or 0.0)
 
 
 def _tokens(row: Row) -> float:
@@ -71,8 +73,9 @@ def _seconds(row: Row) -> float:
     return row.seconds
 
 
-def _mean(values: Sequence[Sequence[float]], num_resamples: int) -> Cell:
-    """The mean over the checkpoints of their means."""
+def _mean(checkpoints: Checkpoints, read: Callable[[Row], float], num_resamples: int) -> Cell:
+    """The mean over the checkpoints of their means; None where one has nothing."""
+    values = [[read(row) for row in rows] for rows in checkpoints]
     if any(not found for found in values):
         return None
     if len(values) == 1:
@@ -98,11 +101,15 @@ def track_gain_table(bench: str, pairs: Mapping[str, tuple[Checkpoints, Checkpoi
             )
         gaps = np.array([_gaps(name, a, b) for a, b in zip(ours, theirs, strict=True)])
         by_video, by_seed = gaps.mean(axis=0), gaps.mean(axis=1)
-        interval = bootstrap(lambda k, of=by_video: float(of[k].mean()), len(by_video))
+        interval = bootstrap(partial(_mean_at, by_video), len(by_video))
         each = ", ".join(f"{gap:+.3f}" for gap in by_seed)
         lines.append((name, Estimate(float(by_video.mean()), interval), each, len(by_video)))
     columns = ("difference", "t + mv", "each seed", "videos")
     return Table(f"Gains of tracks on {bench}", columns, [lines], ("Brackets: paired bootstrap over videos.",))
+
+
+def _mean_at(values: np.ndarray, places: np.ndarray) -> float:
+    return float(values[places].mean())
 
 
 def _gaps(name: str, ours: Sequence[Row], theirs: Sequence[Row]) -> list[float]:

@@ -190,8 +190,8 @@ class GrpoConfig:
         weights = RewardWeights(**{f.name: getattr(self, f"weight_{f.name}") for f in fields(RewardWeights)})
         names = ("gate", "gate_outside", "rescued_normal", "spatial_norm", "clip_restricted", "ser_gate")
         turns = self.asked(judge or JudgeConfig()).num_turns
-        tubes = {"localisation": self.localisation, "mv_norm": self.mv_norm}
-        return RewardConfig(weights, num_turns=turns, **tubes, **{n: getattr(self, n) for n in names})
+        given: dict[str, Any] = {n: getattr(self, n) for n in names}
+        return RewardConfig(weights, num_turns=turns, localisation=self.localisation, mv_norm=self.mv_norm, **given)
 
     def ser_config(self) -> SerConfig:
         """How evidence is scored, where ``weight_ser`` counts."""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from reward_model.config import JudgeConfig
 from reward_model.engine.settings import changed, check_known, find_config, read_yaml, settings_parser
@@ -69,7 +69,7 @@ class StageArguments:
     track_smoothing: str | None = field(
         default=None, metadata={"help": "with ticks: whittaker, whittaker_fixed, moving_average, kalman or none"}
     )
-    gt_replace: str = field(
+    gt_replace: Literal["off", "on", "jitter"] = field(
         default="off", metadata={"help": "with cot: annotated coordinates for its own (on), shaken ones (jitter)"}
     )
     gt_jitter: float = field(
