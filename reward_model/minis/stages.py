@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.training.sft.config import StageArguments
-from reward_model.training.sft.parts import Load, StageData, StageParts
+from reward_model.training.sft.parts import Load, StageData, StageName, StageParts
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
     from trl import ModelConfig, SFTConfig
 
-    from reward_model.data.stage_split import Stage
     from reward_model.training.plan import PlanConfig
     from reward_model.training.sft.trainer import MakeOptimizer
 
@@ -97,7 +96,7 @@ class MiniParts(StageParts):
         told = [f"{steps:,} steps of the {name} warm-up" for name, steps in counts.items() if steps]
         return f"Before them: {' and '.join(told)}." if told and model in self.models else ""
 
-    def world_data(self, name: Stage, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
+    def world_data(self, name: StageName, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         from datasets import Dataset
 
         from reward_model.minis.rows import box_rows, draw_rows, make_example, stage1_rows, stage2_rows
