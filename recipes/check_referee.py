@@ -69,7 +69,7 @@ def referee_spec(text: str) -> tuple[str, Any]:
     """Name and settings of ``[NAME=]oracle[:flip=0.2]``, ``[NAME=]FOLDER`` or ``[NAME=]openai:MODEL@URL``.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: if it is something else.
     """
     from reward_model.evidence.opening import RefereeSettings
 

@@ -88,9 +88,11 @@ def _whole(
 def _elsewhere(
     claim: Claim, anomaly: Anomaly, truth: VideoAnnotation, rng: np.random.Generator, others: Sequence[str]
 ) -> Claim:
-    """The same claim around a place of the same size that no true box meets; where there is none, the least bad."""
-    true = anomaly.boxes.get(claim.frame, ())
-    tried = [_moved(claim.box, rng) for _ in range(12)]
+    """The same claim around a place as large as the true one that no true box meets; where there is none, the least
+    bad.
+    """
+    true = anomaly.boxes[claim.frame]
+    tried = [_moved(true[0], rng) for _ in range(12)]
     return replace(claim, box=min(tried, key=lambda box: max((spatial_iou(box, t) for t in true), default=0.0)))
 
 
