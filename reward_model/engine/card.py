@@ -47,6 +47,8 @@ def model_card(
     demo_scale: bool,
     method: str = "supervised fine-tuning",
     measured: str = "",
+    made: str = "A two-turn judge of generated video",
+    loaded_by: str = 'CaCReward("<this folder>")',
 ) -> str:
     """The README.md: what was trained on what, how, and what was measured while it trained (nothing else).
 
@@ -55,11 +57,12 @@ def model_card(
         trainable: lines on what was trained, by parts of the model.
         method: how the stage trains.
         measured: what the metrics are of, where their names do not say it.
+        made, loaded_by: the model in a sentence, and how it is loaded.
     """
     parts = [
         f"# {title}",
-        f"A two-turn judge of generated video after {stage} ({method}), started from `{base_model}`.",
-        'Load it with `CaCReward("<this folder>")`; `judge.json` holds how it has to be asked.',
+        f"{made} after {stage} ({method}), started from `{base_model}`.",
+        f"Load it with `{loaded_by}`; `judge.json` holds how it has to be asked.",
         f"## Data\n\n{data}.",
         f"## Training\n\n{plain_table(('setting', 'value'), settings.items())}\n\n```\n{trainable}\n```",
     ]

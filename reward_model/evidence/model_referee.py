@@ -21,6 +21,7 @@ from reward_model.evidence.referee import Opinion, Question
 from reward_model.evidence.score import soft_score
 from reward_model.prompts.referee import (
     GRADES,
+    RefereePrompts,
     load_referee_prompts,
     localisation_prefix,
     parse_grades,
@@ -111,14 +112,7 @@ class ModelReferee:
         Raises:
             ValueError, OSError, RuntimeError: if its frame cannot be read.
         """
-        frame, claim = np.asarray(question.frame()), question.claim
-        framing = Framing((frame.shape[0], frame.shape[1]), self.frame_size, self.frame_fit)
-        shown = framing.show(frame[None])[0]
-        crop = enlarged(frame, claim.box, margin=MARGIN, side=self.frame_size or CROP_SIDE)
-        if self.frame_size:
-            crop = Framing((crop.shape[0], crop.shape[1]), self.frame_size, "pad").show(crop[None])[0]
-        picture = marked(shown, framing.to_shown(claim.box))
-        return self.prompts.ask(picture, crop, claim=claim.phrase, reference=question.reference)
+        return ask_about(question, self.prompts, self.frame_size, self.frame_fit)
 
     def _graded(self, chats: dict[int, Conversation]) -> dict[int, Opinion]:
         """Opinions by probabilities where there are any, the rest as they are written."""
@@ -171,6 +165,24 @@ class ModelReferee:
             else:
                 known[k] = probabilities
         return known
+
+
+def ask_about(
+    question: Question, prompts: RefereePrompts, frame_size: int | None = None, frame_fit: FrameFit = "squeeze"
+) -> Conversation:
+    """The conversation about one claim, as a referee is trained on it and asked: the frame with the region marked, and
+    the region enlarged.
+
+    Raises:
+        ValueError, OSError, RuntimeError: if its frame cannot be read.
+    """
+    frame, claim = np.asarray(question.frame()), question.claim
+    framing = Framing((frame.shape[0], frame.shape[1]), frame_size, frame_fit)
+    picture = marked(framing.show(frame[None])[0], framing.to_shown(claim.box))
+    crop = enlarged(frame, claim.box, margin=MARGIN, side=frame_size or CROP_SIDE)
+    if frame_size:
+        crop = Framing((crop.shape[0], crop.shape[1]), frame_size, "pad").show(crop[None])[0]
+    return prompts.ask(picture, crop, claim=claim.phrase, reference=question.reference)
 
 
 class VLMReferee(ModelReferee):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.training.sft.config import NOT_NEGATIVE, StageArguments
-from reward_model.training.sft.parts import Load, StageData, StageParts
+from reward_model.training.sft.parts import Load, StageData, StageName, StageParts
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
     from trl import ModelConfig, SFTConfig
 
-    from reward_model.data.stage_split import Stage
     from reward_model.training.plan import PlanConfig
     from reward_model.training.sft.trainer import MakeOptimizer
 
@@ -138,7 +137,7 @@ class MiniParts(StageParts):
         told = [f"{steps:,} steps of the {name} warm-up" for name, steps in counts.items() if steps]
         return f"Before them: {' and '.join(told)}." if told and model in self.models else ""
 
-    def world_data(self, name: Stage, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
+    def world_data(self, name: StageName, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         from datasets import Dataset
 
         from reward_model.minis.false_alarms import read_alarms, with_alarms
@@ -183,7 +182,7 @@ class MiniParts(StageParts):
         load = partial(make_example, prompts=judge.prompts, codec=codec_of(judge))
         return StageData(rows, held, load, judge, summary, ordered=True)
 
-    def _draw(self, name: Stage, stage: Any, steps: int, batch: int, seed: int, *, several: bool) -> Dataset:
+    def _draw(self, name: StageName, stage: Any, steps: int, batch: int, seed: int, *, several: bool) -> Dataset:
         """The different rows of a stage; ``several``: they are walked through several times."""
         from reward_model.minis.stage_rows import CURRICULUM, box_rows, stage1_rows, stage2_rows
         from reward_model.world.kinds import KINDS

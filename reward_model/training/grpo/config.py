@@ -194,7 +194,7 @@ class GrpoConfig:
         return RewardConfig(weights, num_turns=turns, localisation=self.localisation, mv_norm=self.mv_norm, **given)
 
     def ser_config(self) -> SerConfig:
-        """How evidence is scored, where ``weight_ser`` counts."""
+        """Settings of the score of evidence, where ``weight_ser`` counts."""
         names = ("temporal_penalty", "looseness_penalty", "excess_penalty", "max_claims")
         return SerConfig(**{n: getattr(self, f"ser_{n}") for n in names})
 

@@ -79,7 +79,7 @@ def step_rollout_numbers(experience: ScoredRollouts, config: RewardConfig) -> li
 
 
 def _refereed(evidence: Evidence | None) -> dict[str, float]:
-    """What a referee said of a rollout's evidence: its claims, means of the two grades, and how it failed."""
+    """A referee's view of a rollout's evidence: its claims, means of the two grades, and how it failed."""
     if evidence is None:
         return {}
     opinions = evidence.opinions

@@ -14,7 +14,7 @@ from reward_model.engine.guards import check_lengths, check_rows, check_videos
 from reward_model.training.plan import tokens_per_frame
 from reward_model.training.sft.config import WORLD, StageArguments
 from reward_model.training.sft.left_out import unused_in_stage1
-from reward_model.training.sft.parts import STOCK, StageData, StageParts
+from reward_model.training.sft.parts import STOCK, StageData, StageName, StageParts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,14 +31,14 @@ MIN_TO_HOLD_OUT = 40
 
 
 def stage_data(
-    name: Stage,
+    name: StageName,
     stage: StageArguments,
     config: SFTConfig,
     processor: ProcessorMixin,
     judge: JudgeConfig,
     parts: StageParts = STOCK,
 ) -> StageData:
-    """The data of ``stage1`` or ``stage2``.
+    """The data of ``stage1`` or ``stage2``, or of a referee.
 
     Args:
         config: ``SFTConfig``; its steps, batches and seed size and order the procedural rows.
@@ -50,6 +50,10 @@ def stage_data(
     """
     if stage.data == WORLD:
         return parts.world_data(name, stage, config, judge)
+    own = parts.annotated_data(name, stage, config, processor, judge)
+    if own is not None or name == "referee":
+        assert own is not None, "a referee's parts bring its data"
+        return own
     return _annotated_data(name, stage, config, processor, judge)
 
 

@@ -69,7 +69,7 @@ def sft_plan_config(
     name: str, stage: StageArguments, config: SFTConfig, model: ModelConfig, parts: StageParts = STOCK
 ) -> PlanConfig:
     """Arguments of :func:`reward_model.training.plan.print_plan` for a run."""
-    frames = 1 if name == "stage1" else 21
+    frames = {"stage1": 1, "referee": 2}.get(name, 21)
     side: dict[str, Any] = {"height": stage.frame_size, "width": stage.frame_size} if stage.frame_size else {}
     plan = PlanConfig(
         model=stage.plan_model or model.model_name_or_path,
@@ -81,7 +81,7 @@ def sft_plan_config(
         num_gpus=8 if stage.num_gpus is None else stage.num_gpus,
         gradient_checkpointing=bool(config.gradient_checkpointing),
         num_frames=frames,
-        longest_frames=None if name == "stage1" else max(frames, _longest_clip(stage)),
+        longest_frames=max(frames, _longest_clip(stage)) if name == "stage2" else None,
         host_bytes=2 if str(model.dtype) in ("bfloat16", "float16") else 4,
         max_pixels=stage.max_pixels,
         peak_tflops=stage.peak_tflops,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from reward_model.config import JudgeConfig
 from reward_model.training.sft.config import WORLD, StageArguments
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
     from reward_model.data.example import Example
-    from reward_model.data.stage_split import Stage
     from reward_model.training.plan import PlanConfig
     from reward_model.training.sft.trainer import MakeOptimizer
 
+#: What can be trained so: a judge in its stages, and a referee of evidence.
+StageName = Literal["stage1", "stage2", "stage3", "referee"]
 #: A row of the data set -> the conversation and the answer.
 Load = Callable[[Mapping[str, Any]], "Example"]
 
@@ -47,6 +48,8 @@ class StageParts:
     options: type[StageArguments] = StageArguments
     #: Names of models that :meth:`build` makes from scratch.
     models: tuple[str, ...] = ()
+    #: The trained model in a sentence, and how it is loaded, ``{folder}`` for its place.
+    made, loaded_by = "A two-turn judge of generated video", 'CaCReward("{folder}")'
 
     def build(self, name: str, seed: int) -> tuple[Any, Any, JudgeConfig]:
         """Model, processor and judge of a name in :attr:`models`.
@@ -70,7 +73,7 @@ class StageParts:
         """A line on what comes before the planned steps; empty if nothing does."""
         return ""
 
-    def world_data(self, name: Stage, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
+    def world_data(self, name: StageName, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         """Procedural samples of a stage.
 
         Args:
@@ -83,6 +86,16 @@ class StageParts:
             f"data={WORLD!r}: procedural samples are drawn by the recipes, or by the minis' parts given to run_stage; "
             "name an annotations .jsonl file"
         )
+
+    def annotated_data(
+        self, name: StageName, stage: Any, config: SFTConfig, processor: ProcessorMixin, judge: JudgeConfig
+    ) -> StageData | None:
+        """Samples of annotated videos; None: those of the stage's own views.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        return None
 
     def collator(
         self, processor: ProcessorMixin, load: Load, judge: JudgeConfig

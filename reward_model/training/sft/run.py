@@ -18,7 +18,7 @@ from reward_model.training.plan import print_plan
 from reward_model.training.sft.config import WORLD, StageArguments, parse_stage, stage_settings_text
 from reward_model.training.sft.data import stage_data
 from reward_model.training.sft.model import load_model, sft_plan_config
-from reward_model.training.sft.parts import STOCK, StageData, StageParts
+from reward_model.training.sft.parts import STOCK, StageData, StageName, StageParts
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -33,15 +33,13 @@ if TYPE_CHECKING:
     )
     from trl import ModelConfig, SFTConfig
 
-    from reward_model.data.stage_split import Stage
-
 log = logging.getLogger(__name__)
 
 #: Longest answer that is generated to be looked at; a full one would hold up an evaluation for minutes.
 SHOWN_TOKENS = 1024
 
 
-def run_recipe(name: Stage, arguments: Sequence[str] | None = None, parts: StageParts = STOCK) -> int:
+def run_recipe(name: StageName, arguments: Sequence[str] | None = None, parts: StageParts = STOCK) -> int:
     """:func:`run_stage` from a command line: exit code 0, or 2 after a line that says what is wrong. Ends in
     :class:`~reward_model.engine.interrupts.Interrupted` where a signal stopped it. ``--list-settings`` prints them.
     """
@@ -59,14 +57,14 @@ def run_recipe(name: Stage, arguments: Sequence[str] | None = None, parts: Stage
         print(printable(f"\nerror: {error}{launched}", lines=True), file=sys.stderr, flush=True)
         return MISUSED
     if folder is not None and os.environ.get("RANK", "0") == "0":
-        print(f'{name} is done: CaCReward("{folder}")')
+        print(f"{name} is done: {parts.loaded_by.format(folder=folder)}")
     return 0
 
 
 def run_stage(
-    name: Stage, stage: StageArguments, config: SFTConfig, model_args: ModelConfig, parts: StageParts = STOCK
+    name: StageName, stage: StageArguments, config: SFTConfig, model_args: ModelConfig, parts: StageParts = STOCK
 ) -> Path | None:
-    """Runs ``stage1`` or ``stage2`` and returns the exported folder, or None after ``--dry-run``.
+    """Runs ``stage1``, ``stage2`` or ``referee`` and returns the exported folder, or None after ``--dry-run``.
 
     Checkpoints and logs go to ``output_dir/training``, the judge to ``output_dir``. The same command continues a
     stopped run; a finished one is exported again.
@@ -134,6 +132,8 @@ def run_stage(
         metrics=_metrics(trainer),
         trainable=counted[0] if counted else "",
         demo_scale=data.judge.demo_scale,
+        made=parts.made,
+        loaded_by=parts.loaded_by.format(folder="<this folder>"),
     )
     writes, rows = trainer.is_world_process_zero(), data.rows
     # What its base was trained on is no longer all that it was trained on.
@@ -147,7 +147,7 @@ def run_stage(
 
 
 def _print_dry_run(
-    name: Stage, stage: StageArguments, config: SFTConfig, model_args: ModelConfig, parts: StageParts
+    name: StageName, stage: StageArguments, config: SFTConfig, model_args: ModelConfig, parts: StageParts
 ) -> None:
     """The plan, what comes before it, and what is missing."""
     plan = sft_plan_config(name, stage, config, model_args, parts)
