@@ -1,7 +1,8 @@
 """The scale of a training's rewards: a bank of videos of the base model is drawn and judged once, before the training.
 
 The bank is drawn as a training's evaluations are, with the pipeline's own deterministic sampler, from the training's
-prompts and its own seeds. Every judged video is on the disk at once: a bank that was stopped goes on where it was.
+prompts and its own seeds. Videos are judged in batches, each of which is on the disk at once: a bank that was stopped
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ from reward_model.shipped import package_version
 
 log = logging.getLogger(__name__)
 
+#: Number of a video, its prompt and its seed.
+Item = tuple[int, str, int]
+#: Videos that are judged at once; always the same ones, so that a bank that was stopped comes to the same scores.
+BATCH = 4
 #: Share of the bank beyond the clip from which a reward is called saturated.
 _SATURATED = 0.05
 
@@ -89,12 +94,11 @@ def calibrate(
     )
     with closing(journal):
         known = _known(journal, {"bank": bank, "rewards": identities})
-        missing = [k for k in range(num_videos) if k not in known]
-        if missing:
-            items = [(k, prompts[videos[k][0]], videos[k][1]) for k in missing]
-            for k, scores in _judged(config, rewards, items, images, device):
-                journal.append(json.dumps({"video": k, "scores": scores}))
-                known[k] = scores
+        batches = [range(k, min(k + BATCH, num_videos)) for k in range(0, num_videos, BATCH)]
+        missing = [[(k, prompts[videos[k][0]], videos[k][1]) for k in ks] for ks in batches if ks[0] not in known]
+        for items, scores in _judged(config, rewards, missing, images, device):
+            journal.append(json.dumps({"first": items[0][0], "scores": scores}))
+            known |= {k: one for (k, _, _), one in zip(items, scores, strict=True)}
     scales = {
         name: measure_scale([known[k][name] for k in range(num_videos)], name, identities[name]) for name in rewards
     }
@@ -125,7 +129,7 @@ def _known(journal: Journal, header: Mapping[str, Any]) -> dict[int, dict[str, f
             journal.append(json.dumps(header))
             return {}
         was, *rest = lines
-        known = {entry["video"]: dict(entry["scores"]) for entry in rest}
+        known = {entry["first"] + k: dict(one) for entry in rest for k, one in enumerate(entry["scores"])}
         parts = [(dict(was[part]), json.loads(json.dumps(header[part]))) for part in ("bank", "rewards")]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{str(journal.path)!r} is not the scores of a bank: {error!r}; {remedy}") from error
@@ -137,30 +141,44 @@ def _known(journal: Journal, header: Mapping[str, Any]) -> dict[int, dict[str, f
 def _judged(
     config: FlowGRPOConfig,
     rewards: Mapping[str, Reward],
-    items: Sequence[tuple[int, str, int]],
+    batches: Sequence[Sequence[Item]],
     images: Mapping[str, Any],
     device: str | None,
-) -> Iterator[tuple[int, dict[str, float | None]]]:
-    """Draws each video and asks every reward about it."""
+) -> Iterator[tuple[Sequence[Item], list[dict[str, float | None]]]]:
+    """Draws the videos of each batch one by one and asks every reward about all of them."""
     from tqdm.auto import tqdm
 
+    if not batches:
+        return
     for reward in rewards.values():
         make_ready(reward)
     arguments = {
         **{name: getattr(config, name) for name in ("height", "width", "num_frames", "num_inference_steps")},
         **{name: getattr(config, name) for name in ("guidance_scale", "negative_prompt", "max_sequence_length")},
     }
-    with drawing_pipeline(config, device) as pipe, encode_once(pipe):
-        for k, prompt, seed in tqdm(items, desc="bank", unit="video"):
-            [frames] = generate(pipe, prompt, [seed], {**arguments, **image_argument(images, prompt)})
-            answers = {name: evaluate(r, [frames], [prompt], fps=config.fps) for name, r in rewards.items()}
-            _report_failures(k, answers)
-            yield k, {name: answer.scores[0] for name, answer in answers.items()}
+    bar = tqdm(total=sum(map(len, batches)), desc="bank", unit="video")
+    with bar, drawing_pipeline(config, device) as pipe, encode_once(pipe):
+        for items in batches:
+            frames = [
+                generate(pipe, prompt, [seed], {**arguments, **image_argument(images, prompt)})[0]
+                for _, prompt, seed in items
+            ]
+            texts = [prompt for _, prompt, _ in items]
+            answers = {name: evaluate(r, frames, texts, fps=config.fps) for name, r in rewards.items()}
+            _report_failures(answers)
+            bar.update(len(items))
+            yield items, [{name: answer.scores[k] for name, answer in answers.items()} for k in range(len(items))]
 
 
-def _report_failures(video: int, answers: Mapping[str, Evaluation]) -> None:
-    lost = {name: answer.reasons[0] for name, answer in answers.items() if answer.scores[0] is None}
-    if lost and len(lost) == len(answers) and video == 0:
-        raise RewardError(f"no reward could judge the first video of the bank: {lost}")
-    for name, reason in lost.items():
-        log.warning("reward %r could not judge video %d of the bank: %s", name, video, reason)
+def _report_failures(answers: Mapping[str, Evaluation]) -> None:
+    """Says which videos of a batch a reward could not judge.
+
+    Raises:
+        RewardError: if it could judge none of them.
+    """
+    for name, answer in answers.items():
+        lost = [reason for score, reason in zip(answer.scores, answer.reasons, strict=True) if score is None]
+        if lost and len(lost) == len(answer.scores):
+            raise RewardError(f"reward {name!r} could judge none of {len(lost)} videos of the bank: {lost[0]}")
+        if lost:
+            log.warning("reward %r could not judge %d videos of the bank: %s", name, len(lost), lost[0])

@@ -40,8 +40,8 @@ def made(place):
 def test_the_bank_is_drawn_by_the_base_model_and_every_score_is_kept(place, made):
     assert Calibration.load(place / "bank.json") == made
     header, *rows = map(json.loads, (place / "bank.json.bank.jsonl").read_text().splitlines())
-    assert [row["video"] for row in rows] == list(range(NUM_VIDEOS))
-    scores = [row["scores"]["brightness"] for row in rows]
+    assert [row["first"] for row in rows] == [0, module.BATCH]
+    scores = [one["brightness"] for row in rows for one in row["scores"]]
     assert len(set(scores)) == NUM_VIDEOS, "every video has a seed of its own"
     assert made.scales["brightness"].median == median(scores)
     assert header["bank"]["height"] == made.bank["height"] == 16 and made.bank["num_inference_steps"] == 4
@@ -52,7 +52,7 @@ def test_a_bank_that_was_stopped_goes_on_and_comes_to_the_same(place, made, tmp_
     drawn, generate = [], module.generate
 
     def failing(pipe, prompt, seeds, arguments):
-        if len(drawn) == 5:
+        if len(drawn) == 6:
             raise KeyboardInterrupt
         drawn.append(prompt)
         return generate(pipe, prompt, seeds, arguments)
@@ -64,7 +64,8 @@ def test_a_bank_that_was_stopped_goes_on_and_comes_to_the_same(place, made, tmp_
     assert not (tmp_path / "bank.json").exists()
     monkeypatch.setattr(module, "generate", lambda *call: drawn.append(call[1]) or generate(*call))
     assert calibrate(config, tmp_path / "bank.json", num_videos=NUM_VIDEOS) == made
-    assert drawn == [*PROMPTS, *PROMPTS] and (tmp_path / "bank.json").read_bytes() == (place / "bank.json").read_bytes()
+    assert drawn == [*PROMPTS, *PROMPTS[:2], *PROMPTS], "a batch that was not judged is drawn again, no other"
+    assert (tmp_path / "bank.json").read_bytes() == (place / "bank.json").read_bytes()
     with pytest.raises(ValueError, match=r"holds another bank: .*num_inference_steps was 4 and is now 6.*; delete"):
         calibrate(config_of(place, tmp_path, num_inference_steps=6), tmp_path / "bank.json", num_videos=NUM_VIDEOS)
     (tmp_path / "other.json.bank.jsonl").write_text("[]\n")
