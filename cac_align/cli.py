@@ -1,4 +1,5 @@
-"""``cac-align score | best-of-n | report | doctor | data | rate | vbench | lora | train | run``.
+"""``cac-align score | best-of-n | report | doctor | data | rate | vbench | calibrate | lora |
+train | run``.
 
 Exit codes are those of :mod:`reward_model.terminal.program`: 0 all is well, 1 a video could not be judged or a check
 failed, 2 the command was used wrongly or something it needs is missing, 70 a fault of the program, 130 stopped by
@@ -13,12 +14,12 @@ import sys
 from collections.abc import Sequence
 
 import cac_align
-from cac_align.commands import best_of_n, data, doctor, lora, rate, report, score, train, vbench
+from cac_align.commands import best_of_n, calibrate, data, doctor, lora, rate, report, score, train, vbench
 from cac_align.commands.threads import settle_threads
 from reward_model.terminal.parser import CommandParser, add_subcommands, names_as_typed, walk
 from reward_model.terminal.program import LEVELS, run_program, set_verbosity
 
-COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench, lora, train.TRAIN, train.RUN)
+COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench, calibrate, lora, train.TRAIN, train.RUN)
 PROGRAM = "cac-align"
 
 

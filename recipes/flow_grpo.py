@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -54,14 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
     """
     args = parse(arguments)
     from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.needs import check_calibration
 
     if args.list_settings:
         print(FlowGRPOConfig.help_text())
         return 0
     config = FlowGRPOConfig.from_dict(settings(args))
     if args.dry_run:
-        dry_run(config)
+        dry_run(config, args)
         return 0
+    check_calibration(config, calibration_command(args, config))
     warnings.filterwarnings("ignore", message="the embedded mini judge is demo-scale")
 
     from cac_align.flow_grpo.trainer import FlowGRPOTrainer
@@ -95,7 +98,14 @@ def check(chosen: dict[str, Any]) -> None:
     FlowGRPOConfig.from_dict(chosen)
 
 
-def dry_run(config: FlowGRPOConfig) -> None:
+def calibration_command(args: argparse.Namespace, config: FlowGRPOConfig) -> str:
+    """The command line that makes the calibration of these settings."""
+    changes = ["--set", *args.set] if args.set else []
+    words = ["cac-align", "calibrate", "--config", args.config, *changes, "--output", config.calibration]
+    return shlex.join(str(word) for word in words)
+
+
+def dry_run(config: FlowGRPOConfig, args: argparse.Namespace) -> None:
     """Prints the plan without loading a weight. Rewards are made, which finds options that cannot work; models that are
     not there are listed as missing.
     """
@@ -108,7 +118,7 @@ def dry_run(config: FlowGRPOConfig) -> None:
     prompts, _ = prompt_lists(config, None, None)
     build_reward(config.rewards, on_failure=config.reward_on_failure)
     print(describe_plan(config, make_run_plan(config, world_size=world), world_size=world, num_prompts=len(prompts)))
-    print(needs_text(config))
+    print(needs_text(config, calibration_command(args, config)))
 
 
 def report(trainer: FlowGRPOTrainer, folder: Path, *, demo: bool) -> None:

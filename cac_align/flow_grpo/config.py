@@ -176,6 +176,8 @@ class FlowGRPOConfig:
     """Rewards: cac, unified, module:callable, or mappings of reward, weight, name, options. Paper: mean of both."""
     reward_combination: Literal["scores", "advantages"] = setting("scores")
     """Mean of scores (scores, paper), or sum of rewards that are normalised in their group (advantages)."""
+    calibration: str | None = setting(None)
+    """File of the scale on which scores are averaged, by `cac-align calibrate`; null: scores as they are."""
     reward_on_failure: Literal["none", "drop", "raise"] = setting("none")
     """Score of a video that a reward could not judge: none, drop (the mean of the others), or raise an error."""
     reward_mode: Literal["sync", "thread", "process"] = setting("thread", free=True)
@@ -330,6 +332,11 @@ class FlowGRPOConfig:
             )
         if not any(spec.weight > 0 for spec in specs):
             raise ValueError(f"rewards={self.rewards!r} have no weight above 0")
+        if self.calibration is not None and self.reward_combination == "advantages":
+            raise ValueError(
+                f"calibration={self.calibration!r} does not fit reward_combination='advantages', which standardises "
+                "each reward in its group and leaves nothing to it; use 'scores'"
+            )
 
     # --- derived; what every step asks for is worked out once ---------------------------------------------------------
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora import add_lora
 from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
-from cac_align.flow_grpo.needs import PIPELINE_FILE, is_path
+from cac_align.flow_grpo.needs import PIPELINE_FILE, check_model, is_path
 from cac_align.flow_grpo.output_folder import clear_run_leftovers, explained
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
@@ -129,6 +130,40 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
     return names
 
 
+@contextmanager
+def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Iterator[Any]:
+    """The pipeline of the settings as it draws, without adapter, for the block: on its device, with its own scheduler.
+
+    Args:
+        config: settings.
+        device: device; None: CUDA where there is one.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    check_model(config.model, "model")
+    pipe = load_pipeline(config)
+    pipe.set_progress_bar_config(disable=True)
+    set_flow_shift(pipe, config.flow_shift)
+    if config.vae_tiling:
+        pipe.vae.enable_tiling()
+    if config.attention_backend:
+        set_attention(pipe.transformer, config.attention_backend)
+    try:
+        yield pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    finally:
+        del pipe
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def set_flow_shift(pipe: Pipeline, flow_shift: float | None) -> None:
+    """Gives the pipeline's scheduler another shift of its schedule; None leaves it alone."""
+    if flow_shift is not None:
+        change = "flow_shift" if "flow_shift" in pipe.scheduler.config else "shift"
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **{change: flow_shift})
+
+
 def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
     """Raises ValueError unless a pipeline is Wan 2.1 text-to-video or image-to-video and its schedule has the steps the
     window needs.
@@ -143,9 +178,7 @@ def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
             "WanImageToVideoPipeline. The scheduler (cac_align.flow_grpo.sde_sampling) works with any flow-matching "
             "pipeline"
         )
-    if config.flow_shift is not None:
-        change = "flow_shift" if "flow_shift" in pipe.scheduler.config else "shift"
-        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **{change: config.flow_shift})
+    set_flow_shift(pipe, config.flow_shift)
     schedule = read_schedule(pipe.scheduler, config.num_inference_steps)
     if not config.on_finished_videos:
         config.window.check(num_stochastic_steps(schedule, **config.noise))
@@ -243,9 +276,7 @@ def prompt_lists(
 ) -> tuple[list[str], list[str]]:
     """Training and evaluation texts, which share none."""
     if prompts is None:
-        if config.prompts is None:
-            raise ValueError("prompts=null: name a file of prompts, or pass prompts=[...]")
-        prompts = [p.text for p in _read("prompts", config.prompts)]
+        prompts = prompt_texts(config)
     if eval_prompts is None:
         eval_prompts = [p.text for p in _read("eval_prompts", config.eval_prompts)] if config.eval_prompts else []
     if len(prompts) < config.groups_per_step:
@@ -257,6 +288,17 @@ def prompt_lists(
     if both:
         raise ValueError(f"{len(both)} prompts are in both lists, such as {both[0][:60]!r}; evaluate on others")
     return list(prompts), list(eval_prompts)
+
+
+def prompt_texts(config: FlowGRPOConfig) -> list[str]:
+    """The training texts of the settings.
+
+    Raises:
+        ValueError: if they name no file, or it cannot be read.
+    """
+    if config.prompts is None:
+        raise ValueError("prompts=null: name a file of prompts, or pass prompts=[...]")
+    return [p.text for p in _read("prompts", config.prompts)]
 
 
 def _read(name: str, path: str) -> list[Prompt]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, read_specs
+from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, build_reward, read_specs
+from cac_align.rewards.calibration import Calibration, CalibrationError, difference
 from reward_model.backends.source import located, shipped_folder
 from reward_model.config import load_judge_config
 from reward_model.digests import json_digest, model_fingerprint
@@ -17,12 +19,25 @@ from reward_model.setting_keys import bare_address, without_keys
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.rewards.composite import CompositeReward
 
 log = logging.getLogger(__name__)
 
 #: A file that every pipeline has.
 PIPELINE_FILE = "model_index.json"
 
+#: Settings that make other videos: a calibration fits a training that has the same.
+DECISIVE = (
+    "revision",
+    "height",
+    "width",
+    "num_frames",
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+    "flow_shift",
+)
 #: Which build makes a folder of ``assets``.
 _BUILDS = {"wan-mini": "generator", "cac-mini": "judge", "unified-mini": "unified"}
 _MINIS = {SHORT["cac"]: "cac-mini", SHORT["unified"]: "unified-mini"}
@@ -60,7 +75,53 @@ def contents_of(config: FlowGRPOConfig) -> dict[str, str]:
         contents["model"] = model_fingerprint(folder)
     if config.prompts is not None and (file := Path(located(config.prompts))).is_file():
         contents["prompts"] = file_digest(file)
+    if config.calibration is not None and (file := Path(located(config.calibration))).is_file():
+        contents["calibration"] = file_digest(file)
     return contents
+
+
+def bank_of(config: FlowGRPOConfig) -> dict[str, Any]:
+    """Entries of a bank that a training's settings must share, JSON-safe; the model counts by its content."""
+    folder = Path(located(config.model))
+    model = f"folder {model_fingerprint(folder)[:16]}" if folder.is_dir() else config.model
+    return {"model": model, **{name: getattr(config, name) for name in DECISIVE}}
+
+
+def check_calibration(config: FlowGRPOConfig, command: str | None = None) -> Calibration | None:
+    """The calibration that the settings name, seen to be one of this model, these sizes and these rewards; None if they
+    name none. Nothing is loaded.
+
+    Args:
+        config: settings of a training.
+        command: command line that makes the calibration, for the message; None: in general words.
+
+    Raises:
+        CalibrationError: if it is missing or another one; the message has the command.
+    """
+    if config.calibration is None:
+        return None
+    make = command or f"cac-align calibrate --config SETTINGS.yaml --output {shlex.quote(config.calibration)}"
+    try:
+        found = Calibration.load(located(config.calibration))
+        wanted = bank_of(config)
+        if changed := difference({name: found.bank.get(name) for name in wanted}, wanted):
+            raise CalibrationError(f"its bank is that of another generator: {changed}")
+        build_reward(config.rewards, calibration=found)
+    except CalibrationError as error:
+        raise CalibrationError(
+            f"calibration={config.calibration!r}: {error}; make it for these settings: {make}"
+        ) from error
+    return found
+
+
+def own_reward(config: FlowGRPOConfig) -> CompositeReward:
+    """The reward of the settings, on its fixed scale where they name one.
+
+    Raises:
+        ValueError: as :func:`~cac_align.flow_grpo.judging.reward_specs.build_reward` and :func:`check_calibration`.
+    """
+    calibration = check_calibration(config)
+    return build_reward(config.rewards, on_failure=config.reward_on_failure, calibration=calibration)
 
 
 def _content_of(spec: RewardSpec) -> list[Any]:
@@ -89,6 +150,11 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
         config: settings of the run.
         pipeline, rewards: whether those of the settings are used.
     """
+    if not rewards and config.calibration is not None:
+        raise ValueError(
+            f"calibration={config.calibration!r} is that of the settings' rewards; give your own reward one of its own "
+            "(CompositeReward(calibration=...)), and set the setting to null"
+        )
     specs = read_specs(config.rewards) if rewards else []
     needs = reward_needs(specs)
     if pipeline:
@@ -103,10 +169,16 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
         log.warning(note)
 
 
-def needs_text(config: FlowGRPOConfig) -> str:
-    """Needs of a run, a line each, for ``--dry-run``; the last line says what to do where something is missing."""
+def needs_text(config: FlowGRPOConfig, command: str | None = None) -> str:
+    """Needs of a run, a line each, for ``--dry-run``; the last line says what to do where something is missing.
+
+    Args:
+        config: settings of the run.
+        command: see :func:`check_calibration`.
+    """
     specs = read_specs(config.rewards)
     needs = [model_need("model", config.model, PIPELINE_FILE, config.revision), *reward_needs(specs)]
+    needs += calibration_need(config, command)
     lines = [f"  {need}" for need in needs] + [f"  warning {note}" for note in readout_notes(specs)]
     missing = sum(need.state == "missing" for need in needs)
     if missing:
@@ -157,6 +229,15 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
             where = bare_address(str(spec.options.get("base_url") or "its recording"))
             needs.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
     return needs
+
+
+def calibration_need(config: FlowGRPOConfig, command: str | None = None) -> list[Need]:
+    """The calibration of a run that names one; one of other settings is as good as missing."""
+    try:
+        found = check_calibration(config, command)
+    except CalibrationError as error:
+        return [Need("missing", str(error))]
+    return [] if found is None else [Need("found", f"calibration: {config.calibration} ({found.digest})")]
 
 
 def readout_notes(specs: Sequence[RewardSpec]) -> list[str]:

@@ -157,7 +157,9 @@ def _rewards(config: FlowGRPOConfig) -> str:
         readout = spec.options.get("readout", "the judge's best") if spec.target == SHORT["cac"] else None
         named.append(f"{spec.weight:g} {spec.name}" + (f" (readout {readout})" if readout else ""))
     how = {"scores": "mean of scores", "advantages": "each normalised in its group"}[config.reward_combination]
-    return ", ".join(named) + (f"; {how}" if len(specs) > 1 else "")
+    if config.calibration is not None:
+        how += f" on the scale of {config.calibration}"
+    return ", ".join(named) + (f"; {how}" if len(specs) > 1 or config.calibration is not None else "")
 
 
 def _latent_elements(config: FlowGRPOConfig, transformer: ModelMixin) -> int:

@@ -33,7 +33,7 @@ from cac_align.flow_grpo.evaluation import (
     summarise,
 )
 from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
-from cac_align.flow_grpo.judging.reward_specs import build_reward, read_specs
+from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.experience import Experience, advantages_of, experience_numbers, gather, rows_of
 from cac_align.flow_grpo.learner.learner import Learner
@@ -53,7 +53,7 @@ from cac_align.flow_grpo.loading import (
 )
 from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.maths.schedule import read_schedule
-from cac_align.flow_grpo.needs import check_needs, contents_of
+from cac_align.flow_grpo.needs import check_needs, contents_of, own_reward
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe_plan, make_run_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation, show_groups
@@ -121,7 +121,7 @@ class FlowGRPOTrainer:
         self.sampler.check_world_size(self.accelerator.num_processes)
         if self.accelerator.is_main_process:
             check_writable(config.output_dir)
-        self.reward = build_reward(config.rewards, on_failure=config.reward_on_failure) if reward is None else reward
+        self.reward = own_reward(config) if reward is None else reward
         check_callable(self.reward)
         self._reward_weights = {spec.name: spec.weight for spec in read_specs(config.rewards) if spec.weight > 0}
         self.bus = RewardBus(

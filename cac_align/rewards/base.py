@@ -280,4 +280,6 @@ def _describe_members(reward: object) -> dict[str, Any]:
         name: {"weight": weight, **describe_reward(member)}
         for name, member, weight in zip(names, rewards, weights, strict=True)
     }
-    return {"normalise": getattr(reward, "normalise", None), "members": members}
+    calibration = getattr(reward, "calibration", None)
+    scale = {} if calibration is None else {"calibration": calibration.digest}
+    return {"normalise": getattr(reward, "normalise", None), **scale, "members": members}

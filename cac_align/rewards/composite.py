@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from cac_align.rewards.base import (
@@ -19,6 +21,7 @@ from cac_align.rewards.base import (
     make_ready,
     reward_name,
 )
+from cac_align.rewards.calibration import Calibration
 from cac_align.rewards.model_reward import read_files
 from cac_align.rewards.normalise import group_zscores, mean_of_parts, normal_cdf, per_reward_scores
 
@@ -55,6 +58,11 @@ class CompositeReward:
 
             Standardised values are not rewards in [0, 1]. They are in ``evaluate(...).group_scores``; the scores are
             their normal distribution function, which keeps their order and is 0.5 at the group's mean.
+        calibration: a fixed scale for every reward of weight above 0 (:mod:`cac_align.rewards.calibration`), or the
+            file of one; with ``"affine"`` only. A score counts by how far it is above the base model's median: 0.5 is
+            the median, each tenth a robust standard deviation, five of them the most. The mean of these is the paper's
+            "mean of normalised scores" on a scale that no training moves; members may answer in any scale. What each
+            contributed is in ``parts`` under ``name/calibrated``.
         on_failure: what becomes of a video that a reward of weight above 0 could not judge. ``"none"``: no score.
             ``"drop"``: the mean of the others, reported in ``reasons`` and logged; it is then on another footing than
             its group, least so with ``"per_reward"``. ``"raise"``: RewardError.
@@ -63,6 +71,7 @@ class CompositeReward:
         RewardError: if ``rewards`` is empty or holds something that cannot be called; when called, a member breaks its
             contract or answers outside [0, 1], or with ``on_failure="raise"`` could not judge a video.
         ValueError: an unknown option, or weights that do not fit; when called, groups of one video.
+        CalibrationError: if the calibration cannot be read, or is that of other rewards.
 
     Example:
         >>> half = lambda videos, prompts=None, *, fps, **kwargs: [0.5] * len(videos)
@@ -80,6 +89,7 @@ class CompositeReward:
         weights: Mapping[str, float] | Sequence[float] | None = None,
         normalise: Literal["affine", "zscore", "per_reward"] = "affine",
         on_failure: Literal["none", "drop", "raise"] = "none",
+        calibration: Calibration | str | os.PathLike[str] | None = None,
     ) -> None:
         if not rewards:
             raise RewardError("a composite reward needs at least one reward, got an empty list")
@@ -94,7 +104,22 @@ class CompositeReward:
         self.names: list[str] = list(rewards) if isinstance(rewards, Mapping) else _distinct(own_names)
         self.weights = _weights(weights, self.names)
         self.normalise, self.on_failure = normalise, on_failure
-        self.name = _title(self.names, self.weights, normalise)
+        self.calibration = self._opened_calibration(calibration)
+        self.name = _title(self.names, self.weights, "calibrated mean" if self.calibration else normalise)
+
+    def _opened_calibration(self, given: Calibration | str | os.PathLike[str] | None) -> Calibration | None:
+        """The calibration, seen to be that of the members that count."""
+        if given is None:
+            return None
+        if self.normalise != "affine":
+            raise ValueError(
+                f"normalise={self.normalise!r} standardises in the group, which leaves nothing to a calibration; use "
+                "normalise='affine' with it"
+            )
+        found = given if isinstance(given, Calibration) else Calibration.load(given)
+        members = zip(self.names, self.rewards, self.weights, strict=True)
+        found.check({name: reward for name, reward, weight in members if weight > 0})
+        return found
 
     def check_ready(self) -> None:
         """Looks for what would keep a member from working, without loading models."""
@@ -121,7 +146,8 @@ class CompositeReward:
         listed = ", ".join(
             f"{n!r}: {w:g} x {r!r}" for n, w, r in zip(self.names, self.weights, self.rewards, strict=True)
         )
-        return f"CompositeReward({{{listed}}}, normalise={self.normalise!r}, on_failure={self.on_failure!r})"
+        told = f", calibration={self.calibration.digest!r}" if self.calibration else ""
+        return f"CompositeReward({{{listed}}}, normalise={self.normalise!r}, on_failure={self.on_failure!r}{told})"
 
     def __call__(
         self,
@@ -155,6 +181,12 @@ class CompositeReward:
         members = self._groups(len(videos), prompts, groups)  # refused before a judge is asked
         frames, rate, unreadable = read_files(videos, fps)
         answers = [_answer(r, frames, prompts, rate, unreadable) for r in self.rewards]
+        parts = self._parts(answers)
+        if self.calibration is not None:
+            answers = [self._calibrated(n, w, a) for n, w, a in zip(self.names, self.weights, answers, strict=True)]
+            parts |= {
+                f"{n}/calibrated": a.scores for n, w, a in zip(self.names, self.weights, answers, strict=True) if w > 0
+            }
         if self.normalise != "per_reward":
             self._check_range(answers)
         failed = self._failures(answers, len(videos))
@@ -165,7 +197,14 @@ class CompositeReward:
         scores, group_scores = self._combine(counted, members)
         verdicts = [_first([answer.verdicts[k] for answer in answers]) for k in range(len(videos))]
         missing = [self._missing(answers, k) for k in range(len(videos))]
-        return Evaluation(scores, verdicts, missing, self._parts(answers), group_scores)
+        return Evaluation(scores, verdicts, missing, parts, group_scores)
+
+    def _calibrated(self, name: str, weight: float, answer: Evaluation) -> Evaluation:
+        """A member's answer with its scores on the fixed scale; that of a member of weight 0 as it is."""
+        if self.calibration is None or weight == 0:
+            return answer
+        scale = self.calibration.scales[name]
+        return replace(answer, scores=[None if s is None else scale.place(s) for s in answer.scores])
 
     def _parts(self, answers: Sequence[Evaluation]) -> dict[str, list[float | None]]:
         """The scores of every member, and those of its own parts, by name."""

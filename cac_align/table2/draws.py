@@ -158,30 +158,13 @@ def source_pipeline(config: FlowGRPOConfig, source: Source, device: str | None) 
     Raises:
         ValueError: if it cannot be loaded.
     """
-    import torch
-
     from cac_align.flow_grpo.learner.lora_files import load_lora
-    from cac_align.flow_grpo.loading import load_pipeline, set_attention
+    from cac_align.flow_grpo.loading import drawing_pipeline
 
-    check_model(config.model, "model")
-    pipe = load_pipeline(config)
-    pipe.set_progress_bar_config(disable=True)
-    if config.flow_shift is not None:
-        change = "flow_shift" if "flow_shift" in pipe.scheduler.config else "shift"
-        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **{change: config.flow_shift})
-    if config.vae_tiling:
-        pipe.vae.enable_tiling()
-    if config.attention_backend:
-        set_attention(pipe.transformer, config.attention_backend)
-    if source.training is not None:
-        load_lora(pipe, source.training.lora)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        yield pipe.to(chosen)
-    finally:
-        del pipe
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    with drawing_pipeline(config, device) as pipe:
+        if source.training is not None:
+            load_lora(pipe, source.training.lora)
+        yield pipe
 
 
 def sources(settings: TableSettings, made: Mapping[tuple[str, int], Training]) -> list[Source]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cac_align.flow_grpo.needs import PIPELINE_FILE, Need, model_need, model_of, readout_notes, reward_needs
+from cac_align.flow_grpo.needs import (
+    PIPELINE_FILE,
+    Need,
+    calibration_need,
+    model_need,
+    model_of,
+    readout_notes,
+    reward_needs,
+)
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.metrics.weights import WeightsError
 from cac_align.table2.draws import Source, sources
@@ -37,6 +45,7 @@ def needs_of(settings: TableSettings) -> list[Need]:
             found.append(Need("found", f"VBench {file.find(settings.vbench_cache)}"))
         except WeightsError as error:
             found.append(Need("missing", f"VBench {error}"))
+    found += calibration_need(*settings.calibrated)
     return list(dict.fromkeys(found))
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.flow_grpo.needs import check_model, model_of
+from cac_align.flow_grpo.needs import check_calibration, check_model, model_of
 from cac_align.table2.draws import Draws, SeededPrompt, Source, source_pipeline, sources
 from cac_align.table2.scores import Scorer, Scores, make_scorers
 from cac_align.table2.settings import TableSettings
@@ -49,6 +49,8 @@ class TableJob:
             if model is not None and spec.options.get("backend", "local") == "local":
                 check_model(model, f"reward {spec.name!r}")
         check_model(self.draws.config.model, "model")
+        #: The scale on which scores are averaged, in training and in choosing; None: the scores as they are.
+        self.calibration = check_calibration(*settings.calibrated)
         self._ready: set[str] = set()
         self._open: tuple[str, Any] | None = None
         self._stack = ExitStack()

@@ -10,6 +10,7 @@ import numpy as np
 
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec
 from cac_align.rewards.base import order
+from cac_align.rewards.calibration import Calibration
 from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
 from cac_align.table2.columns import Column, reward_column
 from cac_align.table2.draws import SeededPrompt, Source
@@ -108,7 +109,9 @@ class Matrix:
 
     def _best(self, row: TableRow, item: SeededPrompt) -> int | None:
         found = self.stored.get(("base", item.name))
-        return None if found is None else best_candidate(found[: self.settings.n], row.rewards, row.combination)
+        if found is None:
+            return None
+        return best_candidate(found[: self.settings.n], row.rewards, row.combination, self.job.calibration)
 
 
 def column_of(rows: Sequence[Values], name: str) -> np.ndarray:
@@ -117,7 +120,10 @@ def column_of(rows: Sequence[Values], name: str) -> np.ndarray:
 
 
 def best_candidate(
-    candidates: Sequence[Values], rewards: Sequence[RewardSpec], combination: str = "scores"
+    candidates: Sequence[Values],
+    rewards: Sequence[RewardSpec],
+    combination: str = "scores",
+    calibration: Calibration | None = None,
 ) -> int | None:
     """The candidate with the highest reward, the first of equal ones; None if none has every reward that counts.
 
@@ -125,12 +131,18 @@ def best_candidate(
         candidates: values of each.
         rewards: with weights.
         combination: ``scores``: weighted mean; ``advantages``: each standardised among the candidates first.
+        calibration: fixed scales on which ``scores`` are averaged; None: as they are.
     """
     counted = [r for r in rewards if r.weight > 0]
     parts = [[values.get(r.name) for values in candidates] for r in counted]
     whole = [all(part[k] is not None for part in parts) for k in range(len(candidates))]
     parts = [[v if ok else None for v, ok in zip(part, whole, strict=True)] for part in parts]
     weights = [r.weight for r in counted]
+    if combination == "scores" and calibration is not None:
+        scales = [calibration.scales[r.name] for r in counted]
+        parts = [
+            [None if v is None else scale.place(v) for v in part] for scale, part in zip(scales, parts, strict=True)
+        ]
     if combination == "scores":
         scores = mean_of_parts(parts, weights)
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -196,6 +198,17 @@ class TableSettings:
             ValueError: if a setting is unknown or wrong.
         """
         return FlowGRPOConfig.from_dict(located_settings(self.training_settings))
+
+    @property
+    def calibrated(self) -> tuple[FlowGRPOConfig, str]:
+        """Settings of a training on all rewards of the table, whose calibration serves every row, and the command line
+        that makes it.
+        """
+        changes = {**self.overrides, "rewards": list(self.rewards), "reward_combination": "scores"}
+        config = FlowGRPOConfig.from_dict(located_settings({**self.training_settings, **changes}))
+        told = [f"{name}={json.dumps(value)}" for name, value in without_keys(changes).items()]
+        words = ["cac-align", "calibrate", "--config", self.flow_grpo, "--set", *told]
+        return config, shlex.join([*words, "--output", str(config.calibration)])
 
     @property
     def prompts(self) -> list[str]:

@@ -137,6 +137,7 @@ def make_training(settings: TableSettings, row: TableRow, seed: int) -> Training
     chosen = {
         **settings.training_settings,
         "reward_combination": row.combination,
+        **({"calibration": None} if row.combination == "advantages" else {}),  # standardised in the group instead
         **row.overrides,
         "rewards": [*map(_entry, row.rewards), *(_entry(w, 0.0) for w in _watched(settings, row))],
         "seed": seed,

@@ -12,6 +12,7 @@ from reward_model.setting_keys import blotted, hidden_keys, revealed
 
 if TYPE_CHECKING:
     from cac_align.rewards.base import Reward
+    from cac_align.rewards.calibration import Calibration
     from cac_align.rewards.composite import CompositeReward
 
 #: Short names of this package's rewards.
@@ -79,12 +80,18 @@ def read_specs(entries: Any) -> list[RewardSpec]:
     return specs
 
 
-def build_reward(entries: object, *, on_failure: str = "none") -> CompositeReward:
+def build_reward(
+    entries: object, *, on_failure: str = "none", calibration: Calibration | str | None = None
+) -> CompositeReward:
     """The reward of a run: the weighted mean of all, each kept as a part under its name.
 
     Args:
         entries: see :func:`read_specs`.
-        on_failure: policy of :class:`cac_align.rewards.composite.CompositeReward`.
+        on_failure, calibration: of :class:`cac_align.rewards.composite.CompositeReward`.
+
+    Raises:
+        ValueError: if an entry is malformed, or a reward cannot be made.
+        CalibrationError: if the calibration is that of other rewards.
     """
     from cac_align.rewards.composite import CompositeReward
 
@@ -93,6 +100,7 @@ def build_reward(entries: object, *, on_failure: str = "none") -> CompositeRewar
         {spec.name: spec.build() for spec in specs},
         weights={spec.name: spec.weight for spec in specs},
         on_failure=on_failure,  # type: ignore[arg-type]
+        calibration=calibration,
     )
 
 

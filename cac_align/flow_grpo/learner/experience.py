@@ -159,6 +159,8 @@ def experience_numbers(rows: Sequence[ScoreRow], advantages: Advantages) -> dict
         values = [v for row in rows if (v := row.parts.get(name)) is not None]
         if values:
             numbers[f"part/{name}"] = fmean(values)
+        if values and name.endswith("/calibrated"):  # at an end of the scale the reward tells no more
+            numbers[f"part/{name.removesuffix('calibrated')}clipped"] = fmean(v in (0.0, 1.0) for v in values)
     return numbers
 
 

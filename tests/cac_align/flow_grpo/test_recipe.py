@@ -161,9 +161,14 @@ def test_a_dry_run_says_what_is_missing_and_how_judges_are_read(recipe, capsys, 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     recipe.main(["--config", str(ROOT / "recipes/configs/flow_grpo/paper_wan21_1p3b.yaml"), "--dry-run"])
     said = capsys.readouterr().out
-    assert "rewards     1 cac (readout paper), 1 unified; mean of scores" in said
+    assert "rewards     1 cac (readout paper), 1 unified; mean of scores on the scale of outputs/calibration" in said
     assert "missing reward cac: outputs/stage3/judge (no such folder)" in said
-    assert f"missing model: {WAN}" in said and "3 missing: the run would stop here" in said
+    assert f"missing model: {WAN}" in said and "4 missing: the run would stop here" in said
+    command = (
+        "cac-align calibrate --config recipes/configs/flow_grpo/paper_wan21_1p3b.yaml --output outputs/calibration"
+    )
+    assert "there is no calibration 'outputs/calibration/paper_wan21_1p3b.json'" in said
+    assert command in said.replace(f"{ROOT}/", "")
     recipe.main(["--dry-run"])
     said = capsys.readouterr().out
     assert "found   reward cac: assets/cac-mini" in said.replace(f"{ROOT}/", "") and "missing" not in said

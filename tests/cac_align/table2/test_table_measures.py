@@ -7,6 +7,7 @@ import pytest
 
 from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.probes.probes import blurred
+from cac_align.rewards.calibration import Calibration, Scale
 from cac_align.table2.columns import COLUMNS, find_column
 from cac_align.table2.matrix import best_candidate
 from cac_align.table2.measures import (
@@ -88,6 +89,16 @@ def test_best_candidate():
     assert best_candidate(rows, specs(u=1, c=1)) == 2
     assert best_candidate(rows, specs(u=1, c=3)) == 0
     assert best_candidate(rows, specs(u=1, c=0)) == 1, "weight 0 counts for nothing"
+
+
+def test_best_candidate_on_a_fixed_scale():
+    """u decides nothing by its small spread, and as much as c on a scale that knows how little it spreads."""
+    rows = [{"u": 0.50, "c": 0.8}, {"u": 0.56, "c": 0.6}, {"u": 0.52, "c": 0.9}]
+    scale = Calibration({"u": Scale(0.5, 0.01, 64), "c": Scale(0.7, 0.2, 64)}, {})
+    assert best_candidate(rows, specs(u=1, c=1)) == 2
+    assert best_candidate(rows, specs(u=1, c=1), calibration=scale) == 1
+    assert best_candidate(rows, specs(c=1), calibration=scale) == 2
+    assert best_candidate([{"u": 9.0, "c": None}, rows[0]], specs(u=1, c=1), calibration=scale) == 1
 
 
 def test_best_candidate_of_ties_and_failures():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 import torch
 
 from cac_align import best_of_n
+from cac_align.cli import main
+from cac_align.flow_grpo.needs import own_reward
+from cac_align.rewards.calibration import CalibrationError
 from cac_align.selection.run_folder import ResumeError
 from cac_align.table2.columns import find_column
 from cac_align.table2.draws import source_pipeline
@@ -165,3 +169,16 @@ def test_parts_that_nobody_prepares_are_named(table_inputs, tmp_path, monkeypatc
     job = tables.make_job(table_inputs, tmp_path)
     with pytest.raises(ValueError, match=r"units wait for results .* run the earlier parts \(train, draw\) first"):
         job.work(["score"])
+
+
+def test_a_table_on_a_fixed_scale_names_the_command_that_makes_it(table_inputs, tmp_path):
+    changes = {"overrides": {"calibration": str(tmp_path / "scale.json")}}
+    with pytest.raises(CalibrationError, match="there is no calibration") as raised:
+        tables.make_job(table_inputs, tmp_path / "table", **changes)
+    command = str(raised.value).rpartition("make it for these settings: ")[2]
+    assert main([*shlex.split(command)[1:], "--num-videos", "12"]) == 0
+    job = tables.make_job(table_inputs, tmp_path / "table", **changes)
+    assert job.calibration.scales.keys() == {"bright", "red"}
+    [training] = job.trainings.values()
+    assert training.config.calibration == str(tmp_path / "scale.json")
+    own_reward(training.config)  # one of its rewards, on the scale that was measured for both
