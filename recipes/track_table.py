@@ -126,7 +126,7 @@ def settings_at(folder: str, rate: float) -> dict[str, Any]:
 
 
 def known_settings(folder: str) -> JudgeConfig:
-    """How the checkpoint says that it is asked."""
+    """Settings by which the checkpoint says that it is asked."""
     from reward_model.backends.checkpoint import settings_folder
     from reward_model.config import load_judge_config
 

@@ -129,7 +129,7 @@ class JudgeConfig:
 
     # --- active evidence ----------------------------------------------------------------------------------------------
     policy: Literal["two_turn", "active"] = "two_turn"
-    """Who decides which frames are looked at: the two turns at their fixed rates (two_turn, the paper), or the judge
+    """Policy that chooses the frames to look at: the two turns at their fixed rates (two_turn, the paper), or the judge
     itself, look after look (active), for a checkpoint that was trained so."""
     start_fps: float = setting(2.0, above=0, most=1000)
     """Active: frames per second of the first view."""

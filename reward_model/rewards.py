@@ -307,7 +307,7 @@ def total_reward(
     w, gbar = config.weights, mean_saliency(truth)
     if config.num_turns == 1:
         rollout = _one_turn(rollout)
-    form = format_reward(rollout)  # the one term that saliency does not discount: form is no matter of what is seen
+    form = format_reward(rollout)  # the one term that saliency does not discount: it does not depend on what is seen
     status = status_reward(rollout, truth, rescued_normal=config.rescued_normal)
     total = w.format * form + w.status * gbar * status
     if truth.status == "normal":  # nothing to name, time or place

@@ -1,4 +1,4 @@
-"""Who shows the frames: the environment of an episode, over a real video or over captions of a known one."""
+"""Environment of an episode, which shows the frames: over a real video or over captions of a known one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reward_model.world.narration import STATES, anomaly_kind, visible_anomalies
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What a judge is shown after a move.
+    """Frames and words a judge is shown after a move.
 
     Attributes:
         view: the view it has now.
@@ -148,6 +148,6 @@ class SymbolicEnvironment(Environment):
 
 
 def world_captions(truth: VideoAnnotation, indices: Sequence[int]) -> list[str]:
-    """What each frame of a video of the world shows: the state its anomaly has there, or ``normal.``"""
+    """A sentence on each frame of a video of the world: the state its anomaly has there, or ``normal.``"""
     shown = visible_anomalies(truth, indices)
     return [" ".join(STATES[anomaly_kind(a)] for a in shown if k in a.frames) or "normal." for k in range(len(indices))]

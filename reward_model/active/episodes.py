@@ -109,7 +109,7 @@ class Episode:
         ]
 
     def utility(self, truth: Status, max_view_frames: int, config: UtilityConfig | None = None) -> float:
-        """What it was worth (:func:`reward_model.active.utility.utility`) for a video of that status."""
+        """Worth of the episode (:func:`reward_model.active.utility.utility`) for a video of that status."""
         return utility(
             self.looks(),
             correct=self.status == truth,

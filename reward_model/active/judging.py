@@ -24,7 +24,7 @@ from reward_model.video.clip import VideoError
 
 @dataclass(frozen=True)
 class Sought:
-    """What a judge looked at in a part of a video, as turns without scores, and the question of each turn.
+    """Looks of a judge at a part of a video, as turns without scores, and the question of each turn.
 
     ``error``: why it broke off.
     """

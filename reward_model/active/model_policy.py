@@ -105,7 +105,7 @@ def episode_conversation(state: State, wording: ActiveWording, upto: int | None 
 
 
 def framing_of(state: State) -> Framing:
-    """How the frames of an episode sit in what is shown."""
+    """Placement of an episode's frames in what is shown."""
     video = getattr(state.environment, "video", None)
     return AS_IT_IS if video is None else video.framing
 

@@ -1,4 +1,4 @@
-"""What a judge may write in an episode: an operator with what it thinks so far, or the answer.
+"""Texts a judge may write in an episode: an operator with what it thinks so far, or the answer.
 
 An operator is one JSON object with an explicit hypothesis, revised at every look::
 
@@ -39,7 +39,7 @@ class MoveError(ValueError):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the judge holds likely so far: a status, how likely ``abnormal`` is in percent, types, and a window in
+    """Hypothesis of the judge so far: a status, how likely ``abnormal`` is in percent, types, and a window in
     seconds.
     """
 
@@ -158,7 +158,7 @@ def write_look(
 
 
 def hypothesis_report(move: Move, indices: Sequence[int], fps: float) -> TurnReport | None:
-    """What an operator's text holds likely, as a report of turn one on the view; None of an anomaly without a type or a
+    """Hypothesis in an operator's text, as a report of turn one on the view; None of an anomaly without a type or a
     place in the view.
     """
     held = move.hypothesis

@@ -1,4 +1,4 @@
-"""What an episode was worth: task success, informative evidence and the cost of asking for it (active evidence
+"""Worth of an episode: task success, informative evidence and the cost of asking for it (active evidence
 inquiry, AEI; the terms are the abstract's, the formula is this project's). Pure functions.
 """
 
@@ -60,7 +60,7 @@ def binary_entropy(p: float) -> float:
 
 
 def information_gain(look: LookValue, *, abnormal: bool, kind: str) -> float:
-    """What one look told, in bits, between -1 and 1, before novelty and weight.
+    """Information of one look, in bits, between -1 and 1, before novelty and weight.
 
     Args:
         abnormal: truth about the video.

@@ -140,7 +140,7 @@ def replace_trace(
 
 
 def _tube(item: object, times: Sequence[float], codec: TurnTwoCodec) -> tuple[Anomaly, ...]:
-    """What one listed anomaly says."""
+    """Content of one listed anomaly."""
     alone = json.dumps({COT: "", STATUS: "abnormal", ANOMALIES: [item]})
     return codec.parse(alone, times).anomalies
 

@@ -1,4 +1,4 @@
-"""What a mini needs to write operators: one token for each piece of their text, as its answers have.
+"""Tokens a mini needs to write operators: one token for each piece of their text, as its answers have.
 
 Byte by byte an operator would be a hundred and fifty tokens, of which a model of this size gets one wrong; in pieces it
 is seven. The pieces are added behind the vocabulary, so every token that a checkpoint knows keeps its number.

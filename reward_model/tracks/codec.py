@@ -359,7 +359,7 @@ class TrackSettings(Protocol):
 
 
 def codec_of(judge: TrackSettings) -> TurnTwoCodec:
-    """How turn two of a judge with these settings is asked for boxes, and how they are read."""
+    """Codec of a judge with these settings: how turn two is asked for boxes, and how they are read."""
     if judge.track == "per_frame":
         return PerFrame()
     return Ticks(STEPS[judge.track], judge.prompts, judge.track_smoothing)

@@ -1,4 +1,4 @@
-"""What a judge that looks itself has to show on the aliasing suite. Pure functions of rows; thresholds are this
+"""Criteria for a judge that looks itself on the aliasing suite. Pure functions of rows; thresholds are this
 project's.
 """
 
@@ -54,12 +54,12 @@ def interval_of(values: Sequence[float], seed: int = 0) -> Interval | None:
 
 
 def first_acts(rows: Sequence[PlayedRow]) -> Counter[str]:
-    """What episodes did first: an operator, or the answer. A judge that always looks, or never, has one of them."""
+    """First moves of episodes: an operator, or the answer. A judge that always looks, or never, has one of them."""
     return Counter(row.operators[0] if row.operators else ANSWER for row in rows)
 
 
 def used(rows: Sequence[PlayedRow]) -> Counter[str]:
-    """How often each operator was used."""
+    """Number of uses of each operator."""
     return Counter(name for row in rows for name in row.operators)
 
 

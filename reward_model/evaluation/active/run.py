@@ -69,7 +69,7 @@ class Acceptance:
         return self.played
 
     def criteria(self, implicit: float | None = None) -> list[Criterion]:
-        """What was asked of the judge, after :meth:`run`."""
+        """Requests to the judge, after :meth:`run`."""
         rows = self.played
         scripts = {
             "always-zoom": rows["always-zoom"],

@@ -121,7 +121,7 @@ def _gaps(name: str, ours: Sequence[Row], theirs: Sequence[Row]) -> list[float]:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a perfect judge could reach: overlap after the boxes are written and read, and tokens of the answer."""
+    """Bounds of a perfect judge: overlap after the boxes are written and read, and tokens of the answer."""
 
     viou: list[float]
     tokens: list[float]

@@ -55,7 +55,7 @@ def scripted_rows(
 
 
 def scripted_window(sample: ActiveSample, config: ActiveConfig, rng: np.random.Generator) -> FrameRange | None:
-    """Where the script looks: where something happens, or anywhere; nowhere in a share of easy videos."""
+    """Place the script looks at: where something happens, or anywhere; nowhere in a share of easy videos."""
     if sample.easy and rng.random() < config.answer_at_once:
         return None
     if sample.window is not None:

@@ -76,7 +76,7 @@ class ActiveConfig:
 
     # --- utility ------------------------------------------------------------------------------------------------------
     information: Literal["belief", "entropy", "none"] = "belief"
-    """What evidence is paid for: belief in the truth, less doubt (an ablation), or nothing (an ablation)."""
+    """Evidence that is paid for: belief in the truth, less doubt (an ablation), or nothing (an ablation)."""
     weight_information: float = setting(0.2, least=0)
     """Weight of the information."""
     cost_operator: float = setting(0.05, least=0)

@@ -125,7 +125,7 @@ class EpisodeTokens:
             self.between.append((self.case.builder.encode(after, [pictures] if pictures else []), pictures))
 
     def context(self) -> EncodedPrompt:
-        """What the judge reads before its next turn."""
+        """Tokens the judge reads before its next turn."""
         if not self.turns:
             return self.prompt
         row = self.row(whole=False)

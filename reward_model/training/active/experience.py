@@ -108,7 +108,7 @@ def forget_rounds(output_dir: Path, after: int) -> None:
 
 
 def judged_videos(videos: Sequence[DrawnVideo], *, held_out: bool) -> dict[int, list[Judged]]:
-    """What pairs are made of, by the places of videos."""
+    """Material of pairs, by the places of videos."""
     return {v.number: [e.judged for e in v.episodes] for v in videos if v.held_out == held_out}
 
 
@@ -138,7 +138,7 @@ def round_numbers(videos: Sequence[DrawnVideo], pairs: Sequence[Pair]) -> dict[s
 
 
 def first_words(episodes: Sequence[Drawn]) -> Counter[str]:
-    """How often each operator was used; and ``answer``, where an episode used none."""
+    """Number of uses of each operator; and ``answer``, where an episode used none."""
     return Counter(name.partition(" ")[0] for e in episodes for name in (e.judged.operators or ("answer",)))
 
 

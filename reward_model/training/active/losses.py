@@ -1,4 +1,4 @@
-"""What an update learns from: scripted episodes, or pairs, in parts of one forward pass each."""
+"""Material of an update: scripted episodes, or pairs, in parts of one forward pass each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of two episodes of a video is the better one. Pure functions of what episodes were worth.
+"""Choice of the better of two episodes of a video. Pure functions of what episodes were worth.
 
 A right answer beats a wrong one whatever either cost; of two right ones the better has to be worth clearly more. Wrong
 answers are never compared with each other. Quotas keep the plentiful kind from crowding out the others.

@@ -232,7 +232,7 @@ class ActiveTrainer:
                 log.warning("round %d has no pair: every episode of every video was worth the same", phase)
 
     def _leave(self, phase: int, writer: RunWriter) -> None:
-        """What is known at the end of a phase: the judge of the cold start, or how well held-out pairs come out."""
+        """Results at the end of a phase: the judge of the cold start, or how well held-out pairs come out."""
         if phase == 0:
             self._export_cold_start()
             return
