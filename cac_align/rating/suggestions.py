@@ -20,13 +20,15 @@ from reward_model.strict_json import is_number
 @dataclass(frozen=True)
 class Suggestion:
     """A verdict on one video: ``score`` is the reward, ``anomalies`` carry native frames; ``readout`` says where in
-    the answer the reward was read, "" if the file does not.
+    the answer the reward was read, "" if the file does not; ``unfamiliar`` why the judge was not trained on such
+    videos, "" if it was, or if nobody knows.
     """
 
     status: Status
     score: float | None
     anomalies: tuple[Anomaly, ...] = ()
     readout: str = ""
+    unfamiliar: str = ""
 
     @property
     def note(self) -> str:
@@ -47,7 +49,8 @@ class Suggestion:
 
     def to_dict(self) -> dict[str, Any]:
         anomalies = [a.to_dict() for a in self.anomalies]
-        return {"status": self.status, "score": self.score, "note": self.note, "anomalies": anomalies}
+        told = {"note": self.note, "unfamiliar": self.unfamiliar}
+        return {"status": self.status, "score": self.score, **told, "anomalies": anomalies}
 
 
 def read_suggestions(
@@ -124,10 +127,14 @@ def _suggestion(path: Path, entry: Mapping[str, Any], item: Item) -> Suggestion 
     anomalies = verdict.get("anomalies") or []
     if faults := _faults(anomalies, score, item):
         raise ValueError(f"{path}: the verdict on {item.video} does not fit this file ({faults[0]}); judge it again")
-    readout = verdict.get("readout")
+    readout, reason = verdict.get("readout"), verdict.get("domain_reason")
+    unfamiliar = ""
+    if verdict.get("out_of_domain") is True:
+        unfamiliar = reason if isinstance(reason, str) and reason else "out of domain"
     return Suggestion(
         status,
         None if score is None else float(score),
         tuple(map(Anomaly.from_dict, anomalies)),
         readout if isinstance(readout, str) else "",
+        unfamiliar,
     )

@@ -194,6 +194,7 @@ export class RatingPanel {
       el("h2", {}, same ? (found.note ? "The judge's verdict agrees, its reward does not" : "The judge agrees") : "The judge sees it differently"),
       el("p", {}, "Verdict ", el("span", { class: `status ${found.status}` }, found.status), found.score == null ? "" : ` · reward ${reward(found.score)}`),
       found.note ? el("p", { class: "small" }, found.note) : "",
+      found.unfamiliar ? el("p", { class: "small" }, `It was not trained on such videos: ${found.unfamiliar}`) : "",
       found.anomalies.map((a) => el("p", { class: "small" }, `${a.type}, frames ${a.frames[0]}–${a.frames[1]}${a.reason ? ": " + a.reason : ""}`)));
   }
 }

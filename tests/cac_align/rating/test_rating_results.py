@@ -192,6 +192,23 @@ def test_a_verdict_that_fits_no_file_is_left_out_and_the_others_stay(folder, ope
 
 
 @pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({}, ""),
+        ({"out_of_domain": None, "domain_reason": "9 s"}, ""),
+        ({"out_of_domain": False}, ""),
+        ({"out_of_domain": True, "domain_reason": "20 s; trained on 1 to 6 s"}, "20 s; trained on 1 to 6 s"),
+        ({"out_of_domain": True, "domain_reason": 3}, "out of domain"),
+    ],
+)
+def test_a_rater_is_told_that_the_judge_does_not_know_such_videos(folder, opened, tmp_path, told, shown):
+    entry = {"video": "a/one.mp4", "verdict": {"status": "normal", "score": 0.9, **told}}
+    (tmp_path / "v.json").write_text(json.dumps([entry]))
+    (found,) = opened(open_rating(folder, verdicts=[tmp_path / "v.json"])).suggestions.values()
+    assert found.to_dict()["unfamiliar"] == shown and found.note == ""
+
+
+@pytest.mark.parametrize(
     ("status", "score", "readout", "note"),
     [
         ("normal", 0.9, "direct", ""),
