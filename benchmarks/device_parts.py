@@ -73,9 +73,9 @@ def measure_judge(size: Size) -> Iterator[Row]:
         raise RuntimeError(f"turn two is missing: {[v.error for v in verdicts]}")
     shown = [len(turn.frame_indices) for turn in verdicts[0].turns]
     jobs = {
-        "verdict without reasoning, one batch": judging(len(clips), reasoning=False, readout="direct"),
         "two turns, one batch": judging(len(clips)),
         "two turns, one generate a turn": judging(1),
+        "verdict without reasoning, one batch": judging(len(clips), reasoning=False, readout="direct"),
     }
     for what, job in jobs.items():
         backend.drawn, rounds = 0, 1 if "generate" in what else size.rounds

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from reward_model.extras import need
-from reward_model.setting_keys import blotted, hidden_keys
 from reward_model.shipped import located
 from reward_model.terminal.parser import CommandParser, nearest
 
@@ -69,6 +68,8 @@ def changed(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
         ValueError: if an entry is not ``name=value`` with a value that YAML can read, or reaches inside a setting that
             holds a plain value.
     """
+    from reward_model.setting_keys import blotted, hidden_keys  # with numpy, which a parser need not load
+
     result = {k: dict(v) if isinstance(v, dict) else v for k, v in settings.items()}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -92,6 +93,8 @@ def _value(name: str, text: str) -> object:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
+        from reward_model.setting_keys import blotted
+
         reason = str(error).splitlines()[0]
         shown = blotted(text)
         raise ValueError(f"{name}={shown!r} cannot be read as YAML ({reason}); put texts in quotes") from None
