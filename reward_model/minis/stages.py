@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
+from reward_model.terminal.described import Bounds
 from reward_model.training.sft.config import NOT_NEGATIVE, StageArguments
 from reward_model.training.sft.parts import Load, StageData, StageName, StageParts
 
@@ -62,7 +63,7 @@ class MiniArguments(StageArguments):
         default=None,
         metadata={"help": "stage 2, world: file of a judge's false alarms (recipes/false_alarms.py) as negative clips"},
     )
-    false_alarm_share: float = field(
+    false_alarm_share: Annotated[float, Bounds(above=0, most=1)] = field(
         default=0.25, metadata={"help": "stage 2, world: share of the normal clips that false_alarms takes over"}
     )
     boxes_round: bool = field(default=False, metadata={"help": "world: clips and frames that are mostly anomalous"})
@@ -83,6 +84,8 @@ class MiniArguments(StageArguments):
         from reward_model.world.kinds import check_kinds
         from reward_model.world.scripts import check_stories
 
+        if isinstance(self.kinds, str):  # one on a command line
+            self.kinds = [self.kinds]
         super().__post_init__()
         if isinstance(self.stories, str):
             try:
@@ -93,10 +96,7 @@ class MiniArguments(StageArguments):
             raise ValueError(f"stories={self.stories!r} must map a story to its share")
         check_stories(self.stories or {})
         if self.kinds is not None:
-            self.kinds = [self.kinds] if isinstance(self.kinds, str) else self.kinds  # one on a command line
             check_kinds(self.kinds)
-        if self.supervision not in ("exact", "people"):
-            raise ValueError(f"supervision={self.supervision!r} must be 'exact' or 'people'")
         if self.supervision == "people" and self.replay:
             raise ValueError(
                 "supervision='people': splices and single frames have exact truth, which people do not give; set "

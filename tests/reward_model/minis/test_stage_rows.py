@@ -173,7 +173,7 @@ def test_false_alarms_are_among_the_clips_of_stage_2_alone(tmp_path):
     assert clips and all(row["alarm"] == [8, 24] for row in clips)
     assert f"false alarms of {path} among the normal clips" in data.summary and len(data.rows) == 192
     assert not any(row["alarm"] for row in data.rows if row["task"] == "scan" or row["kind"])
-    with pytest.raises(ValueError, match=r"false_alarm_share=2\.0 must be above 0"):
+    with pytest.raises(ValueError, match=r"false_alarm_share=2\.0 must be a number above 0 and at most 1"):
         stage2(tmp_path / "out", false_alarms=path, false_alarm_share=2.0, **suite)
     words = ["--set", "max_steps=2", f"output_dir={tmp_path}", "model_name_or_path=tiny", "use_cpu=true"]
     stage, config, _ = parse_stage([*words, f"false_alarms={path}"], options=MiniArguments)
