@@ -231,14 +231,14 @@ def test_scripts_look_where_something_happens_in_both_members_and_take_detours()
     config, looks, detours, at_once = ActiveConfig(), [], 0, 0
     for number, row in enumerate(rows() * 3):
         case = case_of(row)
-        tokens, beliefs = scripted_rows(case, config, narrate_zoom, np.random.default_rng([0, number]))
+        tokens, belief = scripted_rows(case, config, narrate_zoom, np.random.default_rng([0, number]))
         text = tiny()[1].tokenizer.decode(tokens.ids[tokens.mask].tolist())
         count = text.count('"act"')
-        assert len(beliefs) == count + 1 and text.endswith("]}<|im_end|>")
+        assert text.endswith("]}<|im_end|>")
         looks.append((row["abnormal"], count))
         detours += "Look wider." in text
         at_once += row["story"] == "easy" and count == 0
-        said = tiny()[1].tokenizer.decode(beliefs[0].ids[beliefs[0].mask].tolist())
+        said = tiny()[1].tokenizer.decode(belief.ids[belief.mask].tolist())
         assert said == ("abnormal" if row["abnormal"] else "normal")
     by_status = {s: np.mean([n > 0 for a, n in looks if a == s]) for s in (False, True)}
     assert abs(by_status[True] - by_status[False]) < 0.4 and min(by_status.values()) > 0.5
