@@ -1,8 +1,8 @@
 """The cold start: scripted episodes that a judge is taught before it draws its own.
 
 The script knows the annotation: it looks where something happens, in normal and abnormal videos alike, and answers what
-it then sees. Some episodes look elsewhere first, some about easy videos answer at once. At every view the verdict word
-before any reasoning is learned as well, so that beliefs say what can be known there.
+it then sees. Some episodes look elsewhere first, some about easy videos answer at once. At one view of each the verdict
+word before any reasoning is learned as well, so that beliefs say what can be known there.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _NOWHERE_S = 1.0
 
 def scripted_rows(
     case: EpisodeCase, config: ActiveConfig, narrate: Narrate, rng: np.random.Generator
-) -> tuple[SequenceRow, list[SequenceRow]]:
-    """A scripted episode of a video as a training row, and a row for the verdict word at each of its views.
+) -> tuple[SequenceRow, SequenceRow]:
+    """A scripted episode of a video as a training row, and a row for the verdict word at one of its views.
 
     Args:
         case: the video.
@@ -48,10 +48,9 @@ def scripted_rows(
     oracle = OraclePolicy([sample.truth], [window], narrate, [detours], frames_in_moves=frames, framing=case.framing)
     episode = run_episode(oracle, environment)
     tokens = write_script(case, episode.observations, episode.moves)
-    contexts = [tokens.copy(turn) for turn in range(len(episode.moves))]
-    beliefs = belief_rows([c.context() for c in contexts], case.builder)
-    abnormal = int(sample.truth.status == "abnormal")
-    return tokens.row(), beliefs[abnormal::2]
+    place = int(rng.integers(len(episode.moves)))
+    normal, abnormal = belief_rows([tokens.copy(place).context()], case.builder)
+    return tokens.row(), abnormal if sample.truth.status == "abnormal" else normal
 
 
 def scripted_window(sample: ActiveSample, config: ActiveConfig, rng: np.random.Generator) -> FrameRange | None:

@@ -39,7 +39,7 @@ class ActiveConfig:
     answer_at_once: float = setting(0.3, least=0, most=1)
     """Share of scripted episodes about easy videos that answer at the first view."""
     belief_weight: float = setting(1.0, least=0)
-    """Weight of the verdict word before any reasoning, at every view of a scripted episode; 0 leaves beliefs as they
+    """Weight of the verdict word before any reasoning, at one view of each scripted episode; 0 leaves beliefs as they
     are."""
 
     # --- rounds -------------------------------------------------------------------------------------------------------

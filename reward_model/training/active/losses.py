@@ -99,8 +99,14 @@ def drawn_delta(values: torch.Tensor, drawn: Drawn, config: ActiveConfig) -> tor
     return episode_delta(sums, reference, turn_weights(len(drawn.turns), config.phi, config.gamma))
 
 
-def in_parts(rows: Sequence[SequenceRow], weights: Sequence[float], size: int) -> list[SupervisedPart]:
-    """Rows in parts of at most ``size``, of similar length."""
-    order = sorted(range(len(rows)), key=lambda k: len(rows[k].ids))
-    chunks = [order[k : k + size] for k in range(0, len(order), size)]
-    return [SupervisedPart(tuple(rows[k] for k in c), tuple(weights[k] for k in c)) for c in chunks]
+def in_parts(groups: Sequence[Sequence[tuple[SequenceRow, float]]], size: int) -> list[SupervisedPart]:
+    """Rows and their weights in parts of at most ``size`` rows, or of one group. A group is of one video, whose frames
+    are then looked at once; groups of similar length come together.
+    """
+    parts: list[list[tuple[SequenceRow, float]]] = []
+    for group in sorted(groups, key=lambda g: max(len(row.ids) for row, _ in g)):
+        if parts and len(parts[-1]) + len(group) <= size:
+            parts[-1] += group
+        else:
+            parts.append(list(group))
+    return [SupervisedPart(tuple(row for row, _ in part), tuple(w for _, w in part)) for part in parts]

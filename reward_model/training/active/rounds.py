@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ from reward_model.training.grpo.sampler import Generator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+#: Rows of a pass without gradient.
+_ROWS = 8
 
 
 @dataclass
@@ -80,15 +84,22 @@ class Rounds:
         policy = TokenPolicy(case, self.generator, self.log_probs, self.stop_ids)
         with self.accelerator.autocast():
             drawn = draw_episodes(policy, config.num_generations, config.num_branches, config.utility(), rng)
-            drawn = [self._with_reference(case, one) for one in drawn]
+            drawn = self._with_references(case, drawn)
         truth = case.sample.truth.status
         held_out = number >= config.round_videos
         return DrawnVideo(number, row, truth, case.sample.easy, held_out, tuple(drawn))
 
-    def _with_reference(self, case: EpisodeCase, drawn: Drawn) -> Drawn:
-        values = self.log_probs([replay(case, drawn.turns, self.stop_ids).row()])
-        sums = turn_sums(values.double(), [len(t) for t in drawn.turns])
-        return Drawn(**{**vars(drawn), "reference": tuple(float(v) for v in sums)})
+    def _with_references(self, case: EpisodeCase, drawn: Sequence[Drawn]) -> list[Drawn]:
+        """Episodes of a video with the log-probability of each turn under the policy as it is."""
+        rows, values = [replay(case, one.turns, self.stop_ids).row() for one in drawn], list[torch.Tensor]()
+        for start in range(0, len(rows), _ROWS):  # frames that they share are looked at once
+            part = rows[start : start + _ROWS]
+            values += self.log_probs(part).double().split([row.num_tokens for row in part])
+        found = []
+        for one, value in zip(drawn, values, strict=True):
+            sums = turn_sums(value, [len(turn) for turn in one.turns])
+            found.append(replace(one, reference=tuple(float(v) for v in sums)))
+        return found
 
     @torch.no_grad()
     def log_probs(self, rows: Sequence[SequenceRow]) -> torch.Tensor:
@@ -116,11 +127,13 @@ class Rounds:
         with self.accelerator.autocast():
             for pair in pairs[rank::world]:
                 rows = self.pair_rows(videos, pair)
-                deltas = [
-                    drawn_delta(self.log_probs([row]), drawn, self.config)
-                    for row, drawn in ((rows.winner, rows.better), (rows.loser, rows.worse))
-                ]
-                right += float(deltas[0] > deltas[1])
+                both = (rows.winner, rows.loser)
+                values = self.log_probs(both).split([row.num_tokens for row in both])
+                first, second = (
+                    drawn_delta(v, drawn, self.config)
+                    for v, drawn in zip(values, (rows.better, rows.worse), strict=True)
+                )
+                right += float(first > second)
         total = summed(self.accelerator, torch.tensor([right], dtype=torch.float64))
         return float(total[0]) / len(pairs)
 

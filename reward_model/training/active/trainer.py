@@ -277,16 +277,14 @@ class ActiveTrainer:
 
     def supervised_parts(self, step: int) -> list[SupervisedPart]:
         """This process's share of the scripted episodes of an update."""
-        config, rows, weights = self.config, list[SequenceRow](), list[float]()
+        config, groups = self.config, list[list[tuple[SequenceRow, float]]]()
         for number in self._share(step * config.cold_batch, config.cold_batch):
             rng = np.random.default_rng([config.seed, 11, number])
-            row, beliefs = scripted_rows(self.case(self.order(number)), config, self.narrate, rng)
-            rows.append(row)
-            weights.append(1 / config.cold_batch)
+            row, belief = scripted_rows(self.case(self.order(number)), config, self.narrate, rng)
+            groups.append([(row, 1 / config.cold_batch)])
             if config.belief_weight:
-                rows += beliefs
-                weights += [config.belief_weight / len(beliefs) / config.cold_batch] * len(beliefs)
-        return in_parts(rows, weights, config.per_device_train_batch_size)
+                groups[-1].append((belief, config.belief_weight / config.cold_batch))
+        return in_parts(groups, config.per_device_train_batch_size)
 
     def preference_parts(self, step: int) -> list[PreferencePart]:
         """This process's share of the pairs of an update; empty in a round without pairs."""

@@ -231,14 +231,14 @@ def test_scripts_look_where_something_happens_in_both_members_and_take_detours()
     config, looks, detours, at_once = ActiveConfig(), [], 0, 0
     for number, row in enumerate(rows() * 3):
         case = case_of(row)
-        tokens, beliefs = scripted_rows(case, config, narrate_zoom, np.random.default_rng([0, number]))
+        tokens, belief = scripted_rows(case, config, narrate_zoom, np.random.default_rng([0, number]))
         text = tiny()[1].tokenizer.decode(tokens.ids[tokens.mask].tolist())
         count = text.count('"act"')
-        assert len(beliefs) == count + 1 and text.endswith("]}<|im_end|>")
+        assert text.endswith("]}<|im_end|>")
         looks.append((row["abnormal"], count))
         detours += "Look wider." in text
         at_once += row["story"] == "easy" and count == 0
-        said = tiny()[1].tokenizer.decode(beliefs[0].ids[beliefs[0].mask].tolist())
+        said = tiny()[1].tokenizer.decode(belief.ids[belief.mask].tolist())
         assert said == ("abnormal" if row["abnormal"] else "normal")
     by_status = {s: np.mean([n > 0 for a, n in looks if a == s]) for s in (False, True)}
     assert abs(by_status[True] - by_status[False]) < 0.4 and min(by_status.values()) > 0.5
@@ -466,25 +466,42 @@ def test_a_killed_run_ends_as_if_it_had_not_been(straight, tmp_path):
     assert equal(weights(resumed), weights(whole))
 
 
-PROCESSES = """
+WORKER = """
 import sys
 sys.path.insert(0, {root!r})
 from safetensors.torch import save_file
-from tests.reward_model.training.active.test_active_trainer import build, weights
-trainer = build(sys.argv[1])
-trainer.train()
+from tests.reward_model.training.active.test_active_trainer import build
+trainer = build(sys.argv[1], max_grad_norm=0.0)
+assert trainer.accelerator.num_processes == int(sys.argv[3])
+step, trainer.optimizer.step = trainer.optimizer.step, lambda *a, **k: None
+zero, trainer.optimizer.zero_grad = trainer.optimizer.zero_grad, lambda *a, **k: None
+found = {{}}
+for name, phase in (("cold", 0), ("round", 1)):
+    zero()
+    if phase:
+        trainer.step = 1
+        trainer.videos = trainer.rounds.draw(1)
+        trainer.pairs = trainer.rounds.pairs(trainer.videos, 1, held_out=False)
+    trainer.update(trainer.preference_parts(1) if phase else trainer.supervised_parts(0))
+    model = trainer.accelerator.unwrap_model(trainer.policy)
+    found |= {{name + n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}}
 if trainer.accelerator.is_main_process:
-    save_file({{k: v.contiguous().clone() for k, v in weights(trainer).items()}}, sys.argv[2])
+    save_file(found, sys.argv[2])
 """
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(straight, tmp_path):
-    whole, _ = straight
-    script = tmp_path / "two.py"
-    script.write_text(PROCESSES.format(root=str(ROOT)))
-    launch(script, 2, tmp_path / "run", tmp_path / "two.safetensors")
-    found, expected = load_file(tmp_path / "two.safetensors"), weights(whole)
-    assert max(float((found[k] - expected[k]).abs().max()) for k in expected) < 1e-6
-    one, two = (RoundFiles(Path(f), 1).read() for f in (whole.config.output_dir, tmp_path / "run"))
+def test_two_processes_draw_and_learn_what_one_does(tmp_path):
+    """The same episodes token by token, and gradients of both phases that differ by rounding alone."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(root=str(ROOT)))
+    for count in (1, 2):
+        launch(script, count, tmp_path / str(count), tmp_path / f"{count}.st", count)
+    one, two = (RoundFiles(tmp_path / str(n), 1).read() for n in (1, 2))
     assert [[e.turns for e in v.episodes] for v in one] == [[e.turns for e in v.episodes] for v in two]
+    first, second = (load_file(tmp_path / f"{n}.st") for n in (1, 2))
+    assert first.keys() == second.keys() and {k[:4] for k in first} == {"cold", "roun"}
+    for phase in ("cold", "round"):
+        own = [k for k in first if k.startswith(phase)]
+        scale = max(float(first[k].abs().max()) for k in own)
+        assert scale > 0 and max(float((first[k] - second[k]).abs().max()) for k in own) < 1e-6 * scale
