@@ -189,6 +189,11 @@ class JudgeConfig:
                 f"max_view_frames={self.max_view_frames} exceeds max_episode_frames={self.max_episode_frames}, the "
                 "frames of all views together"
             )
+        if self.policy == "active" and self.track != "per_frame":
+            raise ValueError(
+                f"track={self.track!r} asks turn two for boxes at ticks, and policy='active' has no turn two: it draws "
+                "them on the frames it has seen. Leave track at 'per_frame'"
+            )
         if not self.reasoning and self.readout == "paper":
             raise ValueError(
                 "readout='paper' reads the verdict after the reasoning; "

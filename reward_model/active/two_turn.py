@@ -73,8 +73,8 @@ class TwoTurnPolicy:
                 moves.append(Move(answer.text, failed=answer.error))
                 continue
             cut_after = None if answer.finished else answer.num_tokens
-            shown = len(request.indices)
-            reading = read_turn(answer.text, request.number, shown, config, request.framing, cut_after=cut_after)
+            how = (len(request.indices), config, request.framing)
+            reading = read_turn(answer.text, request.number, *how, cut_after=cut_after, times=request.times)
             moves.append(self._move(state, request, answer.text, reading, answer.num_tokens))
         return moves
 

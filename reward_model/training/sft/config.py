@@ -72,7 +72,7 @@ class StageArguments:
     gt_replace: Literal["off", "on", "jitter"] = field(
         default="off", metadata={"help": "with cot: annotated coordinates for its own (on), shaken ones (jitter)"}
     )
-    gt_jitter: float = field(
+    gt_jitter: Annotated[float, NOT_NEGATIVE] = field(
         default=15.0, metadata={"help": "with gt_replace jitter: standard deviation on the 0-1000 grid"}
     )
     prompts: str | None = field(default=None, metadata={"help": "wording: paper or compact (default: the model's)"})

@@ -93,13 +93,11 @@ def test_under_union_no_cheat_pays_and_under_inter_one_does():
     """Two true frames, boxes of a third of the true area: the mean overlap that CaC reports."""
     answers = [({4: (NEAR,), 5: (NEAR,)}, {4: (BOX,), 5: (BOX,)}, 40)] * 3
     table = cheat_table("dev", cheat_overlaps(answers))
-    found = {
-        line[0]: dict(zip(table.columns[1:], (cell.value for cell in line[1:]), strict=True)) for line in table.rows
-    }
+    found = {cells(table, k)["answer"]: cells(table, k) for k in range(len(table.rows))}
     honest = found.pop("honest")
-    assert set(found) == set(CHEATS) and honest["t + mv, union"] == 1.5
-    assert all(f["t + mv, union"] < 1.5 and f["t + mv, gt"] < 1.5 for f in found.values())
-    assert found["one perfect tick"]["t + mv, inter"] == honest["t + mv, inter"] == 1.5
+    assert set(found) == set(CHEATS) and honest["t + mv, union"].value == pytest.approx(1.34)
+    assert all(f[f"t + mv, {norm}"].value < 1.34 for f in found.values() for norm in ("union", "gt"))
+    assert found["one perfect tick"]["t + mv, inter"].value == 1.5 > honest["t + mv, inter"].value
 
 
 def test_the_recipe_writes_the_limits(load_recipe, tmp_path, capsys):

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from reward_model.active.environment import VideoEnvironment
+from reward_model.active.episodes import run_episode
+from reward_model.active.two_turn import TwoTurnPolicy, two_turn_limits
 from reward_model.backends.replay import RecordingBackend, ReplayBackend
 from reward_model.config import JudgeConfig, judge_json, load_judge_config
 from reward_model.conversation import Completion
@@ -23,6 +26,7 @@ from reward_model.training.grpo.rollouts import GrpoSample, TwoTurnRollouts
 from reward_model.training.grpo.rows import PromptBuilder, stock_vision_inputs
 from reward_model.training.grpo.sampler import Sampled
 from reward_model.training.grpo.setup import judge_file
+from reward_model.turns import VideoView
 
 FRAMES = np.zeros((81, 16, 16, 3), np.uint8)
 #: Scan frames 3-7 are native 12-28, turn two's clip at 8 fps is native 12, 14, .., 28.
@@ -87,6 +91,27 @@ def test_a_verdict_holds_a_box_on_every_frame_of_the_clip(wording, tmp_path):
 
     replayed = TwoTurnJudge(ReplayBackend(tmp_path / "exchanges.jsonl"), **settings).judge([FRAMES], fps=16)[0]
     assert replayed.anomalies == verdict.anomalies
+
+
+def test_the_two_turn_policy_reads_ticks_by_the_true_times_of_its_frames():
+    """At 12 native frames a second a clip at 8 is not evenly spaced: its third frame is at 0.25 s, its fifth at 0.5."""
+    boxes = {"0.25": [0, 0, 100, 100], "0.5": [200, 0, 300, 100]}
+    item = {"Attributed Time Region": "0.25-0.5 s", "Attributed Label": "Object Distortion", "BBOX": boxes}
+    zoom = json.dumps({"COT": "x", "status": "abnormal", "anomalies": [item]})
+    config = JudgeConfig(track="0.25s")
+    (verdict,) = TwoTurnJudge(Scripted([SUSPECT, zoom]), config).judge([FRAMES[:61]], fps=12)
+    seen = VideoView(61, 12.0, lambda indices: FRAMES[list(indices)], size=(16, 16))
+    environment = VideoEnvironment(seen, two_turn_limits(config, 61, 12.0))
+    episode = run_episode(TwoTurnPolicy(Scripted([SUSPECT, zoom]), config), environment)
+    report, turn = episode.moves[-1].answer.report, verdict.turns[1]
+    assert report == turn.report and turn.frame_indices == episode.observations[-1].indices
+    frames = [turn.frame_indices[k] - turn.frame_indices[0] for k in report.anomalies[0].frames.frames()]
+    assert (frames[0], frames[-1]) == (3, 6)
+
+
+def test_ticks_and_a_judge_that_looks_itself_are_refused_together():
+    with pytest.raises(ValueError, match="policy='active' has no turn two"):
+        JudgeConfig(policy="active", track="1s")
 
 
 def test_the_papers_schema_is_refused_where_ticks_are_asked_for():
