@@ -46,17 +46,18 @@ class RecipeCommand:
 
 TRAIN = RecipeCommand(
     "train",
-    "Train a judge (stage1, stage2, stage3) or align a generator (flow-grpo).",
+    "Train a judge (stage1, stage2, stage3), a referee of its evidence, or align a generator (flow-grpo).",
     {
         "stage1": "stage1_warmup.py",
         "stage2": "stage2_sft.py",
         "stage3": "stage3_grpo.py",
+        "referee": "train_referee.py",
         "flow-grpo": "flow_grpo.py",
     },
 )
 RUN = RecipeCommand(
     "run",
-    "Run another recipe: tables, the second look, probes, reasoning from a teacher, the demo, the minis from scratch.",
+    "Run another recipe: tables, the second look, probes, referees, reasoning from a teacher, the demo, the minis from scratch.",
     {
         "best-of-n": "best_of_n.py",
         "evaluate-reward": "evaluate_reward.py",
@@ -65,6 +66,7 @@ RUN = RecipeCommand(
         "second-look": "second_look.py",
         "false-alarms": "false_alarms.py",
         "reward-probes": "reward_probes.py",
+        "check-referee": "check_referee.py",
         "synthesize-cot": "synthesize_cot.py",
         "build-minis": "build_minis.py",
     },

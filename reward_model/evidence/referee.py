@@ -128,14 +128,15 @@ def boxes_near(anomaly: Anomaly, frame: int, fps: float) -> tuple[Box, ...]:
 
 
 def names(subject: str, anomaly: Anomaly) -> bool:
-    """True if a subject names the object of an anomaly, in whole or in part; any does where the truth names none.
+    """True if a subject names an object of an anomaly or its region, in whole or in part; any does where the truth
+    names none.
 
     Example:
         >>> ball = Anomaly(AnomalyType.OBJECT, FrameRange(0, 1), objects=("red ball",))
         >>> names("the ball", ball), names("the red ball on the left", ball), names("the cup", ball)
         (True, True, False)
     """
-    told = [_words(text) for text in (anomaly.objects or (anomaly.region,)) if _words(text)]
+    told = [words for text in (*anomaly.objects, anomaly.region) if (words := _words(text))]
     said = _words(subject)
     return not told or any(said and (said <= words or words <= said) for words in told)
 

@@ -107,6 +107,13 @@ def _check_script(words: list[str]) -> None:
             presets = ROOT / "recipes" / "configs" / script.name.partition("_")[0]
             parse_stage([*words[1:], "--use_cpu", "true"], presets, MINI.options)
         return
+    if script.name == "train_referee.py":
+        from reward_model.minis.referee import REFEREE
+        from reward_model.training.sft.config import parse_stage
+
+        with _no_exit():
+            parse_stage([*words[1:], "--use_cpu", "true"], ROOT / "recipes" / "configs" / "referee", REFEREE.options)
+        return
     _check_settings(load_recipe(script), words[1:])
 
 
