@@ -18,6 +18,7 @@ PIP = {
     "xformers": "cac-align[xformers]",
     "vllm": "vllm",
     "wandb": "wandb",
+    "trackio": "trackio",
     "deepspeed": "deepspeed",
     "bitsandbytes": "bitsandbytes",
 }

@@ -19,6 +19,7 @@ from cac_align.flow_grpo.maths.objectives import PolicyObjective
 from cac_align.flow_grpo.maths.sampling import SDEWindow, WindowMode
 from cac_align.flow_grpo.maths.schedule import StepWeighting
 from cac_align.flow_grpo.setting_names import renamed
+from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
@@ -254,14 +255,13 @@ class FlowGRPOConfig:
     """Steps between videos in the log; 0 logs none."""
     num_logged_groups: int = setting(2, least=0, free=True)
     """Groups whose best and worst video are logged."""
-    report_to: list[Literal["tensorboard", "wandb", "none"]] = setting(["tensorboard"], free=True)
-    """Trackers of numbers and videos besides metrics.jsonl: tensorboard, wandb, or none."""
+    report_to: list[Reporter] = setting(["tensorboard"], free=True)
+    """Trackers of numbers and videos besides metrics.jsonl: tensorboard, wandb, trackio, or none."""
     wandb_project: str | None = setting(None, free=True)
-    """Project of Weights & Biases; naming one adds wandb to report_to."""
+    """Project of wandb or trackio; naming one adds wandb to a report_to that has neither."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.report_to, str):
-            object.__setattr__(self, "report_to", [self.report_to])
+        object.__setattr__(self, "report_to", as_list(self.report_to))
         object.__setattr__(self, "rewards", hidden_keys(self.rewards))
         self._check_rewards()  # first: its messages hide keys, whatever stands in the place of a list
         check_settings(self)
@@ -270,8 +270,7 @@ class FlowGRPOConfig:
         self._check_batch()
         if not self.lora_targets or not all(self.lora_targets):
             raise ValueError(f"lora_targets={self.lora_targets!r} must name at least one module, such as to_q")
-        if not self.report_to or ("none" in self.report_to and len(self.report_to) > 1):
-            raise ValueError(f"report_to={self.report_to!r} must name at least one place; 'none' stands alone")
+        check_names(self.report_to)
 
     # --- rules between settings ---------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import check_needs, contents_of, own_reward
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe_plan, make_run_plan, peak_memory
-from cac_align.flow_grpo.run_log import RunLog, check_reporters, show_evaluation, show_groups
+from cac_align.flow_grpo.run_log import RunLog, show_evaluation, show_groups
 from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import RolloutSampler, VideoRollout, negative_prompt, split_calls
 from cac_align.pipelines import Pipeline
@@ -65,6 +65,7 @@ from reward_model.digests import text_digest
 from reward_model.engine.checkpoints import CONTENTS
 from reward_model.engine.guards import DivergenceError
 from reward_model.engine.interrupts import StopRequest
+from reward_model.engine.trackers import check_reporters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -200,7 +201,7 @@ class FlowGRPOTrainer:
             active=main,
             first_step=-1 if last is None else self.step,  # without a checkpoint nothing that was logged counts
             report_to=config.report_to,
-            wandb_project=config.wandb_project,
+            project=config.wandb_project,
             settings=config.to_dict(),
         )
         with closing(writer):

@@ -1,4 +1,4 @@
-"""The log of a run: TensorBoard, and files with a JSON object per line and step, which a resumed run continues."""
+"""The log of a run: trackers, and files with a JSON object per line and step, which a resumed run continues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_model.extras import need
+from reward_model.engine.trackers import Trackers, check_reporters
 from reward_model.files import write_text
 from reward_model.journal import append_lines, read_lines
 
@@ -24,8 +24,13 @@ class RunWriter:
         first_step: steps done: what a stopped run logged beyond them is dropped; -1 drops all, also what was logged
             before step 1.
         lines: names of the files with a JSON object per line.
-        board: write TensorBoard's events too, into ``folder/tensorboard``.
+        report_to, project: trackers to show it in as well, see :class:`~reward_model.engine.trackers.Trackers`;
+            TensorBoard's events go into ``folder/tensorboard``.
+        settings: shown with the run.
         digits: numbers in the files are rounded to; None: not at all.
+
+    Raises:
+        ValueError: if a tracker is not installed, or does not open.
     """
 
     def __init__(
@@ -35,30 +40,27 @@ class RunWriter:
         active: bool = True,
         first_step: int = 0,
         lines: Sequence[str] = (METRICS,),
-        board: bool = True,
+        report_to: Sequence[str] = ("tensorboard",),
+        project: str | None = None,
+        settings: Mapping[str, Any] | None = None,
         digits: int | None = None,
     ) -> None:
         self.folder, self.active, self.digits = folder, active, digits
-        self.board: Any = None
+        self.trackers: Trackers | None = None
         if not active:
             return
-        if board:
-            need("tensorboard", "the log of a run")
+        check_reporters(report_to, project)
         folder.mkdir(parents=True, exist_ok=True)
         for name in lines:
             drop_lines_after(folder / name, first_step)
-        if board:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self.trackers = Trackers(report_to, folder, project=project, first_step=first_step, settings=settings)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics; values that are not finite are left out, JSON has no word for them."""
-        if not self.active:
+        if self.trackers is None:
             return
         finite = {k: float(v) for k, v in values.items() if math.isfinite(float(v))}
-        for key, value in finite.items() if self.board is not None else ():
-            self.board.add_scalar(key, value, step)
+        self.trackers.numbers(step, finite)
         rounded = finite if self.digits is None else {k: round(v, self.digits) for k, v in finite.items()}
         self.append(METRICS, {"step": step, **rounded})
 
@@ -67,14 +69,14 @@ class RunWriter:
         append_lines(self.folder / name, [json.dumps(row, ensure_ascii=False)], sync=False)
 
     def flush(self) -> None:
-        """Writes what TensorBoard still holds back."""
-        if self.board is not None:
-            self.board.flush()
+        """Writes what a tracker still holds back."""
+        if self.trackers is not None:
+            self.trackers.flush()
 
     def close(self) -> None:
-        """Ends the TensorBoard file."""
-        if self.board is not None:
-            self.board.close()
+        """Ends the trackers."""
+        if self.trackers is not None:
+            self.trackers.close()
 
 
 def drop_lines_after(path: Path, step: int) -> None:

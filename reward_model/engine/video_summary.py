@@ -27,13 +27,18 @@ def add_video(
         frames: (T, H, W, 3) uint8, or a list of (H, W, 3); at least one.
         fps: frames per second it plays at.
     """
+    gif = encode_gif(frames, fps)
+    add_gif(board, tag, gif, step)
+    return gif
+
+
+def add_gif(board: SummaryWriter, tag: str, gif: bytes, step: int) -> None:
+    """Writes an animated GIF as it is; arguments as of :func:`add_video`."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    gif = encode_gif(frames, fps)
     height, width = gif_size(gif)
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
     board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
-    return gif
 
 
 def encode_gif(frames: Sequence[np.ndarray] | np.ndarray, fps: float) -> bytes:

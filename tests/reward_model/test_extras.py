@@ -28,7 +28,6 @@ BEHIND = {
     "cac_align/rating/app.py": "cac-align rate asks first",
     "cac_align/rating/security.py": "cac-align rate asks first",
     "cac_align/rating/server.py": "cac-align rate asks first",
-    "cac_align/flow_grpo/run_log.py": "opened with need() and _wandb()",
 }
 
 

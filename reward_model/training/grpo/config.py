@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from reward_model.config import JudgeConfig
 from reward_model.engine.settings import check_known
+from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.evidence.score import SerConfig
 from reward_model.rewards import RewardConfig, RewardWeights
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
@@ -170,9 +171,13 @@ class GrpoConfig:
     """Steps between sample tables; 0 is none."""
     num_logged_samples: int = setting(4, least=0)
     """Rollouts in a sample table."""
+    report_to: list[Reporter] = setting(["tensorboard"])
+    """Trackers of numbers, tables and clips besides the log's files: tensorboard, wandb, trackio, or none."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "report_to", as_list(self.report_to))
         check_settings(self)
+        check_names(self.report_to)
         self.reward_config()
 
     @property

@@ -1,6 +1,6 @@
 """Log of stage 3: numbers of each rollout, their means, and a table of samples with their clips.
 
-Numbers go to TensorBoard and to ``metrics.jsonl``; samples to TensorBoard, ``samples.jsonl`` and ``samples/*.gif``.
+Numbers go to ``metrics.jsonl``, samples to ``samples.jsonl`` and ``samples/*.gif``, both to the trackers of a run.
 Everything a model wrote is escaped before it is shown.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.engine.run_log import METRICS, RunWriter
-from reward_model.engine.video_summary import add_video
+from reward_model.engine.video_summary import encode_gif
 from reward_model.evidence.answer import Evidence
 from reward_model.rewards import (
     ANNOTATED,
@@ -30,6 +30,7 @@ from reward_model.rewards import (
 )
 from reward_model.schema import Anomaly, VideoAnnotation
 from reward_model.training.grpo.batches import ScoredRollouts
+from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.maths import zero_variance
 from reward_model.training.grpo.rollouts import INVALID, RolloutRecord, TurnDraw
 
@@ -177,12 +178,23 @@ def mean_numbers(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 class StepLog(RunWriter):
     """Writes the log of a run; in processes other than the main one it writes nothing."""
 
-    def __init__(self, folder: Path, *, active: bool = True, first_step: int = 0) -> None:
-        super().__init__(folder, active=active, first_step=first_step, lines=(METRICS, SAMPLES), digits=6)
+    def __init__(
+        self, folder: Path, *, active: bool = True, first_step: int = 0, config: GrpoConfig | None = None
+    ) -> None:
+        config = config or GrpoConfig()
+        super().__init__(
+            folder,
+            active=active,
+            first_step=first_step,
+            lines=(METRICS, SAMPLES),
+            report_to=config.report_to,
+            settings=config.to_dict(),
+            digits=6,
+        )
 
     def samples(self, step: int, experience: ScoredRollouts, wanted: int) -> None:
         """A table of ``wanted`` rollouts, spread evenly, and their clips with boxes: predicted red, true green."""
-        if not self.active:
+        if self.trackers is None:
             return
         truths = [s.truth for s, group in zip(experience.samples, experience.groups, strict=True) for _ in group]
         values = experience.rewards.flatten().tolist(), experience.advantages.flatten().tolist()
@@ -206,12 +218,15 @@ class StepLog(RunWriter):
             self.append(SAMPLES, row)
             if pictures := clip_pictures(record, truth):
                 self._clip(f"step-{step:05d}-{number}.gif", f"clips/{number}", pictures, step)
-        self.board.add_text("samples", _table(rows), step)
+        columns = [name for name in rows[0] if name != "step"] if rows else []
+        self.trackers.table(step, "samples", columns, [[_cell(r[c]) for c in columns] for r in rows], _table(rows))
 
     def _clip(self, name: str, tag: str, pictures: Sequence[np.ndarray], step: int) -> None:
-        (self.folder / "samples").mkdir(exist_ok=True)
-        gif = add_video(self.board, tag, pictures, step, fps=SHOWN_FPS)
-        (self.folder / "samples" / name).write_bytes(gif)
+        path = self.folder / "samples" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode_gif(pictures, SHOWN_FPS))
+        if self.trackers is not None:
+            self.trackers.video(step, tag, path, pictures, fps=SHOWN_FPS)
 
 
 def clip_pictures(record: RolloutRecord, truth: VideoAnnotation, height: int = 144) -> list[np.ndarray]:
@@ -239,6 +254,10 @@ def clip_pictures(record: RolloutRecord, truth: VideoAnnotation, height: int = 1
 
 def _boxes_at(anomalies: Sequence[Anomaly], frame: int) -> list[Any]:
     return [box for a in anomalies for box in a.boxes.get(frame, ())]
+
+
+def _cell(value: Any) -> Any:
+    return "; ".join(value) if isinstance(value, list) else value
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

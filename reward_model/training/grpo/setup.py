@@ -16,6 +16,7 @@ from reward_model.backends.checkpoint import settings_folder
 from reward_model.backends.source import announce_demo_scale
 from reward_model.chunks import scan_grids
 from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
+from reward_model.engine.trackers import check_reporters
 from reward_model.evidence.opening import RefereeSettings, open_referee
 from reward_model.evidence.referee import OracleReferee, Referee
 from reward_model.extras import need
@@ -60,9 +61,9 @@ def open_trainer(settings: Mapping[str, Any], *, fast_vision: FastVision | None 
         ValueError: if a setting is unknown or wrong; the message names it.
     """
     need("datasets", "stage 3")
-    need("tensorboard", "the log of a run")
     own = {k: settings[k] for k in OWN if k in settings}
     config = GrpoConfig.from_dict({k: v for k, v in settings.items() if k not in OWN})
+    check_reporters(config.report_to)
     for name in ("model", "data"):
         if name not in own:
             raise ValueError(f"the settings must name {name!r}; see recipes/configs/stage3/mini.yaml")

@@ -185,7 +185,7 @@ class GrpoTrainer:
             self.resume(last)
         stop = StopRequest()
         main = self.accelerator.is_main_process
-        writer = StepLog(folder, active=main, first_step=self.step)
+        writer = StepLog(folder, active=main, first_step=self.step, config=config)
         numbers: dict[str, float] = {}
         bar = tqdm(total=config.max_steps, initial=self.step, desc="stage 3", disable=not main)
         try:

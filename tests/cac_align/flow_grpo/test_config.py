@@ -33,7 +33,7 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
         ({"window_mode": "some"}, "window_mode='some' must be one of 'all', 'fixed'"),
         ({"nft_sigmas": "even"}, "nft_sigmas='even' must be one of 'schedule', 'uniform'"),
         ({"nft_decay": True}, "nft_decay=True must be one of 0, 1, 2"),
-        ({"report_to": "mlflow"}, "report_to=\\['mlflow'\\] must be a list of tensorboard, wandb, none"),
+        ({"report_to": "mlflow"}, "report_to=\\['mlflow'\\] must be a list of tensorboard, wandb, trackio, none"),
         ({"report_to": ["none", "wandb"]}, "'none' stands alone"),
         ({"num_generations": 8, "batch": "2x4"}, "num_generations=8 does not fit batch='2x4'.*set batch: 2x8"),
         ({"save_steps": 5, "save_every": 6}, "are one setting; give one of them"),

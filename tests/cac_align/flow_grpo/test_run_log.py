@@ -51,13 +51,6 @@ def test_other_processes_write_nothing(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_wandb_is_optional(tmp_path):
-    with pytest.raises(ValueError, match=r"wandb_project='x' needs .*pip install wandb"):
-        RunLog(tmp_path, wandb_project="x")
-    with pytest.raises(ValueError, match=r"report_to=wandb needs .*pip install wandb"):
-        RunLog(tmp_path, report_to=["tensorboard", "wandb"])
-
-
 def test_without_tensorboard_numbers_and_videos_are_files(tmp_path, monkeypatch):
     """A plain install has no tensorboard: the message has the pip line, and report_to none goes on without it."""
     monkeypatch.setitem(sys.modules, "tensorboard", None)

@@ -27,10 +27,10 @@ def test_no_log_is_no_error(tmp_path):
 
 
 def test_a_text_with_a_line_separator_stays_and_a_line_torn_within_a_character_goes(tmp_path):
-    writer = RunWriter(tmp_path, lines=("samples.jsonl",), board=False)
+    writer = RunWriter(tmp_path, lines=("samples.jsonl",), report_to=["none"])
     writer.append("samples.jsonl", {"step": 1, "text": "one\u2028two\x85"})
     path = tmp_path / "samples.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"step": 2, "text": "\xe2\x80')
-    RunWriter(tmp_path, lines=("samples.jsonl",), board=False, first_step=2)
+    RunWriter(tmp_path, lines=("samples.jsonl",), report_to=["none"], first_step=2)
     assert path.read_bytes() == whole
