@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 BEHIND = {
     "reward_model/training/sft/trainer.py": "parse_stage needs trl, datasets and tensorboard",
     "reward_model/minis/rows.py": "parse_stage",
+    "reward_model/minis/stage_rows.py": "parse_stage",
+    "reward_model/minis/false_alarms.py": "parse_stage",
+    "reward_model/minis/referee.py": "parse_stage",
     "reward_model/training/sft/data.py": "parse_stage",
+    "reward_model/training/referee.py": "parse_stage",
     "reward_model/training/sft/config.py": "parse_stage",
     "reward_model/training/grpo/prepare.py": "runs under DeepSpeed only",
     "reward_model/training/grpo/policy_weights.py": "runs under DeepSpeed only",

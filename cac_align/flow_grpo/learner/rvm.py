@@ -15,6 +15,7 @@ import torch
 from cac_align.flow_grpo.learner.nft import forward_noise, forward_sigmas, noised
 from cac_align.flow_grpo.learner.replay import Replay, StepLoss
 from cac_align.flow_grpo.maths.kernels import batch_mean
+from cac_align.flow_grpo.maths.schedule import shift_of
 from cac_align.flow_grpo.sampler.policy import Condition
 from cac_align.flow_grpo.sampler.rollout import VideoRollout
 
@@ -72,8 +73,8 @@ def rvm_loss(
     return loss
 
 
-def shift_of(scheduler: SchedulerMixin) -> float:
-    """The static shift of a flow-matching scheduler, or of the one that a stochastic scheduler stands in front of.
+def static_shift(scheduler: SchedulerMixin) -> float:
+    """The shift of a flow-matching scheduler, or of the one that a stochastic scheduler stands in front of; 1 for none.
 
     Raises:
         ValueError: if its shift depends on the size of the video.
@@ -84,8 +85,8 @@ def shift_of(scheduler: SchedulerMixin) -> float:
             "the scheduler shifts by the size of the video (use_dynamic_shifting), and objective 'rvm' draws its noise "
             "levels by one shift: save the pipeline with a scheduler that has a static one"
         )
-    live = getattr(base, "shift", None)  # FlowMatchEulerDiscreteScheduler.set_shift changes it without the config
-    return float(live if live is not None else getattr(base.config, "flow_shift", None) or 1.0)
+    shift = shift_of(base)
+    return 1.0 if shift is None else shift
 
 
 def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -105,7 +106,7 @@ class RVM:
 
     def __init__(self, replay: Replay, updates: Callable[[], int]) -> None:
         self.replay, self.updates = replay, updates
-        self.shift = shift_of(replay.scheduler)
+        self.shift = static_shift(replay.scheduler)
         self.old: list[torch.Tensor] | None = None
 
     def step_loss(

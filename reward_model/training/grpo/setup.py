@@ -112,7 +112,7 @@ def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     if "answer_tokens" in known:
         lengths |= {"longest_frames": None, "longest_answer": None}
     defaults = {
-        "model": settings.get("model"),
+        **({"model": settings["model"]} if settings.get("model") else {}),
         "lora_r": config.lora_r if config.use_lora else None,
         "steps": config.max_steps,
         "gradient_checkpointing": config.gradient_checkpointing,

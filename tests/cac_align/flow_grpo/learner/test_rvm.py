@@ -5,7 +5,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from cac_align.flow_grpo.learner.nft import nft_loss, noised
-from cac_align.flow_grpo.learner.rvm import rvm_loss, shift_of, shifted
+from cac_align.flow_grpo.learner.rvm import rvm_loss, shifted, static_shift
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
 
@@ -113,15 +113,15 @@ def test_the_levels_are_those_of_the_models_own_shift():
     assert levels[5].item() == pytest.approx(5 / 6)
     unipc = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     euler = FlowMatchEulerDiscreteScheduler(shift=2.0)
-    assert (shift_of(unipc), shift_of(euler)) == (3.0, 2.0)
+    assert (static_shift(unipc), static_shift(euler)) == (3.0, 2.0)
     euler.set_shift(4.0)
-    assert shift_of(FlowSDEScheduler.from_scheduler(euler, kernel="ode")) == 4.0
+    assert static_shift(FlowSDEScheduler.from_scheduler(euler, kernel="ode")) == 4.0
     # What a sampler with that shift passes through, at the times it passes through.
     unipc.set_timesteps(5)
     ends = torch.tensor(unipc.sigmas[:-1].tolist(), dtype=torch.float64)
     back = ends / (3.0 - 2.0 * ends)
     assert torch.allclose(shifted(back, 3.0), ends) and bool((back.diff() < 0).all())
     with pytest.raises(ValueError, match="use_dynamic_shifting"):
-        shift_of(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+        static_shift(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
     with pytest.raises(ValueError, match="shift=0 must be above 0"):
         shifted(times, 0)
