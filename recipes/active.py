@@ -54,14 +54,19 @@ def main(arguments: list[str] | None = None) -> None:
         return
     chosen = settings(args)  # a misspelt setting is refused before torch and the trainer load
     from reward_model.training.active.card import active_card
-    from reward_model.training.active.setup import describe_run, drawing_note, open_trainer, plan_config
+    from reward_model.training.active.setup import (
+        active_plan_config,
+        describe_active_run,
+        drawing_note,
+        open_active_trainer,
+    )
 
     if args.dry_run:
         from reward_model.minis.stages import MINI as PARTS
         from reward_model.training.missing import print_missing
         from reward_model.training.plan import print_plan
 
-        plan = plan_config(chosen)
+        plan = active_plan_config(chosen)
         print_plan(plan, PARTS.shape(plan.model))
         print(drawing_note(chosen))
         data = chosen.get("data") or {}
@@ -70,10 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
     from reward_model.minis.active import add_active_pieces
     from reward_model.minis.collator import fast_vision
 
-    with open_trainer(chosen, fast_vision=fast_vision, add_tokens=add_active_pieces) as trainer:
+    with open_active_trainer(chosen, fast_vision=fast_vision, add_tokens=add_active_pieces) as trainer:
         main_process = trainer.accelerator.is_main_process
         if main_process:
-            print(describe_run(trainer, chosen), flush=True)
+            print(describe_active_run(trainer, chosen), flush=True)
         trainer.train(resume=not args.restart)
         card = active_card(trainer, chosen)
         folder = trainer.export(Path(trainer.config.output_dir) / "judge", card)

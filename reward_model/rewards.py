@@ -170,7 +170,7 @@ class RewardParts:
     ser: float = 0.0
 
 
-def check_needs(config: RewardConfig, given: Collection[Need], source: str = "the data") -> None:
+def check_reward_needs(config: RewardConfig, given: Collection[Need], source: str = "the data") -> None:
     """Every term that counts is told what it needs.
 
     Args:

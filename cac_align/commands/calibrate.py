@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import fields
 
-    from cac_align.flow_grpo.calibrate import calibrate
+    from cac_align.flow_grpo.calibrate import calibrate_rewards
     from cac_align.flow_grpo.config import FlowGRPOConfig
     from cac_align.flow_grpo.loading import located_settings
     from reward_model.engine.trl_names import FLOW, in_our_names
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     known = [f.name for f in fields(FlowGRPOConfig)]
     chosen = located_settings(in_our_names(changed(read_yaml(file), args.set), known, FLOW))
     config = FlowGRPOConfig.from_dict(chosen)
-    found = calibrate(config, args.output, num_videos=args.num_videos, seed=args.seed, device=args.device)
+    found = calibrate_rewards(config, args.output, num_videos=args.num_videos, seed=args.seed, device=args.device)
     print(f"{'reward':<16}{'videos':>8}{'median':>12}{'MAD':>12}{'clipped':>9}")
     for name, scale in found.scales.items():
         print(f"{name:<16}{scale.num_videos:>8}{scale.median:>12.6g}{scale.mad:>12.6g}{scale.clipped:>9.3f}")

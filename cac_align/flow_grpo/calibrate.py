@@ -44,7 +44,7 @@ BATCH = 4
 _SATURATED = 0.05
 
 
-def calibrate(
+def calibrate_rewards(
     config: FlowGRPOConfig,
     output: str | Path | None = None,
     *,

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reward_model.active.operators import Operator, OperatorError, novelty, shown_frames
-from reward_model.active.views import Footage, Limits, View, first_view, view_indices
+from reward_model.active.operators import Operator, OperatorError, frames_of_look, novelty
+from reward_model.active.views import Limits, Stretch, View, first_view, view_indices
 from reward_model.prompts import Frames
 from reward_model.schema import VideoAnnotation
 from reward_model.turns import VideoView
@@ -48,7 +48,7 @@ class Environment(ABC):
         prompt: the text the video was made from.
     """
 
-    def __init__(self, footage: Footage, limits: Limits, prompt: str = "") -> None:
+    def __init__(self, footage: Stretch, limits: Limits, prompt: str = "") -> None:
         self.footage, self.limits, self.prompt = footage, limits, prompt
         self.seen: set[int] = set()
         self.used = 0
@@ -88,7 +88,7 @@ class Environment(ABC):
             raise RuntimeError(f"an episode has {self.limits.max_operators} operators, and all were used")
         self.num_operators += 1
         try:
-            view, indices = shown_frames(operator, self.view, self.footage, self.limits, self.used)
+            view, indices = frames_of_look(operator, self.view, self.footage, self.limits, self.used)
         except OperatorError as error:
             shown = view_indices(self.view, self.footage)
             return Observation(self.view, shown, text=f"invalid: {error}", operator=operator, refused=str(error))
@@ -117,7 +117,7 @@ class VideoEnvironment(Environment):
 
     def __init__(self, video: VideoView, limits: Limits | None = None, part: tuple[int, int] | None = None) -> None:
         first, last = part or (0, video.num_frames - 1)
-        super().__init__(Footage(first, last, video.fps), limits or Limits(), video.prompt)
+        super().__init__(Stretch(first, last, video.fps), limits or Limits(), video.prompt)
         self.video = video
 
     def _render(self, indices: tuple[int, ...]) -> tuple[Frames | None, str]:
@@ -139,7 +139,7 @@ class SymbolicEnvironment(Environment):
         limits: Limits | None = None,
         caption: Callable[[VideoAnnotation, Sequence[int]], list[str]] | None = None,
     ) -> None:
-        super().__init__(Footage(0, truth.num_frames - 1, truth.fps), limits or Limits(), truth.prompt)
+        super().__init__(Stretch(0, truth.num_frames - 1, truth.fps), limits or Limits(), truth.prompt)
         self.truth, self.caption = truth, caption or world_captions
 
     def _render(self, indices: tuple[int, ...]) -> tuple[Frames | None, str]:

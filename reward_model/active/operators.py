@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from reward_model.active.views import CLOSE, Footage, Limits, View, view_indices
+from reward_model.active.views import CLOSE, Limits, Stretch, View, view_indices
 
 #: Seconds that ``backtrack`` may go back, and factors of ``zoom``.
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
@@ -69,7 +69,7 @@ Operator: TypeAlias = Backtrack | Expand | Zoom
 OPERATORS: dict[str, type[Backtrack] | type[Expand] | type[Zoom]] = {o.name: o for o in (Backtrack, Expand, Zoom)}
 
 
-def next_view(operator: Operator, view: View, footage: Footage, limits: Limits) -> View:
+def next_view(operator: Operator, view: View, footage: Stretch, limits: Limits) -> View:
     """The view an operator asks for, clipped to the footage.
 
     Raises:
@@ -101,14 +101,14 @@ def snapped(moment: float, fps: float) -> float:
     return near if abs(near - moment) <= TWO_DECIMALS else moment
 
 
-def _backtracked(operator: Backtrack, view: View, footage: Footage) -> View:
+def _backtracked(operator: Backtrack, view: View, footage: Stretch) -> View:
     if operator.width not in WIDTHS:
         raise OperatorError(f"backtrack goes back {', '.join(f'{w:g}' for w in WIDTHS)} s, not {operator.width:g}")
     moment = snapped(operator.moment, footage.fps)
     return View(moment - operator.width, moment, view.rate)
 
 
-def _expanded(operator: Expand, view: View, footage: Footage, limits: Limits) -> View:
+def _expanded(operator: Expand, view: View, footage: Stretch, limits: Limits) -> View:
     if operator.left < 0 or operator.right < 0:
         raise OperatorError(f"expand needs seconds of at least 0, not {operator.left:g} and {operator.right:g}")
     start, end = max(view.start - operator.left, footage.start), min(view.end + operator.right, footage.end)
@@ -118,7 +118,7 @@ def _expanded(operator: Expand, view: View, footage: Footage, limits: Limits) ->
     return View(start, end, rate)
 
 
-def _zoomed(operator: Zoom, view: View, footage: Footage) -> View:
+def _zoomed(operator: Zoom, view: View, footage: Stretch) -> View:
     if operator.factor not in FACTORS:
         raise OperatorError(f"zoom is by {', '.join(map(str, FACTORS))}, not {operator.factor}")
     if operator.end < operator.start:
@@ -131,8 +131,8 @@ def _zoomed(operator: Zoom, view: View, footage: Footage) -> View:
     return View(start, end, min(operator.factor * view.rate, footage.fps))
 
 
-def shown_frames(
-    operator: Operator, view: View, footage: Footage, limits: Limits, used: int
+def frames_of_look(
+    operator: Operator, view: View, footage: Stretch, limits: Limits, used: int
 ) -> tuple[View, tuple[int, ...]]:
     """The view an operator asks for and its native frames, within the limits.
 

@@ -12,13 +12,13 @@ CLOSE = 1e-6
 
 
 @dataclass(frozen=True)
-class Footage:
+class Stretch:
     """The part of a video that an episode may look at: native frames ``first`` to ``last``, ``fps`` of them a second.
 
     Moments are seconds of the whole video, whatever the part.
 
     Example:
-        >>> Footage(0, 80, 16.0).end
+        >>> Stretch(0, 80, 16.0).end
         5.0
     """
 
@@ -87,17 +87,17 @@ class View:
         return self.end - self.start
 
 
-def first_view(footage: Footage, limits: Limits) -> View:
+def first_view(footage: Stretch, limits: Limits) -> View:
     """The whole footage at the rate an episode begins with, or its native rate where that is lower."""
     return View(footage.start, footage.end, min(limits.start_fps, footage.fps))
 
 
-def view_indices(view: View, footage: Footage) -> tuple[int, ...]:
+def view_indices(view: View, footage: Stretch) -> tuple[int, ...]:
     """Native frames that a view shows: the nearest one to each of ``start + k / rate`` up to ``end``, each once; none
     of an interval that ends before it starts.
 
     Example:
-        >>> view_indices(View(1.0, 4.0, 5.0), Footage(0, 80, 16.0))[:6]
+        >>> view_indices(View(1.0, 4.0, 5.0), Stretch(0, 80, 16.0))[:6]
         (16, 19, 22, 26, 29, 32)
     """
     if view.end < view.start - CLOSE:

@@ -22,7 +22,7 @@ from reward_model.schema import FrameRange, TurnReport, VideoAnnotation
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerEvidence:
     """An answer whose evidence is to be scored.
 
     Attributes:
@@ -66,7 +66,9 @@ class Evidence:
         return next((o.error for o in self.opinions if o.error), None)
 
 
-def score_answers(answers: Sequence[Answer], referee: Referee, config: SerConfig | None = None) -> list[Evidence]:
+def score_answers(
+    answers: Sequence[AnswerEvidence], referee: Referee, config: SerConfig | None = None
+) -> list[Evidence]:
     """The evidence of each answer. All claims are put to the referee together."""
     config = config or SerConfig()
     found = [
@@ -82,7 +84,7 @@ def score_answers(answers: Sequence[Answer], referee: Referee, config: SerConfig
     ]
 
 
-def _questions(answer: Answer, claims: Claims) -> list[Question]:
+def _questions(answer: AnswerEvidence, claims: Claims) -> list[Question]:
     reference, shown = reference_answer(answer.truth), _Frames(answer, sorted({c.frame for c in claims.kept}))
     return [
         Question(claim, answer.truth.video_id, reference, lambda n=claim.frame: shown.of(n), answer.truth)
@@ -93,7 +95,7 @@ def _questions(answer: Answer, claims: Claims) -> list[Question]:
 class _Frames:
     """The frames of an answer's claims, read together when the first of them is asked for."""
 
-    def __init__(self, answer: Answer, indices: Sequence[int]) -> None:
+    def __init__(self, answer: AnswerEvidence, indices: Sequence[int]) -> None:
         self.answer, self.indices = answer, indices
         self._read: Mapping[int, np.ndarray] | None = None
 
@@ -103,7 +105,7 @@ class _Frames:
         return self._read[index]
 
 
-def _evidence(answer: Answer, claims: Claims, opinions: tuple[Opinion, ...], config: SerConfig) -> Evidence:
+def _evidence(answer: AnswerEvidence, claims: Claims, opinions: tuple[Opinion, ...], config: SerConfig) -> Evidence:
     if any(o.error for o in opinions):
         return Evidence(None, claims, opinions)
     truth, windows = answer.truth, _windows(answer)
@@ -119,7 +121,7 @@ def _evidence(answer: Answer, claims: Claims, opinions: tuple[Opinion, ...], con
     return Evidence(evidence_score(checked, claims.raw, loose, config), claims, opinions, loose)
 
 
-def _windows(answer: Answer) -> list[Seconds] | None:
+def _windows(answer: AnswerEvidence) -> list[Seconds] | None:
     if not answer.windows_known:
         return None
     fps = answer.truth.fps

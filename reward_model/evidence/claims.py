@@ -71,7 +71,7 @@ def _same(a: Claim, b: Claim) -> bool:
     return a.phrase == b.phrase and abs(a.time_s - b.time_s) < SAME_WITHIN_S and spatial_iou(a.box, b.box) > SAME_IOU
 
 
-def cut(claims: Iterable[Claim], max_claims: int = 8) -> Claims:
+def cut_claims(claims: Iterable[Claim], max_claims: int = 8) -> Claims:
     """The first ``max_claims`` claims after merging, and the number before the cut."""
     kept = merged(claims)
     return Claims(tuple(kept[:max_claims]), len(kept))

@@ -41,7 +41,7 @@ from reward_model.tracks.smoothing import breaks, smooth_track
 from reward_model.tracks.ticks import (
     TOLERANCE,
     at_ticks,
-    expand,
+    expand_ticks,
     nearest_frame,
     things,
     tick_frames,
@@ -273,7 +273,7 @@ def to_frame_boxes(
     for thing in things({t: boxes for t, boxes in ticks.items() if boxes}):
         boxes = [thing.get(t) for t in seconds]
         track = smooth_track(boxes, smoother, flagged)
-        for k, box in expand(seconds, track, breaks(boxes, flagged), times, frames).items():
+        for k, box in expand_ticks(seconds, track, breaks(boxes, flagged), times, frames).items():
             if fill or _near_one(times[k], seconds, boxes):
                 found[k] = (*found.get(k, ()), box)
     return dict(sorted(found.items()))

@@ -132,7 +132,7 @@ def at_ticks(
     return found
 
 
-def expand(
+def expand_ticks(
     ticks: Sequence[float], track: np.ndarray, starts: Sequence[int], times: Sequence[float], frames: FrameRange
 ) -> dict[int, Box]:
     """The box on every frame of a range: between two ticks of one segment that of the line in centre and log size; that
@@ -145,7 +145,7 @@ def expand(
 
     Example:
         >>> track = to_track([Box(450, 450, 550, 550), Box(500, 300, 900, 700)])
-        >>> expand([0.0, 1.0], track, [], [0.0, 0.5, 1.0], FrameRange(0, 2))[1].as_list()
+        >>> expand_ticks([0.0, 1.0], track, [], [0.0, 0.5, 1.0], FrameRange(0, 2))[1].as_list()
         [500, 400, 700, 600]
     """
     boxes: dict[int, Box] = {}

@@ -13,7 +13,7 @@ from reward_model.rewards import (
     RewardConfig,
     RewardWeights,
     Rollout,
-    check_needs,
+    check_reward_needs,
     format_reward,
     mean_saliency,
     spatial_reward,
@@ -414,20 +414,20 @@ def test_evidence_counts_for_anomalous_videos_alone_and_only_with_its_weight():
 
 def test_a_reward_says_what_it_needs_and_what_is_missing_in_one_line():
     labels = {"gt_status", "gt_types"}
-    check_needs(RewardConfig(), ANNOTATED)
-    check_needs(BY_REFEREE, {*labels, "referee"})
+    check_reward_needs(RewardConfig(), ANNOTATED)
+    check_reward_needs(BY_REFEREE, {*labels, "referee"})
     with pytest.raises(
         ValueError, match=r"^weight_ser=5 needs a referee: the data has none\. Set weight_ser to 0 or nam"
     ):
-        check_needs(BY_REFEREE, ANNOTATED)
+        check_reward_needs(BY_REFEREE, ANNOTATED)
     with pytest.raises(ValueError) as told:
-        check_needs(RewardConfig(), labels, "a.jsonl")
+        check_reward_needs(RewardConfig(), labels, "a.jsonl")
     assert str(told.value) == (
         "weight_temporal=2 needs windows of the anomalies; weight_spatial=5 needs windows of the anomalies and true "
         "boxes: a.jsonl has none. Set weight_temporal and weight_spatial to 0"
     )
-    check_needs(RewardConfig(RewardWeights(spatial=0)), ANNOTATED - {"gt_boxes"})
-    check_needs(RewardConfig(num_turns=1), ANNOTATED - {"gt_boxes"})
+    check_reward_needs(RewardConfig(RewardWeights(spatial=0)), ANNOTATED - {"gt_boxes"})
+    check_reward_needs(RewardConfig(num_turns=1), ANNOTATED - {"gt_boxes"})
     assert "gt_windows" in RewardConfig(clip_restricted=True).needs["type"] - RewardConfig().needs["type"]
 
 

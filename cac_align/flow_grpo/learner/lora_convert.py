@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
-from cac_align.flow_grpo.learner.lora_files import find_lora, fold_alpha, read_file, save_original, save_tensors
+from cac_align.flow_grpo.learner.lora_files import find_lora, fold_alpha, read_lora_file, save_original, save_tensors
 from cac_align.flow_grpo.learner.wan_names import diffusers_name
 
 Names = Literal["comfyui", "diffusers"]
@@ -71,7 +71,7 @@ def convert_lora(source: str | Path, output: str | Path, names: Names) -> Conver
         raise ValueError(f"output={str(output)!r} must end with .safetensors, by which other programs find it")
     if output.exists() and output.samefile(path):
         raise ValueError(f"output={str(output)!r} is the source itself; name another file")
-    tensors, metadata = read_file(path)
+    tensors, metadata = read_lora_file(path)
     if not tensors:
         raise ValueError(f"{str(path)!r} holds no tensors; name a file of LoRA weights")
     folded = fold_alpha(path, _by_diffusers_names(path, tensors), metadata)

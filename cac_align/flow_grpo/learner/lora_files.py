@@ -111,7 +111,7 @@ def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = 
         >>> load_lora(pipe, "outputs/flow-grpo/lora")                                            # doctest: +SKIP
     """
     path = find_lora(source)
-    tensors, metadata = read_file(path)
+    tensors, metadata = read_lora_file(path)
     if any(name.startswith(_CONVERTED) for name in tensors):
         pipe.load_lora_weights(tensors, adapter_name=adapter_name)
         return
@@ -140,7 +140,7 @@ def find_lora(source: str | Path) -> Path:
     return found[0]
 
 
-def read_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_lora_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors, and what the metadata says of the adapter of the transformer.
 
     Raises:

@@ -35,14 +35,14 @@ def of_story(rows: Sequence[PlayedRow], story: str) -> list[PlayedRow]:
     return [row for row in rows if row.story == story]
 
 
-def mean_of(values: Sequence[float]) -> float:
+def mean_over(values: Sequence[float]) -> float:
     """Mean; NaN of none."""
     return math.fsum(values) / len(values) if values else math.nan
 
 
 def accuracy(rows: Sequence[PlayedRow]) -> float:
     """Share of right answers."""
-    return mean_of([float(row.correct) for row in rows])
+    return mean_over([float(row.correct) for row in rows])
 
 
 def interval_of(values: Sequence[float], seed: int = 0) -> Interval | None:
@@ -95,8 +95,8 @@ def sees_what_is_hidden(
         Criterion(
             6,
             "judge at least .15 above random operators at equal frames",
-            f"{ours:.3f} against {random:.3f} ({mean_of([r.num_frames for r in drawn]):.1f} frames against "
-            f"{mean_of([r.num_frames for r in learned]):.1f})",
+            f"{ours:.3f} against {random:.3f} ({mean_over([r.num_frames for r in drawn]):.1f} frames against "
+            f"{mean_over([r.num_frames for r in learned]):.1f})",
             ours - random >= 0.15,
         ),
     ]
@@ -110,8 +110,8 @@ def does_not_collapse(learned: Sequence[PlayedRow], others: Mapping[str, Sequenc
     """
     acts = entropy(first_acts(learned))
     p = g_test(first_acts(of_story(learned, ALIASED)), first_acts(of_story(learned, EASY)))
-    ours = mean_of([row.utility for row in learned])
-    worths = {name: mean_of([row.utility for row in rows]) for name, rows in others.items()}
+    ours = mean_over([row.utility for row in learned])
+    worths = {name: mean_over([row.utility for row in rows]) for name, rows in others.items()}
     kinds = entropy(used(learned))
     return [
         Criterion(
@@ -130,7 +130,7 @@ def does_not_collapse(learned: Sequence[PlayedRow], others: Mapping[str, Sequenc
 def learns_to_save(learned: Sequence[PlayedRow], cold: Sequence[PlayedRow]) -> Criterion:
     """Criterion 8: operators on easy videos, after the cold start and after the rounds."""
     before, after = of_story(cold, EASY), of_story(learned, EASY)
-    first, last = (mean_of([len(row.operators) for row in rows]) for rows in (before, after))
+    first, last = (mean_over([len(row.operators) for row in rows]) for rows in (before, after))
     lost = accuracy(before) - accuracy(after)
     return Criterion(
         8,

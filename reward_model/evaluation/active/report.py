@@ -12,7 +12,7 @@ from reward_model.evaluation.active.criteria import (
     entropy,
     first_acts,
     interval_of,
-    mean_of,
+    mean_over,
     of_story,
     used,
 )
@@ -48,13 +48,13 @@ def _line(name: str, rows: Sequence[PlayedRow]) -> tuple[object, ...]:
     counts, total = used(rows), max(1, sum(used(rows).values()))
     return (
         name,
-        *(Estimate(mean_of(values), interval_of(values)) for values in right),
-        Estimate(mean_of(utilities), interval_of(utilities)),
-        *(mean_of([len(r.operators) for r in of_story(rows, story)]) for story in (ALIASED, EASY)),
-        mean_of([r.num_frames for r in rows]),
-        mean_of([r.num_tokens for r in rows]),
-        mean_of([r.seconds for r in rows]),
-        mean_of([float(r.said is None) for r in rows]),
+        *(Estimate(mean_over(values), interval_of(values)) for values in right),
+        Estimate(mean_over(utilities), interval_of(utilities)),
+        *(mean_over([len(r.operators) for r in of_story(rows, story)]) for story in (ALIASED, EASY)),
+        mean_over([r.num_frames for r in rows]),
+        mean_over([r.num_tokens for r in rows]),
+        mean_over([r.seconds for r in rows]),
+        mean_over([float(r.said is None) for r in rows]),
         entropy(first_acts(rows)),
         " / ".join(f"{counts[k] / total:.2f}" for k in ("zoom", "expand", "backtrack")) if counts else "-",
     )
@@ -71,7 +71,7 @@ def seeds_table(judges: Mapping[str, Sequence[PlayedRow]]) -> Table:
     """Mean and range over trainings with different seeds."""
     values = {story: [accuracy(of_story(rows, story)) for rows in judges.values()] for story in (ALIASED, EASY)}
     rows = [
-        (f"accuracy, {story}", mean_of(found), min(found), max(found), str(len(found)))
+        (f"accuracy, {story}", mean_over(found), min(found), max(found), str(len(found)))
         for story, found in values.items()
     ]
     return Table("Over trainings", ("", "mean", "least", "most", "trainings"), (rows,))

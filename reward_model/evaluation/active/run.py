@@ -17,7 +17,7 @@ from reward_model.evaluation.active.criteria import (
     does_not_collapse,
     generalises,
     learns_to_save,
-    mean_of,
+    mean_over,
     sees_what_is_hidden,
 )
 from reward_model.evaluation.active.play import MakePolicy, PlayedRow, Suite, oracle_of, play
@@ -54,7 +54,7 @@ class Acceptance:
         backend, config = self.open(self.judge)
         model = ModelPolicy(backend, config)
         self._play("judge", self.judge, lambda batch: model, model, config)
-        budget = math.ceil(mean_of([row.num_frames for row in self.played["judge"]]))
+        budget = math.ceil(mean_over([row.num_frames for row in self.played["judge"]]))
         policies: dict[str, MakePolicy] = {
             "passive": lambda batch: NeverLook(model),
             "oracle": oracle_of,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from reward_model.evaluation.metrics.validity import Validity, validity
-from reward_model.evidence.answer import Answer, Evidence
+from reward_model.evidence.answer import AnswerEvidence, Evidence
 from reward_model.evidence.practice import WAYS, Practice
 from reward_model.evidence.referee import Opinion
 from reward_model.evidence.score import RELEVANT
@@ -61,7 +61,7 @@ def _row(name: str, found: Validity) -> list[Cell]:
 
 def answer_of_verdict(
     verdict: Verdict, truth: VideoAnnotation, frames: Callable[[Sequence[int]], np.ndarray]
-) -> Answer:
+) -> AnswerEvidence:
     """A judge's verdict about a short video as an answer whose evidence is to be scored.
 
     Args:
@@ -73,7 +73,7 @@ def answer_of_verdict(
     scan = scans[0] if scans else None
     hull = scan.report.window if scan is not None and scan.report is not None else None
     window = FrameRange(scan.frame_indices[hull.start], scan.frame_indices[hull.end]) if scan and hull else None
-    return Answer(truth, report, indices, window, frames)
+    return AnswerEvidence(truth, report, indices, window, frames)
 
 
 def swap_table(evidence: Mapping[tuple[str, str], Sequence[Evidence]], title: str) -> Table:

@@ -29,7 +29,7 @@ def active_card(trainer: ActiveTrainer, settings: Mapping[str, Any]) -> str:
 
     Args:
         trainer: after training.
-        settings: what :func:`~reward_model.training.active.setup.open_trainer` was given.
+        settings: what :func:`~reward_model.training.active.setup.open_active_trainer` was given.
     """
     config, data, mixed = trainer.config, settings["data"], trainer.accelerator.mixed_precision
     options = ", ".join(f"{name} {value}" for name, value in data.items() if name not in ("source", "cache_dir"))

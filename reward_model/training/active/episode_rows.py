@@ -162,7 +162,7 @@ def write_script(case: EpisodeCase, observations: Sequence[Observation], moves: 
     return tokens
 
 
-def replay(case: EpisodeCase, turns: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> EpisodeTokens:
+def replay_episode(case: EpisodeCase, turns: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> EpisodeTokens:
     """The ids of an episode, of the turns that were drawn: the environment shows again what it showed."""
     environment = case.environment()
     state = State(environment, [environment.start()])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reward_model.files import write_text
 from reward_model.journal import append_lines, read_lines
-from reward_model.training.active.pairs import KINDS, Judged, Pair
+from reward_model.training.active.pairs import KINDS, EpisodePair, Judged
 from reward_model.training.active.rollouts import Drawn
 
 FOLDER = "rounds"
@@ -112,7 +112,7 @@ def judged_videos(videos: Sequence[DrawnVideo], *, held_out: bool) -> dict[int, 
     return {v.number: [e.judged for e in v.episodes] for v in videos if v.held_out == held_out}
 
 
-def round_numbers(videos: Sequence[DrawnVideo], pairs: Sequence[Pair]) -> dict[str, float]:
+def round_numbers(videos: Sequence[DrawnVideo], pairs: Sequence[EpisodePair]) -> dict[str, float]:
     """Numbers of a round: what its episodes were worth, what they did, and how many pairs of each kind there are."""
     episodes = [e for v in videos for e in v.episodes]
     free = [e for e in episodes if e.judged.branch is None]

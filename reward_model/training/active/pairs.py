@@ -36,7 +36,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Pair:
+class EpisodePair:
     """The better and the worse episode of a video, by their numbers in it."""
 
     video: int
@@ -73,7 +73,7 @@ def _common_moves(episodes: Sequence[Judged], first: int, second: int) -> int | 
     return min(one[1], other[1]) if one and other and one[0] == other[0] else None
 
 
-def all_pairs(video: int, episodes: Sequence[Judged], least_gap: float) -> list[Pair]:
+def all_pairs(video: int, episodes: Sequence[Judged], least_gap: float) -> list[EpisodePair]:
     """Every pair of a video's episodes of which one is better, each of one kind: ``branch`` if they differ in one
     operator, else ``correct`` or ``efficient``.
     """
@@ -84,7 +84,7 @@ def all_pairs(video: int, episodes: Sequence[Judged], least_gap: float) -> list[
         kind: Kind = "correct" if not episodes[b].correct else "efficient"
         if differ_in_one_operator(episodes, a, b):
             kind = "branch"
-        pairs.append(Pair(video, a, b, kind))
+        pairs.append(EpisodePair(video, a, b, kind))
     return pairs
 
 
@@ -95,7 +95,7 @@ def choose_pairs(
     least_gap: float,
     per_video: int,
     seed: int,
-) -> list[Pair]:
+) -> list[EpisodePair]:
     """The pairs of a round, in an order that depends on the seed alone.
 
     Args:
@@ -106,7 +106,7 @@ def choose_pairs(
         seed: of the choice among a video's pairs.
     """
     rng = np.random.default_rng([seed, 77])
-    found: dict[Kind, list[Pair]] = {kind: [] for kind in KINDS}
+    found: dict[Kind, list[EpisodePair]] = {kind: [] for kind in KINDS}
     for video, episodes in sorted(videos.items()):
         pairs = all_pairs(video, episodes, least_gap)
         queues = [[p for p in _shuffled(pairs, rng) if p.kind == kind] for kind in KINDS if quotas.get(kind, 0) > 0]
@@ -123,5 +123,5 @@ def choose_pairs(
     return sorted(kept, key=lambda p: (p.video, p.winner, p.loser))
 
 
-def _shuffled(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Pair]:
+def _shuffled(pairs: Sequence[EpisodePair], rng: np.random.Generator) -> list[EpisodePair]:
     return [pairs[k] for k in rng.permutation(len(pairs))]

@@ -12,11 +12,11 @@ import torch
 
 from reward_model.engine.processes import summed
 from reward_model.training.active.config import ActiveConfig
-from reward_model.training.active.episode_rows import EpisodeCase, replay
+from reward_model.training.active.episode_rows import EpisodeCase, replay_episode
 from reward_model.training.active.experience import DrawnVideo, RoundFiles, judged_videos
 from reward_model.training.active.losses import PairRows, drawn_delta
 from reward_model.training.active.maths import turn_sums
-from reward_model.training.active.pairs import KINDS, Kind, Pair, choose_pairs
+from reward_model.training.active.pairs import KINDS, EpisodePair, Kind, choose_pairs
 from reward_model.training.active.rollouts import Drawn, TokenPolicy, draw_episodes
 from reward_model.training.grpo.batches import PromptOrder
 from reward_model.training.grpo.rows import SequenceRow
@@ -91,7 +91,7 @@ class Rounds:
 
     def _with_references(self, case: EpisodeCase, drawn: Sequence[Drawn]) -> list[Drawn]:
         """Episodes of a video with the log-probability of each turn under the policy as it is."""
-        rows, values = [replay(case, one.turns, self.stop_ids).row() for one in drawn], list[torch.Tensor]()
+        rows, values = [replay_episode(case, one.turns, self.stop_ids).row() for one in drawn], list[torch.Tensor]()
         for start in range(0, len(rows), _ROWS):  # frames that they share are looked at once
             part = rows[start : start + _ROWS]
             values += self.log_probs(part).double().split([row.num_tokens for row in part])
@@ -107,7 +107,7 @@ class Rounds:
         values: torch.Tensor = self.accelerator.unwrap_model(self.policy)(list(rows))[0]
         return values
 
-    def pairs(self, videos: Sequence[DrawnVideo], phase: int, *, held_out: bool) -> list[Pair]:
+    def pairs(self, videos: Sequence[DrawnVideo], phase: int, *, held_out: bool) -> list[EpisodePair]:
         """The pairs of a round's videos: those to learn from, or those that are held out."""
         config = self.config
         quotas: dict[Kind, float] = {kind: getattr(config, f"quota_{kind}") for kind in KINDS}
@@ -119,7 +119,7 @@ class Rounds:
             seed=1000 * config.seed + phase,
         )
 
-    def implicit_accuracy(self, videos: Sequence[DrawnVideo], pairs: Sequence[Pair]) -> float:
+    def implicit_accuracy(self, videos: Sequence[DrawnVideo], pairs: Sequence[EpisodePair]) -> float:
         """Share of pairs whose better episode has gained more than the worse since the round began."""
         self.policy.eval()
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -137,10 +137,10 @@ class Rounds:
         total = summed(self.accelerator, torch.tensor([right], dtype=torch.float64))
         return float(total[0]) / len(pairs)
 
-    def pair_rows(self, videos: Sequence[DrawnVideo], pair: Pair) -> PairRows:
+    def pair_rows(self, videos: Sequence[DrawnVideo], pair: EpisodePair) -> PairRows:
         """A pair as rows; its frames are made again."""
         video = videos[pair.video]
         better, worse = video.episodes[pair.winner], video.episodes[pair.loser]
         case = self.case(video.row)
-        winner, loser = (replay(case, e.turns, self.stop_ids).row() for e in (better, worse))
+        winner, loser = (replay_episode(case, e.turns, self.stop_ids).row() for e in (better, worse))
         return PairRows(winner, loser, better, worse)

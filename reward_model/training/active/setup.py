@@ -35,7 +35,7 @@ AddTokens = Callable[[Any, Any], int]
 
 
 @contextmanager
-def open_trainer(
+def open_active_trainer(
     settings: Mapping[str, Any], *, fast_vision: FastVision | None = None, add_tokens: AddTokens | None = None
 ) -> Iterator[ActiveTrainer]:
     """The trainer a settings file describes, ready within the block; the fast vision path ends with it.
@@ -67,7 +67,7 @@ def open_trainer(
     block: AbstractContextManager[None] = nullcontext()
     if settings.get("fast_vision"):
         if fast_vision is None:
-            log.warning("fast_vision: none is given to open_trainer, so frames go through the stock processor")
+            log.warning("fast_vision: none is given to open_active_trainer, so frames go through the stock processor")
         else:
             fast, block = fast_vision(model, processor)
     with block:
@@ -111,7 +111,7 @@ def narrate_footage(truth: VideoAnnotation, indices: Sequence[int], *, wording: 
     return plain_report(targets_of(truth, "zoom", indices), len(indices), boxes=True, wording=wording)
 
 
-def describe_run(trainer: ActiveTrainer, settings: Mapping[str, Any]) -> str:
+def describe_active_run(trainer: ActiveTrainer, settings: Mapping[str, Any]) -> str:
     """Description of a run for the terminal."""
     config, judge = trainer.config, trainer.judge_config
     parameters = list(trainer.policy.parameters())
@@ -136,7 +136,7 @@ def describe_run(trainer: ActiveTrainer, settings: Mapping[str, Any]) -> str:
     )
 
 
-def plan_config(settings: Mapping[str, Any]) -> PlanConfig:
+def active_plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     """Settings of the plan that ``--dry-run`` prints; ``plan`` in the settings may name fields of
     :class:`~reward_model.training.plan.PlanConfig`. A sample is the training pass of one episode: as many frames as it
     may show, an answer about a view, and the text around them.

@@ -40,7 +40,7 @@ from reward_model.training.active.config import ActiveConfig
 from reward_model.training.active.episode_rows import EpisodeCase
 from reward_model.training.active.experience import DrawnVideo, forget_rounds, round_numbers
 from reward_model.training.active.losses import PreferencePart, SupervisedPart, in_parts
-from reward_model.training.active.pairs import Pair
+from reward_model.training.active.pairs import EpisodePair
 from reward_model.training.active.rounds import Rounds
 from reward_model.training.active.videos import Load
 from reward_model.training.grpo.batches import PromptOrder
@@ -123,7 +123,7 @@ class ActiveTrainer:
             config, self.accelerator, self.policy, self.generator, self.random, self.stop_ids, self.case, self.order
         )
         self.videos: list[DrawnVideo] = []
-        self.pairs: list[Pair] = []
+        self.pairs: list[EpisodePair] = []
         self._round = 0
         self._cases: OrderedDict[int, EpisodeCase] = OrderedDict()
 

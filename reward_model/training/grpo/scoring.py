@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_model.backends.base import BackendError
-from reward_model.evidence.answer import Answer, Evidence, score_answers
+from reward_model.evidence.answer import AnswerEvidence, Evidence, score_answers
 from reward_model.evidence.referee import Referee
 from reward_model.evidence.score import SerConfig
-from reward_model.rewards import ANNOTATED, RewardConfig, RewardParts, check_needs, total_reward
+from reward_model.rewards import ANNOTATED, RewardConfig, RewardParts, check_reward_needs, total_reward
 from reward_model.schema import FrameRange
 from reward_model.training.grpo.rollouts import GrpoSample, RolloutRecord
 
@@ -30,7 +30,7 @@ class Scored:
     evidence: Evidence | None = None
 
 
-class Scorer:
+class RolloutScorer:
     """Scores rollouts.
 
     Args:
@@ -45,7 +45,7 @@ class Scorer:
     def __init__(self, config: RewardConfig, referee: Referee | None = None, ser: SerConfig | None = None) -> None:
         self.config, self.ser = config, ser or SerConfig()
         self.referee = referee if config.weights.ser else None
-        check_needs(config, ANNOTATED | ({"referee"} if referee is not None else set()), "this trainer")
+        check_reward_needs(config, ANNOTATED | ({"referee"} if referee is not None else set()), "this trainer")
 
     def describe(self) -> dict[str, Any] | None:
         """Provenance of the referee; None without one."""
@@ -101,12 +101,12 @@ class Scorer:
         return self.config.ser_gate == "none" or record.outcome().statuses == ("abnormal", "abnormal")
 
 
-def answer_of(record: RolloutRecord, sample: GrpoSample) -> Answer:
+def answer_of(record: RolloutRecord, sample: GrpoSample) -> AnswerEvidence:
     """A rollout as an answer whose evidence is to be scored."""
     outcome = record.outcome()
     hull, shown = (outcome.scan.window if outcome.scan is not None else None), outcome.scan_indices
     window = hull and FrameRange(shown[hull.start], shown[hull.end])
-    return Answer(
+    return AnswerEvidence(
         sample.truth,
         outcome.zoom,
         outcome.clip_indices,

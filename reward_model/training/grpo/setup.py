@@ -20,7 +20,7 @@ from reward_model.engine.trackers import check_reporters
 from reward_model.evidence.opening import RefereeSettings, open_referee
 from reward_model.evidence.referee import OracleReferee, Referee
 from reward_model.extras import need
-from reward_model.rewards import ANNOTATED, Need, RewardConfig, check_needs
+from reward_model.rewards import ANNOTATED, Need, RewardConfig, check_reward_needs
 from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.config import OWN, GrpoConfig
 from reward_model.training.grpo.labels import VIDEO_LEVEL, check_labels, given_by, told
@@ -249,7 +249,7 @@ def _check_reward(
         ValueError: if it does not.
     """
     source = _source(data)
-    check_needs(config, given | ({"referee"} if referee is not None else set()), source)
+    check_reward_needs(config, given | ({"referee"} if referee is not None else set()), source)
     if not config.weights.ser or referee is None or referee.kind != "oracle":
         return
     if not OracleReferee.needs <= given:

@@ -55,7 +55,7 @@ from reward_model.training.grpo.rows import (
     stock_vision_inputs,
 )
 from reward_model.training.grpo.sampler import Generator, ModelSampler, stop_tokens
-from reward_model.training.grpo.scoring import Scorer
+from reward_model.training.grpo.scoring import RolloutScorer
 from reward_model.training.grpo.videos import Load
 from reward_model.training.judge_folder import export_policy
 
@@ -103,7 +103,7 @@ class GrpoTrainer:
         settle_sharding(self.accelerator, config.max_grad_norm)
         self._sharded = is_sharded(self.accelerator)
         self._check_sizes()
-        self.scorer = Scorer(config.reward_config(judge_config), referee, config.ser_config())
+        self.scorer = RolloutScorer(config.reward_config(judge_config), referee, config.ser_config())
         vision_inputs = vision_inputs or stock_vision_inputs(processor)
         self.reference_print = fingerprint(model) if config.beta else ""
         self.policy, self.reference = self._prepare(model, vision_inputs)

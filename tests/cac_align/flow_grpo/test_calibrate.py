@@ -7,7 +7,7 @@ import pytest
 
 from cac_align.cli import main
 from cac_align.flow_grpo import calibrate as module
-from cac_align.flow_grpo.calibrate import calibrate
+from cac_align.flow_grpo.calibrate import calibrate_rewards
 from cac_align.flow_grpo.needs import check_calibration, contents_of, needs_text
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from cac_align.rewards.calibration import Calibration, CalibrationError
@@ -34,7 +34,7 @@ def config_of(place, folder, **changes):
 
 @pytest.fixture(scope="module")
 def made(place):
-    return calibrate(config_of(place, place), num_videos=NUM_VIDEOS)
+    return calibrate_rewards(config_of(place, place), num_videos=NUM_VIDEOS)
 
 
 def test_the_bank_is_drawn_by_the_base_model_and_every_score_is_kept(place, made):
@@ -60,17 +60,19 @@ def test_a_bank_that_was_stopped_goes_on_and_comes_to_the_same(place, made, tmp_
     monkeypatch.setattr(module, "generate", failing)
     config = config_of(place, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(config, tmp_path / "bank.json", num_videos=NUM_VIDEOS)
+        calibrate_rewards(config, tmp_path / "bank.json", num_videos=NUM_VIDEOS)
     assert not (tmp_path / "bank.json").exists()
     monkeypatch.setattr(module, "generate", lambda *call: drawn.append(call[1]) or generate(*call))
-    assert calibrate(config, tmp_path / "bank.json", num_videos=NUM_VIDEOS) == made
+    assert calibrate_rewards(config, tmp_path / "bank.json", num_videos=NUM_VIDEOS) == made
     assert drawn == [*PROMPTS, *PROMPTS[:2], *PROMPTS], "a batch that was not judged is drawn again, no other"
     assert (tmp_path / "bank.json").read_bytes() == (place / "bank.json").read_bytes()
     with pytest.raises(ValueError, match=r"holds another bank: .*num_inference_steps was 4 and is now 6.*; delete"):
-        calibrate(config_of(place, tmp_path, num_inference_steps=6), tmp_path / "bank.json", num_videos=NUM_VIDEOS)
+        calibrate_rewards(
+            config_of(place, tmp_path, num_inference_steps=6), tmp_path / "bank.json", num_videos=NUM_VIDEOS
+        )
     (tmp_path / "other.json.bank.jsonl").write_text("[]\n")
     with pytest.raises(ValueError, match=r"other.json.bank.jsonl' is not the scores of a bank"):
-        calibrate(config, tmp_path / "other.json", num_videos=NUM_VIDEOS)
+        calibrate_rewards(config, tmp_path / "other.json", num_videos=NUM_VIDEOS)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +129,9 @@ def test_settings_that_leave_nothing_to_it_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not fit reward_combination='advantages'"):
         settings(tmp_path, calibration="c.json", reward_combination="advantages")
     with pytest.raises(ValueError, match="num_videos=4 must be at least 8"):
-        calibrate(settings(tmp_path, calibration="c.json"), num_videos=4)
+        calibrate_rewards(settings(tmp_path, calibration="c.json"), num_videos=4)
     with pytest.raises(ValueError, match="name the file to write"):
-        calibrate(settings(tmp_path))
+        calibrate_rewards(settings(tmp_path))
 
 
 def test_from_a_shell(place, made, tmp_path, capsys):

@@ -10,11 +10,11 @@ import pytest
 
 from reward_model.active.environment import Environment
 from reward_model.active.operators import FACTORS, WIDTHS, Backtrack, Expand, Zoom, next_view, novelty
-from reward_model.active.views import Footage, Limits, View, first_view, frames_window, view_indices
+from reward_model.active.views import Limits, Stretch, View, first_view, frames_window, view_indices
 from reward_model.schema import FrameRange
 from reward_model.video.clip import sample_indices
 
-FIVE_SECONDS = Footage(0, 80, 16.0)
+FIVE_SECONDS = Stretch(0, 80, 16.0)
 EXPANDED = (16, 19, 22, 26, 29, 32, 35, 38, 42, 45, 48, 51, 54, 58, 61, 64)
 
 
@@ -96,7 +96,7 @@ def test_index_sets_are_those_of_the_reference_on_300_random_episodes():
         last = first + int(rng.integers(20, 100))
         rate = Fraction(int(rng.choice((1, 2, 4))))
         limits = Limits(float(rate), max_operators=4, max_frames=int(rng.integers(30, 80)), max_view_frames=16)
-        footage = Footage(first, last, float(fps))
+        footage = Stretch(first, last, float(fps))
         if len(view_indices(first_view(footage, limits), footage)) > min(16, limits.max_frames):
             with pytest.raises(ValueError, match="the first view of"):
                 Blank(footage, limits).start()
@@ -126,8 +126,8 @@ def test_index_sets_are_those_of_the_reference_on_300_random_episodes():
 @pytest.mark.parametrize("fps", [8, 12, 15, 16, 23.976, 24, 25, 29.97, 30, 60])
 def test_the_first_view_is_the_grid_of_the_other_turns(fps):
     for rate in (1, 2, 4):
-        view = first_view(Footage(0, 96, fps), Limits(rate))
-        assert list(view_indices(view, Footage(0, 96, fps))) == sample_indices(97, fps, rate)
+        view = first_view(Stretch(0, 96, fps), Limits(rate))
+        assert list(view_indices(view, Stretch(0, 96, fps))) == sample_indices(97, fps, rate)
 
 
 def test_limits_are_kept():
@@ -174,7 +174,7 @@ def test_an_environment_begins_anew():
 
 
 def test_a_part_of_a_video_is_all_there_is():
-    footage = Footage(32, 64, 16.0)
+    footage = Stretch(32, 64, 16.0)
     environment, first = begun(footage)
     assert first.indices == (32, 40, 48, 56, 64)
     assert next_view(Expand(5, 5), first.view, footage, Limits()) == first.view
@@ -182,7 +182,7 @@ def test_a_part_of_a_video_is_all_there_is():
 
 
 def test_moments_with_two_decimals_mean_the_frames_they_were_read_from():
-    footage = Footage(0, 120, 24.0)
+    footage = Stretch(0, 120, 24.0)
     view = View(2.0 + 2 / 24, 4.0 + 4 / 24, 4.0)  # frames 50 to 100, shown as 2.08 and 4.17 s
     asked = next_view(Zoom(2.08, 4.17, 2), view, footage, Limits(max_view_frames=40))
     assert view_indices(asked, footage) == tuple(range(50, 101, 3))
@@ -190,7 +190,7 @@ def test_moments_with_two_decimals_mean_the_frames_they_were_read_from():
 
 
 def test_a_view_of_one_frame_can_be_left():
-    footage = Footage(0, 80, 16.0)
+    footage = Stretch(0, 80, 16.0)
     alone = View(2.0, 2.0, 8.0)
     assert view_indices(alone, footage) == (32,)
     assert next_view(Expand(0, 0), alone, footage, Limits()) == alone
@@ -208,8 +208,8 @@ def test_small_parts():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Footage(3, 2, 16), "0 <= first <= last"),
-        (lambda: Footage(0, 2, 0), "a rate above 0"),
+        (lambda: Stretch(3, 2, 16), "0 <= first <= last"),
+        (lambda: Stretch(0, 2, 0), "a rate above 0"),
         (lambda: Limits(start_fps=0), "above 0"),
         (lambda: Limits(max_view_frames=0), "max_view_frames=0 must be at least 1"),
         (lambda: Limits(max_operators=-1), "at least 0"),

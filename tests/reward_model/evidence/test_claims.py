@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from reward_model.evidence.claims import Claim, Claims, claims_of, cut, drawn_places, merged
+from reward_model.evidence.claims import Claim, Claims, claims_of, cut_claims, drawn_places, merged
 from reward_model.parsing import ParseError, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
 
@@ -54,9 +54,9 @@ def test_a_repeat_names_the_same_at_nearly_the_same_place_and_moment(other, same
 
 def test_the_cut_keeps_the_first_and_counts_all_but_repeats():
     many = [claim(Box(10 * k, 0, 10 * k + 5, 5), subject=f"thing {k}") for k in range(50)]
-    found = cut([*many, many[0]], 8)
+    found = cut_claims([*many, many[0]], 8)
     assert found == Claims(tuple(many[:8]), 50)
-    assert cut([claim()] * 50) == Claims((claim(),), 1) and cut([]) == Claims()
+    assert cut_claims([claim()] * 50) == Claims((claim(),), 1) and cut_claims([]) == Claims()
 
 
 def test_an_answer_that_is_complete_loses_nothing():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reward_model.evidence.answer import Answer, score_answers
+from reward_model.evidence.answer import AnswerEvidence, score_answers
 from reward_model.evidence.claims import Claim
 from reward_model.evidence.referee import NoisyReferee, Opinion, OracleReferee, Question, reference_answer
 from reward_model.grounding import spatial_iou
@@ -94,7 +94,9 @@ def everywhere(box):
 
 def answer(found, window=FrameRange(20, 40), **changes):  # noqa: B008
     frames = lambda indices: np.zeros((len(indices), 64, 64, 3), np.uint8)  # noqa: E731
-    return Answer(**{"truth": TRUTH, "report": found, "indices": CLIP, "window": window, "frames": frames, **changes})
+    return AnswerEvidence(
+        **{"truth": TRUTH, "report": found, "indices": CLIP, "window": window, "frames": frames, **changes}
+    )
 
 
 def score(found, referee=ORACLE, **changes):

@@ -9,7 +9,7 @@ from reward_model.evaluation.metrics.tubes import tube_iou
 from reward_model.schema import Box, FrameRange
 from reward_model.tracks.codec import to_frame_boxes
 from reward_model.tracks.smoothing import to_box, to_track
-from reward_model.tracks.ticks import at_ticks, expand, frame_times, things, tick_frames, ticks_within
+from reward_model.tracks.ticks import at_ticks, expand_ticks, frame_times, things, tick_frames, ticks_within
 
 TIMES = tuple(k / 8 for k in range(41))
 
@@ -32,17 +32,17 @@ def test_ticks_of_an_interval(start, end, step, ticks):
 
 def test_the_expansion_between_two_ticks_is_linear_in_centre_and_log_size():
     track = to_track([Box(450, 450, 550, 550), Box(500, 300, 900, 700)])
-    boxes = expand([0.0, 1.0], track, [], [0.0, 0.5, 1.0, 1.5], FrameRange(0, 3))
+    boxes = expand_ticks([0.0, 1.0], track, [], [0.0, 0.5, 1.0, 1.5], FrameRange(0, 3))
     assert boxes[1] == Box(500, 400, 700, 600)
     assert boxes[3] == boxes[2] == Box(500, 300, 900, 700)  # held beyond the last tick
-    quarter = expand([0.0, 1.0], track, [], [0.0, 0.25], FrameRange(1, 1))[1]
+    quarter = expand_ticks([0.0, 1.0], track, [], [0.0, 0.25], FrameRange(1, 1))[1]
     width = math.exp(0.75 * math.log(100) + 0.25 * math.log(400))
     assert (quarter.xmin, quarter.xmax) == (round(550 - width / 2), round(550 + width / 2))
 
 
 def test_nothing_is_interpolated_across_a_break_and_nothing_drawn_outside_the_range():
     track = to_track([Box(0, 0, 100, 100), Box(800, 800, 900, 900)])
-    boxes = expand([0.0, 1.0], track, [1], TIMES, FrameRange(2, 7))
+    boxes = expand_ticks([0.0, 1.0], track, [1], TIMES, FrameRange(2, 7))
     assert sorted(boxes) == [2, 3, 4, 5, 6, 7]
     assert {boxes[k] for k in (2, 3, 4)} == {Box(0, 0, 100, 100)} and boxes[5] == Box(800, 800, 900, 900)
 

@@ -15,7 +15,7 @@ from reward_model.engine.settings import parse_settings
 from reward_model.minis.model import build_judge
 from reward_model.training.active.card import round_table
 from reward_model.training.active.config import OWN, ActiveConfig
-from reward_model.training.active.setup import narrate_footage, plan_config
+from reward_model.training.active.setup import active_plan_config, narrate_footage
 from reward_model.training.active.videos import footage_loader, footage_rows
 from reward_model.video.writing import write_video
 from reward_model.world import make_video
@@ -46,7 +46,7 @@ def test_presets_name_settings_that_exist(preset):
     config = ActiveConfig.from_dict({k: v for k, v in chosen.items() if k not in OWN})
     assert config.pairs_per_step % 2 == 0 and config.cold_batch % 2 == 0, "two processes can share it"
     JudgeConfig().override(**chosen["judge"])
-    assert config.max_steps > 0 and plan_config(chosen).stage == "active evidence"
+    assert config.max_steps > 0 and active_plan_config(chosen).stage == "active evidence"
 
 
 def test_plans_of_the_mini_and_of_full_size(recipe, capsys):

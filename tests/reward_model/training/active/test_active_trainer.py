@@ -32,7 +32,7 @@ from reward_model.parsing import format_report
 from reward_model.schema import TurnReport
 from reward_model.training.active.cold_start import scripted_rows, scripted_window
 from reward_model.training.active.config import ActiveConfig
-from reward_model.training.active.episode_rows import EpisodeCase, belief_rows, replay, write_script
+from reward_model.training.active.episode_rows import EpisodeCase, belief_rows, replay_episode, write_script
 from reward_model.training.active.experience import RoundFiles
 from reward_model.training.active.losses import PreferencePart, drawn_delta
 from reward_model.training.active.rollouts import Drawn
@@ -180,13 +180,13 @@ def test_beliefs_are_those_of_the_backend():
 def test_what_was_drawn_is_read_again_id_by_id():
     _, _, tokens = scripted(aliased_row(), (Zoom(0.0, 0.5, 2),))
     trainer_stops = [tiny()[1].tokenizer.eos_token_id]
-    again = replay(case_of(aliased_row()), tokens.turns, trainer_stops)
+    again = replay_episode(case_of(aliased_row()), tokens.turns, trainer_stops)
     for one, other in zip(tokens.between, again.between, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
     np.testing.assert_array_equal(tokens.row().ids, again.row().ids)
     np.testing.assert_array_equal(tokens.row().mask, again.row().mask)
     with pytest.raises(ValueError, match="turn 1 of an episode is no operator"):
-        replay(case_of(aliased_row()), [tokens.turns[-1], tokens.turns[-1]], trainer_stops)
+        replay_episode(case_of(aliased_row()), [tokens.turns[-1], tokens.turns[-1]], trainer_stops)
     tokens.between.append(tokens.between[-1])
     with pytest.raises(ValueError, match="ends with a turn"):
         tokens.row()

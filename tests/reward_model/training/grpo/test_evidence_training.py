@@ -20,7 +20,7 @@ from reward_model.minis.model import build_judge
 from reward_model.rewards import ANNOTATED
 from reward_model.schema import Box
 from reward_model.training.grpo.labels import VIDEO_LEVEL, told
-from reward_model.training.grpo.scoring import RefereeDownError, Scorer
+from reward_model.training.grpo.scoring import RefereeDownError, RolloutScorer
 from reward_model.training.grpo.setup import open_trainer, plan_config
 from reward_model.training.grpo.trainer import GrpoTrainer
 from tests.launched import ROOT, launch
@@ -146,7 +146,7 @@ def test_a_referee_that_fails_leaves_rollouts_without_a_reward_and_one_that_is_d
 def test_without_a_referee_the_trainer_is_not_made(tmp_path):
     with pytest.raises(ValueError, match="weight_ser=5 needs a referee: this trainer has none"):
         refereed(tmp_path, None)
-    assert Scorer(settings(tmp_path).reward_config(), Moody()).describe() is None
+    assert RolloutScorer(settings(tmp_path).reward_config(), Moody()).describe() is None
 
 
 def test_another_referee_does_not_continue_a_run(tmp_path):
