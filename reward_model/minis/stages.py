@@ -138,23 +138,15 @@ class MiniParts(StageParts):
         return f"Before them: {' and '.join(told)}." if told and model in self.models else ""
 
     def world_data(self, name: StageName, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
-        from datasets import Dataset
-
         from reward_model.minis.false_alarms import read_alarms, with_alarms
-        from reward_model.minis.rows import draw_rows, make_example
+        from reward_model.minis.rows import make_example
         from reward_model.minis.stage_rows import repeated
         from reward_model.tracks.codec import codec_of
-        from reward_model.world.kinds import KINDS
 
         if config.max_steps < 1:
             raise ValueError("data: world is endless; set max_steps in the configuration")
         batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-        if stage.false_alarms is not None and (name != "stage2" or stage.boxes_round):
-            raise ValueError("false_alarms is a setting of stage 2, where turn two learns to clear suspicions")
-        if stage.supervision == "people" and (name != "stage2" or stage.boxes_round):
-            raise ValueError(
-                "supervision='people' is a setting of stage 2; stage 1 and the boxes round need exact truth"
-            )
+        _check_settings_of_stage_two(name, stage)
         steps = config.max_steps
         if stage.samples is not None:
             if stage.samples < batch:
@@ -174,13 +166,8 @@ class MiniParts(StageParts):
             summary += ", annotated as people do"
         if alarms:
             summary += f", {alarms} false alarms of {stage.false_alarms} among the normal clips"
-        tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
-        count = max(32, stage.eval_samples)
-        options = {"seed": 7_000 + config.seed, "stories": stage.stories, "kinds": tuple(stage.kinds or KINDS)}
-        drawn = draw_rows([tasks[k % 2] for k in range(count)], **options)
-        held = Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
         load = partial(make_example, prompts=judge.prompts, codec=codec_of(judge))
-        return StageData(rows, held, load, judge, summary, ordered=True)
+        return StageData(rows, _held_out(name, stage, config.seed), load, judge, summary, ordered=True)
 
     def _draw(self, name: StageName, stage: Any, steps: int, batch: int, seed: int, *, several: bool) -> Dataset:
         """The different rows of a stage; ``several``: they are walked through several times."""
@@ -236,6 +223,29 @@ class MiniParts(StageParts):
         from reward_model.minis.optimizer import MiniOptimizer
 
         return MiniOptimizer(stage.matrix_lr, stage.vision_lr_scale)
+
+
+def _check_settings_of_stage_two(name: StageName, stage: Any) -> None:
+    if name == "stage2" and not stage.boxes_round:
+        return
+    if stage.false_alarms is not None:
+        raise ValueError("false_alarms is a setting of stage 2, where turn two learns to clear suspicions")
+    if stage.supervision == "people":
+        raise ValueError("supervision='people' is a setting of stage 2; stage 1 and the boxes round need exact truth")
+
+
+def _held_out(name: StageName, stage: Any, seed: int) -> Dataset:
+    """Rows of evaluations, of scenes that no training sees."""
+    from datasets import Dataset
+
+    from reward_model.minis.rows import draw_rows
+    from reward_model.world.kinds import KINDS
+
+    tasks = {"stage1": ("frame", "clip"), "stage2": ("scan", "zoom")}[name]
+    count = max(32, stage.eval_samples)
+    options = {"seed": 7_000 + seed, "stories": stage.stories, "kinds": tuple(stage.kinds or KINDS)}
+    drawn = draw_rows([tasks[k % 2] for k in range(count)], **options)
+    return Dataset.from_list([{**row, "seed": row["seed"] + HELD_OUT_SEEDS} for row in drawn])
 
 
 #: The parts of the minis.
