@@ -57,7 +57,7 @@ TRAIN = RecipeCommand(
 )
 RUN = RecipeCommand(
     "run",
-    "Run another recipe: tables, the second look, probes, referees, reasoning of a teacher, the demo, minis.",
+    "Run another recipe: tables, the second look, probes, referees, reasoning from a teacher, the demo, the minis.",
     {
         "best-of-n": "best_of_n.py",
         "evaluate-reward": "evaluate_reward.py",
