@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line, builds the trainer, says what it is about to do, and trains."""
-    args = parse_settings(parser(), arguments, presets=PRESETS)
+    args = parse(arguments)
     from reward_model.training.active.config import ActiveConfig
 
     if args.list_settings:
@@ -98,8 +98,15 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         base["output_dir"] = f"{base.get('output_dir', ActiveConfig.output_dir)}-{args.variant}"
     chosen = changed(base, args.set)
     check_known(chosen, [*OWN, *(f.name for f in fields(ActiveConfig))])
-    ActiveConfig.from_dict({k: v for k, v in chosen.items() if k not in OWN})
+    check(chosen)
     return {**chosen, **{name: located(chosen[name]) for name in ("model",) if chosen.get(name)}}
+
+
+def check(chosen: dict[str, Any]) -> None:
+    """Raises ValueError for a setting with a value that the rules refuse."""
+    from reward_model.training.active.config import OWN, ActiveConfig
+
+    ActiveConfig.from_dict({k: v for k, v in chosen.items() if k not in OWN})
 
 
 def parser() -> CommandParser:
@@ -112,6 +119,11 @@ def parser() -> CommandParser:
     found.add_argument("--variant", choices=tuple(VARIANTS), help="an ablation by its name")
     found.add_argument("--restart", action="store_true", help="refuse to continue an existing run")
     return found
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    return parse_settings(parser(), arguments, presets=PRESETS)
 
 
 if __name__ == "__main__":

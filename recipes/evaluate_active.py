@@ -79,10 +79,10 @@ def check(runs: list[str], ablations: list[str]) -> tuple[list[Path], dict[str, 
         if not equals or not name:
             raise ValueError(f"--ablation {text!r} must be NAME=RUN_FOLDER")
         named[name] = Path(folder)
-    for folder in (*folders, *named.values()):
-        if not (folder / "judge" / "judge.json").is_file():
+    for place in (*folders, *named.values()):
+        if not (place / "judge" / "judge.json").is_file():
             raise ValueError(
-                f"{str(folder)!r} holds no judge; give a run folder of recipes/active.py that was trained to its end"
+                f"{str(place)!r} holds no judge; give a run folder of recipes/active.py that was trained to its end"
             )
     return folders, {name: str(folder / "judge") for name, folder in named.items()}
 

@@ -156,7 +156,7 @@ def draw_episodes(
     free = _run(policy, [_begin(policy) for _ in range(count - num_branches)])
     found = [_drawn(e, e.beliefs, truth, most, utility, None) for e in free]
     leaves = [(k, j) for k, e in enumerate(free) if e.error is None for j in range(len(e.operators))]
-    states, places, beliefs = [], [], []
+    states, places, beliefs = list[State](), list[tuple[int, int] | None](), list[tuple[float, ...]]()
     for _ in range(num_branches):
         if leaves:
             parent, turn = leaves[int(rng.integers(len(leaves)))]

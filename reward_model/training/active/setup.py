@@ -150,7 +150,7 @@ def active_plan_config(settings: Mapping[str, Any]) -> PlanConfig:
     known = dict(settings.get("plan") or {})
     folder = isinstance(model, str) and Path(model).is_dir()
     judge = config.asked(
-        (load_judge_config(model) if folder else JudgeConfig()).override(**(settings.get("judge") or {}))
+        (load_judge_config(str(model)) if folder else JudgeConfig()).override(**(settings.get("judge") or {}))
     )
     gpus = int(known.get("num_gpus", 8))
     # Cold start and rounds in updates of one size: scripted episodes, and both episodes of a pair.

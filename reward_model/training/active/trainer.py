@@ -339,7 +339,13 @@ class ActiveTrainer:
 
     def _identity(self) -> dict[str, Any]:
         """Settings that must be equal for a checkpoint to be continued."""
-        free = ("output_dir", "save_steps", "save_total_limit", "logging_steps", "per_device_train_batch_size")
+        free: tuple[str, ...] = (
+            "output_dir",
+            "save_steps",
+            "save_total_limit",
+            "logging_steps",
+            "per_device_train_batch_size",
+        )
         free += ("generation_batch_size", "gradient_checkpointing", "use_vllm")
         free += ("vllm_gpu_memory_utilization", "vllm_max_model_length")
         ends = [dict(self.dataset[k]) for k in (0, len(self.dataset) - 1)]

@@ -185,7 +185,7 @@ def test_what_was_drawn_is_read_again_id_by_id():
         np.testing.assert_array_equal(one[0], other[0])
     np.testing.assert_array_equal(tokens.row().ids, again.row().ids)
     np.testing.assert_array_equal(tokens.row().mask, again.row().mask)
-    with pytest.raises(ValueError, match="turn 1 of an episode is no operator"):
+    with pytest.raises(ValueError, match="turn 1 of an episode is not an operator"):
         replay_episode(case_of(aliased_row()), [tokens.turns[-1], tokens.turns[-1]], trainer_stops)
     tokens.between.append(tokens.between[-1])
     with pytest.raises(ValueError, match="ends with a turn"):
