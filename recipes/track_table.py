@@ -170,8 +170,8 @@ def cheats(args: argparse.Namespace, name: str, bench: Bench, folder: str) -> Ta
     from reward_model.video.clip import sample_indices
 
     rate = args.fps[0]
-    judge = TwoTurnJudge(LocalBackend(folder, **({"device": args.device} if args.device else {})))
-    judge.config = known_settings(folder).override(**settings_at(folder, rate), batch_size=args.batch_size)
+    config = known_settings(folder).override(**settings_at(folder, rate), batch_size=args.batch_size)
+    judge = TwoTurnJudge(LocalBackend(folder, **({"device": args.device} if args.device else {})), config)
     videos = [video for video in (bench[k] for k in range(len(bench))) if video.truth.status == "abnormal"]
     rates = [v.truth.fps for v in videos]
     verdicts = judge.judge([v.frames for v in videos], [v.truth.prompt for v in videos], fps=rates)

@@ -1,5 +1,6 @@
 """The table of ticks: columns from rows, gains by seeds, limits from the truth, cheats; its recipe and the presets."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,21 @@ def test_under_union_no_cheat_pays_and_under_inter_one_does():
 def test_the_recipe_writes_the_limits(load_recipe, tmp_path, capsys):
     assert load_recipe("track_table").main(["--limits", "--videos", "4", "--output", str(tmp_path)]) == 0
     assert "Limits of ticks on dev" in capsys.readouterr().out and (tmp_path / "tables.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_recipe_measures_judges_gains_and_cheats(load_recipe, tmp_path):
+    """The shipped judge twice: no gain over itself, and no cheat exceeds it under the norm that training uses."""
+    words = ["--models", "a=assets/cac-mini", "b=assets/cac-mini", "--gain", "a:b", "--cheats", "a", "--videos", "8"]
+    assert load_recipe("track_table").main([*words, "--output", str(tmp_path)]) == 0
+    tables = {t["title"]: t for t in json.loads((tmp_path / "tables.json").read_text())["tables"]}
+    assert [*tables] == ["Tracks on dev", "Gains of tracks on dev", "Cheats on dev"]
+    ((gain,),) = tables["Gains of tracks on dev"]["groups"]
+    assert gain["t + mv"] == {"value": 0, "interval": [0, 0]} and gain["videos"] == 4
+    lines = [line for group in tables["Cheats on dev"]["groups"] for line in group]
+    value = {line["answer"]: line["t + mv, union"]["value"] for line in lines}
+    honest = value.pop("honest")
+    assert honest > 0.8 and all(v < honest for v in value.values())
 
 
 @pytest.mark.parametrize(
