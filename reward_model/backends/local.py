@@ -185,9 +185,7 @@ class LocalBackend:
         ids = [self._word_ids(words_after(prefix)) for prefix in prefixes]
 
         def ask(part: Sequence[int]) -> list[VerdictScore | None]:
-            return [
-                VerdictScore(*f) for f in self._follow(*([v[k] for k in part] for v in (conversations, prefixes, ids)))
-            ]
+            return [VerdictScore(p, q) for p, q in self._follow(part, conversations, prefixes, ids)]
 
         return self._each(conversations, ask, lambda reason: VerdictScore(math.nan, math.nan, error=reason))
 
@@ -199,18 +197,21 @@ class LocalBackend:
         ids = [word_tokens(self.processor.tokenizer, prefix, words) for prefix in prefixes]
 
         def ask(part: Sequence[int]) -> list[WordScores | None]:
-            return [
-                WordScores(f) for f in self._follow(*([v[k] for k in part] for v in (conversations, prefixes, ids)))
-            ]
+            return [WordScores(found) for found in self._follow(part, conversations, prefixes, ids)]
 
         return self._each(conversations, ask, lambda reason: WordScores(error=reason))
 
     def _follow(
-        self, conversations: Sequence[Conversation], prefixes: Sequence[str], options: Sequence[_Options]
+        self,
+        part: Sequence[int],
+        conversations: Sequence[Conversation],
+        prefixes: Sequence[str],
+        options: Sequence[_Options],
     ) -> list[tuple[float, ...]]:
-        """Log-probabilities of the options of each conversation after its prefix."""
+        """Log-probabilities of the options of each conversation of a part after its prefix."""
         import torch
 
+        conversations, prefixes = [conversations[k] for k in part], [prefixes[k] for k in part]
         inputs = self._inputs(conversations, prefixes)
         mask = inputs["attention_mask"]
         shows = "image_grid_thw" in inputs
@@ -223,7 +224,7 @@ class LocalBackend:
             # (B, V), of the first token after the prefix; in double, so that small log-odds keep their digits.
             first = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
             deltas = self.model.model.rope_deltas.to(mask.device) if shows else 0
-            asked, totals = [tuple(tuple(ids) for ids in each) for each in options], {}
+            asked, totals = [tuple(tuple(ids) for ids in options[k]) for k in part], {}
             for words in dict.fromkeys(asked):  # one pair, but for answers that spell the words in another way
                 each = [self._continue(i, first, mask, deltas, output.past_key_values).tolist() for i in words]
                 totals[words] = list(zip(*each, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def score_answers(
 def _questions(answer: AnswerEvidence, claims: Claims) -> list[Question]:
     reference, shown = reference_answer(answer.truth), _Frames(answer, sorted({c.frame for c in claims.kept}))
     return [
-        Question(claim, answer.truth.video_id, reference, lambda n=claim.frame: shown.of(n), answer.truth)
+        Question(claim, answer.truth.video_id, reference, partial(shown.of, claim.frame), answer.truth)
         for claim in claims.kept
     ]
 
@@ -116,7 +117,8 @@ def _evidence(answer: AnswerEvidence, claims: Claims, opinions: tuple[Opinion, .
     ]
     relevant = [c.time_s for c, o in zip(claims.kept, opinions, strict=True) if o.relevance >= RELEVANT]
     first, last = answer.part or (0, truth.num_frames - 1)
-    window = answer.window and (answer.window.start / truth.fps, answer.window.end / truth.fps)
+    hull = answer.window
+    window = None if hull is None else (hull.start / truth.fps, hull.end / truth.fps)
     loose = looseness(window, relevant, (last - first + 1) / truth.fps)
     return Evidence(evidence_score(checked, claims.raw, loose, config), claims, opinions, loose)
 

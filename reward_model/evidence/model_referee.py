@@ -137,7 +137,7 @@ class ModelReferee:
         """Opinions of the questions whose grades have probabilities; a failed question has its error."""
         found: dict[int, Opinion] = {}
         first = self._chosen(chats, {k: relevance_prefix() for k in chats}, backend, found)
-        prefixes = {k: localisation_prefix(max(range(len(p)), key=lambda g, p=p: p[g])) for k, p in first.items()}
+        prefixes = {k: localisation_prefix(p.index(max(p))) for k, p in first.items()}
         second = self._chosen({k: chats[k] for k in prefixes}, prefixes, backend, found)
         return found | {k: Opinion(soft_score(first[k]), soft_score(p)) for k, p in second.items()}
 

@@ -112,7 +112,7 @@ def _other_type(
 def _other_object(
     claim: Claim, anomaly: Anomaly, truth: VideoAnnotation, rng: np.random.Generator, others: Sequence[str]
 ) -> Claim:
-    return replace(claim, subject=others[rng.integers(len(others))])
+    return replace(claim, subject=others[int(rng.integers(len(others)))])
 
 
 def _other_time(

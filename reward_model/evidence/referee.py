@@ -59,8 +59,10 @@ class Opinion:
 class Referee(Protocol):
     """Checks claims. Questions keep their order; a failed one carries its own ``error`` and spoils no other."""
 
-    #: What it is told beside the pictures, of the truth.
-    needs: frozenset[Need]
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Parts of the truth that it is told beside the pictures."""
+        ...
 
     def check(self, questions: Sequence[Question]) -> list[Opinion]:
         """One opinion per question."""

@@ -43,8 +43,8 @@ class MiniRefereeParts(RefereeParts, MiniParts):
         if plan.model not in self.models:
             return replace(plan, answer_tokens=_ANSWER_TOKENS, prompt_tokens=400)
         side = stage.frame_size or SIZE
-        sizes = {"height": side, "width": side, "prompt_tokens": _PROMPT_TOKENS, "answer_tokens": _ANSWER_TOKENS}
-        return replace(plan, longest_frames=None, **sizes)
+        plan = replace(plan, height=side, width=side, longest_frames=None)
+        return replace(plan, prompt_tokens=_PROMPT_TOKENS, answer_tokens=_ANSWER_TOKENS)
 
     def world_data(self, name: StageName, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         if config.max_steps < 1:
