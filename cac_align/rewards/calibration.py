@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -122,7 +123,7 @@ class Calibration:
         return write_json(path, {"version": VERSION, "rewards": scales, "bank": dict(self.bank), "digest": self.digest})
 
     @classmethod
-    def load(cls, path: str | Path) -> Calibration:
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """The calibration of a file.
 
         Raises:
