@@ -249,8 +249,8 @@ class ActiveTrainer:
             return
         at = self.step + 1 if step is None else step  # a run that continues from here writes the line again
         writer.append(ROUNDS, {"step": at, "round": phase, **{k: round(v, 6) for k, v in numbers.items()}})
-        for key, value in numbers.items() if writer.board is not None else ():
-            writer.board.add_scalar(key, value, phase)
+        if writer.trackers is not None:
+            writer.trackers.numbers(at, numbers)
 
     def run_step(self) -> dict[str, float]:
         """One update. Returns its numbers over all processes."""
