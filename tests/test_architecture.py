@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "reward_model": (
         (
+            "anomalies",
             "digests",
             "extras",
             "files",
