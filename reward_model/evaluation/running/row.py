@@ -23,7 +23,7 @@ from reward_model.world.cells import anomaly_cell, covered_share
 
 #: Columns that rows of earlier versions lack.
 _LATER = {"group", "scan_status", "out_of_domain", "readouts_disagree", "unfamiliarity", "tokens", "zoom_tokens"} | {
-    *("shown_frames", "t_iou", "mv_inter", "mv_union", "mv_gt", "hull_viou")
+    *("shown_frames", "looks", "t_iou", "mv_inter", "mv_union", "mv_gt", "hull_viou")
 }
 
 
@@ -52,6 +52,7 @@ class Row:
         scan_status: what turn one decided, before turn two looked again; None: unparsed, or unknown.
         out_of_domain, readouts_disagree: as the verdict says; None: the judge cannot tell.
         tokens, zoom_tokens, shown_frames: new tokens of all turns and of turn two, and frames that were looked at.
+        looks: requests for more frames: turn two of every chunk, or the operators of a judge that looks itself.
         t_iou, mv_inter, mv_union, mv_gt, hull_viou: overlaps of turn two's tube (:mod:`~reward_model.grounding`) of
             abnormal videos, 0 without turn two; None elsewhere.
         unfamiliarity: the higher quantile of the video among those of the training distribution; None likewise.
@@ -91,6 +92,7 @@ class Row:
     tokens: int | None = None
     zoom_tokens: int | None = None
     shown_frames: int | None = None
+    looks: int | None = None
     t_iou: float | None = None
     mv_inter: float | None = None
     mv_union: float | None = None
@@ -158,6 +160,7 @@ def make_row(index: int, video: BenchVideo, answer: Verdict | float | None, seco
         tokens=sum(t.num_tokens for t in answer.turns),
         zoom_tokens=sum(t.num_tokens for t in zoom_turns(answer.turns)),
         shown_frames=sum(len(t.frame_indices) for t in answer.turns),
+        looks=len(answer.operators) or len(zoom_turns(answer.turns)),
     )
 
 

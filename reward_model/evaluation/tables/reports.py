@@ -25,6 +25,7 @@ from reward_model.evaluation.tables.class_tables import (
 from reward_model.evaluation.tables.coverage_table import coverage_table
 from reward_model.evaluation.tables.paired_tables import gain_table, readout_table, significance_table
 from reward_model.evaluation.tables.reliability_plot import plot_reliability
+from reward_model.evaluation.tables.systems_table import systems_table
 from reward_model.files import write_text
 from reward_model.statistics.table import Table
 
@@ -71,6 +72,7 @@ def _bench_tables(
         tables.append(readout_table(bench, rows, num_resamples=min(200, num_resamples)))
     tables += [compare(bench, rows, num_resamples=num_resamples) for compare in (significance_table, gain_table)]
     tables.append(coverage_table(bench, rows))
+    tables.append(systems_table(bench, judges, rows, num_resamples=num_resamples))
     if main:
         tables.append(time_table(bench, judges))
     return tables
