@@ -9,6 +9,7 @@ from typing import Any, Literal
 from reward_model.active.utility import UtilityConfig
 from reward_model.config import JudgeConfig
 from reward_model.engine.settings import check_known
+from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
 #: What a settings file may hold beside the settings of :class:`ActiveConfig`.
@@ -143,9 +144,13 @@ class ActiveConfig:
     """Checkpoints kept."""
     logging_steps: int = setting(1, least=1)
     """Updates between lines of the log."""
+    report_to: list[Reporter] = setting(["tensorboard"])
+    """Trackers of numbers besides the log's files: tensorboard, wandb, trackio, or none."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "report_to", as_list(self.report_to))
         check_settings(self)
+        check_names(self.report_to)
         if self.num_branches >= self.num_generations:
             raise ValueError(
                 f"num_branches={self.num_branches} must be below num_generations={self.num_generations}: a branch "

@@ -16,6 +16,7 @@ from reward_model.backends.source import announce_demo_scale
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.data.plain_cot import plain_report
 from reward_model.data.targets import targets_of
+from reward_model.engine.trackers import check_reporters
 from reward_model.extras import need
 from reward_model.schema import TurnReport, VideoAnnotation
 from reward_model.training.active.config import OWN, ActiveConfig
@@ -49,8 +50,8 @@ def open_active_trainer(
         ValueError: if a setting is unknown or wrong; the message names it.
     """
     need("datasets", "this training")
-    need("tensorboard", "the log of a run")
     config = config_of(settings)
+    check_reporters(config.report_to)
     for name in ("model", "data"):
         if name not in settings:
             raise ValueError(f"the settings must name {name!r}; see recipes/configs/active/mini.yaml")

@@ -180,7 +180,8 @@ class ActiveTrainer:
         config, folder = self.config, Path(self.config.output_dir)
         self._open(folder, resume)
         stop, main, numbers = StopRequest(), self.accelerator.is_main_process, dict[str, float]()
-        writer = RunWriter(folder, active=main, first_step=self.step, lines=(METRICS, ROUNDS), digits=6)
+        shown: dict[str, Any] = {"report_to": config.report_to, "settings": config.to_dict()}
+        writer = RunWriter(folder, active=main, first_step=self.step, lines=(METRICS, ROUNDS), digits=6, **shown)
         bar = tqdm(total=config.max_steps, initial=self.step, desc="active evidence", disable=not main)
         try:
             with stop.listening():
@@ -344,6 +345,7 @@ class ActiveTrainer:
             "save_steps",
             "save_total_limit",
             "logging_steps",
+            "report_to",
             "per_device_train_batch_size",
         )
         free += ("generation_batch_size", "gradient_checkpointing", "use_vllm")
