@@ -29,16 +29,15 @@ import numpy as np
 
 from reward_model.active.judging import active_provenance, episode_parts, seek
 from reward_model.backends.base import Backend
+from reward_model.backends.provenance import judge_provenance
 from reward_model.chunks import final_anomalies, main_window, scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain_check import DomainCheck, domain_fields
 from reward_model.parsing import forced_prefix
 from reward_model.prompts import PromptSet, load_prompts, wording_note
-from reward_model.provenance import judge_provenance
-from reward_model.schema import Turn, TurnReport, Verdict, VerdictScore
+from reward_model.schema import Turn, TurnReport, Verdict, VerdictScore, at_true_rate, decided, sound
 from reward_model.shipped import package_version
-from reward_model.turn_checks import at_true_rate, decided, sound
 from reward_model.turns import (
     TurnRequest,
     VideoView,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from reward_model.anomalies import (
@@ -42,7 +42,10 @@ __all__ = [
     "Verdict",
     "VerdictScore",
     "VideoAnnotation",
+    "at_true_rate",
+    "decided",
     "sort_types",
+    "sound",
 ]
 
 
@@ -191,6 +194,51 @@ class Turn:
                 "unlike_training": tuple(data.get("unlike_training", ())),
             }
         )
+
+
+# --- answered turns, made fit to decide ------------------------------------------------------------------------------
+
+
+def at_true_rate(turn: Turn, fps: float) -> Turn:
+    """The turn of a video of ``fps`` frames per second, with the rate its frames really have: that of the video where
+    it is slower than what was asked for, and less where they were thinned.
+    """
+    turn = replace(turn, fps=min(turn.fps, fps))
+    index, steps = turn.frame_indices, len(turn.frame_indices) - 1
+    if steps < 1:
+        return turn
+    stride, full = (index[-1] - index[0]) / steps, fps / turn.fps
+    # Indices are rounded to whole frames, which moves the mean by less than one frame over all steps.
+    return replace(turn, fps=fps / stride) if stride > full + 1 / steps + 1e-9 else turn
+
+
+def sound(turn: Turn, readout: str) -> Turn:
+    """A turn without scores that nothing can be read from; the turn has failed where its verdict depends on one."""
+    lost = {name: s.fault for name in ("score", "direct_score") if (s := getattr(turn, name)) is not None and s.fault}
+    if not lost:
+        return turn
+    needed = "score" if readout == "paper" else "direct_score"
+    rest = replace(
+        turn,
+        score=None if "score" in lost else turn.score,
+        direct_score=None if "direct_score" in lost else turn.direct_score,
+    )
+    decides = needed in lost or (turn.status is None and rest.score is None and rest.direct_score is None)
+    reason = turn.error or lost.get(needed) or next(iter(lost.values()))
+    return replace(rest, status=None, error=reason) if decides else rest
+
+
+def decided(turn: Turn) -> Turn:
+    """A turn without a report takes the likelier word; without probabilities either, it has no status and says so."""
+    if turn.error or turn.status is not None:
+        return turn
+    score = turn.score or turn.direct_score
+    if score is None:
+        return replace(
+            turn, error=f"the answer could not be parsed ({turn.parse_error}) and the backend gives no probabilities"
+        )
+    status: Status = "normal" if score.log_odds >= 0 else "abnormal"
+    return replace(turn, status=status)
 
 
 @dataclass(frozen=True)

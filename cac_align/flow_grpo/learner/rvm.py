@@ -15,6 +15,7 @@ import torch
 from cac_align.flow_grpo.learner.nft import forward_noise, forward_sigmas, noised
 from cac_align.flow_grpo.learner.replay import Replay, StepLoss
 from cac_align.flow_grpo.maths.kernels import batch_mean
+from cac_align.flow_grpo.maths.objectives import velocity_divergence
 from cac_align.flow_grpo.maths.schedule import shift_of
 from cac_align.flow_grpo.sampler.policy import Condition
 from cac_align.flow_grpo.sampler.rollout import VideoRollout
@@ -69,7 +70,7 @@ def rvm_loss(
     loss = batch_mean((move + pull).square(), weights) / 2
     if reference is not None:
         size = torch.as_tensor(beta, dtype=v.dtype, device=v.device)
-        loss = loss + size * batch_mean((wide - reference.detach().to(v)).square()) / 2
+        loss = loss + size * velocity_divergence(wide, reference) / 2
     return loss
 
 
@@ -135,7 +136,7 @@ class RVM:
         reference = replay.reference_velocity(x, timestep, unguided) if config.beta else None
         loss = rvm_loss(velocity, clean, noise, gain, reference=reference, beta=config.beta, weights=cells)
         nothing = torch.zeros(len(clean), device=clean.device)
-        kl = nothing if reference is None else batch_mean((velocity.detach() - reference).square())
+        kl = nothing if reference is None else velocity_divergence(velocity, reference).detach()
         return StepLoss(loss, nothing, kl, nothing.bool())
 
     def follow(self, updates: int) -> None:
