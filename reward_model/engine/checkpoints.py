@@ -133,11 +133,15 @@ def last_checkpoint(output_dir: Path) -> Path | None:
     return None
 
 
-def resumable(output_dir: Path) -> Path | None:
+def resumable(output_dir: Path, resume: bool = True) -> Path | None:
     """Checkpoint to resume from: the newest complete one; None if there is none.
 
+    Args:
+        resume: False begins anew, in a folder without checkpoints alone.
+
     Raises:
-        TrainingCheckpointError: if it has some, and every one is damaged. Beginning anew would write over them.
+        TrainingCheckpointError: if it has some, and every one is damaged, or ``resume`` is False. Beginning anew would
+            write over them.
     """
     last = last_checkpoint(output_dir)
     folders = find_checkpoints(output_dir)
@@ -146,6 +150,8 @@ def resumable(output_dir: Path) -> Path | None:
             f"{str(folders[-1])!r} is damaged ({grpo_checkpoint_fault(folders[-1])}), and no checkpoint before it is "
             "whole. Remove them to start over, or choose another output_dir"
         )
+    if last is not None and not resume:
+        raise TrainingCheckpointError(f"{str(output_dir)!r} holds {last.name}; resume it, or choose another output_dir")
     return last
 
 

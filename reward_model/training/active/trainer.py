@@ -24,7 +24,6 @@ import torch
 from reward_model.active.policies import Narrate
 from reward_model.config import JudgeConfig, judge_json
 from reward_model.engine.checkpoints import (
-    TrainingCheckpointError,
     fingerprint,
     last_checkpoint,
     restore_checkpoint,
@@ -147,16 +146,9 @@ class ActiveTrainer:
     def _sampler(self) -> Generator:
         config, bare = self.config, self.accelerator.unwrap_model(self.policy).model
         if config.use_vllm:
-            from reward_model.training.grpo.vllm_sampler import VllmSampler, engine_weights, make_engine
+            from reward_model.training.grpo.vllm_sampler import vllm_sampler
 
-            engine = make_engine(
-                bare, self.accelerator, config.vllm_max_model_length, config.vllm_gpu_memory_utilization
-            )
-            image = self.processor.image_token_id
-            return VllmSampler(
-                engine, lambda: engine_weights(bare), lambda: self.step, self.random, image, self.stop_ids,
-                config.temperature,
-            )  # fmt: skip
+            return vllm_sampler(bare, self.accelerator, config, lambda: self.step, self.random, self.stop_ids)
         policy = self.accelerator.unwrap_model(self.policy)
         return ModelSampler(
             policy, self.random, self.stop_ids, temperature=config.temperature, batch_size=config.generation_batch_size
@@ -207,11 +199,7 @@ class ActiveTrainer:
         return numbers
 
     def _open(self, folder: Path, resume: bool) -> None:
-        if last := resumable(folder):
-            if not resume:
-                raise TrainingCheckpointError(
-                    f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir"
-                )
+        if last := resumable(folder, resume):
             self.resume(last)
         if self.accelerator.is_main_process:
             forget_rounds(folder, after=self.config.phase(self.step) if self.step else 0)

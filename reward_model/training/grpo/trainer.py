@@ -24,7 +24,6 @@ import torch
 from reward_model.config import JudgeConfig, judge_json
 from reward_model.engine.checkpoints import (
     STATE_FILE,
-    TrainingCheckpointError,
     fingerprint,
     last_checkpoint,
     restore_checkpoint,
@@ -177,11 +176,7 @@ class GrpoTrainer:
         from tqdm import tqdm
 
         config, folder = self.config, Path(self.config.output_dir)
-        if last := resumable(folder):
-            if not resume:
-                raise TrainingCheckpointError(
-                    f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir"
-                )
+        if last := resumable(folder, resume):
             self.resume(last)
         stop = StopRequest()
         main = self.accelerator.is_main_process

@@ -12,12 +12,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
-from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.policy_weights import policy_weights
 from reward_model.training.grpo.rows import EncodedPrompt, core_model
 from reward_model.training.grpo.sampler import Sampled
@@ -105,10 +104,21 @@ class VllmSampler:
         self._loaded = version
 
 
+class EngineSettings(Protocol):
+    """Settings of the engine and of what it draws."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def vllm_max_model_length(self) -> int | None: ...
+    @property
+    def vllm_gpu_memory_utilization(self) -> float: ...
+
+
 def vllm_sampler(
     model: PreTrainedModel,
     accelerator: Accelerator,
-    config: GrpoConfig,
+    config: EngineSettings,
     version: Callable[[], int],
     generator: torch.Generator,
     stop_ids: Sequence[int],
