@@ -10,7 +10,7 @@ import numpy as np
 
 from cac_align.probes.probes import Probe, make_probe
 from cac_align.rewards.base import Reward, evaluate
-from reward_model.statistics.intervals import bootstrap, wilson
+from reward_model.statistics.intervals import mean_interval, wilson
 from reward_model.statistics.significance import paired_bootstrap
 from reward_model.statistics.table import Cell, Estimate, Table
 
@@ -126,8 +126,7 @@ def mean_cell(scores: Sequence[float | None], *, num_resamples: int, seed: int) 
     known = np.array([s for s in scores if s is not None], float)
     if not len(known):
         return Estimate(None)
-    interval = bootstrap(lambda k: float(known[k].mean()), len(known), num_resamples=num_resamples, seed=seed)
-    return Estimate(float(known.mean()), interval)
+    return Estimate(float(known.mean()), mean_interval(known, num_resamples=num_resamples, seed=seed))
 
 
 def compare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -70,3 +70,18 @@ def bootstrap(
     ]
     low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(float(low), float(high))
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, *, num_resamples: int = 1000, seed: int = 0) -> Interval:
+    """Bootstrap interval (95 %) of the mean of (N,) values.
+
+    Raises:
+        ValueError: if there are no values or no resamples.
+
+    Example:
+        >>> low, high = mean_interval([0.0, 1.0, 1.0])
+        >>> low < 2 / 3 < high
+        True
+    """
+    array = np.asarray(values, float)
+    return bootstrap(lambda k: float(array[k].mean()), len(array), num_resamples=num_resamples, seed=seed)

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import chi2_contingency
 
 from reward_model.evaluation.active.play import PlayedRow
-from reward_model.statistics.intervals import Interval, bootstrap
+from reward_model.statistics.intervals import Interval, mean_interval
 from reward_model.world.aliasing import ALIASED, EASY
 
 #: What an episode that used no operator did.
@@ -47,10 +46,7 @@ def accuracy(rows: Sequence[PlayedRow]) -> float:
 
 def interval_of(values: Sequence[float], seed: int = 0) -> Interval | None:
     """Bootstrap interval (95 %) of a mean; None of none."""
-    if not values:
-        return None
-    array = np.asarray(values, float)
-    return bootstrap(lambda k: float(array[k].mean()), len(array), seed=seed)
+    return mean_interval(values, seed=seed) if values else None
 
 
 def first_acts(rows: Sequence[PlayedRow]) -> Counter[str]:

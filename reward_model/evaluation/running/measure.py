@@ -15,7 +15,7 @@ from reward_model.evaluation.metrics.classification import STATUSES, Confusion, 
 from reward_model.evaluation.running.result import EvaluationResult, Metric, TypeRecall
 from reward_model.evaluation.running.row import Row
 from reward_model.schema import AnomalyType
-from reward_model.statistics.intervals import bootstrap, wilson
+from reward_model.statistics.intervals import bootstrap, mean_interval, wilson
 from reward_model.world.cells import CELLS
 
 
@@ -73,9 +73,7 @@ def mean_metric(values: Sequence[float], num_resamples: int) -> Metric:
     """A mean with its bootstrap interval; None of nothing."""
     if not values:
         return Metric(None)
-    array = np.array(values)
-    interval = bootstrap(lambda k: float(array[k].mean()), len(array), num_resamples=num_resamples)
-    return Metric(float(array.mean()), interval, len(array))
+    return Metric(float(np.mean(values)), mean_interval(values, num_resamples=num_resamples), len(values))
 
 
 def _answer_metrics(judged: Sequence[Row]) -> dict[str, Metric]:

@@ -12,7 +12,7 @@ from reward_model.evidence.practice import WAYS, Practice
 from reward_model.evidence.referee import Opinion
 from reward_model.evidence.score import RELEVANT
 from reward_model.schema import FrameRange, Verdict, VideoAnnotation
-from reward_model.statistics.intervals import bootstrap
+from reward_model.statistics.intervals import mean_interval
 from reward_model.statistics.table import Cell, Estimate, Table
 from reward_model.turns import merge_clips
 
@@ -99,7 +99,7 @@ def _mean_score(evidence: Sequence[Evidence]) -> Estimate:
     scores = np.array([e.score for e in evidence if e.score is not None])
     if not len(scores):
         return Estimate(None)
-    return Estimate(float(scores.mean()), bootstrap(lambda k: float(scores[k].mean()), len(scores)))
+    return Estimate(float(scores.mean()), mean_interval(scores))
 
 
 def _relevant(evidence: Sequence[Evidence]) -> float | None:

@@ -14,7 +14,7 @@ from reward_model.evaluation.running.measure import mean_metric
 from reward_model.evaluation.running.row import Row
 from reward_model.grounding import Tube, TubeOverlap, join_boxes, tube_overlap
 from reward_model.schema import BOX_SCALE, Box, TurnReport, VideoAnnotation
-from reward_model.statistics.intervals import Interval, bootstrap
+from reward_model.statistics.intervals import Interval, mean_interval
 from reward_model.statistics.table import Cell, Estimate, Table
 from reward_model.tracks.codec import TurnTwoCodec
 from reward_model.tracks.ticks import frame_times
@@ -101,15 +101,10 @@ def track_gain_table(bench: str, pairs: Mapping[str, tuple[Checkpoints, Checkpoi
             )
         gaps = np.array([_gaps(name, a, b) for a, b in zip(ours, theirs, strict=True)])
         by_video, by_seed = gaps.mean(axis=0), gaps.mean(axis=1)
-        interval = bootstrap(partial(_mean_at, by_video), len(by_video))
         each = ", ".join(f"{gap:+.3f}" for gap in by_seed)
-        lines.append((name, Estimate(float(by_video.mean()), interval), each, len(by_video)))
+        lines.append((name, Estimate(float(by_video.mean()), mean_interval(by_video)), each, len(by_video)))
     columns = ("difference", "t + mv", "each seed", "videos")
     return Table(f"Gains of tracks on {bench}", columns, [lines], ("Brackets: paired bootstrap over videos.",))
-
-
-def _mean_at(values: np.ndarray, places: np.ndarray) -> float:
-    return float(values[places].mean())
 
 
 def _gaps(name: str, ours: Sequence[Row], theirs: Sequence[Row]) -> list[float]:
