@@ -26,6 +26,7 @@ import pytest
 
 from reward_model.schema import FrameRange, Turn, TurnReport, Verdict, VerdictScore, VideoAnnotation
 from reward_model.video.clip import native_window, sample_indices, zoom_indices
+from tests.campaigns import Scale
 
 # Tests make and drop objects by the million; with the usual threshold of 700 they are looked through all the time.
 gc.set_threshold(20_000, 10, 10)
@@ -49,6 +50,10 @@ def settled_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    Scale.whole = "not slow" not in config.option.markexpr
 
 
 class FromTheEnd(pytest.Dir):

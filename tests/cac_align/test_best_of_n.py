@@ -15,7 +15,7 @@ from cac_align.selection.run_folder import ResumeError, describe_pipeline, plain
 from reward_model.schema import Verdict
 
 PROMPT = "a red ball moves right"
-WAN = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2, "guidance_scale": 3.0}
+WAN = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 1, "guidance_scale": 3.0}
 QUIET = {"progress_bar": False}
 
 
@@ -210,7 +210,7 @@ def test_several_prompts_resume_in_their_own_folders(wan_pipe, tmp_path):
     ("change", "words"),
     [
         ({"seed": 1}, "seed was 0, now 1"),
-        ({"num_inference_steps": 1}, "arguments.num_inference_steps was 2, now 1"),
+        ({"num_inference_steps": 2}, "arguments.num_inference_steps was 1, now 2"),
         ({"prompt": "a dog"}, 'prompt was "a red ball moves right", now "a dog"'),
         ({"guidance_scale": 1.0}, "arguments.guidance_scale was 3.0, now 1.0"),
     ],

@@ -69,6 +69,7 @@ from reward_model.training.sft.trainer import AnswerCollator  # noqa: E402
 from reward_model.unified.protocols import APS  # noqa: E402
 from reward_model.world import make_scene  # noqa: E402
 from reward_model.world.kinds import SETTINGS  # noqa: E402
+from tests.campaigns import draws  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 ASSET = ROOT / "assets" / "unified-mini"
@@ -239,7 +240,7 @@ def test_no_video_has_an_anomaly(rows):
 
 
 def test_truth_of_right_and_wrong_rows(rows):
-    for row in rows[:60]:
+    for row in rows[: draws(60, 20)]:
         assert true_scores(plain(row)) == ApsScores(5, 5, 5) and prompt_of(plain(row)) == undamaged_scene(row).prompt
         for num_wrong in (1, 4):
             assert true_scores(plain(row, num_wrong=num_wrong)).alignment == 5 - num_wrong

@@ -16,11 +16,11 @@ EVAL_PROMPTS = ["a red square bounces", "a blue ball moves left"]
 
 
 def tiny_pipe(num_layers: int = 2) -> Any:
-    """16x16 pixels, 5 or 9 frames; the same weights every time. All share one VAE, which no training touches."""
+    """16x16 pixels, 5 or 9 frames; the same weights every time. All share what no training touches: VAE and text."""
     from diffusers import WanPipeline
 
     parts = _built(num_layers)
-    return _quiet(WanPipeline(**copy.deepcopy({k: v for k, v in parts.items() if k != "vae"}), vae=parts["vae"]))
+    return _quiet(WanPipeline(**{**parts, **{k: copy.deepcopy(parts[k]) for k in ("transformer", "scheduler")}}))
 
 
 @functools.cache

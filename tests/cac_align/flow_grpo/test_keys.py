@@ -76,14 +76,14 @@ def test_no_file_of_a_table_holds_a_key_and_its_trainings_get_theirs(tmp_path, m
     job = tables.make_job(tmp_path, tmp_path / "out", rewards=toys, rows=rows, watch=[guarded(name="more")])
     script = tmp_path / "train.py"  # what the recipe does with its settings before it trains
     script.write_text(
-        "import sys\nfrom cac_align.flow_grpo.config import FlowGRPOConfig\n"
-        "from cac_align.flow_grpo.judging.reward_specs import build_reward\n"
-        "config = FlowGRPOConfig.from_yaml(sys.argv[2])\nprint(config, build_reward(config.rewards))\n"
+        "import sys, yaml\nfrom cac_align.flow_grpo.judging.reward_specs import build_reward, read_specs\n"
+        "rewards = yaml.safe_load(open(sys.argv[2]))['rewards']\nprint(read_specs(rewards), build_reward(rewards))\n"
     )
     [training] = job.trainings.values()
     with pytest.raises(TrainingError, match="wrote no"):
         training.run(script, [sys.executable])
-    assert "FlowGRPOConfig(" in (training.folder / "train.log").read_text()
+    assert "RewardSpec(" in (training.folder / "train.log").read_text()
+    assert not any(k in repr(FlowGRPOConfig.from_yaml(training.folder / "settings.yaml")) for k in KEYS)
     assert told(tmp_path / "out", *KEYS) == []
     assert not any(k in json.dumps(job.settings.to_dict()) + repr(job.settings) for k in KEYS)
 

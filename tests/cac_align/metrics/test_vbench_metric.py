@@ -74,7 +74,7 @@ def test_grey_is_its_three_equal_channels(small_cache):
 
 
 def test_videos_of_other_sizes_lengths_and_rates_share_a_call(small_cache):
-    videos = [make_frames(name)[: 2 + k % 2] for k, name in enumerate(VIDEOS)]
+    videos = [make_frames(name)[: 2 + k % 2, ::2, ::2] for k, name in enumerate(VIDEOS)]
     for dimension in ("subject_consistency", "imaging_quality", "background_consistency"):
         scores = metric(dimension, small_cache)(videos, fps=8)
         assert len({round(s, 6) for s in scores}) == len(videos)
