@@ -46,7 +46,7 @@ class FlowGRPOConfig(ObjectiveSettings):
     """Folder or hub id of a Wan 2.1 text-to-video or image-to-video pipeline."""
     revision: str | None = setting(None)
     """Revision of a hub id."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no")
+    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no", experimental=["fp16"])
     """Precision of frozen weights and autocast, in sampling and training: no, bf16 or fp16. The LoRA stays fp32."""
     attention_backend: str | None = setting(None)
     """diffusers' attention backend (native, flash, xformers, ...) for sampling and training; null: default."""
@@ -94,7 +94,7 @@ class FlowGRPOConfig(ObjectiveSettings):
     """Keep the noise of the last step, as the public Wan code does."""
     integer_timesteps: bool = setting(False)
     """Use int64 timesteps, as the public Wan code does."""
-    ode_solver: Literal["euler", "base"] = setting("euler")
+    ode_solver: Literal["euler", "base"] = setting("euler", experimental=["base"])
     """Solver of the steps outside the window: euler, or base (the checkpoint's own)."""
     window_mode: WindowMode = setting("random", when=ON_STEPS)
     """Place of the window: all, fixed, random or progressive; one for a whole group."""
@@ -112,7 +112,7 @@ class FlowGRPOConfig(ObjectiveSettings):
     """Share of a window's steps that is trained, the first ones. Public Wan code: 0.99, all but the last."""
     same_initial_noise: bool = setting(False)
     """Start all videos of a group from the same latents."""
-    shared_prefix: PrefixSharing = setting("exact")
+    shared_prefix: PrefixSharing = setting("exact", experimental=["single"])
     """Draw what such videos share before their window once: exact (bit for bit, by calls of a size), single, or off."""
 
     # --- amount -------------------------------------------------------------------------------------------------------
@@ -130,11 +130,11 @@ class FlowGRPOConfig(ObjectiveSettings):
     """Passes over the samples of a step."""
 
     # --- advantages ---------------------------------------------------------------------------------------------------
-    advantage_baseline: Baseline = setting("group")
+    advantage_baseline: Baseline = setting("group", experimental=["global"])
     """Mean that is subtracted: group or global."""
-    advantage_std: StdEstimator = setting("group")
+    advantage_std: StdEstimator = setting("group", experimental=["none"])
     """Std to divide by: group, global or none."""
-    advantage_ddof: Literal[0, 1] = setting(0)
+    advantage_ddof: Literal[0, 1] = setting(0, experimental=[1])
     """Degrees of freedom of the std, 0 or 1. Public Flow-GRPO: 0."""
     advantage_eps: float = setting(1e-4, least=0, hint="0 turns it off")
     """Constant added to the std."""

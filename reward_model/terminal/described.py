@@ -163,11 +163,11 @@ def described(cls: T) -> T:
 
 def settings_text(cls: type) -> str:
     """Name, default, values and meaning of each setting, for a terminal."""
-    return "\n".join(f"{s.name} = {s.default!r}   ({s.kind}{_notes(s)})\n    {s.text}" for s in settings_of(cls))
+    return "\n".join(f"{s.name} = {s.default!r}   ({s.kind}{notes_on(s)})\n    {s.text}" for s in settings_of(cls))
 
 
-def _notes(setting: Setting) -> str:
-    """When a setting is read, and which of its values are experimental."""
+def notes_on(setting: Setting) -> str:
+    """When a setting is read, and which of its values are experimental, to follow its kind; empty for most."""
     conditions = " and ".join(f"{name} {_either(values)}" for name, values in setting.metadata.get("when", {}).items())
     trial = ", ".join(experimental_values(setting))
     return (f"; with {conditions} only" if conditions else "") + (f"; experimental: {trial}" if trial else "")
@@ -265,11 +265,15 @@ def check_setting(cls: type, name: str, value: object) -> None:
 
 
 def as_decimals(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with a decimal where the field wants one: YAML reads ``1e-4`` as text and ``1`` as a whole number."""
+    """Values with a decimal where the field wants one, and ``off`` where that is a choice: YAML reads ``1e-4`` as text,
+    ``1`` as a whole number, and ``off`` as false.
+    """
     rules = _rules(cls)
     found = dict(values)
     for name, value in values.items():
-        if (
+        if value is False and name in rules and "off" in _literals(rules[name][0]):
+            found[name] = "off"
+        elif (
             name in rules
             and float in _parts(rules[name][0])
             and isinstance(value, str | int)
