@@ -15,20 +15,16 @@ from typing import Any, Literal
 
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Kernel, check_kernel
-from cac_align.flow_grpo.maths.objectives import PolicyObjective
-from cac_align.flow_grpo.maths.sampling import SDEWindow, WindowMode
-from cac_align.flow_grpo.maths.schedule import StepWeighting
+from cac_align.flow_grpo.maths.sampling import PrefixSharing, SDEWindow, WindowMode
+from cac_align.flow_grpo.objective_settings import ON_STEPS, ObjectiveSettings
 from cac_align.flow_grpo.setting_names import renamed
 from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
-Objective = PolicyObjective | Literal["nft", "rvm"]
-
-
 @described
 @dataclass(frozen=True)
-class FlowGRPOConfig:
+class FlowGRPOConfig(ObjectiveSettings):
     """Everything a run can be told. ``recipes/configs/flow_grpo`` holds presets.
 
     Raises:
@@ -50,7 +46,7 @@ class FlowGRPOConfig:
     """Folder or hub id of a Wan 2.1 text-to-video or image-to-video pipeline."""
     revision: str | None = setting(None)
     """Revision of a hub id."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no")
+    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no", experimental=["fp16"])
     """Precision of frozen weights and autocast, in sampling and training: no, bf16 or fp16. The LoRA stays fp32."""
     attention_backend: str | None = setting(None)
     """diffusers' attention backend (native, flash, xformers, ...) for sampling and training; null: default."""
@@ -94,28 +90,30 @@ class FlowGRPOConfig:
     """Rule by which noise enters a step: wan_linear, flow, dance, cps or precise; ode (none) for nft and rvm."""
     noise_level: float | None = setting(0.3)
     """Eta of flow, dance, cps, precise; null for the others. Paper: 0.3."""
-    last_step_noise: bool = setting(False)
+    last_step_noise: bool = setting(False, when=ON_STEPS)
     """Keep the noise of the last step, as the public Wan code does."""
     integer_timesteps: bool = setting(False)
     """Use int64 timesteps, as the public Wan code does."""
-    ode_solver: Literal["euler", "base"] = setting("euler")
+    ode_solver: Literal["euler", "base"] = setting("euler", experimental=["base"])
     """Solver of the steps outside the window: euler, or base (the checkpoint's own)."""
-    window_mode: WindowMode = setting("random")
+    window_mode: WindowMode = setting("random", when=ON_STEPS)
     """Place of the window: all, fixed, random or progressive; one for a whole group."""
-    window_size: int = setting(2, least=1)
+    window_size: int = setting(2, least=1, when=ON_STEPS)
     """Stochastic, trained steps of a video; mode all ignores it."""
-    window_start: int = setting(0, least=0)
+    window_start: int = setting(0, least=0, when=ON_STEPS)
     """First candidate step."""
-    window_stop: int | None = setting(None)
+    window_stop: int | None = setting(None, when=ON_STEPS)
     """End of the candidate steps (excluded); null: all that have noise."""
-    window_shift_every: int = setting(25, least=1)
+    window_shift_every: int = setting(25, least=1, when=ON_STEPS)
     """Training steps between two moves of a progressive window."""
-    window_stride: int = setting(1, least=1)
+    window_stride: int = setting(1, least=1, when=ON_STEPS)
     """Steps that a progressive window moves at a time."""
-    timestep_fraction: float = setting(1.0, above=0, most=1, hint="1 trains every step")
+    timestep_fraction: float = setting(1.0, above=0, most=1, hint="1 trains every step", when=ON_STEPS)
     """Share of a window's steps that is trained, the first ones. Public Wan code: 0.99, all but the last."""
     same_initial_noise: bool = setting(False)
     """Start all videos of a group from the same latents."""
+    shared_prefix: PrefixSharing = setting("exact", experimental=["single"])
+    """Draw what such videos share before their window once: exact (bit for bit, by calls of a size), single, or off."""
 
     # --- amount -------------------------------------------------------------------------------------------------------
     max_steps: int = setting(120, least=1, free=True)
@@ -131,41 +129,12 @@ class FlowGRPOConfig:
     num_iterations: int = setting(1, least=1)
     """Passes over the samples of a step."""
 
-    # --- objective ----------------------------------------------------------------------------------------------------
-    objective: Objective = setting("grpo")
-    """Objective: grpo, guard, dppo, nft or rvm."""
-    clip_range: float = setting(1e-3, above=0, below=1)
-    """PPO clip range of grpo and guard. Log-probs are means over elements, so 1e-3 is already wide."""
-    max_divergence: float = setting(1e-5, above=0, below=inf)
-    """Largest divergence of a step that still teaches, objective dppo only."""
-    step_weighting: StepWeighting = setting("none")
-    """Weights of the steps: none, inv_c (Flash-GRPO) or tempflow."""
-    beta: float = setting(0.0, least=0, hint="0 turns it off")
-    """Weight of the KL to the model without LoRA; 0 skips its forward pass."""
-    kl_space: Literal["velocity", "mean"] = setting("velocity")
-    """Space of the KL: velocity (same scale at every step) or mean (KL of the step's Gaussians)."""
-    nft_beta: float = setting(1.0, above=0, below=inf)
-    """Share of the trained policy in the mixtures of nft."""
-    nft_num_sigmas: int = setting(2, least=1)
-    """Noise levels each video is trained at, nft only; levels of the schedule occur once."""
-    nft_sigmas: Literal["schedule", "uniform"] = setting("schedule")
-    """Source of those levels: the sampling schedule, as in DiffusionNFT, or uniform in (0, 1)."""
-    nft_decay: Literal[0, 1, 2] = setting(1)
-    """Pace at which nft's sampling policy follows, by updates done: 0 at once, 1 up to half, 2 hardly at all."""
-
-    rvm_scale: float = setting(0.1, above=0, below=inf)
-    """Factor of the advantages of rvm, which weighs them against the anchor (beta). Paper: 0.1."""
-    rvm_num_sigmas: int = setting(2, least=1)
-    """Noise levels each video is trained at, rvm only: drawn anew, uniform in time under the model's shift."""
-    rvm_positive_updates: int = setting(0, least=0)
-    """First updates of rvm that learn from better videos alone."""
-
     # --- advantages ---------------------------------------------------------------------------------------------------
-    advantage_baseline: Baseline = setting("group")
+    advantage_baseline: Baseline = setting("group", experimental=["global"])
     """Mean that is subtracted: group or global."""
-    advantage_std: StdEstimator = setting("group")
+    advantage_std: StdEstimator = setting("group", experimental=["none"])
     """Std to divide by: group, global or none."""
-    advantage_ddof: Literal[0, 1] = setting(0)
+    advantage_ddof: Literal[0, 1] = setting(0, experimental=[1])
     """Degrees of freedom of the std, 0 or 1. Public Flow-GRPO: 0."""
     advantage_eps: float = setting(1e-4, least=0, hint="0 turns it off")
     """Constant added to the std."""
@@ -245,7 +214,7 @@ class FlowGRPOConfig:
     """Consecutive evaluations at which a canary must have collapsed."""
 
     # --- checkpoints and log ------------------------------------------------------------------------------------------
-    noise_floor: Literal["off", "warn", "refuse"] = setting("warn", free=True)
+    noise_floor: Literal["off", "warn", "refuse"] = setting("warn", free=True, when=ON_STEPS)
     """Reaction to replay noise that approaches the clip range: off, warn or refuse."""
     save_every: int = setting(10, least=1, free=True)
     """Steps between checkpoints."""
@@ -364,9 +333,9 @@ class FlowGRPOConfig:
         return self.guidance_scale > 1
 
     @property
-    def on_finished_videos(self) -> bool:
-        """True for objectives that need the end of a video alone, drawn by the plain sampler: nft and rvm."""
-        return self.objective in ("nft", "rvm")
+    def shares_prefix(self) -> bool:
+        """True if videos of a group have steps in common that are drawn once."""
+        return self.same_initial_noise and self.shared_prefix != "off" and not self.on_finished_videos
 
     @cached_property
     def num_trained_steps(self) -> int:

@@ -217,7 +217,11 @@ def stochastic_scheduler(
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
     scheduler = FlowSDEScheduler.from_scheduler(
-        base, integer_timesteps=config.integer_timesteps, ode_solver=config.ode_solver, **config.noise
+        base,
+        integer_timesteps=config.integer_timesteps,
+        ode_solver=config.ode_solver,
+        log_prob_constants=config.log_prob_constants,
+        **config.noise,
     )
     scheduler.set_timesteps(config.num_inference_steps, device=device)
     schedule = read_schedule(scheduler)

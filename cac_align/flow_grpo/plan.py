@@ -16,8 +16,11 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
 from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
+from cac_align.flow_grpo.objective_settings import ObjectiveSettings
+from cac_align.flow_grpo.sampler.forwards import sampling_forwards
 from cac_align.flow_grpo.wan_sizes import FULL
 from reward_model.backends.source import located
+from reward_model.terminal.described import experiments, settings_of, unread_settings
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, WanTransformer3DModel
@@ -31,7 +34,7 @@ BLOCK_WIDTHS, BLOCK_FFN = 20, 3
 @dataclass(frozen=True)
 class RunPlan:
     """Numbers of a run. Memory in GiB on one process; ``forwards`` are transformer calls per step over all processes,
-    guidance counted as two.
+    guidance counted as two: to draw the videos, to draw them if nothing were shared within a group, and to train.
     """
 
     transformer_parameters: int
@@ -42,6 +45,7 @@ class RunPlan:
     activations: float
     records: float
     forwards_sampling: int
+    forwards_unshared: int
     forwards_training: int
 
     @property
@@ -107,7 +111,8 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
         adapter=copies * trained * 4 / GIB,
         activations=_activations(config, transformer, latents) * sides / GIB,
         records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
-        forwards_sampling=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
+        forwards_sampling=round(sampling_forwards(config, world_size=max(world_size, 1))),
+        forwards_unshared=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
         forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0),
     )
 
@@ -116,6 +121,7 @@ def describe_plan(
     config: FlowGRPOConfig, plan: RunPlan, *, world_size: int, num_prompts: int, first_step: int = 0
 ) -> str:
     """The plan as text, printed before step 1."""
+    trial = ", ".join(f"{name}={value}" for name, value in experiments(config).items())
     window = f"window {config.window_mode}, {config.num_trained_steps} trained steps a video"
     if config.on_finished_videos:
         window = f"{config.num_trained_steps} noise levels a video"
@@ -133,20 +139,36 @@ def describe_plan(
             f"{config.num_inference_steps} steps, {guidance if config.guided else 'no guidance'}",
             f"  noise       kernel {config.kernel}{noise}, {window}",
             f"  rewards     {_rewards(config)}",
-            f"  objective   {config.objective}, clip {config.clip_range:g}, weights {config.step_weighting}, "
-            f"beta {config.beta:g} ({config.kl_space})",
+            f"  objective   {config.objective}: {_objective(config)}",
             f"  LoRA        rank {config.lora_r}, alpha {config.lora_alpha}: {plan.lora_modules} modules, "
             f"{plan.lora_parameters:,} trained of {plan.transformer_parameters:,} parameters",
             f"  steps       {config.max_steps} (from {first_step}), learning rate {config.learning_rate:g}; "
             f"{epochs:.2f} passes over {num_prompts} prompts",
-            f"  forwards    {plan.forwards_sampling} to sample, {plan.forwards_training} to train, per step "
-            "(one video, one side of guidance)",
+            f"  forwards    {plan.forwards_sampling} to sample{_shared(config, plan)}, {plan.forwards_training} to "
+            "train, per step (one video, one side of guidance)",
             f"  memory      {plan.memory:.2f} GiB estimated per process: {plan.weights:.2f} frozen weights, "
             f"{plan.adapter:.2f} adapter and optimiser, {plan.activations:.2f} activations, {plan.records:.2f} "
             "records in main memory; VAE and judge come on top",
             f"  output      {config.output_dir}",
+            *([f"  experimental {trial}: no preset has that, and no run of it is in the docs"] if trial else []),
         ]
     )
+
+
+def _objective(config: FlowGRPOConfig) -> str:
+    """The settings that the objective reads, as YAML names them."""
+    idle = unread_settings(type(config), config.to_dict())
+    told = [s.name for s in settings_of(ObjectiveSettings) if s.name != "objective" and s.name not in idle]
+    values = [(name, getattr(config, name)) for name in told]
+    return ", ".join(f"{name} {v:g}" if isinstance(v, float) else f"{name} {v}" for name, v in values)
+
+
+def _shared(config: FlowGRPOConfig, plan: RunPlan) -> str:
+    """How much of the sampling is shared within groups, and in which way; empty where there is nothing to share."""
+    if not config.shares_prefix:
+        return ""
+    mean = " on average" if config.window_mode in ("random", "progressive") else ""
+    return f"{mean} ({plan.forwards_unshared} without the shared prefix, {config.shared_prefix})"
 
 
 def _rewards(config: FlowGRPOConfig) -> str:

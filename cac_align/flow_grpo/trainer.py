@@ -57,6 +57,7 @@ from cac_align.flow_grpo.needs import check_needs, contents_of, own_reward
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe_plan, make_run_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, show_evaluation, show_groups
+from cac_align.flow_grpo.sampler.forwards import ForwardCount
 from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import RolloutSampler, VideoRollout, negative_prompt, split_calls
 from cac_align.pipelines import Pipeline
@@ -149,6 +150,7 @@ class FlowGRPOTrainer:
         run_autocast(self.pipe.transformer, self.accelerator.device, config.mixed_precision)
         self.learner = Learner(self.pipe.transformer, self.scheduler, weights, self.texts, config, self.accelerator)
         self.transformer = self.learner.bare.transformer
+        self.forwards = ForwardCount(self.transformer)
         self.rollouts = RolloutSampler(self.pipe, self.scheduler, self.texts, config, self.images)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -242,13 +244,15 @@ class FlowGRPOTrainer:
     def run_step(self) -> tuple[Experience, dict[str, float]]:
         """One step: videos, rewards, updates. Returns them with the numbers of all processes."""
         started = time.perf_counter()
+        self.forwards.taken()  # what evaluations took before
         experience = self.collect()
-        drawn = time.perf_counter()
+        forwards, drawn = [self.forwards.taken()], time.perf_counter()
         found = self.learner.learn(experience)
-        done = time.perf_counter()
+        forwards, done = gather(self.accelerator, [*forwards, self.forwards.taken()]), time.perf_counter()
         self.step += 1
         self.learner.follow()
         numbers = {**experience_numbers(experience.rows, experience.advantages), **found}
+        numbers |= {"forwards/sample": sum(forwards[::2]), "forwards/train": sum(forwards[1::2])}
         numbers |= {
             "seconds/sample_and_judge": drawn - started,
             "seconds/wait_for_judge": self.bus.waiting_s,

@@ -13,7 +13,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
-from reward_model.terminal.described import HEADING, Setting, settings_of
+from reward_model.terminal.described import HEADING, Setting, notes_on, settings_of
 
 COLUMNS = (("setting", 22), ("values", 18), ("default", 16), ("meaning", 44))
 #: Marks a setting that may differ when a run is continued.
@@ -45,7 +45,7 @@ def _table(settings: list[Setting]) -> nodes.table:
         name = [nodes.literal(text=s.name)] + ([nodes.Text(f" {FREE}")] if s.metadata.get("free") else [])
         default = "null" if s.default is None else str(s.default).lower() if s.default in (True, False) else s.default
         shown = nodes.literal(text=repr(default) if default == "" else str(default))
-        body += nodes.row("", _cell(*name), _cell(nodes.Text(s.kind)), _cell(shown), _cell(nodes.Text(s.text)))
+        body += nodes.row("", _cell(*name), _cell(nodes.Text(s.kind + notes_on(s))), _cell(shown), _cell(nodes.Text(s.text)))
     group += body
     return nodes.table("", group, classes=["settings"])
 

@@ -77,6 +77,8 @@ def setting(
     most: float | None = None,
     hint: str = "",
     free: bool = False,
+    when: Mapping[str, Sequence[Any]] | None = None,
+    experimental: Sequence[Any] = (),
 ) -> Any:
     """A field of a settings dataclass, as :func:`dataclasses.field` makes it.
 
@@ -85,6 +87,9 @@ def setting(
         text: the meaning, where no text stands below the field.
         above, below, least, most, hint: see :class:`Bounds`; of a list they hold for each element.
         free: the setting may differ when a run is continued.
+        when: values of other settings, by their names, with which this one is read; with any other it must have its
+            default, so that nobody believes in a setting without effect.
+        experimental: values that no preset has; ``[...]`` (an ellipsis) for every value but the default.
 
     Example:
         >>> @dataclass
@@ -97,7 +102,8 @@ def setting(
             ...
         ValueError: coats=0 must be a whole number of at least 1
     """
-    metadata = {"help": text, "bounds": Bounds(above, below, least, most, hint), "free": free}
+    bounds = Bounds(above, below, least, most, hint)
+    metadata = {"help": text, "bounds": bounds, "free": free, "when": when or {}, "experimental": tuple(experimental)}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -157,7 +163,48 @@ def described(cls: T) -> T:
 
 def settings_text(cls: type) -> str:
     """Name, default, values and meaning of each setting, for a terminal."""
-    return "\n".join(f"{s.name} = {s.default!r}   ({s.kind})\n    {s.text}" for s in settings_of(cls))
+    return "\n".join(f"{s.name} = {s.default!r}   ({s.kind}{notes_on(s)})\n    {s.text}" for s in settings_of(cls))
+
+
+def notes_on(setting: Setting) -> str:
+    """When a setting is read, and which of its values are experimental, to follow its kind; empty for most."""
+    conditions = " and ".join(f"{name} {_either(values)}" for name, values in setting.metadata.get("when", {}).items())
+    trial = ", ".join(experimental_values(setting))
+    return (f"; with {conditions} only" if conditions else "") + (f"; experimental: {trial}" if trial else "")
+
+
+def experimental_values(setting: Setting) -> list[str]:
+    """The values of a setting that are experimental, as a reader writes them; ``any other`` than the default."""
+    values = setting.metadata.get("experimental", ())
+    return ["any other" if value is ... else _word(value) for value in values]
+
+
+def experiments(settings: object) -> dict[str, Any]:
+    """The settings of an object that have an experimental value, by name."""
+    found = {}
+    for s in settings_of(type(settings)):
+        value, marked = getattr(settings, s.name), s.metadata.get("experimental", ())
+        if value in marked or (... in marked and value != s.default):
+            found[s.name] = value
+    return found
+
+
+def idle_settings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that are not read with the others (``when``) and yet differ from their default; their defaults, by name.
+
+    Args:
+        cls: a dataclass of settings.
+        values: some of them; those that are missing have their defaults.
+    """
+    defaults = {f.name: _default(f) for f in fields(cls)}
+    have = {**defaults, **values}
+    return {n: defaults[n] for n in unread_settings(cls, have) if have[n] != defaults[n]}
+
+
+def unread_settings(cls: type, values: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that are not read with the others (``when``); ``values`` has all of them."""
+    conditions = {f.name: f.metadata.get("when", {}) for f in fields(cls)}
+    return [n for n, when in conditions.items() if any(values[other] not in those for other, those in when.items())]
 
 
 def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
@@ -176,7 +223,8 @@ def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
 
 
 def check_settings(settings: object) -> None:
-    """Every field of a dataclass is of its type, one of its choices and within its bounds.
+    """Every field of a dataclass is of its type, one of its choices and within its bounds, and those that are not read
+    with the others have their defaults.
 
     Raises:
         ValueError: if one is not; the message names value, rule and remedy.
@@ -184,6 +232,24 @@ def check_settings(settings: object) -> None:
     cls: type = type(settings)
     for name in _rules(cls):
         check_setting(cls, name, getattr(settings, name))
+    _check_read(settings)
+
+
+def _check_read(settings: object) -> None:
+    """Raises ValueError for the settings that are given and not read, all that fail for the same reason at once."""
+    cls: type = type(settings)
+    idle = idle_settings(cls, {f.name: getattr(settings, f.name) for f in fields(cls)})
+    whens = {f.name: f.metadata.get("when", {}) for f in fields(cls)}
+    for name in idle:
+        condition, allowed = next((n, a) for n, a in whens[name].items() if getattr(settings, n) not in a)
+        alike = [n for n in idle if whens[n].get(condition) == allowed]
+        given = ", ".join(f"{n}={getattr(settings, n)!r}" for n in alike)
+        back = ", ".join(f"{n}: {_word(idle[n])}" for n in alike)
+        raise ValueError(
+            f"{given} {'does' if len(alike) == 1 else 'do'} not fit {condition} {getattr(settings, condition)!r}: read "
+            f"with {condition} {_either(allowed)} only; choose {'that' if len(allowed) == 1 else 'one of them'}, or "
+            f"set {back}"
+        )
 
 
 def check_setting(cls: type, name: str, value: object) -> None:
@@ -199,11 +265,15 @@ def check_setting(cls: type, name: str, value: object) -> None:
 
 
 def as_decimals(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with a decimal where the field wants one: YAML reads ``1e-4`` as text and ``1`` as a whole number."""
+    """Values with a decimal where the field wants one, and ``off`` where that is a choice: YAML reads ``1e-4`` as text,
+    ``1`` as a whole number, and ``off`` as false.
+    """
     rules = _rules(cls)
     found = dict(values)
     for name, value in values.items():
-        if (
+        if value is False and name in rules and "off" in _literals(rules[name][0]):
+            found[name] = "off"
+        elif (
             name in rules
             and float in _parts(rules[name][0])
             and isinstance(value, str | int)
@@ -263,9 +333,20 @@ def _literals(hint: object) -> tuple[Any, ...]:
 _NAMES = {NoneType: "null", str: "text", int: "whole number", float: "number", bool: "true or false"}
 
 
+def _word(value: object) -> str:
+    """A value as YAML has it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _either(values: Sequence[Any]) -> str:
+    """Values as ``a, b or c``."""
+    *before, last = (_word(value) for value in values)
+    return f"{', '.join(before)} or {last}" if before else last
+
+
 def _kind(hint: object, bounds: Bounds) -> str:
     if choices := _literals(hint):
-        return ", ".join("null" if c is None else str(c) for c in choices)
+        return ", ".join(map(_word, choices))
     if len(parts := _parts(hint)) > 1:
         return " or ".join(_kind(part, bounds) for part in parts)
     kind = get_origin(hint) or hint

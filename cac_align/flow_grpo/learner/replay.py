@@ -133,6 +133,7 @@ class Replay:
             clip_range=config.clip_range,
             max_divergence=config.max_divergence,
             weights=cells,
+            constants=config.log_prob_constants,
         )
         loss, kl = self.step_weights[record.step] * found.loss, torch.zeros(len(advantages), device=device)
         if config.beta:
@@ -168,6 +169,7 @@ class Replay:
             which adds the cancellation of fp32.
         """
         config, device = self.config, condition.positive.device
+        options = {"constants": config.log_prob_constants}
         floor = change = 0.0
         for record in (r.to(device) for r in records):
             assert record.mean is not None
@@ -177,9 +179,9 @@ class Replay:
             if config.objective == "dppo":
                 found = mean_divergence(drawn.mean, record.mean, drawn.std)
             else:
-                found = guard_log_ratio(*tensors) if config.objective == "guard" else log_ratio(*tensors)
+                found = guard_log_ratio(*tensors) if config.objective == "guard" else log_ratio(*tensors, **options)
             floor = max(floor, float(found.abs().max()))
-            again = log_prob(record.next_latents, drawn.mean, drawn.std) - record.log_prob
+            again = log_prob(record.next_latents, drawn.mean, drawn.std, **options) - record.log_prob
             change = max(change, float(again.abs().max()))
         limit = config.max_divergence if config.objective == "dppo" else config.clip_range
         return {"floor": floor, "limit": limit, "log_prob": change}

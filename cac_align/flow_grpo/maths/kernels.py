@@ -223,6 +223,8 @@ def log_prob(
     mean: torch.Tensor,
     std: torch.Tensor | float,
     weights: torch.Tensor | None = None,
+    *,
+    constants: bool = True,
 ) -> torch.Tensor:
     """Log-density of ``sample_next`` under N(mean, std^2), *averaged* over the latent elements, not summed: (B,).
 
@@ -233,12 +235,17 @@ def log_prob(
         sample_next, mean: (B, ...).
         std: positive, broadcastable.
         weights: weight of each latent cell, see :func:`batch_mean`; for credit that knows where the anomaly is.
+        constants: False leaves 1 / (2 std^2), the norm and log 2 pi out: -(sample_next - mean)^2, as Flow-CPS and the
+            public code that follows it have it for ``cps``. Steps with little noise then count less.
 
     Raises:
         ValueError: if ``std`` is 0: a deterministic step has no density.
     """
     std = _positive(std, mean)
-    error = (sample_next.detach().to(mean) - mean) / std  # (B, ...)
+    error = sample_next.detach().to(mean) - mean  # (B, ...)
+    if not constants:
+        return -batch_mean(error.square(), weights)
+    error = error / std
     return batch_mean(-0.5 * error.square() - std.log() - 0.5 * math.log(2 * math.pi), weights)
 
 
@@ -248,13 +255,19 @@ def log_ratio(
     old_mean: torch.Tensor,
     std: torch.Tensor | float,
     weights: torch.Tensor | None = None,
+    *,
+    constants: bool = True,
 ) -> torch.Tensor:
     """``log_prob(x', mean, std) - log_prob(x', old_mean, std)``, (B,), without the cancellation of that difference.
 
     The two log-probs are of order 1 and differ by 1e-6, where fp32 keeps one digit; this form keeps all of them, and is
-    exactly 0 where the means are equal.
+    exactly 0 where the means are equal. Without ``constants`` (:func:`log_prob`) it is 2 std^2 times what it is with
+    them.
     """
     std = _positive(std, mean)
+    if not constants:
+        shift = mean - old_mean.detach().to(mean)  # (B, ...)
+        return batch_mean(2 * shift * (sample_next.detach().to(mean) - old_mean.detach().to(mean) - shift / 2), weights)
     shift = (mean - old_mean.detach().to(mean)) / std  # (B, ...): how far the policy has moved
     noise = (sample_next.detach().to(mean) - old_mean.detach().to(mean)) / std  # (B, ...): eps, as it was drawn
     # noise^2 / 2 - (noise - shift)^2 / 2, multiplied out: the large squares cancel here and not in fp32.

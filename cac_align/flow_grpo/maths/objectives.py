@@ -117,6 +117,7 @@ def policy_objective(
     clip_range: float = 1e-3,
     max_divergence: float = 1e-5,
     weights: torch.Tensor | None = None,
+    constants: bool = True,
 ) -> Objective:
     """One of the three by name, from the tensors of a recorded step.
 
@@ -127,15 +128,16 @@ def policy_objective(
         advantages: (B,).
         clip_range: of ``grpo`` and ``guard``; max_divergence: of ``dppo``.
         weights: cell weights of localised credit; weights of 1 give bit-identical results.
+        constants: of the log-prob of ``grpo``, see :func:`~cac_align.flow_grpo.maths.kernels.log_prob`.
     """
     if name not in get_args(PolicyObjective):
         raise ValueError(f"objective {name!r} is unknown; choose one of {', '.join(get_args(PolicyObjective))}")
     tensors = (sample_next, mean, old_mean, std, weights)
     if name == "guard":
         return guard(guard_log_ratio(*tensors), advantages, step_size=step_size, clip_range=clip_range)
-    change = log_ratio(*tensors)
     if name == "grpo":
-        return grpo(change, advantages, clip_range=clip_range)
+        return grpo(log_ratio(*tensors, constants=constants), advantages, clip_range=clip_range)
+    change = log_ratio(*tensors)
     far = mean_divergence(mean.detach(), old_mean, std, weights)
     return dppo(change, far, advantages, max_divergence=max_divergence)
 

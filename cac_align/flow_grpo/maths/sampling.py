@@ -6,15 +6,23 @@ samples as eight. Groups stay whole over the ranks, and no prompt comes twice in
 Steps outside the SDE window are ODE steps: they cost no memory and no training. A window drawn per sample instead of
 per group compares samples that were exposed to noise at different times, which raises the variance of the rewards
 within the group; so its draw depends on the prompt alone, not on sample or rank.
+
+Before its window, a group that starts from the same latents is one video. These steps can be drawn once
+(:data:`PrefixSharing`): their outcome is the same up to the rounding of batched arithmetic, which depends on the number
+of videos of a call and on the place of a video in it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 WindowMode = Literal["all", "fixed", "random", "progressive"]
+#: How the steps before a window are shared within a group: ``exact`` between calls of equally many videos, each from the
+#: one in its place, which changes no bit; ``single``: one video for all; ``off``: not at all.
+PrefixSharing = Literal["exact", "single", "off"]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -28,6 +36,20 @@ def derive_seed(*parts: int | str) -> int:
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def prefix_videos(calls: Sequence[int], sharing: PrefixSharing) -> int:
+    """The videos of a group for which the steps before the window are computed.
+
+    Args:
+        calls: number of videos of each call that one process draws of the group.
+        sharing: see :data:`PrefixSharing`.
+
+    Example:
+        >>> [prefix_videos([3, 3, 2], sharing) for sharing in ("off", "exact", "single")]
+        [8, 5, 1]
+    """
+    return {"off": sum(calls), "exact": sum(set(calls)), "single": min(1, len(calls))}[sharing]
 
 
 @dataclass(frozen=True)
@@ -213,17 +235,22 @@ class SDEWindow:
             seed, epoch, prompt_id: what ``random`` depends on, and nothing else.
             iteration: optimisation steps done, which ``progressive`` depends on.
         """
-        candidates = self.check(num_stochastic_steps)
         if self.mode == "all":
-            return tuple(candidates)
-        places = len(candidates) - self.size + 1
-        if self.mode == "fixed":
-            offset = 0
-        elif self.mode == "random":
-            offset = derive_seed(seed, "window", epoch, prompt_id) % places
+            return tuple(self.check(num_stochastic_steps))
+        starts = self.starts(num_stochastic_steps)
+        if self.mode == "random":
+            first = starts[derive_seed(seed, "window", epoch, prompt_id) % len(starts)]
         else:
-            # Places stride apart, the last one included even if the stride jumps over it.
-            stops = [*range(0, places - 1, self.stride), places - 1]
-            offset = stops[iteration // self.shift_every % len(stops)]
-        first = candidates.start + offset
+            first = starts[iteration // self.shift_every % len(starts)]
         return tuple(range(first, first + self.size))
+
+    def starts(self, num_stochastic_steps: int) -> list[int]:
+        """The steps that a window can begin with, in the order of ``progressive``; all are equally frequent."""
+        candidates = self.check(num_stochastic_steps)
+        last = candidates.stop - self.size
+        if self.mode in ("all", "fixed"):
+            return [candidates.start]
+        if self.mode == "random":
+            return list(range(candidates.start, last + 1))
+        # Places stride apart, the last one included even if the stride jumps over it.
+        return [*range(candidates.start, last, self.stride), last]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.maths.sampling import SampleSpec
+from cac_align.flow_grpo.maths.sampling import PrefixSharing, SampleSpec
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import ImageCondition, batched_calls, noted_condition
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
@@ -88,13 +88,47 @@ class RolloutSampler:
     def draw(
         self, calls: Sequence[tuple[SampleSpec, ...]], prompts: Sequence[str], epoch: int, step: int
     ) -> Iterator[VideoRollout]:
-        """One rollout after the other; ``prompts`` is the whole list that specs point into."""
+        """One rollout after the other; ``prompts`` is the whole list that specs point into.
+
+        Steps that the videos of a group have in common are drawn once, as ``shared_prefix`` says.
+        """
+        group, known = None, dict[int, torch.Tensor]()  # by the number of videos: latents where the window begins
         for specs in calls:
-            yield self.draw_one(specs, prompts[specs[0].prompt_index], self.window(specs[0], epoch, step))
+            prompt, window = prompts[specs[0].prompt_index], self.window(specs[0], epoch, step)
+            if specs[0].group != group:
+                group, known = specs[0].group, {}
+            size, sharing = len(specs), self._sharing(window)
+            if sharing == "single" and size not in known:
+                alone = known.get(1)
+                if alone is None:
+                    alone = known[1] = self._prefix(specs[:1], prompt, window)
+                known[size] = alone.repeat(size, 1, 1, 1, 1)
+            rollout = self.draw_one(specs, prompt, window, latents=known.get(size))
+            if sharing == "exact":
+                known.setdefault(size, rollout.records[0].latents)
+            yield rollout
+
+    def _sharing(self, window: Sequence[int]) -> PrefixSharing:
+        """How the videos of a group share what lies before their window; there must be something."""
+        shared = self.config.same_initial_noise and bool(window) and window[0] > 0
+        return self.config.shared_prefix if shared else "off"
+
+    def _prefix(self, specs: tuple[SampleSpec, ...], prompt: str, window: tuple[int, ...]) -> torch.Tensor:
+        """The latents of a group's videos where their window begins."""
+        drawn = self.draw_one(specs, prompt, (), decode=False, stop=window[0])
+        assert drawn.clean is not None
+        return drawn.clean
 
     @torch.no_grad()
     def draw_one(
-        self, specs: tuple[SampleSpec, ...], prompt: str, window: tuple[int, ...], *, decode: bool = True
+        self,
+        specs: tuple[SampleSpec, ...],
+        prompt: str,
+        window: tuple[int, ...],
+        *,
+        decode: bool = True,
+        latents: torch.Tensor | None = None,
+        stop: int | None = None,
     ) -> VideoRollout:
         """One call of the pipeline.
 
@@ -103,16 +137,19 @@ class RolloutSampler:
             prompt: its text.
             window: its stochastic steps.
             decode: False skips the VAE, and there are no frames.
+            latents: (R, C, T, H, W), those of the window's first step, to go on from; None: from the first latents on.
+            stop: the step to stop before, with the latents come to as ``clean``; None: goes on to the end.
         """
         config, pipe = self.config, self.pipe
         device = pipe.transformer.device
         texts = self.texts.condition([prompt] * len(specs), self.negative, device)
         last: list[torch.Tensor] = []
         starts = [s.group_seed if config.same_initial_noise else s.seed for s in specs]
+        part = (0 if latents is None else window[0], stop)
         before, pipe.scheduler = pipe.scheduler, self.scheduler
         try:
             with (
-                self.scheduler.rollout([s.seed for s in specs], window) as trajectory,
+                self.scheduler.rollout([s.seed for s in specs], window, part=part) as trajectory,
                 batched_calls(pipe.transformer, texts.negative, config.batched_guidance),
                 noted_condition(pipe.transformer) as noted,
             ):
@@ -126,8 +163,9 @@ class RolloutSampler:
                     num_inference_steps=config.num_inference_steps,
                     guidance_scale=config.guidance_scale,
                     generator=[torch.Generator("cpu").manual_seed(seed) for seed in starts],
+                    latents=latents,
                     output_type="np" if decode else "latent",
-                    callback_on_step_end=_keep(last) if config.on_finished_videos else None,
+                    callback_on_step_end=_keep(last) if config.on_finished_videos or stop is not None else None,
                 )
         finally:
             pipe.scheduler = before

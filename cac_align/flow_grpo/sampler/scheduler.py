@@ -49,6 +49,8 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         ode_solver: ``euler``, or ``base``: steps outside the window are those of the base scheduler, a multistep solver
             for UniPC, which restarts after the window.
         record_means: keep the mean of each step, which ``guard`` and ``dppo`` need.
+        log_prob_constants: False records log-probs without constants, see
+            :func:`~cac_align.flow_grpo.maths.kernels.log_prob`.
         seed: seed of the noise outside :meth:`rollout`.
 
     Raises:
@@ -82,6 +84,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         ode_solver: str = "euler",
         record_means: bool = True,
         seed: int = 0,
+        log_prob_constants: bool = True,
     ) -> None:
         check_kernel(kernel, noise_level)
         if kernel not in WITH_NOISE_LEVEL and noise_level is not None:
@@ -100,6 +103,8 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         self._step_index: int | None = None
         self._begin_index: int | None = None
         self._trajectory: Trajectory | None = None
+        #: Steps that the next call of the pipeline takes: the first, and the one it stops before (None: to the end).
+        self._part: tuple[int, int | None] = (0, None)
         self._calls = self._num_noisy = 0
 
     # --- construction -------------------------------------------------------------------------------------------------
@@ -170,18 +175,18 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
         """Has the base scheduler decide the sigmas; the arguments are its own.
 
         Raises:
-            ValueError: if sigmas the kernels cannot use, a window that holds a step without noise, or a second pipeline
-                call within one rollout.
+            ValueError: if sigmas the kernels cannot use, a window that holds a step without noise or outside the part
+                of the schedule that is drawn, or a second pipeline call within one rollout.
         """
         if self._trajectory is not None and self._trajectory.records:
             raise ValueError("one rollout holds one call of the pipeline; open another rollout() for the next call")
         passed = {"sigmas": sigmas, "mu": mu, "timesteps": timesteps, "num_inference_steps": num_inference_steps}
         self.base.set_timesteps(device=device, **{k: v for k, v in passed.items() if v is not None})
         self.schedule = schedule = read_schedule(self.base)
-        self.sigmas = self.base.sigmas.to("cpu")
+        taken = self._taken()
+        self.sigmas = self.base.sigmas[taken.start : taken.stop + 1].to("cpu")
         integer = self._option("integer_timesteps")
-        timestep = [schedule.timestep(k, integer=integer) for k in range(schedule.num_steps)]
-        self.timesteps = torch.stack(timestep).to(device)
+        self.timesteps = torch.stack([schedule.timestep(k, integer=integer) for k in taken]).to(device)
         self.num_inference_steps = schedule.num_steps
         self._step_index = self._begin_index = self._solver = None
         self._calls += 1
@@ -230,7 +235,9 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
     # --- what training uses -------------------------------------------------------------------------------------------
 
     @contextmanager
-    def rollout(self, seeds: Sequence[int], windows: Windows = None) -> Iterator[Trajectory]:
+    def rollout(
+        self, seeds: Sequence[int], windows: Windows = None, *, part: tuple[int, int | None] = (0, None)
+    ) -> Iterator[Trajectory]:
         """Around one call of the pipeline: draws with these seeds and records the stochastic steps.
 
         The noise of a sample at a step depends on its seed and the step alone: not on its batch mates, the window, the
@@ -240,17 +247,21 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             seeds: one per sample of the batch.
             windows: the stochastic steps, one tuple for all samples or one tuple per sample; by default every step that
                 has noise.
+            part: the first step of the schedule that the pipeline takes, and the step it stops before (None: it goes on
+                to the end). Steps keep their numbers. A pipeline that begins later is given the ``latents`` of that
+                step; one that stops early returns those it came to. It must set its timesteps within this block, as
+                pipelines do.
 
         Yields:
             The trajectory, filled while the pipeline runs.
         """
         if self._trajectory is not None:
             raise ValueError("a rollout is open already; close it before the next one")
-        self._trajectory = Trajectory.planned(seeds, windows)
+        self._trajectory, self._part = Trajectory.planned(seeds, windows), part
         try:
             yield self._trajectory
         finally:
-            self._trajectory = None
+            self._trajectory, self._part = None, (0, None)
 
     def transition_at(self, step: int, sample: torch.Tensor, velocity: torch.Tensor) -> Transition:
         """Mean and std of a step under this kernel: what :meth:`step` drew from, and what training recomputes.
@@ -289,9 +300,24 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("the scheduler has no sigmas yet; call set_timesteps(num_inference_steps) first")
         return self.schedule
 
+    def _taken(self) -> range:
+        """The steps of the schedule that the present call of the pipeline takes."""
+        first, stop = self._part
+        steps = range(self._ready().num_steps)[first:stop]
+        if first < 0 or not steps or (stop is not None and steps.stop != stop):
+            raise ValueError(f"part={self._part} must lie within the {self._ready().num_steps} steps of the schedule")
+        return steps
+
     def _open(self, trajectory: Trajectory) -> None:
         """Checks the windows of a rollout against the schedule, before any step is drawn."""
         trajectory.check(self._num_noisy)
+        taken = self._taken()
+        outside = sorted({step for window in trajectory.windows for step in window or () if step not in taken})
+        if outside:
+            raise ValueError(
+                f"window step {outside[0]} lies outside part={self._part} of the schedule, which is all that this "
+                "rollout draws; choose another window or part"
+            )
         if self._option("ode_solver") == "base" and len(set(trajectory.windows)) > 1:
             raise ValueError("ode_solver='base' needs one window for the whole batch; sample groups apart")
         trajectory.fingerprint = self._ready().fingerprint
@@ -299,7 +325,8 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
     def _advance(self, timestep: torch.Tensor | float) -> int:
         schedule = self._ready()
         if self._step_index is None:
-            self._step_index = self._begin_index if self._begin_index is not None else self._find(timestep)
+            begin = self._begin_index if self._begin_index is not None else self._find(timestep)
+            self._step_index = self._part[0] + begin
         if self._step_index >= schedule.num_steps:
             raise ValueError(f"all {schedule.num_steps} steps are done; call set_timesteps before the next run")
         self._step_index += 1
@@ -358,14 +385,16 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
                 StepRecord(
                     step=index,
                     rows=tuple(rows),
-                    timestep=self.timesteps[index].cpu(),
+                    timestep=schedule.timestep(index, integer=self._option("integer_timesteps")),
                     sigma=schedule.sigmas[index],
                     sigma_next=schedule.sigmas[index + 1],
                     std=float(drawn.std),
                     latents=sample,
                     next_latents=following,
                     mean=drawn.mean if self._option("record_means") else None,
-                    log_prob=log_prob(following, drawn.mean, drawn.std),
+                    log_prob=log_prob(
+                        following, drawn.mean, drawn.std, constants=self._option("log_prob_constants")
+                    ),
                 )
             )
         return following
