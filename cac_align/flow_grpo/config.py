@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
+from cac_align.flow_grpo.anchors import AnchorSettings
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Kernel, check_kernel
 from cac_align.flow_grpo.maths.objectives import PolicyObjective
@@ -28,7 +29,7 @@ Objective = PolicyObjective | Literal["nft", "rvm"]
 
 @described
 @dataclass(frozen=True)
-class FlowGRPOConfig:
+class FlowGRPOConfig(AnchorSettings):
     """Everything a run can be told. ``recipes/configs/flow_grpo`` holds presets.
 
     Raises:
@@ -268,6 +269,7 @@ class FlowGRPOConfig:
         self._check_objective()
         self._check_videos()
         self._check_batch()
+        self.check_anchors(self.beta, self.rewards)
         if not self.lora_targets or not all(self.lora_targets):
             raise ValueError(f"lora_targets={self.lora_targets!r} must name at least one module, such as to_q")
         check_names(self.report_to)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.learner.frozen import put_frozen, read_frozen
 from cac_align.flow_grpo.learner.lora import add_lora
 from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.flow_grpo.needs import PIPELINE_FILE, check_model, is_path
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: Settings that may name what lies in the checkout.
+_PATHS = ("model", "prompts", "eval_prompts", "frozen_adapter", "data_regulariser")
 #: How to install a missing attention backend.
 PIP = {
     "flash": "pip install flash-attn --no-build-isolation",
@@ -50,7 +53,7 @@ PIP = {
 def located_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings in which models and prompts that are only found in the checkout have their whole path."""
     found: dict[str, Any] = {
-        name: located(settings[name]) for name in ("model", "prompts", "eval_prompts") if settings.get(name)
+        name: located(settings[name]) for name in _PATHS if settings.get(name)
     }
     if isinstance(settings.get("rewards"), list):
         found["rewards"] = [_located_reward(entry) for entry in settings["rewards"]]
@@ -120,6 +123,7 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
         pipe.vae.to(torch.float32)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
+    lay_frozen(pipe, config)
     names = add_lora(
         pipe.transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets, seed=config.seed
     )
@@ -132,7 +136,7 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
 
 @contextmanager
 def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Iterator[Any]:
-    """The pipeline of the settings as it draws, without adapter, for the block: on its device, with its own scheduler.
+    """The pipeline of the settings as it draws before training, for the block: on its device, with its own scheduler.
 
     Args:
         config: settings.
@@ -145,6 +149,7 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
     pipe = load_pipeline(config)
     pipe.set_progress_bar_config(disable=True)
     set_flow_shift(pipe, config.flow_shift)
+    lay_frozen(pipe, config)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
     if config.attention_backend:
@@ -155,6 +160,17 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
         del pipe
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def lay_frozen(pipe: Pipeline, config: FlowGRPOConfig) -> None:
+    """Puts the frozen adapter of the settings into the pipeline, where they name one.
+
+    Raises:
+        ValueError: if there is no such file, or it is that of another model.
+    """
+    if config.frozen_adapter is not None:
+        found = read_frozen(config.frozen_adapter, pipe.transformer, config.frozen_adapter_weight)
+        put_frozen(pipe.transformer, found)
 
 
 def set_flow_shift(pipe: Pipeline, flow_shift: float | None) -> None:

@@ -77,14 +77,30 @@ def contents_of(config: FlowGRPOConfig) -> dict[str, str]:
         contents["prompts"] = file_digest(file)
     if config.calibration is not None and (file := Path(located(config.calibration))).is_file():
         contents["calibration"] = file_digest(file)
+    if config.frozen_adapter is not None and (found := frozen_file(config.frozen_adapter)):
+        contents["frozen_adapter"] = file_digest(found)
     return contents
+
+
+def frozen_file(source: str) -> Path | None:
+    """The file of a frozen adapter; None if it is not there."""
+    from cac_align.flow_grpo.learner.lora_files import find_lora
+
+    try:
+        return find_lora(located(source))
+    except ValueError:
+        return None
 
 
 def bank_of(config: FlowGRPOConfig) -> dict[str, Any]:
     """Entries of a bank that a training's settings must share, JSON-safe; the model counts by its content."""
     folder = Path(located(config.model))
     model = f"folder {model_fingerprint(folder)[:16]}" if folder.is_dir() else config.model
-    return {"model": model, **{name: getattr(config, name) for name in DECISIVE}}
+    found = {"model": model, **{name: getattr(config, name) for name in DECISIVE}}
+    if config.frozen_adapter is not None:
+        file = frozen_file(config.frozen_adapter)
+        found["frozen_adapter"] = [file and file_digest(file)[:16], config.frozen_adapter_weight]
+    return found
 
 
 def check_calibration(config: FlowGRPOConfig, command: str | None = None) -> Calibration | None:
@@ -156,7 +172,7 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
             "(CompositeReward(calibration=...)), and set the setting to null"
         )
     specs = read_specs(config.rewards) if rewards else []
-    needs = reward_needs(specs)
+    needs = [*reward_needs(specs), *anchor_needs(config)]
     if pipeline:
         needs.insert(0, model_need("model", config.model, PIPELINE_FILE, config.revision))
     missing = [need.text for need in needs if need.state == "missing"]
@@ -178,7 +194,7 @@ def needs_text(config: FlowGRPOConfig, command: str | None = None) -> str:
     """
     specs = read_specs(config.rewards)
     needs = [model_need("model", config.model, PIPELINE_FILE, config.revision), *reward_needs(specs)]
-    needs += calibration_need(config, command)
+    needs += [*anchor_needs(config), *calibration_need(config, command)]
     lines = [f"  {need}" for need in needs] + [f"  warning {note}" for note in readout_notes(specs)]
     missing = sum(need.state == "missing" for need in needs)
     if missing:
@@ -228,6 +244,21 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
         else:
             where = bare_address(str(spec.options.get("base_url") or "its recording"))
             needs.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
+    return needs
+
+
+def anchor_needs(config: FlowGRPOConfig) -> list[Need]:
+    """What the training holds on to: a frozen adapter, and the videos of the data term. Only looked for, not read."""
+    needs = []
+    if (source := config.frozen_adapter) is not None:
+        file = frozen_file(source)
+        needs.append(
+            Need("found", f"frozen adapter: {file}") if file else Need("missing", f"frozen adapter: {source} (no LoRA)")
+        )
+    if (source := config.data_regulariser) is not None:
+        there = Path(located(source)).exists()
+        text = f"videos of the data term: {source}"
+        needs.append(Need("found", text) if there else Need("missing", f"{text} (no such folder or .jsonl file)"))
     return needs
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
+from cac_align.flow_grpo.anchors import AnchorSettings
 from reward_model.setting_keys import without_keys
 
 #: A setting that every file written since then has: a file without it is an older one.
@@ -22,7 +24,10 @@ def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
         >>> as_meant({"objective": "grpo", "rewards": ["cac"]})["rewards"]
         [{'reward': 'cac', 'options': {'readout': 'direct'}}]
     """
-    found: dict[str, Any] = without_keys(settings, keep_names=False)
+    found: dict[str, Any] = {
+        **{f.name: f.default for f in fields(AnchorSettings)},  # each default is what was done without the setting
+        **without_keys(settings, keep_names=False),
+    }
     if _MARK in found:
         return found
     found[_MARK] = "uniform" if found.get("objective") == "nft" else "schedule"

@@ -15,7 +15,9 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
+from cac_align.flow_grpo.learner.frozen import read_frozen
 from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
+from cac_align.flow_grpo.needs import frozen_file
 from cac_align.flow_grpo.wan_sizes import FULL
 from reward_model.backends.source import located
 
@@ -89,6 +91,8 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
         transformer = meta_transformer(config.model)
         modules, trained = lora_sizes(transformer, r=config.lora_r, targets=config.lora_targets)
         frozen = sum(p.numel() for p in transformer.parameters())
+        if config.frozen_adapter is not None and frozen_file(config.frozen_adapter):  # one of another model is refused
+            frozen += read_frozen(config.frozen_adapter, transformer).num_parameters
     else:
         adapters = lora_parameters(transformer)
         modules, trained = sum("lora_A" in name for name in adapters), sum(p.numel() for p in adapters.values())
@@ -123,9 +127,10 @@ def describe_plan(
     share = config.samples_per_step / world_size
     epochs = config.max_steps * config.groups_per_step / num_prompts
     guidance = f"guidance {config.guidance_scale:g}" + (" in one call" if config.batched_guidance else " in two calls")
+    under = "" if config.frozen_adapter is None else f" on the frozen adapter {config.frozen_adapter}"
     return "\n".join(
         [
-            f"Flow-GRPO of {config.model}",
+            f"Flow-GRPO of {config.model}{under}",
             f"  samples     {config.groups_per_step} prompts x {config.num_generations} videos = "
             f"{config.samples_per_step} a step over {world_size} process(es), {share:g} each in calls of "
             f"{config.sample_batch_size}",
