@@ -150,7 +150,7 @@ def load_any_pipeline(
     cpu_offload: bool = False,
     lora: str | Sequence[str] | None = None,
 ) -> Pipeline:
-    """A diffusers pipeline of whatever class its ``model_index.json`` names, with LoRAs at strength 1, if there are any.
+    """A diffusers pipeline of whatever class its ``model_index.json`` names, with LoRAs at strength 1.
 
     The VAE of Wan stays in float32, as diffusers' page on Wan has it: in half precision it leaves small artifacts,
     which are what the judge looks for.

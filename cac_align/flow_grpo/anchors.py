@@ -5,9 +5,10 @@ They are part of :class:`~cac_align.flow_grpo.config.FlowGRPOConfig`, which inhe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 from reward_model.terminal.described import setting
 
@@ -32,21 +33,36 @@ class AnchorSettings:
     data_cache: str | None = setting(None, free=True)
     """Folder of their encoded latents; null: output_dir/data."""
     anchor: Literal["all", "selective"] = setting("all")
-    """Videos that beta holds to the base model: all, or those on which the other rewards disagree with the first."""
+    """Videos that beta holds to the base model: all, or those on which the rewards disagree (selective)."""
     anchor_disagreement: float = setting(0.25, least=0, below=1)
     """Disagreement from which on 'selective' holds a video: a distance of ranks in its group, 0 to 1."""
+    anchor_rewards: list[str] | None = setting(None)
+    """Names of the rewards that are compared, the main one first; null: those of weight above 0, in their order."""
 
-    def check_anchors(self, beta: float, rewards: list[Any]) -> None:
+    def compared_rewards(self, weights: Mapping[str, float]) -> list[str]:
+        """Names of the rewards that the selective anchor compares, the main one first.
+
+        Args:
+            weights: weights of the rewards by name, in their order.
+        """
+        return self.anchor_rewards or [name for name, weight in weights.items() if weight > 0]
+
+    def check_anchors(self, beta: float, weights: Mapping[str, float]) -> None:
         """Raises ValueError where the anchor cannot select anything.
 
         Args:
             beta: weight of the anchor.
-            rewards: entries of the rewards.
+            weights: see :meth:`compared_rewards`.
         """
-        if self.anchor == "selective" and not beta:
+        if self.anchor == "all":
+            return
+        if not beta:
             raise ValueError("anchor='selective' has no effect with beta=0; raise beta, or set anchor: all")
-        if self.anchor == "selective" and len(rewards) < 2:
+        names = self.compared_rewards(weights)
+        if unknown := [name for name in names if name not in weights]:
+            raise ValueError(f"anchor_rewards names {unknown[0]!r}, which is not one of {', '.join(weights)}")
+        if len(set(names)) < 2:
             raise ValueError(
-                f"anchor='selective' compares the first reward with others, and rewards={rewards!r} has none; add one "
-                "(of weight 0 if it shall only be compared), or set anchor: all"
+                f"anchor='selective' compares two rewards or more, and there is {', '.join(names)}; add one (of weight "
+                "0 and named in anchor_rewards, if it shall only be compared), or set anchor: all"
             )

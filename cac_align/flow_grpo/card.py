@@ -105,7 +105,8 @@ def _measured(history: Sequence[Mapping[str, float]], num_prompts: int) -> str:
     known = [entry for entry in history if "reward" in entry]
     if len(known) < 2:
         return "The run was not evaluated."
-    names = ("reward", "motion_energy", "edge_density", "colour_entropy", "first_last_drift", "judge_failure_rate")
+    names = ["reward", "motion_energy", "edge_density", "colour_entropy", "first_last_drift", "judge_failure_rate"]
+    names += ["saturated"] if any("saturated" in entry for entry in known) else []
     rows = []
     for entry in (known[0], known[-1]):
         cells = [f"{entry[name]:.4f}" if name in entry else "-" for name in names]

@@ -269,7 +269,6 @@ class FlowGRPOConfig(AnchorSettings):
         self._check_objective()
         self._check_videos()
         self._check_batch()
-        self.check_anchors(self.beta, self.rewards)
         if not self.lora_targets or not all(self.lora_targets):
             raise ValueError(f"lora_targets={self.lora_targets!r} must name at least one module, such as to_q")
         check_names(self.report_to)
@@ -333,6 +332,7 @@ class FlowGRPOConfig(AnchorSettings):
             )
         if not any(spec.weight > 0 for spec in specs):
             raise ValueError(f"rewards={self.rewards!r} have no weight above 0")
+        self.check_anchors(self.beta, {spec.name: spec.weight for spec in specs})
         if self.calibration is not None and self.reward_combination == "advantages":
             raise ValueError(
                 f"calibration={self.calibration!r} does not fit reward_combination='advantages', which standardises "

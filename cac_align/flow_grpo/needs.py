@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, build_reward, read_specs
+from cac_align.flow_grpo.sampler.clips import clips_digest, find_clips
 from cac_align.rewards.calibration import Calibration, CalibrationError, difference
 from reward_model.backends.source import located, shipped_folder
 from reward_model.config import load_judge_config
@@ -79,7 +80,14 @@ def contents_of(config: FlowGRPOConfig) -> dict[str, str]:
         contents["calibration"] = file_digest(file)
     if config.frozen_adapter is not None and (found := frozen_file(config.frozen_adapter)):
         contents["frozen_adapter"] = file_digest(found)
+    if config.data_regulariser is not None and Path(located(config.data_regulariser)).exists():
+        contents["data_regulariser"] = clips_digest(find_clips(config.data_regulariser))
     return contents
+
+
+def anchor_identity(contents: Mapping[str, str]) -> dict[str, str]:
+    """Of :func:`contents_of`, the digests of what a training holds on to, which may not change under the same name."""
+    return {f"{name}_digest": contents[name] for name in ("frozen_adapter", "data_regulariser") if name in contents}
 
 
 def frozen_file(source: str) -> Path | None:
@@ -144,7 +152,15 @@ def _content_of(spec: RewardSpec) -> list[Any]:
     options, model = without_keys(spec.options, keep_names=False), model_of(spec)
     if model is not None and Path(located(model)).is_dir():
         options = {**options, "model": model_fingerprint(located(model))}
+    if (file := weights_of_reward(spec)) is not None and file.is_file():
+        options = {**options, "weights": file_digest(file)}
     return [spec.target, spec.name, spec.weight, options]
+
+
+def weights_of_reward(spec: RewardSpec) -> Path | None:
+    """The file of weights that the options of a motion reward name; None of other rewards."""
+    weights = spec.options.get("weights") if spec.target == SHORT["motion"] else None
+    return None if weights is None else Path(located(str(weights)))
 
 
 def check_model(model: str, what: str) -> None:
@@ -237,7 +253,9 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
     needs = []
     for spec in specs:
         model, backend = model_of(spec), spec.options.get("backend", "local")
-        if model is None:
+        if (file := weights_of_reward(spec)) is not None:
+            needs.append(Need("found" if file.is_file() else "missing", f"reward {spec.name}: weights {file}"))
+        elif model is None:
             needs.append(Need("found", f"reward {spec.name}: {spec.target}"))
         elif backend == "local":
             needs.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))

@@ -7,7 +7,6 @@ without their share, and diffusers only logs that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
