@@ -103,6 +103,7 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
     sides = 1 if config.on_finished_videos or not config.guided else 2
     steps = config.num_trained_steps
     passes = config.num_iterations * steps * sides * config.samples_per_step
+    data = config.data_batch * config.num_iterations * config.num_minibatches if config.data_regulariser else 0
     return RunPlan(
         transformer_parameters=frozen,
         lora_modules=modules,
@@ -112,7 +113,7 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
         activations=_activations(config, transformer, latents) * sides / GIB,
         records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
         forwards_sampling=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
-        forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0),
+        forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0) + data,
     )
 
 
@@ -127,6 +128,8 @@ def describe_plan(
     share = config.samples_per_step / world_size
     epochs = config.max_steps * config.groups_per_step / num_prompts
     guidance = f"guidance {config.guidance_scale:g}" + (" in one call" if config.batched_guidance else " in two calls")
+    beside = f"; data {config.data_weight:g} x {config.data_batch} of {config.data_regulariser}"
+    beside = "" if config.data_regulariser is None else beside
     under = "" if config.frozen_adapter is None else f" on the frozen adapter {config.frozen_adapter}"
     return "\n".join(
         [
@@ -139,7 +142,7 @@ def describe_plan(
             f"  noise       kernel {config.kernel}{noise}, {window}",
             f"  rewards     {_rewards(config)}",
             f"  objective   {config.objective}, clip {config.clip_range:g}, weights {config.step_weighting}, "
-            f"beta {config.beta:g} ({config.kl_space})",
+            f"beta {config.beta:g} ({config.kl_space}{', selective' if config.anchor == 'selective' else ''}){beside}",
             f"  LoRA        rank {config.lora_r}, alpha {config.lora_alpha}: {plan.lora_modules} modules, "
             f"{plan.lora_parameters:,} trained of {plan.transformer_parameters:,} parameters",
             f"  steps       {config.max_steps} (from {first_step}), learning rate {config.learning_rate:g}; "

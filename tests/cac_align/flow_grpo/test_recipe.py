@@ -158,6 +158,13 @@ def test_the_few_step_preset_has_the_distilled_schedule():
     assert list(sigmas) == pytest.approx([1, 0.9375, 5 / 6, 0.625, 0], abs=2e-3) and not config.guided
 
 
+def test_the_plan_counts_the_videos_of_the_data_term(recipe, capsys):
+    recipe.main(["--config", "anchored", "--dry-run", "--set", "data_batch=5", "num_minibatches=2"])
+    said = capsys.readouterr().out
+    assert "forwards    48 to sample, 42 to train" in said, "8 videos at 2 levels, as many of the reference, 2 x 5"
+    assert "selective); data 0.1 x 5 of outputs/minis/clips/clips.jsonl" in said
+
+
 def test_motion_needs_more_than_a_frame(recipe):
     with pytest.raises(ValueError, match="reward 'motion' needs videos of at least 2 frames, and num_frames=1"):
         recipe.main(["--config", "anchored", "--set", "num_frames=1", "--dry-run"])
