@@ -22,6 +22,7 @@ _HOMES = {
     "CompositeReward": "cac_align.rewards.composite",
     "FlowGRPOConfig": "cac_align.flow_grpo.config",
     "FlowGRPOTrainer": "cac_align.flow_grpo.trainer",
+    "MotionReward": "cac_align.metrics.motion",
     "UnifiedReward": "cac_align.rewards.unified",
     "VBenchMetric": "cac_align.metrics.metric",
     "best_of_n": "cac_align.selection.best",
@@ -34,6 +35,7 @@ __all__ = [
     "CompositeReward",
     "FlowGRPOConfig",
     "FlowGRPOTrainer",
+    "MotionReward",
     "UnifiedReward",
     "VBenchMetric",
     "__version__",
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
     from cac_align.flow_grpo.trainer import FlowGRPOTrainer
     from cac_align.metrics.metric import VBenchMetric
+    from cac_align.metrics.motion import MotionReward
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
     from cac_align.rewards.unified import UnifiedReward

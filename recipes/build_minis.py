@@ -2,6 +2,7 @@
 generator (wan-mini). CPU is enough.
 
     python recipes/build_minis.py --only judge --output assets --work-dir outputs/minis
+    python recipes/build_minis.py --only clips                             # videos to keep a generator ordinary with
     python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
 
 The judge is the three stage recipes with their mini configurations: stages 1 and 2, both again for its boxes, stage 3.
@@ -40,7 +41,10 @@ def parser() -> CommandParser:
     """The command line."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", choices=("judge", "unified", "generator", "all"), default="all", help="checkpoint to train"
+        "--only",
+        choices=("judge", "unified", "generator", "all", "clips"),
+        default="all",
+        help="checkpoint to train; clips: 64 videos for the data term of Flow-GRPO, to WORK_DIR/clips, in a minute",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("assets"), help="checkpoints go to OUTPUT/cac-mini and so on"
@@ -60,6 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     if not args.scale > 0:
         raise ValueError(f"--scale must be above zero, got {args.scale}")
+    if args.only == "clips":
+        from cac_align.minis.world_videos import write_clips
+
+        print("clips:", write_clips(args.work_dir / "clips", max(2, round(64 * args.scale))))
     if args.only in ("judge", "all"):
         print("judge:", build_judge(args))
     if args.only in ("unified", "all"):

@@ -113,10 +113,11 @@ def dry_run(config: FlowGRPOConfig, args: argparse.Namespace) -> None:
     from cac_align.flow_grpo.loading import prompt_lists
     from cac_align.flow_grpo.needs import needs_text
     from cac_align.flow_grpo.plan import describe_plan, make_run_plan
+    from cac_align.rewards.base import check_num_frames
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     prompts, _ = prompt_lists(config, None, None)
-    build_reward(config.rewards, on_failure=config.reward_on_failure)
+    check_num_frames(build_reward(config.rewards, on_failure=config.reward_on_failure), config.num_frames)
     print(describe_plan(config, make_run_plan(config, world_size=world), world_size=world, num_prompts=len(prompts)))
     print(needs_text(config, calibration_command(args, config)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,10 @@ NAME, HELP = "best-of-n", "Draw n videos from a diffusers pipeline, judge them, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pipe", required=True, metavar="PATH_OR_ID", help="diffusers pipeline: a folder or a hub id")
     parser.add_argument(
-        "--lora", metavar="PATH_OR_ID", help="LoRA to load into it, such as one that Flow-GRPO wrote: a folder or file"
+        "--lora",
+        action="append",
+        metavar="PATH_OR_ID",
+        help="LoRA to load into it, such as one that Flow-GRPO wrote: a folder or file; again for one on top of it",
     )
     parser.add_argument("--prompt", required=True, help="what the video shows")
     parser.add_argument("--negative-prompt", help="what it should not show")
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         reward.check_ready()
     else:
         reward.make_ready()
-    pipe = load_any_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora)
+    pipe = load_any_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora or ())
     if args.image is not None and args.height is None and args.width is None:
         pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
@@ -120,7 +124,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         if value is not None and value < low:
             raise ValueError(f"{name}={value} must be at least {low}")
     check_fps(args.fps)
-    for option, path in (("--image", args.image), ("--lora", args.lora)):
+    for option, path in (("--image", args.image), *(("--lora", path) for path in args.lora or ())):
         local = path is not None and (str(path).startswith((".", "/")) or option == "--image")
         if local and not Path(path).exists():
             raise ValueError(f"{option} {str(path)!r}: there is no such file; check the path")
@@ -144,9 +148,9 @@ def load_any_pipeline(
     device: str | None = None,
     dtype: str | None = None,
     cpu_offload: bool = False,
-    lora: str | None = None,
+    lora: str | Sequence[str] | None = None,
 ) -> Pipeline:
-    """A diffusers pipeline of whatever class its ``model_index.json`` names.
+    """A diffusers pipeline of whatever class its ``model_index.json`` names, with LoRAs at strength 1.
 
     The VAE of Wan stays in float32, as diffusers' page on Wan has it: in half precision it leaves small artifacts,
     which are what the judge looks for.
@@ -170,8 +174,8 @@ def load_any_pipeline(
     wan = "AutoencoderKLWan" in (parts.get("vae") or ())
     given = {"default": precision, "vae": torch.float32} if wan else precision
     pipe = open_pipeline(model, dtype=given)
-    if lora is not None:
-        _load_lora(pipe, lora)
+    for one in [lora] if isinstance(lora, str) else lora or ():
+        _load_lora(pipe, one)
     if cpu_offload:
         pipe.enable_model_cpu_offload(device=place)
         return pipe
@@ -187,6 +191,9 @@ def _load_lora(pipe: Pipeline, lora: str) -> None:
     try:
         if wan and Path(lora).exists():  # in more forms than diffusers reads, each at its right strength
             load_lora(pipe, lora)
+        elif under := list(pipe.get_active_adapters()):
+            pipe.load_lora_weights(lora, adapter_name=f"lora_{len(under)}")
+            pipe.set_adapters([*under, f"lora_{len(under)}"])
         else:
             pipe.load_lora_weights(lora)
     except (ValueError, KeyError, OSError, RuntimeError) as error:

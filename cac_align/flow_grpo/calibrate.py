@@ -20,7 +20,7 @@ from cac_align.flow_grpo.loading import drawing_pipeline, prompt_images, prompt_
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.needs import bank_of, check_needs
 from cac_align.flow_grpo.sampler.rollout import image_argument
-from cac_align.rewards.base import Evaluation, Reward, RewardError, check_reward, evaluate, make_ready
+from cac_align.rewards.base import Evaluation, Reward, RewardError, check_num_frames, check_reward, evaluate, make_ready
 from cac_align.rewards.calibration import (
     CLIP,
     MIN_VIDEOS,
@@ -76,6 +76,7 @@ def calibrate_rewards(
     rewards = {spec.name: spec.build() for spec in specs}
     for reward in rewards.values():
         check_reward(reward)
+        check_num_frames(reward, config.num_frames)
     prompts, images = prompt_texts(config), prompt_images(config)
     videos = [(k % len(prompts), derive_seed(seed, "calibration", k) % 2**32) for k in range(num_videos)]
     bank = {

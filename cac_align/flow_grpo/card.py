@@ -16,23 +16,32 @@ BODY = """# Flow-GRPO LoRA of {model}
 
 LoRA of rank {rank}, trained by online reinforcement learning (Flow-GRPO, cac-align): {steps} steps of {groups} prompts
 x {generations} videos of {frames} frames, {height}x{width}; kernel `{kernel}`, objective `{objective}`, rewards
-{rewards}.
+{rewards}.{frozen}
 
 ```python
 from diffusers import {pipeline}
 
 pipe = {pipeline}.from_pretrained("{model}")
-pipe.load_lora_weights("{folder}")
+{loading}
 ```
 
 `{comfyui}` is the same adapter by the names of the original Wan code: copy it to `models/loras` of ComfyUI, at
-strength 1.
+strength 1{below}.
 
 {measured}
 
 The rewards are judged by models: a higher reward does not prove better videos. `settings.yaml` beside this file
 holds every setting of the run.
 """
+
+
+#: What is said of an adapter that was trained on top of another one.
+FROZEN = """ It was trained on top of the frozen adapter `{source}` at strength {weight:g} and is not meant to be used
+without it; the files here hold the trained adapter alone."""
+PLAIN_LOADING = 'pipe.load_lora_weights("{folder}")'
+BOTH_LOADING = """pipe.load_lora_weights("{source}", adapter_name="frozen")
+pipe.load_lora_weights("{folder}", adapter_name="trained")
+pipe.set_adapters(["frozen", "trained"], [{weight:g}, 1.0])"""
 
 
 def write_card(
@@ -57,7 +66,12 @@ def write_card(
     import yaml
 
     task = "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
+    under = {"source": config.frozen_adapter, "weight": config.frozen_adapter_weight, "folder": folder}
+    alone = config.frozen_adapter is None
     body = BODY.format(
+        loading=(PLAIN_LOADING if alone else BOTH_LOADING).format(**under),
+        frozen="" if alone else FROZEN.format(**under),
+        below="" if alone else f", beside the frozen one at strength {config.frozen_adapter_weight:g}",
         model=config.model,
         pipeline=pipeline,
         rank=config.lora_r,
@@ -70,7 +84,6 @@ def write_card(
         kernel=config.kernel,
         objective=config.objective,
         rewards=", ".join(f"`{r if isinstance(r, str) else r.get('name') or r['reward']}`" for r in config.rewards),
-        folder=folder,
         comfyui=COMFYUI_WEIGHTS,
         measured=_measured(history, num_prompts),
     )
@@ -92,7 +105,8 @@ def _measured(history: Sequence[Mapping[str, float]], num_prompts: int) -> str:
     known = [entry for entry in history if "reward" in entry]
     if len(known) < 2:
         return "The run was not evaluated."
-    names = ("reward", "motion_energy", "edge_density", "colour_entropy", "first_last_drift", "judge_failure_rate")
+    names = ["reward", "motion_energy", "edge_density", "colour_entropy", "first_last_drift", "judge_failure_rate"]
+    names += ["saturated"] if any("saturated" in entry for entry in known) else []
     rows = []
     for entry in (known[0], known[-1]):
         cells = [f"{entry[name]:.4f}" if name in entry else "-" for name in names]

@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
+from cac_align.flow_grpo.anchors import AnchorSettings
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Kernel, check_kernel
 from cac_align.flow_grpo.maths.sampling import PrefixSharing, SDEWindow, WindowMode
@@ -22,9 +23,10 @@ from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
+
 @described
 @dataclass(frozen=True)
-class FlowGRPOConfig(ObjectiveSettings):
+class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
     """Everything a run can be told. ``recipes/configs/flow_grpo`` holds presets.
 
     Raises:
@@ -300,6 +302,7 @@ class FlowGRPOConfig(ObjectiveSettings):
             )
         if not any(spec.weight > 0 for spec in specs):
             raise ValueError(f"rewards={self.rewards!r} have no weight above 0")
+        self.check_anchors(self.beta, {spec.name: spec.weight for spec in specs})
         if self.calibration is not None and self.reward_combination == "advantages":
             raise ValueError(
                 f"calibration={self.calibration!r} does not fit reward_combination='advantages', which standardises "

@@ -89,7 +89,8 @@ def evaluate_prompts(
 def summarise(rows: Mapping[int, Mapping[str, float | None]]) -> dict[str, float]:
     """Means over prompts of :meth:`EvaluatedVideo.numbers`, and ``judge_failure_rate``.
 
-    ``reward`` is absent where no video could be judged.
+    ``reward`` is absent where no video could be judged. ``saturated`` is the share of videos at the limit of a clipped
+    reward, such as that of motion; of several the largest. At 1 the reward tells no more.
     """
     names = dict.fromkeys(name for row in rows.values() for name in row)
     found: dict[str, float] = {}
@@ -98,6 +99,9 @@ def summarise(rows: Mapping[int, Mapping[str, float | None]]) -> dict[str, float
         if known:
             found[name] = math.fsum(known) / len(known)
     failed = sum(row.get("reward") is None for row in rows.values())
+    limits = [value for name, value in found.items() if name.startswith("part/") and name.endswith("/saturated")]
+    if limits:
+        found["saturated"] = max(limits)
     return {**found, "judge_failure_rate": failed / max(len(rows), 1)}
 
 

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.learner.frozen import put_frozen, read_frozen
 from cac_align.flow_grpo.learner.lora import add_lora
 from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.flow_grpo.needs import PIPELINE_FILE, check_model, is_path
 from cac_align.flow_grpo.output_folder import clear_run_leftovers, explained
+from cac_align.flow_grpo.sampler.clips import Clip, ClipLatents, find_clips, vae_id
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
 from cac_align.pipelines import Pipeline, open_pipeline
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: Settings that may name what lies in the checkout.
+_PATHS = ("model", "prompts", "eval_prompts", "frozen_adapter", "data_regulariser")
 #: How to install a missing attention backend.
 PIP = {
     "flash": "pip install flash-attn --no-build-isolation",
@@ -49,9 +53,7 @@ PIP = {
 
 def located_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings in which models and prompts that are only found in the checkout have their whole path."""
-    found: dict[str, Any] = {
-        name: located(settings[name]) for name in ("model", "prompts", "eval_prompts") if settings.get(name)
-    }
+    found: dict[str, Any] = {name: located(settings[name]) for name in _PATHS if settings.get(name)}
     if isinstance(settings.get("rewards"), list):
         found["rewards"] = [_located_reward(entry) for entry in settings["rewards"]]
     return {**settings, **found}
@@ -59,9 +61,10 @@ def located_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _located_reward(entry: Any) -> object:
     options = entry.get("options") if isinstance(entry, Mapping) else None
-    if not isinstance(options, Mapping) or "model" not in options:
+    if not isinstance(options, Mapping):
         return entry
-    return {**entry, "options": {**options, "model": located(str(options["model"]))}}
+    named = {name: located(str(options[name])) for name in ("model", "weights") if options.get(name)}
+    return {**entry, "options": {**options, **named}} if named else entry
 
 
 def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Pipeline:
@@ -120,6 +123,7 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
         pipe.vae.to(torch.float32)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
+    lay_frozen(pipe, config)
     names = add_lora(
         pipe.transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets, seed=config.seed
     )
@@ -132,7 +136,7 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
 
 @contextmanager
 def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Iterator[Any]:
-    """The pipeline of the settings as it draws, without adapter, for the block: on its device, with its own scheduler.
+    """The pipeline of the settings as it draws before training, for the block: on its device, with its own scheduler.
 
     Args:
         config: settings.
@@ -145,6 +149,7 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
     pipe = load_pipeline(config)
     pipe.set_progress_bar_config(disable=True)
     set_flow_shift(pipe, config.flow_shift)
+    lay_frozen(pipe, config)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
     if config.attention_backend:
@@ -155,6 +160,17 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
         del pipe
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def lay_frozen(pipe: Pipeline, config: FlowGRPOConfig) -> None:
+    """Puts the frozen adapter of the settings into the pipeline, where they name one.
+
+    Raises:
+        ValueError: if there is no such file, or it is that of another model.
+    """
+    if config.frozen_adapter is not None:
+        found = read_frozen(config.frozen_adapter, pipe.transformer, config.frozen_adapter_weight)
+        put_frozen(pipe.transformer, found)
 
 
 def set_flow_shift(pipe: Pipeline, flow_shift: float | None) -> None:
@@ -204,6 +220,47 @@ def encode_texts(
     unload_text_encoder(pipe)
     accelerator.wait_for_everyone()
     return texts
+
+
+def clips_of(config: FlowGRPOConfig, images: Mapping[str, Any]) -> list[Clip]:
+    """The videos of the data term; none without one.
+
+    Args:
+        config: settings.
+        images: first frames of the prompts, of an image-to-video pipeline.
+
+    Raises:
+        ValueError: if there are none where the settings say, or the pipeline takes images.
+    """
+    if config.data_regulariser is None:
+        return []
+    if images:
+        raise ValueError(
+            f"data_regulariser={config.data_regulariser!r} does not fit an image-to-video pipeline, whose condition is "
+            "not made for single videos here; set it to null"
+        )
+    try:
+        return find_clips(config.data_regulariser)
+    except ValueError as error:
+        raise ValueError(f"data_regulariser={config.data_regulariser!r}: {error}") from error
+
+
+def encode_clips(
+    pipe: Pipeline, clips: Sequence[Clip], config: FlowGRPOConfig, accelerator: Accelerator
+) -> ClipLatents | None:
+    """Latents of the videos of the data term on disk, by the main process; None without any. Called by all processes.
+
+    Raises:
+        ValueError: if one does not fit the run.
+    """
+    if not clips:
+        return None
+    latents = ClipLatents(clips, config, vae_id(pipe))
+    if accelerator.is_main_process:
+        with explained(latents.folder):
+            latents.fill(pipe)
+    accelerator.wait_for_everyone()
+    return latents
 
 
 def stochastic_scheduler(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, build_reward, read_specs
+from cac_align.flow_grpo.sampler.clips import clips_digest, find_clips
 from cac_align.rewards.calibration import Calibration, CalibrationError, difference
 from reward_model.backends.source import located, shipped_folder
 from reward_model.config import load_judge_config
@@ -77,14 +78,37 @@ def contents_of(config: FlowGRPOConfig) -> dict[str, str]:
         contents["prompts"] = file_digest(file)
     if config.calibration is not None and (file := Path(located(config.calibration))).is_file():
         contents["calibration"] = file_digest(file)
+    if config.frozen_adapter is not None and (found := frozen_file(config.frozen_adapter)):
+        contents["frozen_adapter"] = file_digest(found)
+    if config.data_regulariser is not None and Path(located(config.data_regulariser)).exists():
+        contents["data_regulariser"] = clips_digest(find_clips(config.data_regulariser))
     return contents
+
+
+def anchor_identity(contents: Mapping[str, str]) -> dict[str, str]:
+    """Of :func:`contents_of`, the digests of what a training holds on to, which may not change under the same name."""
+    return {f"{name}_digest": contents[name] for name in ("frozen_adapter", "data_regulariser") if name in contents}
+
+
+def frozen_file(source: str) -> Path | None:
+    """The file of a frozen adapter; None if it is not there."""
+    from cac_align.flow_grpo.learner.lora_files import find_lora
+
+    try:
+        return find_lora(located(source))
+    except ValueError:
+        return None
 
 
 def bank_of(config: FlowGRPOConfig) -> dict[str, Any]:
     """Entries of a bank that a training's settings must share, JSON-safe; the model counts by its content."""
     folder = Path(located(config.model))
     model = f"folder {model_fingerprint(folder)[:16]}" if folder.is_dir() else config.model
-    return {"model": model, **{name: getattr(config, name) for name in DECISIVE}}
+    found = {"model": model, **{name: getattr(config, name) for name in DECISIVE}}
+    if config.frozen_adapter is not None:
+        file = frozen_file(config.frozen_adapter)
+        found["frozen_adapter"] = [file and file_digest(file)[:16], config.frozen_adapter_weight]
+    return found
 
 
 def check_calibration(config: FlowGRPOConfig, command: str | None = None) -> Calibration | None:
@@ -128,7 +152,15 @@ def _content_of(spec: RewardSpec) -> list[Any]:
     options, model = without_keys(spec.options, keep_names=False), model_of(spec)
     if model is not None and Path(located(model)).is_dir():
         options = {**options, "model": model_fingerprint(located(model))}
+    if (file := weights_of_reward(spec)) is not None and file.is_file():
+        options = {**options, "weights": file_digest(file)}
     return [spec.target, spec.name, spec.weight, options]
+
+
+def weights_of_reward(spec: RewardSpec) -> Path | None:
+    """The file of weights that the options of a motion reward name; None of other rewards."""
+    weights = spec.options.get("weights") if spec.target == SHORT["motion"] else None
+    return None if weights is None else Path(located(str(weights)))
 
 
 def check_model(model: str, what: str) -> None:
@@ -156,7 +188,7 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
             "(CompositeReward(calibration=...)), and set the setting to null"
         )
     specs = read_specs(config.rewards) if rewards else []
-    needs = reward_needs(specs)
+    needs = [*reward_needs(specs), *anchor_needs(config)]
     if pipeline:
         needs.insert(0, model_need("model", config.model, PIPELINE_FILE, config.revision))
     missing = [need.text for need in needs if need.state == "missing"]
@@ -178,7 +210,7 @@ def needs_text(config: FlowGRPOConfig, command: str | None = None) -> str:
     """
     specs = read_specs(config.rewards)
     needs = [model_need("model", config.model, PIPELINE_FILE, config.revision), *reward_needs(specs)]
-    needs += calibration_need(config, command)
+    needs += [*anchor_needs(config), *calibration_need(config, command)]
     lines = [f"  {need}" for need in needs] + [f"  warning {note}" for note in readout_notes(specs)]
     missing = sum(need.state == "missing" for need in needs)
     if missing:
@@ -221,13 +253,30 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
     needs = []
     for spec in specs:
         model, backend = model_of(spec), spec.options.get("backend", "local")
-        if model is None:
+        if (file := weights_of_reward(spec)) is not None:
+            needs.append(Need("found" if file.is_file() else "missing", f"reward {spec.name}: weights {file}"))
+        elif model is None:
             needs.append(Need("found", f"reward {spec.name}: {spec.target}"))
         elif backend == "local":
             needs.append(model_need(f"reward {spec.name}", model, "config.json", spec.options.get("revision")))
         else:
             where = bare_address(str(spec.options.get("base_url") or "its recording"))
             needs.append(Need("found", f"reward {spec.name}: {model} by {backend} at {where} (not asked)"))
+    return needs
+
+
+def anchor_needs(config: FlowGRPOConfig) -> list[Need]:
+    """What the training holds on to: a frozen adapter, and the videos of the data term. Only looked for, not read."""
+    needs = []
+    if (source := config.frozen_adapter) is not None:
+        file = frozen_file(source)
+        needs.append(
+            Need("found", f"frozen adapter: {file}") if file else Need("missing", f"frozen adapter: {source} (no LoRA)")
+        )
+    if (source := config.data_regulariser) is not None:
+        there = Path(located(source)).exists()
+        text = f"videos of the data term: {source}"
+        needs.append(Need("found", text) if there else Need("missing", f"{text} (no such folder or .jsonl file)"))
     return needs
 
 

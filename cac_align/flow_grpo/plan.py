@@ -15,7 +15,9 @@ import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
+from cac_align.flow_grpo.learner.frozen import read_frozen
 from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
+from cac_align.flow_grpo.needs import frozen_file
 from cac_align.flow_grpo.objective_settings import ObjectiveSettings
 from cac_align.flow_grpo.sampler.forwards import sampling_forwards
 from cac_align.flow_grpo.wan_sizes import FULL
@@ -93,6 +95,8 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
         transformer = meta_transformer(config.model)
         modules, trained = lora_sizes(transformer, r=config.lora_r, targets=config.lora_targets)
         frozen = sum(p.numel() for p in transformer.parameters())
+        if config.frozen_adapter is not None and frozen_file(config.frozen_adapter):  # one of another model is refused
+            frozen += read_frozen(config.frozen_adapter, transformer).num_parameters
     else:
         adapters = lora_parameters(transformer)
         modules, trained = sum("lora_A" in name for name in adapters), sum(p.numel() for p in adapters.values())
@@ -103,6 +107,7 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
     sides = 1 if config.on_finished_videos or not config.guided else 2
     steps = config.num_trained_steps
     passes = config.num_iterations * steps * sides * config.samples_per_step
+    data = config.data_batch * config.num_iterations * config.num_minibatches if config.data_regulariser else 0
     return RunPlan(
         transformer_parameters=frozen,
         lora_modules=modules,
@@ -113,7 +118,7 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
         records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
         forwards_sampling=round(sampling_forwards(config, world_size=max(world_size, 1))),
         forwards_unshared=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
-        forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0),
+        forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0) + data,
     )
 
 
@@ -129,9 +134,13 @@ def describe_plan(
     share = config.samples_per_step / world_size
     epochs = config.max_steps * config.groups_per_step / num_prompts
     guidance = f"guidance {config.guidance_scale:g}" + (" in one call" if config.batched_guidance else " in two calls")
+    beside = f"; data {config.data_weight:g} x {config.data_batch} of {config.data_regulariser}"
+    beside = "" if config.data_regulariser is None else beside
+    selective = ", anchor selective" if config.anchor == "selective" else ""
+    under = "" if config.frozen_adapter is None else f" on the frozen adapter {config.frozen_adapter}"
     return "\n".join(
         [
-            f"Flow-GRPO of {config.model}",
+            f"Flow-GRPO of {config.model}{under}",
             f"  samples     {config.groups_per_step} prompts x {config.num_generations} videos = "
             f"{config.samples_per_step} a step over {world_size} process(es), {share:g} each in calls of "
             f"{config.sample_batch_size}",
@@ -139,7 +148,7 @@ def describe_plan(
             f"{config.num_inference_steps} steps, {guidance if config.guided else 'no guidance'}",
             f"  noise       kernel {config.kernel}{noise}, {window}",
             f"  rewards     {_rewards(config)}",
-            f"  objective   {config.objective}: {_objective(config)}",
+            f"  objective   {config.objective}: {_objective(config)}{selective}{beside}",
             f"  LoRA        rank {config.lora_r}, alpha {config.lora_alpha}: {plan.lora_modules} modules, "
             f"{plan.lora_parameters:,} trained of {plan.transformer_parameters:,} parameters",
             f"  steps       {config.max_steps} (from {first_step}), learning rate {config.learning_rate:g}; "

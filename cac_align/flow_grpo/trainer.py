@@ -35,13 +35,15 @@ from cac_align.flow_grpo.evaluation import (
 from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
 from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.learner import checkpoint as files
-from cac_align.flow_grpo.learner.experience import Experience, advantages_of, experience_numbers, gather, rows_of
+from cac_align.flow_grpo.learner.experience import Experience, experience_numbers, gather, judged_step, rows_of
 from cac_align.flow_grpo.learner.learner import Learner
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.lora_files import export_lora
 from cac_align.flow_grpo.learner.replay import judge_noise
 from cac_align.flow_grpo.loading import (
     check_images,
+    clips_of,
+    encode_clips,
     encode_texts,
     images_fingerprint,
     load_pipeline,
@@ -53,7 +55,7 @@ from cac_align.flow_grpo.loading import (
 )
 from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.maths.schedule import read_schedule
-from cac_align.flow_grpo.needs import check_needs, contents_of, own_reward
+from cac_align.flow_grpo.needs import anchor_identity, check_needs, contents_of, own_reward
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe_plan, make_run_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, show_evaluation, show_groups
@@ -142,13 +144,16 @@ class FlowGRPOTrainer:
         every = [*self.prompts, *self.eval_prompts]
         self.images = check_images(self.pipe, every, prompt_images(config) if images is None else images)
         self.modules = prepare_pipeline(self.pipe, config)
-        self.texts = encode_texts(self.pipe, [*every, config.negative_prompt], config, self.accelerator)
+        clips = clips_of(config, self.images)
+        texts = [*every, config.negative_prompt, *(clip.prompt for clip in clips)]
+        self.texts = encode_texts(self.pipe, texts, config, self.accelerator)
         self.scheduler, weights = stochastic_scheduler(self.pipe.scheduler, config, self.accelerator.device)
         for part in (self.pipe.vae, getattr(self.pipe, "image_encoder", None)):
             if part is not None:
                 part.to(self.accelerator.device)
         run_autocast(self.pipe.transformer, self.accelerator.device, config.mixed_precision)
-        self.learner = Learner(self.pipe.transformer, self.scheduler, weights, self.texts, config, self.accelerator)
+        given = (config, self.accelerator, encode_clips(self.pipe, clips, config, self.accelerator))
+        self.learner = Learner(self.pipe.transformer, self.scheduler, weights, self.texts, *given)
         self.transformer = self.learner.bare.transformer
         self.forwards = ForwardCount(self.transformer)
         self.rollouts = RolloutSampler(self.pipe, self.scheduler, self.texts, config, self.images)
@@ -298,9 +303,8 @@ class FlowGRPOTrainer:
             if len(lost) == len(rows) or config.reward_on_failure == "raise":
                 raise RewardError(said)
             log.warning(said)
-        advantages = advantages_of(rows, config, self._reward_weights)
         first = self.accelerator.process_index * len(specs)
-        return Experience(rollouts, answers, rows, advantages, first, self.step)
+        return judged_step(rollouts, answers, rows, config, self._reward_weights, first, self.step)
 
     # --- checks and evaluation ----------------------------------------------------------------------------------------
 
@@ -406,6 +410,7 @@ class FlowGRPOTrainer:
             "text_encoder": self.texts.encoder,
             **({"images": images_fingerprint(self.images)} if self.images else {}),
             **self.config.identity(),
+            **anchor_identity(self._contents),
             CONTENTS: self._contents,
         }
 

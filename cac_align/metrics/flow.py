@@ -36,7 +36,7 @@ _RENAMED = (
 
 
 def load_raft(path: Path, device: torch.device | str = "cpu") -> torch.nn.Module:
-    """RAFT-large with the original's weights.
+    """RAFT-large with the original's weights or torchvision's, or RAFT-small with torchvision's.
 
     Raises:
         WeightsError: if the file is broken or holds another model.
@@ -45,18 +45,19 @@ def load_raft(path: Path, device: torch.device | str = "cpu") -> torch.nn.Module
     import torch
 
     try:
-        from torchvision.models.optical_flow import raft_large
+        from torchvision.models.optical_flow import raft_large, raft_small
     except (ImportError, RuntimeError) as error:
         raise ImportError(
-            f"dynamic_degree needs a torchvision that fits torch ({error}); reinstall both: "
-            "pip install torch torchvision"
+            f"RAFT needs a torchvision that fits torch ({error}); reinstall both: pip install torch torchvision"
         ) from error
     state = {k.removeprefix("module."): v for k, v in read_tensors(path).items()}
     # norm3 is a second name of downsample.1.
-    renamed = {torchvision_name(k): v for k, v in state.items() if ".norm3." not in k}
+    if any(k.startswith("fnet.") for k in state):
+        state = {torchvision_name(k): v for k, v in state.items() if ".norm3." not in k}
+    large = any(k.startswith("mask_predictor.") for k in state)
     with torch.device("meta"):
-        model = raft_large(weights=None)
-    return fill_model(model, renamed, path).to(device)
+        model = raft_large(weights=None) if large else raft_small(weights=None)
+    return fill_model(model, state, path).to(device)
 
 
 def torchvision_name(name: str) -> str:

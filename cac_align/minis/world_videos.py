@@ -50,6 +50,23 @@ def load_world_videos(directory: Path, num_videos: int, first_seed: int = FIRST_
     return WorldVideos(np.load(frames_path, mmap_mode="r"), json.loads(prompts_path.read_text()))
 
 
+def write_clips(folder: Path, num_videos: int, first_seed: int = FIRST_TRAINING_SEED) -> Path:
+    """Writes videos without loss, as files with a list of their prompts, for the data term of Flow-GRPO
+    (``data_regulariser``): by default the first ones that wan-mini was trained on. Returns the list's path.
+    """
+    from reward_model.files import write_text
+    from reward_model.video.writing import FFV1, write_video
+    from reward_model.world import make_video
+
+    lines = []
+    for k in tqdm(range(num_videos), desc="world videos", mininterval=5.0):
+        frames, truth = make_video(first_seed + k, setting="single", size=SIZE)
+        name = f"{k:05d}.mkv"
+        write_video(folder / name, frames, truth.fps, FFV1)
+        lines.append(json.dumps({"video": name, "prompt": truth.prompt}) + "\n")
+    return write_text(folder / "clips.jsonl", "".join(lines))
+
+
 def to_vae_input(frames: np.ndarray) -> torch.Tensor:
     """(B, T, H, W, 3) uint8 to (B, 3, T, H, W) in [-1, 1], as the VAE takes it."""
     return torch.from_numpy(np.array(frames)).float().div(127.5).sub(1).movedim(-1, 1)

@@ -121,6 +121,22 @@ def check_reward(reward: object) -> None:
         check()
 
 
+def check_num_frames(reward: object, num_frames: int) -> None:
+    """Raises RewardError if videos of so many frames are too short for a reward, or for a member of a composite one.
+
+    A reward may say so by an attribute ``least_frames``.
+    """
+    least = getattr(reward, "least_frames", 1)
+    if isinstance(least, int) and num_frames < least:
+        raise RewardError(
+            f"reward {reward_name(reward)!r} needs videos of at least {least} frames, and num_frames={num_frames}; "
+            "draw longer videos, or leave it out"
+        )
+    members = getattr(reward, "rewards", None)
+    for member in members if isinstance(members, list | tuple) else ():
+        check_num_frames(member, num_frames)
+
+
 def make_ready(reward: object) -> None:
     """Lets a reward load what it needs, where it has a method ``make_ready()`` for that."""
     load = getattr(reward, "make_ready", None)

@@ -17,6 +17,7 @@ from cac_align.rewards.base import (
     RankBy,
     Reward,
     RewardError,
+    check_num_frames,
     check_rank_by,
     check_reward,
     demo_note,
@@ -135,6 +136,8 @@ def best_of_n(
     rate = check_fps(fps)
     reward = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
     check_reward(reward)
+    if isinstance(pipe_kwargs.get("num_frames"), int):
+        check_num_frames(reward, pipe_kwargs["num_frames"])
     draw.check_whole(pipe)
     pipe_kwargs = draw.upright(pipe_kwargs)
     draw.warn_of_stretching(pipe, pipe_kwargs)

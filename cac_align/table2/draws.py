@@ -16,7 +16,7 @@ import numpy as np
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.sampling import derive_seed
-from cac_align.flow_grpo.needs import check_model
+from cac_align.flow_grpo.needs import check_model, frozen_file
 from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed, encode_once, generate
 from cac_align.table2.settings import TableSettings
@@ -114,8 +114,10 @@ class Draws:
     def made_by(self, source: Source, item: SeededPrompt, index: int) -> dict[str, Any]:
         """Everything a candidate depends on."""
         lora = None if source.training is None else _digest(source.training.lora / WEIGHTS)
+        frozen = {} if self.frozen is None else {"frozen_adapter": self.frozen}
         return {
             "model": self.model,
+            **frozen,
             "lora": lora,
             "arguments": json.loads(json.dumps(self.arguments)),
             "pipeline": {k: getattr(self.config, k) for k in ("mixed_precision", "flow_shift", "vae_tiling")},
@@ -134,6 +136,21 @@ class Draws:
         """Digest of the pipeline's files, or the name of the hub."""
         check_model(self.config.model, "model")
         return model_fingerprint(self.config.model)[:16] if Path(self.config.model).is_dir() else self.config.model
+
+    @cached_property
+    def frozen(self) -> list[Any] | None:
+        """Digest and strength of the adapter that all rows lie on; None without one.
+
+        Raises:
+            ValueError: if it is not there.
+        """
+        source = self.config.frozen_adapter
+        if source is None:
+            return None
+        file = frozen_file(source)
+        if file is None:
+            raise ValueError(f"frozen_adapter={source!r}: there is no LoRA; fix the path")
+        return [_digest(file), self.config.frozen_adapter_weight]
 
     @cached_property
     def arguments(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class TableJob:
             if model is not None and spec.options.get("backend", "local") == "local":
                 check_model(model, f"reward {spec.name!r}")
         check_model(self.draws.config.model, "model")
+        _ = self.draws.frozen  # refused here if it is not there
         #: The scale on which scores are averaged, in training and in choosing; None: the scores as they are.
         self.calibration = check_calibration(*settings.calibrated)
         self._ready: set[str] = set()

@@ -43,6 +43,23 @@ def track_object(frames: np.ndarray) -> FrameMeasurements:
     return FrameMeasurements(area, elongation, pieces, np.stack([x, y], axis=1))
 
 
+def tracked_motion(frames: np.ndarray, fps: float) -> float:
+    """Median speed of the tracked object's middle in pixels per second; 0 where no two neighbouring frames show it.
+
+    The median, because the mean would count a jump or a sudden change of shape as motion, and a generator that learned
+    to avoid them as one that moves less.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        fps: frames per second.
+    """
+    height, width = frames.shape[1:3]
+    steps = np.diff(track_object(frames).centre * (width, height), axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    known = lengths[~np.isnan(lengths)]
+    return float(np.median(known) * fps) if len(known) else 0.0
+
+
 def _measure(mask: np.ndarray) -> tuple[float, float, int, float, float]:
     rows, columns = np.nonzero(mask)
     if len(rows) < 4:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cac_align.rewards.base import Evaluation, Reward, evaluate, reward_name
+from cac_align.rewards.base import Evaluation, Reward, check_num_frames, evaluate, reward_name
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -321,7 +321,9 @@ def try_reward(bus: RewardBus, prompt: str, shape: tuple[int, int, int, int], fp
 
     Raises:
         ValueError: the reward raised, hung or broke its contract. That it could not judge noise is only logged.
+        RewardError: videos of this length are too short for it.
     """
+    check_num_frames(bus.reward, shape[0])
     video = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     bus.submit("check", [video], [prompt], fps=fps)
     answer = bus.collect()["check"]

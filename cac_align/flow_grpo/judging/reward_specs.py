@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cac_align.rewards.composite import CompositeReward
 
 #: Short names of this package's rewards.
-SHORT = {"cac": "cac_align:CaCReward", "unified": "cac_align:UnifiedReward"}
+SHORT = {"cac": "cac_align:CaCReward", "unified": "cac_align:UnifiedReward", "motion": "cac_align:MotionReward"}
 KEYS = ("reward", "weight", "name", "options")
 
 

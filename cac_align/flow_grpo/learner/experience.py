@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.maths.advantages import Advantages, combine_advantages, compute_advantages
+from cac_align.flow_grpo.maths.anchor import selective_anchor
 from cac_align.flow_grpo.sampler.rollout import VideoRollout
 from cac_align.rewards.base import Evaluation
 
@@ -44,6 +46,7 @@ class Experience:
     """Rollouts of this process with their answers; rows and advantages of all processes, in the order of samples.
 
     ``first_row`` is the place of this process's first video among all rows; ``step`` counts the steps done before.
+    ``anchors`` are the factors of beta of all videos; None: 1 for each.
     """
 
     rollouts: list[VideoRollout]
@@ -52,22 +55,35 @@ class Experience:
     advantages: Advantages
     first_row: int
     step: int = 0
+    anchors: list[float] | None = None
 
     def of(self, rollout: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Advantages (R,) float32 and validity (R,) bool of a rollout's videos."""
-        start = self.first_row + sum(len(r.specs) for r in self.rollouts[:rollout])
-        rows = slice(start, start + len(self.rollouts[rollout].specs))
+        rows = self._rows(rollout)
         return self.advantages.values[rows].float(), self.advantages.valid[rows]
+
+    def anchors_of(self, rollout: int) -> torch.Tensor:
+        """The anchor's factors (R,) float32 of a rollout's videos."""
+        rows = self._rows(rollout)
+        return torch.ones(rows.stop - rows.start) if self.anchors is None else torch.tensor(self.anchors[rows])
+
+    def _rows(self, rollout: int) -> slice:
+        """Places of a rollout's videos among those of all processes."""
+        start = self.first_row + sum(len(r.specs) for r in self.rollouts[:rollout])
+        return slice(start, start + len(self.rollouts[rollout].specs))
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Videos of one training forward: some rows of a rollout. ``counted`` (R,) is 1 where a video enters the loss."""
+    """Videos of one training forward: some rows of a rollout. ``counted`` (R,) is 1 where a video enters the loss,
+    ``anchors`` (R,) are the factors of beta.
+    """
 
     rollout: int
     rows: tuple[int, ...]
     advantages: torch.Tensor
     counted: torch.Tensor
+    anchors: torch.Tensor
 
 
 def rows_of(rollouts: Sequence[VideoRollout], answers: Sequence[Evaluation]) -> list[ScoreRow]:
@@ -106,15 +122,60 @@ def advantages_of(rows: Sequence[ScoreRow], config: FlowGRPOConfig, reward_weigh
     if config.reward_combination == "scores":
         scores = [row.score for row in rows]
         return compute_advantages(scores, groups, clip=config.advantage_clip, **options)  # type: ignore[arg-type]
-    unknown = [name for name in reward_weights if not any(name in row.parts for row in rows)]
+    parts = _parts(rows, list(reward_weights), "reward_combination='advantages'", "Use 'scores'")
+    return combine_advantages(parts, groups, weights=reward_weights, clip=config.advantage_clip, **options)
+
+
+def judged_step(
+    rollouts: list[VideoRollout],
+    answers: list[Evaluation],
+    rows: list[ScoreRow],
+    config: FlowGRPOConfig,
+    reward_weights: Mapping[str, float],
+    first_row: int,
+    step: int,
+) -> Experience:
+    """The videos of a step with their advantages and anchors; arguments as in :class:`Experience` and
+    :func:`advantages_of`.
+
+    Raises:
+        ValueError: if the settings name a reward that was not judged.
+    """
+    advantages = advantages_of(rows, config, reward_weights)
+    return Experience(rollouts, answers, rows, advantages, first_row, step, anchors_of(rows, config))
+
+
+def anchors_of(rows: Sequence[ScoreRow], config: FlowGRPOConfig) -> list[float] | None:
+    """The anchor's factor of every video of a step; None where it holds them all.
+
+    Args:
+        rows: all videos of the step.
+        config: settings, which say which rewards are compared.
+
+    Raises:
+        ValueError: if the settings name a reward that was not judged.
+    """
+    if config.anchor == "all":
+        return None
+    names = config.compared_rewards({spec.name: spec.weight for spec in read_specs(config.rewards)})
+    main, *others = _parts(rows, names, "anchor='selective'", "Use 'all'").values()
+    return selective_anchor(main, others, [row.group for row in rows], config.anchor_disagreement)
+
+
+def _parts(rows: Sequence[ScoreRow], names: Sequence[str], setting: str, remedy: str) -> dict[str, list[float | None]]:
+    """The scores of all videos by the rewards of these names.
+
+    Raises:
+        ValueError: if one of them was not judged.
+    """
+    unknown = [name for name in names if not any(name in row.parts for row in rows)]
     if unknown:
         known = sorted({name for row in rows for name in row.parts}) or "no parts"
         raise ValueError(
-            f"reward_combination='advantages' needs a part of the reward named {unknown[0]!r}, as in rewards=...; "
-            f"it has {known}. Use 'scores', or give the parts the same names"
+            f"{setting} needs a part of the reward named {unknown[0]!r}, as in rewards=...; it has {known}. {remedy}, "
+            "or give the parts the same names"
         )
-    parts = {name: [row.parts.get(name) for row in rows] for name in reward_weights}
-    return combine_advantages(parts, groups, weights=reward_weights, clip=config.advantage_clip, **options)
+    return {name: [row.parts.get(name) for row in rows] for name in names}
 
 
 def chunks_of(experience: Experience, rows_per_forward: int) -> list[Chunk]:
@@ -129,17 +190,19 @@ def chunks_of(experience: Experience, rows_per_forward: int) -> list[Chunk]:
         if rollout.group in flat:
             continue
         values, valid = experience.of(number)
+        anchors = experience.anchors_of(number)
         for start in range(0, len(rollout.specs), rows_per_forward):
             rows = tuple(range(start, min(start + rows_per_forward, len(rollout.specs))))
             if valid[list(rows)].any():
-                found.append(Chunk(number, rows, values[list(rows)], valid[list(rows)].float()))
+                chosen = list(rows)
+                found.append(Chunk(number, rows, values[chosen], valid[chosen].float(), anchors[chosen]))
     return found
 
 
 def idle_chunk(experience: Experience, rows_per_forward: int) -> Chunk:
     """A forward that counts for nothing, for a process with fewer than the others: all must take equally many."""
     rows = tuple(range(min(rows_per_forward, len(experience.rollouts[0].specs))))
-    return Chunk(0, rows, torch.zeros(len(rows)), torch.zeros(len(rows)))
+    return Chunk(0, rows, *(torch.zeros(len(rows)) for _ in range(3)))
 
 
 def experience_numbers(rows: Sequence[ScoreRow], advantages: Advantages) -> dict[str, float]:

@@ -8,19 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner import checkpoint as files
+from cac_align.flow_grpo.learner.data_term import DataTerm, Draw
 from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of, gather, idle_chunk
 from cac_align.flow_grpo.learner.lora import lora_parameters, weights_of
 from cac_align.flow_grpo.learner.nft import NFT
 from cac_align.flow_grpo.learner.replay import Replay, StepLoss, StepObjective, columns_of, policy_numbers
 from cac_align.flow_grpo.learner.rvm import RVM
 from cac_align.flow_grpo.maths.credit import LatentGrid, verdict_weights
+from cac_align.flow_grpo.sampler.clips import ClipLatents
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.sampler.rollout import negative_prompt
@@ -43,6 +47,7 @@ class Learner:
         texts: embeddings of all prompts and of the negative prompt.
         config: objective, optimiser, averages.
         accelerator: processes and precision.
+        clips: latents of the videos of the data term; None: there is no such term.
 
     ``parameters`` are the adapter's, by name; ``updates`` counts optimiser updates; ``ema`` is None if the run
     keeps no average.
@@ -56,6 +61,7 @@ class Learner:
         texts: TextEmbeddings,
         config: FlowGRPOConfig,
         accelerator: Accelerator,
+        clips: ClipLatents | None = None,
     ) -> None:
         from diffusers.optimization import get_scheduler
         from diffusers.training_utils import EMAModel
@@ -90,6 +96,8 @@ class Learner:
         self.ema = EMAModel(self.parameters.values(), decay=config.ema_decay) if config.ema_decay else None
         self.replay = Replay(self.policy, self.bare, scheduler, config, step_weights)
         self.objective = self._objective()
+        self.data = None if clips is None else DataTerm(clips, texts, self.replay)
+        self._data_losses: list[float] = []
         self.passes, self.negative = config.num_trained_steps, negative_prompt(config)
         self.updates = 0
 
@@ -145,11 +153,17 @@ class Learner:
         if wanted == 0:
             return {"policy/updates": 0.0}
         wanted = math.ceil(wanted / parts) * parts
+        self._data_losses = []
         chunks += [idle_chunk(experience, config.rows_per_forward)] * (wanted - len(chunks))
         size, losses = wanted // parts, []
         for _ in range(config.num_iterations):
             losses += [self.update(experience, chunks[k : k + size]) for k in range(0, wanted, size)]
-        return self.numbers(losses)
+        numbers = self.numbers(losses)
+        if experience.anchors is not None:
+            numbers["policy/anchored"] = fmean(experience.anchors)
+        if self.data is not None:
+            numbers["data/loss"] = sum(gather(self.accelerator, self._data_losses)) / len(losses)
+        return numbers
 
     def update(self, experience: Experience, chunks: Sequence[Chunk]) -> list[StepLoss]:
         """One optimiser update.
@@ -163,21 +177,44 @@ class Learner:
         scale = self.accelerator.num_processes / (max(count, 1.0) * self.passes)
         losses: list[StepLoss] = []
         total = 0.0
-        work = [(chunk, k) for chunk in chunks for k in range(self.passes)]
-        for number, (chunk, k) in enumerate(work):
+        work = [
+            partial(self._part, experience, chunk, k, scale, losses) for chunk in chunks for k in range(self.passes)
+        ]
+        work += self._data_parts()
+        for number, part in enumerate(work):
             last = number == len(work) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                result = self.step_loss(experience, chunk, k)
-                counted = chunk.counted.to(result.loss.device)
-                loss = (result.loss * counted).sum() * scale
+                loss = part()
                 self.accelerator.backward(loss)
             total += float(loss.detach())
-            kept = counted > 0
-            tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
-            losses.append(StepLoss(*(t.detach()[kept].cpu() for t in tensors)))
         self.apply(total, experience.step)
         return losses
+
+    def _part(self, experience: Experience, chunk: Chunk, k: int, scale: float, losses: list[StepLoss]) -> torch.Tensor:
+        """The share of pass k of a chunk in the loss, with gradient; what is logged of it goes to ``losses``."""
+        result = self.step_loss(experience, chunk, k)
+        kept = chunk.counted > 0
+        tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
+        losses.append(StepLoss(*(t.detach().cpu()[kept] for t in tensors)))
+        return (result.loss * chunk.counted.to(result.loss.device)).sum() * scale
+
+    def _data_parts(self) -> list[partial[torch.Tensor]]:
+        """The forwards of the data term in this update, on this process."""
+        here = self.accelerator
+        if self.data is None:
+            return []
+        return [
+            partial(self._data_part, d) for d in self.data.share(self.updates, here.process_index, here.num_processes)
+        ]
+
+    def _data_part(self, draws: list[Draw]) -> torch.Tensor:
+        """The share of some videos of the data term in the loss, with gradient."""
+        assert self.data is not None
+        counted = torch.tensor([float(draw.counted) for draw in draws], device=self.accelerator.device)
+        mean = (self.data.loss(draws, self.accelerator.device) * counted).sum() / self.config.data_batch
+        self._data_losses.append(float(mean.detach()))
+        return self.config.data_weight * self.accelerator.num_processes * mean  # accelerate averages over processes
 
     def step_loss(self, experience: Experience, chunk: Chunk, k: int) -> StepLoss:
         """Pass k of a chunk: the k-th step of its window, or the k-th noise level of nft and rvm."""
@@ -185,7 +222,10 @@ class Learner:
         prompts, device = [rollout.prompt] * len(chunk.rows), self.accelerator.device
         condition = self.texts.condition(prompts, self.negative, device, rollout.image)
         cells = self._cells(experience, chunk)
-        return self.objective.step_loss(rollout, chunk.rows, k, chunk.advantages, condition, cells=cells)
+        anchors = None if experience.anchors is None else chunk.anchors
+        return self.objective.step_loss(
+            rollout, chunk.rows, k, chunk.advantages, condition, cells=cells, anchors=anchors
+        )
 
     def _cells(self, experience: Experience, chunk: Chunk) -> torch.Tensor | None:
         """Weights of latent cells from the judge's findings."""

@@ -71,11 +71,7 @@ def convert_lora(source: str | Path, output: str | Path, names: Names) -> Conver
         raise ValueError(f"output={str(output)!r} must end with .safetensors, by which other programs find it")
     if output.exists() and output.samefile(path):
         raise ValueError(f"output={str(output)!r} is the source itself; name another file")
-    tensors, metadata = read_lora_file(path)
-    if not tensors:
-        raise ValueError(f"{str(path)!r} holds no tensors; name a file of LoRA weights")
-    folded = fold_alpha(path, _by_diffusers_names(path, tensors), metadata)
-    adapter = {_bias_of_b(path, name, folded): value for name, value in folded.items()}
+    adapter = read_adapter(path)
     if names == "comfyui":
         save_original(adapter, output)
     else:
@@ -83,6 +79,23 @@ def convert_lora(source: str | Path, output: str | Path, names: Names) -> Conver
     ranks = {value.shape[0] for name, value in adapter.items() if name.endswith(".lora_A.weight")}
     num_modules = sum(name.endswith(".lora_A.weight") for name in adapter)
     return Converted(output, num_modules, tuple(sorted(ranks)))
+
+
+def read_adapter(source: str | Path) -> dict[str, torch.Tensor]:
+    """A LoRA of Wan's transformer by diffusers' names (``transformer.<module>.lora_A.weight``), alpha multiplied in.
+
+    Args:
+        source: as for :func:`convert_lora`.
+
+    Raises:
+        ValueError: if it cannot be read, or holds an adapter of another kind or of another model.
+    """
+    path = find_lora(source)
+    tensors, metadata = read_lora_file(path)
+    if not tensors:
+        raise ValueError(f"{str(path)!r} holds no tensors; name a file of LoRA weights")
+    folded = fold_alpha(path, _by_diffusers_names(path, tensors), metadata)
+    return {_bias_of_b(path, name, folded): value for name, value in folded.items()}
 
 
 def _by_diffusers_names(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cac_align.flow_grpo.learner.lora import lora_parameters
+from cac_align.flow_grpo.learner.lora import TRAINED, lora_parameters
 from cac_align.flow_grpo.learner.wan_names import original_name
 from cac_align.pipelines import Pipeline
 from reward_model.files import atomic
@@ -48,12 +48,12 @@ def export_lora(pipe: Pipeline, folder: str | Path, state: dict[str, torch.Tenso
         raise ValueError(
             f"{len(set(state) ^ expected)} names differ from the adapter's, such as {sorted(expected)[:1]}"
         )
-    config = pipe.transformer.peft_config["default"]
+    config = pipe.transformer.peft_config[TRAINED]
     scale = config.lora_alpha / config.r
     layers = {}
     for name, tensor in state.items():
         value = tensor.detach().cpu().contiguous()
-        layers[name.replace(".default.", ".")] = value * scale if ".lora_B." in name else value
+        layers[name.replace(f".{TRAINED}.", ".")] = value * scale if ".lora_B." in name else value
     # Sets come in another order in every process.
     metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
     kind: Any = type(pipe)
@@ -98,6 +98,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = None) -> None:
     """Loads a LoRA into a pipeline, as ``pipe.load_lora_weights`` does, and more forms of it: with alpha in keys beside
     diffusers' names, PEFT's folders (``adapter_model.safetensors`` and ``adapter_config.json``), names without prefix.
+    Adapters that are active already stay so, under the new one, at strength 1.
 
     Args:
         pipe: a diffusers pipeline whose part ``transformer`` takes LoRA.
@@ -110,7 +111,14 @@ def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = 
     Example:
         >>> load_lora(pipe, "outputs/flow-grpo/lora")                                            # doctest: +SKIP
     """
-    path = find_lora(source)
+    under = list(pipe.get_active_adapters()) if hasattr(pipe.transformer, "peft_config") else []
+    name = adapter_name or (f"lora_{len(under)}" if under else None)
+    _load(pipe, find_lora(source), name)
+    if under:  # a second one is not active by itself
+        pipe.set_adapters([*under, name])
+
+
+def _load(pipe: Pipeline, path: Path, adapter_name: str | None) -> None:
     tensors, metadata = read_lora_file(path)
     if any(name.startswith(_CONVERTED) for name in tensors):
         pipe.load_lora_weights(tensors, adapter_name=adapter_name)

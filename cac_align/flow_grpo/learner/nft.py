@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from cac_align.flow_grpo.learner.lora import weights_of
-from cac_align.flow_grpo.learner.replay import Replay, StepLoss
+from cac_align.flow_grpo.learner.replay import Replay, StepLoss, anchor_weight
 from cac_align.flow_grpo.maths.kernels import batch_mean
 from cac_align.flow_grpo.maths.objectives import velocity_divergence
 from cac_align.flow_grpo.maths.sampling import derive_seed
@@ -163,6 +163,7 @@ class NFT:
         condition: Condition,
         *,
         cells: torch.Tensor | None = None,
+        anchors: torch.Tensor | None = None,
     ) -> StepLoss:
         """The loss at the k-th noise level of each video."""
         assert rollout.clean is not None and self.old is not None
@@ -183,7 +184,7 @@ class NFT:
         kl = nothing = torch.zeros(len(clean), device=clean.device)
         if config.beta:
             divergence = velocity_divergence(velocity, replay.reference_velocity(x, timestep, unguided))
-            loss, kl = loss + config.beta * divergence, divergence.detach()
+            loss, kl = loss + anchor_weight(config.beta, anchors, clean.device) * divergence, divergence.detach()
         return StepLoss(loss, nothing, kl, nothing.bool())
 
     @torch.no_grad()

@@ -64,6 +64,7 @@ class StepObjective(Protocol):
         condition: Condition,
         *,
         cells: torch.Tensor | None = None,
+        anchors: torch.Tensor | None = None,
     ) -> StepLoss:
         """The loss of pass k over some videos of a rollout.
 
@@ -74,6 +75,7 @@ class StepObjective(Protocol):
             advantages: (R,).
             condition: condition of these videos, on the policy's device.
             cells: (R, 1, T, H, W) weights of localised credit.
+            anchors: (R,) factors of beta; None: 1 for each.
         """
         ...
 
@@ -114,6 +116,7 @@ class Replay:
         condition: Condition,
         *,
         cells: torch.Tensor | None = None,
+        anchors: torch.Tensor | None = None,
     ) -> StepLoss:
         """Objective and KL of the k-th recorded step."""
         config, device = self.config, condition.positive.device
@@ -138,7 +141,7 @@ class Replay:
         loss, kl = self.step_weights[record.step] * found.loss, torch.zeros(len(advantages), device=device)
         if config.beta:
             divergence = self._divergence(record, velocity, drawn.mean, drawn.std, condition)
-            loss, kl = loss + config.beta * divergence, divergence.detach()
+            loss, kl = loss + anchor_weight(config.beta, anchors, device) * divergence, divergence.detach()
         return StepLoss(loss, found.log_ratio, kl, found.stopped)
 
     def follow(self, updates: int) -> None:
@@ -185,6 +188,11 @@ class Replay:
             change = max(change, float(again.abs().max()))
         limit = config.max_divergence if config.objective == "dppo" else config.clip_range
         return {"floor": floor, "limit": limit, "log_prob": change}
+
+
+def anchor_weight(beta: float, anchors: torch.Tensor | None, device: torch.device) -> torch.Tensor | float:
+    """The weight of each video's anchor: beta, times its factor where there are some."""
+    return beta if anchors is None else beta * anchors.to(device)
 
 
 def judge_noise(floor: Mapping[str, float], policy: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cac_align.flow_grpo.learner.nft import forward_noise, forward_sigmas, noised
-from cac_align.flow_grpo.learner.replay import Replay, StepLoss
+from cac_align.flow_grpo.learner.replay import Replay, StepLoss, anchor_weight
 from cac_align.flow_grpo.maths.kernels import batch_mean
 from cac_align.flow_grpo.maths.objectives import velocity_divergence
 from cac_align.flow_grpo.maths.schedule import shift_of
@@ -119,6 +119,7 @@ class RVM:
         condition: Condition,
         *,
         cells: torch.Tensor | None = None,
+        anchors: torch.Tensor | None = None,
     ) -> StepLoss:
         """The loss at the k-th noise level of each video; levels are uniform in time, shifted as the model's are."""
         assert rollout.clean is not None
@@ -134,7 +135,8 @@ class RVM:
         if self.updates() < config.rvm_positive_updates:
             gain = gain.clamp(min=0)
         reference = replay.reference_velocity(x, timestep, unguided) if config.beta else None
-        loss = rvm_loss(velocity, clean, noise, gain, reference=reference, beta=config.beta, weights=cells)
+        beta = anchor_weight(config.beta, anchors, clean.device)
+        loss = rvm_loss(velocity, clean, noise, gain, reference=reference, beta=beta, weights=cells)
         nothing = torch.zeros(len(clean), device=clean.device)
         kl = nothing if reference is None else velocity_divergence(velocity, reference).detach()
         return StepLoss(loss, nothing, kl, nothing.bool())

@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from cac_align.flow_grpo.learner.checkpoint import last_finished_checkpoint
-from tests.cac_align.flow_grpo.runs import build, equal, weights
+from reward_model.video.writing import write_video
+from tests.cac_align.flow_grpo.learner.adapters import export_trained
+from tests.cac_align.flow_grpo.learner.test_data_term import video
+from tests.cac_align.flow_grpo.runs import PROMPTS, build, equal, weights
 from tests.launched import ROOT, launch
 
 pytestmark = pytest.mark.slow
@@ -60,7 +63,7 @@ out, count = sys.argv[1], int(sys.argv[2])
 trainer = build(out, pipe=tiny_pipe(), text_cache=None, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2,
                 save_every=1, eval_every=1, eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5,
                 objective={objective!r},
-                kernel={kernel!r}, noise_level={noise!r}, learning_rate=1e-2)
+                kernel={kernel!r}, noise_level={noise!r}, learning_rate=1e-2, **{more!r})
 assert trainer.accelerator.num_processes == count
 trainer.run_step()
 experience = trainer.collect()
@@ -82,12 +85,13 @@ folder = trainer.save()
 again = build(out, pipe=tiny_pipe(), text_cache=None, batch="4x2", beta=0.1, max_grad_norm=0.0, max_steps=2,
               save_every=1, eval_every=1, eval_prompts=EVAL_PROMPTS + ["a green square moves right"], ema_decay=0.5,
               objective={objective!r},
-              kernel={kernel!r}, noise_level={noise!r}, learning_rate=1e-2)
+              kernel={kernel!r}, noise_level={noise!r}, learning_rate=1e-2, **{more!r})
 again.train()
 assert again.step == 2 and [e["step"] for e in again.history] == [0, 2]
 if trainer.accelerator.is_main_process:
     found["windows"] = torch.tensor([windows[g] for g in sorted(windows)]).float()
     found["advantages"] = experience.advantages.values
+    found["anchors"] = torch.tensor(experience.anchors or [])
     found["rewards"] = torch.tensor([r.score for r in experience.rows])
     found["history"] = torch.tensor([e["reward"] for e in again.history])
     save_file({{k: v.contiguous() for k, v in found.items()}}, out + ".st")
@@ -101,8 +105,27 @@ if trainer.accelerator.is_main_process:
 )
 def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, kernel, noise, counts):
     """Gradients, rewards, advantages, windows and evaluation; groups stay whole; a checkpoint of many ranks resumes."""
+    as_one(tmp_path, counts, objective=objective, kernel=kernel, noise=noise, more={})
+
+
+@pytest.mark.parametrize(("objective", "kernel", "noise"), [("grpo", "flow", 0.7), ("rvm", "ode", None)])
+def test_so_are_those_with_all_that_a_training_holds_on_to(tmp_path, objective, kernel, noise):
+    """Five videos of the data term do not divide by two processes; a frozen adapter; an anchor that selects."""
+    for k in range(3):
+        write_video(tmp_path / "videos" / f"{PROMPTS[k]}-0.mp4", video(k), 16)
+    export_trained(tmp_path / "frozen")
+    toys = "tests.cac_align.flow_grpo.toy_rewards:"
+    rewards = [f"{toys}brightness", {"reward": f"{toys}contrast", "weight": 0.0}]
+    more = {"data_regulariser": str(tmp_path / "videos"), "data_batch": 5, "frozen_adapter": str(tmp_path / "frozen")}
+    more |= {"rewards": rewards, "anchor": "selective", "anchor_rewards": ["brightness", "contrast"]}
+    found = as_one(tmp_path, (2,), objective=objective, kernel=kernel, noise=noise, more=more)
+    assert set(found["anchors"].tolist()) == {0.0, 1.0}, "the two rewards agree about some groups and not about others"
+
+
+def as_one(tmp_path, counts, **given):
+    """Runs the worker in one process and in several, and compares what they found; returns that of the one."""
     script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(root=str(ROOT), objective=objective, kernel=kernel, noise=noise))
+    script.write_text(WORKER.format(root=str(ROOT), **given))
     found = {}
     for count in (1, *counts):
         launch(script, count, tmp_path / str(count), count)
@@ -112,6 +135,7 @@ def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, ker
     assert scale > 0
     for many in found.values():
         assert one.keys() == many.keys() and torch.equal(one["windows"], many["windows"])
+        assert torch.equal(one["anchors"], many["anchors"])
         for name, value in one.items():
             assert value.shape == many[name].shape, name
             if not value.numel():
@@ -119,3 +143,4 @@ def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, ker
             # Gradients are small (1.8e-3 at most, off by 2e-9 on two ranks), so they are held to their own size too.
             limit = min(1e-6 * max(1.0, scale), 1e-4 * scale) if "lora_" in name else 1e-6
             assert float((value - many[name]).abs().max()) < limit, name
+    return one

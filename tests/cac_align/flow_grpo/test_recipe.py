@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from diffusers import UniPCMultistepScheduler
+from safetensors.torch import save_file
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters, lora_sizes, matching_modules
+from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import is_path, readout_notes
 from cac_align.flow_grpo.plan import make_run_plan, meta_transformer
 from cac_align.prompts import read_prompts
@@ -32,8 +35,8 @@ def at_home(monkeypatch):
 
 def test_all_presets_are_there():
     names = {p.stem for p in PRESETS}
-    full = {"paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb"}
-    assert names == {"mini", "nft", "rvm", "dppo", "guard", *full}
+    full = {"paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb", "wan21_few_step"}
+    assert names == {"mini", "nft", "rvm", "dppo", "guard", "anchored", *full}
 
 
 def test_every_setting_and_choice_is_set_by_a_preset():
@@ -120,6 +123,51 @@ def test_plan_arithmetic():
     assert make_run_plan(config, world_size=8).records == pytest.approx(plan.records / 8)
     checkpointed = FlowGRPOConfig.from_dict({**config.to_dict(), "gradient_checkpointing": True})
     assert make_run_plan(checkpointed).activations < plan.activations / 5
+
+
+def a_lora(path, width):
+    """A LoRA of rank 4 for one module of a transformer of this width."""
+    name = "transformer.blocks.3.attn1.to_q.lora_"
+    save_file({f"{name}A.weight": torch.ones(4, width), f"{name}B.weight": torch.ones(width, 4)}, path)
+    return f"frozen_adapter={path}"
+
+
+def test_the_few_step_preset_plans_its_frozen_adapter(recipe, tmp_path, capsys):
+    """A missing one is listed, one that fits is counted, one of another model is refused, all without weights."""
+    preset = str(ROOT / "recipes/configs/flow_grpo/wan21_few_step.yaml")
+    recipe.main(["--config", preset, "--dry-run"])
+    without = capsys.readouterr().out
+    assert "on the frozen adapter models/wan21_1p3b_4step_lora.safetensors" in without
+    assert "missing frozen adapter: models/wan21_1p3b_4step_lora.safetensors (no LoRA)" in without
+    assert "forwards    128 to sample, 128 to train" in without, "4 steps of 32 videos, without guidance"
+    recipe.main(["--config", preset, "--dry-run", "--set", a_lora(tmp_path / "fits.safetensors", 1536)])
+    said = capsys.readouterr().out
+    assert f"found   frozen adapter: {tmp_path / 'fits.safetensors'}" in said
+    base = meta_transformer(WAN)
+    assert f"{sum(p.numel() for p in base.parameters()) + 2 * 4 * 1536:,} parameters" in said
+    with pytest.raises(ValueError, match=r"is one of another model: .*lora_A.weight has the shape \(4, 24\)"):
+        recipe.main(["--config", preset, "--dry-run", "--set", a_lora(tmp_path / "other.safetensors", 24)])
+
+
+def test_the_few_step_preset_has_the_distilled_schedule():
+    config = FlowGRPOConfig.from_yaml(ROOT / "recipes/configs/flow_grpo/wan21_few_step.yaml")
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.flow_shift
+    )
+    sigmas = read_schedule(scheduler, config.num_inference_steps).sigmas
+    assert list(sigmas) == pytest.approx([1, 0.9375, 5 / 6, 0.625, 0], abs=2e-3) and not config.guided
+
+
+def test_the_plan_counts_the_videos_of_the_data_term(recipe, capsys):
+    recipe.main(["--config", "anchored", "--dry-run", "--set", "data_batch=5", "num_minibatches=2"])
+    said = capsys.readouterr().out
+    assert "forwards    48 to sample, 42 to train" in said, "8 videos at 2 levels, as many of the reference, 2 x 5"
+    assert "selective); data 0.1 x 5 of outputs/minis/clips/clips.jsonl" in said
+
+
+def test_motion_needs_more_than_a_frame(recipe):
+    with pytest.raises(ValueError, match="reward 'motion' needs videos of at least 2 frames, and num_frames=1"):
+        recipe.main(["--config", "anchored", "--set", "num_frames=1", "--dry-run"])
 
 
 def test_list_settings(recipe, capsys):

@@ -14,6 +14,11 @@ def brightness(videos: Any, prompts: Any = None, *, fps: float, **kwargs: Any) -
     return [float(np.asarray(v, dtype=np.float64).mean()) / 255 for v in videos]
 
 
+def contrast(videos: Any, prompts: Any = None, *, fps: float, **kwargs: Any) -> list[float]:
+    """Standard deviation of the brightness, 0 to 1/2."""
+    return [float(np.asarray(v, dtype=np.float64).std()) / 255 for v in videos]
+
+
 def hanging(videos: Any, prompts: Any = None, *, fps: float, **kwargs: Any) -> list[float]:
     """0.5, and for a video of grey level 10 nothing, ever."""
     if videos[0].mean() == 10:

@@ -1,0 +1,68 @@
+"""Settings of what a training holds on to: a frozen adapter below it, videos that are as they should be, the anchor.
+
+They are part of :class:`~cac_align.flow_grpo.config.FlowGRPOConfig`, which inherits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from reward_model.terminal.described import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorSettings:
+    """Settings of a frozen adapter, of the data term and of the anchor's reach."""
+
+    # --- few steps ----------------------------------------------------------------------------------------------------
+    frozen_adapter: str | None = setting(None)
+    """LoRA (file or folder) under the trained one, a part of the base model: of a few-step distillation, say."""
+    frozen_adapter_weight: float = setting(1.0, above=0, below=inf)
+    """Strength of the frozen adapter."""
+
+    # --- against reward hacking ---------------------------------------------------------------------------------------
+    data_regulariser: str | None = setting(None)
+    """Videos that keep the model ordinary: a folder, or a .jsonl of video and prompt; null: none (DDRL)."""
+    data_weight: float = setting(0.1, above=0, below=inf)
+    """Weight of their flow-matching loss beside that of the objective."""
+    data_batch: int = setting(4, least=1)
+    """Such videos in one update, over all processes."""
+    data_cache: str | None = setting(None, free=True)
+    """Folder of their encoded latents; null: output_dir/data."""
+    anchor: Literal["all", "selective"] = setting("all")
+    """Videos that beta holds to the base model: all, or those on which the rewards disagree (selective)."""
+    anchor_disagreement: float = setting(0.25, least=0, below=1)
+    """Disagreement from which on 'selective' holds a video: a distance of ranks in its group, 0 to 1."""
+    anchor_rewards: list[str] | None = setting(None)
+    """Names of the rewards that are compared, the main one first; null: those of weight above 0, in their order."""
+
+    def compared_rewards(self, weights: Mapping[str, float]) -> list[str]:
+        """Names of the rewards that the selective anchor compares, the main one first.
+
+        Args:
+            weights: weights of the rewards by name, in their order.
+        """
+        return self.anchor_rewards or [name for name, weight in weights.items() if weight > 0]
+
+    def check_anchors(self, beta: float, weights: Mapping[str, float]) -> None:
+        """Raises ValueError where the anchor cannot select anything.
+
+        Args:
+            beta: weight of the anchor.
+            weights: see :meth:`compared_rewards`.
+        """
+        if self.anchor == "all":
+            return
+        if not beta:
+            raise ValueError("anchor='selective' has no effect with beta=0; raise beta, or set anchor: all")
+        names = self.compared_rewards(weights)
+        if unknown := [name for name in names if name not in weights]:
+            raise ValueError(f"anchor_rewards names {unknown[0]!r}, which is not one of {', '.join(weights)}")
+        if len(set(names)) < 2:
+            raise ValueError(
+                f"anchor='selective' compares two rewards or more, and there is {', '.join(names)}; add one (of weight "
+                "0 and named in anchor_rewards, if it shall only be compared), or set anchor: all"
+            )
