@@ -5,6 +5,7 @@ trained.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
@@ -19,6 +20,7 @@ from reward_model.video.framing import FrameFit
 
 __all__ = [
     "JUDGE_FILE",
+    "OF_THE_WEIGHTS",
     "READOUTS",
     "UNIFIED_FILE",
     "JudgeConfig",
@@ -38,6 +40,13 @@ READOUTS: tuple[str, ...] = get_args(Readout)
 
 #: Settings of old checkpoints, whose ``judge.json`` was written before there was a choice.
 BEFORE_THE_SETTING = {"window_margin": "half", "frame_fit": "squeeze"}
+
+#: Settings that leave the cascade no place, the value that does, and what to set instead.
+_BESIDE_CASCADE: tuple[tuple[str, object, str], ...] = (
+    ("readout", "paper", "readout='direct' or 'log_odds', which are read before the reasoning"),
+    ("reasoning", False, "reasoning=True, or leave the cascade off: every verdict is read without reasoning already"),
+    ("policy", "active", "policy='two_turn': an active judge chooses its frames by reasoning"),
+)
 
 
 @described
@@ -110,6 +119,18 @@ class JudgeConfig:
     """Read the score at every place, for ``Verdict.scores``; takes longer."""
     reasoning: bool = True
     """Write reasoning before the verdict. Off: the score is read right after the question, faster, without boxes."""
+
+    # --- cascade ------------------------------------------------------------------------------------------------------
+    cascade: Literal["off", "normal", "windows", "scores"] = "off"
+    """Verdicts that stand on the probability read before reasoning, where it lies beyond the calibrated bounds: none
+    (off); those that say normal (normal), so that windows and boxes stay; also abnormal ones, with turn one's window and
+    without turn two's boxes (windows), or without a window (scores). Needs a readout before reasoning."""
+    normal_above: float | None = setting(None, below=math.inf)
+    """Cascade: log-odds of normal before reasoning above which a video is normal. None: not calibrated, none is."""
+    abnormal_below: float | None = setting(None, below=math.inf)
+    """Cascade: log-odds of normal before reasoning below which a video is abnormal. None: not calibrated, none is."""
+    cascade_error: float | None = setting(None, above=0, below=1)
+    """Cascade: most videos, as a share, whose verdict the calibration allowed to become false. None: not stated."""
 
     # --- turns --------------------------------------------------------------------------------------------------------
     num_turns: Literal[1, 2] = 2
@@ -194,23 +215,42 @@ class JudgeConfig:
                 f"track={self.track!r} asks turn two for boxes at ticks, and policy='active' has no turn two: it draws "
                 "them on the frames it has seen. Leave track at 'per_frame'"
             )
+        self._check_cascade()
         if not self.reasoning and self.readout == "paper":
             raise ValueError(
                 "readout='paper' reads the verdict after the reasoning; "
                 "with reasoning=False use readout='direct' or 'log_odds'"
             )
 
+    def _check_cascade(self) -> None:
+        low, high = self.abnormal_below, self.normal_above
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"abnormal_below={low} exceeds normal_above={high}")
+        if self.cascade == "off":
+            return
+        for name, refused, wanted in _BESIDE_CASCADE:
+            if getattr(self, name) == refused:
+                raise ValueError(f"cascade={self.cascade!r} does not go with {name}={refused!r}; use {wanted}")
+
+    def check_bounds(self) -> None:
+        """Raises ValueError for a cascade without calibrated bounds."""
+        if self.cascade != "off" and self.normal_above is None and self.abnormal_below is None:
+            raise ValueError(
+                f"cascade={self.cascade!r} needs bounds, and this checkpoint's {JUDGE_FILE} has none: write them with "
+                "`cac-align run cascade calibrate`, or set normal_above and abnormal_below"
+            )
+
     @property
     def best_readout(self) -> str:
-        """The default readout: the first of ``readouts`` that these settings can read. Without reasoning there is no
-        place after it, and a checkpoint that was trained for no other is read at ``direct``.
+        """The default readout: the first of ``readouts`` that these settings can read. Without reasoning, or with a
+        cascade, there is no place after it, and a checkpoint that was trained for no other is read at ``direct``.
 
         >>> JudgeConfig(readouts=("paper", "log_odds")).best_readout
         'paper'
         >>> JudgeConfig(readouts=("paper", "log_odds")).override(reasoning=False).best_readout
         'log_odds'
         """
-        return _best_readout(self.readouts, self.reasoning)
+        return _best_readout(self.readouts, self.reasoning and self.cascade == "off")
 
     @property
     def chunk_overlap(self) -> int:
@@ -238,6 +278,10 @@ class JudgeConfig:
         if unknown:
             raise ValueError(f"unknown judge setting(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         changes = {k: v for k, v in changes.items() if v is not None}
+        if "cascade" not in changes and any(changes.get(name) == refused for name, refused, _ in _BESIDE_CASCADE):
+            changes["cascade"] = "off"
+        elif changes.get("cascade", "off") != "off" and "readout" not in changes and self.readout == "paper":
+            changes["readout"] = _best_readout(changes.get("readouts", self.readouts), reasoning=False)
         if changes.get("reasoning") is False and "readout" not in changes and self.readout == "paper":
             changes["readout"] = _best_readout(changes.get("readouts", self.readouts), reasoning=False)
         return replace(self, **changes)
@@ -273,13 +317,21 @@ def load_judge_config(folder: str | Path) -> JudgeConfig:
         raise ValueError(f'{path} must hold a JSON object of judge settings, such as {{"prompts": "paper"}}')
     data.update({f"max_{turn}_tokens": count for turn, count in tokens.items()})
     try:
-        return JudgeConfig().override(**{**BEFORE_THE_SETTING, **data})
+        config = JudgeConfig().override(**{**BEFORE_THE_SETTING, **data})
+        config.check_bounds()
+        return config
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def judge_json(judge: JudgeConfig) -> str:
-    """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training."""
+#: Settings that are true of one set of weights only: a checkpoint trained on from it has to be calibrated anew.
+OF_THE_WEIGHTS = ("cascade", "normal_above", "abnormal_below", "cascade_error")
+
+
+def judge_json(judge: JudgeConfig, *, same_weights: bool = False) -> str:
+    """The text of ``judge.json``: how this checkpoint has to be asked, as it was in training; with ``same_weights``
+    also its calibrated cascade.
+    """
     names: tuple[str, ...] = (
         "prompts",
         "scan_fps",
@@ -303,6 +355,8 @@ def judge_json(judge: JudgeConfig) -> str:
     )
     if judge.policy == "active":
         names += ("policy", "start_fps", "max_operators", "max_episode_frames", "max_view_frames")
+    if same_weights and (judge.normal_above, judge.abnormal_below) != (None, None):
+        names += OF_THE_WEIGHTS
     settings = {n: getattr(judge, n) for n in names if getattr(judge, n) is not None}
     if judge.track != "per_frame":
         settings |= {"track": judge.track, "track_smoothing": judge.track_smoothing}

@@ -41,6 +41,7 @@ from reward_model.shipped import package_version
 from reward_model.turns import (
     TurnRequest,
     VideoView,
+    WORDS,
     merge_statuses,
     read_turn,
     scan_request,
@@ -48,6 +49,7 @@ from reward_model.turns import (
     turn_two_clips,
     turn_value,
     verdict_places,
+    words_after,
     zoom_request,
 )
 from reward_model.video.clip import Video, VideoError, VideoLike, check_fps, load_video
@@ -121,6 +123,7 @@ class TwoTurnJudge:
     def __init__(self, backend: Backend, config: JudgeConfig | None = None, **overrides: Any) -> None:
         self.backend = backend
         self.config = (config or JudgeConfig()).override(**overrides)
+        self.config.check_bounds()
         self.prompts: PromptSet = load_prompts(self.config.prompts)
         self._domain = DomainCheck(backend, self.config.trained_on)
         self._said_thinned, self._release = False, package_version()
@@ -229,6 +232,8 @@ class TwoTurnJudge:
         report = scan.report
         if report is None or report.window is None:
             return _Judged(length, rate, (scan,))
+        if scan.early:
+            return _Judged(length, rate, (scan,))
         clips = turn_two_clips(report, scan.frame_indices, length, rate, self.config)
         suspect = _Suspect(view, request, scan, report, clips)
         return suspect if clips else suspect.judged()
@@ -290,6 +295,10 @@ class TwoTurnJudge:
         if not requests:
             return []
         started = time.perf_counter()
+        if self.config.cascade != "off":
+            from reward_model.cascade import ask_in_cascade
+
+            return ask_in_cascade(requests, self.backend, self.config, read=self._read, settle=self._settled)
         answers = self._answers(requests)
         turns = [self._read(request, answer) for request, answer in zip(requests, answers, strict=True)]
         return self._settled([r.conversation for r in requests], turns, started)
@@ -325,7 +334,9 @@ class TwoTurnJudge:
         config = self.config
         places = verdict_places(turns, config.readout, all_readouts=config.all_readouts, reasoning=config.reasoning)
         after = self._score(conversations, turns, places.after)
-        before = self._score(conversations, turns, places.before)
+        before: Sequence[VerdictScore | None] = [turn.direct_score for turn in turns]  # a cascade has read it first
+        if not any(before) or any(words_after(prefix) != WORDS for prefix in places.before or ()):
+            before = self._score(conversations, turns, places.before)
         scores = [s and replace(s, forced=forced) for s, forced in zip(after, places.forced, strict=True)]
         return [replace(t, score=a, direct_score=b) for t, a, b in zip(turns, scores, before, strict=True)]
 

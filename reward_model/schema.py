@@ -145,7 +145,7 @@ class VerdictScore:
 
 
 #: Fields of a turn that are left out of its JSON where there is nothing to say.
-_SELDOM = ("familiarity", "unlike_training", "operator")
+_SELDOM = ("familiarity", "unlike_training", "operator", "early")
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ class Turn:
     ``direct_score`` before it. Of a scan: ``familiarity`` of what it showed, None where the backend cannot tell, and
     ``unlike_training``, reasons why the video is not what the checkpoint says it was trained on. Of a judge that asks
     for its frames: ``operator``, what brought these, with the reason where it was refused; empty for the first view.
+    Of a cascade: ``early``, true where its status was read before any reasoning, beyond the calibrated bounds.
     """
 
     number: int
@@ -174,6 +175,7 @@ class Turn:
     familiarity: Familiarity | None = None
     unlike_training: tuple[str, ...] = ()
     operator: str = ""
+    early: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _SELDOM or getattr(self, f.name)}
@@ -281,6 +283,20 @@ class Verdict:
     @property
     def types(self) -> tuple[AnomalyType, ...]:
         return sort_types(a.type for a in self.anomalies)
+
+    @property
+    def decided_by(self) -> Literal["reasoning", "readout"]:
+        """The way of the decision: by the judge's reasoning, or by the readout before it, beyond the bounds of its
+        cascade (:attr:`reward_model.config.JudgeConfig.cascade`). A normal verdict about several parts of a video is
+        decided by the readout if all of them are, an abnormal one if any part is abnormal by it.
+        """
+        ends = [
+            turn
+            for turn in self.turns
+            if turn.number == 1 and (self.status != "abnormal" or turn.status == self.status)
+        ]
+        early = [turn.early for turn in ends]
+        return "readout" if early and (any if self.status == "abnormal" else all)(early) else "reasoning"
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -88,6 +88,10 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         temperature, seed: sampling of answers; a temperature of 0 is greedy.
         all_readouts: keep the other readouts in the verdict as well.
         readouts: what a served checkpoint was trained for, the best first; a local one says so itself.
+        cascade: verdicts that stand on the probability before reasoning, where it lies beyond calibrated bounds:
+            ``"normal"`` ones, also abnormal ones with their ``"windows"``, or without (``"scores"``); ``"off"``
+            reasons about every video.
+        normal_above, abnormal_below: those bounds, for a served checkpoint; a local one has them in its ``judge.json``.
 
         All from ``prompts`` on: None is as the checkpoint was trained.
 
@@ -147,10 +151,15 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
         seed: int | None = None,
         all_readouts: bool | None = None,
         readouts: Sequence[str] | None = None,
+        cascade: Literal["off", "normal", "windows", "scores"] | None = None,
+        normal_above: float | None = None,
+        abnormal_below: float | None = None,
         **others: Never,
     ) -> None:
         api_key = hidden(api_key)
         check_backend(backend, base_url, api_key)
+        # Where left out they are not named: descriptions of rewards that older files hold stay equal.
+        cascading = {"cascade": cascade, "normal_above": normal_above, "abnormal_below": abnormal_below}
         self._judge_options: dict[str, Any] = {
             "readout": readout,
             "reasoning": reasoning,
@@ -182,6 +191,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             "seed": seed,
             "all_readouts": all_readouts,
             "readouts": None if readouts is None else tuple(readouts),
+            **{name: value for name, value in cascading.items() if value is not None},
             **others,
         }
         _check_options(self._judge_options)
@@ -245,8 +255,9 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
 
     def _readout(self, config: JudgeConfig) -> str:
         """The readout asked for, else the first that the checkpoint was trained for and that can be read."""
-        asked, reasoning, readouts = (self._judge_options[name] for name in ("readout", "reasoning", "readouts"))
-        return config.override(reasoning=reasoning, readouts=readouts).best_readout if asked is None else str(asked)
+        asked = self._judge_options["readout"]
+        deciding = {name: self._judge_options.get(name) for name in ("reasoning", "readouts", "cascade")}
+        return config.override(**deciding).best_readout if asked is None else str(asked)
 
     def check_ready(self) -> None:
         """Looks for what would keep the judge from loading, without loading it.
@@ -262,7 +273,7 @@ class CaCReward(BackendReward["TwoTurnJudge"]):
             from reward_model.config import load_judge_config
 
             config = load_judge_config(Path(self.model).expanduser())
-            config.override(**{**self._judge_options, "readout": self._readout(config)})
+            config.override(**{**self._judge_options, "readout": self._readout(config)}).check_bounds()
 
     @property
     def demo_note(self) -> str | None:

@@ -33,7 +33,7 @@ def save_judge(judge: TwoTurnJudge, folder: Path, source: str | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     backend.model.save_pretrained(folder)  # type: ignore[attr-defined]
     backend.processor.save_pretrained(folder)  # type: ignore[attr-defined]
-    write_text(folder / JUDGE_FILE, judge_json(judge.config))
+    write_text(folder / JUDGE_FILE, judge_json(judge.config, same_weights=True))
     origin = Path(source or "")
     for name in _KEPT:
         if source and (origin / name).is_file() and (origin / name).resolve() != (folder / name).resolve():

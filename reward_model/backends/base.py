@@ -4,7 +4,7 @@ beginning of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,5 +80,24 @@ class Choosing(Protocol):
     ) -> list[WordScores | None]:
         """Log-probabilities of each word as a whole continuation of each prefix of the answer. None: the backend
         cannot tell.
+        """
+        ...
+
+
+#: Says of a conversation, by its position and its score, whether an answer is wanted.
+Wanted = Callable[[int, VerdictScore | None], bool]
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """A backend that keeps what it has computed of a question, so that a score and the answer that may follow it cost
+    one reading of the frames.
+    """
+
+    def look_then_answer(
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], sampling: Sampling, wanted: Wanted
+    ) -> list[tuple[VerdictScore | None, Completion | None]]:
+        """The score after each prefix, as :meth:`Backend.score` gives it, and then an answer from the beginning to
+        those that are ``wanted``, as :meth:`Backend.generate` gives it; None for the others.
         """
         ...

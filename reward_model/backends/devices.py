@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
+
+    from reward_model.conversation import Conversation
 
 #: Common short names of precisions, and torch's own.
 PRECISIONS = {
@@ -111,3 +114,27 @@ def ran_out_of_memory(error: BaseException) -> bool:
         words in said
         for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "cannot allocate")
     )
+
+
+def free_memory() -> None:
+    """Gives back what is held and not in use."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def unasked(error: Exception, conversation: Conversation, short: bool) -> str:
+    """Reason why a model could not be asked this; ``short``: memory was."""
+    import numpy as np
+
+    shapes = [p.shape for message in conversation for p in message.content if isinstance(p, np.ndarray)]
+    shown = f"{len(shapes)} frames of {shapes[0][0]}x{shapes[0][1]}" if shapes else "a question without frames"
+    if short:
+        return (
+            f"out of memory on this video alone ({shown}); lower max_scan_frames, scan_fps or frame_size, or use a "
+            "device with more memory"
+        )
+    lines = str(error).strip().splitlines()
+    return f"the model could not be asked about {shown}: {lines[0][:300] if lines else type(error).__name__}"

@@ -11,7 +11,6 @@ With a ``domain.safetensors``, or ``watch``, the same prefill tells how familiar
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
@@ -25,9 +24,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from reward_model.backends.answer_start import begin_answer, question, verdict_tokens, word_tokens
-from reward_model.backends.base import BackendError, WordScores
+from reward_model.backends.base import BackendError, Wanted, WordScores
 from reward_model.backends.checkpoint import load_checkpoint, settings_folder
-from reward_model.backends.devices import ran_out_of_memory, torch_device, torch_dtype
+from reward_model.backends.devices import free_memory, ran_out_of_memory, torch_device, torch_dtype, unasked
 from reward_model.backends.signs import SignsWatch, appearances
 from reward_model.config import JudgeConfig, load_judge_config
 from reward_model.conversation import Completion, Conversation, Sampling
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import Cache, PreTrainedModel, ProcessorMixin
     from transformers.utils.quantization_config import QuantizationConfigMixin
+
+    from reward_model.backends.prompt_cache import ReadQuestions
 
 logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -151,18 +152,30 @@ class LocalBackend:
             lambda reason: Completion("", finished=False, error=reason),
         )
 
-    def _answer(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
+    def look_then_answer(
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], sampling: Sampling, wanted: Wanted
+    ) -> list[tuple[VerdictScore | None, Completion | None]]:
+        """A score of each and an answer to those wanted, from one reading of the questions where that can be."""
+        from reward_model.backends.prompt_cache import look_then_answer
+
+        return look_then_answer(self, conversations, prefixes, sampling, wanted)
+
+    def _answer(
+        self, conversations: Sequence[Conversation], sampling: Sampling, begun: dict[str, Any] | None = None
+    ) -> list[Completion]:
+        """Answers of a batch that fits; ``begun`` continues it from a cache, as :meth:`ReadQuestions.begin` says."""
         import torch
         from transformers import GenerationConfig
 
         started = time.perf_counter()
-        inputs = self._inputs(conversations, [""] * len(conversations))
+        inputs = self._inputs(conversations, [""] * len(conversations)) if begun is None else begun
         options: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         stops = self.model.generation_config.eos_token_id
         plain = GenerationConfig(**options, eos_token_id=stops, pad_token_id=self.processor.tokenizer.pad_token_id)
-        with torch.inference_mode(), self._watching(conversations, inputs):
+        watching = self._watching(conversations, inputs) if begun is None else nullcontext()
+        with torch.inference_mode(), watching:
             output = self.model.generate(**inputs, generation_config=plain)
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
         seconds = (time.perf_counter() - started) / len(conversations)
@@ -207,8 +220,9 @@ class LocalBackend:
         conversations: Sequence[Conversation],
         prefixes: Sequence[str],
         options: Sequence[_Options],
+        kept: list[ReadQuestions] | None = None,
     ) -> list[tuple[float, ...]]:
-        """Log-probabilities of the options of each conversation of a part after its prefix."""
+        """Log-probabilities of the options of each conversation of a part after its prefix; ``kept`` gets what was read."""
         import torch
 
         conversations, prefixes = [conversations[k] for k in part], [prefixes[k] for k in part]
@@ -228,6 +242,10 @@ class LocalBackend:
             for words in dict.fromkeys(asked):  # one pair, but for answers that spell the words in another way
                 each = [self._continue(i, first, mask, deltas, output.past_key_values).tolist() for i in words]
                 totals[words] = list(zip(*each, strict=True))
+        if kept is not None:
+            from reward_model.backends.prompt_cache import ReadQuestions
+
+            kept.append(ReadQuestions(inputs["input_ids"], mask, output.past_key_values, deltas if shows else None))
         return [totals[words][k] for k, words in enumerate(asked)]
 
     def _word_ids(self, words: tuple[str, str]) -> tuple[list[int], list[int]]:
@@ -396,13 +414,13 @@ class LocalBackend:
                 answers |= dict(zip(part, ask(part), strict=True))
             except Exception as error:  # whatever it is, it is the fault of one of these or of their number
                 short = ran_out_of_memory(error)
-                reason = _reason(error, conversations[part[0]], short)
+                reason = unasked(error, conversations[part[0]], short)
             if not reason:
                 continue
             # Outside the handler, whose traceback keeps the memory that was short.
             self._cached = None
             if short:
-                self._release()
+                free_memory()
             if len(part) == 1:
                 answers[part[0]] = failed(reason)
                 continue
@@ -424,27 +442,8 @@ class LocalBackend:
         if part:
             yield part
 
-    def _release(self) -> None:
-        import torch
-
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
 
 def _weight(conversation: Conversation) -> float:
     """Rough weight of a conversation in a batch: pixels and letters (a token is some 1,000 pixels or four letters)."""
     parts = [p for message in conversation for p in message.content]
     return 1.0 + sum(len(p) * 250 if isinstance(p, str) else p.shape[0] * p.shape[1] for p in parts)
-
-
-def _reason(error: Exception, conversation: Conversation, short: bool) -> str:
-    shapes = [p.shape for message in conversation for p in message.content if isinstance(p, np.ndarray)]
-    shown = f"{len(shapes)} frames of {shapes[0][0]}x{shapes[0][1]}" if shapes else "a question without frames"
-    if short:
-        return (
-            f"out of memory on this video alone ({shown}); lower max_scan_frames, scan_fps or frame_size, or use a "
-            "device with more memory"
-        )
-    lines = str(error).strip().splitlines()
-    return f"the model could not be asked about {shown}: {lines[0][:300] if lines else type(error).__name__}"

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Literal, TypeVar
 
-from reward_model.backends.base import BackendError, WordScores
+from reward_model.backends.base import BackendError, Wanted, WordScores
 from reward_model.backends.chat_server import ChatServer
 from reward_model.backends.logprobs import (
     Ask,
@@ -176,15 +176,18 @@ class OpenAIBackend:
         check_frames(conversations)
 
         def answer(conversation: Conversation, deadline: Deadline) -> Completion:
-            start = time.monotonic()
-            try:
-                reply = self._ask(to_wire(conversation, self.image_format), deadline, **_sampling_fields(sampling))
-            except BackendError as error:
-                return Completion("", finished=False, seconds=time.monotonic() - start, error=str(error))
-            return self._completion(conversation, reply, sampling.max_new_tokens, time.monotonic() - start)
+            return self._answer(conversation, sampling, deadline)
 
         failed = lambda why: Completion("", finished=False, error=why)  # noqa: E731
         return self._each(answer, conversations, failed, sampling.max_new_tokens)
+
+    def _answer(self, conversation: Conversation, sampling: Sampling, deadline: Deadline) -> Completion:
+        start = time.monotonic()
+        try:
+            reply = self._ask(to_wire(conversation, self.image_format), deadline, **_sampling_fields(sampling))
+        except BackendError as error:
+            return Completion("", finished=False, seconds=time.monotonic() - start, error=str(error))
+        return self._completion(conversation, reply, sampling.max_new_tokens, time.monotonic() - start)
 
     def score(self, conversations: Sequence[Conversation], prefixes: Sequence[str]) -> list[VerdictScore | None]:
         """Log-probabilities of ``normal`` and ``abnormal`` as whole continuations of each prefix, in order.
@@ -213,6 +216,26 @@ class OpenAIBackend:
                 "serve with log-probabilities and continue_final_message, or set on_missing_logprobs='none'"
             )
         return scores
+
+    def look_then_answer(
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], sampling: Sampling, wanted: Wanted
+    ) -> list[tuple[VerdictScore | None, Completion | None]]:
+        """Of each conversation the score and, where it is wanted, right after it the answer: with prefix caching
+        (``--enable-prefix-caching`` of vLLM) the server still holds the frames it has just read.
+        """
+        check_frames(conversations)
+        self._probe()
+
+        def ask(
+            item: tuple[int, Conversation, str], deadline: Deadline
+        ) -> tuple[VerdictScore | None, Completion | None]:
+            k, conversation, prefix = item
+            score = self._score_one((conversation, prefix), deadline)
+            return score, self._answer(conversation, sampling, deadline) if wanted(k, score) else None
+
+        items = [(k, c, p) for k, (c, p) in enumerate(zip(conversations, prefixes, strict=True))]
+        failed = lambda why: (None, Completion("", finished=False, error=why))  # noqa: E731
+        return self._each(ask, items, failed, sampling.max_new_tokens)
 
     def _score_one(self, item: tuple[Conversation, str], deadline: Deadline) -> VerdictScore | None:
         conversation, prefix = item

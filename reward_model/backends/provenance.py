@@ -49,10 +49,22 @@ def judge_provenance(
         "max_zoom_tokens": config.max_zoom_tokens,
         "aggregate": config.aggregate,
         "reasoning": config.reasoning,
+        **({"cascade": _cascade(config, turns)} if config.cascade != "off" else {}),
         "temperature": config.temperature,
         "log_odds_temperature": config.log_odds_temperature,
         "seed": config.seed,
         "demo_scale": config.demo_scale,
         "seconds": round(sum(t.seconds for t in turns), 4),
         "cac_align": release,
+    }
+
+
+def _cascade(config: JudgeConfig, turns: Sequence[Turn]) -> dict[str, Any]:
+    early = sum(turn.early for turn in turns)
+    return {
+        "mode": config.cascade,
+        "normal_above": config.normal_above,
+        "abnormal_below": config.abnormal_below,
+        "error": config.cascade_error,
+        "decided_by_readout": early,
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reward_model.backends.checkpoint import settings_folder
 from reward_model.backends.source import announce_demo_scale
 from reward_model.chunks import scan_grids
-from reward_model.config import JUDGE_FILE, JudgeConfig, judge_json, load_judge_config
+from reward_model.config import JUDGE_FILE, OF_THE_WEIGHTS, JudgeConfig, judge_json, load_judge_config
 from reward_model.engine.trackers import check_reporters
 from reward_model.evidence.opening import RefereeSettings, open_referee
 from reward_model.evidence.referee import OracleReferee, Referee
@@ -164,8 +164,9 @@ def judge_file(model: str, judge: JudgeConfig) -> str:
     """The text of the trained judge's ``judge.json``: that of the checkpoint it started from, with how it was asked."""
     path = settings_folder(model) / JUDGE_FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    # An older name of the limits that follow; what stage 3 states itself; and what is left out where it is the paper's.
-    for name in ("max_new_tokens", "trained_on", "track", "track_smoothing"):
+    # An older name of the limits that follow; what stage 3 states itself; what is left out where it is the paper's; and
+    # bounds that were calibrated for the weights before training.
+    for name in ("max_new_tokens", "trained_on", "track", "track_smoothing", *OF_THE_WEIGHTS):
         known.pop(name, None)
     return json.dumps({**known, **json.loads(judge_json(replace(judge, trained_on=None)))}, indent=2) + "\n"
 
