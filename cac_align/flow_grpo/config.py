@@ -22,6 +22,7 @@ from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
 
+
 @described
 @dataclass(frozen=True)
 class FlowGRPOConfig(ObjectiveSettings):

@@ -24,9 +24,7 @@ class ObjectiveSettings:
     """Objective: grpo, guard, dppo, nft or rvm."""
     clip_range: float = setting(1e-3, above=0, below=1, when={"objective": ("grpo", "guard")})
     """PPO clip range of grpo and guard. Log-probs are means over elements, so 1e-3 is already wide."""
-    log_prob_constants: bool = setting(
-        True, when={"objective": ("grpo",), "kernel": ("cps",)}, experimental=[False]
-    )
+    log_prob_constants: bool = setting(True, when={"objective": ("grpo",), "kernel": ("cps",)}, experimental=[False])
     """Log-prob of cps with 1/(2 std^2) and norm; false: minus the squared error, as in public code for that kernel."""
     max_divergence: float = setting(1e-5, above=0, below=inf, when={"objective": ("dppo",)})
     """Largest divergence of a step that still teaches, objective dppo only."""

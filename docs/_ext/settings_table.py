@@ -45,7 +45,9 @@ def _table(settings: list[Setting]) -> nodes.table:
         name = [nodes.literal(text=s.name)] + ([nodes.Text(f" {FREE}")] if s.metadata.get("free") else [])
         default = "null" if s.default is None else str(s.default).lower() if s.default in (True, False) else s.default
         shown = nodes.literal(text=repr(default) if default == "" else str(default))
-        body += nodes.row("", _cell(*name), _cell(nodes.Text(s.kind + notes_on(s))), _cell(shown), _cell(nodes.Text(s.text)))
+        body += nodes.row(
+            "", _cell(*name), _cell(nodes.Text(s.kind + notes_on(s))), _cell(shown), _cell(nodes.Text(s.text))
+        )
     group += body
     return nodes.table("", group, classes=["settings"])
 

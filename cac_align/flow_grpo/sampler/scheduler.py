@@ -392,9 +392,7 @@ class FlowSDEScheduler(SchedulerMixin, ConfigMixin):
                     latents=sample,
                     next_latents=following,
                     mean=drawn.mean if self._option("record_means") else None,
-                    log_prob=log_prob(
-                        following, drawn.mean, drawn.std, constants=self._option("log_prob_constants")
-                    ),
+                    log_prob=log_prob(following, drawn.mean, drawn.std, constants=self._option("log_prob_constants")),
                 )
             )
         return following
