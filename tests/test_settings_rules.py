@@ -25,6 +25,7 @@ from reward_model.data.synthesis.config import AskConfig, RuleConfig
 from reward_model.data.synthesis.noise import Noise
 from reward_model.data.views import ViewOptions
 from reward_model.evaluation.protocols.thinker import FrameSelection
+from reward_model.terminal.described import idle_settings
 from reward_model.training.grpo.config import GrpoConfig
 
 RECORD = Path(__file__).with_name("settings_rules.json")
@@ -120,8 +121,8 @@ CASES: dict[str, tuple[type, Mapping[str, Any], Callable[..., Any]]] = {
 }
 
 
-#: Taken now and refused before: YAML reads 1e-4 as text.
-LOOSER = {("GrpoConfig.from_dict", "epsilon_high", "1e-4")}
+#: Taken now and refused before: YAML reads 1e-4 as text, and off as false.
+LOOSER = {("GrpoConfig.from_dict", "epsilon_high", "1e-4"), ("FlowGRPOConfig.from_dict", "noise_floor", False)}
 #: Settings of whole numbers that had no lower bound, or none where the objective does not read them. The rewards that
 #: are watched were read later.
 BOUNDED = (
@@ -179,6 +180,7 @@ def check(case: str, *, every: int) -> int:
                 assert not now or (case, field.name, probe) in LOOSER, f"{where} was refused"
             elif not now and of_type(str(field.type), probe):
                 known = field.name == "watch" or (field.name in BOUNDED and probe < 1)
+                known |= bool(idle_settings(CASES[case][0], {**CASES[case][1], field.name: probe}))  # had no effect
                 assert known or (case, field.name) in EARLIER, f"{where} was taken"
     return tried
 

@@ -14,6 +14,9 @@ from reward_model.terminal.described import (
     check_settings,
     choices_of,
     described,
+    experiments,
+    idle_settings,
+    notes_on,
     setting,
     settings_of,
 )
@@ -138,3 +141,49 @@ def test_one_value_is_held_to_the_rule_of_a_field():
     check_setting(Oven, "mode", "fan")
     with pytest.raises(ValueError, match="mode='steam' must be one of 'fan', 'grill', null"):
         check_setting(Oven, "mode", "steam")
+
+
+@dataclass(frozen=True)
+class Wall:
+    """Painted or papered."""
+
+    cover: Literal["paint", "paper"] = setting("paint")
+    coats: int = setting(2, "Of paint.", when={"cover": ("paint",)}, experimental=[1, 7])
+    glue: str | None = setting(None, "Behind paper.", when={"cover": ("paper",)}, experimental=[...])
+    gloss: bool = setting(False, "Of paint in two coats.", when={"cover": ("paint",), "coats": (2, 3)})
+
+    def __post_init__(self):
+        check_settings(self)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"glue": "paste"},
+            "glue='paste' does not fit cover 'paint': read with cover paper only; choose that, or set glue: null",
+        ),
+        (
+            {"cover": "paper", "coats": 1, "gloss": True},
+            "coats=1 does not fit cover 'paper': read with cover paint only; choose that, or set coats: 2",
+        ),
+        (
+            {"coats": 1, "gloss": True},
+            "gloss=True does not fit coats 1: read with coats 2 or 3 only; choose one of them, or set gloss: false",
+        ),
+    ],
+)
+def test_a_setting_that_is_not_read_must_have_its_default(wrong, said):
+    with pytest.raises(ValueError) as caught:
+        Wall(**wrong)
+    assert str(caught.value) == said
+    assert Wall(**{**wrong, **idle_settings(Wall, wrong)})
+
+
+def test_help_says_when_a_setting_is_read_and_what_is_experimental():
+    notes = {s.name: notes_on(s) for s in settings_of(Wall)}
+    assert notes["cover"] == "" and notes["coats"] == "; with cover paint only; experimental: 1, 7"
+    assert notes["glue"] == "; with cover paper only; experimental: any other"
+    assert notes["gloss"] == "; with cover paint and coats 2 or 3 only"
+    assert experiments(Wall()) == {} and experiments(Wall(coats=7)) == {"coats": 7}
+    assert experiments(Wall(cover="paper", glue="paste")) == {"glue": "paste"}

@@ -46,6 +46,25 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
             "same_initial_noise=True does not fit objective 'nft'",
         ),
         ({"kernel": "ode", "noise_level": None}, "kernel='ode' do not fit"),
+        (
+            {"objective": "dppo", "clip_range": 0.01},
+            "clip_range=0.01 does not fit objective 'dppo': read with objective grpo or guard only; choose one of "
+            "them, or set clip_range: 0.001",
+        ),
+        (
+            {"nft_beta": 0.5, "nft_decay": 2},
+            "nft_beta=0.5, nft_decay=2 do not fit objective 'grpo': read with objective nft only; choose that, or set "
+            "nft_beta: 1.0, nft_decay: 1",
+        ),
+        (
+            {"log_prob_constants": False},
+            "log_prob_constants=False does not fit kernel 'flow': read with kernel cps only",
+        ),
+        (
+            {"kernel": "cps", "log_prob_constants": False, "step_weighting": "inv_c"},
+            "step_weighting='inv_c' does not fit log_prob_constants False: read with log_prob_constants true only",
+        ),
+        ({"shared_prefix": "on"}, "shared_prefix='on' must be one of 'exact', 'single', 'off'"),
         ({"num_frames": 80}, "num_frames must be 1 \\+ a multiple of 4"),
         ({"height": 100}, "multiples of 16"),
         ({"train_batch_size": 2, "sample_batch_size": 3}, "train_batch_size=2 must divide sample_batch_size=3"),
@@ -77,6 +96,58 @@ BRIGHT = "tests.cac_align.flow_grpo.toy_rewards:brightness"
 def test_bad_settings_are_named_with_the_remedy(wrong, said):
     with pytest.raises(ValueError, match=said):
         FlowGRPOConfig.from_dict(wrong)
+
+
+#: For each setting that some objectives do not read, a value that is not its default.
+OTHER = {
+    "clip_range": 0.01,
+    "log_prob_constants": False,
+    "max_divergence": 0.1,
+    "step_weighting": "inv_c",
+    "kl_space": "mean",
+    "nft_beta": 0.5,
+    "nft_num_sigmas": 3,
+    "nft_sigmas": "uniform",
+    "nft_decay": 2,
+    "rvm_scale": 0.2,
+    "rvm_num_sigmas": 3,
+    "rvm_positive_updates": 1,
+    "window_mode": "all",
+    "window_size": 1,
+    "window_start": 1,
+    "window_stop": 5,
+    "window_shift_every": 2,
+    "window_stride": 2,
+    "timestep_fraction": 0.5,
+    "last_step_noise": True,
+    "noise_floor": "refuse",
+}
+
+
+@pytest.mark.parametrize("objective", ["grpo", "guard", "dppo", "nft", "rvm"])
+def test_an_objective_takes_its_own_options_and_refuses_those_of_others(objective):
+    marked = {s.name: s.metadata["when"]["objective"] for s in settings_of(FlowGRPOConfig) if s.metadata["when"]}
+    assert marked.keys() == OTHER.keys()
+    base = {"objective": objective, "kernel": "cps", "noise_level": 0.5}
+    if objective in ("nft", "rvm"):
+        base |= {"kernel": "ode", "noise_level": None}
+    whole = FlowGRPOConfig(**base).to_dict()
+    assert FlowGRPOConfig.from_dict(whole).to_dict() == whole, "a file of all settings opens"
+    for name, value in OTHER.items():
+        given = {**base, name: value}
+        if objective in marked[name]:
+            assert getattr(FlowGRPOConfig.from_dict(given), name) == value
+            continue
+        with pytest.raises(ValueError, match=f"{name}=.* does not fit objective '{objective}'.*, or set {name}: "):
+            FlowGRPOConfig.from_dict(given)
+        assert FlowGRPOConfig.from_dict(as_meant(given)).objective == objective, "a run of before is read"
+
+
+def test_yaml_reads_off_as_false():
+    config = FlowGRPOConfig.from_dict({"noise_floor": False, "shared_prefix": False})
+    assert (config.noise_floor, config.shared_prefix) == ("off", "off")
+    with pytest.raises(ValueError, match="window_mode=False must be one of"):
+        FlowGRPOConfig.from_dict({"window_mode": False})
 
 
 def test_batch_is_one_knob():

@@ -181,6 +181,19 @@ def test_other_objectives_train(tmp_path, objective):
     assert numbers["ratio/log_ratio_abs_max"] > 0, "later updates of a step are off policy"
 
 
+def test_log_probs_without_constants_reach_record_replay_and_ratio(tmp_path):
+    trainer = build(tmp_path, kernel="cps", log_prob_constants=False, batch="1x4", window_size=1)
+    experience = trainer.collect()
+    [record] = experience.rollouts[0].records
+    error = (record.next_latents - record.mean).square().flatten(1).mean(1)
+    assert torch.allclose(record.log_prob, -error, rtol=1e-5)
+    assert trainer.self_check() == {"floor": 0.0, "limit": 1e-3, "log_prob": 0.0}
+    plain = gradients(trainer, experience)
+    object.__setattr__(trainer.config, "log_prob_constants", True)
+    gaussian = {name: 2 * record.std**2 * value for name, value in gradients(trainer, experience).items()}
+    assert distance(plain, gaussian) < 1e-5
+
+
 def test_nft_trains_on_finished_videos(tmp_path):
     trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, nft_decay=2, beta=0.01, batch="1x4")
     before = weights(trainer)

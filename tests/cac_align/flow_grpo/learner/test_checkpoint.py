@@ -148,11 +148,13 @@ def test_a_checkpoint_without_state_is_no_older_one(copied):
 
 
 def test_a_checkpoint_of_an_earlier_version_is_read(copied):
-    """No digests, no readout named, no setting for nft's noise levels: it goes on as the same run."""
+    """No digests, no readout named, none of the settings that came later, and one that had no effect: the same run."""
     folder, trainer = copied
     path = folder / "grpo_state.json"
     data = json.loads(path.read_text())
-    del data["digests"], data["nft_sigmas"]
+    for name in ("digests", "nft_sigmas", "rvm_scale", "shared_prefix", "log_prob_constants"):
+        del data[name]
+    data["nft_decay"] = 2
     path.write_text(json.dumps(data))
     before = load_file(folder / "lora.safetensors")
     trainer.resume(folder)

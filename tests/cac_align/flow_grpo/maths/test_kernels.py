@@ -48,6 +48,27 @@ def test_golden_scalars(kernel, eta, mean, std, following, density):
     assert log_prob(drawn, step.mean, step.std).item() == pytest.approx(density, abs=1e-9)
 
 
+def test_the_log_prob_without_constants_is_the_squared_error():
+    """As Flow-CPS has it; golden numbers of the same step, and the relation to the Gaussian in float64."""
+    step = transition("cps", f64(0.3), f64(-0.2), 0.9, 0.85, noise_level=0.8, sigma_max=0.98)
+    drawn = step.mean + step.std * 0.5
+    found = log_prob(drawn, step.mean, step.std, constants=False)
+    assert found.item() == pytest.approx(-0.1633768473044874, abs=1e-15)
+    moved = step.mean + 1e-3
+    change = log_ratio(drawn, moved, step.mean, step.std, constants=False)
+    assert change.item() == pytest.approx(0.0008073980388508805, abs=1e-15)  # 0.4041990194^2 - 0.4031990194^2
+    draw = torch.Generator().manual_seed(0)
+    following, mean, old = torch.randn(3, 2, 4, 5, generator=draw, dtype=torch.float64)
+    cells = torch.rand(2, 1, 5, generator=draw, dtype=torch.float64) * 2
+    for weights in (None, cells):
+        one = log_prob(following, mean, 0.8, weights, constants=False)
+        other = log_prob(following, old, 0.8, weights, constants=False)
+        ratio = log_ratio(following, mean, old, 0.8, weights, constants=False)
+        assert torch.allclose(ratio, one - other, rtol=1e-12, atol=1e-15)
+        assert torch.allclose(ratio, 2 * 0.8**2 * log_ratio(following, mean, old, 0.8, weights), rtol=1e-12)
+    assert not log_ratio(following, mean, mean, 0.8, constants=False).any()
+
+
 @pytest.mark.parametrize("kernel", reference.KERNELS)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_every_step_of_full_schedules_against_the_published_formula(kernel, schedule):
