@@ -22,7 +22,7 @@ from cac_align.flow_grpo.learner.lora import add_lora
 from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.flow_grpo.needs import PIPELINE_FILE, check_model, is_path
 from cac_align.flow_grpo.output_folder import clear_run_leftovers, explained
-from cac_align.flow_grpo.sampler.clips import Clip, ClipLatents, find_clips, vae_id
+from cac_align.flow_grpo.sampler.clips import CaptionedClip, ClipLatents, find_clips, vae_id
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
 from cac_align.pipelines import Pipeline, open_pipeline
@@ -222,7 +222,7 @@ def encode_texts(
     return texts
 
 
-def clips_of(config: FlowGRPOConfig, images: Mapping[str, Any]) -> list[Clip]:
+def clips_of(config: FlowGRPOConfig, images: Mapping[str, Any]) -> list[CaptionedClip]:
     """The videos of the data term; none without one.
 
     Args:
@@ -246,7 +246,7 @@ def clips_of(config: FlowGRPOConfig, images: Mapping[str, Any]) -> list[Clip]:
 
 
 def encode_clips(
-    pipe: Pipeline, clips: Sequence[Clip], config: FlowGRPOConfig, accelerator: Accelerator
+    pipe: Pipeline, clips: Sequence[CaptionedClip], config: FlowGRPOConfig, accelerator: Accelerator
 ) -> ClipLatents | None:
     """Latents of the videos of the data term on disk, by the main process; None without any. Called by all processes.
 

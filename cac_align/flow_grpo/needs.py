@@ -266,7 +266,7 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
 
 
 def anchor_needs(config: FlowGRPOConfig) -> list[Need]:
-    """What the training holds on to: a frozen adapter, and the videos of the data term. Only looked for, not read."""
+    """Files the training holds on to: a frozen adapter and the videos of the data term. Only looked for, not read."""
     needs = []
     if (source := config.frozen_adapter) is not None:
         file = frozen_file(source)

@@ -173,7 +173,7 @@ def _objective(config: FlowGRPOConfig) -> str:
 
 
 def _shared(config: FlowGRPOConfig, plan: RunPlan) -> str:
-    """How much of the sampling is shared within groups, and in which way; empty where there is nothing to share."""
+    """The part of the sampling that is shared within groups, and the way; empty where there is nothing to share."""
     if not config.shares_prefix:
         return ""
     mean = " on average" if config.window_mode in ("random", "progressive") else ""

@@ -121,7 +121,7 @@ class MotionReward:
         return load_raft(Path(self.weights or ""), device)
 
     def describe(self) -> dict[str, Any]:
-        """What decides its scores, for files."""
+        """Everything that decides its scores, for files."""
         weights = {} if self.weights is None else {"weights": file_digest(self.weights)[:16]}
         return {"measure": self.measure, "full": self.full, **weights}
 

@@ -1,4 +1,4 @@
-"""How fast a video moves, by pixels alone: optical flow between neighbouring frames without a network.
+"""Speed of a video's motion, by pixels alone: optical flow between neighbouring frames without a network.
 
 Lucas and Kanade (1981): where brightness only moves, its change in time is I_t = -(I_x u + I_y v). Over a small window
 that is solved for (u, v) by least squares. A change of light has no direction, so flicker, which a difference of frames

@@ -167,7 +167,7 @@ def settings_text(cls: type) -> str:
 
 
 def notes_on(setting: Setting) -> str:
-    """When a setting is read, and which of its values are experimental, to follow its kind; empty for most."""
+    """Conditions under which a setting is read, and its experimental values, to follow its kind; empty for most."""
     conditions = " and ".join(f"{name} {_either(values)}" for name, values in setting.metadata.get("when", {}).items())
     trial = ", ".join(experimental_values(setting))
     return (f"; with {conditions} only" if conditions else "") + (f"; experimental: {trial}" if trial else "")

@@ -67,7 +67,7 @@ def draws_of(update: int, batch: int, num_clips: int, seed: int) -> list[Draw]:
     return found
 
 
-def share_of(draws: list[Draw], process: int, processes: int, rows: int) -> list[list[Draw]]:
+def draws_of_process(draws: list[Draw], process: int, processes: int, rows: int) -> list[list[Draw]]:
     """A process's forwards: every so-manieth video in batches of ``rows``; all processes get equally many batches of
     equal sizes.
     """
@@ -95,10 +95,10 @@ class DataTerm:
         self.shift = static_shift(replay.scheduler)
 
     def share(self, update: int, process: int, processes: int) -> list[list[Draw]]:
-        """The forwards of a process in an update, see :func:`share_of`."""
+        """The forwards of a process in an update, see :func:`draws_of_process`."""
         config = self.replay.config
         draws = draws_of(update, config.data_batch, len(self.clips), config.seed)
-        return share_of(draws, process, processes, config.rows_per_forward)
+        return draws_of_process(draws, process, processes, config.rows_per_forward)
 
     def loss(self, draws: list[Draw], device: torch.device) -> torch.Tensor:
         """The loss of some videos, (R,), with gradient; guidance takes no part. Noise levels are uniform in time under

@@ -34,14 +34,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Clip:
+class CaptionedClip:
     """A video file and the text that it shows."""
 
     path: Path
     prompt: str
 
 
-def find_clips(source: str | Path) -> list[Clip]:
+def find_clips(source: str | Path) -> list[CaptionedClip]:
     """The videos of a folder or of a list, in a fixed order.
 
     Args:
@@ -54,7 +54,7 @@ def find_clips(source: str | Path) -> list[Clip]:
     """
     path = Path(located(source))
     if path.is_dir():
-        return [Clip(entry.path, entry.prompt) for entry in find_videos(path)]
+        return [CaptionedClip(entry.path, entry.prompt) for entry in find_videos(path)]
     if path.suffix != ".jsonl" or not path.is_file():
         raise ValueError(f"{str(source)!r} is neither a folder of videos nor a .jsonl file; check the path")
     clips = [_listed(line, number, path) for number, line in enumerate(read_lines(path), 1)]
@@ -63,7 +63,7 @@ def find_clips(source: str | Path) -> list[Clip]:
     return clips
 
 
-def _listed(line: bytes, number: int, path: Path) -> Clip:
+def _listed(line: bytes, number: int, path: Path) -> CaptionedClip:
     try:
         entry = read_object(line)
     except ValueError as error:
@@ -74,15 +74,15 @@ def _listed(line: bytes, number: int, path: Path) -> Clip:
     file = path.parent / video
     if not file.is_file():
         raise ValueError(f"{str(path)!r}, line {number}: there is no video {str(file)!r}; fix the path")
-    return Clip(file, prompt.strip())
+    return CaptionedClip(file, prompt.strip())
 
 
-def clips_digest(clips: Sequence[Clip]) -> str:
+def clips_digest(clips: Sequence[CaptionedClip]) -> str:
     """A digest that changes with any byte of a video, with a prompt and with their order; not with where they lie."""
     return json_digest([[file_digest(clip.path), clip.prompt] for clip in clips])
 
 
-def read_clip(clip: Clip, num_frames: int, height: int, width: int, fps: float) -> np.ndarray:
+def read_clip(clip: CaptionedClip, num_frames: int, height: int, width: int, fps: float) -> np.ndarray:
     """The first frames of a video at a rate, its middle cut to the aspect ratio and resized: (T, H, W, 3) uint8.
 
     Raises:
@@ -142,11 +142,11 @@ class ClipLatents:
         torch.Size([16, 21, 60, 104])
     """
 
-    def __init__(self, clips: Sequence[Clip], config: FlowGRPOConfig, vae: str) -> None:
+    def __init__(self, clips: Sequence[CaptionedClip], config: FlowGRPOConfig, vae: str) -> None:
         self.clips, self.config, self.vae = list(clips), config, vae
         self.folder = Path(config.data_cache or Path(config.output_dir) / "data")
 
-    def path(self, clip: Clip) -> Path:
+    def path(self, clip: CaptionedClip) -> Path:
         """File of the latents of a video."""
         config = self.config
         size = [config.num_frames, config.height, config.width, config.fps]

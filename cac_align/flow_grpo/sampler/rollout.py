@@ -109,7 +109,7 @@ class RolloutSampler:
             yield rollout
 
     def _sharing(self, window: Sequence[int]) -> PrefixSharing:
-        """How the videos of a group share what lies before their window; there must be something."""
+        """The way in which the videos of a group share what lies before their window; there must be something."""
         shared = self.config.same_initial_noise and bool(window) and window[0] > 0
         return self.config.shared_prefix if shared else "off"
 

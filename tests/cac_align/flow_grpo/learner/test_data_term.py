@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError
-from cac_align.flow_grpo.learner.data_term import draws_of, flow_matching_loss, share_of
+from cac_align.flow_grpo.learner.data_term import draws_of, draws_of_process, flow_matching_loss
 from cac_align.flow_grpo.learner.nft import forward_noise, forward_sigmas
 from cac_align.flow_grpo.sampler.clips import ClipLatents, clips_digest, encode_frames, find_clips, read_clip, vae_id
 from reward_model.video.clip import VideoError
@@ -68,7 +68,7 @@ def test_every_video_comes_once_each_time_round():
 @pytest.mark.parametrize(("count", "processes", "rows"), [(4, 1, 4), (4, 2, 1), (5, 2, 2), (3, 4, 2), (1, 2, 8)])
 def test_shares_are_equally_long_and_count_each_video_once(count, processes, rows):
     draws = draws_of(0, count, 20, seed=0)
-    shares = [share_of(draws, k, processes, rows) for k in range(processes)]
+    shares = [draws_of_process(draws, k, processes, rows) for k in range(processes)]
     assert len({tuple(len(batch) for batch in share) for share in shares}) == 1
     counted = [d for share in shares for batch in share for d in batch if d.counted]
     assert sorted(d.seed for d in counted) == sorted(d.seed for d in draws)
