@@ -54,7 +54,7 @@ class AnchorSettings:
             beta: weight of the anchor.
             weights: see :meth:`compared_rewards`.
         """
-        if self.anchor == "all":
+        if self.anchor != "selective":
             return
         if not beta:
             raise ValueError("anchor='selective' has no effect with beta=0; raise beta, or set anchor: all")
