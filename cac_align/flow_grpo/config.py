@@ -96,7 +96,7 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
     """Keep the noise of the last step, as the public Wan code does."""
     integer_timesteps: bool = setting(False)
     """Use int64 timesteps, as the public Wan code does."""
-    ode_solver: Literal["euler", "base"] = setting("euler", experimental=["base"])
+    ode_solver: Literal["euler", "base"] = setting("euler")
     """Solver of the steps outside the window: euler, or base (the checkpoint's own)."""
     window_mode: WindowMode = setting("random", when=ON_STEPS)
     """Place of the window: all, fixed, random or progressive; one for a whole group."""
