@@ -3,13 +3,17 @@
     python benchmarks/flow_grpo.py
     python benchmarks/flow_grpo.py --output benchmarks/results/flow_grpo.md
 
-Three ways to do a step on the same number of videos, with wan-mini and the embedded judge, in alternating rounds:
+Ways to do a step on the same number of videos of one size, with wan-mini and the embedded judge, in alternating rounds:
 
 1. ``fast``: our trainer with the preset for 80 GB (``wan21_1p3b_80gb.yaml``), brought to mini size;
 2. ``plain``: the same maths (kernel, window, samples, objective), written as a first version would be
    (``flow_grpo_plain.py``): the texts encoded at every call, all latents kept, two calls for guidance, and no drawing
    while the judge works;
-3. ``strict``: our trainer with the public Flow-GRPO formula for Wan (``strict_official.yaml``), brought to mini size.
+3. ``strict``: our trainer with the public Flow-GRPO formula for Wan (``strict_official.yaml``), brought to mini size;
+4. ``fast, shared`` and ``fast, not shared``: as ``fast``, but all videos of a group from the same first latents, with
+   the steps before the window drawn once for a group, and without;
+5. ``grpo``, ``guard``, ``dppo``, ``nft``, ``rvm``: the preset of each objective (six steps, no guidance), the first
+   three with the window of ``grpo.yaml``, shared and not.
 
 Before anything is timed, ``fast`` and ``plain`` take a step from the same weights, and the largest differences of their
 latents, log-probs and updated adapters are printed. Seconds are given twice: on the clock, which overlapped judging
@@ -37,7 +41,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import psutil
 import torch
-from flow_grpo_timed import CONFIGS, MINI, PHASES, PRESETS, Clock, Ours, watched_plain
+from flow_grpo_timed import CONFIGS, MINI, PHASES, PRESETS, WAYS, Clock, Ours, watched_plain
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import build_reward
@@ -52,7 +56,9 @@ class Contestant:
 
     def __init__(self, name: str, args: argparse.Namespace, reward: Any) -> None:
         self.name, self.clock = name, Clock()
-        settings = {**read_yaml(CONFIGS / PRESETS[name]), **MINI, "batch": args.batch, "sample_batch_size": args.call}
+        file, changes = WAYS[name]
+        settings = {**read_yaml(CONFIGS / file), **MINI, **changes}
+        settings |= {"batch": args.batch, "sample_batch_size": args.call, "reward_mode": "thread"}
         self._folder = tempfile.TemporaryDirectory()
         self.config = FlowGRPOConfig.from_dict({**settings, "output_dir": self._folder.name})
         self.run: Any = (watched_plain if name == "plain" else Ours)(self.config, reward, self.clock)
@@ -126,7 +132,7 @@ def spread(values: list[float], digits: int = 1) -> str:
 
 def report(runs: dict[str, Contestant], rows: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> str:
     """The tables as Markdown."""
-    first = runs["fast"].config
+    first = next(iter(runs.values())).config
     lines = [
         f"{first.samples_per_step} videos a step, {first.num_frames} frames of {first.height}x{first.width}, "
         f"{first.sample_batch_size} a call; {args.repeats} rounds in turn after one that does not count. Seconds of a "
@@ -139,22 +145,34 @@ def report(runs: dict[str, Contestant], rows: dict[str, list[dict[str, float]]],
         phases = " | ".join(f"{statistics.median(r[p] for r in rows[name]):.2f}" for p in PHASES)
         lines.append(
             f"| {name} | {run.config.num_inference_steps}, {run.config.num_trained_steps} "
-            f"| {rows[name][-1]['forwards']:.0f} | {spread([r['all'] for r in rows[name]])} "
+            f"| {statistics.fmean(r['forwards'] for r in rows[name]):.0f} | {spread([r['all'] for r in rows[name]])} "
             f"| {spread([r['processor'] for r in rows[name]])} | {phases} |"
         )
     lines += [
         "",
-        "Forwards: of the transformer, for one video and one side of guidance, with and without gradient. Phases:",
-        "median seconds of the thread that draws; `judge` is its wait; `text` of `fast` and `strict` reads the cache.",
+        "Forwards: of the transformer, for one video and one side of guidance, with and without gradient, the mean of",
+        "the rounds. Phases: median seconds of the thread that draws; `judge` is its wait; `text` of all but `plain`",
+        "reads the cache.",
         "",
-        "| ratio of seconds | clock, round by round: min / median / max | clock, fastest | processor, fastest |",
-        "|---|---|---|---|",
+        "| ratio of | forwards | clock, round by round: min / median / max | clock, fastest | processor, fastest |",
+        "|---|---|---|---|---|",
     ]
-    for name in ("plain", "strict"):
-        pairs = [b["all"] / a["all"] for a, b in zip(rows["fast"], rows[name], strict=True)]
-        lows = [min(r[kind] for r in rows[name]) / min(r[kind] for r in rows["fast"]) for kind in ("all", "processor")]
-        lines.append(f"| {name} / fast | {spread(pairs, 2)} | {lows[0]:.2f} | {lows[1]:.2f} |")
+    for slow, quick in compared(list(runs)):
+        pairs = [b["all"] / a["all"] for a, b in zip(rows[quick], rows[slow], strict=True)]
+        lows = [min(r[kind] for r in rows[slow]) / min(r[kind] for r in rows[quick]) for kind in ("all", "processor")]
+        counts = [statistics.fmean(r["forwards"] for r in rows[name]) for name in (slow, quick)]
+        lines.append(
+            f"| {slow} / {quick} | {counts[0] / counts[1]:.2f} | {spread(pairs, 2)} | {lows[0]:.2f} | {lows[1]:.2f} |"
+        )
     return "\n".join(lines)
+
+
+def compared(names: list[str]) -> list[tuple[str, str]]:
+    """Pairs of ways, the slower first: plain with fast, strict with every other way of ours, shared with not shared."""
+    pairs = [("plain", "fast")]
+    pairs += [("strict", name) for name in names if name not in ("plain", "strict") and not name.endswith("not shared")]
+    pairs += [(name.replace("shared", "not shared"), name) for name in names if name.endswith(", shared")]
+    return [(slow, quick) for slow, quick in pairs if slow in names and quick in names]
 
 
 def memory_table(names: list[str], args: argparse.Namespace) -> str:
@@ -175,6 +193,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="measured rounds; every way takes one step in each")
     parser.add_argument("--batch", default="2x2", help="prompts x videos of each in a step")
     parser.add_argument("--call", type=int, default=1, help="videos of one pipeline call")
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), help="the ways to do a step")
     parser.add_argument("--output", type=Path, default=None, help="write the tables as Markdown")
     parser.add_argument("--memory-of", choices=PRESETS, default=None, help="print the memory of one way as JSON")
     args = parser.parse_args()
@@ -185,7 +204,7 @@ def main() -> None:
         measure_memory(args.memory_of, args)
         return
     reward = build_reward(MINI["rewards"])  # one judge for all
-    runs = {name: Contestant(name, args, reward) for name in PRESETS}
+    runs = {name: Contestant(name, args, reward) for name in args.only}
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     found: dict[str, float] = {}
     for number in range(args.repeats + 1):
@@ -194,14 +213,16 @@ def main() -> None:
             print(f"round {number}, {name}: {measured['all']:.1f} s", file=sys.stderr, flush=True)
             if number:  # the first round warms up, and is the one whose weights are equal
                 rows[name].append(measured)
-        found = found or differences(runs["fast"], runs["plain"])
+        if {"fast", "plain"} <= runs.keys():
+            found = found or differences(runs["fast"], runs["plain"])
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
     same = "".join(f"- {name}: {value:.2g}\n" for name, value in found.items())
     text = (
         f"# Flow-GRPO, a step with the minis\n\n    {' '.join(['python benchmarks/flow_grpo.py', *sys.argv[1:]])}\n\n"
         f"{device} of {os.cpu_count()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end\n\n"
-        f"{report(runs, rows, args)}\n\nLargest differences of `fast` and `plain` in the first step:\n\n{same}\n"
-        f"{memory_table(list(runs), args)}\n"
+        f"{report(runs, rows, args)}\n\n"
+        + (f"Largest differences of `fast` and `plain` in the first step:\n\n{same}\n" if same else "")
+        + f"{memory_table([name for name in PRESETS if name in runs], args)}\n"
     )
     print(text)
     if args.output:

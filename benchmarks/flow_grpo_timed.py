@@ -17,6 +17,21 @@ from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "recipes" / "configs" / "flow_grpo"
 PRESETS = {"fast": "wan21_1p3b_80gb.yaml", "plain": "wan21_1p3b_80gb.yaml", "strict": "strict_official.yaml"}
+#: A window in the middle of a video whose group starts as one, as in grpo.yaml: there is a prefix to share.
+LATE = {"window_mode": "fixed", "window_start": 2, "window_size": 2, "window_stop": None, "same_initial_noise": True}
+ON_STEPS = ("grpo", "guard", "dppo")
+#: Ways to do a step: the preset's file, and what is changed in it.
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (file, {}) for name, file in PRESETS.items()},
+    "fast, shared": (PRESETS["fast"], {"same_initial_noise": True}),
+    "fast, not shared": (PRESETS["fast"], {"same_initial_noise": True, "shared_prefix": "off"}),
+    **{
+        f"{name}, {how}": (f"{name}.yaml", LATE | change)
+        for name in ON_STEPS
+        for how, change in (("shared", {}), ("not shared", {"shared_prefix": "off"}))
+    },
+    **{name: (f"{name}.yaml", {}) for name in ("nft", "rvm")},
+}
 PHASES = ("text", "sampling", "decoding", "judge", "update", "rest")
 
 #: What makes a preset a run of the minis; the same for all, so that they draw the same videos' worth.
@@ -29,6 +44,7 @@ MINI = {
     "rewards": [{"reward": "cac", "options": {"readout": "log_odds"}}],
     "height": 32,
     "width": 32,
+    "num_frames": 33,
     "mixed_precision": "no",
     "lora_r": 8,
     "lora_alpha": 16,

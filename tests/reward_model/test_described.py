@@ -165,7 +165,8 @@ class Wall:
         ),
         (
             {"cover": "paper", "coats": 1, "gloss": True},
-            "coats=1 does not fit cover 'paper': read with cover paint only; choose that, or set coats: 2",
+            "coats=1, gloss=True do not fit cover 'paper': read with cover paint only; choose that, or set coats: 2, "
+            "gloss: false",
         ),
         (
             {"coats": 1, "gloss": True},

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 WindowMode = Literal["all", "fixed", "random", "progressive"]
-#: How the steps before a window are shared within a group: ``exact`` between calls of equally many videos, each from
+#: How the steps before a window are shared within a group: ``exact``: between calls of equally many videos, each from
 #: the one in its place, which changes no bit; ``single``: one video for all; ``off``: not at all.
 PrefixSharing = Literal["exact", "single", "off"]
 

@@ -1,4 +1,4 @@
-"""Forwards of the transformer in a step, of one video and one side of guidance each: reckoned before, counted after."""
+"""Forwards of the transformer in a step, one video and one side of guidance each: planned before, counted after."""
 
 from __future__ import annotations
 
