@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reward_model.engine.run_log import RunWriter
@@ -70,3 +70,18 @@ def show_evaluation(
             text = f"{prompts[video.index]}\nreward {video.score}"
             verdict, name = video.answer.verdicts[0], f"eval-{video.index:03d}-{kind}"
             writer.video(step, name, video.frames, config.fps, verdict=verdict, text=text)
+
+
+#: What the progress bar shows: names and units that need no explanation.
+_SHOWN = {
+    "reward/mean": ("reward", "{:.4f}"),
+    "policy/loss": ("loss", "{:.3g}"),
+    "policy/kl": ("KL", "{:.3g}"),
+    "groups/zero_variance": ("groups without a difference", "{:.0%}"),
+    "seconds/all": ("last step", "{:.1f} s"),
+}
+
+
+def bar_numbers(numbers: Mapping[str, float]) -> dict[str, str]:
+    """The numbers of a step that the progress bar shows, in words."""
+    return {name: text.format(numbers[key]) for key, (name, text) in _SHOWN.items() if key in numbers}

@@ -58,7 +58,7 @@ from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import anchor_identity, check_needs, contents_of, own_reward
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
 from cac_align.flow_grpo.plan import describe_plan, make_run_plan, peak_memory
-from cac_align.flow_grpo.run_log import RunLog, show_evaluation, show_groups
+from cac_align.flow_grpo.run_log import RunLog, bar_numbers, show_evaluation, show_groups
 from cac_align.flow_grpo.sampler.forwards import ForwardCount
 from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import RolloutSampler, VideoRollout, negative_prompt, split_calls
@@ -232,8 +232,7 @@ class FlowGRPOTrainer:
             while self.step < total and self.stopped_by is None:
                 experience, numbers = self.run_step()
                 self._report(writer, experience, numbers)
-                known = {name: text.format(numbers[k]) for k, (name, text) in _SHOWN.items() if k in numbers}
-                bar.set_postfix(known, refresh=False)
+                bar.set_postfix(bar_numbers(numbers), refresh=False)
                 bar.update()
                 if self._due(config.eval_every):
                     self._evaluate(writer)
@@ -440,13 +439,3 @@ class FlowGRPOTrainer:
                 write_card(folder, self.config, pipeline=name, steps=self.step, history=self.history, num_prompts=shown)
         self.accelerator.wait_for_everyone()
         return folder
-
-
-#: What the progress bar shows: names and units that need no explanation.
-_SHOWN = {
-    "reward/mean": ("reward", "{:.4f}"),
-    "policy/loss": ("loss", "{:.3g}"),
-    "policy/kl": ("KL", "{:.3g}"),
-    "groups/zero_variance": ("groups without a difference", "{:.0%}"),
-    "seconds/all": ("last step", "{:.1f} s"),
-}
