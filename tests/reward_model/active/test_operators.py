@@ -48,9 +48,11 @@ def test_golden_views():
 def exact_indices(start: Fraction, end: Fraction, rate: Fraction, first: int, last: int, fps: Fraction) -> list[int]:
     found, moment = [], start
     while moment <= end:
-        near = sorted(range(first, last + 1), key=lambda n: (abs(n - moment * fps), n % 2))  # a tie goes to even
-        if near[0] not in found:
-            found.append(near[0])
+        place = moment * fps
+        around = range(max(first, math.floor(place) - 1), min(last, math.ceil(place) + 1) + 1)
+        near = min(around, key=lambda n: (abs(n - place), n % 2))  # a tie goes to even
+        if near not in found:
+            found.append(near)
         moment += 1 / rate
     return found
 

@@ -14,6 +14,7 @@ from reward_model.evaluation.running.row import rollout_of
 from reward_model.grounding import union_area, union_iou
 from reward_model.rewards import Rollout, spatial_reward, total_reward
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, TurnReport, Verdict, VideoAnnotation
+from tests.campaigns import draws
 
 
 @st.composite
@@ -32,7 +33,7 @@ def picture(found):
     return mask
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=draws(60, 20))
 @given(boxes(), boxes())
 def test_union_iou_counts_pixels(a, b):
     p, q = picture(a), picture(b)

@@ -69,7 +69,7 @@ def test_gains_are_paired_by_video_and_by_seed():
 
 
 def test_limits_fall_with_the_step_and_ticks_take_fewer_tokens():
-    bench = DevBench(12)
+    bench = DevBench(6)
     found = {
         (name, 8.0): codec_limit(bench, codec, 8.0, len, narrate_zoom)
         for name, codec in {"all": PerFrame(), **{n: Ticks(s) for n, s in STEPS.items()}}.items()
