@@ -91,7 +91,8 @@ def test_attention_starts_on_the_neighbours_it_is_told(judge):
         assert places[best].tolist() == [2 + down, 2 + right]
 
 
-def test_it_learns_and_leaves_no_hook_behind(judge):
+@pytest.mark.slow
+def test_it_learns(judge):
     model, collator = judge
     tower = model.model.visual
     held = draw_frames(48, np_rng(3))
@@ -111,20 +112,20 @@ def test_it_learns_and_leaves_no_hook_behind(judge):
         heads.remove()
         return total.item()
 
-    before = {n: p.detach().clone() for n, p in tower.named_parameters()}
     init_vision(model, collator, held.pictures)
     untrained = loss()
     warm_up_vision(model, collator, steps=8, batch=16, seed=0, sample=64)
     assert loss() < untrained - 0.3
-    assert all(not torch.equal(p, before[n]) for n, p in tower.named_parameters())
-    assert not tower.merger._forward_pre_hooks
 
 
-def test_the_same_seed_gives_the_same_tower_whoever_draws_the_frames(judge):
+def test_every_part_moves_and_the_same_seed_gives_the_same_tower_whoever_draws_the_frames():
     towers = []
     for num_workers in (0, 1):
         model, processor = build_judge("tiny", seed=0)
         collator = MiniCollator(processor, make_example)
-        warm_up_vision(model, collator, steps=3, batch=8, seed=4, sample=64, num_workers=num_workers)
+        before = {n: p.detach().clone() for n, p in model.model.visual.named_parameters()}
+        warm_up_vision(model, collator, steps=2, batch=6, seed=4, sample=64, num_workers=num_workers)
+        assert not model.model.visual.merger._forward_pre_hooks, "no hook is left behind"
         towers.append({n: p.detach().clone() for n, p in model.model.visual.named_parameters()})
     assert all(torch.equal(towers[0][n], towers[1][n]) for n in towers[0])
+    assert all(not torch.equal(towers[0][n], before[n]) for n in before)

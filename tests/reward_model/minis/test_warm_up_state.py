@@ -87,8 +87,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("warm_up", WARM_UPS)
+@pytest.mark.parametrize(("warm_up", "workers"), [(VISION, 0), (warm_up_reading, 1)], ids=["vision", "reading"])
 def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, stopped, caplog):
     path = stopped(warm_up)
     with caplog.at_level(logging.INFO):
