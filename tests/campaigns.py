@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Scale:
-    """Whether slow tests run too; ``conftest.py`` sets it before any test is collected."""
+    """Scale of this run, set by ``conftest.py`` before any test is collected: whole where slow tests run too."""
 
     whole = False
 

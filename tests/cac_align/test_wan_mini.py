@@ -24,6 +24,7 @@ from cac_align.minis.wan_config import build_wan_pipeline, world_prompts  # noqa
 from cac_align.minis.wan_flow_training import sample_videos  # noqa: E402
 from cac_align.minis.wan_vae_training import reconstruct, single_frame_convolutions  # noqa: E402
 from reward_model.world import make_video  # noqa: E402
+from tests.campaigns import draws  # noqa: E402
 
 ASSET = Path(__file__).parents[2] / "assets" / "wan-mini"
 PROMPT = "a red ball bounces on a black background"
@@ -48,6 +49,12 @@ def pipe():
     return pipeline
 
 
+@pytest.fixture(scope="module")
+def untrained():
+    """The pipeline of the recipe before training; nobody changes more than the weights of its last layer."""
+    return build_wan_pipeline("mini")
+
+
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * math.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2))
 
@@ -59,9 +66,8 @@ def test_asset_is_small_and_holds_safetensors_only():
     assert (ASSET / "README.md").exists()
 
 
-def test_asset_has_the_classes_and_sizes_of_the_recipe(pipe):
+def test_asset_has_the_classes_and_sizes_of_the_recipe(pipe, untrained):
     """Fails when the configuration changes without a new checkpoint."""
-    untrained = build_wan_pipeline("mini")
     for name in ("vae", "transformer", "text_encoder"):
         shipped, built = getattr(pipe, name), getattr(untrained, name)
         assert type(shipped) is type(built)
@@ -78,26 +84,25 @@ def test_asset_knows_its_latent_scale(pipe):
     assert all(s > 0 and s != 1.0 for s in config["latents_std"])
 
 
-def test_sampling_gives_81_frames_of_32x32_and_depends_on_the_generator_alone(pipe, monkeypatch):
+def test_sampling_depends_on_the_generator_alone(pipe, monkeypatch):
     def sample(seed):
         return sample_videos(pipe, [PROMPT], num_inference_steps=2, seed=seed)
 
-    whole = sample(0)
-    assert whole.shape == (1, 81, 32, 32, 3)
-    assert whole.dtype == np.uint8
     monkeypatch.setattr("cac_align.minis.wan_flow_training.NUM_FRAMES", 17)
     first = sample(0)
     np.testing.assert_array_equal(first, sample(0))
     assert np.abs(first.astype(int) - sample(1).astype(int)).max() > 20
 
 
-def test_samples_follow_the_prompt(pipe):
+def test_samples_are_81_frames_of_32x32_and_follow_the_prompt(pipe):
     """The named background and colour are seen: fails when prompts are ignored or latents are decoded off scale."""
     from reward_model.world.palette import BACKGROUNDS, COLORS
 
-    cases = [("red", "black"), ("green", "gray"), ("yellow", "teal"), ("white", "brown")]
+    cases = [("red", "black"), ("green", "gray"), ("yellow", "teal"), ("white", "brown")][: draws(4, 2)]
     prompts = [f"a {color} ball moves right on a {ground} background" for color, ground in cases]
-    for video, (color, ground) in zip(sample_videos(pipe, prompts, num_inference_steps=10), cases, strict=True):
+    videos = sample_videos(pipe, prompts, num_inference_steps=10)
+    assert videos.shape == (len(cases), 81, 32, 32, 3) and videos.dtype == np.uint8
+    for video, (color, ground) in zip(videos, cases, strict=True):
         median = np.median(video.reshape(-1, 3), axis=0)
         nearest = min(BACKGROUNDS, key=lambda name: np.abs(median - BACKGROUNDS[name]).sum())
         assert nearest == ground
@@ -108,7 +113,7 @@ def test_samples_follow_the_prompt(pipe):
 
 def test_vae_rebuilds_unseen_videos_from_the_first_frame_to_the_last(pipe):
     """Fails when the causal caches drift: then the last frames are far worse than the first."""
-    frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in range(0, 16, 4)])
+    frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in (0, 8, 4, 12)[: draws(4, 2)]])
     rebuilt = reconstruct(pipe.vae, frames)
     assert psnr(frames[:, :4], rebuilt[:, :4]) > MIN_PSNR_FIRST
     assert psnr(frames[:, -4:], rebuilt[:, -4:]) > MIN_PSNR_LAST
@@ -117,9 +122,8 @@ def test_vae_rebuilds_unseen_videos_from_the_first_frame_to_the_last(pipe):
     assert psnr(frames[thing], rebuilt[thing]) > MIN_PSNR_OBJECT
 
 
-def test_compact_prompts_equal_the_padded_ones():
+def test_compact_prompts_equal_the_padded_ones(untrained):
     """The training shortcut computes what WanPipeline computes; fails when the bias of the padding is wrong."""
-    untrained = build_wan_pipeline("mini")
     torch.nn.init.normal_(untrained.transformer.proj_out.weight, std=0.1)
     prompts = [PROMPT, "a red ball", ""]
     latents = torch.randn(3, 16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -137,8 +141,8 @@ def test_compact_prompts_equal_the_padded_ones():
     torch.testing.assert_close(again, expected)  # the stock processors are back
 
 
-def test_single_frame_convolutions_change_nothing():
-    vae = build_wan_pipeline("mini").vae
+def test_single_frame_convolutions_change_nothing(untrained):
+    vae = untrained.vae
     video = torch.randn(2, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = vae(video).sample
@@ -146,8 +150,8 @@ def test_single_frame_convolutions_change_nothing():
             torch.testing.assert_close(vae(video).sample, expected, atol=1e-4, rtol=0)
 
 
-def test_tokenizer_knows_every_prompt_of_the_world():
-    tokenizer = build_wan_pipeline("mini").tokenizer
+def test_tokenizer_knows_every_prompt_of_the_world(untrained):
+    tokenizer = untrained.tokenizer
     ids = tokenizer(world_prompts()).input_ids
     assert tokenizer.unk_token_id not in {i for row in ids for i in row}
     assert all(row[-1] == tokenizer.eos_token_id for row in ids)

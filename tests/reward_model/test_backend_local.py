@@ -292,15 +292,14 @@ def reference_signs(backend, conversation):
 
 
 @pytest.fixture(scope="module")
-def expected_signs(folder, conversations):
-    backend = LocalBackend(folder, device="cpu")
+def expected_signs(backend, conversations):
     return [reference_signs(backend, conversation) for conversation in conversations]
 
 
 @pytest.mark.parametrize("way", ["generate", "score", "long prefix", "both", "observe"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_signs_are_the_same_whichever_way_the_prefill_ran(folder, conversations, expected_signs, way, size):
-    backend = LocalBackend(folder, device="cpu")
+def test_signs_are_the_same_whichever_way_the_prefill_ran(backend, conversations, expected_signs, way, size):
+    backend = LocalBackend.of(backend.model, backend.processor)
     backend.watch = True
     looked = []
     backend._look = lambda part, look=backend._look: looked.append(part) or look(part)

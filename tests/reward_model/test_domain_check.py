@@ -1,6 +1,7 @@
 """What a checkpoint says of a video it was not trained on, and how that reaches the verdict."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,6 @@ from reward_model.conversation import Completion
 from reward_model.domain import DOMAIN_FILE, Familiarity, Signs, TrainedOn, fit_domain
 from reward_model.domain_check import readouts_disagree
 from reward_model.judge import TwoTurnJudge
-from reward_model.minis.model import build_judge
 from reward_model.schema import Turn, Verdict, VerdictScore
 
 STATED = TrainedOn(seconds=(2.1, 6.1), fps=(16, 16), side=(48, 64), aspect=(0.75, 1.34))
@@ -74,12 +74,9 @@ def test_readouts_disagree_where_one_leans_against_the_turn_that_decides():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory, judge_folder):
     """A tiny judge that states and knows what it was trained on: 33 frames of noise, 48 x 48."""
-    folder = tmp_path_factory.mktemp("judge")
-    model, processor = build_judge("tiny")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    folder = shutil.copytree(judge_folder, tmp_path_factory.mktemp("judge"), dirs_exist_ok=True)
     settings = {"prompts": "compact", "frame_size": 48, "max_scan_tokens": 4, "readouts": ["direct"]}
     (folder / "judge.json").write_text(json.dumps({**settings, "trained_on": {"seconds": [2, 3]}}))
     backend = LocalBackend(folder, device="cpu")

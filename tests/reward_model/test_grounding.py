@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from reward_model.grounding import match_boxes, mean_box_iou, spatial_iou, temporal_iou, type_iou
 from reward_model.schema import AnomalyType, Box, FrameRange
+from tests.campaigns import draws
 
 #: Other work on the machine must not fail a test: no time limits on single examples.
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(max_examples=draws(100, 40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 SIZE = 40  # references count pixels of the lower left corner of the grid; the formula knows no corner
@@ -75,7 +76,7 @@ def test_boxes_that_touch_do_not_overlap():
     )
 
 
-@settings(RELAXED, max_examples=60)
+@settings(RELAXED, max_examples=draws(60, 20))
 @given(st.lists(boxes(), max_size=4), st.lists(boxes(), max_size=4))
 def test_pairing_is_the_best_of_all(pred, truth):
     found = match_boxes(pred, truth)

@@ -25,6 +25,7 @@ from reward_model.world.narration import visible_anomalies
 from reward_model.world.palette import STYLES
 from reward_model.world.short import make_short, make_short_scene
 from reward_model.world.video import render
+from tests.campaigns import draws
 
 #: Grids of the two turns, frame rates and lengths that pairs are tried under.
 FOOTAGE = ((81, 16.0), (97, 24.0), (121, 30.0), (61, 12.0))
@@ -44,7 +45,7 @@ def differing(kind: str, seed: int, indices: Sequence[int], **options) -> list[i
 def test_a_pair_is_equal_on_the_scan_grid_and_differs_on_the_zoom_grid(kind, footage):
     num_frames, fps = footage
     scan, zoom = (sample_indices(num_frames, fps, rate) for rate in (4, 8))
-    for seed in range(6):
+    for seed in range(draws(6, 2)):
         pair = make_pair_scenes(seed, kind, num_frames=num_frames, fps=fps)
         apart = differing(kind, seed, sorted({*scan, *zoom}), num_frames=num_frames, fps=fps)
         assert not set(apart) & set(scan), (seed, apart)
@@ -58,7 +59,7 @@ def test_a_pair_is_equal_on_the_scan_grid_and_differs_on_the_zoom_grid(kind, foo
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
 def test_strata_say_which_grid_decides(kind):
     scan, zoom = (sample_indices(81, 16, rate) for rate in (4, 8))
-    for seed in range(20, 28):
+    for seed in range(20, 20 + draws(8, 3)):
         assert differing(kind, seed, scan, stratum="scan"), seed
         apart = differing(kind, seed, range(81), stratum="neither")
         assert apart and not set(apart) & set(zoom), (seed, apart)
@@ -71,7 +72,7 @@ def test_pairs_are_pairs_in_every_style_shape_and_size(kind):
     looks = [{"style": style, "pan": 0.08, "zoom": 0.2} for style in STYLES] + [{"aspect": 16 / 9}, {"aspect": 9 / 16}]
     for seed, options in enumerate(looks):
         pair = make_pair_scenes(seed, kind, **options)
-        for size in (24, 64):
+        for size in (24, 64)[: draws(2, 1)]:
             a, b = (render(scene, scan, size) for scene in (pair.normal, pair.abnormal))
             np.testing.assert_array_equal(a, b, err_msg=str(options))
         a, b = (render(scene, [pair.moment.left, pair.moment.right]) for scene in (pair.normal, pair.abnormal))
@@ -81,7 +82,7 @@ def test_pairs_are_pairs_in_every_style_shape_and_size(kind):
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
 @pytest.mark.parametrize("zoom_fps", [4, 8])
 def test_the_aliasing_suite_is_equal_at_2_fps_and_decided_above(kind, zoom_fps):
-    for seed in range(4):
+    for seed in range(draws(4, 2)):
         options = {"scan_fps": 2, "zoom_fps": zoom_fps}
         assert not differing(kind, seed, sample_indices(81, 16, 2), **options)
         assert len(differing(kind, seed, sample_indices(81, 16, zoom_fps), **options)) >= 2
@@ -91,7 +92,7 @@ def test_the_aliasing_suite_is_equal_at_2_fps_and_decided_above(kind, zoom_fps):
 def test_the_difference_can_be_seen(kind):
     """Inside the box of the anomaly, or of where the thing is in the normal member, not on a pixel somewhere."""
     found = []
-    for seed in range(30):
+    for seed in range(draws(30, 10)):
         pair = make_pair_scenes(seed, kind, nuisance=0)
         frames = [pair.moment.left, pair.moment.right]
         a, b = (render(scene, frames).astype(int) for scene in (pair.normal, pair.abnormal))
@@ -107,7 +108,7 @@ def test_the_difference_can_be_seen(kind):
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
 def test_the_truth_of_a_pair_is_that_of_the_world_s_other_anomalies(kind):
     for stratum in STRATA:
-        for seed in range(3):
+        for seed in range(draws(3, 1)):
             (normal, calm), (abnormal, wrong) = make_pair(seed, kind, stratum=stratum, size=24)
             moment = make_pair_scenes(seed, kind, stratum=stratum).moment
             assert calm.anomalies == () and calm.prompt == wrong.prompt and calm.video_id != wrong.video_id
@@ -121,7 +122,7 @@ def test_the_truth_of_a_pair_is_that_of_the_world_s_other_anomalies(kind):
 
 
 def test_who_passes_behind_a_bar_is_hidden_in_the_middle_and_seen_beside_it():
-    for seed in range(20):
+    for seed in range(draws(20, 8)):
         pair = make_pair_scenes(seed, "pass", nuisance=0)
         thing, bar = pair.normal.actors
         extent = np.abs(pair.normal.focus.path[:, bar.axis] - bar.middle)
@@ -198,7 +199,7 @@ def test_short_anomalies_meet_the_scan_as_often_as_asked(meets, fps):
 @pytest.mark.parametrize("kind", SHORT_KINDS)
 def test_a_short_anomaly_can_be_seen_in_its_frames(kind):
     """Against the normal twin, which for an overlap plays another story: there, against the frame before."""
-    for seed in range(6):
+    for seed in range(draws(6, 2)):
         frames, truth = make_short(seed, kind, nuisance=0)
         window = list(truth.anomalies[0].frames.frames())
         scene = make_short_scene(seed, kind, nuisance=0)

@@ -16,6 +16,7 @@ from reward_model.world.narration import (
     shift_report,
     visible_anomalies,
 )
+from tests.campaigns import draws
 
 GRID = sample_indices(81, 16, 4)
 
@@ -30,7 +31,7 @@ def zoom_grid(truth, shrink=0):
     return zoom_indices(native_window(window, GRID, 81), 81, 16, 8, max_frames=24)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(draws(12, 3)))
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_reports_round_trip_through_text(seed, kind):
     truth = truth_of(seed, kind)
@@ -67,7 +68,7 @@ def test_a_clip_beside_the_anomaly_is_normal():
     assert narrate_zoom(truth, before).status == "normal"
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(draws(30, 10)))
 def test_a_clip_inside_a_disappearance_still_has_a_box(seed):
     """Otherwise turn two would be trained to give answers that the parser refuses."""
     truth = truth_of(seed, "vanish")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from reward_model.parsing import ParseError, forced_prefix, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
+from tests.campaigns import draws
 
 #: Other work on the machine must not fail a test: no time limits on single examples.
 RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -81,13 +82,13 @@ def reports(draw, with_boxes: bool = True) -> TurnReport:
     return TurnReport("abnormal" if anomalies else "normal", draw(texts), tuple(anomalies))
 
 
-@settings(RELAXED, max_examples=120)
+@settings(RELAXED, max_examples=draws(120, 30))
 @given(reports())
 def test_what_is_written_is_read_back(report):
     assert read(format_report(report), turn=2) == report
 
 
-@settings(RELAXED, max_examples=100)
+@settings(RELAXED, max_examples=draws(100, 25))
 @given(reports(with_boxes=False))
 def test_turn_one_is_written_without_boxes(report):
     text = format_report(report, boxes=False)
@@ -95,7 +96,7 @@ def test_turn_one_is_written_without_boxes(report):
     assert read(text, turn=1) == report
 
 
-@settings(RELAXED, max_examples=80)
+@settings(RELAXED, max_examples=draws(80, 20))
 @given(
     reports(),
     st.sampled_from(["", " ", "```json\n", "Sure, here it is:\n\n", "5\" wide, it's: ", "<think>\nhm { }\n</think>\n"]),
@@ -104,14 +105,14 @@ def test_prose_and_fences_around_the_object_change_nothing(report, before):
     assert read(before + format_report(report) + "\n```\nHope that helps :) }") == report
 
 
-@settings(RELAXED, max_examples=100)
+@settings(RELAXED, max_examples=draws(100, 25))
 @given(texts)
 def test_forced_prefix_begins_the_canonical_answer(cot):
     assert format_report(TurnReport("normal", cot)).startswith(forced_prefix(cot) + "normal")
     assert read(forced_prefix(cot) + 'normal", "anomalies": []}').cot == cot
 
 
-@settings(RELAXED, max_examples=40)
+@settings(RELAXED, max_examples=draws(40, 10))
 @given(reports())
 def test_every_unfinished_answer_is_refused(report):
     text = format_report(report)

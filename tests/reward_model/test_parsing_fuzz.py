@@ -1,4 +1,4 @@
-"""20,000 mutated answers: never a crash, never a wrong silent success.
+"""Mutated answers by the thousand: never a crash, never a wrong silent success.
 
 Mutations of form (fences, prose, quotes, dashes, commas) must give the very report. After any other mutation, an answer
 that still parses must say so in so many words: a second reader, which shares no code with the parser, has to find
@@ -19,8 +19,8 @@ import pytest
 from reward_model.parsing import STATUS_PREFIX, ParseError, find_status, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
 from reward_model.turns import completed_prefix, verdict_prefix
+from tests.campaigns import draws
 
-NUM_MUTATIONS = 20_000
 FRAMES = 21
 REASONINGS = (
     "",
@@ -391,7 +391,7 @@ FORM_ONLY = (dashes, trailing_commas, layout, smart_quotes)
 
 def test_form_only_mutations_change_nothing():
     rng = random.Random(1)
-    for k in range(4000):
+    for k in range(draws(4000, 1000)):
         turn = 1 + k % 2
         report = random_report(rng, turn)
         text = format_report(report, boxes=turn == 2)
@@ -452,7 +452,7 @@ def campaign(seed: int, count: int) -> Counter[str]:
 
 
 def test_no_crash_and_no_wrong_silent_success():
-    campaign(2, NUM_MUTATIONS)
+    campaign(2, draws(20_000, 4_000))
 
 
 @pytest.mark.slow
@@ -462,7 +462,7 @@ def test_a_hundred_thousand_mutated_answers():
 
 def test_cut_answers_never_parse():
     rng = random.Random(3)
-    for k in range(300):
+    for k in range(draws(300, 100)):
         text = format_report(random_report(rng, 1 + k % 2), boxes=bool(k % 2))
         for cut in rng.sample(range(len(text)), 10):
             for turn in (1, 2):

@@ -22,6 +22,7 @@ from reward_model.schema import (
     VideoAnnotation,
     sort_types,
 )
+from tests.campaigns import draws
 
 #: Other work on the machine must not fail a test: no time limits on single examples.
 RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -152,7 +153,7 @@ def annotation(*anomalies: Anomaly, **changes) -> VideoAnnotation:
     )
 
 
-@settings(RELAXED, max_examples=60)
+@settings(RELAXED, max_examples=draws(60, 20))
 @given(st.lists(some_anomalies(), max_size=3))
 def test_annotations_survive_json(anomalies):
     truth = annotation(*anomalies, prompt="a ball", source="world")

@@ -32,6 +32,7 @@ from reward_model.world.looks import PATTERNS, LookBook
 from reward_model.world.palette import BACKGROUNDS, COLORS, STYLES
 from reward_model.world.scene import make_scene
 from reward_model.world.video import make_annotation, render
+from tests.campaigns import draws
 
 
 def mark(frames: np.ndarray, truth) -> str:
@@ -96,7 +97,7 @@ def test_no_shift_is_the_world_itself():
 @pytest.mark.parametrize("name", SHIFTS)
 def test_every_shift_gives_frames_and_a_truth_that_fit_each_other(name):
     shift = SHIFTS[name]
-    for k, kind in enumerate((None, *shift.kinds[:: 3 if shift.size < 90 and shift.seconds < 9 else 7])):
+    for k, kind in enumerate((None, *shift.kinds[:: draws(3, 7) if shift.size < 90 and shift.seconds < 9 else 7])):
         found = film(200 + k, kind, shift)
         truth = found.truth
         some = sorted({0, truth.num_frames - 1, *(n for a in truth.anomalies for n in list(a.boxes)[:3])})

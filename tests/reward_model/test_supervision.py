@@ -9,6 +9,7 @@ from reward_model.grounding import spatial_iou
 from reward_model.world import KINDS, as_people_annotate, make_annotation, make_scene
 from reward_model.world.kinds import BOUNDARY
 from reward_model.world.supervision import DEFAULT_TYPE
+from tests.campaigns import draws
 
 
 def truths(count: int):
@@ -18,7 +19,7 @@ def truths(count: int):
 def test_windows_boxes_and_types_are_as_far_off_as_stated():
     rng = np.random.default_rng(0)
     overlaps, off, untyped = [], [], []
-    for truth in truths(300):
+    for truth in truths(draws(300, 120)):
         exact, blunt = truth.anomalies[0], as_people_annotate(truth, rng).anomalies[0]
         off += [blunt.frames.start - exact.frames.start, blunt.frames.end - exact.frames.end]
         untyped += [blunt.type is DEFAULT_TYPE] if exact.type is not DEFAULT_TYPE else []
@@ -45,7 +46,7 @@ def test_the_status_stays_true_and_what_is_given_is_an_annotation():
 
 def test_boxes_of_what_goes_stay_at_the_edges_of_its_window():
     rng = np.random.default_rng(2)
-    for seed in range(30):
+    for seed in range(draws(30, 10)):
         truth = make_annotation(make_scene(seed, "vanish"))
         blunt = as_people_annotate(truth, rng, off_s=0.2).anomalies[0]
         assert blunt.frames.start - 1 in blunt.boxes and blunt.frames.end + 1 in blunt.boxes

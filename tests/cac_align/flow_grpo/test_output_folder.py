@@ -49,7 +49,7 @@ def test_an_output_that_is_a_file_is_refused_before_anything_loads(tmp_path):
 def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, monkeypatch):
     from cac_align.flow_grpo.run_log import RunLog
 
-    trainer = build(tmp_path, max_steps=2, save_every=1)
+    trainer = build(tmp_path, max_steps=2, save_every=1, batch="1x4")
     write = RunLog.numbers
 
     def full(self, step, values):
@@ -61,7 +61,7 @@ def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="no space left on device; free some space"):
         trainer.train()
     monkeypatch.undo()
-    again = build(tmp_path, max_steps=2, save_every=1)
+    again = build(tmp_path, max_steps=2, save_every=1, batch="1x4")
     again.train()
     assert again.step == 2
 

@@ -26,6 +26,7 @@ from reward_model.training.sft.trainer import AnswerCollator, AnswerTrainer, run
 from reward_model.video.clip import sample_indices
 from reward_model.world import KINDS, make_annotation, make_scene, make_video
 from reward_model.world.narration import narrate_scan, narrate_zoom
+from tests.campaigns import draws
 
 CHECKPOINT = Path(__file__).parents[3] / "assets" / "cac-mini"
 GRID = sample_indices(81, 16, 4)
@@ -174,7 +175,7 @@ def test_stages_hold_normal_and_abnormal_samples_of_every_task():
         (stage2_rows(16, 16, seed=0), {"scan", "splice", "zoom", "frame"}),
     ):
         for task in tasks:
-            some = [r for r in data if r["task"] == task][:48]
+            some = [r for r in data if r["task"] == task][: draws(48, 24)]
             share = np.mean(['"abnormal"' in make_example(r).answer for r in some])
             assert 0.3 < share < 0.7, (task, share)
 
@@ -255,6 +256,7 @@ def test_two_steps_move_every_part_of_the_model(tmp_path):
     assert still == []
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     whole, _ = train(tmp_path / "whole", 4)
     train(tmp_path / "parts", 2)
@@ -316,9 +318,9 @@ def ask(model, processor, conversations, max_new_tokens=400):
 def test_it_answers_through_stock_batched_generation(shipped):
     """Left padding, batches of unequal prompts and the answer's end all have to work with nothing but transformers."""
     prompts = load_prompts("compact")
-    videos = [(300_000 + i, kind) for i, kind in enumerate((None, "squash", "split"))]
+    videos = [(300_000 + i, kind) for i, kind in enumerate((None, "squash"))]
     made = [make_video(seed, kind, setting="single", size=32) for seed, kind in videos]
-    grids = [GRID, GRID[:13], GRID[:17]]
+    grids = [GRID[:17], GRID[:13]]
     conversations = [prompts.scan(frames[grid]) for (frames, _), grid in zip(made, grids, strict=True)]
     together, alone = ask(*shipped, conversations), [ask(*shipped, [c])[0] for c in conversations]
     assert together == alone
@@ -326,16 +328,17 @@ def test_it_answers_through_stock_batched_generation(shipped):
         parse_turn(answer, turn=1, num_frames=len(grid))
 
 
-def test_it_finds_clear_anomalies_and_leaves_normal_videos_alone(shipped):
+@pytest.mark.parametrize(("rounds", "least"), [(1, 5), pytest.param(3, 15, marks=pytest.mark.slow)])
+def test_it_finds_clear_anomalies_and_leaves_normal_videos_alone(shipped, rounds, least):
     prompts = load_prompts("compact")
-    cases = [(310_000 + i, kind) for i, kind in enumerate([None, "squash", None, "split", None, "vanish"] * 3)]
+    cases = [(310_000 + i, kind) for i, kind in enumerate([None, "squash", None, "split", None, "vanish"] * rounds)]
     made = [make_video(seed, kind, setting="single", size=32) for seed, kind in cases]
     answers = ask(*shipped, [prompts.scan(frames[GRID]) for frames, _ in made])
     right = 0
     for (_, kind), answer in zip(cases, answers, strict=True):
         with suppress(ParseError):
             right += parse_turn(answer, turn=1, num_frames=21).status == ("abnormal" if kind else "normal")
-    assert right >= 15
+    assert right >= least
 
 
 def test_it_draws_boxes_in_turn_two(shipped):
@@ -350,7 +353,7 @@ def test_it_draws_boxes_in_turn_two(shipped):
 
 def test_samples_of_every_story_parse_and_look_as_the_judge_is_shown_them():
     shares = {"shifted": 0.4, "look-alike": 0.3, "short": 0.1}
-    rows = stage2_rows(12, 16, seed=4, stories=shares)
+    rows = stage2_rows(5, 16, seed=4, stories=shares)
     assert {"plain", "shifted"} < set(rows["story"]) and len(set(rows["story"])) > 4
     for row in rows:
         example = make_example(row)

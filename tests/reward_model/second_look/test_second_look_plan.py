@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from reward_model.second_look.experiment import ablation_command, chosen_variant
 from reward_model.second_look.settings import SecondLookConfig, read_second_look
 from reward_model.second_look.stage_runs import STATE, plan_runs
 from reward_model.shipped import recipes_folder
+from reward_model.training import launch
 from reward_model.training.grpo.config import OWN, GrpoConfig
 from reward_model.training.launch import launch_recipe
 from tests.launched import ROOT
@@ -214,6 +216,16 @@ def test_a_recipe_that_fails_says_its_last_words(tmp_path):
         launch_recipe(script, log=tmp_path / "train.log")
 
 
+def test_two_processes_are_started_by_torch_itself(tmp_path, monkeypatch):
+    """The command alone: torch's launcher takes seconds to start, and the slow test below has it start two."""
+    monkeypatch.setattr(launch.sys, "executable", shutil.which("echo"))
+    launch_recipe(tmp_path / "recipe.py", "--x", 3, processes=2, log=tmp_path / "train.log")
+    started = (tmp_path / "train.log").read_text().split()
+    assert started == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *started[-3:]]
+    assert started[-3:] == [str(tmp_path / "recipe.py"), "--x", "3"]
+
+
+@pytest.mark.slow
 def test_two_processes_train_together(tmp_path):
     script = tmp_path / "recipe.py"
     script.write_text("import os\nprint('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\n")

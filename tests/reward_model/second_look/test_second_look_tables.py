@@ -124,7 +124,7 @@ def trained(monkeypatch, judge_folder):
 
 
 def config(tmp_path, judge_folder, **changes) -> SecondLookConfig:
-    given = {"output_dir": str(tmp_path / "out"), "model": str(judge_folder), "bench_videos": 4, "num_resamples": 100}
+    given = {"output_dir": str(tmp_path / "out"), "model": str(judge_folder), "bench_videos": 2, "num_resamples": 100}
     stages = {"stage2": {"max_steps": 1, "matrix_lr": None}, "variants": ("batch_deviation",)}
     return SecondLookConfig(**{**given, **stages, **changes})
 
@@ -151,7 +151,7 @@ def test_an_experiment_trains_judges_and_writes_once(tmp_path, judge_folder, tra
     assert [row[-1] for row in tables[0].rows] == [1, 2, 2, 2]
     text, data = written[0].read_text(), json.loads(written[1].read_text())
     assert "### One turn and two on second-look" in text and len(data) == 5
-    assert sum("of 4 videos" in line for line in said) == 7
+    assert sum("of 2 videos" in line for line in said) == 7
     said.clear()
     again, _ = run_experiment(chosen, ["batch_deviation", "no_deviation"], said.append)
     assert trained == once * 2 and not said, "nothing is trained or judged twice"

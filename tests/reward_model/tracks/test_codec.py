@@ -15,6 +15,7 @@ from reward_model.prompts import load_prompts
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
 from reward_model.tracks.codec import STEPS, PerFrame, Ticks, asked_for, codec_of
 from reward_model.turns import read_answer
+from tests.campaigns import draws
 
 TIMES = tuple(k / 8 for k in range(17))
 KINDS = list(AnomalyType)
@@ -186,7 +187,7 @@ def test_tolerant_of_how_times_are_spelled(time):
     assert found.frames == FrameRange(4, 12) and len(found.boxes) == 9
 
 
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150)
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=draws(150, 50))
 SCALARS = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8)
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=6), v, max_size=3))
 KEYS = st.sampled_from(["0", "0.5", "1", "1.25", "2", "9", "-1", "1,5", "0x1", "\u0661", "Frame 1", "", "1e9", "1 s"])

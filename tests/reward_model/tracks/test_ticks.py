@@ -10,6 +10,7 @@ from reward_model.schema import Box, FrameRange
 from reward_model.tracks.codec import to_frame_boxes
 from reward_model.tracks.smoothing import to_box, to_track
 from reward_model.tracks.ticks import at_ticks, expand_ticks, frame_times, things, tick_frames, ticks_within
+from tests.campaigns import draws
 
 TIMES = tuple(k / 8 for k in range(41))
 
@@ -78,7 +79,7 @@ def test_curved_motion_is_kept_the_better_the_shorter_the_step():
     assert found[0.5] >= 0.85
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(draws(20, 6)))
 def test_back_and_forth_is_linear_interpolation_of_numpy(seed):
     """An independent reference: np.interp of each coordinate between the ticks."""
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
 """What a checkpoint knows of its training videos, and its mark of a demonstration, from one checkpoint to the next."""
 
 import json
+import shutil
 import warnings
 from types import SimpleNamespace
 
@@ -12,7 +13,6 @@ from reward_model.backends.local import LocalBackend
 from reward_model.config import load_judge_config
 from reward_model.conversation import Message
 from reward_model.domain import DOMAIN_FILE, Domain
-from reward_model.minis.model import build_judge
 from reward_model.schema import VideoAnnotation
 from reward_model.training import domain_file
 from reward_model.training.grpo.setup import judge_file
@@ -20,10 +20,8 @@ from reward_model.video.clip import Video
 
 
 @pytest.fixture
-def folder(tmp_path):
-    model, processor = build_judge("tiny")
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
+def folder(tmp_path, judge_folder):
+    shutil.copytree(judge_folder, tmp_path, dirs_exist_ok=True)
     settings = {"prompts": "compact", "frame_size": 32, "demo_scale": True, "trained_on": {"seconds": [9, 9]}}
     (tmp_path / "judge.json").write_text(json.dumps(settings))
     return tmp_path

@@ -15,8 +15,8 @@ from tests.cac_align.flow_grpo.runs import build, equal, weights
 def run(tmp_path_factory):
     """A run of two steps with a checkpoint after each, and a trainer that would go on from it."""
     folder = tmp_path_factory.mktemp("run")
-    build(folder, max_steps=2, save_every=1).train()
-    return folder, build(folder, save_every=1)
+    build(folder, max_steps=2, save_every=1, batch="1x4").train()
+    return folder, build(folder, save_every=1, batch="1x4")
 
 
 @pytest.fixture

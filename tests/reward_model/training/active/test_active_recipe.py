@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import fields, replace
 
 import pytest
@@ -12,7 +13,6 @@ from cac_align import CaCReward
 from reward_model.config import JudgeConfig
 from reward_model.data.annotations import Record, write_annotations
 from reward_model.engine.settings import parse_settings
-from reward_model.minis.model import build_judge
 from reward_model.training.active.card import round_table
 from reward_model.training.active.config import OWN, ActiveConfig
 from reward_model.training.active.setup import active_plan_config, narrate_footage
@@ -30,11 +30,8 @@ def recipe(load_recipe):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    model, processor = build_judge("tiny")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+def tiny(tmp_path_factory, judge_folder):
+    folder = shutil.copytree(judge_folder, tmp_path_factory.mktemp("tiny"), dirs_exist_ok=True)
     settings = {"prompts": "compact", "frame_size": 48, "max_zoom_tokens": 8, "demo_scale": True}
     (folder / "judge.json").write_text(json.dumps(settings))
     return folder

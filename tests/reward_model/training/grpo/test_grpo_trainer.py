@@ -139,10 +139,14 @@ def collected(tmp_path_factory):
     return trainer, experience
 
 
+#: Groups of two, for tests of the run and not of its groups.
+PAIRS = {"num_generations": 2}
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run of four steps that nothing stopped, and its first weights."""
-    trainer = build(tmp_path_factory.mktemp("straight"))
+    trainer = build(tmp_path_factory.mktemp("straight"), **PAIRS)
     start = weights(trainer)
     trainer.train()
     return trainer, start
@@ -240,7 +244,7 @@ def without_kl(drawn_without_kl):
 
 @pytest.fixture(scope="module")
 def drawn_without_kl(tmp_path_factory):
-    trainer = build(tmp_path_factory.mktemp("without"), beta=0.0)
+    trainer = build(tmp_path_factory.mktemp("without"), beta=0.0, **PAIRS)
     batches = trainer.micro_batches(trainer.collect())
     return trainer, batches, gradients(trainer, batches)
 
@@ -299,14 +303,14 @@ def test_several_updates_move_the_ratio(tmp_path):
 
 
 def test_no_reference_is_kept_without_kl(tmp_path):
-    trainer = build(tmp_path, beta=0.0)
+    trainer = build(tmp_path, beta=0.0, **PAIRS)
     assert trainer.reference is None and trainer.reference_print == ""
     _, numbers = trainer.run_step()
     assert numbers["policy/kl"] == 0
 
 
 def test_lora_reference_is_the_model_without_its_adapter(tmp_path):
-    trainer = build(tmp_path, use_lora=True, lora_r=4, learning_rate=1e-2, warmup_steps=0)
+    trainer = build(tmp_path, use_lora=True, lora_r=4, learning_rate=1e-2, warmup_steps=0, **PAIRS)
     assert trainer.reference is None
     bare = build_judge("tiny")[0]
     trainer.run_step()
@@ -318,7 +322,7 @@ def test_lora_reference_is_the_model_without_its_adapter(tmp_path):
 
 
 def test_frozen_vision_stays(tmp_path):
-    trainer = build(tmp_path, freeze_vision=True, warmup_steps=0)
+    trainer = build(tmp_path, freeze_vision=True, warmup_steps=0, **PAIRS)
     before = weights(trainer)
     trainer.run_step()
     after = weights(trainer)
@@ -423,9 +427,9 @@ def trl_inputs(batch, processor, vision):
 
 def test_a_resumed_run_is_the_same_run(tmp_path, straight):
     one, start = straight
-    halted = build(tmp_path, max_steps=2, lr_scheduler_type="constant_with_warmup")
+    halted = build(tmp_path, max_steps=2, lr_scheduler_type="constant_with_warmup", **PAIRS)
     halted.train()
-    resumed = build(tmp_path)
+    resumed = build(tmp_path, **PAIRS)
     resumed.train()
     assert equal(weights(resumed), weights(one)) and not equal(weights(resumed), start)
     for a, b in zip(one.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
@@ -438,7 +442,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, straight):
 
 
 def test_checkpoints_hold_no_copy_of_the_reference(tmp_path):
-    trainer = build(tmp_path)
+    trainer = build(tmp_path, **PAIRS)
     trainer.run_step()
     folder = trainer.save()
     assert [p.name for p in folder.glob("*.safetensors")].count("model.safetensors") == 1
@@ -447,11 +451,11 @@ def test_checkpoints_hold_no_copy_of_the_reference(tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(straight):
     folder = straight[0].config.output_dir
-    with pytest.raises(TrainingCheckpointError, match="num_generations was 4 and is now 3"):
+    with pytest.raises(TrainingCheckpointError, match="num_generations was 2 and is now 3"):
         build(folder, num_generations=3).train()
     with pytest.raises(TrainingCheckpointError, match="checkpoint-4"):
-        build(folder).train(resume=False)
-    other = build(folder)
+        build(folder, **PAIRS).train(resume=False)
+    other = build(folder, **PAIRS)
     other.reference_print = "0" * 16
     with pytest.raises(TrainingCheckpointError, match="reference was"):
         other.train()
@@ -470,7 +474,7 @@ def test_a_run_goes_on_after_the_folder_of_its_videos_has_moved(tmp_path):
 
 
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path, monkeypatch):
-    trainer = build(tmp_path)
+    trainer = build(tmp_path, **PAIRS)
     trainer.run_step()
     first = trainer.save()
     before = {p.name: p.read_bytes() for p in first.iterdir()}
@@ -481,7 +485,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path, monkeypatch):
     assert last_checkpoint(tmp_path) == first
     assert {p.name: p.read_bytes() for p in first.iterdir()} == before
     (tmp_path / "checkpoint-2.partial").unlink()
-    build(tmp_path, max_steps=2).train()
+    build(tmp_path, max_steps=2, **PAIRS).train()
     assert last_checkpoint(tmp_path).name == "checkpoint-2"
 
 
@@ -493,7 +497,7 @@ def test_half_a_checkpoint_is_no_checkpoint(tmp_path):
 
 def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(tmp_path, caplog):
     """Every part in turn: the one before it serves; where none is whole, nothing begins anew in its place."""
-    build(tmp_path / "run", max_steps=2, save_steps=1).train()
+    build(tmp_path / "run", max_steps=2, save_steps=1, **PAIRS).train()
     newest, first = tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-1"
     parts = sorted(p.name for p in newest.iterdir())
     assert {"grpo_state.json", "model.safetensors", "optimizer.bin", "random_states_0.pkl"} < set(parts)
@@ -511,14 +515,14 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(tmp_path, caplog
     assert "not one of stage 3" in grpo_checkpoint_fault(newest)
     (first / "optimizer.bin").unlink()
     with pytest.raises(TrainingCheckpointError, match=r"checkpoint-2' is damaged .*Remove them"):
-        build(tmp_path / "run").train()
+        build(tmp_path / "run", **PAIRS).train()
 
 
 def test_a_part_of_another_kind_is_named_and_not_a_traceback(tmp_path):
-    build(tmp_path, max_steps=1, save_steps=1).train()
+    build(tmp_path, max_steps=1, save_steps=1, **PAIRS).train()
     torch.save({"state": 3}, tmp_path / "checkpoint-1" / "optimizer.bin")
     with pytest.raises(TrainingCheckpointError, match=r"checkpoint-1' cannot be continued from"):
-        build(tmp_path).train()
+        build(tmp_path, **PAIRS).train()
 
 
 def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path, straight):
@@ -530,10 +534,10 @@ def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path, s
             return super().__call__(prompts, repeats, limit)
 
     with pytest.raises(Interrupted, match=r"after step 3 of 4; .*checkpoint-3") as ended:
-        build(tmp_path, generator=Stopped).train()
+        build(tmp_path, generator=Stopped, **PAIRS).train()
     assert ended.value.exit_code == 128 + signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    resumed = build(tmp_path)
+    resumed = build(tmp_path, **PAIRS)
     resumed.train()
     assert equal(weights(resumed), weights(straight[0]))
 
@@ -571,7 +575,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
 def test_the_export_is_a_judge(tmp_path):
     from reward_model.backends.local import LocalBackend
 
-    trainer = build(tmp_path, use_lora=True, lora_r=4, learning_rate=1e-2)
+    trainer = build(tmp_path, use_lora=True, lora_r=4, learning_rate=1e-2, **PAIRS)
     trainer.judge_file = '{"prompts": "compact", "frame_size": 48}\n'
     trainer.run_step()
     batch = trainer.micro_batches(trainer.collect())[0]
@@ -607,7 +611,7 @@ def failing_load(row):
     ],
 )
 def test_degenerate_steps_are_survived_and_counted(tmp_path, scans, zooms, key, value):
-    trainer = build(tmp_path, generator=lambda t: Draws(t, scans, zooms))
+    trainer = build(tmp_path, generator=lambda t: Draws(t, scans, zooms), **PAIRS)
     _, numbers = trainer.run_step()
     assert numbers[key] == value
     assert all(math.isfinite(v) for v in numbers.values())
@@ -622,7 +626,7 @@ def test_unreadable_videos_are_counted_and_left_out(tmp_path):
 
 
 def test_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path):
-    trainer = build(tmp_path)
+    trainer = build(tmp_path, **PAIRS)
     trainer.run_step()
     trainer.save()
     before = weights(trainer)
@@ -769,7 +773,8 @@ def test_the_trained_judge_is_asked_as_it_was_trained(tmp_path):
 
 
 def test_every_setting_is_explained():
-    assert all(f"\n{n} = " in "\n" + GrpoConfig.help_text() for n in GrpoConfig().to_dict())
+    text = "\n" + GrpoConfig.help_text()
+    assert all(f"\n{n} = " in text for n in GrpoConfig().to_dict())
 
 
 def test_a_settings_file_becomes_a_run(tmp_path):

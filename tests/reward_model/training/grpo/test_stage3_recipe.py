@@ -1,6 +1,7 @@
 """Stage 3 as users run it: the command line, the plan of the mini, and the card beside the judge."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -11,7 +12,6 @@ from reward_model.chunks import scan_grids
 from reward_model.config import JudgeConfig
 from reward_model.data.annotations import Record, read_annotations, write_annotations
 from reward_model.data.stage_split import stage_records
-from reward_model.minis.model import build_judge
 from reward_model.rewards import RewardWeights
 from reward_model.training.grpo.card import SHOWN, last_numbers
 from reward_model.training.grpo.config import GrpoConfig
@@ -19,6 +19,7 @@ from reward_model.training.grpo.setup import OWN
 from reward_model.training.grpo.videos import annotated_rows, chunk_loader, world_loader, world_rows
 from reward_model.video.writing import write_video
 from reward_model.world import LOOK_ALIKES, make_video
+from tests.campaigns import draws
 from tests.launched import ROOT
 
 STEP = ["max_steps=1", "prompts_per_step=2", "num_generations=2", "per_device_train_batch_size=16"]
@@ -30,11 +31,8 @@ def recipe(load_recipe):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    model, processor = build_judge("tiny")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+def tiny(tmp_path_factory, judge_folder):
+    folder = shutil.copytree(judge_folder, tmp_path_factory.mktemp("tiny"), dirs_exist_ok=True)
     settings = {"prompts": "compact", "frame_size": 48, "max_scan_tokens": 4, "max_zoom_tokens": 4, "demo_scale": True}
     (folder / "judge.json").write_text(json.dumps(settings))
     return folder
@@ -88,7 +86,7 @@ STORIES = {"shifted": 0.3, "look-alike": 0.4, "short": 0.2}
 def test_stories_are_told_exactly_and_turn_one_can_see_them():
     """A reward for finding what no frame shows would teach guessing."""
     judge = JudgeConfig(max_scan_frames=25)
-    rows = world_rows(120, seed=1, stories=STORIES, judge=judge)
+    rows = world_rows(draws(120, 40), seed=1, stories=STORIES, judge=judge)
     load = chunk_loader(world_loader(48), judge)
     told = Counter("look-alike" if row["story"] in LOOK_ALIKES else row["story"] for row in rows)
     assert set(told) == {"plain", *STORIES} and told["look-alike"] > told["shifted"] / 2

@@ -84,7 +84,7 @@ def uninterrupted(tmp_path_factory):
     return cache(lambda lora: train(tmp_path_factory.mktemp("whole"), lora=lora))
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("lora", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, lora):
     whole, order = uninterrupted(lora)
     _, before = train(tmp_path / "cut", lora=lora, cut=3)
