@@ -87,7 +87,7 @@ def test_the_page_and_the_help_list_what_is_experimental():
 
 
 def test_the_plan_names_experiments(tmp_path):
-    config = settings(tmp_path, kernel="cps", log_prob_constants=False)
+    config = settings(tmp_path, kernel="cps", log_prob_constants=False, advantage_ddof=1)
     plan = make_run_plan(config, FlowGRPOTrainer(config, pipe=shallow_pipe(), prompts=PROMPTS).transformer)
     said = describe_plan(config, plan, world_size=1, num_prompts=4)
-    assert "experimental log_prob_constants=False: no preset has that" in said
+    assert "experimental log_prob_constants=False, advantage_ddof=1: no preset has that" in said
