@@ -182,7 +182,7 @@ def test_a_second_set_adds_to_the_first(recipe):
         (["--set", "learning_rate=fast"], "learning_rate='fast' must be a finite number above 0"),
         (
             ["--config", "none.yaml"],
-            "--config .none.yaml. is not a file; presets are dppo, grpo, guard, mini, nft, paper_wan21_1p3b",
+            "--config .none.yaml. is not a file; presets are anchored, dppo, grpo, guard, mini, nft, paper_wan21_1p3b",
         ),
     ],
 )

@@ -211,6 +211,15 @@ def test_what_cannot_work_is_refused_before_anything_is_judged(footage, tmp_path
         build(tmp_path, reward=Untouched(), data_regulariser=str(tmp_path / "empty"))
 
 
+def test_pipelines_that_take_images_are_refused(tmp_path):
+    from cac_align.flow_grpo.loading import clips_of
+
+    config = settings(tmp_path, data_regulariser="footage")
+    with pytest.raises(ValueError, match="data_regulariser='footage' does not fit an image-to-video pipeline"):
+        clips_of(config, {"a prompt": object()})
+    assert clips_of(settings(tmp_path), {"a prompt": object()}) == []
+
+
 # --- the selective anchor ---------------------------------------------------------------------------------------------
 
 TOYS = "tests.cac_align.flow_grpo.toy_rewards"
