@@ -209,7 +209,7 @@ def test_best_of_n_and_evaluation_draw_with_both(distilled, tmp_path):
 
     frozen, model = str(distilled / "one"), str(tmp_path / "pipe")
     shallow_pipe().save_pretrained(model)
-    export_trained(tmp_path / "lora", shallow_pipe(), ["to_k", "to_q"])
+    export_trained(tmp_path / "lora", shallow_pipe(), ["to_v", "to_out.0"])
     expected = shallow_pipe()
     put_frozen(expected.transformer, read_frozen(frozen, expected.transformer))
     under = answer(expected)
@@ -234,13 +234,14 @@ def test_videos_and_calibrations_of_other_adapters_are_others(distilled, tmp_pat
     from tests.cac_align.flow_grpo.runs import settings
     from tests.cac_align.table2 import tables
 
-    inputs, frozen = tables.write_inputs(tmp_path), str(distilled / "two")
-    plain = Draws(TableSettings(**tables.settings(inputs, tmp_path / "a")))
-    few = Draws(TableSettings(**tables.settings(inputs, tmp_path / "a", overrides={"frozen_adapter": frozen})))
+    frozen = str(distilled / "two")
+    tables.write_inputs(tmp_path)
+    plain = Draws(TableSettings(**tables.settings(tmp_path, tmp_path / "a")))
+    few = Draws(TableSettings(**tables.settings(tmp_path, tmp_path / "a", overrides={"frozen_adapter": frozen})))
     made = [draws.made_by(Source("base", 1), draws.items[0], 0) for draws in (plain, few)]
     assert "frozen_adapter" not in made[0] and {**made[0], "frozen_adapter": few.frozen} == made[1]
     banks = [bank_of(settings(tmp_path, frozen_adapter=f)) for f in (None, frozen, str(distilled / "one"))]
     assert len({json.dumps(bank, sort_keys=True) for bank in banks}) == 3 and "frozen_adapter" not in banks[0]
-    gone = Draws(TableSettings(**tables.settings(inputs, tmp_path / "a", overrides={"frozen_adapter": "gone"})))
+    gone = Draws(TableSettings(**tables.settings(tmp_path, tmp_path / "a", overrides={"frozen_adapter": "gone"})))
     with pytest.raises(ValueError, match="frozen_adapter='gone': there is no LoRA"):
         _ = gone.frozen
