@@ -34,9 +34,9 @@ class AnchorSettings:
     """Folder of their encoded latents; null: output_dir/data."""
     anchor: Literal["all", "selective"] = setting("all")
     """Videos that beta holds to the base model: all, or those on which the rewards disagree (selective)."""
-    anchor_disagreement: float = setting(0.25, least=0, below=1)
+    anchor_disagreement: float = setting(0.25, least=0, below=1, when={"anchor": ["selective"]})
     """Disagreement from which on 'selective' holds a video: a distance of ranks in its group, 0 to 1."""
-    anchor_rewards: list[str] | None = setting(None)
+    anchor_rewards: list[str] | None = setting(None, when={"anchor": ["selective"]})
     """Names of the rewards that are compared, the main one first; null: those of weight above 0, in their order."""
 
     def compared_rewards(self, rewards: list[Any]) -> list[str]:
