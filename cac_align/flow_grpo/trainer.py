@@ -32,7 +32,7 @@ from cac_align.flow_grpo.evaluation import (
     evaluation_indices,
     summarise,
 )
-from cac_align.flow_grpo.judging.reward_bus import open_bus, try_reward
+from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
 from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.experience import Experience, experience_numbers, gather, judged_step, rows_of
@@ -128,7 +128,14 @@ class FlowGRPOTrainer:
         self.reward = own_reward(config) if reward is None else reward
         check_callable(self.reward)
         self._reward_weights = {spec.name: spec.weight for spec in read_specs(config.rewards) if spec.weight > 0}
-        self.bus = open_bus(self.reward, config)
+        self.bus = RewardBus(
+            self.reward,
+            mode=config.reward_mode,
+            workers=config.reward_workers,
+            deadline_s=config.reward_deadline_s,
+            retries=config.reward_retries,
+            size=config.reward_queue,
+        )
         #: Whether the reward has judged a video. A pipeline takes minutes to load: the reward is tried before it.
         self._reward_works = False
         if pipe is None:

@@ -24,8 +24,6 @@ from cac_align.rewards.base import Evaluation, Reward, check_num_frames, evaluat
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from cac_align.flow_grpo.config import FlowGRPOConfig
-
 log = logging.getLogger(__name__)
 
 MODES = ("sync", "thread", "process")
@@ -316,22 +314,6 @@ def _pickled(reward: Reward) -> bytes:
         raise ValueError(
             f"reward {reward_name(reward)!r} cannot be sent to another process ({error}); use reward_mode='thread'"
         ) from error
-
-
-def open_bus(reward: Reward, config: FlowGRPOConfig) -> RewardBus:
-    """The bus of a run.
-
-    Raises:
-        ValueError: if the reward cannot travel to another process and the settings want that.
-    """
-    return RewardBus(
-        reward,
-        mode=config.reward_mode,
-        workers=config.reward_workers,
-        deadline_s=config.reward_deadline_s,
-        retries=config.reward_retries,
-        size=config.reward_queue,
-    )
 
 
 def try_reward(bus: RewardBus, prompt: str, shape: tuple[int, int, int, int], fps: float) -> None:

@@ -271,6 +271,7 @@ def test_the_first_reward_is_compared_with_the_others(tmp_path):
             "compares two rewards or more, and there is cac",
         ),
         ({"anchor": "some"}, "anchor='some' must be one of 'all', 'selective'"),
+        ({"anchor_disagreement": 0.5}, "anchor_disagreement=0.5 does not fit anchor 'all'"),
         ({"data_weight": 0.0}, "data_weight=0.0 must be a finite number above 0"),
         ({"data_batch": 0}, "data_batch=0 must be a whole number of at least 1"),
         ({"frozen_adapter_weight": -1.0}, "frozen_adapter_weight=-1.0 must be a finite number above 0"),
