@@ -5,11 +5,11 @@ They are part of :class:`~cac_align.flow_grpo.config.FlowGRPOConfig`, which inhe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
+from cac_align.flow_grpo.judging.reward_specs import read_specs
 from reward_model.terminal.described import setting
 
 
@@ -34,33 +34,33 @@ class AnchorSettings:
     """Folder of their encoded latents; null: output_dir/data."""
     anchor: Literal["all", "selective"] = setting("all")
     """Videos that beta holds to the base model: all, or those on which the rewards disagree (selective)."""
-    anchor_disagreement: float = setting(0.25, least=0, below=1)
+    anchor_disagreement: float = setting(0.25, least=0, below=1, when={"anchor": ["selective"]})
     """Disagreement from which on 'selective' holds a video: a distance of ranks in its group, 0 to 1."""
-    anchor_rewards: list[str] | None = setting(None)
+    anchor_rewards: list[str] | None = setting(None, when={"anchor": ["selective"]})
     """Names of the rewards that are compared, the main one first; null: those of weight above 0, in their order."""
 
-    def compared_rewards(self, weights: Mapping[str, float]) -> list[str]:
+    def compared_rewards(self, rewards: list[Any]) -> list[str]:
         """Names of the rewards that the selective anchor compares, the main one first.
 
         Args:
-            weights: weights of the rewards by name, in their order.
+            rewards: rewards of the settings.
         """
-        return self.anchor_rewards or [name for name, weight in weights.items() if weight > 0]
+        return self.anchor_rewards or [spec.name for spec in read_specs(rewards) if spec.weight > 0]
 
-    def check_anchors(self, beta: float, weights: Mapping[str, float]) -> None:
+    def check_anchors(self, beta: float, rewards: list[Any]) -> None:
         """Raises ValueError where the anchor cannot select anything.
 
         Args:
             beta: weight of the anchor.
-            weights: see :meth:`compared_rewards`.
+            rewards: rewards of the settings.
         """
         if self.anchor != "selective":
             return
         if not beta:
             raise ValueError("anchor='selective' has no effect with beta=0; raise beta, or set anchor: all")
-        names = self.compared_rewards(weights)
-        if unknown := [name for name in names if name not in weights]:
-            raise ValueError(f"anchor_rewards names {unknown[0]!r}, which is not one of {', '.join(weights)}")
+        names, known = self.compared_rewards(rewards), [spec.name for spec in read_specs(rewards)]
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"anchor_rewards names {unknown[0]!r}, which is not one of {', '.join(known)}; name those")
         if len(set(names)) < 2:
             raise ValueError(
                 f"anchor='selective' compares two rewards or more, and there is {', '.join(names)}; add one (of weight "

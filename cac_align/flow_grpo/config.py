@@ -237,6 +237,7 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
         self._check_rewards()  # first: its messages hide keys, whatever stands in the place of a list
         check_settings(self)
         self._check_objective()
+        self.check_anchors(self.beta, self.rewards)
         self._check_videos()
         self._check_batch()
         if not self.lora_targets or not all(self.lora_targets):
@@ -302,7 +303,6 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
             )
         if not any(spec.weight > 0 for spec in specs):
             raise ValueError(f"rewards={self.rewards!r} have no weight above 0")
-        self.check_anchors(self.beta, {spec.name: spec.weight for spec in specs})
         if self.calibration is not None and self.reward_combination == "advantages":
             raise ValueError(
                 f"calibration={self.calibration!r} does not fit reward_combination='advantages', which standardises "

@@ -1,8 +1,9 @@
-"""Speed of a video's motion, by pixels alone: optical flow between neighbouring frames without a network.
+"""Speed of a video by pixels alone: optical flow between neighbouring frames without a network.
 
 Lucas and Kanade (1981): where brightness only moves, its change in time is I_t = -(I_x u + I_y v). Over a small window
-that is solved for (u, v) by least squares. A change of light has no direction, so flicker, which a difference of frames
-would count, counts for little. It is exact for small motions, so large pictures are made small first.
+that is solved for (u, v) by least squares. What changes by the same amount all over the picture, as in flicker, is
+taken off first; a difference of frames would count it. The flow is exact for small motions, so large pictures are made
+small.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def pixel_flow(frames: np.ndarray) -> np.ndarray:
     """
     smooth = ndimage.gaussian_filter(frames.astype(np.float32), (0, _SMOOTH, _SMOOTH))
     middle, change = (smooth[1:] + smooth[:-1]) / 2, smooth[1:] - smooth[:-1]
+    change -= np.median(change, axis=(1, 2), keepdims=True)  # the light of the whole picture
     down, across = np.gradient(middle, axis=(1, 2))
 
     def windowed(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.maths.advantages import Advantages, combine_advantages, compute_advantages
 from cac_align.flow_grpo.maths.anchor import selective_anchor
 from cac_align.flow_grpo.sampler.rollout import VideoRollout
@@ -157,7 +156,7 @@ def anchors_of(rows: Sequence[ScoreRow], config: FlowGRPOConfig) -> list[float] 
     """
     if config.anchor == "all":
         return None
-    names = config.compared_rewards({spec.name: spec.weight for spec in read_specs(config.rewards)})
+    names = config.compared_rewards(config.rewards)
     main, *others = _parts(rows, names, "anchor='selective'", "Use 'all'").values()
     return selective_anchor(main, others, [row.group for row in rows], config.anchor_disagreement)
 

@@ -14,7 +14,7 @@ from cac_align.flow_grpo.learner.checkpoint import last_finished_checkpoint
 from reward_model.video.writing import write_video
 from tests.cac_align.flow_grpo.learner.adapters import export_trained
 from tests.cac_align.flow_grpo.learner.test_data_term import video
-from tests.cac_align.flow_grpo.runs import PROMPTS, build, equal, weights
+from tests.cac_align.flow_grpo.runs import PROMPTS, build, equal, shallow_pipe, tiny_pipe, weights
 from tests.launched import ROOT, launch
 
 pytestmark = pytest.mark.slow
@@ -25,16 +25,18 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build
-build(sys.argv[1], max_steps=8, save_every=2, eval_prompts=EVAL_PROMPTS, reward_mode="thread").train()
+build(sys.argv[1], max_steps=8, save_every=2, eval_prompts=EVAL_PROMPTS, reward_mode="thread", **{more!r}).train()
 """
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
+@pytest.mark.parametrize("held", [False, True], ids=["plain", "a frozen adapter and videos beside"])
+def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, held):
     from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS
 
     torch.set_num_threads(1)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", CHILD.format(root=str(ROOT)), str(tmp_path / "killed")]
+    more = held_on_to(tmp_path, shallow_pipe()) if held else {}
+    command = [sys.executable, "-c", CHILD.format(root=str(ROOT), more=more), str(tmp_path / "killed")]
     child = subprocess.Popen(command, env=env, cwd=ROOT)
     deadline = time.monotonic() + 600
     while last_finished_checkpoint(tmp_path / "killed") is None:
@@ -43,12 +45,20 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert last_finished_checkpoint(tmp_path / "killed").name != "checkpoint-8"
-    options = {"max_steps": 8, "save_every": 2, "eval_prompts": EVAL_PROMPTS}
+    options = {"max_steps": 8, "save_every": 2, "eval_prompts": EVAL_PROMPTS, **more}
     resumed = build(tmp_path / "killed", **options)
     resumed.train()
     straight = build(tmp_path / "straight", **options)
     straight.train()
     assert equal(weights(resumed), weights(straight)) and resumed.history == straight.history
+
+
+def held_on_to(folder, pipe):
+    """Settings of a frozen adapter for a pipeline and of three videos, which are written to the folder."""
+    for k in range(3):
+        write_video(folder / "videos" / f"{PROMPTS[k]}-0.mp4", video(k), 16)
+    export_trained(folder / "frozen", pipe)
+    return {"data_regulariser": str(folder / "videos"), "frozen_adapter": str(folder / "frozen")}
 
 
 WORKER = """
@@ -111,12 +121,9 @@ def test_several_processes_are_one_with_the_whole_batch(tmp_path, objective, ker
 @pytest.mark.parametrize(("objective", "kernel", "noise"), [("grpo", "flow", 0.7), ("rvm", "ode", None)])
 def test_so_are_those_with_all_that_a_training_holds_on_to(tmp_path, objective, kernel, noise):
     """Five videos of the data term do not divide by two processes; a frozen adapter; an anchor that selects."""
-    for k in range(3):
-        write_video(tmp_path / "videos" / f"{PROMPTS[k]}-0.mp4", video(k), 16)
-    export_trained(tmp_path / "frozen")
     toys = "tests.cac_align.flow_grpo.toy_rewards:"
     rewards = [f"{toys}brightness", {"reward": f"{toys}contrast", "weight": 0.0}]
-    more = {"data_regulariser": str(tmp_path / "videos"), "data_batch": 5, "frozen_adapter": str(tmp_path / "frozen")}
+    more = {**held_on_to(tmp_path, tiny_pipe()), "data_batch": 5}
     more |= {"rewards": rewards, "anchor": "selective", "anchor_rewards": ["brightness", "contrast"]}
     found = as_one(tmp_path, (2,), objective=objective, kernel=kernel, noise=noise, more=more)
     assert set(found["anchors"].tolist()) == {0.0, 1.0}, "the two rewards agree about some groups and not about others"

@@ -150,7 +150,7 @@ def test_the_plan_counts_the_videos_of_the_data_term(recipe, capsys):
     recipe.main(["--config", "anchored", "--dry-run", "--set", "data_batch=5", "num_minibatches=2"])
     said = capsys.readouterr().out
     assert "forwards    48 to sample, 42 to train" in said, "8 videos at 2 levels, as many of the reference, 2 x 5"
-    assert "selective); data 0.1 x 5 of outputs/minis/clips/clips.jsonl" in said
+    assert "anchor selective; data 0.1 x 5 of outputs/minis/clips/clips.jsonl" in said
 
 
 def test_motion_needs_more_than_a_frame(recipe):
@@ -182,7 +182,7 @@ def test_a_second_set_adds_to_the_first(recipe):
         (["--set", "learning_rate=fast"], "learning_rate='fast' must be a finite number above 0"),
         (
             ["--config", "none.yaml"],
-            "--config .none.yaml. is not a file; presets are dppo, grpo, guard, mini, nft, paper_wan21_1p3b",
+            "--config .none.yaml. is not a file; presets are anchored, dppo, grpo, guard, mini, nft, paper_wan21_1p3b",
         ),
     ],
 )

@@ -16,7 +16,8 @@ from tests.sharded import needs_deepspeed
 KINDS = ["fsdp2", pytest.param("zero2", marks=needs_deepspeed)]
 
 WORKER = """
-import json, sys
+import json, os, sys
+from pathlib import Path
 sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
@@ -26,6 +27,15 @@ from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, build, tiny_pipe
 from tests.sharded import shard_on_cpu, sharded_accelerator
 out, kind, changes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 base = changes.pop("base", None)
+if changes.pop("held", False):  # by a frozen adapter and by videos, equal in all processes
+    from reward_model.video.writing import write_video
+    from tests.cac_align.flow_grpo.learner.adapters import export_trained
+    from tests.cac_align.flow_grpo.learner.test_data_term import video
+    own = Path(out + "-" + os.environ["RANK"])
+    export_trained(own / "frozen")
+    for k in range(3):
+        write_video(own / "videos" / f"a red ball moves right-{{k}}.mp4", video(k), 16)
+    changes |= {{"frozen_adapter": str(own / "frozen"), "data_regulariser": str(own / "videos"), "data_batch": 3}}
 pipe = tiny_pipe()
 if base:
     pipe.transformer.to(getattr(torch, base))
@@ -80,6 +90,7 @@ CASES = {
     "adapters outside of the blocks": {"lora_targets": ["to_q", "proj_out"]},
     "guidance in two calls": {"batched_guidance": False, "gradient_checkpointing": True},
     "nft": {"objective": "nft", "kernel": "ode", "noise_level": None},
+    "a frozen adapter and videos beside": {"beta": 0.1, "held": True},
     "rvm": {"objective": "rvm", "kernel": "ode", "noise_level": None},
 }
 

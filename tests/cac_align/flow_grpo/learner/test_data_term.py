@@ -211,6 +211,15 @@ def test_what_cannot_work_is_refused_before_anything_is_judged(footage, tmp_path
         build(tmp_path, reward=Untouched(), data_regulariser=str(tmp_path / "empty"))
 
 
+def test_pipelines_that_take_images_are_refused(tmp_path):
+    from cac_align.flow_grpo.loading import clips_of
+
+    config = settings(tmp_path, data_regulariser="footage")
+    with pytest.raises(ValueError, match="data_regulariser='footage' does not fit an image-to-video pipeline"):
+        clips_of(config, {"a prompt": object()})
+    assert clips_of(settings(tmp_path), {"a prompt": object()}) == []
+
+
 # --- the selective anchor ---------------------------------------------------------------------------------------------
 
 TOYS = "tests.cac_align.flow_grpo.toy_rewards"
@@ -262,6 +271,7 @@ def test_the_first_reward_is_compared_with_the_others(tmp_path):
             "compares two rewards or more, and there is cac",
         ),
         ({"anchor": "some"}, "anchor='some' must be one of 'all', 'selective'"),
+        ({"anchor_disagreement": 0.5}, "anchor_disagreement=0.5 does not fit anchor 'all'"),
         ({"data_weight": 0.0}, "data_weight=0.0 must be a finite number above 0"),
         ({"data_batch": 0}, "data_batch=0 must be a whole number of at least 1"),
         ({"frozen_adapter_weight": -1.0}, "frozen_adapter_weight=-1.0 must be a finite number above 0"),

@@ -195,3 +195,53 @@ def test_gradients_pass_through_it(distilled, tmp_path):
     experience = trainer.collect()
     found, other = gradients(trainer, experience), gradients(plain, experience)
     assert found.keys() == other.keys() and max(float((found[k] - other[k]).abs().max()) for k in found) > 1e-9
+
+
+def test_best_of_n_and_evaluation_draw_with_both(distilled, tmp_path):
+    """The command's --lora twice, and the table's pipelines: each is the frozen adapter with the other one on top."""
+    from types import SimpleNamespace
+
+    from cac_align.cli import build_parser
+    from cac_align.commands.best_of_n import load_any_pipeline
+    from cac_align.flow_grpo.loading import drawing_pipeline
+    from cac_align.table2.draws import Source, source_pipeline
+    from tests.cac_align.flow_grpo.runs import settings
+
+    frozen, model = str(distilled / "one"), str(tmp_path / "pipe")
+    shallow_pipe().save_pretrained(model)
+    export_trained(tmp_path / "lora", shallow_pipe(), ["to_v", "to_out.0"])
+    expected = shallow_pipe()
+    put_frozen(expected.transformer, read_frozen(frozen, expected.transformer))
+    under = answer(expected)
+    load_lora(expected, tmp_path / "lora")
+    both = answer(expected)
+    assert not torch.equal(both, under)
+    words = ["best-of-n", "--pipe", model, "--prompt", "x", "--lora", frozen, "--lora", str(tmp_path / "lora")]
+    args = build_parser().parse_args(words)
+    assert torch.equal(answer(load_any_pipeline(args.pipe, "cpu", lora=args.lora)), both)
+    config = settings(tmp_path, model=model, frozen_adapter=frozen)
+    with drawing_pipeline(config, "cpu") as pipe:
+        assert torch.equal(answer(pipe), under)
+    training = SimpleNamespace(lora=tmp_path / "lora")
+    with source_pipeline(config, Source("row/seed-0", 1, training), "cpu") as pipe:
+        assert torch.equal(answer(pipe), both)
+
+
+def test_videos_and_calibrations_of_other_adapters_are_others(distilled, tmp_path):
+    from cac_align.flow_grpo.needs import bank_of
+    from cac_align.table2.draws import Draws, Source
+    from cac_align.table2.settings import TableSettings
+    from tests.cac_align.flow_grpo.runs import settings
+    from tests.cac_align.table2 import tables
+
+    frozen = str(distilled / "two")
+    tables.write_inputs(tmp_path)
+    plain = Draws(TableSettings(**tables.settings(tmp_path, tmp_path / "a")))
+    few = Draws(TableSettings(**tables.settings(tmp_path, tmp_path / "a", overrides={"frozen_adapter": frozen})))
+    made = [draws.made_by(Source("base", 1), draws.items[0], 0) for draws in (plain, few)]
+    assert "frozen_adapter" not in made[0] and {**made[0], "frozen_adapter": few.frozen} == made[1]
+    banks = [bank_of(settings(tmp_path, frozen_adapter=f)) for f in (None, frozen, str(distilled / "one"))]
+    assert len({json.dumps(bank, sort_keys=True) for bank in banks}) == 3 and "frozen_adapter" not in banks[0]
+    gone = Draws(TableSettings(**tables.settings(tmp_path, tmp_path / "a", overrides={"frozen_adapter": "gone"})))
+    with pytest.raises(ValueError, match="frozen_adapter='gone': there is no LoRA"):
+        _ = gone.frozen
