@@ -200,6 +200,25 @@ def frames(pipe, trainer):
     ).frames
 
 
+@pytest.mark.parametrize("sharing", ["exact", "single"])
+def test_videos_that_begin_where_the_second_expert_does(tmp_path, sharing):
+    """What lies before the window is drawn once for a group: the first expert is not asked again, and the image's
+    condition is read off the second."""
+    more = {"same_initial_noise": True, "shared_prefix": sharing, "sample_batch_size": 2}
+    window = {"window_mode": "fixed", "window_size": 1, **WINDOW["transformer_2"]}
+    trainer = build(tmp_path, a14b(image=True), images=pictures(), **more, **window)
+    asked = dict.fromkeys(PARTS, 0)
+    for part in PARTS:
+        getattr(trainer.pipe, part).register_forward_hook(lambda *_, part=part: asked.update({part: asked[part] + 1}))
+    experience = trainer.collect()
+    assert asked == {"transformer": 4, "transformer_2": 8}, "two steps of two sides; those of the second for two calls"
+    for rollout in experience.rollouts:
+        assert torch.equal(rollout.image.latents, experience.rollouts[0].image.latents)
+        condition = trainer.texts.condition([rollout.prompt] * 2, "", image=rollout.image)
+        assert trainer.learner.replay.noise_floor(rollout.records, condition)["floor"] == 0.0
+    assert trainer.run_step()[1]["low_noise/policy/passes"] == 4
+
+
 def test_a_folder_opens_with_both_experts(tmp_path):
     a14b().save_pretrained(tmp_path / "model")
     config = settings(tmp_path / "run", model=str(tmp_path / "model"), batch="1x2", window_mode="all")
