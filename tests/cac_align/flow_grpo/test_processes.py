@@ -155,7 +155,8 @@ from safetensors.torch import save_file
 from tests.cac_align.flow_grpo.runs import weights
 from tests.cac_align.flow_grpo.wan22 import a14b, build
 out, count = sys.argv[1], int(sys.argv[2])
-common = dict(text_cache=None, batch="2x2", beta=0.1, max_grad_norm=0.0, learning_rate=1.0, adam_eps=1.0, weight_decay=0.1)
+common = dict(text_cache=None, batch="2x2", beta=0.1, max_grad_norm=0.0)
+common |= dict(learning_rate=1.0, adam_eps=1.0, weight_decay=0.1)
 trainer = build(out, a14b(), **common, **{options!r})
 assert trainer.accelerator.num_processes == count
 found = {{}}

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError
 from cac_align.flow_grpo.learner.experience import chunks_of
@@ -12,6 +14,7 @@ from cac_align.flow_grpo.learner.lora_files import EXPERT_COMFYUI_WEIGHTS, EXPER
 from cac_align.flow_grpo.loading import load_pipeline
 from cac_align.flow_grpo.sampler.experts import PHASES, velocity_of
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
+from reward_model.video.writing import write_video
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, shallow_pipe, weights
 from tests.cac_align.flow_grpo.wan22 import a14b, build, of, pictures
 
@@ -219,6 +222,20 @@ def test_videos_that_begin_where_the_second_expert_does(tmp_path, sharing):
     assert trainer.run_step()[1]["low_noise/policy/passes"] == 4
 
 
+def test_the_data_term_asks_the_expert_of_each_noise_level(tmp_path):
+    """The window is the second expert's alone; the first is moved by videos that were noised above the boundary."""
+    frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    for k in range(2):
+        write_video(tmp_path / "clips" / f"a red ball moves right-{k}.mp4", frames, 16)
+    window = {"window_mode": "fixed", "window_size": 1, **WINDOW["transformer_2"]}
+    data = {"data_regulariser": str(tmp_path / "clips"), "data_batch": 6}
+    for name, more, wanted in (("plain", {}, list(PARTS[1:])), ("data", data, list(PARTS))):
+        trainer = build(tmp_path / name, a14b(), **window, **more)
+        before = weights(trainer)
+        trainer.run_step()
+        assert moved(before, weights(trainer)) == wanted
+
+
 def test_a_folder_opens_with_both_experts(tmp_path):
     a14b().save_pretrained(tmp_path / "model")
     config = settings(tmp_path / "run", model=str(tmp_path / "model"), batch="1x2", window_mode="all")
@@ -239,6 +256,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(tmp_path, monkeyp
         build(tmp_path, boundary(1.1))
     with pytest.raises(ValueError, match=r"all 4 steps belong to the expert for high noise"):
         build(tmp_path, boundary(0.0))
+    half = {f"transformer.blocks.0.attn1.to_q.lora_{k}.weight": torch.ones(24, 24) for k in "AB"}
+    save_file(half, tmp_path / "frozen.safetensors")
+    with pytest.raises(ValueError, match=r"frozen_adapter=.* is one adapter, and .* has two experts"):
+        build(tmp_path, a14b(), frozen_adapter=str(tmp_path / "frozen.safetensors"))
     monkeypatch.setattr("cac_align.flow_grpo.learner.phases.is_sharded", lambda accelerator: True)
     with pytest.raises(ValueError, match=r"two experts .* cannot be trained with FSDP2 or DeepSpeed.*ddp.yaml"):
         build(tmp_path, a14b())
