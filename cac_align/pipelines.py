@@ -82,6 +82,19 @@ def open_pipeline(
     return kind.from_pretrained(model, revision=revision, dtype=dtype, **given)
 
 
+def serving_class(index: Mapping[str, Any], images: bool) -> str:
+    """Name of the pipeline class that a ``model_index.json`` is opened as. Wan 2.2 TI2V-5B serves two and names the one
+    for text.
+
+    Args:
+        index: the file's content.
+        images: whether videos start from a given frame.
+    """
+    name = str(index["_class_name"])
+    both = name == "WanPipeline" and bool(index.get("expand_timesteps"))
+    return "WanImageToVideoPipeline" if images and both else name
+
+
 def _class(entry: object) -> type | None:
     """The class of a part as ``model_index.json`` names it, ``[library, class]``; None if it is neither diffusers'
     nor transformers': what a checkpoint names is not imported on its word."""

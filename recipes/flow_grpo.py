@@ -111,6 +111,7 @@ def dry_run(config: FlowGRPOConfig, args: argparse.Namespace) -> None:
     """
     from cac_align.flow_grpo.judging.reward_specs import build_reward
     from cac_align.flow_grpo.loading import prompt_lists
+    from cac_align.flow_grpo.model_layout import planned_experts
     from cac_align.flow_grpo.needs import needs_text
     from cac_align.flow_grpo.plan import describe_plan, make_run_plan
     from cac_align.rewards.base import check_num_frames
@@ -118,14 +119,18 @@ def dry_run(config: FlowGRPOConfig, args: argparse.Namespace) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     prompts, _ = prompt_lists(config, None, None)
     check_num_frames(build_reward(config.rewards, on_failure=config.reward_on_failure), config.num_frames)
-    print(describe_plan(config, make_run_plan(config, world_size=world), world_size=world, num_prompts=len(prompts)))
+    plan, experts = make_run_plan(config, world_size=world), planned_experts(config)
+    print(describe_plan(config, plan, world_size=world, num_prompts=len(prompts), experts=experts))
     print(needs_text(config, calibration_command(args, config)))
 
 
 def report(trainer: FlowGRPOTrainer, folder: Path, *, demo: bool) -> None:
     """Prints the result of the run and its folder."""
+    from cac_align.flow_grpo.card import loading_lines
+
     print(f"\n{trainer.change()}")
-    print(f"LoRA: {folder}   (pipe.load_lora_weights({str(folder)!r}))")
+    loading = loading_lines(folder, trainer.config, len(trainer.transformers) > 1).replace("\n", "; ")
+    print(f"LoRA: {folder}   ({loading})")
     print(f"Log:  tensorboard --logdir {trainer.config.output_dir}")
     if trainer.stopped_by:
         print(f"Stopped early: {trainer.stopped_by}")

@@ -42,6 +42,8 @@ class PlainFlowGRPO:
             raise ValueError("the plain loop knows objective grpo with KL of velocities and groups' std only")
         self.config, self.reward, self.done = config, reward, 0
         self.pipe = pipe or loading.load_pipeline(config)
+        if self.pipe.config.get("boundary_ratio") or self.pipe.config.get("expand_timesteps"):
+            raise ValueError("the plain loop knows one transformer and one timestep a video, as in Wan 2.1")
         loading.prepare_pipeline(self.pipe, config)  # freezes everything and puts a LoRA on the transformer
         self.pipe.to("cuda" if torch.cuda.is_available() else "cpu")  # text encoder too [saved: sampler/embeddings.py]
         self.transformer = self.pipe.transformer

@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pipeline", "left out: the pipeline's own defaults")
     group.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N", help="denoising steps")
     group.add_argument("--guidance-scale", type=float, help="scale of classifier-free guidance; 1 turns it off")
+    group.add_argument(
+        "--guidance-scale-2", type=float, help="scale of Wan 2.2 A14B's second expert (default: that of the first)"
+    )
     group.add_argument("--height", type=int, help="pixels of a frame")
     group.add_argument("--width", type=int, help="pixels of a frame")
     group.add_argument("--num-frames", type=int, help="frames of a video; Wan: 1 + a multiple of 4")
@@ -65,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     output = args.output or FOLDER / prompt_name(args.prompt)
-    passed = ("negative_prompt", "num_inference_steps", "guidance_scale", "height", "width", "num_frames")
+    passed = ("negative_prompt", "num_inference_steps", "guidance_scale", "guidance_scale_2", "height", "width")
+    passed += ("num_frames",)
     pipe_kwargs = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
     _check(args, output)
     if args.image is not None:
@@ -81,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
         reward.check_ready()
     else:
         reward.make_ready()
-    pipe = load_any_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora or ())
+    pipe = load_any_pipeline(
+        args.pipe, args.device, args.dtype, args.cpu_offload, args.lora or (), image=args.image is not None
+    )
     if args.image is not None and args.height is None and args.width is None:
         pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
@@ -149,8 +155,10 @@ def load_any_pipeline(
     dtype: str | None = None,
     cpu_offload: bool = False,
     lora: str | Sequence[str] | None = None,
+    image: bool = False,
 ) -> Pipeline:
-    """A diffusers pipeline of whatever class its ``model_index.json`` names, with LoRAs at strength 1.
+    """A diffusers pipeline of whatever class its ``model_index.json`` names, with LoRAs at strength 1; one that serves
+    both, Wan 2.2 TI2V-5B, for image-to-video where there is an ``image``.
 
     The VAE of Wan stays in float32, as diffusers' page on Wan has it: in half precision it leaves small artifacts,
     which are what the judge looks for.
@@ -159,10 +167,10 @@ def load_any_pipeline(
         ValueError: if there is no such device or precision, the pipeline lacks weights or cannot take a LoRA, or the
             LoRA does not fit.
     """
+    import diffusers
     import torch
-    from diffusers import DiffusionPipeline
 
-    from cac_align.pipelines import open_pipeline
+    from cac_align.pipelines import open_pipeline, serving_class
     from reward_model.backends.devices import torch_device, torch_dtype
 
     quiet_bars("diffusers", "transformers")
@@ -170,10 +178,12 @@ def load_any_pipeline(
     precision = torch_dtype(None if dtype == "auto" else dtype) or (
         torch.bfloat16 if place.type == "cuda" else torch.float32
     )
-    parts = DiffusionPipeline.load_config(model)
+    parts = diffusers.DiffusionPipeline.load_config(model)
     wan = "AutoencoderKLWan" in (parts.get("vae") or ())
     given = {"default": precision, "vae": torch.float32} if wan else precision
-    pipe = open_pipeline(model, dtype=given)
+    served = serving_class(parts, image)
+    kind = None if served == parts["_class_name"] else getattr(diffusers, served)
+    pipe = open_pipeline(model, kind, dtype=given)
     for one in [lora] if isinstance(lora, str) else lora or ():
         _load_lora(pipe, one)
     if cpu_offload:

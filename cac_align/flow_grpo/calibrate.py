@@ -19,6 +19,7 @@ from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.loading import drawing_pipeline, prompt_images, prompt_texts
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.needs import bank_of, check_needs
+from cac_align.flow_grpo.sampler.experts import guidance_arguments
 from cac_align.flow_grpo.sampler.rollout import image_argument
 from cac_align.rewards.base import Evaluation, Reward, RewardError, check_num_frames, check_reward, evaluate, make_ready
 from cac_align.rewards.calibration import (
@@ -155,7 +156,8 @@ def _judged(
         make_ready(reward)
     arguments = {
         **{name: getattr(config, name) for name in ("height", "width", "num_frames", "num_inference_steps")},
-        **{name: getattr(config, name) for name in ("guidance_scale", "negative_prompt", "max_sequence_length")},
+        **{name: getattr(config, name) for name in ("negative_prompt", "max_sequence_length")},
+        **guidance_arguments(config),
     }
     bar = tqdm(total=sum(map(len, batches)), desc="bank", unit="video")
     with bar, drawing_pipeline(config, device) as pipe, encode_once(pipe):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.learner.lora_files import COMFYUI_WEIGHTS
+from cac_align.flow_grpo.learner.lora_files import COMFYUI_WEIGHTS, EXPERT_COMFYUI_WEIGHTS, EXPERT_WEIGHTS
 from reward_model.engine.card import hub_card, plain_table
 from reward_model.files import write_text
 
@@ -25,8 +25,7 @@ pipe = {pipeline}.from_pretrained("{model}")
 {loading}
 ```
 
-`{comfyui}` is the same adapter by the names of the original Wan code: copy it to `models/loras` of ComfyUI, at
-strength 1{below}.
+{comfyui}
 
 {measured}
 
@@ -42,6 +41,13 @@ PLAIN_LOADING = 'pipe.load_lora_weights("{folder}")'
 BOTH_LOADING = """pipe.load_lora_weights("{source}", adapter_name="frozen")
 pipe.load_lora_weights("{folder}", adapter_name="trained")
 pipe.set_adapters(["frozen", "trained"], [{weight:g}, 1.0])"""
+EXPERTS_LOADING = f"""{PLAIN_LOADING}
+pipe.load_lora_weights("{{folder}}", weight_name="{EXPERT_WEIGHTS["transformer_2"]}", load_into_transformer_2=True)"""
+ONE_FILE = f"""`{COMFYUI_WEIGHTS}` is the same adapter by the names of the original Wan code: copy it to
+`models/loras` of ComfyUI, at strength 1{{below}}."""
+TWO_FILES = f"""Each of the two experts has an adapter of its own, and both are needed. By the names of the original Wan
+code they are `{EXPERT_COMFYUI_WEIGHTS["transformer"]}` and `{EXPERT_COMFYUI_WEIGHTS["transformer_2"]}`: copy them
+to `models/loras` of ComfyUI, and load each behind the model of its noise, at strength 1."""
 
 
 def write_card(
@@ -52,6 +58,7 @@ def write_card(
     steps: int,
     history: Sequence[Mapping[str, float]],
     num_prompts: int,
+    experts: bool = False,
 ) -> Path:
     """``README.md`` with the hub's metadata, and ``settings.yaml``.
 
@@ -62,16 +69,17 @@ def write_card(
         steps: rounds trained.
         history: evaluations, that of the base model first.
         num_prompts: evaluation prompts.
+        experts: whether there are two adapters, one for each expert.
     """
     import yaml
 
     task = "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
-    under = {"source": config.frozen_adapter, "weight": config.frozen_adapter_weight, "folder": folder}
+    under = {"source": config.frozen_adapter, "weight": config.frozen_adapter_weight}
     alone = config.frozen_adapter is None
+    below = "" if alone else f", beside the frozen one at strength {config.frozen_adapter_weight:g}"
     body = BODY.format(
-        loading=(PLAIN_LOADING if alone else BOTH_LOADING).format(**under),
+        loading=loading_lines(folder, config, experts),
         frozen="" if alone else FROZEN.format(**under),
-        below="" if alone else f", beside the frozen one at strength {config.frozen_adapter_weight:g}",
         model=config.model,
         pipeline=pipeline,
         rank=config.lora_r,
@@ -84,7 +92,7 @@ def write_card(
         kernel=config.kernel,
         objective=config.objective,
         rewards=", ".join(f"`{r if isinstance(r, str) else r.get('name') or r['reward']}`" for r in config.rewards),
-        comfyui=COMFYUI_WEIGHTS,
+        comfyui=TWO_FILES if experts else ONE_FILE.format(below=below),
         measured=_measured(history, num_prompts),
     )
     card = hub_card(
@@ -98,6 +106,18 @@ def write_card(
     write_text(folder / "settings.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     write_text(folder / "README.md", card)
     return folder / "README.md"
+
+
+def loading_lines(folder: str | Path, config: FlowGRPOConfig, experts: bool) -> str:
+    """The lines of Python that load what a run has trained into ``pipe``.
+
+    Args:
+        folder: folder of the LoRA.
+        config: settings of the run.
+        experts: whether there are two adapters, one for each expert.
+    """
+    form = EXPERTS_LOADING if experts else PLAIN_LOADING if config.frozen_adapter is None else BOTH_LOADING
+    return form.format(folder=folder, source=config.frozen_adapter, weight=config.frozen_adapter_weight)
 
 
 def _measured(history: Sequence[Mapping[str, float]], num_prompts: int) -> str:

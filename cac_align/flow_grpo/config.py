@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cac_align.flow_grpo.anchors import AnchorSettings
+from cac_align.flow_grpo.expert_settings import ExpertSettings
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Kernel, check_kernel
 from cac_align.flow_grpo.maths.sampling import PrefixSharing, SDEWindow, WindowMode
@@ -26,7 +27,7 @@ from reward_model.terminal.described import as_decimals, check_settings, describ
 
 @described
 @dataclass(frozen=True)
-class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
+class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings):
     """Everything a run can be told. ``recipes/configs/flow_grpo`` holds presets.
 
     Raises:
@@ -45,7 +46,7 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
 
     # --- model --------------------------------------------------------------------------------------------------------
     model: str = setting("assets/wan-mini")
-    """Folder or hub id of a Wan 2.1 text-to-video or image-to-video pipeline."""
+    """Folder or hub id of a Wan 2.1 or 2.2 text-to-video or image-to-video pipeline."""
     revision: str | None = setting(None)
     """Revision of a hub id."""
     mixed_precision: Literal["no", "bf16", "fp16"] = setting("no", experimental=["fp16"])
@@ -73,9 +74,9 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
 
     # --- videos -------------------------------------------------------------------------------------------------------
     height: int = setting(480, least=1)
-    """Height in pixels, a multiple of 16."""
+    """Height in pixels, a multiple of 16 (Wan 2.2 TI2V-5B: of 32)."""
     width: int = setting(832, least=1)
-    """Width in pixels, a multiple of 16."""
+    """Width in pixels, a multiple of 16 (Wan 2.2 TI2V-5B: of 32)."""
     num_frames: int = setting(81, least=1)
     """Frames of a video, 1 + a multiple of 4. Paper: 81."""
     fps: float = setting(16.0, above=0, below=inf)
@@ -249,6 +250,7 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings):
     def _check_objective(self) -> None:
         """Kernel, noise and window give the objective something to train on."""
         check_kernel(self.kernel, self.noise_level)
+        self.check_expert_guidance(self.guidance_scale)
         if self.kernel not in WITH_NOISE_LEVEL and self.noise_level is not None:
             raise ValueError(
                 f"noise_level={self.noise_level} has no effect on kernel {self.kernel!r}; set it to null, or choose "

@@ -15,7 +15,7 @@ from cac_align.flow_grpo.judging.canaries import WATCHED, canaries, collapsed
 from cac_align.flow_grpo.judging.reward_bus import RewardBus
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
-from cac_align.flow_grpo.sampler.policy import batched_calls
+from cac_align.flow_grpo.sampler.experts import batched_pipeline, guidance_arguments
 from cac_align.flow_grpo.sampler.rollout import image_argument, negative_prompt
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Evaluation
@@ -67,7 +67,7 @@ def evaluate_prompts(
     for place, index in enumerate(indices):
         condition = texts.condition([prompts[index]], negative_prompt(config), device)
         generator = torch.Generator("cpu").manual_seed(derive_seed(config.eval_seed, "evaluation", index))
-        with batched_calls(pipe.transformer, condition.negative, config.batched_guidance):
+        with batched_pipeline(pipe, condition.negative, config.batched_guidance):
             output = pipe(
                 **image_argument(images or {}, prompts[index]),
                 prompt_embeds=condition.positive,
@@ -76,7 +76,7 @@ def evaluate_prompts(
                 width=config.width,
                 num_frames=config.num_frames,
                 num_inference_steps=config.eval_num_inference_steps or config.num_inference_steps,
-                guidance_scale=config.guidance_scale,
+                **guidance_arguments(config),
                 generator=generator,
                 output_type="np",
             )

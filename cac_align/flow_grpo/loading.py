@@ -19,13 +19,17 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.frozen import put_frozen, read_frozen
 from cac_align.flow_grpo.learner.lora import add_lora
+from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
+from cac_align.flow_grpo.model_layout import check_experts, check_video_size
 from cac_align.flow_grpo.needs import PIPELINE_FILE, check_model, is_path
 from cac_align.flow_grpo.output_folder import clear_run_leftovers, explained
 from cac_align.flow_grpo.sampler.clips import CaptionedClip, ClipLatents, find_clips, vae_id
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
+from cac_align.flow_grpo.sampler.experts import has_experts, transformers_of
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
-from cac_align.pipelines import Pipeline, open_pipeline
+from cac_align.flow_grpo.sampler.policy import run_autocast
+from cac_align.pipelines import Pipeline, open_pipeline, serving_class
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
 from cac_align.selection.candidates import open_first_frame
 from reward_model.backends.source import located
@@ -67,12 +71,16 @@ def _located_reward(entry: Any) -> object:
     return {**entry, "options": {**options, **named}} if named else entry
 
 
-def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Pipeline:
-    """The pipeline of a run on the CPU; the VAE stays fp32.
+def load_pipeline(
+    config: FlowGRPOConfig, *, text_encoder: bool = True, images: Mapping[str, Any] | None = None
+) -> Pipeline:
+    """The pipeline of a run on the CPU; the VAE stays fp32. A checkpoint that serves both, Wan 2.2 TI2V-5B, is opened
+    for image-to-video where prompts have images.
 
     Args:
         config: settings.
         text_encoder: False leaves the encoder out, for processes that read embeddings only.
+        images: first frame by prompt; None: those of the prompt files.
 
     Raises:
         ValueError: if there is no such pipeline, it lacks weights, or it is of a kind that cannot be trained.
@@ -84,7 +92,8 @@ def load_pipeline(config: FlowGRPOConfig, *, text_encoder: bool = True) -> Pipel
     kinds = {kind.__name__: kind for kind in (WanPipeline, WanImageToVideoPipeline)}
     try:
         model = located(config.model)
-        name = DiffusionPipeline.load_config(model, revision=config.revision)["_class_name"]
+        index = DiffusionPipeline.load_config(model, revision=config.revision)
+        name = serving_class(index, bool(prompt_images(config) if images is None else images))
         if name not in kinds:
             raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
         return open_pipeline(model, kinds[name], dtype=dtype, revision=config.revision, parts=parts)
@@ -115,7 +124,8 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
     """
     check_trainable(pipe, config)
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.vae, pipe.transformer, pipe.text_encoder, getattr(pipe, "image_encoder", None)):
+    transformers = transformers_of(pipe)
+    for part in (pipe.vae, *transformers.values(), pipe.text_encoder, getattr(pipe, "image_encoder", None)):
         if part is not None:
             part.requires_grad_(False).eval()
     if pipe.vae.dtype != torch.float32:
@@ -124,14 +134,24 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
     if config.vae_tiling:
         pipe.vae.enable_tiling()
     lay_frozen(pipe, config)
-    names = add_lora(
-        pipe.transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets, seed=config.seed
-    )
-    if config.attention_backend:
-        set_attention(pipe.transformer, config.attention_backend)
-    if config.gradient_checkpointing:
-        pipe.transformer.enable_gradient_checkpointing()
+    names = []
+    for number, transformer in enumerate(transformers.values()):
+        seed = derive_seed(config.seed, "expert", number) if number else config.seed
+        names += add_lora(transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets, seed=seed)
+        if config.attention_backend:
+            set_attention(transformer, config.attention_backend)
+        if config.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
     return names
+
+
+def place_parts(pipe: Pipeline, config: FlowGRPOConfig, device: torch.device) -> None:
+    """Moves all but the transformers to the device, which the learner does with those; they get the run's precision."""
+    for part in (pipe.vae, getattr(pipe, "image_encoder", None)):
+        if part is not None:
+            part.to(device)
+    for transformer in transformers_of(pipe).values():
+        run_autocast(transformer, device, config.mixed_precision)
 
 
 @contextmanager
@@ -152,8 +172,8 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
     lay_frozen(pipe, config)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
-    if config.attention_backend:
-        set_attention(pipe.transformer, config.attention_backend)
+    for transformer in transformers_of(pipe).values() if config.attention_backend else ():
+        set_attention(transformer, config.attention_backend)
     try:
         yield pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     finally:
@@ -166,9 +186,14 @@ def lay_frozen(pipe: Pipeline, config: FlowGRPOConfig) -> None:
     """Puts the frozen adapter of the settings into the pipeline, where they name one.
 
     Raises:
-        ValueError: if there is no such file, or it is that of another model.
+        ValueError: if there is no such file, it is that of another model, or the pipeline has two experts.
     """
     if config.frozen_adapter is not None:
+        if has_experts(pipe):
+            raise ValueError(
+                f"frozen_adapter={config.frozen_adapter!r} is one adapter, and {config.model} has two experts, each of "
+                "which would need its own; set it to null"
+            )
         found = read_frozen(config.frozen_adapter, pipe.transformer, config.frozen_adapter_weight)
         put_frozen(pipe.transformer, found)
 
@@ -181,8 +206,8 @@ def set_flow_shift(pipe: Pipeline, flow_shift: float | None) -> None:
 
 
 def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
-    """Raises ValueError unless a pipeline is Wan 2.1 text-to-video or image-to-video and its schedule has the steps the
-    window needs.
+    """Raises ValueError unless a pipeline is Wan 2.1 or 2.2, text-to-video or image-to-video, its videos have the sizes
+    that are asked for, and its schedule has the steps that the window and the experts need.
     """
     from diffusers import WanImageToVideoPipeline, WanPipeline
 
@@ -194,8 +219,10 @@ def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
             "WanImageToVideoPipeline. The scheduler (cac_align.flow_grpo.sde_sampling) works with any flow-matching "
             "pipeline"
         )
+    check_video_size(config, pipe.vae_scale_factor_spatial, pipe.transformer.config.patch_size)
     set_flow_shift(pipe, config.flow_shift)
     schedule = read_schedule(pipe.scheduler, config.num_inference_steps)
+    check_experts(pipe, config, schedule)
     if not config.on_finished_videos:
         config.window.check(num_stochastic_steps(schedule, **config.noise))
 

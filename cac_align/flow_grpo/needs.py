@@ -36,6 +36,7 @@ DECISIVE = (
     "fps",
     "num_inference_steps",
     "guidance_scale",
+    "guidance_scale_2",
     "negative_prompt",
     "flow_shift",
 )

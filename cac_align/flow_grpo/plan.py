@@ -6,9 +6,7 @@ recorded latents is arithmetic; that of activations is an estimate from tokens a
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,15 +15,20 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
 from cac_align.flow_grpo.learner.frozen import read_frozen
 from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
+from cac_align.flow_grpo.maths.credit import LatentGrid
+from cac_align.flow_grpo.model_layout import expert_line, read_layout
 from cac_align.flow_grpo.needs import frozen_file
 from cac_align.flow_grpo.objective_settings import ObjectiveSettings
+from cac_align.flow_grpo.sampler.experts import boundary_of, transformers_of
 from cac_align.flow_grpo.sampler.forwards import sampling_forwards
-from cac_align.flow_grpo.wan_sizes import FULL
-from reward_model.backends.source import located
+from cac_align.flow_grpo.wan_sizes import forward_flop
 from reward_model.terminal.described import experiments, settings_of, unread_settings
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, WanTransformer3DModel
+
+    from cac_align.flow_grpo.maths.schedule import Schedule
+    from cac_align.pipelines import Pipeline
 
 GIB = 2**30
 BYTES = {"no": 4, "bf16": 2, "fp16": 2}
@@ -36,7 +39,8 @@ BLOCK_WIDTHS, BLOCK_FFN = 20, 3
 @dataclass(frozen=True)
 class RunPlan:
     """Numbers of a run. Memory in GiB on one process; ``forwards`` are transformer calls per step over all processes,
-    guidance counted as two: to draw the videos, to draw them if nothing were shared within a group, and to train.
+    guidance counted as two: to draw the videos, to draw them if nothing were shared within a group, and to train;
+    ``flop`` are the operations of one of them, reckoned. Of two experts, weights and adapters are those of both.
     """
 
     transformer_parameters: int
@@ -49,6 +53,7 @@ class RunPlan:
     forwards_sampling: int
     forwards_unshared: int
     forwards_training: int
+    flop: float
 
     @property
     def memory(self) -> float:
@@ -57,52 +62,47 @@ class RunPlan:
 
 
 def meta_transformer(model: str) -> WanTransformer3DModel:
-    """The transformer of a pipeline without weights.
+    """A transformer of a pipeline without weights; the two experts of Wan 2.2 A14B are of one size.
 
     Args:
-        model: a local folder, the hub id of Wan 2.1 1.3B (its configuration is known here), or another hub id.
+        model: see :func:`~cac_align.flow_grpo.model_layout.read_layout`.
 
     Raises:
         ValueError: if the model's configuration is not available.
     """
     from diffusers import WanTransformer3DModel
 
-    path = Path(located(model)) / "transformer" / "config.json"
-    if path.is_file():
-        config = json.loads(path.read_text(encoding="utf-8"))
-    elif "Wan2.1-T2V-1.3B" in model:
-        config = FULL["transformer"]
-    else:
-        try:
-            config = WanTransformer3DModel.load_config(model, subfolder="transformer")
-        except OSError as error:
-            raise ValueError(
-                f"model={model!r} is not a folder of a Wan pipeline, and the hub has no answer: {error}"
-            ) from None
     with torch.device("meta"):
-        return WanTransformer3DModel.from_config(config)
+        return WanTransformer3DModel.from_config(read_layout(model).transformer)
 
 
-def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None, *, world_size: int = 1) -> RunPlan:
+def make_run_plan(
+    config: FlowGRPOConfig, *transformers: ModelMixin, world_size: int = 1, spatial_factor: int = 8
+) -> RunPlan:
     """The plan of a run.
 
     Args:
         config: settings.
-        transformer: with its adapter, or None for one on the meta device.
+        transformers: with their adapters, or none for those of the model on the meta device.
         world_size: processes.
+        spatial_factor: pixels per latent cell in each direction, where transformers are given.
     """
-    if transformer is None:
-        transformer = meta_transformer(config.model)
-        modules, trained = lora_sizes(transformer, r=config.lora_r, targets=config.lora_targets)
-        frozen = sum(p.numel() for p in transformer.parameters())
+    if not transformers:
+        layout = read_layout(config.model)
+        first = meta_transformer(config.model)
+        modules, trained = lora_sizes(first, r=config.lora_r, targets=config.lora_targets)
+        modules, trained = modules * layout.num_experts, trained * layout.num_experts
+        frozen = sum(p.numel() for p in first.parameters()) * layout.num_experts
+        experts, spatial_factor = layout.num_experts, layout.spatial_factor
         if config.frozen_adapter is not None and frozen_file(config.frozen_adapter):  # one of another model is refused
-            frozen += read_frozen(config.frozen_adapter, transformer).num_parameters
+            frozen += read_frozen(config.frozen_adapter, first).num_parameters
     else:
-        adapters = lora_parameters(transformer)
-        modules, trained = sum("lora_A" in name for name in adapters), sum(p.numel() for p in adapters.values())
-        frozen = sum(p.numel() for p in transformer.parameters()) - trained
+        first, experts = transformers[0], len(transformers)
+        adapters = [p for t in transformers for p in lora_parameters(t).items()]
+        modules, trained = sum("lora_A" in name for name, _ in adapters), sum(p.numel() for _, p in adapters)
+        frozen = sum(p.numel() for t in transformers for p in t.parameters()) - trained
     copies = 4 + (config.ema_decay > 0) + (config.objective == "nft")  # value, gradient, two moments
-    latents = _latent_elements(config, transformer)
+    latents = _latent_elements(config, first, spatial_factor)
     samples = config.samples_per_step // max(world_size, 1)
     sides = 1 if config.on_finished_videos or not config.guided else 2
     steps = config.num_trained_steps
@@ -114,18 +114,35 @@ def make_run_plan(config: FlowGRPOConfig, transformer: ModelMixin | None = None,
         lora_parameters=trained,
         weights=frozen * BYTES[config.mixed_precision] / GIB,
         adapter=copies * trained * 4 / GIB,
-        activations=_activations(config, transformer, latents) * sides / GIB,
+        activations=_activations(config, first, latents) * sides / GIB,
         records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
         forwards_sampling=round(sampling_forwards(config, world_size=max(world_size, 1))),
         forwards_unshared=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
         forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0) + data,
+        flop=forward_flop(dict(first.config), frozen // experts, _tokens(first, latents)),
+    )
+
+
+def live_plan(
+    pipe: Pipeline, config: FlowGRPOConfig, schedule: Schedule, *, world_size: int, num_prompts: int, first_step: int
+) -> str:
+    """The plan of a run as text, once the pipeline has its adapters; arguments as for :func:`describe_plan`."""
+    transformers = transformers_of(pipe).values()
+    plan = make_run_plan(config, *transformers, world_size=world_size, spatial_factor=pipe.vae_scale_factor_spatial)
+    return describe_plan(
+        config,
+        plan,
+        world_size=world_size,
+        num_prompts=num_prompts,
+        first_step=first_step,
+        experts=expert_line(boundary_of(pipe), schedule, config),
     )
 
 
 def describe_plan(
-    config: FlowGRPOConfig, plan: RunPlan, *, world_size: int, num_prompts: int, first_step: int = 0
+    config: FlowGRPOConfig, plan: RunPlan, *, world_size: int, num_prompts: int, first_step: int = 0, experts: str = ""
 ) -> str:
-    """The plan as text, printed before step 1."""
+    """The plan as text, printed before step 1; ``experts`` is the line about them, where there are two."""
     trial = ", ".join(f"{name}={value}" for name, value in experiments(config).items())
     window = f"window {config.window_mode}, {config.num_trained_steps} trained steps a video"
     if config.on_finished_videos:
@@ -147,6 +164,7 @@ def describe_plan(
             f"  videos      {config.height}x{config.width}, {config.num_frames} frames; "
             f"{config.num_inference_steps} steps, {guidance if config.guided else 'no guidance'}",
             f"  noise       kernel {config.kernel}{noise}, {window}",
+            *([f"  experts     {experts}"] if experts else []),
             f"  rewards     {_rewards(config)}",
             f"  objective   {config.objective}: {_objective(config)}{selective}{beside}",
             f"  LoRA        rank {config.lora_r}, alpha {config.lora_alpha}: {plan.lora_modules} modules, "
@@ -154,7 +172,7 @@ def describe_plan(
             f"  steps       {config.max_steps} (from {first_step}), learning rate {config.learning_rate:g}; "
             f"{epochs:.2f} passes over {num_prompts} prompts",
             f"  forwards    {plan.forwards_sampling} to sample{_shared(config, plan)}, {plan.forwards_training} to "
-            "train, per step (one video, one side of guidance)",
+            f"train, per step (one video, one side of guidance; {plan.flop / 1e12:.3g} TFLOP each, reckoned)",
             f"  memory      {plan.memory:.2f} GiB estimated per process: {plan.weights:.2f} frozen weights, "
             f"{plan.adapter:.2f} adapter and optimiser, {plan.activations:.2f} activations, {plan.records:.2f} "
             "records in main memory; VAE and judge come on top",
@@ -193,17 +211,24 @@ def _rewards(config: FlowGRPOConfig) -> str:
     return ", ".join(named) + (f"; {how}" if len(specs) > 1 or config.calibration is not None else "")
 
 
-def _latent_elements(config: FlowGRPOConfig, transformer: ModelMixin) -> int:
+def _latent_elements(config: FlowGRPOConfig, transformer: ModelMixin, spatial_factor: int) -> int:
     """Numbers of one latent video."""
-    frames = (config.num_frames - 1) // 4 + 1
-    return int(transformer.config.out_channels) * frames * (config.height // 8) * (config.width // 8)
+    frames, rows, columns = LatentGrid(
+        config.num_frames, config.height, config.width, spatial_factor=spatial_factor
+    ).shape
+    return int(transformer.config.out_channels) * frames * rows * columns
+
+
+def _tokens(transformer: ModelMixin, latents: int) -> int:
+    """Tokens of one latent video."""
+    model = transformer.config
+    return latents // (model.out_channels * model.patch_size[0] * model.patch_size[1] * model.patch_size[2])
 
 
 def _activations(config: FlowGRPOConfig, transformer: ModelMixin, latents: int) -> float:
     """Bytes of one training forward without guidance, roughly."""
     model = transformer.config
-    per_token = model.out_channels * model.patch_size[0] * model.patch_size[1] * model.patch_size[2]
-    tokens = config.rows_per_forward * latents / per_token
+    tokens = config.rows_per_forward * _tokens(transformer, latents)
     width = model.num_attention_heads * model.attention_head_dim
     block = tokens * (BLOCK_WIDTHS * width + BLOCK_FFN * model.ffn_dim) * BYTES[config.mixed_precision]
     if not config.gradient_checkpointing:

@@ -48,6 +48,7 @@ from cac_align.flow_grpo.loading import (
     images_fingerprint,
     load_pipeline,
     open_accelerator,
+    place_parts,
     prepare_pipeline,
     prompt_images,
     prompt_lists,
@@ -57,10 +58,10 @@ from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import anchor_identity, check_needs, contents_of, own_reward
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
-from cac_align.flow_grpo.plan import describe_plan, make_run_plan, peak_memory
+from cac_align.flow_grpo.plan import live_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, bar_numbers, show_evaluation, show_groups
+from cac_align.flow_grpo.sampler.experts import boundary_of, velocity_of
 from cac_align.flow_grpo.sampler.forwards import ForwardCount
-from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.flow_grpo.sampler.rollout import RolloutSampler, VideoRollout, negative_prompt, split_calls
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Reward, RewardError, check_callable
@@ -140,7 +141,7 @@ class FlowGRPOTrainer:
         self._reward_works = False
         if pipe is None:
             self._check_reward()
-        self.pipe = pipe or load_pipeline(config, text_encoder=self.accelerator.is_main_process)
+        self.pipe = pipe or load_pipeline(config, text_encoder=self.accelerator.is_main_process, images=images)
         every = [*self.prompts, *self.eval_prompts]
         self.images = check_images(self.pipe, every, prompt_images(config) if images is None else images)
         self.modules = prepare_pipeline(self.pipe, config)
@@ -148,14 +149,12 @@ class FlowGRPOTrainer:
         texts = [*every, config.negative_prompt, *(clip.prompt for clip in clips)]
         self.texts = encode_texts(self.pipe, texts, config, self.accelerator)
         self.scheduler, weights = stochastic_scheduler(self.pipe.scheduler, config, self.accelerator.device)
-        for part in (self.pipe.vae, getattr(self.pipe, "image_encoder", None)):
-            if part is not None:
-                part.to(self.accelerator.device)
-        run_autocast(self.pipe.transformer, self.accelerator.device, config.mixed_precision)
+        place_parts(self.pipe, config, self.accelerator.device)
         given = (config, self.accelerator, encode_clips(self.pipe, clips, config, self.accelerator))
-        self.learner = Learner(self.pipe.transformer, self.scheduler, weights, self.texts, *given)
-        self.transformer = self.learner.bare.transformer
-        self.forwards = ForwardCount(self.transformer)
+        policy, cell = velocity_of(self.pipe, config), self.pipe.vae_scale_factor_spatial
+        self.learner = Learner(policy, self.scheduler, weights, self.texts, *given, spatial_factor=cell)
+        self.transformer, self.transformers = policy.transformer, tuple(policy.transformers.values())
+        self.forwards = ForwardCount(*self.transformers)
         self.rollouts = RolloutSampler(self.pipe, self.scheduler, self.texts, config, self.images)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -163,8 +162,7 @@ class FlowGRPOTrainer:
         self.eval_rewards: dict[str, list[float | None]] = {}
         self.stopped_by: str | None = None
         #: Number of the signal that ended :meth:`train` before its last step; 0 otherwise.
-        self.interrupted = 0
-        self.stop = StopRequest()
+        self.interrupted, self.stop = 0, StopRequest()
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
@@ -314,9 +312,8 @@ class FlowGRPOTrainer:
             ValueError: the reward does not work, or ``noise_floor`` is ``refuse`` and the noise rivals the clip.
         """
         config, world = self.config, self.accelerator.num_processes
-        plan = make_run_plan(config, self.transformer, world_size=world)
-        text = describe_plan(config, plan, world_size=world, num_prompts=len(self.prompts), first_step=self.step)
-        self.accelerator.print(text, flush=True)
+        told = {"world_size": world, "num_prompts": len(self.prompts), "first_step": self.step}
+        self.accelerator.print(live_plan(self.pipe, config, read_schedule(self.scheduler), **told), flush=True)
         self._check_reward()
         if config.noise_floor == "off" or config.on_finished_videos:
             return {}
@@ -344,7 +341,7 @@ class FlowGRPOTrainer:
         if not prompts:
             return
         indices = evaluation_indices(len(prompts), self.accelerator.process_index, self.accelerator.num_processes)
-        with adapter_off(self.transformer) if base else self.learner.averaged_weights():
+        with adapter_off(*self.transformers) if base else self.learner.averaged_weights():
             found = evaluate_prompts(self.pipe, self.texts, prompts, indices, self.bus, self.config, self.images)
         rows = dict(gather(self.accelerator, [(video.index, video.numbers()) for video in found]))
         summary = summarise(rows)
@@ -408,6 +405,7 @@ class FlowGRPOTrainer:
             "prompt_list": text_digest("\x1f".join(self.prompts))[:16],
             "text_encoder": self.texts.encoder,
             **({"images": images_fingerprint(self.images)} if self.images else {}),
+            **({"expert_boundary": boundary_of(self.pipe)} if len(self.transformers) > 1 else {}),
             **self.config.identity(),
             **anchor_identity(self._contents),
             CONTENTS: self._contents,
@@ -435,7 +433,7 @@ class FlowGRPOTrainer:
             with explained(folder):
                 export_lora(self.pipe, folder, state)
                 shown = min(self.config.eval_num_prompts, len(self.eval_prompts))
-                name = type(self.pipe).__name__
-                write_card(folder, self.config, pipeline=name, steps=self.step, history=self.history, num_prompts=shown)
+                told = {"pipeline": type(self.pipe).__name__, "steps": self.step, "experts": len(self.transformers) > 1}
+                write_card(folder, self.config, history=self.history, num_prompts=shown, **told)
         self.accelerator.wait_for_everyone()
         return folder

@@ -157,10 +157,15 @@ def _load(path: Path, state: Mapping[str, Any]) -> Tensors:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> Tensors:
-    """AdamW's state as ``<parameter>/<moment>``; empty before the first update."""
+    """AdamW's state as ``<parameter>/<moment>``; empty before the first update.
+
+    An expert that no update has trained yet has no state. Zeros, which AdamW would begin with, stand for it.
+    """
     tensors: Tensors = {}
-    for name, parameter in parameters.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
+    known = [parameter for parameter in parameters.values() if optimizer.state.get(parameter)]
+    for name, parameter in parameters.items() if known else ():
+        fresh = {key: torch.zeros(()) if key == "step" else torch.zeros_like(parameter) for key in MOMENTS}
+        for key, value in (optimizer.state.get(parameter) or fresh).items():
             tensors[f"{name}/{key}"] = whole(torch.as_tensor(value))
     return tensors
 

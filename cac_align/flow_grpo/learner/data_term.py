@@ -106,10 +106,17 @@ class DataTerm:
         """
         seeds = [draw.seed for draw in draws]
         clean = torch.stack([self.clips[draw.clip] for draw in draws]).to(device)  # (R, C, T, H, W)
-        sigma = shifted(forward_sigmas(seeds, 0), self.shift).to(device)  # (R,)
+        sigma = self._sigmas(draws).to(device)  # (R,)
         noise = forward_noise(seeds, 0, clean)
         prompts = [self.clips.clips[draw.clip].prompt for draw in draws]
         condition = self.texts.condition(prompts, None, device)
         timestep = sigma * self.replay.scheduler.config.num_train_timesteps
         velocity = self.replay.policy(noised(clean, noise, sigma), timestep, condition)
         return flow_matching_loss(velocity, clean, noise)
+
+    def _sigmas(self, draws: list[Draw]) -> torch.Tensor:
+        return shifted(forward_sigmas([draw.seed for draw in draws], 0), self.shift)
+
+    def timesteps(self, draws: list[Draw]) -> torch.Tensor:
+        """Conditions of the transformer, (R,), which decide on its expert."""
+        return self._sigmas(draws) * self.replay.scheduler.config.num_train_timesteps

@@ -84,6 +84,12 @@ class Chunk:
     counted: torch.Tensor
     anchors: torch.Tensor
 
+    def select(self, places: Sequence[int]) -> Chunk:
+        """The chunk of some of its videos, named by their place in it."""
+        kept = list(places)
+        rows = tuple(self.rows[place] for place in kept)
+        return Chunk(self.rollout, rows, self.advantages[kept], self.counted[kept], self.anchors[kept])
+
 
 def rows_of(rollouts: Sequence[VideoRollout], answers: Sequence[Evaluation]) -> list[ScoreRow]:
     """One row per video of this process."""

@@ -19,13 +19,15 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.data_term import DataTerm, Draw
 from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of, gather, idle_chunk
-from cac_align.flow_grpo.learner.lora import lora_parameters, weights_of
+from cac_align.flow_grpo.learner.lora import adapters_of, weights_of
 from cac_align.flow_grpo.learner.nft import NFT
+from cac_align.flow_grpo.learner.phases import Phases, check_processes
 from cac_align.flow_grpo.learner.replay import Replay, StepLoss, StepObjective, columns_of, policy_numbers
 from cac_align.flow_grpo.learner.rvm import RVM
-from cac_align.flow_grpo.maths.credit import LatentGrid, verdict_weights
+from cac_align.flow_grpo.maths.credit import LatentGrid, verdict_weights, without_first_frame
 from cac_align.flow_grpo.sampler.clips import ClipLatents
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
+from cac_align.flow_grpo.sampler.experts import ExpertVelocity
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.sampler.rollout import negative_prompt
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
@@ -34,20 +36,24 @@ from reward_model.engine.processes import is_sharded, settle_sharding, uses_deep
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from diffusers import ModelMixin
 
 
 class Learner:
     """Learns from the videos of a step.
 
     Args:
-        transformer: with its adapter; any device.
+        policy: of :func:`~cac_align.flow_grpo.sampler.experts.velocity_of`, whose transformers have their adapters; any
+            device.
         scheduler: the one that draws the videos.
         step_weights: weight of each step of its schedule.
         texts: embeddings of all prompts and of the negative prompt.
         config: objective, optimiser, averages.
         accelerator: processes and precision.
         clips: latents of the videos of the data term; None: there is no such term.
+        spatial_factor: pixels per latent cell in each direction.
+
+    Raises:
+        ValueError: if the policy cannot be trained by these processes.
 
     ``parameters`` are the adapter's, by name; ``updates`` counts optimiser updates; ``ema`` is None if the run
     keeps no average.
@@ -55,20 +61,21 @@ class Learner:
 
     def __init__(
         self,
-        transformer: ModelMixin,
+        policy: GuidedVelocity | ExpertVelocity,
         scheduler: FlowSDEScheduler,
         step_weights: Sequence[float],
         texts: TextEmbeddings,
         config: FlowGRPOConfig,
         accelerator: Accelerator,
         clips: ClipLatents | None = None,
+        spatial_factor: int = 8,
     ) -> None:
         from diffusers.optimization import get_scheduler
         from diffusers.training_utils import EMAModel
 
         self.config, self.accelerator, self.texts = config, accelerator, texts
-        self.grid = LatentGrid(config.num_frames, config.height, config.width)
-        policy = GuidedVelocity(transformer, config.guidance_scale, config.batched_guidance)
+        check_processes(accelerator, len(policy.transformers))
+        self.grid = LatentGrid(config.num_frames, config.height, config.width, spatial_factor=spatial_factor)
         optimizer = torch.optim.AdamW(
             [p for p in policy.parameters() if p.requires_grad],
             lr=config.learning_rate,
@@ -87,19 +94,22 @@ class Learner:
         self._deepspeed = uses_deepspeed(accelerator)
         if is_sharded(accelerator) and not self._deepspeed:
             # The pipeline calls the transformer without the policy around it: the one that gathers its weights.
-            self.wrapped, self.optimizer = accelerator.prepare(transformer, optimizer)
+            self.wrapped, self.optimizer = accelerator.prepare(policy.transformer, optimizer)
             self.policy = policy
         else:
             self.wrapped, self.optimizer = accelerator.prepare(policy, optimizer)
             self.policy = self.wrapped
-        self.parameters = lora_parameters(transformer)
+        self.parameters = adapters_of(policy.transformers)
         self.ema = EMAModel(self.parameters.values(), decay=config.ema_decay) if config.ema_decay else None
         self.replay = Replay(self.policy, self.bare, scheduler, config, step_weights)
         self.objective = self._objective()
         self.data = None if clips is None else DataTerm(clips, texts, self.replay)
         self._data_losses: list[float] = []
+        self.phases = Phases(policy, self.objective, self.parameters, accelerator)
         self.passes, self.negative = config.num_trained_steps, negative_prompt(config)
         self.updates = 0
+        #: Experts with a pass since the last update; meaningless for a single transformer.
+        self.trained: set[str] = set()
 
     def _objective(self) -> StepObjective:
         if self.config.objective == "nft":
@@ -177,8 +187,12 @@ class Learner:
         scale = self.accelerator.num_processes / (max(count, 1.0) * self.passes)
         losses: list[StepLoss] = []
         total = 0.0
+        self.trained = set()
         work = [
-            partial(self._part, experience, chunk, k, scale, losses) for chunk in chunks for k in range(self.passes)
+            partial(self._part, experience, part, k, scale, losses)
+            for chunk in chunks
+            for k in range(self.passes)
+            for part in self.phases.passes(experience, chunk, k)
         ]
         work += self._data_parts()
         for number, part in enumerate(work):
@@ -194,9 +208,10 @@ class Learner:
     def _part(self, experience: Experience, chunk: Chunk, k: int, scale: float, losses: list[StepLoss]) -> torch.Tensor:
         """The share of pass k of a chunk in the loss, with gradient; what is logged of it goes to ``losses``."""
         result = self.step_loss(experience, chunk, k)
-        kept = chunk.counted > 0
+        kept, expert = chunk.counted > 0, self.phases.expert(experience, chunk, k)
         tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
-        losses.append(StepLoss(*(t.detach().cpu()[kept] for t in tensors)))
+        losses.append(StepLoss(*(t.detach().cpu()[kept] for t in tensors), expert=expert))
+        self.trained |= {expert} if bool(kept.any()) else set()
         return (result.loss * chunk.counted.to(result.loss.device)).sum() * scale
 
     def _data_parts(self) -> list[partial[torch.Tensor]]:
@@ -204,8 +219,11 @@ class Learner:
         here = self.accelerator
         if self.data is None:
             return []
+        shares = self.data.share(self.updates, here.process_index, here.num_processes)
         return [
-            partial(self._data_part, d) for d in self.data.share(self.updates, here.process_index, here.num_processes)
+            partial(self._data_part, [draws[place] for place in places])
+            for draws in shares
+            for places in self.phases.split(self.data.timesteps(draws))
         ]
 
     def _data_part(self, draws: list[Draw]) -> torch.Tensor:
@@ -214,6 +232,7 @@ class Learner:
         counted = torch.tensor([float(draw.counted) for draw in draws], device=self.accelerator.device)
         mean = (self.data.loss(draws, self.accelerator.device) * counted).sum() / self.config.data_batch
         self._data_losses.append(float(mean.detach()))
+        self.trained |= {self.phases.name(self.data.timesteps(draws))} if any(d.counted for d in draws) else set()
         return self.config.data_weight * self.accelerator.num_processes * mean  # accelerate averages over processes
 
     def step_loss(self, experience: Experience, chunk: Chunk, k: int) -> StepLoss:
@@ -228,12 +247,16 @@ class Learner:
         )
 
     def _cells(self, experience: Experience, chunk: Chunk) -> torch.Tensor | None:
-        """Weights of latent cells from the judge's findings."""
-        if not self.config.localised_credit:
-            return None
-        verdicts = experience.answers[chunk.rollout].verdicts
-        cells = verdict_weights([verdicts[r] for r in chunk.rows], self.grid, floor=self.config.credit_floor)
-        return cells.to(self.accelerator.device)
+        """Weights of latent cells from the judge's findings; none for the first frame where that is given."""
+        image = experience.rollouts[chunk.rollout].image
+        given = image is not None and image.first_frame
+        cells = None
+        if self.config.localised_credit:
+            verdicts = experience.answers[chunk.rollout].verdicts
+            cells = verdict_weights([verdicts[r] for r in chunk.rows], self.grid, floor=self.config.credit_floor)
+        if given:
+            cells = without_first_frame(cells, self.grid, len(chunk.rows))
+        return None if cells is None else cells.to(self.accelerator.device)
 
     def apply(self, loss: float, step: int) -> None:
         """Clips, checks and steps.
@@ -243,8 +266,11 @@ class Learner:
             step: steps done before this one, for the message.
         """
         limit = self.config.max_grad_norm or math.inf
-        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), limit)
-        self.grad_norm = 0.0 if norm is None else float(norm)
+        if self.phases.boundary is None:
+            norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), limit)
+            self.grad_norm = 0.0 if norm is None else float(norm)
+        else:
+            self.grad_norm = self.phases.clip(self.trained, limit)
         total = sum(gather(self.accelerator, [loss])) / self.accelerator.num_processes
         scaled = self.accelerator.scaler is not None  # fp16: the scaler passes over a step that overflowed
         if not math.isfinite(total) or not (scaled or math.isfinite(self.grad_norm)):
@@ -270,6 +296,7 @@ class Learner:
             "policy/updates": float(len(updates)),
             "policy/learning_rate": float(self.schedule.get_last_lr()[0]),
             **policy_numbers(columns, self.config),
+            **self.phases.numbers(passes, self.config),
         }
 
     # --- state --------------------------------------------------------------------------------------------------------

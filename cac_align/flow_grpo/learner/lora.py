@@ -6,7 +6,7 @@ A frozen adapter may lie under it. It is a part of the base model: always on, ne
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -92,23 +92,36 @@ def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Paramete
     return {name: p for name, p in transformer.named_parameters() if "lora_" in name and f".{FROZEN}." not in name}
 
 
-@contextmanager
-def adapter_off(transformer: ModelMixin) -> Iterator[None]:
-    """The model as it was before training, with its frozen adapter if it has one; the trained adapter is always
-    restored, also after an error.
+def adapters_of(transformers: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters of a pipeline by name, in a fixed order; those of two experts begin with ``transformer.``
+    and ``transformer_2.``.
+
+    Args:
+        transformers: by the name of the part.
     """
-    if has_frozen(transformer):
-        _switch(transformer, [FROZEN])
-        try:
-            yield
-        finally:
-            _switch(transformer, [FROZEN, TRAINED])
-        return
-    transformer.disable_adapters()
+    if len(transformers) == 1:
+        return lora_parameters(next(iter(transformers.values())))
+    return {f"{part}.{k}": p for part, model in transformers.items() for k, p in lora_parameters(model).items()}
+
+
+@contextmanager
+def adapter_off(*transformers: ModelMixin) -> Iterator[None]:
+    """The model, or each of its experts, as it was before training, with its frozen adapter if it has one; the trained
+    adapters are always restored, also after an error.
+    """
     try:
+        for transformer in transformers:
+            if has_frozen(transformer):
+                _switch(transformer, [FROZEN])
+            else:
+                transformer.disable_adapters()
         yield
     finally:
-        transformer.enable_adapters()
+        for transformer in transformers:
+            if has_frozen(transformer):
+                _switch(transformer, [FROZEN, TRAINED])
+            else:
+                transformer.enable_adapters()
 
 
 def _switch(transformer: torch.nn.Module, names: list[str]) -> None:

@@ -12,18 +12,29 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cac_align.flow_grpo.learner.lora import TRAINED, lora_parameters
+from cac_align.flow_grpo.learner.lora import TRAINED, adapters_of
 from cac_align.flow_grpo.learner.wan_names import original_name
+from cac_align.flow_grpo.sampler.experts import has_experts, transformers_of
 from cac_align.pipelines import Pipeline
 from reward_model.files import atomic
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 #: The same adapter by the original names. diffusers looks for the other one when it is given the folder.
 COMFYUI_WEIGHTS = "lora_comfyui.safetensors"
+#: Files of pipelines with two experts, by the part: for diffusers and by the original names. The first part has
+#: diffusers' usual name, which it finds in a folder by itself.
+EXPERT_WEIGHTS = {"transformer": WEIGHTS, "transformer_2": "pytorch_lora_weights_low_noise.safetensors"}
+EXPERT_COMFYUI_WEIGHTS = {
+    "transformer": "lora_comfyui_high_noise.safetensors",
+    "transformer_2": "lora_comfyui_low_noise.safetensors",
+}
 _PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Names that diffusers converts itself, alpha included.
 _CONVERTED = ("diffusion_model.", "lora_unet_")
@@ -33,22 +44,42 @@ _PREFIXES = ("base_model.model.transformer.", "base_model.model.", "transformer.
 def export_lora(pipe: Pipeline, folder: str | Path, state: dict[str, torch.Tensor]) -> Path:
     """Writes ``pytorch_lora_weights.safetensors``, which ``pipe.load_lora_weights(folder)`` reads, and
     ``lora_comfyui.safetensors``, the same for ComfyUI and others that go by the original names. Equal weights give
-    equal bytes.
+    equal bytes. Of two experts each gets files of its own (:data:`EXPERT_WEIGHTS`); diffusers loads the second with
+    ``weight_name=..., load_into_transformer_2=True``.
 
     Args:
-        pipe: whose transformer has the adapter.
-        state: adapter weights under the names of :func:`~cac_align.flow_grpo.learner.lora.lora_parameters`, whole; any
+        pipe: whose transformers have the adapters.
+        state: adapter weights under the names of :func:`~cac_align.flow_grpo.learner.lora.adapters_of`, whole; any
             device.
 
     Raises:
-        ValueError: if the state is not that of this adapter.
+        ValueError: if the state is not that of these adapters.
     """
-    expected = set(lora_parameters(pipe.transformer))
+    transformers = transformers_of(pipe)
+    expected = set(adapters_of(transformers))
     if set(state) != expected:
         raise ValueError(
             f"{len(set(state) ^ expected)} names differ from the adapter's, such as {sorted(expected)[:1]}"
         )
-    config = pipe.transformer.peft_config[TRAINED]
+    if len(transformers) == 1:
+        _export(pipe, pipe.transformer, Path(folder), state, WEIGHTS, COMFYUI_WEIGHTS)
+        return Path(folder)
+    for part, transformer in transformers.items():
+        own = {name.removeprefix(f"{part}."): v for name, v in state.items() if name.startswith(f"{part}.")}
+        _export(pipe, transformer, Path(folder), own, EXPERT_WEIGHTS[part], EXPERT_COMFYUI_WEIGHTS[part])
+    return Path(folder)
+
+
+def _export(
+    pipe: Pipeline,
+    transformer: ModelMixin,
+    folder: Path,
+    state: Mapping[str, torch.Tensor],
+    weights: str,
+    comfyui_weights: str,
+) -> None:
+    """Writes both files of one adapter."""
+    config = transformer.peft_config[TRAINED]
     scale = config.lora_alpha / config.r
     layers = {}
     for name, tensor in state.items():
@@ -61,9 +92,9 @@ def export_lora(pipe: Pipeline, folder: str | Path, state: dict[str, torch.Tenso
         str(folder),
         transformer_lora_layers=layers,
         transformer_lora_adapter_metadata={**metadata, "lora_alpha": config.r},
+        weight_name=weights,
     )
-    save_original(layers, Path(folder) / COMFYUI_WEIGHTS)
-    return Path(folder)
+    save_original(layers, folder / comfyui_weights)
 
 
 def save_original(layers: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -95,36 +126,51 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, temporary, {"format": "pt"})
 
 
-def load_lora(pipe: Pipeline, source: str | Path, *, adapter_name: str | None = None) -> None:
+def load_lora(
+    pipe: Pipeline, source: str | Path, *, adapter_name: str | None = None, load_into_transformer_2: bool = False
+) -> None:
     """Loads a LoRA into a pipeline, as ``pipe.load_lora_weights`` does, and more forms of it: with alpha in keys beside
     diffusers' names, PEFT's folders (``adapter_model.safetensors`` and ``adapter_config.json``), names without prefix.
     Adapters that are active already stay so, under the new one, at strength 1.
+    A folder that holds the adapters of two experts is loaded into both.
 
     Args:
         pipe: a diffusers pipeline whose part ``transformer`` takes LoRA.
         source: a safetensors file, or a folder with one.
         adapter_name: as for ``pipe.load_lora_weights``.
+        load_into_transformer_2: load a file into the second expert, as for ``pipe.load_lora_weights``.
 
     Raises:
-        ValueError: if there is no such file, or nothing in it fits the transformer.
+        ValueError: if there is no such file, nothing in it fits the transformer, or the pipeline lacks the second
+            expert.
 
     Example:
         >>> load_lora(pipe, "outputs/flow-grpo/lora")                                            # doctest: +SKIP
     """
-    under = list(pipe.get_active_adapters()) if hasattr(pipe.transformer, "peft_config") else []
-    name = adapter_name or (f"lora_{len(under)}" if under else None)
-    _load(pipe, find_lora(source), name)
-    if under:  # a second one is not active by itself
-        pipe.set_adapters([*under, name])
+    second = Path(source) / EXPERT_WEIGHTS["transformer_2"]
+    files = {"transformer_2" if load_into_transformer_2 else "transformer": find_lora(source)}
+    if second.is_file() and not load_into_transformer_2:
+        files["transformer_2"] = second
+    if "transformer_2" in files and not has_experts(pipe):
+        raise ValueError(
+            f"{str(files['transformer_2'])!r} is for the second expert of Wan 2.2 A14B, and {type(pipe).__name__} has "
+            "one transformer; load it into a pipeline with both"
+        )
+    for part, path in files.items():
+        model = getattr(pipe, part)
+        under = list(model.active_adapters()) if getattr(model, "peft_config", None) else []
+        name = adapter_name or (f"lora_{len(under)}" if under else None)
+        _load(pipe, path, name, second=part == "transformer_2")
+        if under:  # a second one is not active by itself
+            model.set_adapters([*under, name])
 
 
-def _load(pipe: Pipeline, path: Path, adapter_name: str | None) -> None:
+def _load(pipe: Pipeline, path: Path, adapter_name: str | None, *, second: bool) -> None:
     tensors, metadata = read_lora_file(path)
-    if any(name.startswith(_CONVERTED) for name in tensors):
-        pipe.load_lora_weights(tensors, adapter_name=adapter_name)
-        return
-    folded = fold_alpha(path, {_name(name): value for name, value in tensors.items()}, metadata)
-    pipe.load_lora_weights(folded, adapter_name=adapter_name)
+    if not any(name.startswith(_CONVERTED) for name in tensors):
+        tensors = fold_alpha(path, {_name(name): value for name, value in tensors.items()}, metadata)
+    more = {"load_into_transformer_2": True} if second else {}
+    pipe.load_lora_weights(tensors, adapter_name=adapter_name, **more)
 
 
 def find_lora(source: str | Path) -> Path:

@@ -170,8 +170,7 @@ class NFT:
         replay, config = self.replay, self.replay.config
         seeds = [rollout.specs[row].seed for row in rows]
         clean = rollout.clean[list(rows)].to(condition.positive.device)  # (R, C, T, H, W)
-        levels = read_schedule(replay.scheduler).sigmas[:-1] if config.nft_sigmas == "schedule" else None
-        sigma = forward_sigmas(seeds, k, levels).to(clean.device)  # (R,)
+        sigma = self._sigmas(rollout, rows, k).to(clean.device)  # (R,)
         x = noised(clean, forward_noise(seeds, k, clean), sigma)
         timestep = sigma * replay.scheduler.config.num_train_timesteps
         unguided = condition.unguided()
@@ -186,6 +185,15 @@ class NFT:
             divergence = velocity_divergence(velocity, replay.reference_velocity(x, timestep, unguided))
             loss, kl = loss + anchor_weight(config.beta, anchors, clean.device) * divergence, divergence.detach()
         return StepLoss(loss, nothing, kl, nothing.bool())
+
+    def _sigmas(self, rollout: VideoRollout, rows: Sequence[int], k: int) -> torch.Tensor:
+        scheduled = self.replay.config.nft_sigmas == "schedule"
+        levels = read_schedule(self.replay.scheduler).sigmas[:-1] if scheduled else None
+        return forward_sigmas([rollout.specs[row].seed for row in rows], k, levels)
+
+    def timesteps(self, rollout: VideoRollout, rows: Sequence[int], k: int) -> torch.Tensor:
+        """Those of the k-th noise level of each video, (R,)."""
+        return self._sigmas(rollout, rows, k) * self.replay.scheduler.config.num_train_timesteps
 
     @torch.no_grad()
     def follow(self, updates: int) -> None:

@@ -39,12 +39,16 @@ NOISE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class StepLoss:
-    """Of R videos: ``loss`` (R,) with gradient; ``log_ratio``, ``kl`` (R,) and ``stopped`` (R,) bool without."""
+    """Of R videos: ``loss`` (R,) with gradient; ``log_ratio``, ``kl`` (R,) and ``stopped`` (R,) bool without.
+
+    ``expert`` is the part of the pipeline that the pass trained, empty where there is but one.
+    """
 
     loss: torch.Tensor
     log_ratio: torch.Tensor
     kl: torch.Tensor
     stopped: torch.Tensor
+    expert: str = ""
 
 
 class StepObjective(Protocol):
@@ -76,7 +80,14 @@ class StepObjective(Protocol):
             condition: condition of these videos, on the policy's device.
             cells: (R, 1, T, H, W) weights of localised credit.
             anchors: (R,) factors of beta; None: 1 for each.
+
+        Raises:
+            ValueError: if the rows belong to both experts of a pipeline that has two.
         """
+        ...
+
+    def timesteps(self, rollout: VideoRollout, rows: Sequence[int], k: int) -> torch.Tensor:
+        """Conditions of the transformer in pass k, (R,), which decide on its expert."""
         ...
 
     def follow(self, updates: int) -> None:
@@ -144,6 +155,10 @@ class Replay:
             loss, kl = loss + anchor_weight(config.beta, anchors, device) * divergence, divergence.detach()
         return StepLoss(loss, found.log_ratio, kl, found.stopped)
 
+    def timesteps(self, rollout: VideoRollout, rows: Sequence[int], k: int) -> torch.Tensor:
+        """That of the k-th recorded step, (R,)."""
+        return rollout.records[k].timestep.expand(len(rows))
+
     def follow(self, updates: int) -> None:
         """Videos are drawn with the trained weights: there is nothing to move."""
 
@@ -159,7 +174,7 @@ class Replay:
     @torch.no_grad()
     def reference_velocity(self, latents: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
         """The velocity of the model without adapter."""
-        with adapter_off(self.bare.transformer):
+        with adapter_off(*self.bare.transformers.values()):
             return self.bare(latents, timestep, condition)
 
     @torch.no_grad()

@@ -126,7 +126,7 @@ class RVM:
         replay, config = self.replay, self.replay.config
         seeds = [rollout.specs[row].seed for row in rows]
         clean = rollout.clean[list(rows)].to(condition.positive.device)  # (R, C, T, H, W)
-        sigma = shifted(forward_sigmas(seeds, k), self.shift).to(clean.device)  # (R,)
+        sigma = self._sigmas(rollout, rows, k).to(clean.device)  # (R,)
         noise = forward_noise(seeds, k, clean)
         x, timestep = noised(clean, noise, sigma), sigma * replay.scheduler.config.num_train_timesteps
         unguided = condition.unguided()
@@ -140,6 +140,13 @@ class RVM:
         nothing = torch.zeros(len(clean), device=clean.device)
         kl = nothing if reference is None else velocity_divergence(velocity, reference).detach()
         return StepLoss(loss, nothing, kl, nothing.bool())
+
+    def _sigmas(self, rollout: VideoRollout, rows: Sequence[int], k: int) -> torch.Tensor:
+        return shifted(forward_sigmas([rollout.specs[row].seed for row in rows], k), self.shift)
+
+    def timesteps(self, rollout: VideoRollout, rows: Sequence[int], k: int) -> torch.Tensor:
+        """Those of the k-th noise level of each video, (R,)."""
+        return self._sigmas(rollout, rows, k) * self.replay.scheduler.config.num_train_timesteps
 
     def follow(self, updates: int) -> None:
         """Videos are drawn with the trained weights: there is nothing to move."""

@@ -105,6 +105,28 @@ def normalised(weights: torch.Tensor) -> torch.Tensor:
     return (weights.double() / weights.double().mean()).float()
 
 
+def without_first_frame(cells: torch.Tensor | None, grid: LatentGrid, num_videos: int) -> torch.Tensor:
+    """Weights, (B, 1, T, H, W) float32 of mean 1, that leave out the first latent frame: where a pipeline is given that
+    frame, what its sampler makes there reaches no video.
+
+    Args:
+        cells: weights of :func:`verdict_weights`; None: all alike. A video whose findings lie in the first frame alone
+            weighs its other cells alike.
+        grid: cells of a video.
+        num_videos: B.
+
+    Raises:
+        ValueError: if there is no other frame.
+    """
+    if grid.shape[0] < 2:
+        raise ValueError(f"num_frames={grid.num_frames} leaves nothing behind the first frame, which is given")
+    found = torch.ones(num_videos, 1, *grid.shape) if cells is None else cells.clone()
+    found[:, :, 0] = 0
+    nothing = found.flatten(1).sum(1) == 0
+    found[nothing, :, 1:] = 1
+    return torch.stack([normalised(one) for one in found])
+
+
 def verdict_weights(verdicts: Sequence[Verdict | None], grid: LatentGrid, *, floor: float = 0.2) -> torch.Tensor:
     """The weights of a batch, (B, 1, T, H, W) float32, to be multiplied with latents (B, C, T, H, W).
 

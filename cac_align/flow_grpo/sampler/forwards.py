@@ -18,12 +18,13 @@ class ForwardCount:
     and what a checkpointed block recomputes does not.
 
     Args:
-        transformer: any module that takes ``hidden_states`` (B, ...), by name or first.
+        transformers: any modules that take ``hidden_states`` (B, ...), by name or first; counted together.
     """
 
-    def __init__(self, transformer: ModelMixin) -> None:
+    def __init__(self, *transformers: ModelMixin) -> None:
         self.videos = 0
-        transformer.register_forward_pre_hook(self._note, with_kwargs=True)
+        for transformer in transformers:
+            transformer.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.videos += len(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])

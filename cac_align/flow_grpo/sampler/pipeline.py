@@ -14,26 +14,20 @@ if TYPE_CHECKING:
 
 
 def check_pipeline(pipe: Pipeline) -> None:
-    """Raises ValueError unless a pipeline has one transformer, one timestep per sample and a flow-matching scheduler.
-
-    Wan 2.2 comes in two kinds this excludes: two experts, of which one never sees the noisy half of the steps
-    (``boundary_ratio``), and timesteps per token (``expand_timesteps``).
+    """Raises ValueError unless a pipeline has a flow-matching scheduler and one transformer, or the two experts of Wan
+    2.2 A14B with the timestep at which they change.
     """
     name = type(pipe).__name__
     config = getattr(pipe, "config", {})
-    if config.get("boundary_ratio") is not None or getattr(pipe, "transformer_2", None) is not None:
-        raise ValueError(
-            f"{name} has two experts (boundary_ratio={config.get('boundary_ratio')}): Wan 2.2 A14B is not supported, "
-            "because one LoRA would be trained on half of the steps; use a Wan 2.1 checkpoint"
-        )
-    if config.get("expand_timesteps"):
-        raise ValueError(
-            f"{name} has expand_timesteps=True: Wan 2.2 5B, whose timestep differs between tokens, is not supported; "
-            "use a Wan 2.1 checkpoint"
-        )
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is None or getattr(pipe, "transformer", None) is None:
         raise ValueError(f"{name} lacks a transformer or a scheduler; pass a diffusers flow-matching pipeline")
+    boundary, second = config.get("boundary_ratio"), getattr(pipe, "transformer_2", None)
+    if (boundary is None) != (second is None):
+        has = "transformer_2 and no boundary_ratio, so that it is never called"
+        if second is None:
+            has = f"boundary_ratio={boundary} and no transformer_2 for the timesteps below"
+        raise ValueError(f"{name} has {has}; load the pipeline whole, with both experts")
     check_flow_matching(scheduler)
 
 

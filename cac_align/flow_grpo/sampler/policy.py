@@ -12,7 +12,7 @@ that was done to it, whatever a release of diffusers does to images.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -31,18 +31,24 @@ class ImageCondition:
     """The image of one pipeline call, whose videos all share it.
 
     ``latents`` (1, C, T, H, W): channels behind those that are denoised (mask and encoded image); ``embeds`` (1, L, D):
-    of the image encoder, None for pipelines without one.
+    of the image encoder, None for pipelines without one. With ``first_frame`` (Wan 2.2 TI2V-5B) the latents are
+    (1, C, 1, H, W), the first latent frame itself, which the pipeline puts in place of the denoised one.
     """
 
     latents: torch.Tensor
     embeds: torch.Tensor | None = None
+    first_frame: bool = False
 
     def to(self, device: torch.device | str) -> ImageCondition:
-        return ImageCondition(self.latents.to(device), None if self.embeds is None else self.embeds.to(device))
+        embeds = None if self.embeds is None else self.embeds.to(device)
+        return replace(self, latents=self.latents.to(device), embeds=embeds)
 
     def join(self, latents: torch.Tensor) -> torch.Tensor:
-        """(B, C0, ...) latents with the condition behind them, (B, C0 + C, ...)."""
-        return torch.cat([latents, self.latents.to(latents).expand(len(latents), *self.latents.shape[1:])], dim=1)
+        """(B, C0, ...) latents as the transformer gets them: with the condition behind them, (B, C0 + C, ...), or with
+        the first frame in its place.
+        """
+        image = self.latents.to(latents).expand(len(latents), *self.latents.shape[1:])
+        return torch.cat([image, latents[:, :, 1:]], dim=2) if self.first_frame else torch.cat([latents, image], dim=1)
 
     def embeds_for(self, latents: torch.Tensor) -> dict[str, torch.Tensor]:
         """The transformer's argument for a batch of latents; empty without an image encoder."""
@@ -82,12 +88,31 @@ class GuidedVelocity(nn.Module):
         transformer: with its adapter.
         guidance_scale: g; up to 1 there is one call and no guidance, as in the pipeline.
         batched: both halves in one call.
+        guided: whether there is guidance; None: by ``guidance_scale``. The second expert of a pipeline is guided if the
+            first one is, also at a scale of 1.
+        token_timesteps: the transformer gets a timestep for every token, 0 for those of a given first frame
+            (``expand_timesteps``).
     """
 
-    def __init__(self, transformer: ModelMixin, guidance_scale: float, batched: bool = True) -> None:
+    def __init__(
+        self,
+        transformer: ModelMixin,
+        guidance_scale: float,
+        batched: bool = True,
+        *,
+        guided: bool | None = None,
+        token_timesteps: bool = False,
+    ) -> None:
         super().__init__()
         self.transformer: Any
         self.transformer, self.guidance_scale, self.batched = transformer, guidance_scale, batched
+        self.guided = guidance_scale > 1 if guided is None else guided
+        self.token_timesteps = token_timesteps
+
+    @property
+    def transformers(self) -> dict[str, Any]:
+        """The transformer by the name of its part, as a pipeline with two experts has two."""
+        return {"transformer": self.transformer}
 
     def forward(self, latents: torch.Tensor, timestep: torch.Tensor, condition: Condition) -> torch.Tensor:
         """(B, ...) velocity.
@@ -102,6 +127,8 @@ class GuidedVelocity(nn.Module):
         text = condition.positive.to(dtype)
         if image is not None:
             x = image.join(x)
+        if self.token_timesteps:
+            times = token_timesteps(times, x, self.transformer.config.patch_size, image)
 
         def call(x: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
             more = {} if image is None else image.embeds_for(x)
@@ -109,7 +136,7 @@ class GuidedVelocity(nn.Module):
                 hidden_states=x, timestep=times, encoder_hidden_states=text, return_dict=False, **more
             )[0]
 
-        if self.guidance_scale <= 1 or negative is None:
+        if not self.guided or negative is None:
             return call(x, times, text)
         other = negative.to(dtype)
         if self.batched:
@@ -117,6 +144,24 @@ class GuidedVelocity(nn.Module):
         else:
             cond, uncond = call(x, times, text), call(x, times, other)
         return uncond + self.guidance_scale * (cond - uncond)
+
+
+def token_timesteps(
+    timestep: torch.Tensor, latents: torch.Tensor, patch_size: Sequence[int], image: ImageCondition | None = None
+) -> torch.Tensor:
+    """The timestep of every token, (B, L), as pipelines with ``expand_timesteps`` compute it.
+
+    Args:
+        timestep: (B,).
+        latents: (B, C, T, H, W), of which a token covers one patch.
+        patch_size: latent frames, rows and columns of a patch.
+        image: tokens of its first frame, which holds no noise, are at 0.
+    """
+    mask = torch.ones(latents.shape[2:], device=latents.device)  # (T, H, W)
+    if image is not None and image.first_frame:
+        mask[0] = 0
+    places = mask[:: patch_size[0], :: patch_size[1], :: patch_size[2]].flatten()
+    return timestep[:, None] * places
 
 
 @contextmanager
@@ -156,21 +201,29 @@ def batched_calls(transformer: ModelMixin, negative: torch.Tensor | None, active
 
 
 @contextmanager
-def noted_condition(transformer: ModelMixin) -> Iterator[list[ImageCondition]]:
-    """While a pipeline runs once, notes the image condition of its first transformer call; none for text-to-video."""
-    conditions: list[ImageCondition] = []
-    channels = transformer.config.out_channels
+def noted_condition(transformers: Iterable[ModelMixin], first_frame: bool = False) -> Iterator[list[ImageCondition]]:
+    """While a pipeline runs once, notes the image condition of its first transformer call; none for text-to-video.
 
-    def note(module: torch.nn.Module, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> None:
-        if not conditions and (extra := kwargs["hidden_states"][:1, channels:]).shape[1]:
+    Args:
+        transformers: those of the pipeline, any of which may be called first.
+        first_frame: the image is the first latent frame, not further channels.
+    """
+    conditions: list[ImageCondition] = []
+
+    def note(module: Any, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> None:
+        shown = kwargs["hidden_states"][:1]
+        if not conditions and first_frame:
+            conditions.append(ImageCondition(shown[:, :, :1].clone(), first_frame=True))
+        elif not conditions and (extra := shown[:, module.config.out_channels :]).shape[1]:
             embeds = kwargs.get("encoder_hidden_states_image")
             conditions.append(ImageCondition(extra.clone(), None if embeds is None else embeds[:1].clone()))
 
-    hook = transformer.register_forward_pre_hook(note, with_kwargs=True)
+    hooks = [transformer.register_forward_pre_hook(note, with_kwargs=True) for transformer in transformers]
     try:
         yield conditions
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def run_autocast(transformer: ModelMixin, device: torch.device, mixed_precision: str) -> None:

@@ -18,7 +18,8 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.sampling import PrefixSharing, SampleSpec
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
-from cac_align.flow_grpo.sampler.policy import ImageCondition, batched_calls, noted_condition
+from cac_align.flow_grpo.sampler.experts import batched_pipeline, guidance_arguments, transformers_of
+from cac_align.flow_grpo.sampler.policy import ImageCondition, noted_condition
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
 from cac_align.pipelines import Pipeline
@@ -76,6 +77,7 @@ class RolloutSampler:
     ) -> None:
         self.pipe, self.scheduler, self.texts, self.config = pipe, scheduler, texts, config
         self.images, self.negative = images or {}, negative_prompt(config)
+        self._first_frame = bool(self.images) and bool(pipe.config.get("expand_timesteps"))
 
     def window(self, spec: SampleSpec, epoch: int, step: int) -> tuple[int, ...]:
         """The stochastic steps of a group; none for objectives that train on finished videos."""
@@ -150,8 +152,8 @@ class RolloutSampler:
         try:
             with (
                 self.scheduler.rollout([s.seed for s in specs], window, part=part) as trajectory,
-                batched_calls(pipe.transformer, texts.negative, config.batched_guidance),
-                noted_condition(pipe.transformer) as noted,
+                batched_pipeline(pipe, texts.negative, config.batched_guidance),
+                noted_condition(transformers_of(pipe).values(), self._first_frame) as noted,
             ):
                 output = pipe(
                     **image_argument(self.images, prompt),
@@ -161,7 +163,7 @@ class RolloutSampler:
                     width=config.width,
                     num_frames=config.num_frames,
                     num_inference_steps=config.num_inference_steps,
-                    guidance_scale=config.guidance_scale,
+                    **guidance_arguments(config),
                     generator=[torch.Generator("cpu").manual_seed(seed) for seed in starts],
                     latents=latents,
                     output_type="np" if decode else "latent",

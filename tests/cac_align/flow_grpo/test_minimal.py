@@ -13,6 +13,7 @@ from recipes.flow_grpo_minimal import MINI, PlainFlowGRPO
 from reward_model.engine.settings import read_yaml
 from tests.cac_align.flow_grpo.runs import PROMPTS, build, settings, shallow_pipe
 from tests.cac_align.flow_grpo.toy_rewards import brightness
+from tests.cac_align.flow_grpo.wan22 import a14b, ti2v_5b
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "recipes" / "flow_grpo_minimal.py"
@@ -78,3 +79,9 @@ def test_two_steps_from_the_command_line(tmp_path):
 def test_settings_it_does_not_know_are_refused(tmp_path):
     with pytest.raises(ValueError, match="objective grpo"):
         PlainFlowGRPO(settings(tmp_path, objective="guard"), brightness, object(), PROMPTS)
+
+
+def test_models_that_it_would_train_in_part_are_refused(tmp_path):
+    for pipe in (a14b(), ti2v_5b()):
+        with pytest.raises(ValueError, match="knows one transformer and one timestep a video"):
+            PlainFlowGRPO(settings(tmp_path), brightness, pipe, PROMPTS)

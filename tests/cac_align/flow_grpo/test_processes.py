@@ -151,3 +151,49 @@ def as_one(tmp_path, counts, **given):
             limit = min(1e-6 * max(1.0, scale), 1e-4 * scale) if "lora_" in name else 1e-6
             assert float((value - many[name]).abs().max()) < limit, name
     return one
+
+
+EXPERTS = """
+import sys
+sys.path.insert(0, {root!r})
+import torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from tests.cac_align.flow_grpo.runs import weights
+from tests.cac_align.flow_grpo.wan22 import a14b, build
+out, count = sys.argv[1], int(sys.argv[2])
+common = dict(text_cache=None, batch="2x2", beta=0.1, max_grad_norm=0.0)
+common |= dict(learning_rate=1.0, adam_eps=1.0, weight_decay=0.1)
+trainer = build(out, a14b(), **common, **{options!r})
+assert trainer.accelerator.num_processes == count
+found = {{}}
+for step in range(3):
+    _, numbers = trainer.run_step()
+    for part, phase in (("transformer.", "high_noise"), ("transformer_2.", "low_noise")):
+        found[f"passes/{{part}}{{step}}"] = torch.tensor(numbers.get(f"{{phase}}/policy/passes", 0.0))
+    found |= {{f"{{name}}/{{step}}": value for name, value in weights(trainer).items()}}
+if trainer.accelerator.is_main_process:
+    save_file({{k: v.contiguous() for k, v in found.items()}}, out + ".st")
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"window_size": 1}, {"objective": "rvm", "kernel": "ode", "noise_level": None, "rvm_num_sigmas": 1}],
+    ids=["grpo", "rvm"],
+)
+def test_two_processes_train_two_experts_as_one_does(tmp_path, options):
+    """Windows of one step and noise levels of each video: a process may have no pass of an expert that another has, and
+    an update none at all."""
+    script = tmp_path / "worker.py"
+    script.write_text(EXPERTS.format(root=str(ROOT), options=options))
+    for count in (1, 2):
+        launch(script, count, tmp_path / str(count), count)
+    one, two = (load_file(tmp_path / f"{count}.st") for count in (1, 2))
+    assert one.keys() == two.keys()
+    passes = {name: float(value) for name, value in one.items() if name.startswith("passes/")}
+    assert all(float(two[name]) == value for name, value in passes.items())
+    assert all(sum(v for name, v in passes.items() if part in name) > 0 for part in ("transformer.", "transformer_2."))
+    last = [name for name in one if name.endswith("/2") and name not in passes]
+    moved = max(float((one[name] - one[f"{name[:-1]}0"]).abs().max()) for name in last)
+    assert moved > 0 and all(float((one[name] - two[name]).abs().max()) < 1e-3 * moved for name in last)

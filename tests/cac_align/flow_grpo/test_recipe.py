@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters, lora_sizes, matching_modules
-from cac_align.flow_grpo.maths.schedule import read_schedule
+from cac_align.flow_grpo.maths.schedule import Schedule, read_schedule
+from cac_align.flow_grpo.model_layout import expert_line
 from cac_align.flow_grpo.needs import is_path, readout_notes
 from cac_align.flow_grpo.plan import make_run_plan, meta_transformer
 from cac_align.prompts import read_prompts
@@ -35,6 +36,7 @@ def at_home(monkeypatch):
 def test_all_presets_are_there():
     names = {p.stem for p in PRESETS}
     full = {"paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb", "wan21_few_step"}
+    full |= {"wan22_a14b_480p", "wan22_ti2v_5b"}
     assert names == {"mini", "grpo", "guard", "dppo", "nft", "rvm", "anchored", *full}
 
 
@@ -43,7 +45,7 @@ def test_every_preset_is_planned_without_weights(path, recipe, capsys):
     recipe.main(["--config", str(path), "--dry-run"])
     said = capsys.readouterr().out
     config = FlowGRPOConfig.from_yaml(path)
-    modules = 48 if config.model == "assets/wan-mini" else 240
+    modules = {"assets/wan-mini": 48, "Wan-AI/Wan2.2-T2V-A14B-Diffusers": 2 * 320}.get(config.model, 240)
     assert f"{modules} modules" in said and f"= {config.samples_per_step} a step over 1 process" in said
     assert "GiB estimated per process" in said
     assert len(read_prompts(config.prompts)) >= config.groups_per_step
@@ -156,6 +158,48 @@ def test_the_plan_counts_the_videos_of_the_data_term(recipe, capsys):
 def test_motion_needs_more_than_a_frame(recipe):
     with pytest.raises(ValueError, match="reward 'motion' needs videos of at least 2 frames, and num_frames=1"):
         recipe.main(["--config", "anchored", "--set", "num_frames=1", "--dry-run"])
+
+
+def test_plans_of_wan22(recipe, capsys):
+    """Two experts of 14.3 B with 320 modules each, or one transformer of 5 B whose tokens are 32 pixels wide."""
+    folder = ROOT / "recipes" / "configs" / "flow_grpo"
+    config = FlowGRPOConfig.from_yaml(folder / "wan22_a14b_480p.yaml")
+    plan = make_run_plan(config)
+    assert plan.transformer_parameters == 2 * 14_288_491_584 and plan.lora_modules == 2 * 8 * 40
+    assert plan.lora_parameters == 640 * 32 * (5120 + 5120)
+    assert plan.records == pytest.approx(16 * 16 * 13 * 60 * 104 * 4 / 2**30)
+    tokens = 13 * 30 * 52
+    assert plan.flop == pytest.approx(2 * 14_288_491_584 * tokens + 4 * tokens**2 * 5120 * 40)
+    assert plan.memory < 78, "the preset names GPUs of 80 GB, which have 79.6 GiB"
+    small = FlowGRPOConfig.from_yaml(folder / "wan22_ti2v_5b.yaml")
+    found = make_run_plan(small)
+    assert 4.9e9 < found.transformer_parameters < 5.1e9 and found.memory < 60
+    assert found.records == pytest.approx(3 * 2 * 16 * 48 * 31 * 44 * 80 * 4 / 2**30)
+    recipe.main(["--config", str(folder / "wan22_a14b_480p.yaml"), "--dry-run", "--set", "flow_shift=12"])
+    said = capsys.readouterr().out
+    assert (
+        "experts     two: high noise from timestep 875 on, guidance 4; low noise below, guidance 3. Steps: 13 and 7"
+        in said
+    )
+    with pytest.raises(ValueError, match="guidance_scale_2=2 is that of a second expert"):
+        recipe.main(["--config", "mini", "--dry-run", "--set", "guidance_scale=3", "guidance_scale_2=2"])
+    with pytest.raises(ValueError, match="height=720 must be a multiple of 32"):
+        recipe.main(["--config", str(folder / "wan22_ti2v_5b.yaml"), "--dry-run", "--set", "height=720"])
+
+
+def test_the_plan_says_what_the_window_leaves_untrained():
+    schedule = Schedule((1.0, 0.95, 0.9, 0.8, 0.4, 0.0))
+    stochastic = {"kernel": "cps", "num_inference_steps": 5, "window_size": 1}
+    for changes, words in (
+        ({}, "Steps: 3 and 2, of which the window may hold 3 and 1"),
+        ({"window_stop": 3}, "hold 3 and 0: the adapter of the low-noise expert stays untrained"),
+        ({"window_start": 3}, "hold 0 and 1: the adapter of the high-noise expert stays untrained"),
+        ({"objective": "rvm", "kernel": "ode", "noise_level": None}, "Steps: 3 and 2"),
+    ):
+        config = FlowGRPOConfig(**{**stochastic, **changes})
+        assert expert_line(875.0, schedule, config).endswith(words)
+    assert "depends on the checkpoint's shift" in expert_line(875.0, None, FlowGRPOConfig())
+    assert expert_line(None, schedule, FlowGRPOConfig()) == ""
 
 
 def test_list_settings(recipe, capsys):

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from cac_align.flow_grpo.maths.credit import LatentGrid, anomaly_weights, normalised, verdict_weights
+from cac_align.flow_grpo.maths.credit import (
+    LatentGrid,
+    anomaly_weights,
+    normalised,
+    verdict_weights,
+    without_first_frame,
+)
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Verdict
 from reward_model.world import make_video
 
@@ -102,6 +108,21 @@ def test_the_truth_of_a_made_video_is_where_the_weight_lies():
     x, y = ((boxes[0].xmin + boxes[0].xmax) / 2 / 1000, (boxes[0].ymin + boxes[0].ymax) / 2 / 1000)
     cell = found[LatentGrid(33, 32, 32).latent_frame(frame), int(y * 4), int(x * 4)]
     assert cell > 1 and cell > 3 * found.min() and found.mean().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_given_first_frame_weighs_nothing():
+    grid = LatentGrid(num_frames=9, height=16, width=16)
+    plain = without_first_frame(None, grid, 2)
+    assert plain.shape == (2, 1, 3, 2, 2) and plain.mean() == 1
+    assert not plain[:, :, 0].any() and (plain[:, :, 1:] == 1.5).all()
+    early = Anomaly(AnomalyType.OBJECT, FrameRange(0, 0))
+    late = Anomaly(AnomalyType.OBJECT, FrameRange(5, 8))
+    cells = torch.stack([anomaly_weights([a], grid, floor=0.0) for a in (early, late)])[:, None]
+    found = without_first_frame(cells, grid, 2)
+    assert found[0].tolist() == plain[0].tolist(), "what lies in the first frame alone is nowhere to be trained"
+    assert found[1, 0, :, 0, 0].tolist() == [0, 0, 3]
+    with pytest.raises(ValueError, match="num_frames=1 leaves nothing behind the first frame"):
+        without_first_frame(None, LatentGrid(1, 16, 16), 1)
 
 
 def test_bad_input():
