@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cac_align.corpus.rates import Row, judged
+from cac_align.corpus.rates import Row, judged, types_in
 from cac_align.report.page import content_policy, page_file, page_template, small_copy
 from cac_align.report.view import spread
-from reward_model.anomalies import AnomalyType
 from reward_model.statistics.table import Table, show
 from reward_model.terminal.program import score_text
 from reward_model.video.clip import Video, load_video, thinned
@@ -36,9 +35,9 @@ def chosen_rows(rows: Sequence[Row], num: int) -> list[GallerySection]:
     """The rows to look at: of each type those with the lowest and the highest scores, and of the videos called normal
     likewise; no row at both ends.
     """
-    ranked = sorted(range(len(rows)), key=lambda k: (rows[k]["score"] is None, rows[k]["score"], k))
-    ranked = [k for k in ranked if rows[k]["score"] is not None]
-    groups = {kind.value: [k for k in ranked if kind.value in (rows[k]["types"] or ())] for kind in AnomalyType}
+    scored = [k for k, row in enumerate(rows) if row["score"] is not None]
+    ranked = sorted(scored, key=lambda k: (rows[k]["score"], k))
+    groups = {kind: [k for k in ranked if kind in (rows[k]["types"] or ())] for kind in types_in(rows)}
     groups["Called normal"] = [k for k in ranked if rows[k]["status"] == "normal"]
     sections = []
     for title, found in groups.items():

@@ -44,12 +44,19 @@ def rates_by(rows: Sequence[Row], by: str | None = None) -> list[Table]:
     lines = [(key, len(found), *_found(found)) for key, found in groups.items()]
     verdicts = Table(title, columns, [lines[:1], lines[1:]], notes=("Shares and means with 95 % intervals.",))
     shown = dict(list(groups.items())[: _BESIDE + 1])
-    kinds = [kind.value for kind in AnomalyType if any(kind.value in (row["types"] or ()) for row in rows)]
+    kinds = types_in(rows)
     shares = [(kind, *(_share(_has(kind, judged(found)), judged(found)) for found in shown.values())) for kind in kinds]
     left = len(groups) - len(shown)
     notes = ("Share of the judged videos in which a type was found.",)
     notes += (f"{left} more values of {by} are left out.",) if left else ()
     return [verdicts, Table("Types", ("type", *shown), [shares], notes=notes)]
+
+
+def types_in(rows: Sequence[Row]) -> list[str]:
+    """The types of anomalies that were found, those of the judge in their fixed order."""
+    found = {kind for row in rows for kind in row["types"] or ()}
+    known = [kind.value for kind in AnomalyType]
+    return [kind for kind in known if kind in found] + sorted(found - set(known))
 
 
 def judged(rows: Sequence[Row]) -> list[Row]:
