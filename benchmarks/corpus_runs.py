@@ -110,7 +110,7 @@ class Runs:
         from cac_align.cli import main
 
         os.environ |= environment()
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
         other = cluster.add_node(num_cpus=3)
 
         def kill_one() -> None:

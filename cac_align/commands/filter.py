@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cac_align.corpus.conditions import Condition, beyond_quantile
-    from cac_align.corpus.table_files import Own, check_table_name, read_table, rebased, write_table
+    from cac_align.corpus.conditions import RowCondition, beyond_quantile
+    from cac_align.corpus.table_files import Own, check_table_name, read_table_rows, rebased, write_table
     from cac_align.corpus.verdict_rows import KINDS
     from reward_model.files import check_output_folder
 
@@ -40,11 +40,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--within and --lowest are for --quantile")
     check_table_name(args.output, "--output")
     check_output_folder(args.output.parent)
-    rows = read_table(args.table, KINDS)
+    if args.output.exists() and args.table.exists() and args.output.samefile(args.table):
+        raise ValueError(f"--output {str(args.output)!r} is the table itself; name another file")
+    rows = read_table_rows(args.table, KINDS)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     kept = rows
     if args.where is not None:
-        holds = Condition(args.where, columns)
+        holds = RowCondition(args.where, columns)
         kept = [row for row in kept if holds(row)]
     if args.quantile is not None and kept:
         keeps = beyond_quantile(kept, args.quantile, by=args.by, within=args.within, lowest=args.lowest)

@@ -19,7 +19,7 @@ from reward_model.terminal.program import printable, score_text
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from cac_align.corpus.sources import Clip
+    from cac_align.corpus.sources import CorpusVideo
     from cac_align.rewards.cac import CaCReward
     from reward_model.schema import Verdict
 
@@ -107,7 +107,7 @@ def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
 
 
 def _batches(
-    args: argparse.Namespace, reward: CaCReward, clips: Sequence[Clip], rows: ScoreRows | None, bar: tqdm[Any]
+    args: argparse.Namespace, reward: CaCReward, clips: Sequence[CorpusVideo], rows: ScoreRows | None, bar: tqdm[Any]
 ) -> Iterator[list[tuple[dict[str, Any], Verdict | None, str]]]:
     """(row, verdict, path) of each video in order, as many at a time as the judge takes at once; rows that an earlier
     run wrote come without a verdict.
@@ -134,7 +134,7 @@ def _batches(
 
 
 def _asked_and_done(
-    settings: dict[str, Any], clips: Sequence[Clip], rows: ScoreRows
+    settings: dict[str, Any], clips: Sequence[CorpusVideo], rows: ScoreRows
 ) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
     """By the number of a video: what its row depends on, and the row itself if an earlier run wrote it."""
     asked = {
@@ -145,7 +145,7 @@ def _asked_and_done(
     return asked, done
 
 
-def _judge(reward: CaCReward, clips: Sequence[Clip]) -> list[Verdict]:
+def _judge(reward: CaCReward, clips: Sequence[CorpusVideo]) -> list[Verdict]:
     if not clips:
         return []
     from reward_model.schema import Verdict

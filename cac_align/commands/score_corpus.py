@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cac_align.corpus.job import CorpusJob, Launched
     from cac_align.corpus.judging import Asked
     from cac_align.corpus.parts import Entry
-    from cac_align.corpus.sources import Clip
+    from cac_align.corpus.sources import CorpusVideo
     from cac_align.rewards.cac import CaCReward
 
 #: Options that say something about a table only, with what they are when they are not given.
@@ -30,6 +30,12 @@ _OF_A_TABLE = {
     "ray_address": None,
 }
 _WORKERS = 2
+#: Arguments that no row depends on, or that are settled otherwise; all others are settings of the judge.
+_OF_THE_RUN = {
+    *("videos", "prompt", "fps", "json", "output", "overlay", "table"),
+    *(name for name in _OF_A_TABLE if name != "answers"),
+    *("model", "judge_device", "judge_batch_size", "command", "run", "names", "resumes", "verbosity"),
+}
 
 
 def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,37 +71,47 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_corpus(args: argparse.Namespace) -> None:
     """Raises ValueError for options that do not go together, before anything is read."""
+    if args.table is None:
+        _check_without_table(args)
+        return
     from cac_align.corpus.job import Shard
-    from cac_align.corpus.table_files import TABLE_SUFFIXES, check_table_name
+    from cac_align.corpus.table_files import check_table_name
     from reward_model.files import check_output_folder
 
-    if args.table is None:
-        given = [name for name, unset in _OF_A_TABLE.items() if getattr(args, name) != unset]
-        if given:
-            raise ValueError(f"--{given[0].replace('_', '-')} is for a table; name one with --table scores.parquet")
-        if args.output is not None and args.output.suffix.lower() in TABLE_SUFFIXES and args.output.suffix != ".jsonl":
-            raise ValueError(f"--output {str(args.output)!r} takes lines of JSON; use --table {str(args.output)!r}")
-        return
     for name in ("json", "output", "overlay"):
         if getattr(args, name):
             raise ValueError(f"--{name} prints or writes each video as it is judged; leave it out with --table")
     check_table_name(args.table, "--table")
     check_output_folder(args.table.parent, "--table")
-    for name in ("workers", "actors"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} {value} must be at least 1")
+    if args.table.exists() and any(Path(v).is_file() and args.table.samefile(v) for v in args.videos):
+        raise ValueError(f"--table {str(args.table)!r} is the manifest itself; name another file")
     if args.shard is not None:
         Shard.parse(args.shard)
         if args.merge:
             raise ValueError("--merge takes the shards together; leave --shard out")
+    _check_numbers(args)
+
+
+def _check_without_table(args: argparse.Namespace) -> None:
+    given = [name for name, unset in _OF_A_TABLE.items() if getattr(args, name) != unset]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for a table; name one with --table scores.parquet")
+    if args.output is not None and args.output.suffix.lower() in (".csv", ".parquet"):
+        raise ValueError(f"--output {str(args.output)!r} takes lines of JSON; use --table {str(args.output)!r}")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name in ("workers", "actors"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value} must be at least 1")
     if args.engine != "ray" and (args.actors or args.ray_address):
         raise ValueError("--actors and --ray-address are for --engine ray")
 
 
-def score_corpus(args: argparse.Namespace, clips: Sequence[Clip]) -> int:
+def score_corpus(args: argparse.Namespace, clips: Sequence[CorpusVideo]) -> int:
     """Judges what is left of a corpus and writes its table; the exit code of the command."""
-    from cac_align.corpus.job import CorpusJob, Launched, Shard, together
+    from cac_align.corpus.job import CorpusJob, Launched, Shard, until_all_are_done
 
     launched = Launched.from_environment() if args.engine == "local" else Launched()
     shard = Shard.parse(args.shard) if args.shard else Shard()
@@ -105,7 +121,7 @@ def score_corpus(args: argparse.Namespace, clips: Sequence[Clip]) -> int:
     reward = build_judge_reward(args)
     job = CorpusJob(args.table, clips, _run_settings(args, reward), args.judge_batch_size or 8)
     part, parts = (shard.number - 1) * launched.count + launched.rank, shard.count * launched.count
-    with together(launched):
+    with until_all_are_done(launched):
         count = _judge_part(args, job, reward, part, parts)
     if launched.rank:
         return 0
@@ -131,8 +147,9 @@ def _run_settings(args: argparse.Namespace, reward: CaCReward) -> dict[str, Any]
 
     model = str(reward.model)
     mark = model_fingerprint(model)[:16] if Path(model).is_dir() else model
-    names = ("readout", "backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "policy", "answers")
-    return {"model": mark, "dtype": args.judge_dtype, **{name: getattr(args, name) for name in names}}
+    said = {name: value for name, value in vars(args).items() if name not in _OF_THE_RUN}
+    # What was not given counts like an option that the earlier run did not know.
+    return {"model": mark, **{k: v for k, v in said.items() if isinstance(v, str | int | float) and v is not False}}
 
 
 def _judge_part(args: argparse.Namespace, job: CorpusJob, reward: CaCReward, part: int, parts: int) -> int:

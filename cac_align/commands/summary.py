@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cac_align.corpus.rates import check_verdicts, rates_by
-    from cac_align.corpus.table_files import read_table
+    from cac_align.corpus.table_files import read_table_rows
     from cac_align.corpus.verdict_rows import KINDS
 
     if args.videos < 1:
         raise ValueError(f"--videos {args.videos} must be at least 1")
     if args.page is not None and args.page.is_dir():
         raise ValueError(f"--page {str(args.page)!r} is a folder; name a file in it")
-    rows = read_table(args.table, KINDS)
+    rows = read_table_rows(args.table, KINDS)
     check_verdicts(rows, str(args.table))
     tables = rates_by(rows, args.by)
     for table in tables:

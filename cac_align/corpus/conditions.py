@@ -43,7 +43,7 @@ class ConditionError(ValueError):
     """A condition cannot be understood, or does not fit the values of a row. The message says where and why."""
 
 
-class Condition:
+class RowCondition:
     """A condition on rows.
 
     Args:
@@ -54,7 +54,7 @@ class Condition:
         ConditionError: if it is not a condition, or names a column that is not there.
 
     Example:
-        >>> keeps = Condition("score > 0.8 and 'Motion' not in types", ["score", "types"])
+        >>> keeps = RowCondition("score > 0.8 and 'Motion' not in types", ["score", "types"])
         >>> keeps({"score": 0.9, "types": []}), keeps({"score": None, "types": []})
         (True, False)
     """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cac_align.corpus.rates import Row, judged, types_in
+from cac_align.corpus.rates import Row, judged_rows, types_in
 from cac_align.report.page import content_policy, page_file, page_template, small_copy
 from cac_align.report.view import spread
 from reward_model.statistics.table import Table, show
@@ -39,14 +39,13 @@ def chosen_rows(rows: Sequence[Row], num: int) -> list[GallerySection]:
     ranked = sorted(scored, key=lambda k: (rows[k]["score"], k))
     groups = {kind: [k for k in ranked if kind in (rows[k]["types"] or ())] for kind in types_in(rows)}
     groups["Called normal"] = [k for k in ranked if rows[k]["status"] == "normal"]
-    sections = []
-    for title, found in groups.items():
-        if found:
-            low = found[:num]
-            high = [k for k in reversed(found[-num:]) if k not in low]
-            ends = {"Lowest scores": low, "Highest scores": high}
-            sections.append(GallerySection(title, len(found), {name: end for name, end in ends.items() if end}))
-    return sections
+    return [_section(title, found, num) for title, found in groups.items() if found]
+
+
+def _section(title: str, ranked: Sequence[int], num: int) -> GallerySection:
+    low = list(ranked[:num])
+    high = [k for k in reversed(ranked[-num:]) if k not in low]
+    return GallerySection(title, len(ranked), {"Lowest scores": low, **({"Highest scores": high} if high else {})})
 
 
 def row_card(row: Row, folder: Path, index: int) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def render_gallery(
         shown.append({"title": section.title, "count": section.count, "ends": ends})
     return str(
         page_template(__package__, "gallery.html.j2").render(
-            facts=[name, f"{len(rows)} videos", f"judged by {', '.join(models)}", f"{len(judged(rows))} judged"],
+            facts=[name, f"{len(rows)} videos", f"judged by {', '.join(models)}", f"{len(judged_rows(rows))} judged"],
             tables=[
                 {"title": t.title, "columns": t.columns, "rows": [list(map(show, r)) for r in t.rows], "notes": t.notes}
                 for t in tables

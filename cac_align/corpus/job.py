@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from cac_align.corpus.judging import Asked
 from cac_align.corpus.parts import Entry, Parts, PartsError, append_entries, clip_key, open_part, parts_folder
-from cac_align.corpus.sources import Clip, own_columns
+from cac_align.corpus.sources import CorpusVideo, own_columns
 from cac_align.corpus.table_files import Own, path_from, write_table
 from cac_align.corpus.verdict_rows import judged_columns
 
@@ -78,7 +78,7 @@ class CorpusJob:
     """
 
     table: Path
-    clips: Sequence[Clip]
+    clips: Sequence[CorpusVideo]
     settings: Mapping[str, Any]
     block: int = 8
 
@@ -169,7 +169,7 @@ def merge_rows(job: CorpusJob) -> Totals:
 
 
 @contextmanager
-def together(launched: Launched) -> Iterator[None]:
+def until_all_are_done(launched: Launched) -> Iterator[None]:
     """A block that no process of a launch leaves before all have come to its end."""
     if launched.count == 1:
         yield

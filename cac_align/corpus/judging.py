@@ -8,6 +8,7 @@ manifest are judged together, always the same ones.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cac_align.corpus.parts import Entry, Mark, mark_of
-from cac_align.corpus.sources import Clip
+from cac_align.corpus.sources import CorpusVideo
 from cac_align.corpus.verdict_rows import verdict_row
 from reward_model.chunks import scan_grids
 from reward_model.schema import Verdict
@@ -40,7 +41,7 @@ class Asked(NamedTuple):
     """A video to judge, by its key."""
 
     key: str
-    clip: Clip
+    clip: CorpusVideo
 
 
 class _Opened(NamedTuple):
@@ -68,7 +69,7 @@ def judge_clips(
         workers: threads that decode beside a judge of this process; a server is asked by as many threads as its
             backend allows at a time (``concurrency``), which decode as well.
     """
-    judge = reward.judge_model
+    judge = _single(reward.judge_model)
     each = [asked for block in blocks for asked in block]
 
     def opened(asked: Asked) -> _Opened:
@@ -82,16 +83,25 @@ def judge_clips(
     if concurrency is not None:
         yield from as_finished(lambda asked: rows([opened(asked)]), each, concurrency)
         return
-    sizes = [1] * len(each) if judged_alone(judge) else [len(block) for block in blocks]
+    sizes = [1] * len(each) if _is_single(judge) else [len(block) for block in blocks]
     ready = ahead_of(opened, each, workers, max(workers, *sizes, 1))
     for size in sizes:
         yield rows(list(islice(ready, size)))
 
 
-def judged_alone(judge: TwoTurnJudge) -> bool:
+def _is_single(judge: TwoTurnJudge) -> bool:
     """True if each video is asked about by itself: everywhere but on a GPU of this process."""
     device = getattr(judge.backend, "device", None)
     return device is None or device.type == "cpu"
+
+
+def _single(judge: TwoTurnJudge) -> TwoTurnJudge:
+    """The judge; where videos are asked about one by one, the parts of a long one are as well."""
+    if not _is_single(judge) or getattr(judge.backend, "concurrency", None) is not None:
+        return judge
+    alone = copy.copy(judge)
+    alone.config = judge.config.override(batch_size=1)
+    return alone
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

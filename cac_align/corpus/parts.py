@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cac_align.corpus.sources import Clip
+from cac_align.corpus.sources import CorpusVideo
 from cac_align.corpus.table_files import path_from
 from reward_model.digests import json_digest
 from reward_model.files import atomic
@@ -60,11 +60,11 @@ class PartsError(ValueError):
     """The rows on the disk are of another run, or damaged. The message names the folder and the remedy."""
 
 
-def clip_key(clip: Clip, folder: Path) -> str:
+def clip_key(clip: CorpusVideo, folder: Path) -> str:
     """The key of a video: the same path from the folder of the table, prompt and rate, wherever they are named.
 
     Example:
-        >>> clip_key(Clip("/a/b.mp4"), Path("/a")) == clip_key(Clip("/a/c/../b.mp4"), Path("/a"))
+        >>> clip_key(CorpusVideo("/a/b.mp4"), Path("/a")) == clip_key(CorpusVideo("/a/c/../b.mp4"), Path("/a"))
         True
     """
     return json_digest([path_from(folder, clip.video), clip.prompt, clip.fps])[:24]
@@ -118,7 +118,7 @@ class Parts:
                         self._known[entry.key] = _Known(Place(number, start, k), at, entry.mark, scored)
                 start += len(line)
 
-    def is_done(self, clip: Clip, key: str) -> bool:
+    def is_done(self, clip: CorpusVideo, key: str) -> bool:
         """True if a video has a score, and its file is what it was then. One that could not be judged is not done:
         what was in its way may have gone.
         """

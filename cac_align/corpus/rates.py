@@ -45,7 +45,8 @@ def rates_by(rows: Sequence[Row], by: str | None = None) -> list[Table]:
     verdicts = Table(title, columns, [lines[:1], lines[1:]], notes=("Shares and means with 95 % intervals.",))
     shown = dict(list(groups.items())[: _BESIDE + 1])
     kinds = types_in(rows)
-    shares = [(kind, *(_share(_has(kind, judged(found)), judged(found)) for found in shown.values())) for kind in kinds]
+    known = [judged_rows(found) for found in shown.values()]
+    shares = [(kind, *(_share(_has(kind, found), found) for found in known)) for kind in kinds]
     left = len(groups) - len(shown)
     notes = ("Share of the judged videos in which a type was found.",)
     notes += (f"{left} more values of {by} are left out.",) if left else ()
@@ -59,7 +60,7 @@ def types_in(rows: Sequence[Row]) -> list[str]:
     return [kind for kind in known if kind in found] + sorted(found - set(known))
 
 
-def judged(rows: Sequence[Row]) -> list[Row]:
+def judged_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows with a score."""
     return [row for row in rows if row["score"] is not None]
 
@@ -78,7 +79,7 @@ def _grouped(rows: Sequence[Row], by: str | None) -> dict[str, list[Row]]:
 
 
 def _found(rows: Sequence[Row]) -> tuple[Any, ...]:
-    known, told = judged(rows), [row for row in rows if row.get("out_of_domain") is not None]
+    known, told = judged_rows(rows), [row for row in rows if row.get("out_of_domain") is not None]
     scores = [float(row["score"]) for row in known]
     resamples = 1000 if len(scores) < _MANY else 100
     interval = mean_interval(scores, num_resamples=resamples) if len(scores) > 1 else None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.corpus.judging import Asked, judge_clips
 from cac_align.corpus.parts import Entry, Mark
-from cac_align.corpus.sources import Clip
+from cac_align.corpus.sources import CorpusVideo
 from reward_model.extras import need
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class JudgeActor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Judges blocks, JSON texts in the column ``block``, and returns one text of entries."""
-        blocks = [[Asked(key, Clip(**clip)) for key, clip in json.loads(text)] for text in batch["block"]]
+        blocks = [[Asked(key, CorpusVideo(**clip)) for key, clip in json.loads(text)] for text in batch["block"]]
         made = judge_clips(self.reward, blocks, self.model, answers=self.answers, workers=self.workers)
         return {"entries": [json.dumps([e for together in made for e in together])]}
 
@@ -74,15 +74,7 @@ def judge_with_ray(
     if not ray.is_initialized():
         passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         ray.init(address=address, runtime_env={"env_vars": passed}, log_to_driver=False)
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    on_gpu = gpus > 0 and reward.backend == "local"
-    count = actors or (gpus if on_gpu else max(1, cpus // 2))
-    if count >= cpus and not on_gpu:
-        raise ValueError(
-            f"--actors {count} need {count} CPUs and one more to read, and the cluster has {cpus}; give fewer, or "
-            "start Ray with more logical CPUs (ray start --num-cpus)"
-        )
+    count, gpus = _actors(ray.cluster_resources(), actors, reward.backend == "local")
     ray.data.DataContext.get_current().enable_progress_bars = False
     texts = [json.dumps([(a.key, _sent(a.clip)) for a in block]) for block in blocks]
     data = ray.data.from_items([{"block": text} for text in texts], override_num_blocks=min(len(texts), _PIECES))
@@ -92,7 +84,7 @@ def judge_with_ray(
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=count),
         num_cpus=1,
-        num_gpus=1 if on_gpu else 0,
+        num_gpus=gpus,
     )
     for row in judged.iter_rows():
         yield [
@@ -100,6 +92,25 @@ def judge_with_ray(
         ]
 
 
-def _sent(clip: Clip) -> dict[str, Any]:
+def _actors(resources: Mapping[str, float], wanted: int | None, local: bool) -> tuple[int, int]:
+    """How many actors there are, and how many GPUs each has.
+
+    Args:
+        resources: of the cluster.
+        wanted: actors; None: as many as fit.
+        local: the judge runs in the actor.
+    """
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    each = 1 if local and gpus else 0
+    count = wanted or (gpus if each else max(1, cpus // 2))
+    if (each and count > gpus) or count >= cpus:
+        raise ValueError(
+            f"--actors {count} need {f'{count} GPUs, ' if each else ''}{count} CPUs and one more to read, and the cluster "
+            f"has {gpus} GPUs and {cpus} CPUs; give fewer, or start Ray with more logical CPUs (ray start --num-cpus)"
+        )
+    return count, each
+
+
+def _sent(clip: CorpusVideo) -> dict[str, Any]:
     """What an actor has to know of a video; it works in another folder."""
     return {"video": str(Path(clip.video).absolute()), "prompt": clip.prompt, "fps": clip.fps}

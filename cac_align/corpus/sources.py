@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cac_align.corpus.table_files import TABLE_SUFFIXES, read_table
+from cac_align.corpus.table_files import TABLE_SUFFIXES, read_table_rows
 from cac_align.corpus.verdict_rows import KINDS, WRITTEN
 from cac_align.metrics.videos import SUFFIXES
 
@@ -19,7 +19,7 @@ GIVEN = ("video", "prompt", "fps")
 
 
 @dataclass(frozen=True)
-class Clip:
+class CorpusVideo:
     """A video to judge.
 
     Attributes:
@@ -37,7 +37,9 @@ class Clip:
     absolute: bool = False
 
 
-def find_clips(sources: Sequence[str], prompts: Sequence[str] | None = None, fps: float | None = None) -> list[Clip]:
+def find_clips(
+    sources: Sequence[str], prompts: Sequence[str] | None = None, fps: float | None = None
+) -> list[CorpusVideo]:
     """The videos of all sources, in their order; those of a folder or a pattern by name.
 
     Args:
@@ -66,7 +68,7 @@ def find_clips(sources: Sequence[str], prompts: Sequence[str] | None = None, fps
     ]
 
 
-def own_columns(clips: Iterable[Clip]) -> list[str]:
+def own_columns(clips: Iterable[CorpusVideo]) -> list[str]:
     """Names of the users' own columns, in the order in which they first appear."""
     return list(dict.fromkeys(name for clip in clips for name in clip.own))
 
@@ -75,7 +77,7 @@ def _is_manifest(source: str) -> bool:
     return source.lower().endswith(TABLE_SUFFIXES)
 
 
-def _clips(source: str) -> list[Clip]:
+def _clips(source: str) -> list[CorpusVideo]:
     path = Path(source)
     if path.is_dir():
         return [_named(video) for video in _in_folder(path, source)]
@@ -86,8 +88,8 @@ def _clips(source: str) -> list[Clip]:
     return [_named(source)]
 
 
-def _named(video: str) -> Clip:
-    return Clip(video, absolute=Path(video).is_absolute())
+def _named(video: str) -> CorpusVideo:
+    return CorpusVideo(video, absolute=Path(video).is_absolute())
 
 
 def _in_folder(folder: Path, named: str) -> list[str]:
@@ -115,7 +117,7 @@ def _matches(pattern: str) -> list[str]:
 # --- manifests --------------------------------------------------------------------------------------------------------
 
 
-def read_manifest(path: Path) -> list[Clip]:
+def read_manifest(path: Path) -> list[CorpusVideo]:
     """The videos of a manifest in its order, their paths from the current folder.
 
     A table that ``cac-align score`` wrote is a manifest as well: what was found before is left out.
@@ -123,7 +125,7 @@ def read_manifest(path: Path) -> list[Clip]:
     Raises:
         ValueError: if it is no such table, or a row cannot be judged; the message names the row.
     """
-    rows = read_table(path, {"fps": "number"})
+    rows = read_table_rows(path, {"fps": "number"})
     if not rows:
         raise ValueError(f"{str(path)!r} names no video: it has no row")
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -138,7 +140,7 @@ def read_manifest(path: Path) -> list[Clip]:
     return [_clip(row, own, path, number) for number, row in enumerate(rows, 1)]
 
 
-def _clip(row: Mapping[str, Any], own: Sequence[str], path: Path, number: int) -> Clip:
+def _clip(row: Mapping[str, Any], own: Sequence[str], path: Path, number: int) -> CorpusVideo:
     place = f"{str(path)!r}, row {number}"
     video, prompt, fps = (row.get(name) for name in GIVEN)
     if not isinstance(video, str) or not video:
@@ -152,4 +154,4 @@ def _clip(row: Mapping[str, Any], own: Sequence[str], path: Path, number: int) -
     absolute = Path(video).is_absolute()
     found = video if absolute else os.path.normpath(path.parent / video)
     own_values = {name: row.get(name) for name in own}
-    return Clip(str(found), prompt or None, None if fps is None else float(fps), own_values, absolute)
+    return CorpusVideo(str(found), prompt or None, None if fps is None else float(fps), own_values, absolute)

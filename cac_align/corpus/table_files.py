@@ -62,7 +62,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], kinds: Mapping[st
             return write(file, rows, list(kinds))
 
 
-def read_table(path: Path, kinds: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def read_table_rows(path: Path, kinds: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """The rows of a table.
 
     Args:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reward_model.chunks import deciding_turn
 
 if TYPE_CHECKING:
-    from reward_model.schema import Turn, Verdict
+    from reward_model.schema import Verdict
 
 _ANOMALY = {
     "type": "text",
@@ -72,58 +72,63 @@ def verdict_row(verdict: Verdict, model: str, answers: bool = False) -> dict[str
         model: name of the judge.
         answers: with both turns' answers.
     """
-    window, fps = verdict.window_s, verdict.fps or None
-    turn = deciding_turn(verdict.turns, verdict.readout) if verdict.turns else None
+    start, end = verdict.window_s or (None, None)
     row = {
         "score": verdict.score,
         "status": verdict.status,
-        "window_start_s": window[0] if window else None,
-        "window_end_s": window[1] if window else None,
+        "window_start_s": start,
+        "window_end_s": end,
         "types": [kind.value for kind in verdict.types],
-        "anomalies": [
-            {
-                "type": a.type.value,
-                "first_frame": a.frames.start,
-                "last_frame": a.frames.end,
-                "start_s": a.frames.start / verdict.fps,
-                "end_s": (a.frames.end + 1) / verdict.fps,
-                "reason": a.reason,
-            }
-            for a in verdict.anomalies
-        ],
-        "boxes": [
-            {"type": a.type.value, "frame": frame, **dict(zip(("x0", "y0", "x1", "y1"), box.as_list(), strict=True))}
-            for a in verdict.anomalies
-            for frame, boxes in sorted(a.boxes.items())
-            for box in boxes
-        ],
-        "readout": verdict.readout if verdict.turns else None,
-        "p_paper": turn.score.p_normal if turn and turn.score else None,
-        "p_direct": turn.direct_score.p_normal if turn and turn.direct_score else None,
-        "log_odds": verdict.log_odds,
+        **_evidence(verdict),
+        **_readouts(verdict),
         "readouts_disagree": verdict.readouts_disagree,
         "num_frames": verdict.num_frames or None,
-        "fps": fps,
+        "fps": verdict.fps or None,
         "out_of_domain": verdict.out_of_domain,
         "domain_reason": verdict.domain_reason or None,
         "model": model,
         "answer_scan": _answer(verdict, 1),
         "answer_zoom": _answer(verdict, 2),
         "seconds": round(sum(turn.seconds for turn in verdict.turns), 4),
-        "error": None if verdict.error is None else _one_line(verdict.error),
+        "error": None if verdict.error is None else " ".join(verdict.error.split()),
     }
     return {name: row[name] for name in judged_columns(answers)}
 
 
+def _evidence(verdict: Verdict) -> dict[str, Any]:
+    """What is wrong, when and where."""
+    anomalies = [
+        {
+            "type": a.type.value,
+            "first_frame": a.frames.start,
+            "last_frame": a.frames.end,
+            "start_s": a.frames.start / verdict.fps,
+            "end_s": (a.frames.end + 1) / verdict.fps,
+            "reason": a.reason,
+        }
+        for a in verdict.anomalies
+    ]
+    boxes = [
+        {"type": a.type.value, "frame": frame, **dict(zip(("x0", "y0", "x1", "y1"), box.as_list(), strict=True))}
+        for a in verdict.anomalies
+        for frame, found in sorted(a.boxes.items())
+        for box in found
+    ]
+    return {"anomalies": anomalies, "boxes": boxes}
+
+
+def _readouts(verdict: Verdict) -> dict[str, Any]:
+    """What was read of the turn that decides."""
+    turn = deciding_turn(verdict.turns, verdict.readout)
+    return {
+        "readout": verdict.readout if verdict.turns else None,
+        "p_paper": turn.score.p_normal if turn and turn.score else None,
+        "p_direct": turn.direct_score.p_normal if turn and turn.direct_score else None,
+        "log_odds": verdict.log_odds,
+    }
+
+
 def _answer(verdict: Verdict, number: int) -> str | None:
     """What the judge wrote in the turns of a number; several, of a long video, one after the other."""
-    said = [turn.text for turn in _turns(verdict, number)]
+    said = [turn.text for turn in verdict.turns if turn.number == number]
     return "\n\n".join(said) if said else None
-
-
-def _turns(verdict: Verdict, number: int) -> list[Turn]:
-    return [turn for turn in verdict.turns if turn.number == number]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

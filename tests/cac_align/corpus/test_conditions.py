@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cac_align.cli import main
-from cac_align.corpus.conditions import Condition, ConditionError, beyond_quantile
-from cac_align.corpus.table_files import read_table
+from cac_align.corpus.conditions import ConditionError, RowCondition, beyond_quantile
+from cac_align.corpus.table_files import read_table_rows
 
 ROW = {
     "video": "a.mp4",
@@ -21,7 +21,7 @@ ROW = {
 
 
 def holds(text, row=ROW):
-    return Condition(text, list(ROW))(row)
+    return RowCondition(text, list(ROW))(row)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_filter_writes_a_manifest_whose_videos_are_found(capsys, tmp_path, suffi
     kept = tmp_path / "below" / f"kept.{suffix}"
     assert main(["filter", str(table), "--where", "score < 0.75", "--quantile", "0.5", "--output", str(kept)]) == 0
     assert "4 of 10 rows" in capsys.readouterr().out
-    found = read_table(kept, {"seed": "whole", "score": "number"})
+    found = read_table_rows(kept, {"seed": "whole", "score": "number"})
     assert [r["seed"] for r in found] == [4, 5, 6, 7] and found[0]["video"] == "../clips/4.mp4"
     assert main(["filter", str(table), "--where", "score > 2", "--output", str(tmp_path / "none.csv")]) == 1
     assert "none of 10 rows is kept" in capsys.readouterr().err and not (tmp_path / "none.csv").exists()

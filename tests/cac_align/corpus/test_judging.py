@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cac_align.corpus.judging import Asked, ScanAhead, ahead_of, as_finished, judge_clips
-from cac_align.corpus.sources import Clip
+from cac_align.corpus.sources import CorpusVideo
 
 
 def test_results_come_in_order_and_no_more_are_held_than_said():
@@ -80,7 +80,7 @@ def test_a_served_judge_is_asked_about_several_at_a_time_with_the_same_result(co
     from reward_model.backends.local import LocalBackend
 
     backend = LocalBackend(judge_folder, device="cpu")
-    clips = [Clip(str(p), "a red ball") for p in sorted((corpus.parent / "clips").glob("*.mp4"))]
+    clips = [CorpusVideo(str(p), "a red ball") for p in sorted((corpus.parent / "clips").glob("*.mp4"))]
     blocks = [[Asked(str(k), clip)] for k, clip in enumerate(clips)]
 
     def rows(reward):
@@ -91,6 +91,19 @@ def test_a_served_judge_is_asked_about_several_at_a_time_with_the_same_result(co
     served = Served(backend)
     assert rows(CaCReward(backend=served, **options)) == rows(CaCReward(backend=backend, **options))
     assert 2 <= served.most <= 8
+
+
+def test_on_a_cpu_even_the_parts_of_a_long_video_are_asked_about_one_by_one(corpus, judge_folder, monkeypatch):
+    from cac_align.rewards.cac import CaCReward
+
+    reward = CaCReward(judge_folder, device="cpu", reasoning=False, scan_fps=16, max_scan_frames=3, batch_size=8)
+    backend, sizes = reward.judge_model.backend, []
+    original = backend.score
+    monkeypatch.setattr(backend, "score", lambda asked, prefixes: sizes.append(len(asked)) or original(asked, prefixes))
+    block = [Asked(str(k), CorpusVideo(str(corpus.parent / "clips" / f"{k}.mp4"))) for k in range(2)]
+    entries = [e for part in judge_clips(reward, [block], "j") for e in part]
+    assert [e.row["error"] for e in entries] == [None, None] and len(sizes) > 4 and set(sizes) == {1}
+    assert reward.judge_model.config.batch_size == 8, "the reward itself stays as it was"
 
 
 def test_a_video_on_which_the_judge_itself_fails_is_a_row_too(corpus, judge_folder, monkeypatch):
@@ -106,9 +119,9 @@ def test_a_video_on_which_the_judge_itself_fails_is_a_row_too(corpus, judge_fold
         return original(self, videos, prompts, **more)
 
     monkeypatch.setattr(TwoTurnJudge, "judge", fails_on_one)
-    monkeypatch.setattr("cac_align.corpus.judging.judged_alone", lambda judge: False)
+    monkeypatch.setattr("cac_align.corpus.judging._is_single", lambda judge: False)
     path = str(corpus.parent / "clips" / "0.mp4")
-    block = [Asked(str(k), Clip(path, prompt)) for k, prompt in enumerate(("good", "bad", "good"))]
+    block = [Asked(str(k), CorpusVideo(path, prompt)) for k, prompt in enumerate(("good", "bad", "good"))]
     ((*entries,),) = judge_clips(reward, [block], "j")
     assert [e.row["score"] is None for e in entries] == [False, True, False]
     assert "ZeroDivisionError: of no kind" in entries[1].row["error"]

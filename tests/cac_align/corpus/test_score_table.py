@@ -10,7 +10,7 @@ import time
 import pytest
 
 from cac_align.cli import main
-from cac_align.corpus.table_files import read_table
+from cac_align.corpus.table_files import read_table_rows
 from cac_align.corpus.verdict_rows import KINDS, judged_columns
 
 
@@ -22,7 +22,7 @@ def run(capsys, *argv):
 
 
 def without_seconds(table):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_table(table, KINDS)]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_table_rows(table, KINDS)]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def score(capsys, corpus, judge_folder):
 def test_one_table_of_a_manifest(score, corpus):
     code, out, err = score(corpus.with_name("scores.jsonl"))
     assert code == 1 and "6 videos" in out and "1 not judged" in out and "broken.mp4" in err
-    rows = read_table(corpus.with_name("scores.jsonl"))
+    rows = read_table_rows(corpus.with_name("scores.jsonl"))
     assert list(rows[0]) == ["video", "prompt", "maker", "seed", *judged_columns(answers=False)]
     assert [r["video"] for r in rows] == [json.loads(line)["video"] for line in corpus.read_text().splitlines()]
     assert [r["seed"] for r in rows] == list(range(6)) and {r["prompt"] for r in rows} == {"a red ball"}
@@ -62,7 +62,7 @@ def test_the_answers_stand_in_the_table_on_request(capsys, corpus, judge_folder)
     assert run(capsys, "score", clip, "--model", judge_folder, "--table", table, "--answers")[0] == 0
     from cac_align.rewards.cac import CaCReward
 
-    (row,), verdict = read_table(table), CaCReward(judge_folder, device="cpu").judge(clip)
+    (row,), verdict = read_table_rows(table), CaCReward(judge_folder, device="cpu").judge(clip)
     assert row["answer_scan"] == verdict.turns[0].text and row["score"] == verdict.score
     assert row["p_paper"] == verdict.turns[-1].score.p_normal and row["status"] == verdict.status
 
@@ -132,6 +132,7 @@ def test_a_table_of_verdicts_is_a_manifest_too(capsys, score, corpus, judge_fold
         (["--table", "t.csv", "--actors", "2"], "are for --engine ray"),
         (["--table", "t.csv", "--merge"], "judge the videos first"),
         (["--table", "t.csv", "--prompt", "a"], "a manifest has a column 'prompt'"),
+        (["--table", "manifest.jsonl"], "is the manifest itself; name another file"),
         (["--answers"], "--answers is for a table"),
         (["--output", "t.parquet"], "use --table 't.parquet'"),
     ],
@@ -159,7 +160,7 @@ def test_what_either_process_of_a_launch_has_to_do(score, corpus, monkeypatch, o
     score(whole)
     waited, files = [], table.with_name("two.jsonl.parts")
     monkeypatch.setattr(
-        "cac_align.corpus.job.together", lambda launched: waited.append(launched) or contextlib.nullcontext()
+        "cac_align.corpus.job.until_all_are_done", lambda launched: waited.append(launched) or contextlib.nullcontext()
     )
     for rank in order:
         for name, value in (("WORLD_SIZE", 2), ("RANK", rank), ("LOCAL_RANK", rank)):

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from cac_align.corpus.parts import clip_key
-from cac_align.corpus.sources import Clip, find_clips, own_columns
-from cac_align.corpus.table_files import Own, read_table, rebased, write_table
+from cac_align.corpus.sources import CorpusVideo, find_clips, own_columns
+from cac_align.corpus.table_files import Own, read_table_rows, rebased, write_table
 
 
 @pytest.fixture
@@ -112,14 +112,14 @@ def test_a_large_table_in_groups_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("cac_align.corpus.table_files.GROUP_ROWS", 3)
     rows = [{"a": k, "b": [str(k)], "c": None} for k in range(8)]
     assert write_table(tmp_path / "t.parquet", iter(rows), {"a": "whole", "b": ["text"], "c": Own([None])}) == 8
-    assert read_table(tmp_path / "t.parquet") == rows
+    assert read_table_rows(tmp_path / "t.parquet") == rows
 
 
 def test_paths_of_a_table_count_from_its_folder(tmp_path):
     (tmp_path / "x").mkdir()
     assert rebased("clips/a.mp4", tmp_path, tmp_path / "x") == "../clips/a.mp4"
     assert rebased("/abs/a.mp4", tmp_path, tmp_path / "x") == "/abs/a.mp4"
-    assert clip_key(Clip("a.mp4", "p"), tmp_path) != clip_key(Clip("a.mp4", "q"), tmp_path)
+    assert clip_key(CorpusVideo("a.mp4", "p"), tmp_path) != clip_key(CorpusVideo("a.mp4", "q"), tmp_path)
 
 
 def test_a_json_line_may_hold_every_name(tmp_path):
