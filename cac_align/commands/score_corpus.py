@@ -117,6 +117,8 @@ def score_corpus(args: argparse.Namespace, clips: Sequence[CorpusVideo]) -> int:
     shard = Shard.parse(args.shard) if args.shard else Shard()
     if args.merge:
         return _write(CorpusJob(args.table, clips, {}))
+    if args.engine == "ray" and args.model is not None and Path(args.model).is_dir():
+        args.model = str(Path(args.model).absolute())  # actors work in other folders
     _settle_device(args, launched)
     reward = build_judge_reward(args)
     job = CorpusJob(args.table, clips, _run_settings(args, reward), args.judge_batch_size or 8)

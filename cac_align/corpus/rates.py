@@ -48,8 +48,8 @@ def rates_by(rows: Sequence[Row], by: str | None = None) -> list[Table]:
     known = [judged_rows(found) for found in shown.values()]
     shares = [(kind, *(_share(_has(kind, found), found) for found in known)) for kind in kinds]
     left = len(groups) - len(shown)
-    notes = ("Share of the judged videos in which a type was found.",)
-    notes += (f"{left} more values of {by} are left out.",) if left else ()
+    more = (f"{left} more values of {by} are left out.",) if left else ()
+    notes = ("Share of the judged videos in which a type was found.", *more)
     return [verdicts, Table("Types", ("type", *shown), [shares], notes=notes)]
 
 

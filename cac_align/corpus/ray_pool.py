@@ -7,6 +7,7 @@ take yet; rows come to the process that was started and are written down there, 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -73,9 +74,10 @@ def judge_with_ray(
     need("ray.data", "--engine ray")
     if not ray.is_initialized():
         passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        ray.init(address=address, runtime_env={"env_vars": passed}, log_to_driver=False)
+        ray.init(address=address, runtime_env={"env_vars": passed}, log_to_driver=False, logging_level=logging.ERROR)
     count, gpus = _actors(ray.cluster_resources(), actors, reward.backend == "local")
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     texts = [json.dumps([(a.key, _sent(a.clip)) for a in block]) for block in blocks]
     data = ray.data.from_items([{"block": text} for text in texts], override_num_blocks=min(len(texts), _PIECES))
     judged = data.map_batches(
@@ -104,9 +106,10 @@ def _actors(resources: Mapping[str, float], wanted: int | None, local: bool) -> 
     each = 1 if local and gpus else 0
     count = wanted or (gpus if each else max(1, cpus // 2))
     if (each and count > gpus) or count >= cpus:
+        needed = f"{count} GPUs, {count} CPUs" if each else f"{count} CPUs"
         raise ValueError(
-            f"--actors {count} need {f'{count} GPUs, ' if each else ''}{count} CPUs and one more to read, and the cluster "
-            f"has {gpus} GPUs and {cpus} CPUs; give fewer, or start Ray with more logical CPUs (ray start --num-cpus)"
+            f"--actors {count} need {needed} and one more to read, and the cluster has {gpus} GPUs "
+            f"and {cpus} CPUs; give fewer, or start Ray with more logical CPUs (ray start --num-cpus)"
         )
     return count, each
 

@@ -209,7 +209,7 @@ def _read_csv(path: Path, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _csv_rows(lines: Any, kinds: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
-    columns = next(lines, [])
+    columns: list[str] = next(lines, [])
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice or not columns:
         raise ValueError(

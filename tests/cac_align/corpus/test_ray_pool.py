@@ -38,7 +38,7 @@ def test_as_many_actors_as_the_cluster_has_room_for(resources, wanted, local, fo
     if found is not None:
         assert _actors(resources, wanted, local) == found
         return
-    with pytest.raises(ValueError, match="CPUs and one more to read, and the cluster has"):
+    with pytest.raises(ValueError, match="and one more to read, and the cluster has"):
         _actors(resources, wanted, local)
 
 
