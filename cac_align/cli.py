@@ -1,4 +1,4 @@
-"""``cac-align score | best-of-n | report | doctor | data | rate | vbench | calibrate | lora |
+"""``cac-align score | filter | summary | best-of-n | report | doctor | data | rate | vbench | calibrate | lora |
 train | run``.
 
 Exit codes are those of :mod:`reward_model.terminal.program`: 0 all is well, 1 a video could not be judged or a check
@@ -14,12 +14,39 @@ import sys
 from collections.abc import Sequence
 
 import cac_align
-from cac_align.commands import best_of_n, calibrate, data, doctor, lora, rate, report, score, train, vbench
+from cac_align.commands import (
+    best_of_n,
+    calibrate,
+    data,
+    doctor,
+    filter,
+    lora,
+    rate,
+    report,
+    score,
+    summary,
+    train,
+    vbench,
+)
 from cac_align.commands.threads import settle_threads
 from reward_model.terminal.parser import CommandParser, add_subcommands, names_as_typed, walk
 from reward_model.terminal.program import LEVELS, run_program, set_verbosity
 
-COMMANDS = (score, best_of_n, report, doctor, data, rate, vbench, calibrate, lora, train.TRAIN, train.RUN)
+COMMANDS = (
+    score,
+    filter,
+    summary,
+    best_of_n,
+    report,
+    doctor,
+    data,
+    rate,
+    vbench,
+    calibrate,
+    lora,
+    train.TRAIN,
+    train.RUN,
+)
 PROGRAM = "cac-align"
 
 
@@ -63,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if level == "quiet":
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     settle_threads(args)
-    output = getattr(args, "output", None)
+    output = getattr(args, "output", None) or getattr(args, "table", None)
 
     def work() -> int:
         if level != "normal":

@@ -13,6 +13,8 @@ PIP = {
     "tensorboard": "cac-align[train]",
     "trl": "cac-align[train]",
     "openai": "cac-align[openai]",
+    "pyarrow": "cac-align[corpus]",
+    "ray": "cac-align[ray]",
     "timm": "cac-align[vbench]",
     "werkzeug": "cac-align[rate]",
     "xformers": "cac-align[xformers]",

@@ -45,7 +45,7 @@ FLOORS = {
     "cac_align": (
         ("pipelines", "prompts", "report", "rewards"),
         ("metrics", "rating", "selection"),
-        ("flow_grpo",),
+        ("corpus", "flow_grpo"),
         ("commands", "minis", "probes", "table2"),
         ("cli",),
         ("__main__",),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +77,7 @@ def card(record: Record, path: Path, index: int) -> dict[str, Any]:
         VideoError: if the video is missing or broken.
         ValueError: if it has fewer frames than its annotation says.
     """
+    from cac_align.report.page import small_copy
     from reward_model.data.records import MAKER_KEY, ORIGIN_KEY
     from reward_model.video.clip import load_video
 
@@ -97,7 +97,7 @@ def card(record: Record, path: Path, index: int) -> dict[str, Any]:
         "maker": str(record.extra.get(MAKER_KEY, "")),
         "prompt": truth.prompt,
         "facts": [f"{len(frames)} frames at {truth.fps:g} fps", f"{truth.width} × {truth.height} px"],
-        "src": _small_copy(frames, truth.fps),
+        "src": small_copy(frames, truth.fps, VIDEO_HEIGHT),
         "spans": [_span(a, len(frames)) for a in truth.anomalies],
         "anomalies": [_anomaly(a, frames, truth.fps) for a in truth.anomalies],
         "stills": [] if truth.anomalies else _stills(_spread(range(len(frames)), 8), frames, truth.fps, None),
@@ -159,18 +159,3 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
     from cac_align.report.view import spread
 
     return spread(items, count)
-
-
-def _small_copy(frames: np.ndarray, fps: float) -> str:
-    """The video as an inline MP4: what stops or jumps shows in motion only. Large videos are made smaller."""
-    from reward_model.video.clip import resize_frames
-    from reward_model.video.writing import data_uri, write_mp4
-
-    height, width = frames.shape[1:3]
-    factor = VIDEO_HEIGHT / min(height, width)
-    if factor < 1:
-        frames = resize_frames(frames, (round(height * factor), round(width * factor)))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "copy.mp4"
-        write_mp4(path, frames, fps)
-        return data_uri(path.read_bytes(), "video/mp4")

@@ -1,4 +1,4 @@
-"""``cac-align score``: judge video files."""
+"""``cac-align score``: judge video files, one by one on the screen or a corpus of them into a table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward, check_judge
+from cac_align.commands.score_corpus import add_corpus_arguments, check_corpus, score_corpus
 from cac_align.commands.score_rows import ScoreRows, check_rows_file, open_rows, record, video_digest
 from reward_model.files import check_output_folder
 from reward_model.terminal.program import printable, score_text
@@ -18,6 +19,7 @@ from reward_model.terminal.program import printable, score_text
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from cac_align.corpus.sources import CorpusVideo
     from cac_align.rewards.cac import CaCReward
     from reward_model.schema import Verdict
 
@@ -25,7 +27,13 @@ NAME, HELP = "score", "Score video files: P(normal), and what is wrong where."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, or folders of them")
+    parser.add_argument(
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help="video files, folders of them, patterns in quotes, or manifests: JSONL, CSV or Parquet with columns video "
+        "and prompt",
+    )
     parser.add_argument(
         "--prompt",
         action="append",
@@ -43,19 +51,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlay", type=Path, metavar="DIR", help="also write each video with boxes and window drawn into it"
     )
+    add_corpus_arguments(parser)
     add_judge_arguments(parser)
     parser.set_defaults(resumes=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    paths = _paths(args)
-    prompts = _prompts(args.prompt, len(paths))
-    for problem in _check(args, paths):
+    from cac_align.corpus.sources import find_clips
+
+    check_corpus(args)
+    clips = find_clips(args.videos, args.prompt, args.fps)
+    for problem in _check(args, [clip.video for clip in clips]):
         print(f"cac-align: {printable(problem)}", file=sys.stderr)
-    reward = build_judge_reward(args)
+    if args.table is not None:
+        return score_corpus(args, clips)
+    reward, paths = build_judge_reward(args), [clip.video for clip in clips]
     missing = 0
     with _open(args.output) as rows, _bar(len(paths)) as bar, _printer(args, paths) as show:
-        for part in _batches(args, reward, paths, prompts, rows, bar):
+        for part in _batches(args, reward, clips, rows, bar):
             for row, verdict, path in part:
                 missing += row["score"] is None
                 with bar.external_write_mode(file=sys.stdout):
@@ -64,32 +77,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 # --- before anything loads --------------------------------------------------------------------------------------------
-
-
-def _paths(args: argparse.Namespace) -> list[str]:
-    """The files that are named, with those of the folders among them."""
-    from cac_align.metrics.videos import SUFFIXES
-
-    paths: list[str] = []
-    for text in args.videos:
-        folder = Path(text)
-        if not folder.is_dir():
-            paths.append(text)
-            continue
-        inside = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-        inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-        if not inside:
-            raise ValueError(f"the folder {text!r} holds no video; looked for {', '.join(SUFFIXES)} in it and below")
-        paths += map(str, inside)
-    return paths
-
-
-def _prompts(given: Sequence[str] | None, count: int) -> list[str | None]:
-    if given and len(given) not in (1, count):
-        raise ValueError(f"{len(given)} prompts for {count} videos; give --prompt once for all, or once per video")
-    if not given:
-        return [None] * count
-    return [given[0]] * count if len(given) == 1 else list(given)
 
 
 def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
@@ -120,25 +107,21 @@ def _check(args: argparse.Namespace, paths: Sequence[str]) -> list[str]:
 
 
 def _batches(
-    args: argparse.Namespace,
-    reward: CaCReward,
-    paths: Sequence[str],
-    prompts: Sequence[str | None],
-    rows: ScoreRows | None,
-    bar: tqdm[Any],
+    args: argparse.Namespace, reward: CaCReward, clips: Sequence[CorpusVideo], rows: ScoreRows | None, bar: tqdm[Any]
 ) -> Iterator[list[tuple[dict[str, Any], Verdict | None, str]]]:
     """(row, verdict, path) of each video in order, as many at a time as the judge takes at once; rows that an earlier
     run wrote come without a verdict.
     """
     size = reward.judge_model.config.batch_size
-    asked, done = _asked_and_done(_settings(args, reward), paths, prompts, rows) if rows is not None else ({}, {})
+    paths = [clip.video for clip in clips]
+    asked, done = _asked_and_done(_settings(args, reward), clips, rows) if rows is not None else ({}, {})
     waiting: list[int] = []
-    for k in range(len(paths)):
+    for k in range(len(clips)):
         waiting.append(k)
         new = [j for j in waiting if j not in done]
-        if len(new) < size and k + 1 < len(paths):
+        if len(new) < size and k + 1 < len(clips):
             continue
-        judged = dict(zip(new, _judge(args, reward, [paths[j] for j in new], [prompts[j] for j in new]), strict=True))
+        judged = dict(zip(new, _judge(reward, [clips[j] for j in new]), strict=True))
         part: list[tuple[dict[str, Any], Verdict | None, str]] = []
         for j in waiting:
             row = done[j] if j in done else record(judged[j], paths[j], asked.get(j))
@@ -151,28 +134,34 @@ def _batches(
 
 
 def _asked_and_done(
-    settings: dict[str, Any], paths: Sequence[str], prompts: Sequence[str | None], rows: ScoreRows
+    settings: dict[str, Any], clips: Sequence[CorpusVideo], rows: ScoreRows
 ) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
     """By the number of a video: what its row depends on, and the row itself if an earlier run wrote it."""
-    asked = {k: {**settings, "prompt": prompts[k], "bytes": video_digest(path)} for k, path in enumerate(paths)}
-    done = {k: row for k, path in enumerate(paths) if (row := rows.find(path, asked[k])) is not None}
+    asked = {
+        k: {**settings, "fps": clip.fps, "prompt": clip.prompt, "bytes": video_digest(clip.video)}
+        for k, clip in enumerate(clips)
+    }
+    done = {k: row for k, clip in enumerate(clips) if (row := rows.find(clip.video, asked[k])) is not None}
     return asked, done
 
 
-def _judge(args: argparse.Namespace, reward: CaCReward, paths: list[str], prompts: list[Any]) -> list[Verdict]:
-    if not paths:
+def _judge(reward: CaCReward, clips: Sequence[CorpusVideo]) -> list[Verdict]:
+    if not clips:
         return []
-    texts = None if all(p is None for p in prompts) else prompts
     from reward_model.schema import Verdict
     from reward_model.video.clip import VideoError
 
+    prompts = [clip.prompt for clip in clips]
+    texts = None if all(p is None for p in prompts) else prompts
     # Asked as a judge, not as a reward: a file that is not there is one of many here, not the caller's mistake.
     try:
-        verdicts: list[Verdict] = reward.judge_model.judge(paths, texts, fps=args.fps)
+        verdicts: list[Verdict] = reward.judge_model.judge(
+            [clip.video for clip in clips], texts, fps=[clip.fps for clip in clips]
+        )
     except VideoError as error:  # one that states no frame rate
-        if len(paths) == 1:
+        if len(clips) == 1:
             return [Verdict(status=None, score=None, error=str(error))]
-        return [_judge(args, reward, [p], [t])[0] for p, t in zip(paths, prompts, strict=True)]
+        return [_judge(reward, [clip])[0] for clip in clips]
     return verdicts
 
 
@@ -180,7 +169,7 @@ def _settings(args: argparse.Namespace, reward: CaCReward) -> dict[str, Any]:
     """Settings that a row depends on beside the video and its prompt."""
     from reward_model.digests import model_fingerprint
 
-    names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps", "fps")
+    names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps")
     model, readout = str(reward.model), reward.judge_model.config.readout
     mark = model_fingerprint(model)[:16] if Path(model).is_dir() else model
     return {"model": mark, "readout": readout, **{name: getattr(args, name) for name in names}}

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
 from reward_model.schema import Verdict
-from reward_model.video.writing import data_uri
+from reward_model.video.clip import resize_frames
+from reward_model.video.writing import data_uri, write_mp4
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -123,6 +126,23 @@ def score_axis(scores: Sequence[float | None]) -> tuple[float, float]:
     """The ends of the score bars: 0 and 1, wider only where a score lies outside."""
     known = [s for s in scores if s is not None]
     return min([0.0, *known]), max([1.0, *known])
+
+
+def small_copy(frames: np.ndarray, fps: float, height: int) -> str:
+    """A video as an inline MP4: what stops or jumps shows in motion only. A large one is made smaller.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+        fps: frames per second.
+        height: the shorter side of a large video becomes so many pixels.
+    """
+    factor = height / min(frames.shape[1:3])
+    if factor < 1:
+        frames = resize_frames(frames, (round(frames.shape[1] * factor), round(frames.shape[2] * factor)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "copy.mp4"
+        write_mp4(path, frames, fps)
+        return data_uri(path.read_bytes(), "video/mp4")
 
 
 def content_policy(style: str, script: str | None = None) -> str:

@@ -1,0 +1,249 @@
+"""The same corpus judged in every way there is, each table compared with the first, byte for byte but for the seconds.
+
+    python benchmarks/corpus_runs.py --videos 2000 --output benchmarks/results/corpus_runs.md
+
+Ways: one process; two processes; one process that is killed ten times; shards in reverse order; a Ray cluster of two
+machines on this one, of which one is killed (where Ray is installed); and a judge behind a server, at a concurrency of
+eight and, killed in the middle, of three: those two with each other, as a server's arithmetic is its own, and their
+statuses with the first. Ways that are done stay done when the command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from chat_server import ChatServer
+from score import write_corpus
+
+from reward_model.digests import text_digest
+from reward_model.files import write_text
+from reward_model.statistics.table import Table
+
+KILLS = 10
+
+
+class Runs:
+    """The ways to judge a corpus.
+
+    Args:
+        folder: keeps videos and tables.
+        num, num_frames, size: videos, frames of each, pixels of a side (None: as the world draws them).
+        model: checkpoint folder.
+        options: more for ``cac-align score``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        num: int,
+        model: str,
+        options: Sequence[str] = (),
+        num_frames: int = 81,
+        size: int | None = None,
+    ) -> None:
+        self.folder, self.num, self.options = folder, num, list(options)
+        self.manifest, self.model = write_corpus(folder, num, num_frames, size), str(Path(model).resolve())
+
+    def command(self, name: str, *more: str, model: str | None = None) -> list[str]:
+        """The command of one process that writes the table of that name."""
+        given = ["score", str(self.manifest), "--model", model or self.model, "--table", str(self.table(name))]
+        return ["-m", "cac_align", *given, "--quiet", "--answers", *self.options, *more]
+
+    def table(self, name: str) -> Path:
+        return self.folder / f"{name}.jsonl"
+
+    def rows_done(self, name: str) -> int:
+        """Videos that stand in the journals of a table."""
+        parts = Path(f"{self.table(name)}.parts").glob("part-*.jsonl")
+        return sum(path.read_bytes().count(b"\n") for path in parts)
+
+    def run(self, command: Sequence[str]) -> None:
+        """Runs a command to its end."""
+        done = subprocess.run([sys.executable, *command], env=environment(), check=False, stdout=subprocess.DEVNULL)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+
+    def run_killed(self, name: str, command: Sequence[str], kills: int) -> None:
+        """Runs a command that is killed several times, each time when a further share of the videos is judged."""
+        for k in range(kills):
+            until = self.num * (k + 1) // (kills + 1)
+            child = subprocess.Popen([sys.executable, *command], env=environment(), stdout=subprocess.DEVNULL)
+            while child.poll() is None and self.rows_done(name) < until:
+                time.sleep(0.02)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        self.run(command)
+
+    # --- the ways -----------------------------------------------------------------------------------------------------
+
+    def one(self) -> None:
+        self.run(self.command("one"))
+
+    def two(self) -> None:
+        self.run(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *self.command("two")])
+
+    def killed(self) -> None:
+        self.run_killed("killed", self.command("killed"), KILLS)
+
+    def shards(self) -> None:
+        for k in (3, 2, 1):
+            self.run(self.command("shards", "--shard", f"{k}/3"))
+        self.run(self.command("shards", "--merge"))
+
+    def ray(self) -> None:
+        """Two machines with three logical CPUs each, one gone when a third of the videos is judged."""
+        import ray
+        from ray.cluster_utils import Cluster
+
+        from cac_align.cli import main
+
+        os.environ |= environment()
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+        other = cluster.add_node(num_cpus=3)
+
+        def kill_one() -> None:
+            while self.rows_done("ray") < self.num // 3:
+                time.sleep(0.1)
+            cluster.remove_node(other, allow_graceful=False)
+
+        try:
+            ray.init(address=cluster.address, log_to_driver=False)
+            threading.Thread(target=kill_one, daemon=True).start()
+            words = self.command("ray", "--engine", "ray", "--actors", "2", "--judge-batch-size", "1")[2:]
+            if main(words) not in (0, 1):
+                raise SystemExit("ray: the run failed")
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+    def served(self) -> None:
+        self._served("served", "8", 0)
+
+    def served_killed(self) -> None:
+        self._served("served_killed", "3", 1)
+
+    def _served(self, name: str, concurrency: str, kills: int) -> None:
+        """A judge behind a server of this process, asked as its checkpoint wants to be."""
+        with ChatServer(self.model) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            script = [
+                __file__,
+                "--client",
+                server.url,
+                concurrency,
+                str(self.manifest),
+                str(self.table(name)),
+                self.model,
+            ]
+            self.run_killed(name, script, kills)
+            server.shutdown()
+
+
+def environment() -> dict[str, str]:
+    """Of the processes: one thread each."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": "none"}
+
+
+def served_client(url: str, concurrency: str, manifest: str, table: str, model: str) -> None:
+    """Judges a corpus by a server, asked as the checkpoint wants to be."""
+    from cac_align import CaCReward
+    from cac_align.corpus.job import CorpusJob, keep_rows, merge_rows
+    from cac_align.corpus.judging import judge_clips
+    from cac_align.corpus.sources import find_clips
+
+    asked = json.loads((Path(model) / "judge.json").read_text())
+    asked = {name: value for name, value in asked.items() if name not in ("prompt_version", "trained_on")}
+    options = {"concurrency": int(concurrency)}
+    reward = CaCReward("judge", backend="openai", base_url=url, backend_options=options, **asked)
+    job = CorpusJob(Path(table), find_clips([manifest]), {"answers": True})
+    for _ in keep_rows(job, judge_clips(reward, job.left(), "judge", answers=True)):
+        pass
+    merge_rows(job)
+
+
+def plain_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table without what a run may differ in."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def digest(path: Path) -> str:
+    """Digest of a table, its seconds aside; of bytes, not of values."""
+    return text_digest("\n".join(map(json.dumps, plain_rows(path))))[:16]
+
+
+def compare(runs: Runs) -> Table:
+    """Runs every way that is not done yet, and compares."""
+    ways: dict[str, Callable[[], None]] = {
+        name: getattr(runs, name) for name in ("one", "two", "killed", "shards", "ray", "served", "served_killed")
+    }
+    if importlib.util.find_spec("ray") is None:
+        del ways["ray"]
+    lines = []
+    for name, run in ways.items():
+        started = time.perf_counter()
+        if not runs.table(name).is_file():
+            run()
+        digests = digest(runs.table(name))
+        against = "served" if name.startswith("served") else "one"
+        same = digests == digest(runs.table(against))
+        statuses = [row["status"] for row in plain_rows(runs.table(name))]
+        agree = sum(a == row["status"] for a, row in zip(statuses, plain_rows(runs.table("one")), strict=True))
+        seconds = time.perf_counter() - started
+        lines.append(
+            (
+                name,
+                digests,
+                f"{'equal to' if same else 'OTHER THAN'} {against}",
+                f"{agree} of {runs.num}",
+                f"{seconds:.0f} s",
+            )
+        )
+        print(*lines[-1], sep="  ", file=sys.stderr, flush=True)
+    columns = ("way", "digest", "table", "statuses as of one", "time")
+    return Table(f"{runs.num} videos", columns, [lines], notes=("Byte for byte, the column of seconds aside.",))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--videos", type=int, default=2000, help="number of videos (default: 2000)")
+    found.add_argument("--frames", type=int, default=81, help="frames of each (default: 81)")
+    found.add_argument("--size", type=int, help="pixels of a side (default: as the world draws them)")
+    found.add_argument("--model", default="assets/cac-mini", help="judge (default: assets/cac-mini)")
+    found.add_argument("--folder", type=Path, default=Path("outputs/corpus-runs"), help="keeps videos and tables")
+    found.add_argument("--output", type=Path, metavar="MD", help="also write the table to this file")
+    found.add_argument("--fresh", action="store_true", help="forget the tables of an earlier run")
+    found.add_argument("--client", nargs=5, help=argparse.SUPPRESS)
+    return found
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if args.client:
+        served_client(*args.client)
+        return
+    if args.fresh:
+        shutil.rmtree(args.folder, ignore_errors=True)
+    table = compare(Runs(args.folder, args.videos, args.model, num_frames=args.frames, size=args.size))
+    print(table.to_markdown())
+    if args.output:
+        write_text(args.output, f"`python {' '.join(sys.argv)}`\n\n{table.to_markdown()}")
+    if any("OTHER THAN" in row[2] for row in table.rows):
+        raise SystemExit("two tables differ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Five tiny videos with a manifest; one of the files is broken."""
+
+import json
+import shutil
+
+import pytest
+
+from reward_model.video.writing import write_mp4
+from reward_model.world import make_video
+
+
+@pytest.fixture(scope="session")
+def encoded_corpus(tmp_path_factory):
+    """Four videos of nine frames, and one file that is none."""
+    folder = tmp_path_factory.mktemp("encoded-corpus")
+    for k, kind in enumerate((None, "squash", None, "squash")):
+        write_mp4(folder / f"{k}.mp4", make_video(60 + k, kind, size=32)[0][8:17], 16)
+    (folder / "broken.mp4").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path, encoded_corpus):
+    """``manifest.jsonl`` beside the folder ``clips``; the third row names the broken file, the last the first again."""
+    shutil.copytree(encoded_corpus, tmp_path / "clips")
+    names = ["0", "1", "broken", "2", "3", "0"]
+    rows = [
+        {"video": f"clips/{n}.mp4", "prompt": "a red ball", "maker": "ab"[k % 2], "seed": k}
+        for k, n in enumerate(names)
+    ]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
