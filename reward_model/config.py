@@ -123,8 +123,8 @@ class JudgeConfig:
     # --- cascade ------------------------------------------------------------------------------------------------------
     cascade: Literal["off", "normal", "windows", "scores"] = "off"
     """Verdicts that stand on the probability read before reasoning, where it lies beyond the calibrated bounds: none
-    (off); those that say normal (normal), so that windows and boxes stay; also abnormal ones, with turn one's window and
-    without turn two's boxes (windows), or without a window (scores). Needs a readout before reasoning."""
+    (off); those that say normal (normal), so that windows and boxes stay; also abnormal ones, with turn one's window
+    and without turn two's boxes (windows), or without a window (scores). Needs a readout before reasoning."""
     normal_above: float | None = setting(None, below=math.inf)
     """Cascade: log-odds of normal before reasoning above which a video is normal. None: not calibrated, none is."""
     abnormal_below: float | None = setting(None, below=math.inf)

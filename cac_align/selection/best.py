@@ -6,14 +6,16 @@ import contextlib
 import inspect
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import (
+    Evaluation,
     RankBy,
     Reward,
     RewardError,
@@ -31,6 +33,7 @@ from cac_align.rewards.base import (
 from cac_align.rewards.composite import CompositeReward
 from cac_align.selection import candidates as draw
 from cac_align.selection import run_folder
+from cac_align.selection.costs import Cost, metered, pick, seconds_of, total_forwards
 from cac_align.selection.run_folder import BestOfNOutput
 from reward_model.video.clip import check_fps
 
@@ -54,6 +57,10 @@ def best_of_n(
     batch_size: int = 1,
     output_dir: str | Path | None = None,
     rank_by: RankBy = "verdict",
+    preview_steps: int | None = None,
+    keep: int = 2,
+    judge_all: bool = False,
+    repair: int = 0,
     progress_bar: bool = True,
     **pipe_kwargs: Any,
 ) -> BestOfNOutput: ...
@@ -71,6 +78,10 @@ def best_of_n(
     batch_size: int = 1,
     output_dir: str | Path | None = None,
     rank_by: RankBy = "verdict",
+    preview_steps: int | None = None,
+    keep: int = 2,
+    judge_all: bool = False,
+    repair: int = 0,
     progress_bar: bool = True,
     **pipe_kwargs: Any,
 ) -> list[BestOfNOutput]: ...
@@ -87,6 +98,10 @@ def best_of_n(
     batch_size: int = 1,
     output_dir: str | Path | None = None,
     rank_by: RankBy = "verdict",
+    preview_steps: int | None = None,
+    keep: int = 2,
+    judge_all: bool = False,
+    repair: int = 0,
     progress_bar: bool = True,
     **pipe_kwargs: Any,
 ) -> BestOfNOutput | list[BestOfNOutput]:
@@ -116,11 +131,19 @@ def best_of_n(
             is saved at the end. Several prompts get subfolders ``prompt-00``, ``prompt-01``, ...
         rank_by: ``"verdict"``: a video that a judge calls abnormal never beats one it does not object to, then the
             score decides; ``"score"``: the score alone. The same where the reward gives no verdicts.
+        preview_steps: draws all candidates with so few denoising steps first and has these previews judged; only the
+            best ``keep`` are then drawn in full, from the same seeds. None draws all in full.
+        keep: candidates that previews let through; fewer than ``n``.
+        judge_all: with previews, draws and judges all candidates in full as well, so that ``out.costs`` tells what the
+            previews' choice lost against the best of all; the choice stays theirs.
+        repair: where the chosen candidate is judged abnormal, tries to mend that many candidates, best first, until one
+            is judged normal: see :func:`cac_align.repair`. Wan text-to-video pipelines.
         progress_bar: show a bar with one tick per candidate.
         **pipe_kwargs: passed on to the pipeline; a photo that is stored on its side is turned upright.
 
     Returns:
-        A :class:`BestOfNOutput`, or a list of them for several prompts. Of equal scores the first candidate wins.
+        A :class:`BestOfNOutput`, or a list of them for several prompts. Of equal scores the first candidate wins. A
+        candidate that its preview left out is shown by that.
 
     Raises:
         ValueError: an argument is out of range or unknown to the pipeline, or the pipeline returns no frames.
@@ -133,6 +156,8 @@ def best_of_n(
     """
     prompts = _check(pipe, prompt, n, seed, batch_size, pipe_kwargs)
     check_rank_by(rank_by)
+    stages = Stages(preview_steps, keep, judge_all, repair)
+    stages.check(pipe, n, pipe_kwargs)
     rate = check_fps(fps)
     reward = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
     check_reward(reward)
@@ -151,12 +176,11 @@ def best_of_n(
     marks = run_folder.describe_pipeline(pipe, run_folder.stored_pipeline(folders))
     origin = {"pipeline": marks, "arguments": run_folder.plain(pipe_kwargs)}
     settings = {**origin, "seed": seed}
-    with _bar(n * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
-        run = _Run(pipe, reward, n, batch_size, rate, pipe_kwargs, settings, bar, rank_by)
+    with _bar(stages.videos(n) * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
+        run = Run(pipe, reward, n, batch_size, rate, pipe_kwargs, settings, bar, rank_by)
         with run.kept(isinstance(prompt, str)):
             for text, folder in zip(prompts, folders, strict=True):
-                videos, seeds = run.draw(text, folder)
-                outputs.append(run.choose(text, videos, seeds))
+                outputs.append(run.outcome(text, folder, stages))
                 if folder is not None:
                     outputs[-1].save(folder)
     return outputs[0] if isinstance(prompt, str) else outputs
@@ -211,8 +235,41 @@ def _bar(total: int, shown: bool) -> Iterator[tqdm[NoReturn]]:
         yield bar
 
 
+class Stages(NamedTuple):
+    """What :func:`best_of_n` does beside drawing and judging; its arguments of these names."""
+
+    preview_steps: int | None
+    keep: int
+    judge_all: bool
+    repair: int
+
+    def check(self, pipe: Pipeline, n: int, pipe_kwargs: Mapping[str, Any]) -> None:
+        """Raises ValueError for what cannot be, before anything is drawn."""
+        if self.preview_steps is not None:
+            from cac_align.selection.previews import check_previews
+
+            check_previews(pipe, n, self.preview_steps, self.keep, pipe_kwargs)
+        elif self.judge_all:
+            raise ValueError("judge_all=True compares with what previews left out; set preview_steps=, or leave it out")
+        if self.repair != 0:
+            from cac_align.selection.repairing import check_repair
+
+            check_repair(pipe, self.repair, pipe_kwargs)
+
+    def videos(self, n: int) -> int:
+        """Videos that are drawn for a prompt, previews included."""
+        return n if self.preview_steps is None else n + (n if self.judge_all else self.keep)
+
+
+class Drawn(NamedTuple):
+    """A candidate: (T, H, W, 3) uint8, and what it cost; None: not known."""
+
+    frames: np.ndarray
+    cost: Cost | None = None
+
+
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """One call of :func:`best_of_n`: what all its prompts share."""
 
     pipe: Pipeline
@@ -224,12 +281,13 @@ class _Run:
     settings: Mapping[str, Any]
     bar: Any
     rank_by: str
-    #: What was drawn for each prompt and is in no folder yet.
-    loose: list[tuple[str, dict[int, np.ndarray]]] = field(default_factory=list)
+    #: What was drawn for each prompt and is in no folder yet: by part of the folder its settings and videos.
+    loose: list[dict[str, tuple[list[dict[str, Any]], dict[int, Drawn]]]] = field(default_factory=list)
 
-    def made_by(self, prompt: str) -> list[dict[str, Any]]:
-        """The settings of every candidate of a prompt."""
-        origin = {**self.settings, "prompt": prompt}
+    def made_by(self, prompt: str, changes: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The settings of every candidate of a prompt, whose pipeline arguments are these with some changed."""
+        arguments = run_folder.plain({**self.pipe_kwargs, **(changes or {})})
+        origin = {**self.settings, "arguments": arguments, "prompt": prompt}
         seeds = [draw.candidate_seed(self.settings["seed"], k) for k in range(self.n)]
         return [{**origin, "candidate": k, "candidate_seed": s} for k, s in enumerate(seeds)]
 
@@ -241,7 +299,7 @@ class _Run:
         try:
             yield
         except BaseException as error:
-            count = sum(len(videos) for _, videos in self.loose)
+            count = sum(len(videos) for parts in self.loose for _, videos in parts.values())
             if count:
                 folder = self._rescue(single)
                 said = (
@@ -254,62 +312,121 @@ class _Run:
 
     def _rescue(self, single: bool) -> Path:
         root = Path(tempfile.mkdtemp(prefix="best-of-n-"))
-        for number, (prompt, videos) in enumerate(self.loose):
-            folder, made_by = root if single else root / f"prompt-{number:02d}", self.made_by(prompt)
-            for k, video in videos.items():
-                run_folder.store(folder, k, video, made_by[k])
+        for number, parts in enumerate(self.loose):
+            folder = root if single else root / f"prompt-{number:02d}"
+            for part, (made_by, videos) in parts.items():
+                for k, drawn in videos.items():
+                    run_folder.store(folder / part, k, drawn.frames, made_by[k], drawn.cost)
         return root
 
-    def draw(self, prompt: str, folder: Path | None) -> tuple[list[np.ndarray], list[int]]:
-        """The candidates of one prompt and their seeds: those the folder holds already, and the rest drawn in batches.
+    def outcome(self, prompt: str, folder: Path | None, stages: Stages) -> BestOfNOutput:
+        """Everything about one prompt: drawn, judged, chosen, repaired."""
+        self.loose.append({})
+        if stages.preview_steps is None:
+            output = self.choose(prompt, self.draw(prompt, folder))
+        else:
+            from cac_align.selection.previews import choose_by_previews
+
+            options = {"keep": stages.keep, "judge_all": stages.judge_all}
+            output = choose_by_previews(self, prompt, folder, stages.preview_steps, **options)
+        if stages.repair:
+            from cac_align.selection.repairing import repair_outcome
+
+            output = repair_outcome(self, output, folder, stages.repair)
+        return output
+
+    def draw(
+        self,
+        prompt: str,
+        folder: Path | None,
+        indices: Sequence[int] | None = None,
+        *,
+        part: str = "",
+        changes: Mapping[str, Any] | None = None,
+    ) -> dict[int, Drawn]:
+        """Candidates of one prompt by their number: those the folder holds already, and the rest drawn in batches.
 
         Each batch is stored as soon as it is drawn.
+
+        Args:
+            indices: the candidates that are wanted; None: all.
+            part: folder within the run's folder, such as that of previews.
+            changes: arguments of the pipeline in which they differ from the run's.
         """
-        seeds = [draw.candidate_seed(self.settings["seed"], k) for k in range(self.n)]
-        made_by = self.made_by(prompt)
-        videos: dict[int, np.ndarray] = {}
-        if folder is None:
-            self.loose.append((prompt, videos))
-        for k in range(self.n):
-            stored = run_folder.load(folder, k, made_by[k]) if folder is not None else None
-            if stored is not None:
-                videos[k] = stored
+        made_by, wanted = self.made_by(prompt, changes), range(self.n) if indices is None else sorted(indices)
+        videos: dict[int, Drawn] = {}
+        place = None if folder is None else folder / part
+        if place is None:
+            self.loose[-1][part] = made_by, videos
+        for k in wanted:
+            stored = run_folder.load(place, k, made_by[k]) if place is not None else None
+            if place is not None and stored is not None:
+                videos[k] = Drawn(stored, run_folder.load_cost(place, k))
                 self.bar.update()
-        missing = [k for k in range(self.n) if k not in videos]
+        missing = [k for k in wanted if k not in videos]
         for start in range(0, len(missing), self.batch_size):
             batch = missing[start : start + self.batch_size]
-            made = draw.generate(self.pipe, prompt, [seeds[k] for k in batch], self.pipe_kwargs)
+            with metered(self.pipe) as meter:
+                seeds = [made_by[k]["candidate_seed"] for k in batch]
+                made = draw.generate(self.pipe, prompt, seeds, {**self.pipe_kwargs, **(changes or {})})
             for k, video in zip(batch, made, strict=True):
-                videos[k] = video
-                if folder is not None:
-                    run_folder.store(folder, k, video, made_by[k])
+                videos[k] = Drawn(video, meter.cost(len(batch)))
+                if place is not None:
+                    run_folder.store(place, k, video, made_by[k], videos[k].cost)
             self.bar.update(len(batch))
-        return [videos[k] for k in range(self.n)], seeds
+        return {k: videos[k] for k in wanted}
 
-    def choose(self, prompt: str, videos: list[np.ndarray], seeds: list[int]) -> BestOfNOutput:
-        """Has the candidates of one prompt judged, all at once, and picks the best."""
+    def judge(self, prompt: str, videos: Sequence[np.ndarray]) -> tuple[Evaluation, list[float]]:
+        """What the reward says of videos of one prompt, all at once, and the seconds it took for each.
+
+        Raises:
+            RewardError: if it could judge none of them.
+        """
         self.bar.set_postfix_str("judging")
+        started = time.perf_counter()
         answer = evaluate(self.reward, videos, [prompt] * len(videos), fps=self.fps)
+        seconds = (time.perf_counter() - started) / len(videos)
         name = reward_name(self.reward)
         if all(score is None for score in answer.scores):
             listed = "; ".join(f"candidate {k}: {reason}" for k, reason in enumerate(answer.reasons))
             raise RewardError(f"reward {name!r} could judge none of the {len(videos)} candidates: {listed}")
         self.bar.set_postfix_str("")
         _warn_of_unfamiliar(name, answer.verdicts)
-        settings = {**self.settings, "n": self.n, "batch_size": self.batch_size, "reward": name}
-        note = demo_note(self.reward)
+        return answer, [seconds] * len(videos)
+
+    def choose(self, prompt: str, drawn: Mapping[int, Drawn]) -> BestOfNOutput:
+        """Has the candidates of one prompt judged and picks the best."""
+        videos = [one.frames for one in drawn.values()]
+        answer, seconds = self.judge(prompt, videos)
+        costs = [one.cost for one in drawn.values()]
+        objected = objections(answer.verdicts)
         return BestOfNOutput(
             prompt=prompt,
             candidates=videos,
             scores=answer.scores,
-            best=order(answer.scores, objections(answer.verdicts), self.rank_by)[0],
-            seeds=seeds,
+            best=order(answer.scores, objected, self.rank_by)[0],
+            seeds=[draw.candidate_seed(self.settings["seed"], k) for k in drawn],
             verdicts=answer.verdicts,
             reasons=answer.reasons,
             fps=self.fps,
             parts=answer.parts,
-            settings={**settings, "rank_by": self.rank_by, **({"note": note} if note else {}), **self._made_with()},
+            settings=self.told(),
+            costs={
+                "forwards": {"candidates": total_forwards(costs), "total": total_forwards(costs)},
+                "judge_calls": len(videos),
+                "seconds": {
+                    "candidate": seconds_of([cost.seconds for cost in costs if cost is not None]),
+                    "judge": seconds_of(seconds),
+                },
+                "random_pick": pick(answer.scores, objected),
+            },
         )
+
+    def told(self) -> dict[str, Any]:
+        """Settings of an outcome, for the record."""
+        note = demo_note(self.reward)
+        settings = {**self.settings, "n": self.n, "batch_size": self.batch_size, "reward": reward_name(self.reward)}
+        return {**settings, "rank_by": self.rank_by, **({"note": note} if note else {}), **self._made_with()}
 
     def _made_with(self) -> dict[str, Any]:
         """Settings of the reward and versions of what drew, for the record."""
