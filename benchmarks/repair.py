@@ -1,4 +1,4 @@
-"""What repair mends and what it spoils, on the mini generator and by a rule that knows no judge.
+"""Faults that repair takes away, and those it makes, on the mini generator and by a rule that knows no judge.
 
     python benchmarks/repair.py --output outputs/repair --table benchmarks/results/repair.md
 
@@ -67,7 +67,7 @@ def summary(tried: Sequence[Tried], drawn: int, strength: float) -> list[str]:
         ("objected to by the judge", f"{len(tried)} of {drawn}", ""),
         ("of those with a fault by the rule", share([t.fault for t in tried]), ""),
         ("accepted, or taken", share([t.accepted for t in tried]), share([t.taken for t in tried])),
-        ("faults mended", share([not t.repaired for t in faulty]), share([not t.redrawn for t in faulty])),
+        ("faults gone", share([not t.repaired for t in faulty]), share([not t.redrawn for t in faulty])),
         ("made worse", share([t.repaired for t in sound]), share([t.redrawn for t in sound])),
     ]
     lines = [f"| strength {strength:g} | repair | one more candidate |", "|---|---|---|"]
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace, strength: float) -> tuple[list[Tried], int]:
                     and _names_something(pipe, verdict, repair_cells)
                 ):
                     again = {"num_inference_steps": args.steps, "guidance_scale": SIZE["guidance_scale"]}
-                    mended = repair(
+                    outcome = repair(
                         pipe, video, verdict, prompt=prompt, reward=reward, seed=seed, strength=strength,
                         score=first.scores[0], **again,
                     )  # fmt: skip
@@ -127,14 +127,14 @@ def run(args: argparse.Namespace, strength: float) -> tuple[list[Tried], int]:
                     taken = order([first.scores[0], more.scores[0]], said)[0] == 1
                     row = Tried(
                         fault=bool(find_faults(video)),
-                        repaired=bool(find_faults(mended.frames)),
-                        accepted=mended.accepted,
+                        repaired=bool(find_faults(outcome.frames)),
+                        accepted=outcome.accepted,
                         redrawn=bool(find_faults(more.candidates[0] if taken else video)),
                         taken=taken,
-                        drawn_again=float(mended.cells.mean()),
-                        kept_change=mended.kept_change,
-                        vae_error=mended.vae_error,
-                        reason=mended.reason,
+                        drawn_again=float(outcome.cells.mean()),
+                        kept_change=outcome.kept_change,
+                        vae_error=outcome.vae_error,
+                        reason=outcome.reason,
                     )
                 write_text(file, json.dumps(None if row is None else asdict(row)))
             row = json.loads(file.read_text())

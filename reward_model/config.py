@@ -45,6 +45,7 @@ BEFORE_THE_SETTING = {"window_margin": "half", "frame_fit": "squeeze"}
 _BESIDE_CASCADE: tuple[tuple[str, object, str], ...] = (
     ("readout", "paper", "readout='direct' or 'log_odds', which are read before the reasoning"),
     ("reasoning", False, "reasoning=True, or leave the cascade off: every verdict is read without reasoning already"),
+    ("all_readouts", True, "all_readouts=False: what stands without reasoning is not read after it"),
     ("policy", "active", "policy='two_turn': an active judge chooses its frames by reasoning"),
 )
 

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="where the chosen candidate is judged abnormal, mend up to N candidates, best first (default: 0)",
+        help="where the chosen candidate is judged abnormal, repair up to N candidates, best first (default: 0)",
     )
     group = parser.add_argument_group("pipeline", "left out: the pipeline's own defaults")
     group.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N", help="denoising steps")

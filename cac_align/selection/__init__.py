@@ -1,6 +1,8 @@
-"""Best-of-n: ``best`` (the function), ``candidates`` (how a pipeline draws them), ``run_folder`` (resuming, saving),
-``costs``; on request ``previews`` (fewer forwards), ``repair`` (one video), ``repairing`` (within a choice) and
-``stages`` (what both add to a result).
+"""Best-of-n, and repair of what it chose.
+
+In reading order: ``best`` (the function), ``run`` (one call), ``candidates`` (how a pipeline draws them),
+``run_folder`` (resuming, saving), ``costs``; on request ``previews`` (fewer forwards), ``repair`` (one video),
+``repairing`` (within a choice) and ``stages`` (notes and pictures of both).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from cac_align.selection.costs import Cost, pick, seconds_of, total_forwards
 from cac_align.selection.run_folder import BestOfNOutput
 
 if TYPE_CHECKING:
-    from cac_align.selection.best import Drawn, Run
+    from cac_align.selection.run import Drawn, Run
 
 #: Folder of the previews in that of a run.
 PART = "previews"

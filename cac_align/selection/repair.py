@@ -106,9 +106,9 @@ def repair(
         ValueError: if the pipeline cannot, the verdict names nothing, or an argument is out of range.
 
     Example:
-        >>> video, verdict = out.candidates[out.best], out.verdicts[out.best]                       # doctest: +SKIP
-        >>> mended = repair(pipe, video, verdict, prompt=out.prompt, reward=reward)                 # doctest: +SKIP
-        >>> mended.accepted, mended.score_before, mended.score_after                                # doctest: +SKIP
+        >>> video, verdict = out.candidates[out.best], out.verdicts[out.best]                   # doctest: +SKIP
+        >>> repaired = repair(pipe, video, verdict, prompt=out.prompt, reward=reward)           # doctest: +SKIP
+        >>> repaired.accepted, repaired.score_before, repaired.score_after                      # doctest: +SKIP
         (True, 0.21, 0.93)
     """
     check_repairable(pipe)

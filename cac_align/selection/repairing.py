@@ -19,7 +19,7 @@ from cac_align.selection.repair import Repair, accept, check_repairable, redraw,
 from cac_align.selection.run_folder import BestOfNOutput
 
 if TYPE_CHECKING:
-    from cac_align.selection.best import Run
+    from cac_align.selection.run import Run
 
 #: Folder of the repaired videos in that of a run.
 PART = "repairs"
@@ -103,7 +103,7 @@ def _with_repairs(run: Run, output: BestOfNOutput, repairs: dict[int, Repair]) -
         "judge_calls": output.costs["judge_calls"] + len(repairs),
         "seconds": {**output.costs["seconds"], "repair": seconds_of([r.cost.seconds for r in repairs.values()])},
     }
-    mended = replace(
+    repaired = replace(
         output,
         candidates=changed(output.candidates, {k: r.after for k, r in taken.items()}),
         scores=changed(output.scores, {k: r.score_after for k, r in taken.items()}),
@@ -119,4 +119,4 @@ def _with_repairs(run: Run, output: BestOfNOutput, repairs: dict[int, Repair]) -
             "reward": reward_name(run.reward),
         },
     )
-    return replace(mended, best=mended.ranking[0])
+    return replace(repaired, best=repaired.ranking[0])

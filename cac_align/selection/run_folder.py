@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from cac_align.report.form import form_fault
 from cac_align.report.page import render_page
 from cac_align.report.view import domain_note, readout_note
 from cac_align.rewards.base import objections, order
+from cac_align.selection.candidates import VideoFrames
 from cac_align.selection.costs import Cost
 from reward_model.files import atomic, write_json, write_text
 from reward_model.shipped import package_version
@@ -239,25 +239,6 @@ def plain(value: object) -> object:
 # --- the outcome and its files ----------------------------------------------------------------------------------------
 
 
-class VideoFrames(np.ndarray):
-    """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
-
-    def __getitem__(self, key: Any) -> Any:
-        picked = super().__getitem__(key)
-        if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
-            from PIL import Image
-
-            return Image.fromarray(np.asarray(picked))
-        return picked if isinstance(picked, np.generic) else np.asarray(picked)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(np.asarray(self))
-
-    def __array_wrap__(self, array: np.ndarray, context: object = None, return_scalar: bool = False) -> Any:
-        plain = np.asarray(array)
-        return plain[()] if return_scalar else plain
-
-
 @dataclass(frozen=True, repr=False)
 class BestOfNOutput:
     """The candidates of one prompt, what the reward said of them, and the choice.
@@ -299,16 +280,12 @@ class BestOfNOutput:
         found = order(self.scores, objections(self.verdicts), self.settings.get("rank_by", "verdict"))
         return found if self.kept is None else sorted(found, key=lambda k: k not in self.kept)
 
-    @property
-    def staged(self) -> bool:
-        """True if there were previews or repairs."""
-        return self.previews is not None or bool(self.repairs)
+    def _stage_notes(self, k: int) -> list[str]:
+        if self.previews is None and not self.repairs:
+            return []
+        from cac_align.selection.stages import notes
 
-    @staticmethod
-    def _stages() -> ModuleType:
-        from cac_align.selection import stages
-
-        return stages
+        return notes(k, self.kept, self.settings, self.repairs.get(k))
 
     def __repr__(self) -> str:
         return f"BestOfNOutput(prompt={self.prompt!r}, best={self.best}, scores={self.scores})"
@@ -323,7 +300,7 @@ class BestOfNOutput:
             return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
         types = ", ".join(t.value for t in verdict.types) if verdict else ""
         note = readout_note(verdict, score)
-        notes = [note, domain_note(verdict), *(self._stages().notes(self, k) if self.staged else ())]
+        notes = [note, domain_note(verdict), *self._stage_notes(k)]
         said = "  ".join([*([types] if types else []), *(f"({text})" for text in notes if text)])
         return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
 
@@ -359,7 +336,7 @@ def save_output(output: BestOfNOutput, folder: Path) -> Path:
                 "scale": scale,
                 "verdict": verdict.to_dict() if verdict is not None else None,
                 "out_of_domain": verdict.out_of_domain if verdict is not None else None,
-                **(output._stages().entry(output, k, folder) if output.staged else {}),
+                **_stages(output, k, folder),
             }
         )
     with atomic(folder / "best.mp4") as temporary:
@@ -382,6 +359,22 @@ def save_output(output: BestOfNOutput, folder: Path) -> Path:
     write_json(folder / RESULT_FILE, result)
     write_text(folder / PAGE_FILE, render_page(_pictured(result, folder), videos, output.candidates))
     return folder / PAGE_FILE
+
+
+def _stages(output: BestOfNOutput, k: int, folder: Path) -> dict[str, Any]:
+    """Part of a candidate's entry on its preview and its repair; empty where there were none."""
+    told: dict[str, Any] = {}
+    if (previews := output.previews) is not None:
+        from cac_align.selection.stages import preview_entry, preview_note
+
+        rank = previews.ranking.index(k) + 1
+        note = preview_note(k, output.kept, output.settings)
+        told["preview"] = preview_entry(previews.scores[k], previews.verdicts[k], rank, note)
+    if (repair := output.repairs.get(k)) is not None:
+        from cac_align.selection.stages import repair_entry
+
+        told["repair"] = repair_entry(repair, folder, k, output.fps)
+    return told
 
 
 def render_folder(folder: Path) -> Path:

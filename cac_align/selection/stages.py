@@ -1,7 +1,8 @@
-"""What previews and repairs add to a candidate: on its line, in its entry of ``result.json``, and on the page."""
+"""Notes and pictures of previews and repairs, for a candidate's line, its entry of ``result.json`` and the page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,42 +15,31 @@ from reward_model.video.writing import data_uri, display_scale, write_mp4
 
 if TYPE_CHECKING:
     from cac_align.selection.repair import Repair
-    from cac_align.selection.run_folder import BestOfNOutput
+    from reward_model.schema import Verdict
 
 #: Pixels of the pictures of a repair, from top to bottom.
 TALLEST = 240
 
 
-def notes(output: BestOfNOutput, k: int) -> list[str]:
+def notes(k: int, kept: Sequence[int] | None, settings: Mapping[str, Any], repair: Repair | None) -> list[str]:
     """Half sentences on a candidate that is shown as its preview, or that a repair was tried on."""
-    found = [preview_note(output, k)]
-    if (repair := output.repairs.get(k)) is not None:
+    found = [preview_note(k, kept, settings)]
+    if repair is not None:
         found.append("repaired" if repair.accepted else f"repair not accepted: {repair.reason}")
     return found
 
 
-def preview_note(output: BestOfNOutput, k: int) -> str:
+def preview_note(k: int, kept: Sequence[int] | None, settings: Mapping[str, Any]) -> str:
     """Half a sentence on a candidate that previews left out; ``""`` for one they kept, and where there were none."""
-    if output.kept is None or k in output.kept:
+    if kept is None or k in kept:
         return ""
-    steps = output.settings["preview_steps"]
-    return "left out by its preview" if output.settings.get("judge_all") else f"only its preview of {steps} steps"
+    steps = settings["preview_steps"]
+    return "left out by its preview" if settings.get("judge_all") else f"only its preview of {steps} steps"
 
 
-def entry(output: BestOfNOutput, k: int, folder: Path) -> dict[str, Any]:
-    """Part of a candidate's entry on its preview and its repair."""
-    told: dict[str, Any] = {}
-    if output.previews is not None:
-        verdict = output.previews.verdicts[k]
-        told["preview"] = {
-            "score": output.previews.scores[k],
-            "status": verdict.status if verdict is not None else None,
-            "rank": output.previews.ranking.index(k) + 1,
-            "note": preview_note(output, k),
-        }
-    if (repair := output.repairs.get(k)) is not None:
-        told["repair"] = repair_entry(repair, folder, k, output.fps)
-    return told
+def preview_entry(score: float | None, verdict: Verdict | None, rank: int, note: str) -> dict[str, Any]:
+    """A candidate's preview as ``result.json`` tells it; ``rank`` is its place among the previews, 1 the best."""
+    return {"score": score, "status": None if verdict is None else verdict.status, "rank": rank, "note": note}
 
 
 def repair_entry(repair: Repair, folder: Path, k: int, fps: float) -> dict[str, Any]:

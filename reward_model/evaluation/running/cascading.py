@@ -126,7 +126,7 @@ def _known(path: Path, mark: str) -> list[CascadeRow]:
 
 
 def cases_of(rows: Sequence[CascadeRow]) -> list[CascadeCase]:
-    """What a calibration needs of the rows of the full judge; videos whose score could not be read are left out."""
+    """Cases of a calibration from the rows of the full judge; videos whose score could not be read are left out."""
     return [
         CascadeCase(row.first_log_odds, row.normal, None if row.status is None else row.status == "normal")
         for row in rows
