@@ -26,6 +26,7 @@ _HOMES = {
     "UnifiedReward": "cac_align.rewards.unified",
     "VBenchMetric": "cac_align.metrics.metric",
     "best_of_n": "cac_align.selection.best",
+    "repair": "cac_align.selection.repair",
     "set_verbosity": "reward_model.terminal.program",
 }
 
@@ -40,6 +41,7 @@ __all__ = [
     "VBenchMetric",
     "__version__",
     "best_of_n",
+    "repair",
     "set_verbosity",
 ]
 
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from cac_align.rewards.composite import CompositeReward
     from cac_align.rewards.unified import UnifiedReward
     from cac_align.selection.best import best_of_n
+    from cac_align.selection.repair import repair
     from cac_align.selection.run_folder import BestOfNOutput
     from reward_model.terminal.program import set_verbosity
 

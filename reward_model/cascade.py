@@ -69,7 +69,7 @@ def look(requests: Sequence[TurnRequest], backend: Backend, config: JudgeConfig)
 def look_in_two_calls(
     backend: Backend, conversations: Sequence[Conversation], prefixes: Sequence[str], sampling: Sampling, wanted: Wanted
 ) -> list[Looked]:
-    """:meth:`Continuing.look_then_answer` of a backend without it: one call that scores all, one that answers the rest."""
+    """:meth:`Continuing.look_then_answer` of a backend without it: one call scores all, one answers the rest."""
     scores = backend.score(conversations, prefixes)
     asked = [k for k, score in enumerate(scores) if wanted(k, score)]
     answers = backend.generate([conversations[k] for k in asked], sampling) if asked else []

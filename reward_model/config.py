@@ -45,6 +45,7 @@ BEFORE_THE_SETTING = {"window_margin": "half", "frame_fit": "squeeze"}
 _BESIDE_CASCADE: tuple[tuple[str, object, str], ...] = (
     ("readout", "paper", "readout='direct' or 'log_odds', which are read before the reasoning"),
     ("reasoning", False, "reasoning=True, or leave the cascade off: every verdict is read without reasoning already"),
+    ("all_readouts", True, "all_readouts=False: what stands without reasoning is not read after it"),
     ("policy", "active", "policy='two_turn': an active judge chooses its frames by reasoning"),
 )
 
@@ -123,8 +124,8 @@ class JudgeConfig:
     # --- cascade ------------------------------------------------------------------------------------------------------
     cascade: Literal["off", "normal", "windows", "scores"] = "off"
     """Verdicts that stand on the probability read before reasoning, where it lies beyond the calibrated bounds: none
-    (off); those that say normal (normal), so that windows and boxes stay; also abnormal ones, with turn one's window and
-    without turn two's boxes (windows), or without a window (scores). Needs a readout before reasoning."""
+    (off); those that say normal (normal), so that windows and boxes stay; also abnormal ones, with turn one's window
+    and without turn two's boxes (windows), or without a window (scores). Needs a readout before reasoning."""
     normal_above: float | None = setting(None, below=math.inf)
     """Cascade: log-odds of normal before reasoning above which a video is normal. None: not calibrated, none is."""
     abnormal_below: float | None = setting(None, below=math.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,14 +43,19 @@ def array_digest(array: np.ndarray) -> str:
     return text_digest(np.ascontiguousarray(array).tobytes())
 
 
-def model_fingerprint(model: str | Path, settings: Mapping[str, Any] | None = None) -> str:
-    """Changes with the settings and, for a folder, with the content of its files; a name stands for itself.
+def model_fingerprint(
+    model: str | Path, settings: Mapping[str, Any] | None = None, *, leave_out: Collection[str] = ()
+) -> str:
+    """Changes with the settings and, for a folder, with the content of its files but those named ``leave_out``; a name
+    stands for itself.
 
     Files over 64 MiB count by size, both ends and time of change, so that a large checkpoint costs nothing.
     """
     folder = Path(model)
     files: list[Any] = [str(model)] if not folder.is_dir() else []
     for file in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []:
+        if file.name in leave_out:
+            continue
         files.append((file.relative_to(folder).as_posix(), _file_mark(file)))
     return json_digest([files, dict(settings or {})])
 

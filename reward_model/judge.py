@@ -39,9 +39,9 @@ from reward_model.prompts import PromptSet, load_prompts, wording_note
 from reward_model.schema import Turn, TurnReport, Verdict, VerdictScore, at_true_rate, decided, sound
 from reward_model.shipped import package_version
 from reward_model.turns import (
+    WORDS,
     TurnRequest,
     VideoView,
-    WORDS,
     merge_statuses,
     read_turn,
     scan_request,

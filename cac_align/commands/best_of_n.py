@@ -50,6 +50,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="verdict",
         help="verdict: a video judged abnormal never beats one judged normal; score: the score alone",
     )
+    group = parser.add_argument_group("fewer forwards, fewer faults")
+    group.add_argument(
+        "--preview-steps",
+        type=int,
+        metavar="N",
+        help="draw all candidates with so few denoising steps first and only the best of these previews in full",
+    )
+    group.add_argument("--keep", type=int, default=2, metavar="N", help="candidates that previews keep (default: 2)")
+    group.add_argument(
+        "--judge-all",
+        action="store_true",
+        help="with previews: draw and judge all in full as well, to tell what the previews' choice lost",
+    )
+    group.add_argument(
+        "--repair",
+        type=int,
+        default=0,
+        metavar="N",
+        help="where the chosen candidate is judged abnormal, repair up to N candidates, best first (default: 0)",
+    )
     group = parser.add_argument_group("pipeline", "left out: the pipeline's own defaults")
     group.add_argument("--steps", type=int, dest="num_inference_steps", metavar="N", help="denoising steps")
     group.add_argument("--guidance-scale", type=float, help="scale of classifier-free guidance; 1 turns it off")
@@ -101,6 +121,10 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         output_dir=output,
         rank_by=args.rank_by,
+        preview_steps=args.preview_steps,
+        keep=args.keep,
+        judge_all=args.judge_all,
+        repair=args.repair,
         **pipe_kwargs,
     )
     print(printable(chosen, lines=True))
@@ -125,6 +149,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
     if not args.prompt.strip():
         raise ValueError("--prompt is empty; say what the video shows")
     least = {"n": 1, "batch_size": 1, "seed": 0, "num_inference_steps": 1, "height": 8, "width": 8, "num_frames": 2}
+    least |= {"preview_steps": 1, "keep": 1, "repair": 0}
     for name, low in least.items():
         value = getattr(args, name)
         if value is not None and value < low:

@@ -61,6 +61,12 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
         choices=("two_turn", "active"),
         help="who decides where to look: two turns at fixed rates, or the judge itself (default: as trained)",
     )
+    group.add_argument(
+        "--cascade",
+        choices=("off", "normal", "windows", "scores"),
+        help="verdicts that stand without reasoning where the readout is sure beyond calibrated bounds: normal ones, "
+        "also abnormal ones with a window, or without (default: as calibrated, else off)",
+    )
     group.add_argument("--judge-batch-size", type=int, default=None, metavar="N", help="videos judged in one batch")
 
 
@@ -111,6 +117,7 @@ def build_judge_reward(args: argparse.Namespace, **more: Any) -> CaCReward:
         zoom_fps=args.zoom_fps,
         batch_size=args.judge_batch_size,
         policy=args.policy,
+        cascade=args.cascade,
         **more,
     )
     reward.check_ready()

@@ -170,9 +170,13 @@ def _settings(args: argparse.Namespace, reward: CaCReward) -> dict[str, Any]:
     from reward_model.digests import model_fingerprint
 
     names = ("backend", "base_url", "revision", "no_reasoning", "scan_fps", "zoom_fps")
-    model, readout = str(reward.model), reward.judge_model.config.readout
+    model, config = str(reward.model), reward.judge_model.config
+    # Without a cascade it is not named: rows of earlier versions stay known.
+    cascade = [config.cascade, config.normal_above, config.abnormal_below] if config.cascade != "off" else None
     mark = model_fingerprint(model)[:16] if Path(model).is_dir() else model
-    return {"model": mark, "readout": readout, **{name: getattr(args, name) for name in names}}
+    return {"model": mark, "readout": config.readout, **{name: getattr(args, name) for name in names}} | (
+        {} if cascade is None else {"cascade": cascade}
+    )
 
 
 # --- showing ----------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ TRAIN = RecipeCommand(
 )
 RUN = RecipeCommand(
     "run",
-    "Run another recipe: tables, the second look, probes, referees, reasoning from a teacher, the demo, the minis.",
+    "Run another recipe: tables, the second look, cascades, probes, referees, synthetic reasoning, the demo, minis.",
     {
         "best-of-n": "best_of_n.py",
         "evaluate-reward": "evaluate_reward.py",
@@ -67,6 +67,7 @@ RUN = RecipeCommand(
         "false-alarms": "false_alarms.py",
         "reward-probes": "reward_probes.py",
         "check-referee": "check_referee.py",
+        "cascade": "cascade.py",
         "synthesize-cot": "synthesize_cot.py",
         "build-minis": "build_minis.py",
     },

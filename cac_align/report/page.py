@@ -71,6 +71,7 @@ def render_page(result: Mapping[str, Any], videos: Sequence[bytes], frames: Sequ
         ],
         readout_text=READOUT_TEXTS.get(readout, f"readout {readout}"),
         settings=flatten(result["settings"]),
+        costs=flatten(result.get("costs", {})),
         style=style,
         script=script,
         policy=content_policy(style, script),

@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import (
     RankBy,
     Reward,
-    RewardError,
     check_num_frames,
     check_rank_by,
     check_reward,
-    demo_note,
-    describe_reward,
-    evaluate,
     make_ready,
-    objections,
-    order,
-    reward_name,
 )
 from cac_align.rewards.composite import CompositeReward
 from cac_align.selection import candidates as draw
 from cac_align.selection import run_folder
+from cac_align.selection.run import Run
 from cac_align.selection.run_folder import BestOfNOutput
 from reward_model.video.clip import check_fps
 
 if TYPE_CHECKING:
-    import numpy as np
     from tqdm.auto import tqdm
-
-
-logger = logging.getLogger(__name__)
 
 
 @overload
@@ -54,6 +41,10 @@ def best_of_n(
     batch_size: int = 1,
     output_dir: str | Path | None = None,
     rank_by: RankBy = "verdict",
+    preview_steps: int | None = None,
+    keep: int = 2,
+    judge_all: bool = False,
+    repair: int = 0,
     progress_bar: bool = True,
     **pipe_kwargs: Any,
 ) -> BestOfNOutput: ...
@@ -71,6 +62,10 @@ def best_of_n(
     batch_size: int = 1,
     output_dir: str | Path | None = None,
     rank_by: RankBy = "verdict",
+    preview_steps: int | None = None,
+    keep: int = 2,
+    judge_all: bool = False,
+    repair: int = 0,
     progress_bar: bool = True,
     **pipe_kwargs: Any,
 ) -> list[BestOfNOutput]: ...
@@ -87,6 +82,10 @@ def best_of_n(
     batch_size: int = 1,
     output_dir: str | Path | None = None,
     rank_by: RankBy = "verdict",
+    preview_steps: int | None = None,
+    keep: int = 2,
+    judge_all: bool = False,
+    repair: int = 0,
     progress_bar: bool = True,
     **pipe_kwargs: Any,
 ) -> BestOfNOutput | list[BestOfNOutput]:
@@ -116,11 +115,19 @@ def best_of_n(
             is saved at the end. Several prompts get subfolders ``prompt-00``, ``prompt-01``, ...
         rank_by: ``"verdict"``: a video that a judge calls abnormal never beats one it does not object to, then the
             score decides; ``"score"``: the score alone. The same where the reward gives no verdicts.
+        preview_steps: draws all candidates with so few denoising steps first and has these previews judged; only the
+            best ``keep`` are then drawn in full, from the same seeds. None draws all in full.
+        keep: candidates that previews let through; fewer than ``n``.
+        judge_all: with previews, draws and judges all candidates in full as well, so that ``out.costs`` tells what the
+            previews' choice lost against the best of all; the choice stays theirs.
+        repair: where the chosen candidate is judged abnormal, tries to repair that many candidates, best first, until
+            one is judged normal: see :func:`cac_align.repair`. Wan text-to-video pipelines.
         progress_bar: show a bar with one tick per candidate.
         **pipe_kwargs: passed on to the pipeline; a photo that is stored on its side is turned upright.
 
     Returns:
-        A :class:`BestOfNOutput`, or a list of them for several prompts. Of equal scores the first candidate wins.
+        A :class:`BestOfNOutput`, or a list of them for several prompts. Of equal scores the first candidate wins. A
+        candidate that its preview left out is shown by that.
 
     Raises:
         ValueError: an argument is out of range or unknown to the pipeline, or the pipeline returns no frames.
@@ -133,6 +140,8 @@ def best_of_n(
     """
     prompts = _check(pipe, prompt, n, seed, batch_size, pipe_kwargs)
     check_rank_by(rank_by)
+    stages = Stages(preview_steps, keep, judge_all, repair)
+    stages.check(pipe, n, pipe_kwargs)
     rate = check_fps(fps)
     reward = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
     check_reward(reward)
@@ -151,12 +160,11 @@ def best_of_n(
     marks = run_folder.describe_pipeline(pipe, run_folder.stored_pipeline(folders))
     origin = {"pipeline": marks, "arguments": run_folder.plain(pipe_kwargs)}
     settings = {**origin, "seed": seed}
-    with _bar(n * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
-        run = _Run(pipe, reward, n, batch_size, rate, pipe_kwargs, settings, bar, rank_by)
+    with _bar(stages.videos(n) * len(prompts), progress_bar) as bar, draw.encode_once(pipe):
+        run = Run(pipe, reward, n, batch_size, rate, pipe_kwargs, settings, bar, rank_by)
         with run.kept(isinstance(prompt, str)):
             for text, folder in zip(prompts, folders, strict=True):
-                videos, seeds = run.draw(text, folder)
-                outputs.append(run.choose(text, videos, seeds))
+                outputs.append(_outcome(run, text, folder, stages))
                 if folder is not None:
                     outputs[-1].save(folder)
     return outputs[0] if isinstance(prompt, str) else outputs
@@ -211,123 +219,44 @@ def _bar(total: int, shown: bool) -> Iterator[tqdm[NoReturn]]:
         yield bar
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One call of :func:`best_of_n`: what all its prompts share."""
+class Stages(NamedTuple):
+    """Arguments of :func:`best_of_n` for what it does beside drawing and judging."""
 
-    pipe: Pipeline
-    reward: Any
-    n: int
-    batch_size: int
-    fps: float
-    pipe_kwargs: dict[str, Any]
-    settings: Mapping[str, Any]
-    bar: Any
-    rank_by: str
-    #: What was drawn for each prompt and is in no folder yet.
-    loose: list[tuple[str, dict[int, np.ndarray]]] = field(default_factory=list)
+    preview_steps: int | None
+    keep: int
+    judge_all: bool
+    repair: int
 
-    def made_by(self, prompt: str) -> list[dict[str, Any]]:
-        """The settings of every candidate of a prompt."""
-        origin = {**self.settings, "prompt": prompt}
-        seeds = [draw.candidate_seed(self.settings["seed"], k) for k in range(self.n)]
-        return [{**origin, "candidate": k, "candidate_seed": s} for k, s in enumerate(seeds)]
+    def check(self, pipe: Pipeline, n: int, pipe_kwargs: Mapping[str, Any]) -> None:
+        """Raises ValueError for what cannot be, before anything is drawn."""
+        if self.preview_steps is not None:
+            from cac_align.selection.previews import check_previews
 
-    @contextlib.contextmanager
-    def kept(self, single: bool) -> Iterator[None]:
-        """Whatever ends the run early, candidates that lie in no folder are written to one: the log and a note of the
-        error name it, the error's ``candidates`` is its path.
-        """
-        try:
-            yield
-        except BaseException as error:
-            count = sum(len(videos) for _, videos in self.loose)
-            if count:
-                folder = self._rescue(single)
-                said = (
-                    f"the {count} videos drawn so far are kept: the same call with output_dir={str(folder)!r} goes on"
-                )
-                logger.warning("%s: %s", type(error).__name__, said)
-                error.add_note(said)
-                error.candidates = folder  # type: ignore[attr-defined]
-            raise
+            check_previews(pipe, n, self.preview_steps, self.keep, pipe_kwargs)
+        elif self.judge_all:
+            raise ValueError("judge_all=True compares with what previews left out; set preview_steps=, or leave it out")
+        if self.repair != 0:
+            from cac_align.selection.repairing import check_repair
 
-    def _rescue(self, single: bool) -> Path:
-        root = Path(tempfile.mkdtemp(prefix="best-of-n-"))
-        for number, (prompt, videos) in enumerate(self.loose):
-            folder, made_by = root if single else root / f"prompt-{number:02d}", self.made_by(prompt)
-            for k, video in videos.items():
-                run_folder.store(folder, k, video, made_by[k])
-        return root
+            check_repair(pipe, self.repair, pipe_kwargs)
 
-    def draw(self, prompt: str, folder: Path | None) -> tuple[list[np.ndarray], list[int]]:
-        """The candidates of one prompt and their seeds: those the folder holds already, and the rest drawn in batches.
-
-        Each batch is stored as soon as it is drawn.
-        """
-        seeds = [draw.candidate_seed(self.settings["seed"], k) for k in range(self.n)]
-        made_by = self.made_by(prompt)
-        videos: dict[int, np.ndarray] = {}
-        if folder is None:
-            self.loose.append((prompt, videos))
-        for k in range(self.n):
-            stored = run_folder.load(folder, k, made_by[k]) if folder is not None else None
-            if stored is not None:
-                videos[k] = stored
-                self.bar.update()
-        missing = [k for k in range(self.n) if k not in videos]
-        for start in range(0, len(missing), self.batch_size):
-            batch = missing[start : start + self.batch_size]
-            made = draw.generate(self.pipe, prompt, [seeds[k] for k in batch], self.pipe_kwargs)
-            for k, video in zip(batch, made, strict=True):
-                videos[k] = video
-                if folder is not None:
-                    run_folder.store(folder, k, video, made_by[k])
-            self.bar.update(len(batch))
-        return [videos[k] for k in range(self.n)], seeds
-
-    def choose(self, prompt: str, videos: list[np.ndarray], seeds: list[int]) -> BestOfNOutput:
-        """Has the candidates of one prompt judged, all at once, and picks the best."""
-        self.bar.set_postfix_str("judging")
-        answer = evaluate(self.reward, videos, [prompt] * len(videos), fps=self.fps)
-        name = reward_name(self.reward)
-        if all(score is None for score in answer.scores):
-            listed = "; ".join(f"candidate {k}: {reason}" for k, reason in enumerate(answer.reasons))
-            raise RewardError(f"reward {name!r} could judge none of the {len(videos)} candidates: {listed}")
-        self.bar.set_postfix_str("")
-        _warn_of_unfamiliar(name, answer.verdicts)
-        settings = {**self.settings, "n": self.n, "batch_size": self.batch_size, "reward": name}
-        note = demo_note(self.reward)
-        return BestOfNOutput(
-            prompt=prompt,
-            candidates=videos,
-            scores=answer.scores,
-            best=order(answer.scores, objections(answer.verdicts), self.rank_by)[0],
-            seeds=seeds,
-            verdicts=answer.verdicts,
-            reasons=answer.reasons,
-            fps=self.fps,
-            parts=answer.parts,
-            settings={**settings, "rank_by": self.rank_by, **({"note": note} if note else {}), **self._made_with()},
-        )
-
-    def _made_with(self) -> dict[str, Any]:
-        """Settings of the reward and versions of what drew, for the record."""
-        return {"reward_settings": describe_reward(self.reward), **_versions()}
+    def videos(self, n: int) -> int:
+        """Videos that are drawn for a prompt, previews included."""
+        return n if self.preview_steps is None else n + (n if self.judge_all else self.keep)
 
 
-def _warn_of_unfamiliar(name: str, verdicts: Sequence[Any]) -> None:
-    """Says, before anything is ranked, that the judge does not know what it is ranking."""
-    far = [k for k, v in enumerate(verdicts) if v is not None and getattr(v, "out_of_domain", None) is True]
-    if far:
-        logger.warning(
-            "%d of %d candidates are unlike what %s was trained on, so their order says little (candidate %d: %s)",
-            len(far), len(verdicts), name, far[0], verdicts[far[0]].domain_reason,
-        )  # fmt: skip
+def _outcome(run: Run, prompt: str, folder: Path | None, stages: Stages) -> BestOfNOutput:
+    """Everything about one prompt: drawn, judged, chosen, repaired."""
+    run.loose.append({})
+    if stages.preview_steps is None:
+        output = run.choose(prompt, run.draw(prompt, folder))
+    else:
+        from cac_align.selection.previews import choose_by_previews
 
+        options = {"keep": stages.keep, "judge_all": stages.judge_all}
+        output = choose_by_previews(run, prompt, folder, stages.preview_steps, **options)
+    if stages.repair:
+        from cac_align.selection.repairing import repair_outcome
 
-def _versions() -> dict[str, str]:
-    """Versions of what drew the videos, for the record: candidates of the same settings may differ between versions."""
-    from importlib.metadata import version
-
-    return {"diffusers": version("diffusers"), "torch": version("torch")}
+        output = repair_outcome(run, output, folder, stages.repair)
+    return output

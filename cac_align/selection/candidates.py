@@ -138,6 +138,25 @@ def offloads(pipe: Pipeline) -> bool:
     )
 
 
+class VideoFrames(np.ndarray):
+    """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
+
+    def __getitem__(self, key: Any) -> Any:
+        picked = super().__getitem__(key)
+        if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
+            from PIL import Image
+
+            return Image.fromarray(np.asarray(picked))
+        return picked if isinstance(picked, np.generic) else np.asarray(picked)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(np.asarray(self))
+
+    def __array_wrap__(self, array: np.ndarray, context: object = None, return_scalar: bool = False) -> Any:
+        plain = np.asarray(array)
+        return plain[()] if return_scalar else plain
+
+
 def candidate_seed(seed: int, index: int) -> int:
     """The 32-bit seed of candidate ``index``: well mixed, so that neighbouring seeds share no candidate.
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from cac_align.report.form import form_fault
 from cac_align.report.page import render_page
 from cac_align.report.view import domain_note, readout_note
 from cac_align.rewards.base import objections, order
+from cac_align.selection.candidates import VideoFrames
+from cac_align.selection.costs import Cost
 from reward_model.files import atomic, write_json, write_text
 from reward_model.shipped import package_version
 from reward_model.strict_json import differences
@@ -31,6 +33,7 @@ from reward_model.video.clip import VideoError, read_file
 from reward_model.video.writing import write_mp4
 
 if TYPE_CHECKING:
+    from cac_align.selection.repair import Repair
     from reward_model.schema import Verdict
 
 RESULT_FILE, PAGE_FILE = "result.json", "report.html"
@@ -53,10 +56,19 @@ def frames_path(folder: Path, index: int) -> Path:
     return folder / "candidates" / f"{index:02d}.npz"
 
 
-def store(folder: Path, index: int, frames: np.ndarray, settings: Mapping[str, Any]) -> None:
-    """Writes one finished candidate, whole or not at all."""
+def store(folder: Path, index: int, frames: np.ndarray, settings: Mapping[str, Any], cost: Cost | None = None) -> None:
+    """Writes one finished candidate, whole or not at all; with what it cost, where that is known."""
+    arrays = {"frames": frames, "settings": np.array(json.dumps(settings))}
+    if cost is not None:
+        arrays["cost"] = np.array(json.dumps(asdict(cost)))
     with atomic(frames_path(folder, index)) as temporary:
-        np.savez_compressed(temporary, frames=frames, settings=np.array(json.dumps(settings)))
+        np.savez_compressed(temporary, **arrays)
+
+
+def load_cost(folder: Path, index: int) -> Cost | None:
+    """The cost of a stored candidate that was loaded; None in folders of earlier versions."""
+    with np.load(frames_path(folder, index), allow_pickle=False) as data:
+        return Cost(**json.loads(str(data["cost"]))) if "cost" in data else None
 
 
 def load(folder: Path, index: int, settings: Mapping[str, Any]) -> np.ndarray | None:
@@ -227,25 +239,6 @@ def plain(value: object) -> object:
 # --- the outcome and its files ----------------------------------------------------------------------------------------
 
 
-class VideoFrames(np.ndarray):
-    """(T, H, W, 3) uint8, of which a single frame is a PIL image; slices and everything else are as of any array."""
-
-    def __getitem__(self, key: Any) -> Any:
-        picked = super().__getitem__(key)
-        if isinstance(key, int | np.integer) and self.ndim == 4 and self.dtype == np.uint8:
-            from PIL import Image
-
-            return Image.fromarray(np.asarray(picked))
-        return picked if isinstance(picked, np.generic) else np.asarray(picked)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(np.asarray(self))
-
-    def __array_wrap__(self, array: np.ndarray, context: object = None, return_scalar: bool = False) -> Any:
-        plain = np.asarray(array)
-        return plain[()] if return_scalar else plain
-
-
 @dataclass(frozen=True, repr=False)
 class BestOfNOutput:
     """The candidates of one prompt, what the reward said of them, and the choice.
@@ -264,6 +257,13 @@ class BestOfNOutput:
     fps: float
     parts: dict[str, list[float | None]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    #: Forward passes, judge calls, seconds, and what a random pick would have got; see docs/how_to/best_of_n.md.
+    costs: dict[str, Any] = field(default_factory=dict)
+    #: The outcome of the previews, where there were some; and the candidates they chose, which were drawn in full.
+    previews: BestOfNOutput | None = None
+    kept: list[int] | None = None
+    #: Outcomes of repairs by candidate; an accepted one has taken the place of the candidate's frames.
+    repairs: dict[int, Repair] = field(default_factory=dict)
 
     @property
     def frames(self) -> VideoFrames:
@@ -276,8 +276,16 @@ class BestOfNOutput:
     @property
     def ranking(self) -> list[int]:
         """Candidates from best to worst, by :func:`cac_align.rewards.base.order`; ties in drawing order, those without
-        a score last."""
-        return order(self.scores, objections(self.verdicts), self.settings.get("rank_by", "verdict"))
+        a score last, and those that previews left out behind all others."""
+        found = order(self.scores, objections(self.verdicts), self.settings.get("rank_by", "verdict"))
+        return found if self.kept is None else sorted(found, key=lambda k: k not in self.kept)
+
+    def _stage_notes(self, k: int) -> list[str]:
+        if self.previews is None and not self.repairs:
+            return []
+        from cac_align.selection.stages import notes
+
+        return notes(k, self.kept, self.settings, self.repairs.get(k))
 
     def __repr__(self) -> str:
         return f"BestOfNOutput(prompt={self.prompt!r}, best={self.best}, scores={self.scores})"
@@ -292,7 +300,8 @@ class BestOfNOutput:
             return f"candidate {k:02d}    -     could not judge: {self.reasons[k]}"
         types = ", ".join(t.value for t in verdict.types) if verdict else ""
         note = readout_note(verdict, score)
-        said = "  ".join([*([types] if types else []), *(f"({text})" for text in (note, domain_note(verdict)) if text)])
+        notes = [note, domain_note(verdict), *self._stage_notes(k)]
+        said = "  ".join([*([types] if types else []), *(f"({text})" for text in notes if text)])
         return f"candidate {k:02d}  {score_text(score)}  {verdict.status if verdict else ''}  {said}".rstrip()
 
     def save(self, directory: str | Path) -> Path:
@@ -327,6 +336,7 @@ def save_output(output: BestOfNOutput, folder: Path) -> Path:
                 "scale": scale,
                 "verdict": verdict.to_dict() if verdict is not None else None,
                 "out_of_domain": verdict.out_of_domain if verdict is not None else None,
+                **_stages(output, k, folder),
             }
         )
     with atomic(folder / "best.mp4") as temporary:
@@ -343,11 +353,28 @@ def save_output(output: BestOfNOutput, folder: Path) -> Path:
         "height": shape[1],
         "width": shape[2],
         "settings": output.settings,
+        **({"costs": output.costs} if output.costs else {}),
         "candidates": entries,
     }
     write_json(folder / RESULT_FILE, result)
-    write_text(folder / PAGE_FILE, render_page(result, videos, output.candidates))
+    write_text(folder / PAGE_FILE, render_page(_pictured(result, folder), videos, output.candidates))
     return folder / PAGE_FILE
+
+
+def _stages(output: BestOfNOutput, k: int, folder: Path) -> dict[str, Any]:
+    """Part of a candidate's entry on its preview and its repair; empty where there were none."""
+    told: dict[str, Any] = {}
+    if (previews := output.previews) is not None:
+        from cac_align.selection.stages import preview_entry, preview_note
+
+        rank = previews.ranking.index(k) + 1
+        note = preview_note(k, output.kept, output.settings)
+        told["preview"] = preview_entry(previews.scores[k], previews.verdicts[k], rank, note)
+    if (repair := output.repairs.get(k)) is not None:
+        from cac_align.selection.stages import repair_entry
+
+        told["repair"] = repair_entry(repair, folder, k, output.fps)
+    return told
 
 
 def render_folder(folder: Path) -> Path:
@@ -374,12 +401,21 @@ def render_folder(folder: Path) -> Path:
     # The verdicts inside may be anything: what reads them says what is wrong.
     broken = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError)
     try:
-        page = render_page(result, videos, frames)
+        page = render_page(_pictured(result, folder), videos, frames)
     except broken as error:
         place = folder / RESULT_FILE
         raise ReportError(f"{place} is not a complete result of best_of_n: {error!r}; save it again") from error
     write_text(folder / PAGE_FILE, page)
     return folder / PAGE_FILE
+
+
+def _pictured(result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The result as the page shows it: with the pictures of repairs, where there are any."""
+    if not any("repair" in entry for entry in result["candidates"]):
+        return result
+    from cac_align.selection.stages import with_pictures
+
+    return with_pictures(result, folder)
 
 
 def _stills(path: Path, scale: int) -> np.ndarray:

@@ -222,7 +222,7 @@ class LocalBackend:
         options: Sequence[_Options],
         kept: list[ReadQuestions] | None = None,
     ) -> list[tuple[float, ...]]:
-        """Log-probabilities of the options of each conversation of a part after its prefix; ``kept`` gets what was read."""
+        """Log-probabilities of the options of each conversation after its prefix; ``kept`` gets what was read."""
         import torch
 
         conversations, prefixes = [conversations[k] for k in part], [prefixes[k] for k in part]

@@ -209,13 +209,16 @@ class OpenAIBackend:
         items = list(zip(conversations, prefixes, strict=True))
         self._probe()
         scores = self._each(self._score_one, items, lambda why: VerdictScore(math.nan, math.nan, error=why), 1)
+        self._check_missing(scores)
+        return scores
+
+    def _check_missing(self, scores: Sequence[VerdictScore | None]) -> None:
         missing = sum(score is None for score in scores)
         if self.on_missing_logprobs == "raise" and missing:
             raise BackendError(
                 f"{missing} of {len(scores)} verdicts have no probability (the log says why); "
                 "serve with log-probabilities and continue_final_message, or set on_missing_logprobs='none'"
             )
-        return scores
 
     def look_then_answer(
         self, conversations: Sequence[Conversation], prefixes: Sequence[str], sampling: Sampling, wanted: Wanted
@@ -235,7 +238,9 @@ class OpenAIBackend:
 
         items = [(k, c, p) for k, (c, p) in enumerate(zip(conversations, prefixes, strict=True))]
         failed = lambda why: (None, Completion("", finished=False, error=why))  # noqa: E731
-        return self._each(ask, items, failed, sampling.max_new_tokens)
+        found = self._each(ask, items, failed, sampling.max_new_tokens)
+        self._check_missing([score for score, _ in found])
+        return found
 
     def _score_one(self, item: tuple[Conversation, str], deadline: Deadline) -> VerdictScore | None:
         conversation, prefix = item

@@ -8,9 +8,9 @@ begins.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reward_model.backends.base import Wanted
 from reward_model.conversation import Completion, Conversation, Sampling
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Cache, PreTrainedModel
 
-    from reward_model.backends.local import LocalBackend
+    from reward_model.backends.signs import SignsWatch
 
 #: A score, and an answer where one was wanted.
 Looked = tuple[VerdictScore | None, Completion | None]
@@ -72,8 +72,39 @@ class ReadQuestions:
         }
 
 
+class Reader(Protocol):
+    """A model in this process, as :class:`~reward_model.backends.local.LocalBackend` holds it."""
+
+    model: Any
+    _signs: SignsWatch
+
+    def _word_ids(self, words: tuple[str, str]) -> tuple[list[int], list[int]]: ...
+
+    def _follow(
+        self,
+        part: Sequence[int],
+        conversations: Sequence[Conversation],
+        prefixes: Sequence[str],
+        options: Sequence[Sequence[Sequence[int]]],
+        kept: list[ReadQuestions] | None = None,
+    ) -> list[tuple[float, ...]]: ...
+
+    def _inputs(self, conversations: Sequence[Conversation], suffixes: Sequence[str]) -> dict[str, Any]: ...
+
+    def _answer(
+        self, conversations: Sequence[Conversation], sampling: Sampling, begun: dict[str, Any] | None = None
+    ) -> list[Completion]: ...
+
+    def _each(
+        self,
+        conversations: Sequence[Conversation],
+        ask: Callable[[Sequence[int]], list[Looked]],
+        failed: Callable[[str], Looked],
+    ) -> list[Looked]: ...
+
+
 def look_then_answer(
-    backend: LocalBackend,
+    backend: Reader,
     conversations: Sequence[Conversation],
     prefixes: Sequence[str],
     sampling: Sampling,

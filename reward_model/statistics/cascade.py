@@ -1,9 +1,9 @@
 """Bounds of a cascade: beyond them a verdict that was read before any reasoning stands, at a stated error.
 
-What can go wrong there is one thing: the early verdict is false where the full judge would have been right. Such a video
-is *harmed*. The share of harmed videos only falls as a bound moves outwards, so the bound may be chosen on the same
-videos it is tested on, without a correction for the choice (risk-controlling prediction sets, arXiv 2101.02703): it is
-the innermost at which Clopper and Pearson's exact upper limit of that share is within the error.
+One thing can go wrong there: the early verdict is false where the full judge would have been right. Such a video is
+*harmed*. The share of harmed videos only falls as a bound moves outwards, so the bound may be chosen on the same videos
+it is tested on, without a correction for the choice (risk-controlling prediction sets, arXiv 2101.02703): it is the
+innermost at which Clopper and Pearson's exact upper limit of that share is within the error.
 
 Values are log-odds of normal. A video is called normal above one bound and abnormal below the other.
 """
@@ -123,8 +123,8 @@ def calibrate_cascade(
     allowed = most_harmed(len(cases), share, sure) if cases else None
     if allowed is None:
         raise ValueError(
-            f"{len(cases)} videos are too few to promise an error of {error:g} with confidence {confidence:g}: it takes "
-            f"{fewest_videos(share, sure):,}; calibrate on more, or allow a larger error"
+            f"{len(cases)} videos are too few to promise an error of {error:g} with confidence {confidence:g}: it "
+            f"takes {fewest_videos(share, sure):,}; calibrate on more, or allow a larger error"
         )
     values = np.array([case.log_odds for case in cases])
     harmed_high = np.array([case.judged_normal is False and not case.normal for case in cases])

@@ -78,7 +78,7 @@ def test_a_video_unlike_the_training_set_is_noted_wherever_a_verdict_is_shown():
 
 
 def test_best_of_n_warns_before_it_ranks_what_its_judge_does_not_know(caplog):
-    from cac_align.selection.best import _warn_of_unfamiliar
+    from cac_align.selection.run import _warn_of_unfamiliar
 
     far = Verdict("normal", 0.9, out_of_domain=True, domain_reason="its frames look unlike")
     _warn_of_unfamiliar("judge", [None, Verdict("normal", 0.9), Verdict("normal", 0.9, out_of_domain=False)])

@@ -201,6 +201,36 @@ def question(text: str = "Is it normal?", frames: int = 1):
     return (Message("system", ("You judge.",)), Message("user", (*content, text)))
 
 
+# --- a score and then an answer ---------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_asked_for_right_after_the_score_and_only_where_it_is_wanted(server):
+    conversations = [question(text) for text in ("a", "b", "c")]
+    backend = connect(server, concurrency=1)
+    found = backend.look_then_answer(conversations, [PREFIX] * 3, Sampling(64), lambda k, score: k != 1)
+    assert [score.log_p_normal for score, _ in found] == pytest.approx([math.log(0.30)] * 3)
+    assert [answer and answer.text for _, answer in found] == ["".join(ANSWER), None, "".join(ANSWER)]
+    asked = [body for body in server.requests if body["messages"][0]["role"] == "system"]
+    order = [(body["messages"][1]["content"][-1]["text"], body["max_tokens"] > 1) for body in asked]
+    assert [text for text, _ in order] == sorted(text for text, _ in order), (
+        "the frames are fresh in the server's cache"
+    )
+    assert [text for text, answers in order if answers] == ["a", "c"]
+
+
+def test_a_score_that_failed_is_answered_all_the_same(server):
+    server.script = ["ok", "ok", "status 400"]
+    found = connect(server, concurrency=1).look_then_answer(
+        [question()], [PREFIX], Sampling(64), lambda _, score: score is None
+    )
+    assert found[0][0] is None and found[0][1].text == "".join(ANSWER)
+    with pytest.raises(BackendError, match="1 of 1 verdicts have no probability"):
+        server.script = ["status 400"]
+        connect(server, on_missing_logprobs="raise").look_then_answer(
+            [question()], [PREFIX], Sampling(64), lambda *_: True
+        )
+
+
 # --- what goes out ---------------------------------------------------------------------------------------------------
 
 
