@@ -150,6 +150,24 @@ def least_doubt(stakes: Stakes, scale_rewards: str = "batch") -> float:
     return stakes.price / (stakes.gain + stakes.price)
 
 
+def least_confidence(stakes: Stakes, scale_rewards: str = "batch") -> float:
+    """Probability of "abnormal" above which training teaches turn two to confirm what the scan flagged.
+
+    A false alarm earns what a miss earns, the punished status. With the deviation of the batch or none, turn two should
+    confirm above ``(rescued - missed) / (found - missed + rescued - missed)``: what a found anomaly earns in overlaps
+    has no counterpart on the normal side. With that of the group one half: the two ends of a video are as far apart as
+    those of any other.
+
+    Example:
+        >>> round(1 / least_confidence(Stakes.of(-1 / 2)), 6), least_confidence(Stakes.of(-1 / 2), "group")
+        (9.0, 0.5)
+    """
+    cleared = stakes.rescued - stakes.missed
+    if cleared <= 0 or stakes.gain <= 0:
+        raise ValueError(f"{stakes} must reward a catch (found above missed) and a rescue (rescued above missed)")
+    return 0.5 if scale_rewards == "group" else cleared / (stakes.gain + cleared)
+
+
 def _deviation(flagged: float, stakes: Stakes, doubt: float) -> float:
     """Standard deviation of the rewards of a large batch."""
     shares = (doubt * flagged, doubt * (1 - flagged), (1 - doubt) * (1 - flagged), (1 - doubt) * flagged)

@@ -13,6 +13,7 @@ from reward_model.statistics.second_look import (
     expected_push,
     flagged_advantage,
     ladder,
+    least_confidence,
     least_doubt,
     two_turn_accuracy,
 )
@@ -154,3 +155,23 @@ def test_the_gate_of_the_defaults_by_hand():
 def test_impossible_numbers_are_refused(call, rule):
     with pytest.raises(ValueError, match=rule):
         call()
+
+
+@pytest.mark.parametrize(("rescued", "batch"), [(-0.5, 1 / 9), (-0.125, 1.75 / 9.75), (0.0, 0.2)])
+def test_turn_two_confirms_what_it_can_hardly_tell_unless_each_group_is_scaled_alone(rescued, batch):
+    """Expected push on turn two's logit of confirming, by the advantages that stage 3 computes: every scan flags."""
+    stakes = Stakes.of(rescued)
+    assert least_confidence(stakes, "batch") == least_confidence(stakes, "none") == pytest.approx(batch, rel=1e-12)
+    assert least_confidence(stakes, "group") == 0.5
+    rng, groups = np.random.default_rng(2), 40_000
+    confirmed = rng.random((groups, G)) < 0.5
+    for scale in ("batch", "group"):
+        for distance, sign in ((-0.05, -1), (0.05, 1)):
+            abnormal = np.arange(groups) / groups < least_confidence(stakes, scale) + distance
+            ends = np.where(
+                abnormal[:, None],
+                np.where(confirmed, stakes.found, stakes.missed),
+                np.where(confirmed, stakes.missed, stakes.rescued),
+            )
+            advantages = group_advantages(torch.tensor(ends), scale_rewards=scale, eps=1e-9).numpy()
+            assert np.sign((advantages * (confirmed - 0.5)).mean()) == sign
