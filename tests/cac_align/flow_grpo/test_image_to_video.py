@@ -3,6 +3,8 @@
 Tiny real pipelines of both kinds, with an image encoder (Wan 2.1) and without one.
 """
 
+import copy
+import functools
 import json
 from dataclasses import replace
 
@@ -29,23 +31,29 @@ def one_thread():
 
 
 def image_pipe(encoder=True):
-    from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
+    """The same weights every time; all share what no training touches."""
+    from diffusers import WanImageToVideoPipeline
+
+    parts = _image_parts(encoder)
+    own = {k: copy.deepcopy(parts[k]) for k in ("transformer", "scheduler")}
+    return _quiet(WanImageToVideoPipeline(**{**parts, **own}))
+
+
+@functools.cache
+def _image_parts(encoder):
+    from diffusers import WanTransformer3DModel
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     parts = _wan_parts(36, num_layers=1)
     if not encoder:
-        return _quiet(WanImageToVideoPipeline(**parts, image_processor=None, image_encoder=None))
+        return {**parts, "image_processor": None, "image_encoder": None}
     shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 32}
     vision = CLIPVisionConfig(hidden_size=4, projection_dim=4, patch_size=16, **shape)
     torch.manual_seed(0)
     transformer = {k: v for k, v in parts["transformer"].config.items() if not k.startswith("_")}
     parts["transformer"] = WanTransformer3DModel(**{**transformer, "image_dim": 4, "added_kv_proj_dim": 24})
     processor = CLIPImageProcessor(crop_size=32, size=32)
-    return _quiet(
-        WanImageToVideoPipeline(
-            **parts, image_processor=processor, image_encoder=CLIPVisionModelWithProjection(vision).eval()
-        )
-    )
+    return {**parts, "image_processor": processor, "image_encoder": CLIPVisionModelWithProjection(vision).eval()}
 
 
 def pictures(prompts, shade=0):
