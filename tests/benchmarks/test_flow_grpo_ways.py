@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -38,3 +39,20 @@ def test_all_ways_draw_equal_videos_and_those_that_share_draw_fewer_steps(bench:
             assert sampling_forwards(ours) < sampling_forwards(theirs)
             assert ours.to_dict() == {**theirs.to_dict(), "shared_prefix": "exact"}
     assert bench.compared(["fast", "rvm"]) == []
+
+
+def test_the_tables_hold_every_way_and_every_pair(bench: ModuleType, tmp_path: Path) -> None:
+    names = ["strict", "grpo, shared", "grpo, not shared"]
+    runs = {}
+    for name in names:
+        chosen = bench.way_settings(name, batch="2x4", call=1, folder=str(tmp_path))
+        runs[name] = SimpleNamespace(config=FlowGRPOConfig.from_dict(chosen))
+    rows = {}
+    for name, cost in zip(names, (8.0, 2.0, 2.5), strict=True):
+        one = {"all": cost, "processor": cost / 2, "forwards": 10 * cost, **dict.fromkeys(bench.PHASES, cost / 6)}
+        rows[name] = [one, {**one, "forwards": 10 * cost + 2}]
+    text = bench.report(runs, rows, Namespace(repeats=2))
+    assert "| strict | 20, 19 | 81 | 8.0 / 8.0 / 8.0 | 4.0 / 4.0 / 4.0 |" in text
+    assert "| strict / grpo, shared | 3.86 | 4.00 / 4.00 / 4.00 | 4.00 | 4.00 |" in text
+    assert "| grpo, not shared / grpo, shared | 1.24 | 1.25 / 1.25 / 1.25 | 1.25 | 1.25 |" in text
+    assert "strict / grpo, not shared" not in text and text.count(" / grpo, shared |") == 2
