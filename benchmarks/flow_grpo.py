@@ -52,7 +52,7 @@ MIB = 2**20
 
 
 def way_settings(name: str, *, batch: str, call: int, folder: str) -> dict[str, Any]:
-    """Settings of a way: its preset, brought to the minis and to videos of one size, judged while the next are drawn."""
+    """Settings of a way: its preset, brought to the minis and to videos of one size, judged as the next are drawn."""
     file, changes = WAYS[name]
     amount = {"batch": batch, "sample_batch_size": call, "reward_mode": "thread", "output_dir": folder}
     return {**read_yaml(CONFIGS / file), **MINI, **changes, **amount}
