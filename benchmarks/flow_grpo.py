@@ -51,16 +51,21 @@ from reward_model.files import write_text
 MIB = 2**20
 
 
+def way_settings(name: str, *, batch: str, call: int, folder: str) -> dict[str, Any]:
+    """Settings of a way: its preset, brought to the minis and to videos of one size, judged as the next are drawn."""
+    file, changes = WAYS[name]
+    amount = {"batch": batch, "sample_batch_size": call, "reward_mode": "thread", "output_dir": folder}
+    return {**read_yaml(CONFIGS / file), **MINI, **changes, **amount}
+
+
 class Contestant:
     """One way of doing a step: :meth:`measure` does one and says what it took."""
 
     def __init__(self, name: str, args: argparse.Namespace, reward: Any) -> None:
         self.name, self.clock = name, Clock()
-        file, changes = WAYS[name]
-        settings = {**read_yaml(CONFIGS / file), **MINI, **changes}
-        settings |= {"batch": args.batch, "sample_batch_size": args.call, "reward_mode": "thread"}
         self._folder = tempfile.TemporaryDirectory()
-        self.config = FlowGRPOConfig.from_dict({**settings, "output_dir": self._folder.name})
+        chosen = way_settings(name, batch=args.batch, call=args.call, folder=self._folder.name)
+        self.config = FlowGRPOConfig.from_dict(chosen)
         self.run: Any = (watched_plain if name == "plain" else Ours)(self.config, reward, self.clock)
         self.rows = 0
         self.run.transformer.blocks[0].register_forward_pre_hook(self._count)

@@ -12,7 +12,7 @@ from reward_model.terminal.described import setting
 
 Objective = PolicyObjective | Literal["nft", "rvm"]
 #: Objectives on recorded steps, the stochastic ones of a video; the others need its end alone.
-ON_STEPS = {"objective": ("grpo", "guard", "dppo")}
+ON_STEPS: dict[str, tuple[str, ...]] = {"objective": ("grpo", "guard", "dppo")}
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ class Replay:
             which adds the cancellation of fp32.
         """
         config, device = self.config, condition.positive.device
-        options = {"constants": config.log_prob_constants}
+        constants = config.log_prob_constants
         floor = change = 0.0
         for record in (r.to(device) for r in records):
             assert record.mean is not None
@@ -196,10 +196,12 @@ class Replay:
             tensors = (record.next_latents, drawn.mean, record.mean, drawn.std)
             if config.objective == "dppo":
                 found = mean_divergence(drawn.mean, record.mean, drawn.std)
+            elif config.objective == "guard":
+                found = guard_log_ratio(*tensors)
             else:
-                found = guard_log_ratio(*tensors) if config.objective == "guard" else log_ratio(*tensors, **options)
+                found = log_ratio(*tensors, constants=constants)
             floor = max(floor, float(found.abs().max()))
-            again = log_prob(record.next_latents, drawn.mean, drawn.std, **options) - record.log_prob
+            again = log_prob(record.next_latents, drawn.mean, drawn.std, constants=constants) - record.log_prob
             change = max(change, float(again.abs().max()))
         limit = config.max_divergence if config.objective == "dppo" else config.clip_range
         return {"floor": floor, "limit": limit, "log_prob": change}

@@ -94,7 +94,8 @@ class RolloutSampler:
 
         Steps that the videos of a group have in common are drawn once, as ``shared_prefix`` says.
         """
-        group, known = None, dict[int, torch.Tensor]()  # by the number of videos: latents where the window begins
+        group: int | None = None
+        known: dict[int, torch.Tensor] = {}  # by the number of videos: latents where the window begins
         for specs in calls:
             prompt, window = prompts[specs[0].prompt_index], self.window(specs[0], epoch, step)
             if specs[0].group != group:

@@ -333,6 +333,43 @@ def test_bad_settings(options, message):
         make(**options)
 
 
+@pytest.mark.parametrize("options", [{}, {"ode_solver": "base"}, {"integer_timesteps": True}], ids=str)
+@pytest.mark.parametrize("begin", [True, False])
+def test_a_call_may_take_a_part_of_the_schedule(options, begin):
+    """The two parts of a call on either side of a step are the whole call: latents, records and step numbers."""
+    scheduler = make(**options)
+    with scheduler.rollout([1, 2], windows=(2, 3)) as whole:
+        expected = sample(scheduler, start(), begin=begin)
+    with scheduler.rollout([1, 2], windows=(), part=(0, 2)) as first:
+        begun = sample(scheduler, start(), begin=begin)
+        assert len(scheduler.sigmas) == 3 and len(scheduler.timesteps) == 2
+    with scheduler.rollout([1, 2], windows=(2, 3), part=(2, None)) as second:
+        ended = sample(scheduler, begun[-1], begin=begin)
+    assert len(begun) + len(ended) == len(expected) + 1 and not first.records
+    assert all(torch.equal(a, b) for a, b in zip([*begun, *ended[1:]], expected, strict=True))
+    for one, other in zip(second, whole, strict=True):
+        assert (one.step, one.sigma, one.timestep, one.std) == (other.step, other.sigma, other.timestep, other.std)
+        assert torch.equal(one.latents, other.latents) and torch.equal(one.log_prob, other.log_prob)
+    with scheduler.rollout([1, 2], windows=(2, 3)):
+        assert torch.equal(sample(scheduler, start(), begin=begin)[-1], expected[-1]), "the next call is a whole one"
+
+
+def test_a_part_must_lie_in_the_schedule_and_hold_the_window():
+    scheduler = make()
+    for part in ((0, 7), (6, None), (3, 3), (-1, None)):
+        with (
+            scheduler.rollout([1, 2], windows=(), part=part),
+            pytest.raises(ValueError, match="must lie within the 6 steps"),
+        ):
+            sample(scheduler, start())
+    for part, step in (((0, 2), 2), ((2, None), 1)):
+        with (
+            scheduler.rollout([1, 2], windows=(step,), part=part),
+            pytest.raises(ValueError, match=f"window step {step} lies outside part="),
+        ):
+            sample(scheduler, start())
+
+
 def test_bad_rollouts():
     scheduler = make()
     with pytest.raises(ValueError, match="call set_timesteps"):
