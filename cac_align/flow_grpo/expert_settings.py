@@ -9,7 +9,7 @@ from reward_model.terminal.described import setting
 
 @dataclass(frozen=True)
 class ExpertSettings:
-    """What Wan 2.2 A14B has and Wan 2.1 has not."""
+    """Settings that Wan 2.2 A14B reads and Wan 2.1 does not."""
 
     # --- two experts --------------------------------------------------------------------------------------------------
     guidance_scale_2: float | None = setting(None, least=1)

@@ -134,7 +134,7 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
     if config.vae_tiling:
         pipe.vae.enable_tiling()
     lay_frozen(pipe, config)
-    names = []
+    names: list[str] = []
     for number, transformer in enumerate(transformers.values()):
         seed = derive_seed(config.seed, "expert", number) if number else config.seed
         names += add_lora(transformer, r=config.lora_r, alpha=config.lora_alpha, targets=config.lora_targets, seed=seed)

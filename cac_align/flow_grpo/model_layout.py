@@ -72,7 +72,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def expert_line(boundary: float | None, schedule: Schedule | None, config: FlowGRPOConfig) -> str:
-    """What the plan says of two experts: which steps are whose, and how many of them the window may hold.
+    """The plan's line about two experts: which steps are whose, and how many of them the window may hold.
 
     Args:
         boundary: lowest timestep of the high-noise expert; None: one transformer, of which nothing is said.

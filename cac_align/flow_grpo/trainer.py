@@ -162,7 +162,8 @@ class FlowGRPOTrainer:
         self.eval_rewards: dict[str, list[float | None]] = {}
         self.stopped_by: str | None = None
         #: Number of the signal that ended :meth:`train` before its last step; 0 otherwise.
-        self.interrupted, self.stop = 0, StopRequest()
+        self.interrupted = 0
+        self.stop = StopRequest()
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
@@ -433,7 +434,14 @@ class FlowGRPOTrainer:
             with explained(folder):
                 export_lora(self.pipe, folder, state)
                 shown = min(self.config.eval_num_prompts, len(self.eval_prompts))
-                told = {"pipeline": type(self.pipe).__name__, "steps": self.step, "experts": len(self.transformers) > 1}
-                write_card(folder, self.config, history=self.history, num_prompts=shown, **told)
+                write_card(
+                    folder,
+                    self.config,
+                    pipeline=type(self.pipe).__name__,
+                    steps=self.step,
+                    history=self.history,
+                    num_prompts=shown,
+                    experts=len(self.transformers) > 1,
+                )
         self.accelerator.wait_for_everyone()
         return folder

@@ -156,21 +156,23 @@ def load_lora(
             f"{str(files['transformer_2'])!r} is for the second expert of Wan 2.2 A14B, and {type(pipe).__name__} has "
             "one transformer; load it into a pipeline with both"
         )
-    for part, path in files.items():
+    adapters = {part: _folded(path) for part, path in files.items()}
+    for part, tensors in adapters.items():
         model = getattr(pipe, part)
         under = list(model.active_adapters()) if getattr(model, "peft_config", None) else []
         name = adapter_name or (f"lora_{len(under)}" if under else None)
-        _load(pipe, path, name, second=part == "transformer_2")
+        more = {"load_into_transformer_2": True} if part == "transformer_2" else {}
+        pipe.load_lora_weights(tensors, adapter_name=name, **more)
         if under:  # a second one is not active by itself
             model.set_adapters([*under, name])
 
 
-def _load(pipe: Pipeline, path: Path, adapter_name: str | None, *, second: bool) -> None:
+def _folded(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file as ``pipe.load_lora_weights`` takes them."""
     tensors, metadata = read_lora_file(path)
-    if not any(name.startswith(_CONVERTED) for name in tensors):
-        tensors = fold_alpha(path, {_name(name): value for name, value in tensors.items()}, metadata)
-    more = {"load_into_transformer_2": True} if second else {}
-    pipe.load_lora_weights(tensors, adapter_name=adapter_name, **more)
+    if any(name.startswith(_CONVERTED) for name in tensors):
+        return tensors
+    return fold_alpha(path, {_name(name): value for name, value in tensors.items()}, metadata)
 
 
 def find_lora(source: str | Path) -> Path:

@@ -29,7 +29,8 @@ from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
 
 if TYPE_CHECKING:
-    from diffusers import ModelMixin
+    from cac_align.flow_grpo.sampler.experts import ExpertVelocity
+    from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Replay:
     def __init__(
         self,
         policy: Callable[..., torch.Tensor],
-        bare: ModelMixin,
+        bare: GuidedVelocity | ExpertVelocity,
         scheduler: FlowSDEScheduler,
         config: FlowGRPOConfig,
         step_weights: Sequence[float],

@@ -48,7 +48,7 @@ def test_the_adapter_learns_and_the_ratio_is_exactly_one(tmp_path, image):
     experience, numbers = trainer.run_step()
     hook.remove()
     assert numbers["ratio/log_ratio_abs_max"] == 0.0 and numbers["policy/kl"] > 0
-    # Two latent frames of one token each: as the pipeline calls it, and in training with both halves of guidance at once
+    # Two latent frames of a token each: as the pipeline calls it, and in training with both halves of guidance at once
     assert {tuple(times.shape) for times in seen} == {(4, 2), (8, 2)}
     assert all(bool((times[:, 0] == 0).all()) is image and bool((times[:, 1] > 0).all()) for times in seen)
     rollout = experience.rollouts[0]
