@@ -155,9 +155,8 @@ def _judge(reward: CaCReward, clips: Sequence[CorpusVideo]) -> list[Verdict]:
     texts = None if all(p is None for p in prompts) else prompts
     # Asked as a judge, not as a reward: a file that is not there is one of many here, not the caller's mistake.
     try:
-        verdicts: list[Verdict] = reward.judge_model.judge(
-            [clip.video for clip in clips], texts, fps=[clip.fps for clip in clips]
-        )
+        rates: list[Any] = [clip.fps for clip in clips]
+        verdicts: list[Verdict] = reward.judge_model.judge([clip.video for clip in clips], texts, fps=rates)
     except VideoError as error:  # one that states no frame rate
         if len(clips) == 1:
             return [Verdict(status=None, score=None, error=str(error))]

@@ -122,7 +122,7 @@ def score_corpus(args: argparse.Namespace, clips: Sequence[CorpusVideo]) -> int:
     _settle_device(args, launched)
     reward = build_judge_reward(args)
     job = CorpusJob(args.table, clips, _run_settings(args, reward), args.judge_batch_size or 8)
-    part, parts = (shard.number - 1) * launched.count + launched.rank, shard.count * launched.count
+    part, parts = (shard.number - 1) * launched.num + launched.rank, shard.num * launched.num
     with until_all_are_done(launched):
         count = _judge_part(args, job, reward, part, parts)
     if launched.rank:
@@ -135,7 +135,7 @@ def score_corpus(args: argparse.Namespace, clips: Sequence[CorpusVideo]) -> int:
 
 def _settle_device(args: argparse.Namespace, launched: Launched) -> None:
     """Gives each process of a launch a GPU of its own, unless the user has chosen the device."""
-    if launched.count == 1 or args.backend != "local" or args.judge_device is not None:
+    if launched.num == 1 or args.backend != "local" or args.judge_device is not None:
         return
     import torch
 

@@ -27,7 +27,7 @@ class GallerySection(NamedTuple):
     """A heading, and under each of its ends the numbers of rows, the most telling first."""
 
     title: str
-    count: int
+    num: int
     ends: dict[str, list[int]]
 
 
@@ -61,7 +61,7 @@ def row_card(row: Row, folder: Path, index: int) -> dict[str, Any]:
     """
     video = load_video(folder / row["video"], row.get("fps"))
     anomalies = [dict(a) for a in row.get("anomalies") or ()]
-    window = row.get("window_start_s"), row.get("window_end_s")
+    start, end = row.get("window_start_s"), row.get("window_end_s")
     return {
         "index": index,
         "video": row["video"],
@@ -70,7 +70,7 @@ def row_card(row: Row, folder: Path, index: int) -> dict[str, Any]:
         "score": score_text(row["score"]),
         "facts": [f"{video.num_frames} frames at {video.fps:g} fps", f"{video.size[1]} × {video.size[0]} px"],
         "src": _copy(video),
-        "window": None if None in window else _span(window[0], window[1], video),
+        "window": None if start is None or end is None else _span(start, end, video),
         "spans": [_span(a["start_s"], a["end_s"], video) for a in anomalies],
         "anomalies": [{**a, "when": f"{a['start_s']:.2f} s to {a['end_s']:.2f} s"} for a in anomalies],
         "stills": _stills(row, video),
@@ -105,7 +105,7 @@ def render_gallery(
             there = [k for k in numbers if k in cards]
             ends.append({"title": title, "cards": [{**cards[k], "again": k in seen} for k in there]})
             seen.update(there)
-        shown.append({"title": section.title, "count": section.count, "ends": ends})
+        shown.append({"title": section.title, "count": section.num, "ends": ends})
     return str(
         page_template(__package__, "gallery.html.j2").render(
             facts=[name, f"{len(rows)} videos", f"judged by {', '.join(models)}", f"{len(judged_rows(rows))} judged"],

@@ -29,24 +29,22 @@ class Launched(NamedTuple):
     """
 
     rank: int = 0
-    count: int = 1
+    num: int = 1
     local: int = 0
 
     @classmethod
     def from_environment(cls) -> Launched:
         """As ``accelerate launch`` and ``torchrun`` say; one process where neither started this one."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        rank, count, local = (
-            int(os.environ.get(name, default)) for name, default in zip(names, (0, 1, 0), strict=True)
-        )
-        return cls(rank, max(1, count), local)
+        rank, num, local = (int(os.environ.get(name, default)) for name, default in zip(names, (0, 1, 0), strict=True))
+        return cls(rank, max(1, num), local)
 
 
 class Shard(NamedTuple):
     """One job of an array: its number from 1, and how many there are."""
 
     number: int = 1
-    count: int = 1
+    num: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -57,7 +55,7 @@ class Shard(NamedTuple):
 
         Example:
             >>> Shard.parse("3/8")
-            Shard(number=3, count=8)
+            Shard(number=3, num=8)
         """
         first, _, last = text.partition("/")
         if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
@@ -171,7 +169,7 @@ def merge_rows(job: CorpusJob) -> Totals:
 @contextmanager
 def until_all_are_done(launched: Launched) -> Iterator[None]:
     """A block that no process of a launch leaves before all have come to its end."""
-    if launched.count == 1:
+    if launched.num == 1:
         yield
         return
     import torch.distributed as dist

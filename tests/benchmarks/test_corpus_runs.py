@@ -29,3 +29,12 @@ def test_every_way_makes_the_same_table(corpus_runs, judge_folder, tmp_path, mon
         runs.table("two").read_text().replace('"normal"', '"abnormal"').replace("0.", "0.1", 1)
     )
     assert "OTHER THAN one" in str(corpus_runs.compare(runs).rows), "a difference is found"
+
+
+@pytest.mark.slow
+def test_a_loop_and_the_tables_say_the_same(corpus_runs, judge_folder):
+    """The import of ``corpus_runs`` has put the folder of the benchmark on the path."""
+    import score
+
+    table = score.compare(4, 1, str(judge_folder))
+    assert len(table.rows) == 3 and "the same status and score in every row" in table.notes[0]

@@ -1,12 +1,16 @@
 """A corpus judged by a real Ray cluster of two machines on this one, of which one is killed."""
 
+import json
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from cac_align.cli import main
-from cac_align.corpus.ray_pool import _actors
+from cac_align.corpus.judging import Asked, judge_clips
+from cac_align.corpus.ray_pool import JudgeActor, _actors, _sent
+from cac_align.corpus.sources import CorpusVideo
 from cac_align.corpus.table_files import read_table_rows
 
 
@@ -40,6 +44,22 @@ def test_as_many_actors_as_the_cluster_has_room_for(resources, wanted, local, fo
         return
     with pytest.raises(ValueError, match="and one more to read, and the cluster has"):
         _actors(resources, wanted, local)
+
+
+def test_an_actor_judges_its_blocks_as_this_process_does(corpus, judge_folder):
+    from cac_align.rewards.cac import CaCReward
+
+    reward = CaCReward(judge_folder, device="cpu", reasoning=False)
+    clips = [CorpusVideo(str(p), "a red ball", 8.0, {"own": object()}) for p in (corpus.parent / "clips").glob("*.mp4")]
+    blocks = [[Asked(str(k), clip) for k, clip in enumerate(clips)][part] for part in (slice(0, 2), slice(2, None))]
+    texts = np.array([json.dumps([(a.key, _sent(a.clip)) for a in block]) for block in blocks])
+    (text,) = JudgeActor(reward, "j", False, 2)({"block": texts})["entries"]
+
+    def plain(row):
+        return {k: v for k, v in row.items() if k != "seconds"}
+
+    here = {e.key: (list(e.mark), plain(e.row)) for part in judge_clips(reward, blocks, "j") for e in part}
+    assert {key: (mark, plain(row)) for key, mark, row in json.loads(text)} == here and len(here) == len(clips) == 5
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def test_both_ends_of_each_type_are_chosen_and_no_row_twice():
     rows = [row(k / 10, "abnormal", ["Motion Anomalies"]) for k in (3, 1, 5, 2)] + [row(0.8), row(None, None)]
     sections = {s.title: s for s in chosen_rows(rows, 2)}
     assert sections["Motion Anomalies"].ends == {"Lowest scores": [1, 3], "Highest scores": [2, 0]}
-    assert sections["Called normal"].ends == {"Lowest scores": [4]} and sections["Called normal"].count == 1
+    assert sections["Called normal"].ends == {"Lowest scores": [4]} and sections["Called normal"].num == 1
 
 
 @pytest.fixture
