@@ -77,8 +77,8 @@ def test_the_seed_decides_and_the_pipeline_is_left_as_it_was(wan_pipe, video):
     assert one.shape == video.shape and one.dtype == np.uint8
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_the_mini_with_a_multistep_solver(strength):
+def test_the_mini_with_a_multistep_solver():
+    strength = 0.5
     from cac_align.pipelines import open_pipeline
 
     pipe = open_pipeline(str(Path(__file__).parents[2] / "assets" / "wan-mini"))
