@@ -287,16 +287,16 @@ class Verdict:
     @property
     def decided_by(self) -> Literal["reasoning", "readout"]:
         """The way of the decision: by the judge's reasoning, or by the readout before it, beyond the bounds of its
-        cascade (:attr:`reward_model.config.JudgeConfig.cascade`). A normal verdict about several parts of a video is
-        decided by the readout if all of them are, an abnormal one if any part is abnormal by it.
+        cascade (:attr:`reward_model.config.JudgeConfig.cascade`). Of a video in several parts, those that have the
+        verdict's status count: the readout decided if it did for all of them. A judge that is set to write no reasoning
+        decides by the readout alone.
         """
-        ends = [
-            turn
-            for turn in self.turns
-            if turn.number == 1 and (self.status != "abnormal" or turn.status == self.status)
-        ]
-        early = [turn.early for turn in ends]
-        return "readout" if early and (any if self.status == "abnormal" else all)(early) else "reasoning"
+        if self.provenance.get("reasoning") is False:
+            return "readout"
+        following = [*self.turns[1:], None]
+        ends = [t for t, after in zip(self.turns, following, strict=True) if after is None or after.number == 1]
+        early = [turn.early for turn in ends if turn.status == self.status]
+        return "readout" if early and all(early) else "reasoning"
 
     @property
     def operators(self) -> tuple[str, ...]:

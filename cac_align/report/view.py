@@ -112,6 +112,7 @@ def _repair(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
     )
     outcome = "Accepted" if told["accepted"] else f"Not accepted: {told['reason']}"
     kept = f"kept pixels moved by {told['kept_change']:.2f} levels of 255 (the VAE alone: {told['vae_error']:.2f})"
+    kept = "nothing was kept" if told["cells"] == told["of_cells"] else kept
     captions = {"before": "before", "mask": "drawn again: what is bright", "after": "after"}
     return {
         "label": "repaired" if told["accepted"] else "repair not accepted",

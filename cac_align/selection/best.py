@@ -253,8 +253,8 @@ def _outcome(run: Run, prompt: str, folder: Path | None, stages: Stages) -> Best
     else:
         from cac_align.selection.previews import choose_by_previews
 
-        options = {"keep": stages.keep, "judge_all": stages.judge_all}
-        output = choose_by_previews(run, prompt, folder, stages.preview_steps, **options)
+        keep, judge_all = stages.keep, stages.judge_all
+        output = choose_by_previews(run, prompt, folder, stages.preview_steps, keep=keep, judge_all=judge_all)
     if stages.repair:
         from cac_align.selection.repairing import repair_outcome
 

@@ -51,7 +51,7 @@ def metered(pipe: Pipeline) -> Iterator[Meter]:
 
     for name in DENOISERS:
         part = getattr(pipe, name, None)
-        if hasattr(part, "register_forward_pre_hook"):
+        if part is not None and hasattr(part, "register_forward_pre_hook"):
             meter.forwards = 0
             hooks.append(part.register_forward_pre_hook(count, with_kwargs=True))
     try:
@@ -93,7 +93,16 @@ def pick(scores: Sequence[float | None], objected: Sequence[bool | None]) -> dic
 
 
 def total_forwards(costs: Sequence[Cost | None]) -> float | None:
-    """Forward passes of several videos; None where one is not known."""
+    """Forward passes of several videos; None where one is not known.
+
+    >>> total_forwards([Cost(20.0, 1.0), Cost(20.0, 1.0)])
+    40
+    """
     found = [None if cost is None else cost.forwards for cost in costs]
     known = [count for count in found if count is not None]
-    return None if len(known) < len(found) else float(sum(known))
+    return None if len(known) < len(found) else whole(sum(known))
+
+
+def whole(number: float) -> float:
+    """A number without a decimal point where it needs none."""
+    return int(number) if float(number).is_integer() else number

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Evaluation, objections, order
-from cac_align.selection.costs import Cost, pick, seconds_of, total_forwards
+from cac_align.selection.costs import Cost, pick, seconds_of, total_forwards, whole
 from cac_align.selection.run_folder import BestOfNOutput
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _costs(
             "previews": first,
             "candidates": second,
             "total": None if first is None or second is None else first + second,
-            "all_in_full": None if per_video is None else per_video * run.n,
+            "all_in_full": None if per_video is None else whole(per_video * run.n),
         },
         "judge_calls": len(few) + len(full),
         "seconds": {

@@ -112,7 +112,8 @@ def repair(
         (True, 0.21, 0.93)
     """
     check_repairable(pipe)
-    rate, judge = check_fps(fps), CompositeReward(reward) if isinstance(reward, list | tuple) else reward
+    rate = check_fps(fps)
+    judge: Any = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
     check_reward(judge)
     cells = repair_cells(pipe, verdict, video.shape)
     if score is None:
@@ -155,7 +156,7 @@ def repair_cells(pipe: Pipeline, verdict: Verdict, shape: Sequence[int]) -> np.n
             f"the verdict is about {verdict.num_frames} frames, the video has {shape[0]}; judge this video"
         )
     factors = {n: int(getattr(pipe, f"vae_scale_factor_{n}")) for n in ("temporal", "spatial")}
-    grid = LatentGrid(*shape[:3], temporal_factor=factors["temporal"], spatial_factor=factors["spatial"])
+    grid = LatentGrid(shape[0], shape[1], shape[2], factors["temporal"], factors["spatial"])
     cells = np.zeros(grid.shape, bool)
     for anomaly in findings(verdict):
         cover = cell_cover([anomaly], grid)
@@ -359,5 +360,5 @@ def _decode(editor: Any, latents: torch.Tensor) -> np.ndarray:
 def _noised(scheduler: Any, known: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
     """The known latents at the noise of a step."""
     if hasattr(scheduler, "add_noise"):
-        return scheduler.add_noise(known, noise, time)  # type: ignore[no-any-return]
-    return scheduler.scale_noise(known, time, noise)  # type: ignore[no-any-return]
+        return scheduler.add_noise(known, noise, time)
+    return scheduler.scale_noise(known, time, noise)

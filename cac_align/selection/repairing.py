@@ -14,7 +14,7 @@ from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import objections, reward_name
 from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed
-from cac_align.selection.costs import Cost, metered, seconds_of
+from cac_align.selection.costs import Cost, metered, seconds_of, total_forwards
 from cac_align.selection.repair import Repair, accept, check_repairable, redraw, repair_cells
 from cac_align.selection.run_folder import BestOfNOutput
 
@@ -93,8 +93,7 @@ def _with_repairs(run: Run, output: BestOfNOutput, repairs: dict[int, Repair]) -
     def changed(values: list[Any], new: Mapping[int, Any]) -> list[Any]:
         return [new.get(k, value) for k, value in enumerate(values)]
 
-    spent = [repair.cost.forwards for repair in repairs.values()]
-    redrawn = None if None in spent else float(sum(cost for cost in spent if cost is not None))
+    redrawn = total_forwards([repair.cost for repair in repairs.values()])
     before = output.costs["forwards"]
     total = None if redrawn is None or before["total"] is None else before["total"] + redrawn
     costs = {

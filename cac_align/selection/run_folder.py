@@ -58,11 +58,10 @@ def frames_path(folder: Path, index: int) -> Path:
 
 def store(folder: Path, index: int, frames: np.ndarray, settings: Mapping[str, Any], cost: Cost | None = None) -> None:
     """Writes one finished candidate, whole or not at all; with what it cost, where that is known."""
-    arrays = {"frames": frames, "settings": np.array(json.dumps(settings))}
-    if cost is not None:
-        arrays["cost"] = np.array(json.dumps(asdict(cost)))
+    told = {"settings": settings} if cost is None else {"settings": settings, "cost": asdict(cost)}
+    arrays: dict[str, Any] = {name: np.array(json.dumps(value)) for name, value in told.items()}
     with atomic(frames_path(folder, index)) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, frames=frames, **arrays)
 
 
 def load_cost(folder: Path, index: int) -> Cost | None:
@@ -278,7 +277,8 @@ class BestOfNOutput:
         """Candidates from best to worst, by :func:`cac_align.rewards.base.order`; ties in drawing order, those without
         a score last, and those that previews left out behind all others."""
         found = order(self.scores, objections(self.verdicts), self.settings.get("rank_by", "verdict"))
-        return found if self.kept is None else sorted(found, key=lambda k: k not in self.kept)
+        kept = range(len(found)) if self.kept is None else self.kept
+        return sorted(found, key=lambda k: k not in kept)
 
     def _stage_notes(self, k: int) -> list[str]:
         if self.previews is None and not self.repairs:

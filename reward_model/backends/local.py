@@ -245,7 +245,8 @@ class LocalBackend:
         if kept is not None:
             from reward_model.backends.prompt_cache import ReadQuestions
 
-            kept.append(ReadQuestions(inputs["input_ids"], mask, output.past_key_values, deltas if shows else None))
+            behind = self.model.model.rope_deltas.to(mask.device) if shows else None
+            kept.append(ReadQuestions(inputs["input_ids"], mask, output.past_key_values, behind))
         return [totals[words][k] for k, words in enumerate(asked)]
 
     def _word_ids(self, words: tuple[str, str]) -> tuple[list[int], list[int]]:

@@ -95,7 +95,7 @@ class FirstLowest:
         return brightness(videos, fps=fps) if all(full) else [1 - s for s in self.scores]
 
 
-@pytest.mark.parametrize("fail_at", [0, 2, 4, 5])
+@pytest.mark.parametrize("fail_at", [2, 5])
 def test_a_killed_run_goes_on_where_it_stopped(wan_pipe, tmp_path, fail_at):
     whole = best_of_n(wan_pipe, PROMPT, **CALL)
     broken, again = Counting(wan_pipe, fail_at=fail_at), Counting(wan_pipe)

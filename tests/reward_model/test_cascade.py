@@ -105,6 +105,9 @@ def test_the_verdict_keeps_the_way_of_its_decision_in_a_file():
     assert again == verdict and again.decided_by == "readout"
     plain = TwoTurnJudge(Scripted([NORMAL]), prompts="compact").judge([FRAMES], fps=16)[0]
     assert "early" not in plain.to_dict()["turns"][0] and "cascade" not in plain.provenance
+    silent = Scripted([], scores={(1, "direct"): VerdictScore(-0.1, -3)})
+    without = TwoTurnJudge(silent, prompts="compact", reasoning=False).judge([FRAMES], fps=16)[0]
+    assert (plain.decided_by, without.decided_by) == ("reasoning", "readout")
 
 
 def test_a_long_video_is_decided_early_only_if_all_its_parts_are():

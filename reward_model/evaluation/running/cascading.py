@@ -149,7 +149,7 @@ def cascade_table(rows: Sequence[CascadeRow], title: str) -> Table:
         seconds = sum(row.seconds for row in of)
         right = sum((row.status == "normal") == row.normal and row.status is not None for row in of)
         called = [row for row in of if row.status == "abnormal"]
-        scored = [row for row in of if row.score is not None]
+        scored = [(row.score, row.normal) for row in of if row.score is not None]
         body.append(
             (
                 name,
@@ -158,7 +158,7 @@ def cascade_table(rows: Sequence[CascadeRow], title: str) -> Table:
                 _share([row.decided_by == "readout" for row in of]),
                 Estimate(right / len(of), wilson(right, len(of))),
                 _share([row.status == full[row.index].status for row in of]),
-                round(auroc([row.score for row in scored], [row.normal for row in scored]), 4),
+                round(auroc([score for score, _ in scored], [normal for _, normal in scored]), 4),
                 _share([row.window == full[row.index].window for row in called]),
                 _share([row.boxes > 0 for row in called]),
                 len(of),
