@@ -161,13 +161,13 @@ def served_client(url: str, concurrency: str, manifest: str, table: str, model: 
     from cac_align import CaCReward
     from cac_align.corpus.job import CorpusJob, keep_rows, merge_rows
     from cac_align.corpus.judging import judge_clips
-    from cac_align.corpus.sources import find_clips
+    from cac_align.corpus.sources import find_corpus
 
     asked = json.loads((Path(model) / "judge.json").read_text())
     asked = {name: value for name, value in asked.items() if name not in ("prompt_version", "trained_on")}
     options = {"concurrency": int(concurrency)}
     reward = CaCReward("judge", backend="openai", base_url=url, backend_options=options, **asked)
-    job = CorpusJob(Path(table), find_clips([manifest]), {"answers": True})
+    job = CorpusJob(Path(table), find_corpus([manifest]), {"answers": True})
     for _ in keep_rows(job, judge_clips(reward, job.left(), "judge", answers=True)):
         pass
     merge_rows(job)

@@ -57,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cac_align.corpus.sources import find_clips
+    from cac_align.corpus.sources import find_corpus
 
     check_corpus(args)
-    clips = find_clips(args.videos, args.prompt, args.fps)
+    clips = find_corpus(args.videos, args.prompt, args.fps)
     for problem in _check(args, [clip.video for clip in clips]):
         print(f"cac-align: {printable(problem)}", file=sys.stderr)
     if args.table is not None:

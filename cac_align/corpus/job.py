@@ -65,7 +65,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class CorpusJob:
-    """What is judged into which table.
+    """Videos to be judged, and the table of their rows.
 
     Attributes:
         table: the file.
@@ -104,7 +104,7 @@ class CorpusJob:
 
 
 class Totals(NamedTuple):
-    """What a table holds: rows by status (None: not judged), and the first that was not judged."""
+    """Contents of a table: rows by status (None: not judged), and the first that was not judged."""
 
     statuses: Counter[str | None]
     unjudged: tuple[str, str] | None

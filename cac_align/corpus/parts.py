@@ -85,7 +85,7 @@ def parts_folder(table: Path) -> Path:
 
 
 class Parts:
-    """What is known of a table's rows: those of all files, as they were when this was made.
+    """Knowledge of a table's rows: those of all files, as they were when this was made.
 
     Args:
         folder: of :func:`parts_folder`.

@@ -1,4 +1,4 @@
-"""What a table of verdicts says in numbers: shares with Wilson's interval, the mean score with a bootstrap interval, by
+"""A table of verdicts in numbers: shares with Wilson's interval, the mean score with a bootstrap interval, by
 the values of a column.
 """
 

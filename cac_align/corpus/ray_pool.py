@@ -95,7 +95,7 @@ def judge_with_ray(
 
 
 def _actors(resources: Mapping[str, float], wanted: int | None, local: bool) -> tuple[int, int]:
-    """How many actors there are, and how many GPUs each has.
+    """The number of actors, and of GPUs for each.
 
     Args:
         resources: of the cluster.
@@ -115,5 +115,5 @@ def _actors(resources: Mapping[str, float], wanted: int | None, local: bool) -> 
 
 
 def _sent(clip: CorpusVideo) -> dict[str, Any]:
-    """What an actor has to know of a video; it works in another folder."""
+    """All that an actor has to know of a video; it works in another folder."""
     return {"video": str(Path(clip.video).absolute()), "prompt": clip.prompt, "fps": clip.fps}

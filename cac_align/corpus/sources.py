@@ -37,7 +37,7 @@ class CorpusVideo:
     absolute: bool = False
 
 
-def find_clips(
+def find_corpus(
     sources: Sequence[str], prompts: Sequence[str] | None = None, fps: float | None = None
 ) -> list[CorpusVideo]:
     """The videos of all sources, in their order; those of a folder or a pattern by name.
@@ -123,7 +123,7 @@ def read_manifest(path: Path) -> list[CorpusVideo]:
     A table that ``cac-align score`` wrote is a manifest as well: what was found before is left out.
 
     Raises:
-        ValueError: if it is no such table, or a row cannot be judged; the message names the row.
+        ValueError: if it is not such a table, or a row cannot be judged; the message names the row.
     """
     rows = read_table_rows(path, {"fps": "number"})
     if not rows:

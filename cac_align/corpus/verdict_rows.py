@@ -96,7 +96,7 @@ def verdict_row(verdict: Verdict, model: str, answers: bool = False) -> dict[str
 
 
 def _evidence(verdict: Verdict) -> dict[str, Any]:
-    """What is wrong, when and where."""
+    """Columns of the anomalies: type, time and place."""
     anomalies = [
         {
             "type": a.type.value,
@@ -118,7 +118,7 @@ def _evidence(verdict: Verdict) -> dict[str, Any]:
 
 
 def _readouts(verdict: Verdict) -> dict[str, Any]:
-    """What was read of the turn that decides."""
+    """Readouts of the turn that decides."""
     turn = deciding_turn(verdict.turns, verdict.readout)
     return {
         "readout": verdict.readout if verdict.turns else None,
@@ -129,6 +129,6 @@ def _readouts(verdict: Verdict) -> dict[str, Any]:
 
 
 def _answer(verdict: Verdict, number: int) -> str | None:
-    """What the judge wrote in the turns of a number; several, of a long video, one after the other."""
+    """The judge's texts in the turns of a number; several, of a long video, one after the other."""
     said = [turn.text for turn in verdict.turns if turn.number == number]
     return "\n\n".join(said) if said else None

@@ -100,9 +100,9 @@ def total_forwards(costs: Sequence[Cost | None]) -> float | None:
     """
     found = [None if cost is None else cost.forwards for cost in costs]
     known = [count for count in found if count is not None]
-    return None if len(known) < len(found) else whole(sum(known))
+    return None if len(known) < len(found) else as_count(sum(known))
 
 
-def whole(number: float) -> float:
+def as_count(number: float) -> float:
     """A number without a decimal point where it needs none."""
     return int(number) if float(number).is_integer() else number

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Evaluation, objections, order
-from cac_align.selection.costs import Cost, pick, seconds_of, total_forwards, whole
+from cac_align.selection.costs import Cost, as_count, pick, seconds_of, total_forwards
 from cac_align.selection.run_folder import BestOfNOutput
 
 if TYPE_CHECKING:
-    from cac_align.selection.run import Drawn, Run
+    from cac_align.selection.run import DrawnCandidate, Run
 
 #: Folder of the previews in that of a run.
 PART = "previews"
@@ -76,8 +76,8 @@ def choose_by_previews(
 
 def _costs(
     run: Run,
-    few: Mapping[int, Drawn],
-    full: Mapping[int, Drawn],
+    few: Mapping[int, DrawnCandidate],
+    full: Mapping[int, DrawnCandidate],
     previews: BestOfNOutput,
     answer: Evaluation,
     seconds: Sequence[float],
@@ -97,7 +97,7 @@ def _costs(
             "previews": first,
             "candidates": second,
             "total": None if first is None or second is None else first + second,
-            "all_in_full": None if per_video is None else whole(per_video * run.n),
+            "all_in_full": None if per_video is None else as_count(per_video * run.n),
         },
         "judge_calls": len(few) + len(full),
         "seconds": {

@@ -119,7 +119,7 @@ def repair(
     if score is None:
         score = evaluate(judge, [video], [prompt], fps=rate).scores[0]
     with metered(pipe) as meter:
-        after, round_trip = redraw(pipe, video, cells, prompt=prompt, seed=seed, strength=strength, **pipe_kwargs)
+        after, round_trip = redraw_cells(pipe, video, cells, prompt=prompt, seed=seed, strength=strength, **pipe_kwargs)
         cost = meter.cost(1)
     return accept(judge, prompt, video, after, round_trip, cells, score=score, fps=rate, cost=cost, seed=seed)
 
@@ -168,7 +168,7 @@ def repair_cells(pipe: Pipeline, verdict: Verdict, shape: Sequence[int]) -> np.n
     return cells
 
 
-def redraw(
+def redraw_cells(
     pipe: Pipeline,
     video: np.ndarray,
     cells: np.ndarray,

@@ -15,7 +15,7 @@ from cac_align.rewards.base import objections, reward_name
 from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed
 from cac_align.selection.costs import Cost, metered, seconds_of, total_forwards
-from cac_align.selection.repair import Repair, accept, check_repairable, redraw, repair_cells
+from cac_align.selection.repair import Repair, accept, check_repairable, redraw_cells, repair_cells
 from cac_align.selection.run_folder import BestOfNOutput
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _try(run: Run, output: BestOfNOutput, k: int, folder: Path | None) -> Repair
         cost = run_folder.load_cost(place, k) or Cost(None, 0.0)
     else:
         with metered(run.pipe) as meter:
-            after, round_trip = redraw(
+            after, round_trip = redraw_cells(
                 run.pipe, video, cells, prompt=output.prompt, seed=seed, strength=STRENGTH, **run.pipe_kwargs
             )
             cost = meter.cost(1)

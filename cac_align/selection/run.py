@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Drawn(NamedTuple):
+class DrawnCandidate(NamedTuple):
     """A candidate: (T, H, W, 3) uint8, and what it cost; None: not known."""
 
     frames: np.ndarray
@@ -54,7 +54,7 @@ class Run:
     bar: Any
     rank_by: str
     #: What was drawn for each prompt and is in no folder yet: by part of the folder its settings and videos.
-    loose: list[dict[str, tuple[list[dict[str, Any]], dict[int, Drawn]]]] = field(default_factory=list)
+    loose: list[dict[str, tuple[list[dict[str, Any]], dict[int, DrawnCandidate]]]] = field(default_factory=list)
 
     def made_by(self, prompt: str, changes: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The settings of every candidate of a prompt, whose pipeline arguments are these with some changed."""
@@ -99,7 +99,7 @@ class Run:
         *,
         part: str = "",
         changes: Mapping[str, Any] | None = None,
-    ) -> dict[int, Drawn]:
+    ) -> dict[int, DrawnCandidate]:
         """Candidates of one prompt by their number: those the folder holds already, and the rest drawn in batches.
 
         Each batch is stored as soon as it is drawn.
@@ -110,14 +110,14 @@ class Run:
             changes: arguments of the pipeline in which they differ from the run's.
         """
         made_by, wanted = self.made_by(prompt, changes), range(self.n) if indices is None else sorted(indices)
-        videos: dict[int, Drawn] = {}
+        videos: dict[int, DrawnCandidate] = {}
         place = None if folder is None else folder / part
         if place is None:
             self.loose[-1][part] = made_by, videos
         for k in wanted:
             stored = run_folder.load(place, k, made_by[k]) if place is not None else None
             if place is not None and stored is not None:
-                videos[k] = Drawn(stored, run_folder.load_cost(place, k))
+                videos[k] = DrawnCandidate(stored, run_folder.load_cost(place, k))
                 self.bar.update()
         missing = [k for k in wanted if k not in videos]
         for start in range(0, len(missing), self.batch_size):
@@ -126,7 +126,7 @@ class Run:
                 seeds = [made_by[k]["candidate_seed"] for k in batch]
                 made = draw.generate(self.pipe, prompt, seeds, {**self.pipe_kwargs, **(changes or {})})
             for k, video in zip(batch, made, strict=True):
-                videos[k] = Drawn(video, meter.cost(len(batch)))
+                videos[k] = DrawnCandidate(video, meter.cost(len(batch)))
                 if place is not None:
                     run_folder.store(place, k, video, made_by[k], videos[k].cost)
             self.bar.update(len(batch))
@@ -150,7 +150,7 @@ class Run:
         _warn_of_unfamiliar(name, answer.verdicts)
         return answer, [seconds] * len(videos)
 
-    def choose(self, prompt: str, drawn: Mapping[int, Drawn]) -> BestOfNOutput:
+    def choose(self, prompt: str, drawn: Mapping[int, DrawnCandidate]) -> BestOfNOutput:
         """Has the candidates of one prompt judged and picks the best."""
         videos = [one.frames for one in drawn.values()]
         answer, seconds = self.judge(prompt, videos)

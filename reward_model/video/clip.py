@@ -30,7 +30,7 @@ from reward_model.video.container import (
     broken_off,
     faults,
     open_container,
-    repair,
+    repair_command,
     use_threads,
 )
 from reward_model.video.layouts import FramesLike, to_frames
@@ -281,7 +281,7 @@ def open_file(path: str | Path, fps: float | None = None) -> FileVideo:
         said = "no frame rate" if facts.stated_fps is None else f"{facts.stated_fps:g} frames per second"
         raise VideoError(
             f"{str(facts.path)!r} states {said}; expected more than 0 and at most {MAX_FPS:g}. Pass fps=..., or write "
-            f"the rate into it: {repair(facts.path, '-vf', 'setpts=N/16/TB', '-r', '16', *ENCODE)}"
+            f"the rate into it: {repair_command(facts.path, '-vf', 'setpts=N/16/TB', '-r', '16', *ENCODE)}"
         )
     return FileVideo(facts, check_fps(facts.fps if fps is None else fps), frames)
 

@@ -48,7 +48,7 @@ MAX_FPS = 500.0
 ENCODE = ("-c:v", "libx264", "-crf", "12", "-pix_fmt", "yuv420p")
 
 
-def repair(path: Path, *arguments: str, suffix: str = ".mp4") -> str:
+def repair_command(path: Path, *arguments: str, suffix: str = ".mp4") -> str:
     """A command that makes a sound copy of a file: ``ffmpeg -i FILE ... COPY``, quoted for a shell."""
     # With file: before it, no name is taken for a protocol or an option.
     copy = path.with_name(f"{path.stem}-repaired{suffix}")
@@ -58,14 +58,14 @@ def repair(path: Path, *arguments: str, suffix: str = ".mp4") -> str:
 def broken_off(path: Path, stated: str, found: str) -> str:
     return (
         f"{str(path)!r} breaks off: it states {stated} and holds {found}. Make or fetch it again, or keep what is "
-        f"there: {repair(path, *ENCODE)}"
+        f"there: {repair_command(path, *ENCODE)}"
     )
 
 
 def too_large(path: Path, width: int, height: int) -> str:
     return (
         f"the pictures of {str(path)!r} are {width}x{height}; expected at most {MAX_PIXELS} pixels. Shrink it: "
-        f"{repair(path, '-vf', 'scale=-2:1080', *ENCODE)}"
+        f"{repair_command(path, '-vf', 'scale=-2:1080', *ENCODE)}"
     )
 
 
@@ -79,7 +79,7 @@ def check_animation(path: Path, count: int, width: int, height: int, *, converti
     """
     total = count * width * height
     if total > MAX_ANIMATED_PIXELS:
-        convert = f", or make it a video: {repair(path, '-vf', 'scale=-2:480', *ENCODE)}" if convertible else ""
+        convert = f", or make it a video: {repair_command(path, '-vf', 'scale=-2:480', *ENCODE)}" if convertible else ""
         raise VideoError(
             f"{str(path)!r} animates {count} pictures of {width}x{height}, {total:,} pixels; expected at most "
             f"{MAX_ANIMATED_PIXELS:,}. Shrink or shorten it where it was made{convert}"
@@ -90,7 +90,7 @@ def check_size(path: Path, width: int, height: int, expected: tuple[int, int]) -
     if (width, height) != expected:
         raise VideoError(
             f"{str(path)!r} changes its picture size midway, from {expected[0]}x{expected[1]} to {width}x{height}; "
-            f"encode it at one size: {repair(path, '-vf', f'scale={expected[0]}:{expected[1]}', *ENCODE)}"
+            f"encode it at one size: {repair_command(path, '-vf', f'scale={expected[0]}:{expected[1]}', *ENCODE)}"
         )
 
 
@@ -111,7 +111,7 @@ def check_memory(path: Path, count: int, height: int, width: int) -> None:
     if need > limit:
         raise VideoError(
             f"{count} frames of {width}x{height} from {str(path)!r} would take {need:.1f} GiB; expected at most "
-            f"{limit:g}. Shrink or shorten it: {repair(path, '-vf', 'scale=-2:480', *ENCODE)}, or raise "
+            f"{limit:g}. Shrink or shorten it: {repair_command(path, '-vf', 'scale=-2:480', *ENCODE)}, or raise "
             f"${LIMIT_VARIABLE}"
         )
 
@@ -160,7 +160,7 @@ def faults(path: Path) -> Iterator[None]:
     except MemoryError:
         raise VideoError(
             f"memory ran out while {str(path)!r} was decoded; shorten or shrink it: "
-            f"{repair(path, '-vf', 'scale=-2:480', *ENCODE)}"
+            f"{repair_command(path, '-vf', 'scale=-2:480', *ENCODE)}"
         ) from None
     except PermissionError as error:
         raise VideoError(f"cannot read {str(path)!r}: permission denied; chmod u+r {shlex.quote(str(path))}") from error
@@ -168,7 +168,7 @@ def faults(path: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise VideoError(
             f"cannot decode {str(path)!r}: {reason}. If a player still shows it, encode it anew: "
-            f"{repair(path, *ENCODE)}"
+            f"{repair_command(path, *ENCODE)}"
         ) from error
 
 
@@ -312,7 +312,7 @@ def check_complete(path: Path, container: av.container.InputContainer, track: Pa
         tag = "of an unknown codec"
         raise VideoError(
             f"{str(path)!r} holds a video stream {tag}: no decoder for it here. Convert it with the program that made "
-            f"it, or: {repair(path, *ENCODE)}"
+            f"it, or: {repair_command(path, *ENCODE)}"
         )
     shortfall = _short_of(container, track)
     if shortfall is None and (track.torn or not _ends_well(path, name)):

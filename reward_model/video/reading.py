@@ -31,7 +31,7 @@ from reward_model.video.container import (
     check_size,
     faults,
     open_container,
-    repair,
+    repair_command,
     scan,
     too_large,
     use_threads,
@@ -313,7 +313,7 @@ def constant_rate(
     if moments > MAX_MOMENTS:
         raise VideoError(
             f"{str(path)!r} holds {count} frames over {seconds[-1]:.0f} seconds at a varying rate; expected at most "
-            f"{MAX_MOMENTS / fps:.0f} seconds. Write the rate anew: {repair(path, '-vf', 'fps=16', *ENCODE)}"
+            f"{MAX_MOMENTS / fps:.0f} seconds. Write the rate anew: {repair_command(path, '-vf', 'fps=16', *ENCODE)}"
         )
     shown = np.searchsorted(seconds, (np.arange(moments) + 0.25) / fps, side="right") - 1
     return moments, fps, shown

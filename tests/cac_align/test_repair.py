@@ -12,7 +12,7 @@ from test_previews import without_pictures
 
 from cac_align import best_of_n, repair
 from cac_align.latent_cells import LatentGrid, cell_cover
-from cac_align.selection.repair import kept_errors, pixels_of, redraw, repair_cells
+from cac_align.selection.repair import kept_errors, pixels_of, redraw_cells, repair_cells
 from cac_align.selection.run_folder import render_folder
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Verdict
 
@@ -59,7 +59,7 @@ def test_only_the_cells_change_in_latent_space(wan_pipe, video, monkeypatch):
     cells = repair_cells(wan_pipe, abnormal(FAULT), video.shape)
     decoded, decode = [], wan_pipe.vae.decode
     monkeypatch.setattr(wan_pipe.vae, "decode", lambda z, **k: decoded.append(z.clone()) or decode(z, **k))
-    redraw(wan_pipe, video, cells, prompt=PROMPT, seed=1, strength=1.0, **STEPS)
+    redraw_cells(wan_pipe, video, cells, prompt=PROMPT, seed=1, strength=1.0, **STEPS)
     new, known = decoded
     kept = ~torch.from_numpy(cells)
     assert torch.allclose(new[0][:, kept], known[0][:, kept], atol=1e-5), "the known cells are the encoded video itself"
@@ -70,7 +70,7 @@ def test_the_seed_decides_and_the_pipeline_is_left_as_it_was(wan_pipe, video):
     cells = np.ones((2, 2, 2), bool)
     scheduler, before = wan_pipe.scheduler, wan_pipe.scheduler.timesteps.clone()
     one, same, other = (
-        redraw(wan_pipe, video, cells, prompt=PROMPT, seed=s, strength=1.0, **STEPS)[0] for s in (1, 1, 2)
+        redraw_cells(wan_pipe, video, cells, prompt=PROMPT, seed=s, strength=1.0, **STEPS)[0] for s in (1, 1, 2)
     )
     assert np.array_equal(one, same) and not np.array_equal(one, other)
     assert wan_pipe.scheduler is scheduler and torch.equal(scheduler.timesteps, before)

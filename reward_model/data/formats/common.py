@@ -11,7 +11,7 @@ from reward_model.data.records import Record
 from reward_model.data.validation import Problem
 from reward_model.schema import BOX_SCALE, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.video.clip import VideoError
-from reward_model.video.container import ENCODE, repair
+from reward_model.video.container import ENCODE, repair_command
 from reward_model.video.reading import probe, read_facts
 
 #: A foreign type name to one of the five types; None leaves anomalies of that name out.
@@ -158,7 +158,7 @@ def varying_rate(path: Path) -> str:
     return (
         f"the rate of {str(path)!r} varies: the tool counts its {facts.stored} stored frames, annotations count "
         f"{facts.num_frames} frames at a constant {facts.fps:g} fps. Write the rate anew before it is annotated: "
-        f"{repair(path, '-vf', f'fps={facts.fps:g}', *ENCODE)}"
+        f"{repair_command(path, '-vf', f'fps={facts.fps:g}', *ENCODE)}"
     )
 
 

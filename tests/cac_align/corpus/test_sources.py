@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cac_align.corpus.parts import clip_key
-from cac_align.corpus.sources import CorpusVideo, find_clips, own_columns
+from cac_align.corpus.sources import CorpusVideo, find_corpus, own_columns
 from cac_align.corpus.table_files import Own, read_table_rows, rebased, write_table
 
 
@@ -19,7 +19,7 @@ def place(tmp_path, monkeypatch):
 
 
 def names(*sources, **more):
-    return [clip.video for clip in find_clips(sources, **more)]
+    return [clip.video for clip in find_corpus(sources, **more)]
 
 
 def test_files_folders_and_patterns_in_their_order(place):
@@ -36,10 +36,10 @@ def test_files_folders_and_patterns_in_their_order(place):
 
 
 def test_prompts_and_rates(place):
-    clips = find_clips(["a/1.mp4", "c"], ["x", "y"], 8)
+    clips = find_corpus(["a/1.mp4", "c"], ["x", "y"], 8)
     assert [(c.prompt, c.fps) for c in clips] == [("x", 8), ("y", 8)]
     with pytest.raises(ValueError, match="3 prompts for 2 videos"):
-        find_clips(["a/1.mp4", "c"], ["x"] * 3)
+        find_corpus(["a/1.mp4", "c"], ["x"] * 3)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
@@ -52,7 +52,7 @@ def test_a_manifest_of_each_kind_keeps_its_own_columns(place, suffix):
     ]
     kinds = {"video": "text", "prompt": "text", "fps": "number", "maker": Own(["wan"]), "seed": Own(["7", "8"])}
     write_table(place / f"m.{suffix}", rows, kinds)
-    clips = find_clips([f"m.{suffix}"], fps=24)
+    clips = find_corpus([f"m.{suffix}"], fps=24)
     assert [c.video for c in clips] == ["a/1.mp4", str(place / "c" / "1.mp4")]
     assert [c.prompt for c in clips] == [rows[0]["prompt"], None] and [c.fps for c in clips] == [8, 24]
     assert own_columns(clips) == ["maker", "seed"] and clips[1].own == {"maker": "ltx", "seed": "8"}
@@ -81,7 +81,7 @@ def test_a_wrong_manifest_is_named_with_its_place(tmp_path, text, said):
     path = tmp_path / "m.jsonl"
     path.write_text(text)
     with pytest.raises(ValueError) as refused:
-        find_clips([str(path)])
+        find_corpus([str(path)])
     assert said in str(refused.value) and "m.jsonl" in str(refused.value)
 
 
@@ -97,7 +97,7 @@ def test_a_wrong_csv_is_named_with_its_line(tmp_path, text, said):
     path = tmp_path / "m.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=said):
-        find_clips([str(path)])
+        find_corpus([str(path)])
 
 
 def test_columns_that_parquet_cannot_hold_are_named(tmp_path):
@@ -125,5 +125,5 @@ def test_paths_of_a_table_count_from_its_folder(tmp_path):
 def test_a_json_line_may_hold_every_name(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps({"video": "a\u2028b.mp4", "prompt": "\ud800"}) + "\n")
-    (clip,) = find_clips([str(path)])
+    (clip,) = find_corpus([str(path)])
     assert clip.video.endswith("a\u2028b.mp4")
