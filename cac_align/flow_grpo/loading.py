@@ -172,8 +172,9 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
     lay_frozen(pipe, config)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
-    for transformer in transformers_of(pipe).values() if config.attention_backend else ():
-        set_attention(transformer, config.attention_backend)
+    if config.attention_backend:
+        for transformer in transformers_of(pipe).values():
+            set_attention(transformer, config.attention_backend)
     try:
         yield pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -105,7 +106,7 @@ class Learner:
         self.objective = self._objective()
         self.data = None if clips is None else DataTerm(clips, texts, self.replay)
         self._data_losses: list[float] = []
-        self.phases = Phases(policy, self.objective, self.parameters, accelerator)
+        self.phases = Phases(policy, self.objective, self.parameters, accelerator, self.policy is not policy)
         self.passes, self.negative = config.num_trained_steps, negative_prompt(config)
         self.updates = 0
         #: Experts with a pass since the last update; meaningless for a single transformer.
@@ -210,7 +211,7 @@ class Learner:
         result = self.step_loss(experience, chunk, k)
         kept, expert = chunk.counted > 0, self.phases.expert(experience, chunk, k)
         tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
-        losses.append(StepLoss(*(t.detach().cpu()[kept] for t in tensors), expert=expert))
+        losses.append(replace(StepLoss(*(t.detach().cpu()[kept] for t in tensors)), expert=expert))
         self.trained |= {expert} if bool(kept.any()) else set()
         return (result.loss * chunk.counted.to(result.loss.device)).sum() * scale
 

@@ -179,12 +179,12 @@ class NFT:
         velocity = replay.policy(x, timestep, unguided)
         clip = config.advantage_clip or 5.0
         wanted = optimality(advantages.to(clean.device), clip)
-        tensors: tuple[torch.Tensor, ...] = (velocity, before, x, clean)
+        given = 0
         if rollout.image is not None and rollout.image.first_frame and cells is not None:
             # A given first frame is not predicted: its error must not count in the loss's scale either.
-            tensors = tuple(tensor[:, :, 1:] for tensor in tensors)
-            cells = cells[:, :, 1:] * (1 - 1 / cells.shape[2])  # of mean 1 again
-        loss = nft_loss(*tensors, sigma, wanted, beta=config.nft_beta, scale=clip, weights=cells)
+            given, cells = 1, cells[:, :, 1:] * (1 - 1 / cells.shape[2])  # of mean 1 again
+        v, old, noisy, target = (tensor[:, :, given:] for tensor in (velocity, before, x, clean))
+        loss = nft_loss(v, old, noisy, target, sigma, wanted, beta=config.nft_beta, scale=clip, weights=cells)
         kl = nothing = torch.zeros(len(clean), device=clean.device)
         if config.beta:
             divergence = velocity_divergence(velocity, replay.reference_velocity(x, timestep, unguided))

@@ -31,9 +31,7 @@ class Phases:
         objective: which asks for the passes.
         parameters: trained weights by the names of :func:`~cac_align.flow_grpo.learner.lora.adapters_of`.
         accelerator: processes.
-
-    Raises:
-        ValueError: if weights are spread over processes, which is not supported for two experts.
+        wrapped: whether DDP is around the policy, which one process may have as well.
     """
 
     def __init__(
@@ -42,13 +40,14 @@ class Phases:
         objective: StepObjective,
         parameters: Mapping[str, nn.Parameter],
         accelerator: Accelerator,
+        wrapped: bool,
     ) -> None:
         self.boundary = policy.boundary if isinstance(policy, ExpertVelocity) else None
         self.objective, self.accelerator = objective, accelerator
         self.norms: dict[str, float] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}
         if isinstance(policy, ExpertVelocity):
-            policy.joined = accelerator.num_processes > 1
+            policy.joined = wrapped
             self.parameters = {
                 part: [p for name, p in parameters.items() if name.startswith(f"{part}.")] for part in PHASES
             }
