@@ -88,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     output = args.output or FOLDER / prompt_name(args.prompt)
-    passed = ("negative_prompt", "num_inference_steps", "guidance_scale", "guidance_scale_2", "height", "width")
-    passed += ("num_frames",)
+    passed = ["negative_prompt", "num_inference_steps", "guidance_scale", "guidance_scale_2", "height", "width"]
+    passed += ["num_frames"]
     pipe_kwargs = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
     _check(args, output)
     if args.image is not None:

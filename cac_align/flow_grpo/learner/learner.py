@@ -210,7 +210,8 @@ class Learner:
         result = self.step_loss(experience, chunk, k)
         kept, expert = chunk.counted > 0, self.phases.expert(experience, chunk, k)
         tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
-        losses.append(StepLoss(*(t.detach().cpu()[kept] for t in tensors), expert=expert))
+        loss, log_ratio, kl, stopped = (t.detach().cpu()[kept] for t in tensors)
+        losses.append(StepLoss(loss, log_ratio, kl, stopped, expert))
         self.trained |= {expert} if bool(kept.any()) else set()
         return (result.loss * chunk.counted.to(result.loss.device)).sum() * scale
 
