@@ -194,7 +194,7 @@ def test_the_plan_says_what_the_window_leaves_untrained():
         ({}, "Steps: 3 and 2, of which the window may hold 3 and 1"),
         ({"window_stop": 3}, "hold 3 and 0: the adapter of the low-noise expert stays untrained"),
         ({"window_start": 3}, "hold 0 and 1: the adapter of the high-noise expert stays untrained"),
-        ({"objective": "rvm", "kernel": "ode", "noise_level": None}, "Steps: 3 and 2"),
+        ({"objective": "rvm", "kernel": "ode", "noise_level": None, "window_size": 2}, "Steps: 3 and 2"),
     ):
         config = FlowGRPOConfig(num_inference_steps=5, **(changes if "objective" in changes else stochastic | changes))
         assert expert_line(875.0, schedule, config).endswith(words)
