@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -221,13 +222,14 @@ def main() -> None:
         if {"fast", "plain"} <= runs.keys():
             found = found or differences(runs["fast"], runs["plain"])
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
+    kept = [name for name in PRESETS if name in runs]
     same = "".join(f"- {name}: {value:.2g}\n" for name, value in found.items())
     text = (
-        f"# Flow-GRPO, a step with the minis\n\n    {' '.join(['python benchmarks/flow_grpo.py', *sys.argv[1:]])}\n\n"
+        f"# Flow-GRPO, a step with the minis\n\n    python benchmarks/flow_grpo.py {shlex.join(sys.argv[1:])}\n\n"
         f"{device} of {os.cpu_count()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end\n\n"
         f"{report(runs, rows, args)}\n\n"
         + (f"Largest differences of `fast` and `plain` in the first step:\n\n{same}\n" if same else "")
-        + f"{memory_table([name for name in PRESETS if name in runs], args)}\n"
+        + (f"{memory_table(kept, args)}\n" if kept else "")
     )
     print(text)
     if args.output:
