@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -211,7 +210,8 @@ class Learner:
         result = self.step_loss(experience, chunk, k)
         kept, expert = chunk.counted > 0, self.phases.expert(experience, chunk, k)
         tensors = (result.loss, result.log_ratio, result.kl, result.stopped)
-        losses.append(replace(StepLoss(*(t.detach().cpu()[kept] for t in tensors)), expert=expert))
+        loss, log_ratio, kl, stopped = (t.detach().cpu()[kept] for t in tensors)
+        losses.append(StepLoss(loss, log_ratio, kl, stopped, expert))
         self.trained |= {expert} if bool(kept.any()) else set()
         return (result.loss * chunk.counted.to(result.loss.device)).sum() * scale
 
