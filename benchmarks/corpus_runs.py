@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from reward_model.files import write_text
 from reward_model.statistics.table import Table
 
 KILLS = 10
+#: Methods of :class:`Runs`; the first is what the others are compared with.
+WAYS = ("one", "two", "killed", "shards", "ray", "served", "served_killed")
 
 
 class Runs:
@@ -184,18 +186,15 @@ def digest(path: Path) -> str:
     return text_digest("\n".join(map(json.dumps, plain_rows(path))))[:16]
 
 
-def compare(runs: Runs) -> Table:
+def compare(runs: Runs, ways: Sequence[str] = WAYS) -> Table:
     """Runs every way that is not done yet, and compares."""
-    ways: dict[str, Callable[[], None]] = {
-        name: getattr(runs, name) for name in ("one", "two", "killed", "shards", "ray", "served", "served_killed")
-    }
     if importlib.util.find_spec("ray") is None:
-        del ways["ray"]
+        ways = [name for name in ways if name != "ray"]
     lines = []
-    for name, run in ways.items():
+    for name in ways:
         started = time.perf_counter()
         if not runs.table(name).is_file():
-            run()
+            getattr(runs, name)()
         digests = digest(runs.table(name))
         against = "served" if name.startswith("served") else "one"
         same = digests == digest(runs.table(against))

@@ -1,4 +1,4 @@
-"""Every way to judge a corpus makes the same table: processes, kills, shards, Ray, a server; here with few videos."""
+"""Every way to judge a corpus makes the same table: processes, kills, shards, a server; here with few videos."""
 
 import importlib.util
 from pathlib import Path
@@ -20,15 +20,15 @@ def corpus_runs(monkeypatch):
 @pytest.mark.slow
 def test_every_way_makes_the_same_table(corpus_runs, judge_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_runs, "KILLS", 2)
-    runs = corpus_runs.Runs(tmp_path, 6, str(judge_folder), num_frames=9, size=32)
-    lines = corpus_runs.compare(runs).rows
-    assert {"one", "two", "killed", "shards", "served", "served_killed"} <= {line[0] for line in lines}
+    runs = corpus_runs.Runs(tmp_path, 6, str(judge_folder), num_frames=17, size=32)
+    ways = [name for name in corpus_runs.WAYS if name != "ray"]  # tests/cac_align/corpus/test_ray_pool.py
+    lines = corpus_runs.compare(runs, ways).rows
     assert [line[2] for line in lines if "OTHER" in line[2]] == []
     assert all(line[3] == "6 of 6" for line in lines)
     runs.table("two").write_text(
         runs.table("two").read_text().replace('"normal"', '"abnormal"').replace("0.", "0.1", 1)
     )
-    assert "OTHER THAN one" in str(corpus_runs.compare(runs).rows), "a difference is found"
+    assert "OTHER THAN one" in str(corpus_runs.compare(runs, ways).rows), "a difference is found"
 
 
 @pytest.mark.slow
