@@ -18,12 +18,13 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_model.files import check_output_folder
 from reward_model.shipped import located
-from reward_model.terminal.parser import CommandParser, add_subcommands
+from reward_model.terminal.parser import CommandParser, names_as_typed
 from reward_model.terminal.program import quiet_bars, run_program
 
 if TYPE_CHECKING:
@@ -46,37 +47,42 @@ def main(arguments: list[str] | None = None) -> int:
     _check(args)
     quiet_bars("transformers")
     warnings.filterwarnings("ignore", message=".*demo-scale")
-    code: int = args.step(args)
-    return code
+    return STEPS[args.step](args)
 
 
 def parser() -> CommandParser:
     """The command line."""
     found = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    steps = add_subcommands(found, "STEP")
-    for name, step, text in (
-        ("calibrate", calibrate, "choose bounds on development videos"),
-        ("measure", measure, "compare the full judge and its cascade"),
-    ):
-        sub = steps.add_parser(name, help=text, description=text)
-        sub.set_defaults(step=step)
-        sub.add_argument("--model", required=True, help="folder or hub id of the judge")
-        sub.add_argument("--device", default=None, help="device of the judge (default: CUDA if available)")
-        sub.add_argument("--readout", choices=("direct", "log_odds"), default="log_odds", help="default: log_odds")
-        sub.add_argument("--videos", type=int, default=None, help="videos of the bench (world: 2000 to calibrate)")
-        sub.add_argument("--video-root", default=None, help="folder of the videos of an annotation file")
-        sub.add_argument("--batch-size", type=int, default=32, help="videos judged at once (default: 32)")
-        sub.add_argument("--output", type=Path, default=Path("outputs/cascade"), help="folder; a run resumes there")
-        if step is calibrate:
-            sub.add_argument("--bench", default="world", help="world (fresh seeds), dev, dev-shift, ..., or FILE.jsonl")
-            sub.add_argument("--error", type=float, default=0.005, help="share of videos it may harm (default: 0.005)")
-            sub.add_argument("--confidence", type=float, default=0.95, help="that the error is kept (default: 0.95)")
-            sub.add_argument("--mode", choices=MODES, default="normal", help="mode that --write sets (default: normal)")
-            sub.add_argument("--write", action="store_true", help="write bounds and mode into the model's judge.json")
-        else:
-            sub.add_argument("--bench", default="main", help="as evaluate_reward.py names them (default: main)")
-            sub.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="default: all three")
-            sub.add_argument("--bounds", type=Path, default=None, help="calibration.json (default: the judge's own)")
+    found.add_argument("step", choices=tuple(STEPS), metavar="STEP", help="calibrate or measure")
+    found.add_argument("--model", required=True, help="folder or hub id of the judge")
+    found.add_argument("--device", default=None, help="device of the judge (default: CUDA if available)")
+    found.add_argument(
+        "--readout", choices=("direct", "log_odds"), default="log_odds", help="readout of the score (default: log_odds)"
+    )
+    found.add_argument(
+        "--bench",
+        default=None,
+        help="calibrate: world (fresh seeds, the default), dev, dev-shift, ..., or FILE.jsonl; measure: as "
+        "evaluate_reward.py names them (default: main)",
+    )
+    found.add_argument("--videos", type=int, default=None, help="videos of the bench (calibrate on world: 2000)")
+    found.add_argument("--video-root", default=None, help="folder of the videos of an annotation file")
+    found.add_argument("--batch-size", type=int, default=32, help="videos judged at once (default: 32)")
+    found.add_argument(
+        "--output", type=Path, default=Path("outputs/cascade"), help="folder of rows and tables; a run resumes there"
+    )
+    group = found.add_argument_group("calibrate")
+    group.add_argument(
+        "--error", type=float, default=0.005, help="share of videos that the cascade may harm (default: 0.005)"
+    )
+    group.add_argument(
+        "--confidence", type=float, default=0.95, help="confidence that the error is kept (default: 0.95)"
+    )
+    group.add_argument("--mode", choices=MODES, default="normal", help="mode that --write sets (default: normal)")
+    group.add_argument("--write", action="store_true", help="write bounds and mode into the model's judge.json")
+    group = found.add_argument_group("measure")
+    group.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="modes to compare (default: all)")
+    group.add_argument("--bounds", type=Path, default=None, help="a calibration.json (default: the judge's own bounds)")
     return found
 
 
@@ -86,8 +92,9 @@ def _check(args: argparse.Namespace) -> None:
         if value is not None and value < low:
             raise ValueError(f"{name}={value} must be at least {low}")
     args.model = located(args.model)
+    args.bench = args.bench or ("world" if args.step == "calibrate" else "main")
     check_output_folder(args.output)
-    if args.step is calibrate:
+    if args.step == "calibrate":
         if args.bench in REPORTED:
             raise ValueError(f"--bench {args.bench} is reported; calibrate on world, dev or videos of your own")
         if args.write and not (Path(args.model) / "judge.json").is_file():
@@ -99,7 +106,7 @@ def _check(args: argparse.Namespace) -> None:
 def _open_bench(args: argparse.Namespace) -> tuple[str, Bench]:
     from reward_model.evaluation.benches.names import open_bench
 
-    fresh = args.step is calibrate and args.bench == "world"
+    fresh = args.step == "calibrate" and args.bench == "world"
     seed, videos = (SEED, args.videos or 2000) if fresh else (None, args.videos)
     return open_bench(args.bench, videos=videos, seed=seed, video_root=args.video_root)
 
@@ -193,5 +200,7 @@ def measure(args: argparse.Namespace) -> int:
     return 0
 
 
+STEPS: dict[str, Callable[[argparse.Namespace], int]] = {"calibrate": calibrate, "measure": measure}
+
 if __name__ == "__main__":
-    sys.exit(run_program(main, "cascade", resumes=True))
+    sys.exit(run_program(main, "cascade", options=names_as_typed(parser()), resumes=True))
