@@ -752,7 +752,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path, ltx_pipe):
         build(tmp_path, lora_targets=["to_z"])
     two = shallow_pipe()
     two.register_to_config(boundary_ratio=0.9)
-    with pytest.raises(ValueError, match="two experts"):
+    with pytest.raises(ValueError, match="no transformer_2 for the timesteps below"):
         build(tmp_path, pipe=two)
     with pytest.raises(ValueError, match="batch='5x2' needs 5 prompts, the list has 4; add prompts, or set batch: 4x2"):
         build(tmp_path, batch="5x2")

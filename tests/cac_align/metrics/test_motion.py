@@ -35,11 +35,24 @@ def test_flow_is_the_motion_of_a_grating(speed, angle):
     assert found == pytest.approx([speed * np.cos(angle), speed * np.sin(angle)], abs=0.06)
 
 
-def test_speed_is_in_sides_per_second():
-    assert pixel_speed(waves(1.0), 16) == pytest.approx(16 / 48, rel=0.15)
-    assert pixel_speed(waves(1.0), 8) == pytest.approx(pixel_speed(waves(1.0), 16) / 2)
-    large = waves(1.0).repeat(4, axis=1).repeat(4, axis=2)
-    assert pixel_speed(large, 16) == pytest.approx(16 / 48, rel=0.2), "a larger picture of the same thing"
+def soft_disc(speed, num=6, size=48, radius=9):
+    """A disc that moves to the right by ``speed`` pixels a frame over a still ground."""
+    y, x = np.mgrid[:size, :size]
+    distance = [np.hypot(x - 16 - speed * t, y - size / 2) for t in range(num)]
+    grey = [60 + 120 / (1 + np.exp((d - radius) / 1.5)) for d in distance]
+    return np.repeat(np.round(np.stack(grey))[..., None], 3, -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
+def test_speed_is_in_sides_per_second(speed):
+    frames = soft_disc(speed)
+    assert pixel_speed(frames, 16) == pytest.approx(speed * 16 / 48, rel=0.05)
+    assert pixel_speed(frames, 8) == pytest.approx(pixel_speed(frames, 16) / 2)
+    large = frames.repeat(4, axis=1).repeat(4, axis=2)
+    assert pixel_speed(large, 16) == pytest.approx(speed * 16 / 48, rel=0.08), "a larger picture of the same thing"
+
+
+def test_what_stands_still_has_no_speed():
     assert pixel_speed(waves(0.0), 16) == 0
 
 
