@@ -22,7 +22,7 @@ from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 
 
 def flow_matching_loss(velocity: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """mean |v - (noise - clean)|^2 of each sample, (B,): the loss that flow-matching models are made with.
+    """Mean of ``(v - (noise - clean))^2`` over each sample, (B,): the loss that flow-matching models are made with.
 
     Args:
         velocity: (B, ...) of the model at (1 - sigma) clean + sigma noise; carries the gradient.
