@@ -296,7 +296,7 @@ class TwoTurnJudge:
             return []
         started = time.perf_counter()
         if self.config.cascade != "off":
-            from reward_model.cascade import ask_in_cascade
+            from reward_model.backends.cascade import ask_in_cascade
 
             return ask_in_cascade(requests, self.backend, self.config, read=self._read, settle=self._settled)
         answers = self._answers(requests)

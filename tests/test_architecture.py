@@ -37,7 +37,7 @@ FLOORS = {
         ("config", "rewards", "tracks", "world"),
         ("turns",),
         ("backends", "chunks"),
-        ("active", "cascade", "data", "domain_check", "evidence", "setting_keys", "unified"),
+        ("active", "data", "domain_check", "evidence", "setting_keys", "unified"),
         ("engine", "judge"),
         ("evaluation", "training"),
         ("minis", "second_look"),

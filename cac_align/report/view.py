@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cac_align.report.second_draws import preview_view, repair_view
 from reward_model.chunks import by_chunk, deciding_turn, final_turns, suspicious_windows, zoom_turns
 from reward_model.schema import Anomaly, FrameRange, Verdict
 from reward_model.turns import turn_score
@@ -58,8 +59,8 @@ def candidate_view(entry: Mapping[str, Any], frames: np.ndarray, fps: float, ran
         "hold": hold_frames(verdict),
         "keys": _key_frames(verdict, frames, fps),
         "members": [_member(name, score) for name, score in entry["parts"].items()],
-        "preview": _preview(entry.get("preview")),
-        "repair": _repair(entry.get("repair")),
+        "preview": preview_view(entry.get("preview")),
+        "repair": repair_view(entry.get("repair")),
         **_evidence(verdict, fps, composite=bool(entry["parts"])),
     }
 
@@ -80,49 +81,6 @@ def _evidence(verdict: Verdict | None, fps: float, *, composite: bool) -> dict[s
         "unfamiliar": domain_note(verdict),
         "judged": probability(verdict.score) if composite and verdict.score is not None else None,
         "provenance": dict(flatten(verdict.provenance)),
-    }
-
-
-def _preview(told: Mapping[str, Any] | None) -> dict[str, str] | None:
-    """Text on a candidate's preview; ``left_out`` where it did not let the candidate through."""
-    if told is None:
-        return None
-    score = "no score" if told["score"] is None else f"score {told['score']:.3f}"
-    status = f", {told['status']}" if told["status"] else ""
-    note: str = told["note"]
-    return {"left_out": note, "text": f"Its preview came {_ordinal(told['rank'])}: {score}{status}."}
-
-
-def _ordinal(rank: int) -> str:
-    """A rank in words of figures.
-
-    >>> [_ordinal(k) for k in (1, 2, 11, 23)]
-    ['1st', '2nd', '11th', '23rd']
-    """
-    ending = "th" if rank % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
-    return f"{rank}{ending}"
-
-
-def _repair(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Text and pictures of a repair that was tried on a candidate."""
-    if told is None:
-        return None
-    before, after = (
-        "no score" if told[name] is None else f"{told[name]:.3f}" for name in ("score_before", "score_after")
-    )
-    outcome = "Accepted" if told["accepted"] else f"Not accepted: {told['reason']}"
-    kept = f"kept pixels moved by {told['kept_change']:.2f} levels of 255 (the VAE alone: {told['vae_error']:.2f})"
-    kept = "nothing was kept" if told["cells"] == told["of_cells"] else kept
-    captions = {"before": "before", "mask": "drawn again: what is bright", "after": "after"}
-    return {
-        "label": "repaired" if told["accepted"] else "repair not accepted",
-        "text": f"{outcome}. {told['cells']} of {told['of_cells']} latent cells were drawn again; score {before} to "
-        f"{after}; {kept}.",
-        "pictures": [
-            {"src": told["pictures"][name], "caption": caption}
-            for name, caption in captions.items()
-            if name in told["pictures"]
-        ],
     }
 
 
