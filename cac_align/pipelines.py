@@ -7,7 +7,7 @@ so in a warning; videos drawn with that look like those of a bad generator.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +28,14 @@ class Pipeline(Protocol):
     def __getattr__(self, name: str) -> Any: ...
 
     def __setattr__(self, name: str, value: Any) -> None: ...
+
+
+def videos_passed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Videos in one forward pass of a denoiser, by its arguments: the rows of its latents, both sides of guidance
+    counted; 1 where it is not given a batch.
+    """
+    given = [*args, *(kwargs[name] for name in ("hidden_states", "sample") if name in kwargs)]
+    return len(given[0]) if given and hasattr(given[0], "shape") else 1
 
 
 def open_pipeline(

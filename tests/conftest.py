@@ -35,6 +35,17 @@ TEXT = "a red green blue ball square moves right left bounces on black gray back
 WORDS = TEXT.split()
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch computes in one thread: small models are faster so, and their numbers do not depend on the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def certificates_read_once() -> Iterator[None]:
     """Every HTTP client reads the certificates of all authorities, 30 ms; the servers of the tests speak plain HTTP."""

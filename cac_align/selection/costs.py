@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.pipelines import Pipeline
+from cac_align.pipelines import Pipeline, videos_passed
 
 #: Parts of a pipeline that denoise; Wan 2.2 has two experts.
 DENOISERS = ("transformer", "transformer_2", "unet")
@@ -45,9 +45,8 @@ def metered(pipe: Pipeline) -> Iterator[Meter]:
     meter, hooks = Meter(), []
 
     def count(_module: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = [*args, *(kwargs[name] for name in ("hidden_states", "sample") if name in kwargs)]
         assert meter.forwards is not None
-        meter.forwards += len(given[0]) if given and hasattr(given[0], "shape") else 1
+        meter.forwards += videos_passed(args, kwargs)
 
     for name in DENOISERS:
         part = getattr(pipe, name, None)

@@ -55,7 +55,7 @@ def read_frozen(source: str, transformer: torch.nn.Module, weight: float = 1.0) 
         weight: strength.
 
     Raises:
-        ValueError: if there is no such adapter, or it belongs to another model. Its rank is its own affair.
+        ValueError: if there is no such adapter, or it belongs to another model. Its rank may differ.
     """
     try:
         adapter = read_adapter(located(source))

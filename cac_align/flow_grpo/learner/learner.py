@@ -49,7 +49,7 @@ class Learner:
         texts: embeddings of all prompts and of the negative prompt.
         config: objective, optimiser, averages.
         accelerator: processes and precision.
-        clips: latents of the videos of the data term; None: there is no such term.
+        clips: latents of the videos of the data term; None: without a data term.
         spatial_factor: pixels per latent cell in each direction.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.sampling import GroupSampler, prefix_videos
 from cac_align.flow_grpo.sampler.rollout import split_calls
+from cac_align.pipelines import videos_passed
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin
@@ -27,7 +28,7 @@ class ForwardCount:
             transformer.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _note(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.videos += len(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+        self.videos += videos_passed(args, kwargs)
 
     def taken(self) -> float:
         """The videos counted since the last call of this method."""

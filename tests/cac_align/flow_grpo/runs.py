@@ -8,6 +8,7 @@ import tempfile
 from typing import Any
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.flow_grpo.learner.experience import chunks_of
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from tests.conftest import _quiet, _wan_parts
 
@@ -95,3 +96,19 @@ def equal(a: Any, b: Any) -> bool:
     import torch
 
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def gradients(trainer, experience, chunks=None):
+    """What one update would step along; the weights stay."""
+    found = {}
+
+    def note(loss, step):
+        found.update({k: p.grad.clone() for k, p in trainer.learner.parameters.items()})
+        trainer.learner.optimizer.zero_grad()
+
+    kept, trainer.learner.apply = trainer.learner.apply, note
+    try:
+        trainer.learner.update(experience, chunks or chunks_of(experience, trainer.config.rows_per_forward))
+    finally:
+        trainer.learner.apply = kept
+    return found

@@ -21,13 +21,7 @@ from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, shallow_pipe, weights
 from tests.conftest import _quiet, _wan_parts
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def image_pipe(encoder=True):

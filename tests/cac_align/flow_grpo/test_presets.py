@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -24,12 +23,7 @@ OWN |= {"train_batch_size", "reward_deadline_s", "lr_scheduler_type", "early_sto
 TINY = ("output_dir", "prompts", "height", "width", "num_frames", "max_sequence_length", "text_cache", "rewards")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

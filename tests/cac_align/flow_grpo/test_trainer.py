@@ -24,6 +24,7 @@ from tests.cac_align.flow_grpo.runs import (
     PROMPTS,
     build,
     equal,
+    gradients,
     settings,
     shallow_pipe,
     tiny_pipe,
@@ -34,30 +35,7 @@ from tests.conftest import _wan_parts
 WAN = Path(__file__).resolve().parents[3] / "assets" / "wan-mini"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def gradients(trainer, experience, chunks=None):
-    """What one update would step along; the weights stay."""
-    from cac_align.flow_grpo.learner.experience import chunks_of
-
-    found = {}
-
-    def note(loss, step):
-        found.update({k: p.grad.clone() for k, p in trainer.learner.parameters.items()})
-        trainer.learner.optimizer.zero_grad()
-
-    kept, trainer.learner.apply = trainer.learner.apply, note
-    try:
-        trainer.learner.update(experience, chunks or chunks_of(experience, trainer.config.rows_per_forward))
-    finally:
-        trainer.learner.apply = kept
-    return found
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def distance(a, b):

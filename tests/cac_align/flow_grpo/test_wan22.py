@@ -15,7 +15,7 @@ from cac_align.flow_grpo.loading import load_pipeline
 from cac_align.flow_grpo.sampler.experts import PHASES, velocity_of
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from reward_model.video.writing import write_video
-from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, shallow_pipe, weights
+from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, gradients, settings, shallow_pipe, weights
 from tests.cac_align.flow_grpo.wan22 import a14b, build, of, pictures
 
 PARTS = tuple(PHASES)
@@ -24,12 +24,7 @@ WINDOW = {"transformer": {"window_start": 0}, "transformer_2": {"window_start": 
 FINISHED = {"kernel": "ode", "noise_level": None}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def moved(before, after):
@@ -110,21 +105,6 @@ def test_finished_videos_are_trained_in_pure_micro_batches(tmp_path, objective):
     before = weights(trainer)
     trainer.learner.learn(experience)
     assert moved(before, weights(trainer)) == list(PARTS)
-
-
-def gradients(trainer, experience, chunks):
-    found = {}
-
-    def note(loss, step):
-        found.update({k: p.grad.clone() for k, p in trainer.learner.parameters.items()})
-        trainer.learner.optimizer.zero_grad()
-
-    kept, trainer.learner.apply = trainer.learner.apply, note
-    try:
-        trainer.learner.update(experience, chunks)
-    finally:
-        trainer.learner.apply = kept
-    return found
 
 
 @pytest.mark.parametrize("objective", ["guard", "dppo"])

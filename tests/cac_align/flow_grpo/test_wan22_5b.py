@@ -21,12 +21,7 @@ SIZE = {"height": 32, "width": 32}
 WINDOW = {"window_mode": "all", **SIZE}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images_for(prompts):

@@ -18,12 +18,7 @@ CALL["max_sequence_length"] = 16  # of words no prompt here has more
 FLOW = {"kernel": "flow", "noise_level": 0.7}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generators(seeds):

@@ -15,12 +15,7 @@ LATE = {"batch": "1x4", "same_initial_noise": True, "window_mode": "fixed", "win
 LATE |= {"beta": 0.1}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def both_ways(trainer, sharing="exact"):
