@@ -23,6 +23,7 @@ _HOMES = {
     "FlowGRPOConfig": "cac_align.flow_grpo.config",
     "FlowGRPOTrainer": "cac_align.flow_grpo.trainer",
     "MotionReward": "cac_align.metrics.motion",
+    "RemoteReward": "cac_align.rewards.remote",
     "UnifiedReward": "cac_align.rewards.unified",
     "VBenchMetric": "cac_align.metrics.metric",
     "best_of_n": "cac_align.selection.best",
@@ -37,6 +38,7 @@ __all__ = [
     "FlowGRPOConfig",
     "FlowGRPOTrainer",
     "MotionReward",
+    "RemoteReward",
     "UnifiedReward",
     "VBenchMetric",
     "__version__",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from cac_align.metrics.motion import MotionReward
     from cac_align.rewards.cac import CaCReward
     from cac_align.rewards.composite import CompositeReward
+    from cac_align.rewards.remote import RemoteReward
     from cac_align.rewards.unified import UnifiedReward
     from cac_align.selection.best import best_of_n
     from cac_align.selection.repair import repair

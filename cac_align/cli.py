@@ -1,5 +1,5 @@
-"""``cac-align score | filter | summary | best-of-n | report | doctor | data | rate | vbench | calibrate | lora |
-train | run``.
+"""``cac-align score | filter | summary | best-of-n | report | doctor | data | rate | serve | vbench | calibrate |
+lora | train | run``.
 
 Exit codes are those of :mod:`reward_model.terminal.program`: 0 all is well, 1 a video could not be judged or a check
 failed, 2 the command was used wrongly or something it needs is missing, 70 a fault of the program, 130 stopped by
@@ -24,6 +24,7 @@ from cac_align.commands import (
     rate,
     report,
     score,
+    serve,
     summary,
     train,
     vbench,
@@ -41,6 +42,7 @@ COMMANDS = (
     doctor,
     data,
     rate,
+    serve,
     vbench,
     calibrate,
     lora,

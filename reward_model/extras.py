@@ -16,6 +16,8 @@ PIP = {
     "pyarrow": "cac-align[corpus]",
     "ray": "cac-align[ray]",
     "timm": "cac-align[vbench]",
+    "fastapi": "cac-align[serve]",
+    "uvicorn": "cac-align[serve]",
     "werkzeug": "cac-align[rate]",
     "xformers": "cac-align[xformers]",
     "vllm": "vllm",

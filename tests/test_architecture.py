@@ -44,7 +44,7 @@ FLOORS = {
     ),
     "cac_align": (
         ("latent_cells", "pipelines", "prompts", "report", "rewards"),
-        ("metrics", "rating", "selection"),
+        ("metrics", "rating", "selection", "serving"),
         ("corpus", "flow_grpo"),
         ("commands", "minis", "probes", "table2"),
         ("cli",),

@@ -17,7 +17,7 @@ import pytest
 from documents import ROOT
 
 #: Programs that are not part of the project; what they are told cannot be checked here.
-OTHERS = {"vllm", "tensorboard", "source", "pip"}
+OTHERS = {"vllm", "tensorboard", "source", "pip", "openssl"}
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=")
 #: Options of the launchers that take no value.
 _FLAGS = {"--multi_gpu", "--cpu", "--standalone"}

@@ -32,6 +32,8 @@ BEHIND = {
     "cac_align/rating/app.py": "cac-align rate asks first",
     "cac_align/rating/security.py": "cac-align rate asks first",
     "cac_align/rating/server.py": "cac-align rate asks first",
+    "cac_align/serving/app.py": "cac-align serve asks first",
+    "cac_align/serving/listening.py": "cac-align serve asks first",
 }
 
 

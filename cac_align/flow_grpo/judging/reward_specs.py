@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from cac_align.rewards.composite import CompositeReward
 
 #: Short names of this package's rewards.
-SHORT = {"cac": "cac_align:CaCReward", "unified": "cac_align:UnifiedReward", "motion": "cac_align:MotionReward"}
+SHORT = {
+    "cac": "cac_align:CaCReward",
+    "unified": "cac_align:UnifiedReward",
+    "motion": "cac_align:MotionReward",
+    "remote": "cac_align:RemoteReward",
+}
 KEYS = ("reward", "weight", "name", "options")
 
 
