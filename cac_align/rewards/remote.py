@@ -248,7 +248,7 @@ class RemoteReward(ModelReward[dict[str, Any]]):
     # --- the server ---------------------------------------------------------------------------------------------------
 
     def _open(self) -> dict[str, Any]:
-        """What the server says of its reward."""
+        """Name, digest and description of the reward that is served, and the limits of a request."""
         found = self._patiently("GET", "/reward", None, _Patience(self.patience_s))
         forms = {"digest": str, "description": dict, "limits": dict}
         if not all(isinstance(found.get(name), form) for name, form in forms.items()):
@@ -351,7 +351,7 @@ def _reasons(results: Sequence[Mapping[str, Any]]) -> list[str | None]:
 
 
 def _detail(raw: bytes) -> str:
-    """What a server says of a refusal."""
+    """The reason that a server gives for a refusal."""
     try:
         found = json.loads(raw)
         text = str(found["detail"])

@@ -24,7 +24,7 @@ class AddressError(ValueError):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the internet: not to this machine, a local network, or a special purpose.
+    """True for an IP address of the internet, not of this machine, a local network or a special purpose.
 
     >>> [is_public(a) for a in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::7f00:1")]
     [True, False, False, False, False]

@@ -94,7 +94,7 @@ class Batches:
 
     @property
     def is_working(self) -> bool:
-        """Whether the thread that judges is alive."""
+        """True while the thread that judges is alive."""
         return self._thread.is_alive()
 
     def submit(self, sources: Sequence[WaitingVideo]) -> list[Future[Judged]]:

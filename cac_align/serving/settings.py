@@ -15,7 +15,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What a server allows.
+    """Limits of one server.
 
     Args:
         root: folder whose videos may be named by path; None: no paths.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -44,6 +44,8 @@ def served(reward=brightness, port=0, **settings):
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.005)
     try:
         yield listener.getsockname()[1]
     finally:
@@ -100,10 +102,11 @@ def test_a_server_that_is_away_is_waited_for_and_then_there_is_no_score(impatien
     with served() as port:
         reward = RemoteReward(f"http://127.0.0.1:{port}", patience_s=20)
         assert reward([grey(51)], fps=8) == [0.2]
-    later = threading.Timer(0.3, lambda: back.append(served(port=port).__enter__()))
-    back = []
-    later.start()
-    assert reward([grey(51), grey(255)], fps=8) == [0.2, 1.0]
+    with ExitStack() as stack:
+        later = threading.Timer(0.3, lambda: stack.enter_context(served(port=port)))
+        later.start()
+        assert reward([grey(51), grey(255)], fps=8) == [0.2, 1.0]
+        later.join()
     gone = RemoteReward("http://127.0.0.1:9", patience_s=0.2)
     found = gone.evaluate([grey(1)] * 6, fps=8)
     assert found.scores == [None] * 6 and "no answer of http://127.0.0.1:9" in found.reasons[5]
