@@ -73,7 +73,7 @@ def open_desk(folder: Path, model: str, pipe: str) -> DemoDesk:
 
 def build_page(gradio: Any, desk: DemoDesk) -> Any:
     """The page: three tabs, each with what goes in, a button, a video and the answer."""
-    from cac_align.demo.desk import NOTHING, scene_kinds
+    from cac_align.demo.desk import scene_kinds
     from cac_align.demo.uploads import MAX_CANDIDATES, MAX_MEGABYTES, MAX_PROMPT, MAX_SECONDS, MAX_SEED
 
     with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
@@ -83,9 +83,8 @@ def build_page(gradio: Any, desk: DemoDesk) -> Any:
             prompt = gradio.Textbox(label="Prompt it was made from (optional)", max_length=MAX_PROMPT)
             _answers(gradio, desk.judge_upload, [upload, prompt], "Judge")
         with gradio.Tab("Draw one"):
-            kind = gradio.Dropdown(
-                list(scene_kinds()), value="missing_limb", label=f"What goes wrong ({NOTHING!r}: none)"
-            )
+            kinds = [(name.replace("_", " "), name) for name in scene_kinds()]
+            kind = gradio.Dropdown(kinds, value="missing_limb", label="What goes wrong")
             scene = gradio.Slider(0, 9999, value=7, step=1, label="Scene")
             _answers(gradio, desk.judge_drawn, [kind, scene], "Draw and judge")
         with gradio.Tab("Best of n"):
@@ -123,6 +122,7 @@ def launch_options(gradio: Any, host: str | None, port: int | None) -> dict[str,
         "theme": theme,
         "ssr_mode": False,
         "share": False,
+        "footer_links": [],
     }
 
 

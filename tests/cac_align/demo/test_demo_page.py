@@ -1,4 +1,4 @@
-"""The demo page in a real browser, desktop and phone, light and dark, with the minis; and as the folder of a hosted Space.
+"""The demo page in a real browser, desktop and phone, light and dark, with the minis; and as a hosted Space.
 
 Skipped where gradio is not installed: the extra ``demo`` brings it.
 """
@@ -119,7 +119,7 @@ def test_best_of_n_shows_its_report(open_site, width, tmp_path):
 
 def test_the_server_hands_out_no_file_of_the_machine(site):
     for path in ("/gradio_api/file=/etc/passwd", f"/gradio_api/file={ROOT / 'pyproject.toml'}"):
-        with pytest.raises(OSError, match="40[34]"):
+        with pytest.raises(OSError, match=r"40[34]"):
             urllib.request.urlopen(site.rstrip("/") + path, timeout=30)
 
 
