@@ -139,7 +139,7 @@ class DemoDesk:
 
 
 def scene_kinds() -> tuple[str, ...]:
-    """What can be drawn: nothing wrong, or one of the world's kinds of anomalies."""
+    """The scenes that can be drawn: with nothing wrong, or with one of the world's kinds of anomalies."""
     return (NOTHING, *KINDS)
 
 

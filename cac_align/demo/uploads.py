@@ -1,4 +1,4 @@
-"""What a visitor may hand to the demo page. All is refused before a frame is decoded, in a sentence for the page."""
+"""Limits on what a visitor hands to the demo page; refused before a frame is decoded, in a sentence for the page."""
 
 from __future__ import annotations
 
