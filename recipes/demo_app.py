@@ -100,7 +100,7 @@ def build_page(gradio: Any, desk: DemoDesk) -> Any:
 def _answers(gradio: Any, answer: Any, inputs: list[Any], label: str) -> None:
     """A button and what it fills; the models answer one visitor at a time."""
     button = gradio.Button(label, variant="primary")
-    video = gradio.Video(label="What was found", interactive=False, autoplay=True, loop=True)
+    video = gradio.Video(label="What was found", interactive=False, height=420, autoplay=True, loop=True)
     said = gradio.HTML()
 
     def run(*values: Any) -> tuple[str | None, str]:
