@@ -12,6 +12,7 @@ PIP = {
     "matplotlib": "cac-align[train]",
     "tensorboard": "cac-align[train]",
     "trl": "cac-align[train]",
+    "gradio": "cac-align[demo]",
     "openai": "cac-align[openai]",
     "pyarrow": "cac-align[corpus]",
     "ray": "cac-align[ray]",

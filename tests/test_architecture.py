@@ -45,7 +45,7 @@ FLOORS = {
     "cac_align": (
         ("latent_cells", "pipelines", "prompts", "report", "rewards"),
         ("metrics", "rating", "selection", "serving"),
-        ("corpus", "flow_grpo"),
+        ("corpus", "demo", "flow_grpo"),
         ("commands", "minis", "probes", "table2"),
         ("cli",),
         ("__main__",),

@@ -68,6 +68,7 @@ RUN = RecipeCommand(
         "reward-probes": "reward_probes.py",
         "check-referee": "check_referee.py",
         "cascade": "cascade.py",
+        "demo-app": "demo_app.py",
         "synthesize-cot": "synthesize_cot.py",
         "build-minis": "build_minis.py",
     },
