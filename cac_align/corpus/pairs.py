@@ -78,7 +78,7 @@ def share_differences(comparisons: Mapping[tuple[int, int], Comparison], num_vid
 
 
 def unified_differences(reward: UnifiedReward, videos: Sequence[str], prompt: str, protocol: str) -> np.ndarray:
-    """What a UnifiedReward model says of the videos of a prompt, (N, N).
+    """Preferences of a UnifiedReward model between the videos of a prompt, (N, N).
 
     Args:
         reward: the model.
