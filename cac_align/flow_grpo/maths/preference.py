@@ -1,14 +1,15 @@
 """Losses on preference pairs for flow-matching models: direct preference optimisation, as pure functions.
 
 Diffusion-DPO (arXiv 2311.12908, equation 14) bounds the likelihood of a video by its denoising error. For a model that
-predicts the velocity u = noise - clean of x = (1 - sigma) clean + sigma noise, that error is |v - u|^2, and the loss of
-a pair is
+predicts the velocity ``u = noise - clean`` of ``x = (1 - sigma) clean + sigma noise``, the error is the mean of
+``(v - u)^2``, as in Flow-DPO (arXiv 2501.13918), and the loss of a pair is::
 
-    -log sigmoid(-beta / 2 * ((|v_w - u_w|^2 - |r_w - u_w|^2) - (|v_l - u_l|^2 - |r_l - u_l|^2)))
+    -log sigmoid(-beta / 2 * ((error(v_w) - error(r_w)) - (error(v_l) - error(r_l))))
 
 with v of the trained model and r of the reference, w of the chosen video and l of the rejected one, at one sigma and
-with one noise for both. Errors are means over elements, as in the public code, whose beta of some thousands belongs to
-that scale; the factor 1/2 is the public code's, too. Weights over noise levels are those of the draw of sigma.
+with one noise for both. Errors are means over elements and there is a factor of 1/2, as in the public code of
+Diffusion-DPO, whose beta of some thousands belongs to that scale. Beta is the same at all noise levels; these are
+weighted by how often they are drawn.
 """
 
 from __future__ import annotations
