@@ -1,5 +1,5 @@
-"""``cac-align score | filter | summary | best-of-n | report | doctor | data | rate | serve | vbench | calibrate |
-lora | train | run``.
+"""``cac-align score | filter | summary | pairs | best-of-n | report | doctor | data | rate | serve | vbench |
+calibrate | lora | train | run``.
 
 Exit codes are those of :mod:`reward_model.terminal.program`: 0 all is well, 1 a video could not be judged or a check
 failed, 2 the command was used wrongly or something it needs is missing, 70 a fault of the program, 130 stopped by
@@ -21,6 +21,7 @@ from cac_align.commands import (
     doctor,
     filter,
     lora,
+    pairs,
     rate,
     report,
     score,
@@ -37,6 +38,7 @@ COMMANDS = (
     score,
     filter,
     summary,
+    pairs,
     best_of_n,
     report,
     doctor,

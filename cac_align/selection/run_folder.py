@@ -383,7 +383,7 @@ def render_folder(folder: Path) -> Path:
     Raises:
         ReportError: if the folder holds no readable result, or one of its videos is missing or broken.
     """
-    result = _read_result(folder / RESULT_FILE)
+    result = read_result(folder / RESULT_FILE)
     videos, frames = [], []
     for entry in result["candidates"]:
         path = folder / "candidates" / Path(entry["video"]).name
@@ -423,7 +423,12 @@ def _stills(path: Path, scale: int) -> np.ndarray:
     return np.ascontiguousarray(read_file(path)[0][:, scale // 2 :: scale, scale // 2 :: scale])
 
 
-def _read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """The outcome in a ``result.json``, whose form is checked.
+
+    Raises:
+        ReportError: if it is not there, not JSON, of another format or incomplete.
+    """
     if not path.is_file():
         raise ReportError(f"{path.parent} holds no {RESULT_FILE}; give a folder that BestOfNOutput.save wrote")
     try:
