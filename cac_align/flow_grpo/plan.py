@@ -121,7 +121,7 @@ def make_run_plan(
         weights=((whole - blocks) * experts + lent) / GIB,
         offloaded=blocks * experts / GIB if config.offload_blocks else 0.0,
         adapter=copies * trained * 4 / GIB,
-        activations=_activations(config, first, latents) * sides / GIB,
+        activations=(_activations(config, first, latents) * sides + _unpacked(config, first)) / GIB,
         records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
         forwards_sampling=round(sampling_forwards(config, world_size=max(world_size, 1))),
         forwards_unshared=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
@@ -267,6 +267,17 @@ def _activations(config: FlowGRPOConfig, transformer: ModelMixin, latents: int) 
     if not config.gradient_checkpointing:
         return block * model.num_layers
     return block + tokens * width * BYTES[config.mixed_precision] * model.num_layers
+
+
+def _unpacked(config: FlowGRPOConfig, transformer: ModelMixin) -> float:
+    """Bytes of weights that torchao has turned into the run's precision and the backward pass holds: those of one block,
+    or of all without gradient checkpointing. bitsandbytes turns them anew.
+    """
+    if config.base_precision not in ("fp8", "int8"):
+        return 0.0
+    weights = sum(outputs * inputs for outputs, inputs in block_linears(transformer).values())
+    share = 1 / transformer.config.num_layers if config.gradient_checkpointing else 1
+    return weights * share * BYTES[config.mixed_precision]
 
 
 def peak_memory() -> float:

@@ -1,5 +1,6 @@
 """The recipe and its presets: each is read, planned without weights, and says what the paper says."""
 
+import dataclasses
 import signal
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def test_presets_of_small_gpus_fit_by_reckoning():
     linear, rest, outputs = 40 * 351_272_960, 14_288_491_584 - 40 * 351_272_960, 40 * (8 * 5120 + 13824 + 5120)
     large = make_run_plan(read("wan21_14b_24gb"))
     assert large.weights == pytest.approx((linear + 4 * outputs + 2 * rest) / 2**30) and large.memory < 20
+    recomputed = dataclasses.replace(read("wan21_14b_24gb"), gradient_checkpointing=False)
+    assert make_run_plan(recomputed).activations - large.activations > 2 * linear * 39 / 40 / 2**30
     experts = make_run_plan(read("wan22_a14b_24gb"))
     nf4 = linear * (0.5 + 1 / 64 + 4 / 16384)
     assert experts.weights == pytest.approx(2 * (nf4 + 2 * rest) / 2**30) and experts.memory < 20
