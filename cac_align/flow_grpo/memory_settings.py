@@ -35,6 +35,11 @@ class MemorySettings:
                 f"base_precision={self.base_precision!r} does not fit mixed_precision='fp16': the scales of quantised "
                 "weights leave its range; set mixed_precision: bf16"
             )
+        if self.offload_blocks and self.base_precision == "nf4":
+            raise ValueError(
+                "offload_blocks=True saves nothing with base_precision='nf4': bitsandbytes holds the weights of every "
+                "layer until its backward pass; set base_precision to fp8, int8 or null, or offload_blocks to false"
+            )
         if self.offload_blocks and not gradient_checkpointing:
             raise ValueError(
                 "offload_blocks=True saves nothing with gradient_checkpointing=False, where the backward pass holds "

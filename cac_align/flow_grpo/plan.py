@@ -270,8 +270,8 @@ def _activations(config: FlowGRPOConfig, transformer: ModelMixin, latents: int) 
 
 
 def _unpacked(config: FlowGRPOConfig, transformer: ModelMixin) -> float:
-    """Bytes of weights that torchao has turned into the run's precision and the backward pass holds: those of one block,
-    or of all without gradient checkpointing. bitsandbytes turns them anew.
+    """Bytes of weights that torchao has turned into the run's precision and the backward pass holds: of one block, or
+    of all without gradient checkpointing. bitsandbytes turns them anew.
     """
     if config.base_precision not in ("fp8", "int8"):
         return 0.0

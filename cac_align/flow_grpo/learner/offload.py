@@ -8,8 +8,7 @@ a block's forward is computed again just before its backward, that is one block 
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -73,14 +72,7 @@ def offload_blocks(transformer: ModelMixin, device: torch.device) -> list[LentBl
 
 
 def device_copy(parameter: nn.Parameter, device: torch.device) -> nn.Parameter:
-    """A frozen copy on a device, which shares nothing with the parameter, quantised or not."""
-    state: Any = getattr(parameter, "quant_state", None)
-    if state is not None:  # bitsandbytes, whose own .to() would move the scales of both
-        state = copy.deepcopy(state)
-        state.to(device)
-        kept = ("blocksize", "compress_statistics", "quant_type", "quant_storage", "bnb_quantized")
-        options = {name: getattr(parameter, name) for name in kept}
-        return type(parameter)(parameter.data.to(device, copy=True), requires_grad=False, quant_state=state, **options)
+    """A frozen copy on a device, which shares nothing with the parameter, quantised by torchao or not."""
     value = parameter.detach()
     same = value.device == device
     return nn.Parameter(value.clone() if same else value.to(device, non_blocking=True), requires_grad=False)

@@ -96,6 +96,7 @@ def test_a_model_that_is_stored_otherwise_is_refused(tmp_path):
     [
         ({"base_precision": "fp8", "mixed_precision": "fp16"}, "set mixed_precision: bf16"),
         ({"base_precision": "int4"}, "base_precision"),
+        ({"offload_blocks": True, "base_precision": "nf4"}, "bitsandbytes holds"),
         ({"offload_blocks": True}, "set gradient_checkpointing: true"),
     ],
 )
