@@ -7,7 +7,7 @@ so in a warning; videos drawn with that look like those of a bad generator.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,6 +45,7 @@ def open_pipeline(
     dtype: torch.dtype | str | Mapping[str, object] | None = None,
     revision: str | None = None,
     parts: Mapping[str, Any] | None = None,
+    loaded: Callable[[str, Any], None] | None = None,
 ) -> Pipeline:
     """The pipeline, on the CPU. Each model in it is loaded once and handed over; nothing else changes against
     ``kind.from_pretrained``.
@@ -56,6 +57,7 @@ def open_pipeline(
             ``from_pretrained`` chooses.
         revision: revision on the hub.
         parts: models used in place of the checkpoint's; a part that is None is left out.
+        loaded: called with name and model of each part that was loaded, before the next one is.
 
     Raises:
         CheckpointError: if weights of a part are missing, of another shape, not finite, or cannot be read. A ValueError
@@ -87,6 +89,8 @@ def open_pipeline(
             given[name] = load_weights(cls, str(place), called=f"{model}/{name}", dtype=precision)
         finally:
             diffusers_logging.set_verbosity(said)
+        if loaded is not None:
+            loaded(name, given[name])
     return kind.from_pretrained(model, revision=revision, dtype=dtype, **given)
 
 

@@ -25,7 +25,8 @@ PIP = {
     "wandb": "wandb",
     "trackio": "trackio",
     "deepspeed": "deepspeed",
-    "bitsandbytes": "bitsandbytes",
+    "bitsandbytes": "cac-align[quant]",
+    "torchao": "cac-align[quant]",
 }
 
 

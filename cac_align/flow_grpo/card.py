@@ -16,7 +16,7 @@ BODY = """# Flow-GRPO LoRA of {model}
 
 LoRA of rank {rank}, trained by online reinforcement learning (Flow-GRPO, cac-align): {steps} steps of {groups} prompts
 x {generations} videos of {frames} frames, {height}x{width}; kernel `{kernel}`, objective `{objective}`, rewards
-{rewards}.{frozen}
+{rewards}.{frozen}{stored}
 
 ```python
 from diffusers import {pipeline}
@@ -37,6 +37,8 @@ holds every setting of the run.
 #: What is said of an adapter that was trained on top of another one.
 FROZEN = """ It was trained on top of the frozen adapter `{source}` at strength {weight:g} and is not meant to be used
 without it; the files here hold the trained adapter alone."""
+#: What is said of a base model that was quantised.
+STORED = """ In training, the blocks of the base model were stored in {precision}; the evaluations below are of that."""
 PLAIN_LOADING = 'pipe.load_lora_weights("{folder}")'
 BOTH_LOADING = """pipe.load_lora_weights("{source}", adapter_name="frozen")
 pipe.load_lora_weights("{folder}", adapter_name="trained")
@@ -80,6 +82,7 @@ def write_card(
     body = BODY.format(
         loading=loading_lines(folder, config, experts),
         frozen="" if alone else FROZEN.format(**under),
+        stored="" if config.base_precision is None else STORED.format(precision=config.base_precision),
         model=config.model,
         pipeline=pipeline,
         rank=config.lora_r,

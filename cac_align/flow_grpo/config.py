@@ -18,6 +18,7 @@ from cac_align.flow_grpo.expert_settings import ExpertSettings
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Kernel, check_kernel
 from cac_align.flow_grpo.maths.sampling import PrefixSharing, SDEWindow, WindowMode
+from cac_align.flow_grpo.memory_settings import MemorySettings
 from cac_align.flow_grpo.objective_settings import ON_STEPS, ObjectiveSettings
 from cac_align.flow_grpo.setting_names import renamed
 from reward_model.engine.trackers import Reporter, as_list, check_names
@@ -27,7 +28,7 @@ from reward_model.terminal.described import as_decimals, check_settings, describ
 
 @described
 @dataclass(frozen=True)
-class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings):
+class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySettings):
     """Everything a run can be told. ``recipes/configs/flow_grpo`` holds presets.
 
     Raises:
@@ -239,6 +240,7 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings):
         check_settings(self)
         self._check_objective()
         self.check_anchors(self.beta, self.rewards)
+        self.check_memory(self.mixed_precision, self.gradient_checkpointing)
         self._check_videos()
         self._check_batch()
         if not self.lora_targets or not all(self.lora_targets):

@@ -19,16 +19,17 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.frozen import put_frozen, read_frozen
 from cac_align.flow_grpo.learner.lora import add_lora
+from cac_align.flow_grpo.learner.quantised import check_storage, quantise_base
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.maths.schedule import num_stochastic_steps, read_schedule, step_weights
 from cac_align.flow_grpo.model_layout import check_experts, check_video_size
 from cac_align.flow_grpo.needs import PIPELINE_FILE, check_model, is_path
 from cac_align.flow_grpo.output_folder import clear_run_leftovers, explained
+from cac_align.flow_grpo.placing import place_pipeline, set_attention
 from cac_align.flow_grpo.sampler.clips import CaptionedClip, ClipLatents, find_clips, vae_id
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
-from cac_align.flow_grpo.sampler.experts import has_experts, transformers_of
+from cac_align.flow_grpo.sampler.experts import PHASES, has_experts, transformers_of
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
-from cac_align.flow_grpo.sampler.policy import run_autocast
 from cac_align.pipelines import Pipeline, open_pipeline, serving_class
 from cac_align.prompts import Prompt, read_prompts, shared_prompts
 from cac_align.selection.candidates import open_first_frame
@@ -37,7 +38,7 @@ from reward_model.engine.processes import default_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from diffusers import ModelMixin, SchedulerMixin
+    from diffusers import SchedulerMixin
 
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
@@ -46,13 +47,6 @@ log = logging.getLogger(__name__)
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Settings that may name what lies in the checkout.
 _PATHS = ("model", "prompts", "eval_prompts", "frozen_adapter", "data_regulariser")
-#: How to install a missing attention backend.
-PIP = {
-    "flash": "pip install flash-attn --no-build-isolation",
-    "xformers": "pip install xformers",
-    "sage": "pip install sageattention",
-    "hub": "pip install kernels",
-}
 
 
 def located_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,13 +84,19 @@ def load_pipeline(
     parts: dict[str, Any] = {} if text_encoder else {"text_encoder": None}
     dtype = {"default": DTYPES[config.mixed_precision], "vae": torch.float32}
     kinds = {kind.__name__: kind for kind in (WanPipeline, WanImageToVideoPipeline)}
+
+    def store(name: str, part: Any) -> None:
+        """Of two experts, the first is small before the second is read."""
+        if config.base_precision is not None and name in PHASES:
+            quantise_base(part, config.base_precision)
+
     try:
         model = located(config.model)
         index = DiffusionPipeline.load_config(model, revision=config.revision)
         name = serving_class(index, bool(prompt_images(config) if images is None else images))
         if name not in kinds:
             raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
-        return open_pipeline(model, kinds[name], dtype=dtype, revision=config.revision, parts=parts)
+        return open_pipeline(model, kinds[name], dtype=dtype, revision=config.revision, parts=parts, loaded=store)
     except OSError as error:
         raise ValueError(_why_not(config.model, error)) from error
 
@@ -133,6 +133,8 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
         pipe.vae.to(torch.float32)
     if config.vae_tiling:
         pipe.vae.enable_tiling()
+    for transformer in transformers.values():
+        quantise_base(transformer, config.base_precision)
     lay_frozen(pipe, config)
     names: list[str] = []
     for number, transformer in enumerate(transformers.values()):
@@ -143,15 +145,6 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
         if config.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
     return names
-
-
-def place_parts(pipe: Pipeline, config: FlowGRPOConfig, device: torch.device) -> None:
-    """Moves all but the transformers to the device, which the learner does with those; they get the run's precision."""
-    for part in (pipe.vae, getattr(pipe, "image_encoder", None)):
-        if part is not None:
-            part.to(device)
-    for transformer in transformers_of(pipe).values():
-        run_autocast(transformer, device, config.mixed_precision)
 
 
 @contextmanager
@@ -166,6 +159,8 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
         ValueError: if it cannot be loaded.
     """
     check_model(config.model, "model")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_storage(config, place)
     pipe = load_pipeline(config)
     pipe.set_progress_bar_config(disable=True)
     set_flow_shift(pipe, config.flow_shift)
@@ -176,7 +171,8 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
         for transformer in transformers_of(pipe).values():
             set_attention(transformer, config.attention_backend)
     try:
-        yield pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place_pipeline(pipe, config, place)
+        yield pipe
     finally:
         del pipe
         if torch.cuda.is_available():
@@ -315,20 +311,6 @@ def stochastic_scheduler(
     candidates = config.window.check(scheduler.num_stochastic_steps)
     weights = step_weights(config.step_weighting, schedule, **config.noise, candidates=candidates)
     return scheduler, weights.tolist()
-
-
-def set_attention(transformer: ModelMixin, backend: str) -> None:
-    """diffusers' attention backend, the same in sampling and training.
-
-    Raises:
-        ValueError: if there is no such backend, or its package is missing; the message has the pip line.
-    """
-    try:
-        transformer.set_attention_backend(backend)
-    except (ValueError, RuntimeError, ImportError) as error:
-        line = next((command for name, command in PIP.items() if name in backend.lower()), None)
-        remedy = f"{line}, or set attention_backend to null" if line else "set attention_backend to null"
-        raise ValueError(f"attention_backend={backend!r} cannot be used: {error} Remedy: {remedy}") from error
 
 
 def open_accelerator(mixed_precision: str) -> Accelerator:

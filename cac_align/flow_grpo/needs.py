@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec, build_reward, read_specs
+from cac_align.flow_grpo.learner.quantised import PACKAGES
 from cac_align.flow_grpo.sampler.clips import clips_digest, find_clips
 from cac_align.rewards.calibration import Calibration, CalibrationError, difference
 from reward_model.backends.source import located, shipped_folder
 from reward_model.config import load_judge_config
 from reward_model.digests import json_digest, model_fingerprint
+from reward_model.extras import PIP
 from reward_model.folders import file_digest
 from reward_model.setting_keys import bare_address, without_keys
 
@@ -267,8 +270,15 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
 
 
 def anchor_needs(config: FlowGRPOConfig) -> list[Need]:
-    """Files the training holds on to: a frozen adapter and the videos of the data term. Only looked for, not read."""
+    """The package that stores the base, and files the training holds on to: a frozen adapter and the videos of the data
+    term. Only looked for, not read.
+    """
     needs = []
+    if (precision := config.base_precision) is not None:
+        package, extra = PACKAGES[precision], PIP[PACKAGES[precision]]
+        there = importlib.util.find_spec(package) is not None
+        text = f"package of base_precision {precision}: {package}"
+        needs.append(Need("found", text) if there else Need("missing", f"{text} (pip install {extra!r})"))
     if (source := config.frozen_adapter) is not None:
         file = frozen_file(source)
         needs.append(

@@ -15,6 +15,7 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import SHORT, read_specs
 from cac_align.flow_grpo.learner.frozen import read_frozen
 from cac_align.flow_grpo.learner.lora import lora_parameters, lora_sizes
+from cac_align.flow_grpo.learner.quantised import block_linears, num_weights, stored_bytes
 from cac_align.flow_grpo.maths.credit import LatentGrid
 from cac_align.flow_grpo.model_layout import expert_line, read_layout
 from cac_align.flow_grpo.needs import frozen_file
@@ -38,15 +39,18 @@ BLOCK_WIDTHS, BLOCK_FFN = 20, 3
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Numbers of a run. Memory in GiB on one process; ``forwards`` are transformer calls per step over all processes,
-    guidance counted as two: to draw the videos, to draw them if nothing were shared within a group, and to train;
-    ``flop`` are the operations of one of them, reckoned. Of two experts, weights and adapters are those of both.
+    """Numbers of a run. Memory in GiB on one process, reckoned from shapes; ``offloaded`` are frozen weights that wait
+    in main memory, of which ``weights``, those on the device, hold one block at a time. ``forwards`` are transformer
+    calls per step over all processes, guidance counted as two: to draw the videos, to draw them if nothing were shared
+    within a group, and to train; ``flop`` are the operations of one of them, reckoned. Of two experts, weights and
+    adapters are those of both.
     """
 
     transformer_parameters: int
     lora_modules: int
     lora_parameters: int
     weights: float
+    offloaded: float
     adapter: float
     activations: float
     records: float
@@ -100,7 +104,9 @@ def make_run_plan(
         first, experts = transformers[0], len(transformers)
         adapters = [p for t in transformers for p in lora_parameters(t).items()]
         modules, trained = sum("lora_A" in name for name, _ in adapters), sum(p.numel() for _, p in adapters)
-        frozen = sum(p.numel() for t in transformers for p in t.parameters()) - trained
+        frozen = sum(num_weights(p) for t in transformers for p in t.parameters()) - trained
+    whole, blocks = _frozen_bytes(config, first, frozen // experts)
+    lent = blocks / first.config.num_layers if config.offload_blocks else blocks * experts
     copies = 4 + (config.ema_decay > 0) + (config.objective == "nft")  # value, gradient, two moments
     latents = _latent_elements(config, first, spatial_factor)
     samples = config.samples_per_step // max(world_size, 1)
@@ -112,15 +118,34 @@ def make_run_plan(
         transformer_parameters=frozen,
         lora_modules=modules,
         lora_parameters=trained,
-        weights=frozen * BYTES[config.mixed_precision] / GIB,
+        weights=((whole - blocks) * experts + lent) / GIB,
+        offloaded=blocks * experts / GIB if config.offload_blocks else 0.0,
         adapter=copies * trained * 4 / GIB,
-        activations=_activations(config, first, latents) * sides / GIB,
+        activations=(_activations(config, first, latents) * sides + _unpacked(config, first)) / GIB,
         records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
         forwards_sampling=round(sampling_forwards(config, world_size=max(world_size, 1))),
         forwards_unshared=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
         forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0) + data,
         flop=forward_flop(dict(first.config), frozen // experts, _tokens(first, latents)),
     )
+
+
+def _frozen_bytes(config: FlowGRPOConfig, transformer: ModelMixin, frozen: int) -> tuple[float, float]:
+    """Bytes of the frozen weights of one transformer, and of those in its blocks.
+
+    Args:
+        config: settings.
+        transformer: with or without its weights and adapters.
+        frozen: how many frozen weights there are, those of a frozen adapter too.
+    """
+    size = BYTES[config.mixed_precision]
+    trained = {id(p) for p in lora_parameters(transformer).values()}
+    inside = sum(num_weights(p) for p in transformer.blocks.parameters() if id(p) not in trained)
+    linear = sum(outputs * inputs for outputs, inputs in block_linears(transformer).values())
+    saved = 0.0
+    if config.base_precision is not None:
+        saved = linear * size - stored_bytes(transformer, config.base_precision, size)
+    return frozen * size - saved, inside * size - saved
 
 
 def live_plan(
@@ -173,13 +198,21 @@ def describe_plan(
             f"{epochs:.2f} passes over {num_prompts} prompts",
             f"  forwards    {plan.forwards_sampling} to sample{_shared(config, plan)}, {plan.forwards_training} to "
             f"train, per step (one video, one side of guidance; {plan.flop / 1e12:.3g} TFLOP each, reckoned)",
-            f"  memory      {plan.memory:.2f} GiB estimated per process: {plan.weights:.2f} frozen weights, "
-            f"{plan.adapter:.2f} adapter and optimiser, {plan.activations:.2f} activations, {plan.records:.2f} "
-            "records in main memory; VAE and judge come on top",
+            f"  memory      {plan.memory:.2f} GiB estimated per process: {plan.weights:.2f} frozen weights"
+            f"{_storage(config, plan)}, {plan.adapter:.2f} adapter and optimiser, {plan.activations:.2f} activations, "
+            f"{plan.records:.2f} records in main memory; VAE and judge come on top",
             f"  output      {config.output_dir}",
             *([f"  experimental {trial}: no preset has that, and no run of it is in the docs"] if trial else []),
         ]
     )
+
+
+def _storage(config: FlowGRPOConfig, plan: RunPlan) -> str:
+    """How the frozen weights are stored and where they wait; empty where nothing is special about it."""
+    stored = [] if config.base_precision is None else [f"blocks in {config.base_precision}"]
+    if config.offload_blocks:
+        stored.append(f"one block at a time, {plan.offloaded:.2f} in main memory")
+    return f" ({'; '.join(stored)})" if stored else ""
 
 
 def _objective(config: FlowGRPOConfig) -> str:
@@ -234,6 +267,17 @@ def _activations(config: FlowGRPOConfig, transformer: ModelMixin, latents: int) 
     if not config.gradient_checkpointing:
         return block * model.num_layers
     return block + tokens * width * BYTES[config.mixed_precision] * model.num_layers
+
+
+def _unpacked(config: FlowGRPOConfig, transformer: ModelMixin) -> float:
+    """Bytes of weights that torchao has turned into the run's precision and the backward pass holds: of one block, or
+    of all without gradient checkpointing. bitsandbytes turns them anew.
+    """
+    if config.base_precision not in ("fp8", "int8"):
+        return 0.0
+    weights = sum(outputs * inputs for outputs, inputs in block_linears(transformer).values())
+    share = 1 / transformer.config.num_layers if config.gradient_checkpointing else 1
+    return weights * share * BYTES[config.mixed_precision]
 
 
 def peak_memory() -> float:

@@ -39,6 +39,7 @@ from cac_align.flow_grpo.learner.experience import Experience, experience_number
 from cac_align.flow_grpo.learner.learner import Learner
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.lora_files import export_lora
+from cac_align.flow_grpo.learner.quantised import check_storage
 from cac_align.flow_grpo.learner.replay import judge_noise
 from cac_align.flow_grpo.loading import (
     check_images,
@@ -48,7 +49,6 @@ from cac_align.flow_grpo.loading import (
     images_fingerprint,
     load_pipeline,
     open_accelerator,
-    place_parts,
     prepare_pipeline,
     prompt_images,
     prompt_lists,
@@ -58,6 +58,7 @@ from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import anchor_identity, check_needs, contents_of, own_reward
 from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
+from cac_align.flow_grpo.placing import place_parts
 from cac_align.flow_grpo.plan import live_plan, peak_memory
 from cac_align.flow_grpo.run_log import RunLog, bar_numbers, show_evaluation, show_groups
 from cac_align.flow_grpo.sampler.experts import boundary_of, velocity_of
@@ -124,6 +125,7 @@ class FlowGRPOTrainer:
         check_needs(config, pipeline=pipe is None, rewards=reward is None)
         self.accelerator = accelerator or open_accelerator(config.mixed_precision)
         self.sampler.check_world_size(self.accelerator.num_processes)
+        check_storage(config, self.accelerator.device, self.accelerator)
         if self.accelerator.is_main_process:
             check_writable(config.output_dir)
         self.reward = own_reward(config) if reward is None else reward

@@ -57,14 +57,16 @@ class WanLayout:
         return 1 if self.boundary_ratio is None else 2
 
 
-_A14B = {**FULL["transformer"], "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824}
+#: Wan 2.1's large model, and each expert of Wan 2.2 A14B.
+_14B = {**FULL["transformer"], "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824}
 _5B = {"num_attention_heads": 24, "ffn_dim": 14336, "in_channels": 48, "out_channels": 48}
 #: By a part of the hub id. Wan 2.2's numbers are those of its public code (wan/configs). The shifts that code serves
 #: with (12 for A14B text-to-video) need not be those of a checkpoint's scheduler, so none is assumed.
 PUBLISHED: dict[str, WanLayout] = {
     "Wan2.1-T2V-1.3B": WanLayout(FULL["transformer"], flow_shift=3.0),
-    "Wan2.2-T2V-A14B": WanLayout(_A14B, boundary_ratio=0.875),
-    "Wan2.2-I2V-A14B": WanLayout({**_A14B, "in_channels": 36}, boundary_ratio=0.9),
+    "Wan2.1-T2V-14B": WanLayout(_14B),
+    "Wan2.2-T2V-A14B": WanLayout(_14B, boundary_ratio=0.875),
+    "Wan2.2-I2V-A14B": WanLayout({**_14B, "in_channels": 36}, boundary_ratio=0.9),
     "Wan2.2-TI2V-5B": WanLayout({**FULL["transformer"], **_5B}, spatial_factor=16, expand_timesteps=True),
 }
 

@@ -22,6 +22,7 @@ from cac_align.flow_grpo.learner.experience import Chunk, Experience, chunks_of,
 from cac_align.flow_grpo.learner.lora import adapters_of, weights_of
 from cac_align.flow_grpo.learner.nft import NFT
 from cac_align.flow_grpo.learner.phases import Phases, check_processes
+from cac_align.flow_grpo.learner.quantised import quantised_names
 from cac_align.flow_grpo.learner.replay import Replay, StepLoss, StepObjective, columns_of, policy_numbers
 from cac_align.flow_grpo.learner.rvm import RVM
 from cac_align.flow_grpo.maths.credit import LatentGrid, verdict_weights, without_first_frame
@@ -97,7 +98,10 @@ class Learner:
             self.wrapped, self.optimizer = accelerator.prepare(policy.transformer, optimizer)
             self.policy = policy
         else:
-            self.wrapped, self.optimizer = accelerator.prepare(policy, optimizer)
+            # Quantised weights are equal on all processes, and nothing that DDP could broadcast; offloaded ones stay.
+            policy._ddp_params_and_buffers_to_ignore = quantised_names(policy)
+            moved = [False, None] if config.offload_blocks else None
+            self.wrapped, self.optimizer = accelerator.prepare(policy, optimizer, device_placement=moved)
             self.policy = self.wrapped
         self.parameters = adapters_of(policy.transformers)
         self.ema = EMAModel(self.parameters.values(), decay=config.ema_decay) if config.ema_decay else None

@@ -36,6 +36,7 @@ def add_lora(transformer: ModelMixin, *, r: int, alpha: int, targets: Sequence[s
     names = matching_modules(transformer, targets)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the frozen one, on purpose
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")  # of merging, which is not done
         torch.manual_seed(seed)
         transformer.add_adapter(
             LoraConfig(r=r, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(targets))

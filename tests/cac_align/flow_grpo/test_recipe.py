@@ -1,5 +1,6 @@
 """The recipe and its presets: each is read, planned without weights, and says what the paper says."""
 
+import dataclasses
 import signal
 from pathlib import Path
 
@@ -36,8 +37,24 @@ def at_home(monkeypatch):
 def test_all_presets_are_there():
     names = {p.stem for p in PRESETS}
     full = {"paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb", "wan21_few_step"}
-    full |= {"wan22_a14b_480p", "wan22_ti2v_5b"}
+    full |= {"wan22_a14b_480p", "wan22_ti2v_5b", "wan21_1p3b_16gb", "wan21_14b_24gb", "wan22_a14b_24gb"}
     assert names == {"mini", "grpo", "guard", "dppo", "nft", "rvm", "anchored", *full}
+
+
+def test_presets_of_small_gpus_fit_by_reckoning():
+    """Weights by the shapes alone: 14 B in fp8 with a float for each output, two experts in nf4, a block in bf16."""
+    read = lambda name: FlowGRPOConfig.from_yaml(ROOT / f"recipes/configs/flow_grpo/{name}.yaml")  # noqa: E731
+    linear, rest, outputs = 40 * 351_272_960, 14_288_491_584 - 40 * 351_272_960, 40 * (8 * 5120 + 13824 + 5120)
+    large = make_run_plan(read("wan21_14b_24gb"))
+    assert large.weights == pytest.approx((linear + 4 * outputs + 2 * rest) / 2**30) and large.memory < 20
+    recomputed = dataclasses.replace(read("wan21_14b_24gb"), gradient_checkpointing=False)
+    assert make_run_plan(recomputed).activations - large.activations > 2 * linear * 39 / 40 / 2**30
+    experts = make_run_plan(read("wan22_a14b_24gb"))
+    nf4 = linear * (0.5 + 1 / 64 + 4 / 16384)
+    assert experts.weights == pytest.approx(2 * (nf4 + 2 * rest) / 2**30) and experts.memory < 20
+    small, whole = make_run_plan(read("wan21_1p3b_16gb")), make_run_plan(read("wan21_1p3b_24gb"))
+    assert small.weights == pytest.approx(whole.weights - small.offloaded * 29 / 30)
+    assert small.memory < whole.memory < 4 and whole.offloaded == 0 and 2.5 < small.offloaded < whole.weights
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
@@ -45,8 +62,12 @@ def test_every_preset_is_planned_without_weights(path, recipe, capsys):
     recipe.main(["--config", str(path), "--dry-run"])
     said = capsys.readouterr().out
     config = FlowGRPOConfig.from_yaml(path)
-    modules = {"assets/wan-mini": 48, "Wan-AI/Wan2.2-T2V-A14B-Diffusers": 2 * 320}.get(config.model, 240)
-    assert f"{modules} modules" in said and f"= {config.samples_per_step} a step over 1 process" in said
+    modules = {"assets/wan-mini": 48, "Wan-AI/Wan2.2-T2V-A14B-Diffusers": 2 * 320}
+    modules |= {"Wan-AI/Wan2.1-T2V-14B-Diffusers": 320}
+    assert (
+        f"{modules.get(config.model, 240)} modules" in said
+        and f"= {config.samples_per_step} a step over 1 process" in said
+    )
     assert "GiB estimated per process" in said
     assert len(read_prompts(config.prompts)) >= config.groups_per_step
 
