@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,7 +39,13 @@ SHOWN_SIDE = 640
 #: Answers whose files are kept: each is copied as soon as it is shown.
 KEPT = 8
 #: The mini generator's size and length; its model card says why.
-MINI_SHAPE = {"height": 32, "width": 32, "num_frames": 81, "num_inference_steps": 20, "guidance_scale": 3.0}
+MINI_SHAPE: dict[str, Any] = {
+    "height": 32,
+    "width": 32,
+    "num_frames": 81,
+    "num_inference_steps": 20,
+    "guidance_scale": 3.0,
+}
 
 
 class Shown(NamedTuple):

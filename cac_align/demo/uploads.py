@@ -73,7 +73,7 @@ def check_whole(name: str, value: object, low: int, high: int) -> int:
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
     if not whole or not low <= value <= high:  # type: ignore[operator]
         raise ValueError(f"{name} {value!r} must be a whole number from {low} to {high}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)  # type: ignore[call-overload]
 
 
 def without_folder(text: str, path: Path) -> str:

@@ -300,7 +300,7 @@ class RemoteReward(ModelReward[dict[str, Any]]):
             raise self._failure(reply.status, reply.headers, raw)
         return self._content(raw)
 
-    def _failure(self, status: int, headers: Mapping[str, str], raw: bytes) -> Exception:
+    def _failure(self, status: int, headers: http.client.HTTPMessage, raw: bytes) -> Exception:
         said = self._token.hide(_detail(raw))
         if status in _PASSING:
             after = headers.get("Retry-After", "")

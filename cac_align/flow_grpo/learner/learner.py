@@ -99,7 +99,7 @@ class Learner:
             self.policy = policy
         else:
             # Quantised weights are equal on all processes, and nothing that DDP could broadcast; offloaded ones stay.
-            policy._ddp_params_and_buffers_to_ignore = quantised_names(policy)
+            policy._ddp_params_and_buffers_to_ignore = quantised_names(policy)  # type: ignore[assignment]
             moved = [False, None] if config.offload_blocks else None
             self.wrapped, self.optimizer = accelerator.prepare(policy, optimizer, device_placement=moved)
             self.policy = self.wrapped
