@@ -5,7 +5,8 @@ generator (wan-mini). CPU is enough.
     python recipes/build_minis.py --only clips                             # videos to keep a generator ordinary with
     python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
 
-The judge is the three stage recipes with their mini configurations: stages 1 and 2, both again for its boxes, stage 3.
+The judge is the three stage recipes with their mini configurations: stages 1 and 2, both again for its boxes, two
+rounds of stage 3.
 A stopped run continues where it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
 """
 
@@ -33,6 +34,8 @@ ROUNDS = (
     ("stage1-boxes", "stage1_warmup.py", "stage1/mini_boxes.yaml"),
     ("stage2-again", "stage2_sft.py", "stage2/mini_again.yaml"),
 )
+#: Its rounds of stage 3: folder and configuration.
+GRPO_ROUNDS = (("stage3", "stage3/mini.yaml"), ("stage3-again", "stage3/mini_again.yaml"))
 #: Settings that --scale multiplies.
 STEPS = ("vision_warmup_steps", "reading_warmup_steps", "max_steps", "warmup_steps")
 
@@ -81,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def build_judge(args: argparse.Namespace) -> Path:
-    """Two rounds of stages 1 and 2, then stage 3, in processes of their own; the result is copied to
+    """Two rounds of stages 1 and 2, then two of stage 3, in processes of their own; the result is copied to
     ``OUTPUT/cac-mini``, whose README.md stays.
     """
     from reward_model.engine.settings import read_yaml
@@ -101,13 +104,17 @@ def build_judge(args: argparse.Namespace) -> Path:
         given = [part for key, value in options.items() for part in (f"--{key}", str(value))]
         launch_recipe(RECIPES / recipe, "--config", RECIPES / "configs" / config, *given, processes=2)
         model = work / name
-    config = RECIPES / "configs" / "stage3" / "mini.yaml"
-    steps = max(2, round(args.scale * read_yaml(config)["max_steps"]))
-    changes = f"model={model}", f"output_dir={work / 'stage3'}", f"max_steps={steps}", f"seed={args.seed}"
-    launch_recipe(RECIPES / "stage3_grpo.py", "--config", config, "--set", *changes, processes=2)
+    for name, config in GRPO_ROUNDS:
+        settings = read_yaml(RECIPES / "configs" / config)
+        steps, seed = max(2, round(args.scale * settings["max_steps"])), args.seed + settings.get("seed", 0)
+        changes = f"model={model}", f"output_dir={work / name}", f"max_steps={steps}", f"seed={seed}"
+        launch_recipe(
+            RECIPES / "stage3_grpo.py", "--config", RECIPES / "configs" / config, "--set", *changes, processes=2
+        )
+        model = work / name / "judge"
     folder = args.output / "cac-mini"
     with atomic_folder(folder) as fresh:
-        shutil.copytree(work / "stage3" / "judge", fresh, dirs_exist_ok=True)
+        shutil.copytree(work / GRPO_ROUNDS[-1][0] / "judge", fresh, dirs_exist_ok=True)
         if (folder / "README.md").is_file():
             shutil.copy2(folder / "README.md", fresh)
     return folder

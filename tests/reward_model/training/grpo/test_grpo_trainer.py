@@ -712,7 +712,7 @@ def test_every_prompt_comes_once_an_epoch(tmp_path):
     assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6)) and seen[:6] != seen[6:]
 
 
-@pytest.mark.parametrize("name", ["mini", "full"])
+@pytest.mark.parametrize("name", ["mini", "mini_again", "full"])
 def test_shipped_settings_are_valid(name):
     data = read_yaml(ROOT / "recipes" / "configs" / "stage3" / f"{name}.yaml")
     planned = plan_config(data)
