@@ -15,9 +15,9 @@ import numpy as np
 from cac_align.demo.uploads import (
     MAX_CANDIDATES,
     MAX_SEED,
+    check_integer,
     check_prompt,
     check_upload,
-    check_whole,
     without_folder,
 )
 from cac_align.report.overlay import write_overlay
@@ -94,7 +94,7 @@ class DemoDesk:
         def answer() -> Shown:
             if kind not in scene_kinds():
                 raise ValueError(f"{kind!r} must be one of {', '.join(scene_kinds())}")
-            number = check_whole("the seed", seed, 0, MAX_SEED)
+            number = check_integer("the seed", seed, 0, MAX_SEED)
             frames, truth = make_video(number, None if kind == NOTHING else kind)
             verdict = self.reward.judge(frames, truth.prompt, fps=truth.fps)
             video = Video(frames, truth.fps)
@@ -109,8 +109,8 @@ class DemoDesk:
             from cac_align.selection.best import best_of_n
 
             text = check_prompt(prompt, needed=True)
-            number = check_whole("the number of candidates", n, 1, MAX_CANDIDATES)
-            first = check_whole("the seed", seed, 0, MAX_SEED)
+            number = check_integer("the number of candidates", n, 1, MAX_CANDIDATES)
+            first = check_integer("the seed", seed, 0, MAX_SEED)
             folder = self._new_folder()
             out = best_of_n(self.pipe, text, reward=self.reward, n=number, seed=first, progress_bar=False, **MINI_SHAPE)
             page = out.save(folder).read_text(encoding="utf-8")

@@ -64,7 +64,7 @@ def check_prompt(prompt: str | None, *, needed: bool = False) -> str:
     return text
 
 
-def check_whole(name: str, value: object, low: int, high: int) -> int:
+def check_integer(name: str, value: object, low: int, high: int) -> int:
     """A number a visitor chose, as an integer.
 
     Raises:

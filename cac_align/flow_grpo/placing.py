@@ -1,4 +1,4 @@
-"""Where the parts of a pipeline are, and what they compute with: device, precision, attention."""
+"""Places the parts of a pipeline: device, precision, attention."""
 
 from __future__ import annotations
 

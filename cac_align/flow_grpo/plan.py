@@ -208,7 +208,7 @@ def describe_plan(
 
 
 def _storage(config: FlowGRPOConfig, plan: RunPlan) -> str:
-    """How the frozen weights are stored and where they wait; empty where nothing is special about it."""
+    """Storage of the frozen weights and where they wait; empty where nothing is special about it."""
     stored = [] if config.base_precision is None else [f"blocks in {config.base_precision}"]
     if config.offload_blocks:
         stored.append(f"one block at a time, {plan.offloaded:.2f} in main memory")

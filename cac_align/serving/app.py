@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cac_align.rewards.base import Reward, describe_reward, reward_name
-from cac_align.serving.batches import Batches, Judged
+from cac_align.serving.batches import Answered, Batches
 from cac_align.serving.counters import Counters
 from cac_align.serving.messages import ScoreMessage, VideoMessage
 from cac_align.serving.settings import OWN_NAMES, ServeSettings
@@ -194,7 +194,7 @@ class _Served:
         except RefusedError as error:
             raise HTTPException(error.status, f"video {k}: {error}") from None
 
-    async def _judged(self, request: Request, sources: list[WaitingVideo]) -> list[Judged]:
+    async def _judged(self, request: Request, sources: list[WaitingVideo]) -> list[Answered]:
         try:
             futures = self.batches.submit(sources)
         except RuntimeError as error:
@@ -241,7 +241,7 @@ class _Counting:
         await self._app(scope, receive, counted if scope["type"] == "http" else send)
 
 
-def _result(answer: Judged, evidence: bool) -> dict[str, Any]:
+def _result(answer: Answered, evidence: bool) -> dict[str, Any]:
     verdict = answer.verdict
     brief: dict[str, Any] = {"score": answer.score, "reason": answer.reason, "parts": answer.parts}
     if verdict is not None:

@@ -29,7 +29,7 @@ DECODERS = 4
 
 
 @dataclass(frozen=True)
-class Judged:
+class Answered:
     """One video's answer: the score or the reason for its absence, sub-scores by name, the verdict of a judge."""
 
     score: float | None
@@ -41,7 +41,7 @@ class Judged:
 @dataclass
 class _Waiting:
     source: WaitingVideo
-    answer: Future[Judged]
+    answer: Future[Answered]
     video: Video | None = None
 
 
@@ -97,7 +97,7 @@ class Batches:
         """True while the thread that judges is alive."""
         return self._thread.is_alive()
 
-    def submit(self, sources: Sequence[WaitingVideo]) -> list[Future[Judged]]:
+    def submit(self, sources: Sequence[WaitingVideo]) -> list[Future[Answered]]:
         """Puts videos into the queue, next to each other; their answers come in this order. One that is cancelled
         before its turn is not judged.
         """
@@ -117,7 +117,7 @@ class Batches:
             except Exception as error:  # the thread must go on: it serves everybody
                 log.exception("a batch failed")
                 for entry in batch:
-                    _settle(entry, Judged(None, f"the server failed: {type(error).__name__}"))
+                    _settle(entry, Answered(None, f"the server failed: {type(error).__name__}"))
             finally:
                 self._since = None
 
@@ -155,11 +155,11 @@ class Batches:
                     self._answer([entry])
                 return
             log.warning("reward %r failed: %s", self._name, error, exc_info=not isinstance(error, ValueError))
-            _settle(group[0], Judged(None, f"reward {self._name!r} failed: {type(error).__name__}: {error}"[:1000]))
+            _settle(group[0], Answered(None, f"reward {self._name!r} failed: {type(error).__name__}: {error}"[:1000]))
             return
         for k, entry in enumerate(group):
             parts = {name: values[k] for name, values in found.parts.items()}
-            _settle(entry, Judged(found.scores[k], found.reasons[k], parts, found.verdicts[k]))
+            _settle(entry, Answered(found.scores[k], found.reasons[k], parts, found.verdicts[k]))
 
     def _ask(self, group: list[_Waiting]) -> Evaluation:
         videos = [entry.video for entry in group if entry.video is not None]
@@ -179,9 +179,9 @@ def _open(entry: _Waiting) -> None:
         known = isinstance(error, ValueError)
         if not known:
             log.warning("a video could not be opened", exc_info=True)
-        _settle(entry, Judged(None, str(error) if known else f"it cannot be opened: {type(error).__name__}"))
+        _settle(entry, Answered(None, str(error) if known else f"it cannot be opened: {type(error).__name__}"))
 
 
-def _settle(entry: _Waiting, answer: Judged) -> None:
+def _settle(entry: _Waiting, answer: Answered) -> None:
     if not entry.answer.done():
         entry.answer.set_result(answer)

@@ -20,7 +20,7 @@ def test_import_is_light():
 
 def test_public_names():
     names = ["BestOfNOutput", "CaCReward", "CompositeReward", "FlowGRPOConfig", "FlowGRPOTrainer", "MotionReward"]
-    names += ["UnifiedReward", "VBenchMetric", "__version__", "best_of_n", "repair", "set_verbosity"]
+    names += ["RemoteReward", "UnifiedReward", "VBenchMetric", "__version__", "best_of_n", "repair", "set_verbosity"]
     assert cac_align.__all__ == names
     assert all(getattr(cac_align, name) for name in cac_align.__all__)
     assert set(cac_align.__all__) <= set(dir(cac_align))

@@ -34,6 +34,7 @@ BEHIND = {
     "cac_align/rating/server.py": "cac-align rate asks first",
     "cac_align/serving/app.py": "cac-align serve asks first",
     "cac_align/serving/listening.py": "cac-align serve asks first",
+    "cac_align/flow_grpo/learner/quantised.py": "quantise_base() asks first",
 }
 
 

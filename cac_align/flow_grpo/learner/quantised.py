@@ -73,7 +73,7 @@ def is_quantised(weight: torch.Tensor) -> bool:
 
 
 def num_weights(parameter: torch.Tensor) -> int:
-    """How many weights a parameter stands for; bitsandbytes packs two into a byte."""
+    """Number of weights a parameter stands for; bitsandbytes packs two into a byte."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
 

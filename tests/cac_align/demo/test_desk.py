@@ -11,7 +11,7 @@ from cac_align import CaCReward
 from cac_align.demo import desk as demo_desk
 from cac_align.demo import uploads
 from cac_align.demo.desk import KEPT, NOTHING, DemoDesk, scene_kinds
-from cac_align.demo.uploads import check_upload, check_whole
+from cac_align.demo.uploads import check_integer, check_upload
 from reward_model.video.clip import VideoError, read_file
 from reward_model.video.writing import write_mp4
 from reward_model.world import KINDS, make_video
@@ -153,8 +153,8 @@ def test_what_best_of_n_cannot_do_is_a_sentence(desk, prompt, n, seed, said):
 @pytest.mark.parametrize("value", [None, "3", True, float("nan"), float("inf"), 2.5, 11])
 def test_numbers_are_whole_and_within_their_ends(value):
     with pytest.raises(ValueError, match="must be a whole number from 0 to 10"):
-        check_whole("the seed", value, 0, 10)
-    assert check_whole("the seed", 3.0, 0, 10) == 3
+        check_integer("the seed", value, 0, 10)
+    assert check_integer("the seed", 3.0, 0, 10) == 3
 
 
 def test_files_of_older_answers_go(desk):
