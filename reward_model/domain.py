@@ -173,12 +173,21 @@ class TrainedOn:
         for text, values, stated in facts:
             if stated is None or all(_inside(v, stated) for v in values):
                 continue
-            low, high = (f"{v:.3g}" for v in stated)
+            low, high = map(_three_digits, stated)
             trained = low if low == high else f"{low} to {high}"
-            shown = " and ".join(dict.fromkeys(f"{v:.3g}" for v in values))
+            shown = " and ".join(dict.fromkeys(map(_three_digits, values)))
             unit = text.partition("{} ")[2]
             said.append(f"{text.format(shown)}; trained on {trained}{' ' + unit if unit else ''}")
         return said
+
+
+def _three_digits(value: float) -> str:
+    """A number as people write it: three digits at least, never an exponent.
+
+    >>> _three_digits(10.0625), _three_digits(1360.0)
+    ('10.1', '1360')
+    """
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 class Signs(NamedTuple):

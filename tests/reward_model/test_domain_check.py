@@ -29,6 +29,8 @@ STATED = TrainedOn(seconds=(2.1, 6.1), fps=(16, 16), side=(48, 64), aspect=(0.75
         (60, 16.0, (480, 640), ["sides of 480 and 640 pixels; trained on 48 to 64 pixels"]),
         (60, 16.0, (64, 36), ["sides of 64 and 36 pixels; trained on 48 to 64 pixels",
                               "width over height 0.562; trained on 0.75 to 1.34"]),
+        (60, 16.0, (1200, 1600), ["sides of 1200 and 1600 pixels; trained on 48 to 64 pixels"]),  # not 1.2e+03
+        (172_800, 16.0, None, ["10800 s; trained on 2.1 to 6.1 s"]),
         (0, 0.0, None, []),
     ],
 )  # fmt: skip
