@@ -207,7 +207,7 @@ class TwoTurnJudge:
                 said = str(error) or f"not enough memory for {len(indices)} frames; lower max_scan_frames"
                 raise MemoryError(said) from error
 
-        return VideoView(video.num_frames, video.fps, take, prompt, framing, video.size)
+        return VideoView(video.num_frames, video.fps, take, prompt, framing, video.drawn_size)
 
     # --- turn one -----------------------------------------------------------------------------------------------------
 

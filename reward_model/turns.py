@@ -73,7 +73,7 @@ class VideoView:
         take: native indices -> (N, H, W, 3) uint8, as they are shown; may raise where they cannot be read.
         prompt: the text it was made from.
         framing: how its frames sit in what is shown.
-        size: height and width of the native frames; None: not known.
+        size: height and width of the native frames, before any enlarging for players; None: not known.
     """
 
     num_frames: int

@@ -106,7 +106,7 @@ def write_domain(folder: str | Path, videos: Iterable[Any], *, footage: str = ""
         except ValueError as error:
             log.warning("left out: %s", error)
             continue
-        height, width = opened.frames.shape[1:3]
+        height, width = opened.drawn_size
         facts.append((opened.num_frames, opened.fps, width, height))
         part.append(opened)
         if len(part) == _BATCH:

@@ -97,6 +97,11 @@ class Video:
         height, width = self.frames.shape[1:3]
         return height, width
 
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        """Height and width that a frame had before it was enlarged for players."""
+        return self.size
+
     def take(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """The frames at ``indices``, (N, H, W, 3) uint8; resampled to ``size`` = (height, width) if it is given.
 
@@ -292,6 +297,10 @@ class FileVideo(Video):
     def __init__(self, facts: Facts, fps: float, frames: np.ndarray | None = None) -> None:
         super().__init__(FileFrames(facts) if frames is None else frames, fps)
         self.facts = facts
+
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        return self.size if self.facts.drawn_size is None else self.facts.drawn_size[::-1]
 
     def at(self, fps: float) -> FileVideo:
         """The same frames at another rate."""

@@ -5,10 +5,11 @@ them, one kind of error, and what its packets say before any picture is decoded.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,17 @@ def check_animation(path: Path, count: int, width: int, height: int, *, converti
         )
 
 
+def check_canvas(path: Path, head: bytes) -> None:
+    """Refuses a GIF or PNG by the size that its first bytes state: opening it would already fill a picture."""
+    width = height = 0
+    if head[:4] == b"GIF8":
+        width, height = struct.unpack("<HH", head[6:10])
+    elif head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
+        width, height = struct.unpack(">II", head[16:24])
+    if width * height > MAX_PIXELS:
+        raise VideoError(too_large(path, width, height))
+
+
 def check_size(path: Path, width: int, height: int, expected: tuple[int, int]) -> None:
     if (width, height) != expected:
         raise VideoError(
@@ -114,6 +126,31 @@ def check_memory(path: Path, count: int, height: int, width: int) -> None:
             f"{limit:g}. Shrink or shorten it: {repair_command(path, '-vf', 'scale=-2:480', *ENCODE)}, or raise "
             f"${LIMIT_VARIABLE}"
         )
+
+
+# --- files of our own writer ------------------------------------------------------------------------------------------
+
+_ENLARGED = re.compile(r"pixels of ([0-9]{1,4})x([0-9]{1,4}) repeated ([0-9]{1,3}) times")
+
+
+def enlarged_tag(width: int, height: int, scale: int) -> dict[str, str]:
+    """Metadata of a file whose pixels were repeated for players to show it well; none where they were not."""
+    return {} if scale == 1 else {"comment": f"pixels of {width}x{height} repeated {scale} times"}
+
+
+def drawn_size(metadata: Mapping[str, str], width: int, height: int) -> tuple[int, int] | None:
+    """Width and height of a video before :func:`enlarged_tag`, if that is what its pixels still are: tools copy the tag
+    to files of other sizes. An odd side was completed to an even one.
+
+    >>> drawn_size({"comment": "pixels of 48x48 repeated 6 times"}, 288, 288)
+    (48, 48)
+    """
+    found = _ENLARGED.fullmatch(metadata.get("comment", ""))
+    if found is None:
+        return None
+    drawn_width, drawn_height, scale = map(int, found.groups())
+    fits = 0 <= width - drawn_width * scale <= 1 and 0 <= height - drawn_height * scale <= 1
+    return (drawn_width, drawn_height) if fits and drawn_width and drawn_height else None
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------

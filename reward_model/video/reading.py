@@ -25,10 +25,12 @@ from reward_model.video.container import (
     allocate,
     broken_off,
     check_animation,
+    check_canvas,
     check_complete,
     check_memory,
     check_regular,
     check_size,
+    drawn_size,
     faults,
     open_container,
     repair_command,
@@ -63,6 +65,7 @@ class Facts:
             the same: nothing is turned, widened, hidden or shown for longer than the others.
         pixel_aspect: width of a stored pixel over its height; 1: stored pixels are shown as they are.
         stored_size: width and height, upright, of pictures whose pixels are not square; None: those that are shown.
+        drawn_size: width and height before our own writer enlarged them for players; None: those that are shown.
     """
 
     path: Path
@@ -79,6 +82,7 @@ class Facts:
     as_stored: bool = False
     pixel_aspect: float = 1.0
     stored_size: tuple[int, int] | None = None
+    drawn_size: tuple[int, int] | None = None
 
     @property
     def frame_bytes(self) -> int:
@@ -102,7 +106,7 @@ def facts_and_frames(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarr
     with faults(path):
         with path.open("rb") as file:
             head = file.read(32)
-        _check_canvas(path, head)
+        check_canvas(path, head)
         if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
             facts = webp_facts(path)
             return facts, _all_of_webp(facts) if pixels and _small(facts) else None
@@ -119,17 +123,6 @@ def facts_and_frames(path: str | Path, *, pixels: bool) -> tuple[Facts, np.ndarr
                 frames, facts = _decode_all(facts, track, decoded)
             track.packets.clear()  # they and the decoder keep each other alive
             return facts, frames
-
-
-def _check_canvas(path: Path, head: bytes) -> None:
-    """Refuses a GIF or PNG by the size that its first bytes state: opening it would already fill a picture."""
-    width = height = 0
-    if head[:4] == b"GIF8":
-        width, height = struct.unpack("<HH", head[6:10])
-    elif head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
-        width, height = struct.unpack(">II", head[16:24])
-    if width * height > MAX_PIXELS:
-        raise VideoError(too_large(path, width, height))
 
 
 def _small(facts: Facts) -> bool:
@@ -182,6 +175,7 @@ def _facts(path: Path, container: av.container.InputContainer, track: PacketTrac
     is_steady = fps is not None and rate is not None and abs(fps / rate - 1) < 0.01
     as_stored = is_plain and is_steady and stream is container.streams.video[0]
     facts = Facts(path, count, fps, rate, *size, shown, track.frames, order, keys, stream.index, as_stored)
+    facts = replace(facts, drawn_size=drawn_size(container.metadata, *size))
     return facts if aspect == 1 else replace(facts, pixel_aspect=aspect, stored_size=stored)
 
 

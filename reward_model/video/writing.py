@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reward_model.files import atomic
-from reward_model.video.clip import VideoError
+from reward_model.video.container import VideoError, enlarged_tag
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,13 @@ FFV1 = Encoding("ffv1", "bgr0")
 MIN_SIDE = 256
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, encoding: Encoding = H264) -> Path:
+def write_video(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    encoding: Encoding = H264,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
     """Writes a video file, whole or not at all; the same frames give the same file.
 
     Args:
@@ -64,6 +70,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, enco
         frames: pictures (H, W, 3) uint8 of one size. With ``yuv420p``, which needs even sizes, an odd height or width
             loses its last row or column.
         fps: frames per second.
+        metadata: tags of the container.
 
     Raises:
         VideoError: if there is no frame.
@@ -79,6 +86,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, enco
     rate = stream_rate(fps)
     options = {"movflags": "+faststart"} if encoding.faststart else {}
     with atomic(path) as temporary, av.open(str(temporary.absolute()), "w", options=options) as container:
+        container.metadata.update(metadata or {})
         stream: Any = container.add_stream(encoding.codec, rate=rate, options=dict(encoding.options))
         stream.width, stream.height, stream.pix_fmt = width, height, encoding.pixels
         if encoding.colour:
@@ -114,7 +122,7 @@ def display_scale(height: int, width: int) -> int:
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
-    """Writes H.264 in MP4, playable in browsers, whole or not at all.
+    """Writes H.264 in MP4, playable in browsers, whole or not at all; an enlarged one states its size as it was.
 
     Args:
         path: the file.
@@ -125,8 +133,10 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
     Returns:
         The factor the picture was enlarged by, see :func:`display_scale`.
     """
-    scale = display_scale(*frames.shape[1:3])
-    write_video(path, (_even(picture.repeat(scale, 0).repeat(scale, 1)) for picture in frames), fps, PAGE)
+    height, width = frames.shape[1:3]
+    scale = display_scale(height, width)
+    enlarged = (_even(picture.repeat(scale, 0).repeat(scale, 1)) for picture in frames)
+    write_video(path, enlarged, fps, PAGE, enlarged_tag(width, height, scale))
     return scale
 
 

@@ -14,6 +14,7 @@ from reward_model.domain import DOMAIN_FILE, Familiarity, Signs, TrainedOn, fit_
 from reward_model.domain_check import readouts_disagree
 from reward_model.judge import TwoTurnJudge
 from reward_model.schema import Turn, Verdict, VerdictScore
+from reward_model.video.writing import write_mp4, write_video
 
 STATED = TrainedOn(seconds=(2.1, 6.1), fps=(16, 16), side=(48, 64), aspect=(0.75, 1.34))
 
@@ -115,6 +116,19 @@ def test_a_verdict_says_whether_its_video_is_familiar(checkpoint):
             {k: v for k, v in t.items() if k not in ("familiarity", "unlike_training")} for t in old["turns"]
         ]
         assert Verdict.from_dict(old).out_of_domain is None
+
+
+def test_a_file_that_was_enlarged_for_pages_is_as_familiar_as_its_video(checkpoint, tmp_path):
+    settings = json.loads((checkpoint / "judge.json").read_text())
+    stated = {**settings, "trained_on": {"seconds": [2, 3], "side": [32, 64]}}
+    folder = shutil.copytree(checkpoint, tmp_path / "judge")
+    (folder / "judge.json").write_text(json.dumps(stated))
+    frames = noise(np.random.default_rng(1))
+    write_mp4(tmp_path / "page.mp4", frames, 16)
+    write_video(tmp_path / "large.mp4", frames.repeat(6, 1).repeat(6, 2), 16)
+    shown, large = judge_of(folder).judge([tmp_path / "page.mp4", tmp_path / "large.mp4"])
+    assert "sides" not in shown.domain_reason
+    assert large.domain_reason.startswith("sides of 288 pixels; trained on 32 to 64 pixels")
 
 
 NEW = {"out_of_domain", "domain_reason", "familiarity", "readouts_disagree"}

@@ -17,7 +17,9 @@ from reward_model.video.clip import (
     sample_indices,
     zoom_indices,
 )
+from reward_model.video.container import drawn_size
 from reward_model.video.layouts import split_frames, to_frames
+from reward_model.video.writing import write_mp4
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)
 
@@ -183,3 +185,29 @@ def test_output_forms():
     pictures = [Image.fromarray(f) for f in video]
     for output in ((video[None],), ([pictures],), (video,), (video[None] / np.float32(255),)):
         assert np.array_equal(split_frames(output, 1)[0], video)
+
+
+def test_an_enlarged_file_knows_the_size_it_was_drawn_at(tmp_path):
+    """Files for pages are enlarged; what a judge was trained on is compared with the video, not with its picture."""
+    path = tmp_path / "small.mp4"
+    frames = np.random.default_rng(0).integers(0, 255, (4, 31, 48, 3), np.uint8)
+    scale = write_mp4(path, frames, 8)
+    video = load_video(path)
+    assert scale == 9 and video.size == (280, 432) and video.drawn_size == (31, 48)
+    assert video.at(4).drawn_size == (31, 48)
+    write_mp4(path, np.zeros((4, 256, 256, 3), np.uint8), 8)
+    assert load_video(path).drawn_size == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("tag", "drawn"),
+    [
+        ("pixels of 48x48 repeated 6 times", (48, 48)),
+        ("pixels of 48x48 repeated 7 times", None),  # scaled by another tool, which kept the tag
+        ("pixels of 0x0 repeated 288 times", None),
+        ("pixels of 48x48 repeated 6 times, they say", None),
+    ],
+)
+def test_a_tag_counts_only_where_the_picture_bears_it_out(tag, drawn):
+    assert drawn_size({"comment": tag}, 288, 288) == drawn
+    assert drawn_size({}, 288, 288) is None
