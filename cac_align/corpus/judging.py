@@ -191,7 +191,7 @@ def _with_scan(video: Video, config: JudgeConfig) -> Video:
         return video
     scan = scan_grids(video.num_frames, video.fps, config)[0]
     size = Framing(video.size, config.frame_size, config.frame_fit).inner
-    return Video(ScanAhead(video.frames, scan, size), video.fps)
+    return Video(ScanAhead(video.frames, scan, size), video.fps, video.drawn_size)
 
 
 def _verdicts(judge: TwoTurnJudge, opened: Sequence[_Opened]) -> list[Verdict]:

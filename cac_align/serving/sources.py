@@ -148,7 +148,7 @@ def _read(file: IO[bytes], shown: str, fps: float | None) -> Video:
     place = _OPEN.format(file.fileno())
     try:
         video = load_video(place, fps)
-        return Video(video.take(range(video.num_frames)), video.fps)
+        return Video(video.take(range(video.num_frames)), video.fps, video.drawn_size)
     except VideoError as error:
         raise VideoError(str(error).replace(repr(place), shown).replace(place, shown)) from None
 

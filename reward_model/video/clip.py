@@ -81,11 +81,13 @@ class Video:
     Args:
         frames: (T, H, W, 3) uint8: an array, or :class:`LazyFrames`.
         fps: frames per second.
+        drawn_size: height and width that a frame had before it was enlarged for players; None: those that it has.
     """
 
-    def __init__(self, frames: Any, fps: float) -> None:
+    def __init__(self, frames: Any, fps: float, drawn_size: tuple[int, int] | None = None) -> None:
         self.frames: np.ndarray = frames
         self.fps = fps
+        self._drawn_size = drawn_size
 
     @property
     def num_frames(self) -> int:
@@ -100,7 +102,7 @@ class Video:
     @property
     def drawn_size(self) -> tuple[int, int]:
         """Height and width that a frame had before it was enlarged for players."""
-        return self.size
+        return self.size if self._drawn_size is None else self._drawn_size
 
     def take(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """The frames at ``indices``, (N, H, W, 3) uint8; resampled to ``size`` = (height, width) if it is given.
@@ -132,7 +134,8 @@ def load_video(video: VideoLike, fps: float | None = None) -> Video:
     """
     if isinstance(video, Video):
         lazy = isinstance(video.frames, LazyFrames)
-        return Video(video.frames if lazy else to_frames(video.frames), check_fps(video.fps if fps is None else fps))
+        frames = video.frames if lazy else to_frames(video.frames)
+        return Video(frames, check_fps(video.fps if fps is None else fps), video.drawn_size)
     if isinstance(video, str | os.PathLike):
         return open_file(Path(video), None if fps is None else check_fps(fps))
     rate = check_fps(fps)
@@ -295,17 +298,14 @@ class FileVideo(Video):
     """A video file as a :class:`~reward_model.video.clip.Video`; the decoded frames of a small one are kept."""
 
     def __init__(self, facts: Facts, fps: float, frames: np.ndarray | None = None) -> None:
-        super().__init__(FileFrames(facts) if frames is None else frames, fps)
+        drawn = None if facts.drawn_size is None else facts.drawn_size[::-1]
+        super().__init__(FileFrames(facts) if frames is None else frames, fps, drawn)
         self.facts = facts
-
-    @property
-    def drawn_size(self) -> tuple[int, int]:
-        return self.size if self.facts.drawn_size is None else self.facts.drawn_size[::-1]
 
     def at(self, fps: float) -> FileVideo:
         """The same frames at another rate."""
         video = FileVideo.__new__(FileVideo)
-        Video.__init__(video, self.frames, fps)
+        Video.__init__(video, self.frames, fps, self.drawn_size)
         video.facts = self.facts
         return video
 
