@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora_files import COMFYUI_WEIGHTS, EXPERT_COMFYUI_WEIGHTS, EXPERT_WEIGHTS
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from reward_model.engine.card import hub_card, plain_table
 from reward_model.files import write_text
 
@@ -111,7 +112,7 @@ def write_card(
     return folder / "README.md"
 
 
-def loading_lines(folder: str | Path, config: FlowGRPOConfig, experts: bool) -> str:
+def loading_lines(folder: str | Path, config: TrainingSettings, experts: bool) -> str:
     """The lines of Python that load what a run has trained into ``pipe``.
 
     Args:
