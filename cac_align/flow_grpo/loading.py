@@ -78,7 +78,7 @@ def load_pipeline(
     Raises:
         ValueError: if there is no such pipeline, it lacks weights, or it is of a kind that cannot be trained.
     """
-    from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
+    from diffusers import WanImageToVideoPipeline, WanPipeline
 
     parts: dict[str, Any] = {} if text_encoder else {"text_encoder": None}
     dtype = {"default": DTYPES[config.mixed_precision], "vae": torch.float32}
@@ -91,15 +91,33 @@ def load_pipeline(
         if config.base_precision is not None and name in PHASES:
             quantise_base(part, config.base_precision)
 
+    name = pipeline_class(config, bool(images))
+    if name not in kinds:
+        raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
     try:
         model = located(config.model)
-        index = DiffusionPipeline.load_config(model, revision=config.revision)
-        name = serving_class(index, bool(images))
-        if name not in kinds:
-            raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
         return open_pipeline(model, kinds[name], dtype=dtype, revision=config.revision, parts=parts, loaded=store)
     except OSError as error:
         raise ValueError(_why_not(config.model, error)) from error
+
+
+def pipeline_class(config: TrainingSettings, images: bool = False) -> str:
+    """Name of the class that the model of the settings is opened as; no weight is loaded.
+
+    Args:
+        config: settings.
+        images: whether prompts have images.
+
+    Raises:
+        ValueError: if there is no such pipeline.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        index = DiffusionPipeline.load_config(located(config.model), revision=config.revision)
+    except OSError as error:
+        raise ValueError(_why_not(config.model, error)) from error
+    return serving_class(index, images)
 
 
 def _why_not(model: str, error: OSError) -> str:
