@@ -65,7 +65,12 @@ def read_training_pairs(source: str, *, winners: bool = False) -> list[TrainingP
     if not rows:
         raise ValueError("the file holds no pair; make one with candidates that differ, or with a lower --margin")
     pairs = [_read(row, number, path.parent, winners) for number, row in enumerate(rows, 1)]
-    return list({(pair.chosen, pair.prompt): pair for pair in reversed(pairs)}.values())[::-1] if winners else pairs
+    if not winners:
+        return pairs
+    each: dict[tuple[Path, str], TrainingPair] = {}
+    for pair in pairs:
+        each.setdefault((pair.chosen, pair.prompt), pair)
+    return list(each.values())
 
 
 def _read(row: Mapping[str, Any], number: int, folder: Path, winners: bool) -> TrainingPair:
