@@ -122,14 +122,14 @@ def write_lora_card(folder: Path, config: TrainingSettings, body: str, *, task: 
 
 
 def base_words(config: TrainingSettings) -> str:
-    """What a card says of the model under the adapter, where there is something special about it."""
+    """Sentences of a card on the model under the adapter; empty where nothing is special about it."""
     frozen = {"source": config.frozen_adapter, "weight": config.frozen_adapter_weight}
     said = "" if config.frozen_adapter is None else FROZEN.format(**frozen)
     return said + ("" if config.base_precision is None else STORED.format(precision=config.base_precision))
 
 
 def comfyui_words(config: TrainingSettings, experts: bool) -> str:
-    """What a card says of the files for ComfyUI; ``experts``: there are two adapters, one for each expert."""
+    """Sentences of a card on the files for ComfyUI; ``experts``: there are two adapters, one for each expert."""
     alone = config.frozen_adapter is None
     below = "" if alone else f", beside the frozen one at strength {config.frozen_adapter_weight:g}"
     return TWO_FILES if experts else ONE_FILE.format(below=below)

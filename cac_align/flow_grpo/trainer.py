@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cac_align.flow_grpo.adapter_training import AdapterTraining
 from cac_align.flow_grpo.card import write_card
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.evaluation import (
@@ -58,7 +59,6 @@ from cac_align.flow_grpo.run_prompts import check_images, images_fingerprint, pr
 from cac_align.flow_grpo.sampler.experts import boundary_of, velocity_of
 from cac_align.flow_grpo.sampler.forwards import ForwardCount
 from cac_align.flow_grpo.sampler.rollout import RolloutSampler, VideoRollout, negative_prompt, split_calls
-from cac_align.flow_grpo.training_loop import TrainingLoop
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Reward, RewardError, check_callable
 from reward_model.digests import text_digest
@@ -74,7 +74,7 @@ __all__ = ["DivergenceError", "FlowGRPOTrainer", "OutputError"]
 log = logging.getLogger(__name__)
 
 
-class FlowGRPOTrainer(TrainingLoop):
+class FlowGRPOTrainer(AdapterTraining):
     """Trains a LoRA on a pipeline.
 
     Args:
@@ -162,7 +162,7 @@ class FlowGRPOTrainer(TrainingLoop):
     # --- the run ------------------------------------------------------------------------------------------------------
 
     def train(self, *, resume: bool = True) -> dict[str, float]:
-        """As :meth:`.TrainingLoop.train`.
+        """As :meth:`.AdapterTraining.train`.
 
         Raises:
             RewardError: a whole step could not be judged.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cac_align.flow_grpo.adapter_training import AdapterTraining
 from cac_align.flow_grpo.evaluation import draw_video
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.quantised import check_storage
@@ -39,7 +40,6 @@ from cac_align.flow_grpo.placing import place_parts
 from cac_align.flow_grpo.plan import peak_memory
 from cac_align.flow_grpo.run_log import RunLog
 from cac_align.flow_grpo.sampler.experts import boundary_of, velocity_of
-from cac_align.flow_grpo.training_loop import TrainingLoop
 from cac_align.pipelines import Pipeline
 from cac_align.preference.card import write_preference_card
 from cac_align.preference.config import PreferenceConfig
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class PreferenceTrainer(TrainingLoop):
+class PreferenceTrainer(AdapterTraining):
     """Trains a LoRA on preference pairs.
 
     Args:
@@ -247,7 +247,7 @@ def sample_prompts(config: PreferenceConfig, pairs: list[TrainingPair]) -> list[
 
 
 def preference_needs(config: PreferenceConfig) -> list[Need]:
-    """What a run needs beside its pairs, looked up without loading anything."""
+    """Needs of a run beside its pairs, looked up without loading anything."""
     return [model_need("model", config.model, PIPELINE_FILE, config.revision), *base_needs(config)]
 
 

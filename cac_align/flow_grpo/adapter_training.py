@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class TrainingLoop(ABC):
+class AdapterTraining(ABC):
     """A training of an adapter.
 
     Args:
