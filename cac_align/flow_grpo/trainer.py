@@ -97,6 +97,8 @@ class FlowGRPOTrainer(AdapterTraining):
     """
 
     label = "Flow-GRPO"
+    config: FlowGRPOConfig
+    learner: Learner
 
     def __init__(
         self,
@@ -119,7 +121,6 @@ class FlowGRPOTrainer(AdapterTraining):
         self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)
         check_needs(config, pipeline=pipe is None, rewards=reward is None)
         super().__init__(config, accelerator or open_accelerator(config.mixed_precision))
-        self.config: FlowGRPOConfig = config
         self.sampler.check_world_size(self.accelerator.num_processes)
         check_storage(config, self.accelerator.device, self.accelerator)
         if self.accelerator.is_main_process:

@@ -53,6 +53,8 @@ class Learner(AdapterLearner):
     Attributes as of :class:`~cac_align.flow_grpo.learner.adapter_learner.AdapterLearner`.
     """
 
+    config: FlowGRPOConfig
+
     def __init__(
         self,
         policy: GuidedVelocity | ExpertVelocity,
@@ -65,7 +67,6 @@ class Learner(AdapterLearner):
         spatial_factor: int = 8,
     ) -> None:
         super().__init__(policy, config, accelerator)
-        self.config: FlowGRPOConfig = config
         self.texts = texts
         self.grid = LatentGrid(config.num_frames, config.height, config.width, spatial_factor=spatial_factor)
         self.replay = Replay(self.policy, self.bare, scheduler, config, step_weights)
