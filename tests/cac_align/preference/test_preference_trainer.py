@@ -260,4 +260,4 @@ def test_two_processes_do_what_one_does(listed, tmp_path, objective):
     size = torch.cat([value.flatten() for name, value in wanted.items() if "lora_B" in name])  # zero at the start
     assert apart.norm() / size.norm() < 1e-2
     two, one = lines(tmp_path / "two"), lines(tmp_path / "one")
-    assert [row["policy/loss"] for row in two] == pytest.approx([row["policy/loss"] for row in one], abs=1e-6)
+    assert [row["policy/loss"] for row in two] == pytest.approx([row["policy/loss"] for row in one], abs=1e-3)
