@@ -90,13 +90,13 @@ def dry_run(config: PreferenceConfig) -> None:
     from cac_align.preference.trainer import pairs_of, preference_needs
 
     check_model_size(config)
-    pairs, needs = [], preference_needs(config)
+    num_pairs, needs = 0, preference_needs(config)
     try:
-        pairs, _ = pairs_of(config)
+        num_pairs = len(pairs_of(config)[0])
     except ValueError as error:
         needs.append(Need("missing", str(error)))
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    print(preference_plan(config, num_pairs=len(pairs), world_size=world))
+    print(preference_plan(config, num_pairs=num_pairs, world_size=world))
     missing = sum(need.state == "missing" for need in needs)
     last = [f"  {missing} missing: the run would stop here; make it, or fix the setting"] if missing else []
     print("\n".join(["Needs", *(f"  {need}" for need in needs), *last]))

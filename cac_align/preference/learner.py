@@ -62,12 +62,14 @@ class PreferenceLearner(AdapterLearner):
         super().__init__(policy, config, accelerator)
         self.texts, self.scheduler = texts, scheduler
         given = (clips, texts, self.policy, scheduler)
-        sizes = {"batch": config.batch_size, "rows": config.train_batch_size, "seed": config.seed}
+        batch, rows, seed = config.batch_size, config.train_batch_size, config.seed
         self.term: PairTerm | DataTerm
         if config.objective == "dpo":
-            self.term = PairTerm(*given, bare=self.bare, beta=config.beta, cells=cells, **sizes)
+            self.term = PairTerm(
+                *given, bare=self.bare, beta=config.beta, cells=cells, batch=batch, rows=rows, seed=seed
+            )
         else:
-            self.term = DataTerm(*given, **sizes)
+            self.term = DataTerm(*given, batch=batch, rows=rows, seed=seed)
 
     def learn(self, step: int) -> dict[str, float]:
         """One update, and its numbers.
