@@ -110,10 +110,10 @@ def dry_run(config: FlowGRPOConfig, args: argparse.Namespace) -> None:
     not there are listed as missing.
     """
     from cac_align.flow_grpo.judging.reward_specs import build_reward
-    from cac_align.flow_grpo.loading import prompt_lists
     from cac_align.flow_grpo.model_layout import planned_experts
     from cac_align.flow_grpo.needs import needs_text
     from cac_align.flow_grpo.plan import describe_plan, make_run_plan
+    from cac_align.flow_grpo.run_prompts import prompt_lists
     from cac_align.rewards.base import check_num_frames
 
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: threads of 
 
 import torch
 
-from cac_align.flow_grpo import loading
+from cac_align.flow_grpo import loading, run_prompts
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import build_reward
 from cac_align.flow_grpo.learner.lora import adapter_off
@@ -50,7 +50,7 @@ class PlainFlowGRPO:
         # This scheduler draws its steps from Gaussians, so that the likelihood of a step can be computed and raised.
         base, device = self.pipe.scheduler, self.transformer.device
         self.pipe.scheduler, self.weights = loading.stochastic_scheduler(base, config, device)
-        self.prompts, _ = loading.prompt_lists(config, prompts, [])
+        self.prompts, _ = run_prompts.prompt_lists(config, prompts, [])
         self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)
         self.parameters = [p for p in self.transformer.parameters() if p.requires_grad]
         decay, eps = config.weight_decay, config.adam_eps

@@ -46,7 +46,7 @@ FLOORS = {
         ("latent_cells", "pipelines", "prompts", "report", "rewards"),
         ("metrics", "rating", "selection", "serving"),
         ("corpus", "demo", "flow_grpo"),
-        ("commands", "minis", "probes", "table2"),
+        ("commands", "minis", "preference", "probes", "table2"),
         ("cli",),
         ("__main__",),
     ),

@@ -46,13 +46,14 @@ class RecipeCommand:
 
 TRAIN = RecipeCommand(
     "train",
-    "Train a judge (stage1, stage2, stage3), a referee of its evidence, or align a generator (flow-grpo).",
+    "Train a judge (stage1, stage2, stage3), a referee of its evidence, or align a generator (flow-grpo, preference).",
     {
         "stage1": "stage1_warmup.py",
         "stage2": "stage2_sft.py",
         "stage3": "stage3_grpo.py",
         "referee": "train_referee.py",
         "flow-grpo": "flow_grpo.py",
+        "preference": "preference.py",
     },
 )
 RUN = RecipeCommand(

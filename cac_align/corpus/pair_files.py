@@ -22,6 +22,11 @@ PairFormat = Literal["preference", "labelled", "winners"]
 PAIR_FORMATS: tuple[str, ...] = get_args(PairFormat)
 #: What is told of either video, for losses that look where the two differ.
 _FOUND = ("anomalies", "boxes", "num_frames")
+#: Columns of ``preference`` beside ``differences``, and their kinds.
+PREFERENCE_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("prompt", "chosen", "rejected"), "text"),
+    **{f"{side}_{name}": KINDS[name] for side in ("chosen", "rejected") for name in _FOUND},
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ def write_pairs(path: Path, pairs: Sequence[JudgedPair], form: PairFormat | str,
         labels = dict.fromkeys(("label_0", "label_1"), "number")
         return write_table(path, _labelled(pairs, path.parent, seed), {**texts, **labels})
     judges = dict.fromkeys((name for pair in pairs for name in pair.differences), "number")
-    found = {f"{side}_{name}": KINDS[name] for side in ("chosen", "rejected") for name in _FOUND}
-    texts = dict.fromkeys(("prompt", "chosen", "rejected"), "text")
-    return write_table(path, _preferences(pairs, path.parent), {**texts, "differences": judges, **found})
+    kinds = list(PREFERENCE_KINDS.items())
+    columns = {**dict(kinds[:3]), "differences": judges, **dict(kinds[3:])}
+    return write_table(path, _preferences(pairs, path.parent), columns)
 
 
 def _place(row: Mapping[str, Any], folder: Path) -> str:

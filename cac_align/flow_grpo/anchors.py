@@ -1,4 +1,4 @@
-"""Settings of what a training holds on to: a frozen adapter below it, videos that are as they should be, the anchor.
+"""Settings of what a training holds on to: videos that are as they should be, the anchor.
 
 They are part of :class:`~cac_align.flow_grpo.config.FlowGRPOConfig`, which inherits them.
 """
@@ -15,13 +15,7 @@ from reward_model.terminal.described import setting
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorSettings:
-    """Settings of a frozen adapter, of the data term and of the anchor's reach."""
-
-    # --- few steps ----------------------------------------------------------------------------------------------------
-    frozen_adapter: str | None = setting(None)
-    """LoRA (file or folder) under the trained one, a part of the base model: of a few-step distillation, say."""
-    frozen_adapter_weight: float = setting(1.0, above=0, below=inf)
-    """Strength of the frozen adapter."""
+    """Settings of the data term and of the anchor's reach."""
 
     # --- against reward hacking ---------------------------------------------------------------------------------------
     data_regulariser: str | None = setting(None)
@@ -30,8 +24,6 @@ class AnchorSettings:
     """Weight of their flow-matching loss beside that of the objective."""
     data_batch: int = setting(4, least=1)
     """Such videos in one update, over all processes."""
-    data_cache: str | None = setting(None, free=True)
-    """Folder of their encoded latents; null: output_dir/data."""
     anchor: Literal["all", "selective"] = setting("all")
     """Videos that beta holds to the base model: all, or those on which the rewards disagree (selective)."""
     anchor_disagreement: float = setting(0.25, least=0, below=1, when={"anchor": ["selective"]})

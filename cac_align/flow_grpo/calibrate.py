@@ -16,9 +16,10 @@ from typing import Any
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
-from cac_align.flow_grpo.loading import drawing_pipeline, prompt_images, prompt_texts
+from cac_align.flow_grpo.loading import drawing_pipeline
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.needs import bank_of, check_needs
+from cac_align.flow_grpo.run_prompts import prompt_images, prompt_texts
 from cac_align.flow_grpo.sampler.experts import guidance_arguments
 from cac_align.flow_grpo.sampler.rollout import image_argument
 from cac_align.rewards.base import Evaluation, Reward, RewardError, check_num_frames, check_reward, evaluate, make_ready

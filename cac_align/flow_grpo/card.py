@@ -7,16 +7,17 @@ from pathlib import Path
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora_files import COMFYUI_WEIGHTS, EXPERT_COMFYUI_WEIGHTS, EXPERT_WEIGHTS
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from reward_model.engine.card import hub_card, plain_table
 from reward_model.files import write_text
 
-TAGS = ["diffusers", "lora", "flow-grpo", "cac-align"]
+TAGS = ["diffusers", "lora", "cac-align"]
 
 BODY = """# Flow-GRPO LoRA of {model}
 
 LoRA of rank {rank}, trained by online reinforcement learning (Flow-GRPO, cac-align): {steps} steps of {groups} prompts
 x {generations} videos of {frames} frames, {height}x{width}; kernel `{kernel}`, objective `{objective}`, rewards
-{rewards}.{frozen}{stored}
+{rewards}.{base}
 
 ```python
 from diffusers import {pipeline}
@@ -73,16 +74,10 @@ def write_card(
         num_prompts: evaluation prompts.
         experts: whether there are two adapters, one for each expert.
     """
-    import yaml
-
     task = "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
-    under = {"source": config.frozen_adapter, "weight": config.frozen_adapter_weight}
-    alone = config.frozen_adapter is None
-    below = "" if alone else f", beside the frozen one at strength {config.frozen_adapter_weight:g}"
     body = BODY.format(
         loading=loading_lines(folder, config, experts),
-        frozen="" if alone else FROZEN.format(**under),
-        stored="" if config.base_precision is None else STORED.format(precision=config.base_precision),
+        base=base_words(config),
         model=config.model,
         pipeline=pipeline,
         rank=config.lora_r,
@@ -95,23 +90,52 @@ def write_card(
         kernel=config.kernel,
         objective=config.objective,
         rewards=", ".join(f"`{r if isinstance(r, str) else r.get('name') or r['reward']}`" for r in config.rewards),
-        comfyui=TWO_FILES if experts else ONE_FILE.format(below=below),
+        comfyui=comfyui_words(config, experts),
         measured=_measured(history, num_prompts),
     )
+    return write_lora_card(folder, config, body, task=task, tags=["flow-grpo"])
+
+
+def write_lora_card(folder: Path, config: TrainingSettings, body: str, *, task: str, tags: Sequence[str]) -> Path:
+    """``README.md`` with the hub's metadata, and ``settings.yaml``, beside any trained adapter.
+
+    Args:
+        folder: folder of the LoRA.
+        config: settings of the run.
+        body: Markdown of the card.
+        task: the hub's name of what the pipeline does.
+        tags: of the training, beside those of all.
+    """
+    import yaml
+
     card = hub_card(
         body,
         base_model=config.model,
         license="apache-2.0",
         library_name="diffusers",
         pipeline_tag=task,
-        tags=[task, *TAGS],
+        tags=[task, *TAGS[:2], *tags, *TAGS[2:]],
     )
     write_text(folder / "settings.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     write_text(folder / "README.md", card)
     return folder / "README.md"
 
 
-def loading_lines(folder: str | Path, config: FlowGRPOConfig, experts: bool) -> str:
+def base_words(config: TrainingSettings) -> str:
+    """Sentences of a card on the model under the adapter; empty where nothing is special about it."""
+    frozen = {"source": config.frozen_adapter, "weight": config.frozen_adapter_weight}
+    said = "" if config.frozen_adapter is None else FROZEN.format(**frozen)
+    return said + ("" if config.base_precision is None else STORED.format(precision=config.base_precision))
+
+
+def comfyui_words(config: TrainingSettings, experts: bool) -> str:
+    """Sentences of a card on the files for ComfyUI; ``experts``: there are two adapters, one for each expert."""
+    alone = config.frozen_adapter is None
+    below = "" if alone else f", beside the frozen one at strength {config.frozen_adapter_weight:g}"
+    return TWO_FILES if experts else ONE_FILE.format(below=below)
+
+
+def loading_lines(folder: str | Path, config: TrainingSettings, experts: bool) -> str:
     """The lines of Python that load what a run has trained into ``pipe``.
 
     Args:

@@ -7,28 +7,25 @@ project. Settings marked ``free`` may differ when a run is continued; all others
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import inf
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from cac_align.flow_grpo.anchors import AnchorSettings
-from cac_align.flow_grpo.expert_settings import ExpertSettings
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
 from cac_align.flow_grpo.maths.kernels import WITH_NOISE_LEVEL, Kernel, check_kernel
 from cac_align.flow_grpo.maths.sampling import PrefixSharing, SDEWindow, WindowMode
-from cac_align.flow_grpo.memory_settings import MemorySettings
 from cac_align.flow_grpo.objective_settings import ON_STEPS, ObjectiveSettings
 from cac_align.flow_grpo.setting_names import renamed
-from reward_model.engine.trackers import Reporter, as_list, check_names
-from reward_model.setting_keys import hidden_keys, without_keys
-from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
+from cac_align.flow_grpo.training_settings import TrainingSettings
+from reward_model.setting_keys import hidden_keys
+from reward_model.terminal.described import as_decimals, described, setting
 
 
 @described
 @dataclass(frozen=True)
-class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySettings):
+class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, TrainingSettings):
     """Everything a run can be told. ``recipes/configs/flow_grpo`` holds presets.
 
     Raises:
@@ -42,54 +39,14 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySe
 
     output_dir: str = setting("outputs/flow-grpo", free=True)
     """Folder of checkpoints, logs, videos and the LoRA."""
-    seed: int = setting(0, least=0)
-    """Seed of prompt order, noise and LoRA; fixes the whole run on one device."""
-
-    # --- model --------------------------------------------------------------------------------------------------------
-    model: str = setting("assets/wan-mini")
-    """Folder or hub id of a Wan 2.1 or 2.2 text-to-video or image-to-video pipeline."""
-    revision: str | None = setting(None)
-    """Revision of a hub id."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = setting("no", experimental=["fp16"])
-    """Precision of frozen weights and autocast, in sampling and training: no, bf16 or fp16. The LoRA stays fp32."""
-    attention_backend: str | None = setting(None)
-    """diffusers' attention backend (native, flash, xformers, ...) for sampling and training; null: default."""
-    gradient_checkpointing: bool = setting(False, free=True)
-    """Recompute activations in the backward pass."""
-    vae_tiling: bool = setting(False)
-    """Decode in tiles: less memory, slightly different pixels."""
-    flow_shift: float | None = setting(None)
-    """Shift of the sigma schedule; null: that of the checkpoint."""
 
     # --- prompts ------------------------------------------------------------------------------------------------------
     prompts: str | None = setting("assets/prompts/train.jsonl")
     """Training prompts, .txt or .jsonl; for image-to-video with an image each. Paper: 240."""
     eval_prompts: str | None = setting(None, free=True)
     """Evaluation prompts; null: no evaluation."""
-    negative_prompt: str = setting("")
-    """Negative prompt of guidance, in sampling and training."""
-    max_sequence_length: int = setting(512, least=1)
-    """Most text tokens of a prompt; the pipeline cuts the rest."""
-    text_cache: str | None = setting(None, free=True)
-    """Folder of text embeddings; null: output_dir/text."""
-
-    # --- videos -------------------------------------------------------------------------------------------------------
-    height: int = setting(480, least=1)
-    """Height in pixels, a multiple of 16 (Wan 2.2 TI2V-5B: of 32)."""
-    width: int = setting(832, least=1)
-    """Width in pixels, a multiple of 16 (Wan 2.2 TI2V-5B: of 32)."""
-    num_frames: int = setting(81, least=1)
-    """Frames of a video, 1 + a multiple of 4. Paper: 81."""
-    fps: float = setting(16.0, above=0, below=inf)
-    """Frame rate passed to the reward. Wan: 16."""
 
     # --- rollouts -----------------------------------------------------------------------------------------------------
-    num_inference_steps: int = setting(20, least=2)
-    """Steps of a rollout. Paper: 50."""
-    guidance_scale: float = setting(4.5, least=1, hint="1 turns guidance off")
-    """Scale of classifier-free guidance; 1 turns it off. Public Flow-GRPO: 4.5."""
-    batched_guidance: bool = setting(True)
-    """Run both halves of guidance as one batch, in sampling and training; false: two calls, as diffusers."""
     kernel: Kernel = setting("flow")
     """Rule by which noise enters a step: wan_linear, flow, dance, cps or precise; ode (none) for nft and rvm."""
     noise_level: float | None = setting(0.3)
@@ -171,34 +128,6 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySe
     credit_floor: float = setting(0.2, least=0, most=1)
     """Weight of a cell without anomaly before weights are brought to mean 1."""
 
-    # --- LoRA and optimiser -------------------------------------------------------------------------------------------
-    lora_r: int = setting(32, least=1)
-    """Rank of the LoRA. Paper: 32."""
-    lora_alpha: int = setting(64, least=1)
-    """Numerator of the LoRA's scale. Paper: not given; 64 as public Flow-GRPO."""
-    lora_targets: list[str] = setting(["to_q", "to_k", "to_v", "to_out.0"])
-    """Names of the modules that get an adapter."""
-    learning_rate: float = setting(1e-4, above=0, below=inf)
-    """Learning rate of AdamW. Paper: not given; 1e-4 as public Flow-GRPO."""
-    lr_scheduler_type: str = setting("constant_with_warmup")
-    """Learning-rate schedule of diffusers, counted in updates."""
-    warmup_steps: int = setting(0, least=0)
-    """Updates of linear warm-up."""
-    adam_beta1: float = setting(0.9)
-    """AdamW: decay of the mean of gradients."""
-    adam_beta2: float = setting(0.999)
-    """AdamW: decay of the mean of squared gradients."""
-    adam_eps: float = setting(1e-8, above=0, below=inf)
-    """AdamW: added to the root of the squared gradients."""
-    weight_decay: float = setting(1e-4, least=0, hint="0 turns it off")
-    """AdamW: decay of the adapter's weights, times the learning rate."""
-    max_grad_norm: float = setting(1.0, least=0, hint="0 turns it off")
-    """Gradient clipping; 0 turns it off."""
-    ema_decay: float = setting(0.9, least=0, below=1, hint="0 keeps no average")
-    """EMA decay of the LoRA that is evaluated and exported; 0 turns averaging off."""
-    ema_every: int = setting(8, least=1)
-    """Updates between two averagings."""
-
     # --- evaluation ---------------------------------------------------------------------------------------------------
     eval_every: int = setting(20, least=1, free=True)
     """Steps between evaluations; the first comes before step 1."""
@@ -220,39 +149,22 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySe
     # --- checkpoints and log ------------------------------------------------------------------------------------------
     noise_floor: Literal["off", "warn", "refuse"] = setting("warn", free=True, when=ON_STEPS)
     """Reaction to replay noise that approaches the clip range: off, warn or refuse."""
-    save_every: int = setting(10, least=1, free=True)
-    """Steps between checkpoints."""
-    keep_checkpoints: int = setting(2, least=1, free=True)
-    """Checkpoints kept."""
-    log_videos_every: int = setting(10, least=0, free=True)
-    """Steps between videos in the log; 0 logs none."""
     num_logged_groups: int = setting(2, least=0, free=True)
     """Groups whose best and worst video are logged."""
-    report_to: list[Reporter] = setting(["tensorboard"], free=True)
-    """Trackers of numbers and videos besides metrics.jsonl: tensorboard, wandb, trackio, or none."""
-    wandb_project: str | None = setting(None, free=True)
-    """Project of wandb or trackio; naming one adds wandb to a report_to that has neither."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "report_to", as_list(self.report_to))
         object.__setattr__(self, "rewards", hidden_keys(self.rewards))
         self._check_rewards()  # first: its messages hide keys, whatever stands in the place of a list
-        check_settings(self)
+        self.check_shared()
         self._check_objective()
         self.check_anchors(self.beta, self.rewards)
-        self.check_memory(self.mixed_precision, self.gradient_checkpointing)
-        self._check_videos()
         self._check_batch()
-        if not self.lora_targets or not all(self.lora_targets):
-            raise ValueError(f"lora_targets={self.lora_targets!r} must name at least one module, such as to_q")
-        check_names(self.report_to)
 
     # --- rules between settings ---------------------------------------------------------------------------------------
 
     def _check_objective(self) -> None:
         """Kernel, noise and window give the objective something to train on."""
         check_kernel(self.kernel, self.noise_level)
-        self.check_expert_guidance(self.guidance_scale)
         if self.kernel not in WITH_NOISE_LEVEL and self.noise_level is not None:
             raise ValueError(
                 f"noise_level={self.noise_level} has no effect on kernel {self.kernel!r}; set it to null, or choose "
@@ -276,13 +188,6 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySe
             )
         if not self.on_finished_videos:
             self.window.check(self.num_inference_steps if self.last_step_noise else self.num_inference_steps - 1)
-
-    def _check_videos(self) -> None:
-        if (self.num_frames - 1) % 4 or self.height % 16 or self.width % 16:
-            raise ValueError(
-                f"{self.num_frames} frames of {self.height}x{self.width} do not fit Wan: num_frames must be 1 + a "
-                "multiple of 4, height and width multiples of 16"
-            )
 
     def _check_batch(self) -> None:
         _read_batch(self.batch)
@@ -334,10 +239,10 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySe
         """Videos of one training forward."""
         return self.train_batch_size or self.sample_batch_size
 
-    @cached_property
-    def guided(self) -> bool:
-        """True if the pipeline runs classifier-free guidance."""
-        return self.guidance_scale > 1
+    @property
+    def num_updates(self) -> int:
+        """Optimiser updates of the whole run."""
+        return self.max_steps * self.num_iterations * self.num_minibatches
 
     @property
     def shares_prefix(self) -> bool:
@@ -370,19 +275,10 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySe
         """The kernel and its options, as :mod:`schedule` takes them."""
         return {"kernel": self.kernel, "noise_level": self.noise_level, "last_step_noise": self.last_step_noise}
 
-    def identity(self) -> dict[str, Any]:
-        """Settings that must be equal for a checkpoint to be continued: all that are not marked free, but no keys."""
-        decisive = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata["free"]}
-        return without_keys(decisive, keep_names=False)
-
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, for files; without keys."""
-        return without_keys(asdict(self))
-
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> FlowGRPOConfig:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Settings from a mapping; whole numbers and texts such as ``1e-4`` serve for decimals. Names that TRL has for
         the same thing are understood (``num_generations``, ``save_steps``, ...).
 
@@ -392,18 +288,6 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, ExpertSettings, MemorySe
         if not isinstance(data, Mapping):
             raise ValueError(f"settings must be a mapping of names to values, got {type(data).__name__}")
         return cls(**as_decimals(cls, renamed(data, [f.name for f in fields(cls)])))
-
-    @classmethod
-    def from_yaml(cls, path: str | Path, **changes: Any) -> FlowGRPOConfig:
-        """Settings from a YAML file, with changes put over them."""
-        from reward_model.engine.settings import read_yaml
-
-        return cls.from_dict({**read_yaml(path), **changes})
-
-    @classmethod
-    def help_text(cls) -> str:
-        """Name, default and meaning of each setting."""
-        return settings_text(cls)
 
 
 def _read_batch(text: str) -> tuple[int, int]:

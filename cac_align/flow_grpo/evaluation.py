@@ -17,6 +17,7 @@ from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.experts import batched_pipeline, guidance_arguments
 from cac_align.flow_grpo.sampler.rollout import image_argument, negative_prompt
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.pipelines import Pipeline
 from cac_align.rewards.base import Evaluation
 from reward_model.statistics.significance import paired_bootstrap, paired_permutation
@@ -63,27 +64,54 @@ def evaluate_prompts(
 
     A prompt's latents depend on ``eval_seed`` and its place alone, so base model and every later one start alike.
     """
-    device, drawn = pipe.transformer.device, []
+    drawn = []
     for place, index in enumerate(indices):
-        condition = texts.condition([prompts[index]], negative_prompt(config), device)
-        generator = torch.Generator("cpu").manual_seed(derive_seed(config.eval_seed, "evaluation", index))
-        with batched_pipeline(pipe, condition.negative, config.batched_guidance):
-            output = pipe(
-                **image_argument(images or {}, prompts[index]),
-                prompt_embeds=condition.positive,
-                negative_prompt_embeds=condition.negative,
-                height=config.height,
-                width=config.width,
-                num_frames=config.num_frames,
-                num_inference_steps=config.eval_num_inference_steps or config.num_inference_steps,
-                **guidance_arguments(config),
-                generator=generator,
-                output_type="np",
-            )
-        drawn.append(split_frames(output, 1)[0])
+        seed, steps = derive_seed(config.eval_seed, "evaluation", index), config.eval_num_inference_steps
+        drawn.append(
+            draw_video(pipe, texts, prompts[index], config, seed=seed, num_inference_steps=steps, images=images)
+        )
         bus.submit(place, drawn[-1:], [prompts[index]], fps=config.fps)
     answers = bus.collect()
     return [EvaluatedVideo(index, drawn[place], answers[place]) for place, index in enumerate(indices)]
+
+
+@torch.no_grad()
+def draw_video(
+    pipe: Pipeline,
+    texts: TextEmbeddings,
+    prompt: str,
+    config: TrainingSettings,
+    *,
+    seed: int,
+    num_inference_steps: int | None = None,
+    images: Mapping[str, Any] | None = None,
+) -> np.ndarray:
+    """One video as the pipeline draws it in training, (T, H, W, 3) uint8.
+
+    Args:
+        pipe: with its adapter, without its text encoder.
+        texts: embeddings of the prompt and of the negative prompt.
+        prompt: text.
+        config: size, guidance, steps.
+        seed: seed of its first latents.
+        num_inference_steps: steps; None or 0: those of the settings.
+        images: first frame by prompt, for image-to-video.
+    """
+    condition = texts.condition([prompt], negative_prompt(config), pipe.transformer.device)
+    with batched_pipeline(pipe, condition.negative, config.batched_guidance):
+        output = pipe(
+            **image_argument(images or {}, prompt),
+            prompt_embeds=condition.positive,
+            negative_prompt_embeds=condition.negative,
+            height=config.height,
+            width=config.width,
+            num_frames=config.num_frames,
+            num_inference_steps=num_inference_steps or config.num_inference_steps,
+            **guidance_arguments(config),
+            generator=torch.Generator("cpu").manual_seed(seed),
+            output_type="np",
+        )
+    return split_frames(output, 1)[0]
 
 
 def summarise(rows: Mapping[int, Mapping[str, float | None]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Settings of models with two experts, part of :class:`~cac_align.flow_grpo.config.FlowGRPOConfig`."""
+"""Settings of models with two experts, part of :class:`~cac_align.flow_grpo.training_settings.TrainingSettings`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""From settings to what a trainer starts with: prompts and their embeddings, processes, a pipeline with its adapter.
+"""From settings to what a trainer starts with: embeddings, latents of videos, processes, a pipeline with its adapter.
 
 Its stochastic scheduler is made here too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
@@ -26,13 +24,13 @@ from cac_align.flow_grpo.model_layout import check_experts, check_video_size
 from cac_align.flow_grpo.needs import PIPELINE_FILE, check_model, is_path
 from cac_align.flow_grpo.output_folder import clear_run_leftovers, explained
 from cac_align.flow_grpo.placing import place_pipeline, set_attention
+from cac_align.flow_grpo.run_prompts import prompt_images
 from cac_align.flow_grpo.sampler.clips import CaptionedClip, ClipLatents, find_clips, vae_id
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
 from cac_align.flow_grpo.sampler.experts import PHASES, has_experts, transformers_of
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.pipelines import Pipeline, open_pipeline, serving_class
-from cac_align.prompts import Prompt, read_prompts, shared_prompts
-from cac_align.selection.candidates import open_first_frame
 from reward_model.backends.source import located
 from reward_model.engine.processes import default_accelerator
 
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import SchedulerMixin
 
+    from cac_align.flow_grpo.maths.schedule import Schedule
     from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def _located_reward(entry: Any) -> object:
 
 
 def load_pipeline(
-    config: FlowGRPOConfig, *, text_encoder: bool = True, images: Mapping[str, Any] | None = None
+    config: TrainingSettings, *, text_encoder: bool = True, images: Mapping[str, Any] | None = None
 ) -> Pipeline:
     """The pipeline of a run on the CPU; the VAE stays fp32. A checkpoint that serves both, Wan 2.2 TI2V-5B, is opened
     for image-to-video where prompts have images.
@@ -74,31 +73,51 @@ def load_pipeline(
     Args:
         config: settings.
         text_encoder: False leaves the encoder out, for processes that read embeddings only.
-        images: first frame by prompt; None: those of the prompt files.
+        images: first frame by prompt; None: those of the prompt files, of settings that name some.
 
     Raises:
         ValueError: if there is no such pipeline, it lacks weights, or it is of a kind that cannot be trained.
     """
-    from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
+    from diffusers import WanImageToVideoPipeline, WanPipeline
 
     parts: dict[str, Any] = {} if text_encoder else {"text_encoder": None}
     dtype = {"default": DTYPES[config.mixed_precision], "vae": torch.float32}
     kinds = {kind.__name__: kind for kind in (WanPipeline, WanImageToVideoPipeline)}
+    if images is None:
+        images = prompt_images(config) if isinstance(config, FlowGRPOConfig) else {}
 
     def store(name: str, part: Any) -> None:
         """Of two experts, the first is small before the second is read."""
         if config.base_precision is not None and name in PHASES:
             quantise_base(part, config.base_precision)
 
+    name = pipeline_class(config, bool(images))
+    if name not in kinds:
+        raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
     try:
         model = located(config.model)
-        index = DiffusionPipeline.load_config(model, revision=config.revision)
-        name = serving_class(index, bool(prompt_images(config) if images is None else images))
-        if name not in kinds:
-            raise ValueError(f"model={config.model!r} is a {name}; only {' and '.join(kinds)} can be trained")
         return open_pipeline(model, kinds[name], dtype=dtype, revision=config.revision, parts=parts, loaded=store)
     except OSError as error:
         raise ValueError(_why_not(config.model, error)) from error
+
+
+def pipeline_class(config: TrainingSettings, images: bool = False) -> str:
+    """Name of the class that the model of the settings is opened as; no weight is loaded.
+
+    Args:
+        config: settings.
+        images: whether prompts have images.
+
+    Raises:
+        ValueError: if there is no such pipeline.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        index = DiffusionPipeline.load_config(located(config.model), revision=config.revision)
+    except OSError as error:
+        raise ValueError(_why_not(config.model, error)) from error
+    return serving_class(index, images)
 
 
 def _why_not(model: str, error: OSError) -> str:
@@ -123,6 +142,16 @@ def prepare_pipeline(pipe: Pipeline, config: FlowGRPOConfig) -> list[str]:
         ValueError: the pipeline, its schedule or its modules do not fit the settings.
     """
     check_trainable(pipe, config)
+    return add_adapters(pipe, config)
+
+
+def add_adapters(pipe: Pipeline, config: TrainingSettings) -> list[str]:
+    """Freezes a pipeline that was checked, stores its base as the settings say, and puts the trained adapter in;
+    returns the names of the modules that got one.
+
+    Raises:
+        ValueError: if its modules or the frozen adapter do not fit the settings.
+    """
     pipe.set_progress_bar_config(disable=True)
     transformers = transformers_of(pipe)
     for part in (pipe.vae, *transformers.values(), pipe.text_encoder, getattr(pipe, "image_encoder", None)):
@@ -179,7 +208,7 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
             torch.cuda.empty_cache()
 
 
-def lay_frozen(pipe: Pipeline, config: FlowGRPOConfig) -> None:
+def lay_frozen(pipe: Pipeline, config: TrainingSettings) -> None:
     """Puts the frozen adapter of the settings into the pipeline, where they name one.
 
     Raises:
@@ -203,8 +232,22 @@ def set_flow_shift(pipe: Pipeline, flow_shift: float | None) -> None:
 
 
 def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
-    """Raises ValueError unless a pipeline is Wan 2.1 or 2.2, text-to-video or image-to-video, its videos have the sizes
-    that are asked for, and its schedule has the steps that the window and the experts need.
+    """:func:`check_wan`, and that the schedule has the steps of the window.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    schedule = check_wan(pipe, config, integer_timesteps=config.integer_timesteps)
+    if not config.on_finished_videos:
+        config.window.check(num_stochastic_steps(schedule, **config.noise))
+
+
+def check_wan(pipe: Pipeline, config: TrainingSettings, *, integer_timesteps: bool = False) -> Schedule:
+    """The sigmas that a pipeline draws with. It gets the shift of the settings.
+
+    Raises:
+        ValueError: unless it is Wan 2.1 or 2.2, text-to-video or image-to-video, its videos have the sizes that are
+            asked for, and its schedule has steps for each expert.
     """
     from diffusers import WanImageToVideoPipeline, WanPipeline
 
@@ -219,13 +262,12 @@ def check_trainable(pipe: Pipeline, config: FlowGRPOConfig) -> None:
     check_video_size(config, pipe.vae_scale_factor_spatial, pipe.transformer.config.patch_size)
     set_flow_shift(pipe, config.flow_shift)
     schedule = read_schedule(pipe.scheduler, config.num_inference_steps)
-    check_experts(pipe, config, schedule)
-    if not config.on_finished_videos:
-        config.window.check(num_stochastic_steps(schedule, **config.noise))
+    check_experts(pipe, config, schedule, integer_timesteps=integer_timesteps)
+    return schedule
 
 
 def encode_texts(
-    pipe: Pipeline, prompts: Sequence[str], config: FlowGRPOConfig, accelerator: Accelerator
+    pipe: Pipeline, prompts: Sequence[str], config: TrainingSettings, accelerator: Accelerator
 ) -> TextEmbeddings:
     """Embeddings of all texts on disk, by the main process; then the encoder is unloaded. Called by all processes."""
     from accelerate.utils import broadcast_object_list
@@ -270,19 +312,27 @@ def clips_of(config: FlowGRPOConfig, images: Mapping[str, Any]) -> list[Captione
 
 
 def encode_clips(
-    pipe: Pipeline, clips: Sequence[CaptionedClip], config: FlowGRPOConfig, accelerator: Accelerator
-) -> ClipLatents | None:
-    """Latents of the videos of the data term on disk, by the main process; None without any. Called by all processes.
+    pipe: Pipeline, clips: Sequence[CaptionedClip], config: TrainingSettings, accelerator: Accelerator, source: str
+) -> ClipLatents:
+    """Latents of videos on disk, by the main process. Called by all processes.
+
+    Args:
+        pipe: with its VAE on the device.
+        clips: the videos.
+        config: settings.
+        accelerator: processes.
+        source: setting that names the videos and its value, for messages.
 
     Raises:
         ValueError: if one does not fit the run.
     """
-    if not clips:
-        return None
     latents = ClipLatents(clips, config, vae_id(pipe))
     if accelerator.is_main_process:
-        with explained(latents.folder):
-            latents.fill(pipe)
+        try:
+            with explained(latents.folder):
+                latents.fill(pipe)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
     accelerator.wait_for_everyone()
     return latents
 
@@ -340,83 +390,3 @@ def check_deepspeed(accelerator: Accelerator, mixed_precision: str) -> Accelerat
     if mixed_precision == "fp16":
         raise ValueError('mixed_precision="fp16" needs a loss scaler, which DeepSpeed keeps to itself; use "bf16"')
     return accelerator
-
-
-def prompt_lists(
-    config: FlowGRPOConfig, prompts: Sequence[str] | None, eval_prompts: Sequence[str] | None
-) -> tuple[list[str], list[str]]:
-    """Training and evaluation texts, which share none."""
-    if prompts is None:
-        prompts = prompt_texts(config)
-    if eval_prompts is None:
-        eval_prompts = [p.text for p in _read("eval_prompts", config.eval_prompts)] if config.eval_prompts else []
-    if len(prompts) < config.groups_per_step:
-        raise ValueError(
-            f"batch={config.batch!r} needs {config.groups_per_step} prompts, the list has {len(prompts)}; add prompts, "
-            f"or set batch: {max(len(prompts), 1)}x{config.num_generations}"
-        )
-    both = shared_prompts([Prompt(p) for p in prompts], [Prompt(p) for p in eval_prompts])
-    if both:
-        raise ValueError(f"{len(both)} prompts are in both lists, such as {both[0][:60]!r}; evaluate on others")
-    return list(prompts), list(eval_prompts)
-
-
-def prompt_texts(config: FlowGRPOConfig) -> list[str]:
-    """The training texts of the settings.
-
-    Raises:
-        ValueError: if they name no file, or it cannot be read.
-    """
-    if config.prompts is None:
-        raise ValueError("prompts=null: name a file of prompts, or pass prompts=[...]")
-    return [p.text for p in _read("prompts", config.prompts)]
-
-
-def _read(name: str, path: str) -> list[Prompt]:
-    try:
-        return read_prompts(located(path))
-    except ValueError as error:
-        raise ValueError(f"{name}={path!r}: {error}") from error
-
-
-def prompt_images(config: FlowGRPOConfig) -> dict[str, Any]:
-    """The first frames (PIL images, RGB) that the prompt files of the settings name, by prompt, as they are meant to be
-    seen.
-
-    Raises:
-        ValueError: if one cannot be read as a picture.
-    """
-    paths = [located(path) for path in (config.prompts, config.eval_prompts) if path]
-    listed = [prompt for path in paths for prompt in read_prompts(path)]
-    return {p.text: open_first_frame(p.image, "the image of a prompt,") for p in listed if p.image is not None}
-
-
-def check_images(pipe: Pipeline, prompts: Sequence[str], images: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The image of every prompt: all of them for an image-to-video pipeline, none for another one.
-
-    Raises:
-        ValueError: prompts without an image, or images that nothing would look at.
-    """
-    name, images = type(pipe).__name__, dict(images or {})
-    if "ImageToVideo" not in name:
-        if images:
-            raise ValueError(f"{len(images)} images were given, but {name} takes none; use an image-to-video pipeline")
-        return {}
-    without = [prompt for prompt in prompts if prompt not in images]
-    if without:
-        raise ValueError(
-            f"{name} needs an image for every prompt; {len(without)} have none, such as {without[0][:60]!r}. "
-            "Name a file under 'image' in the .jsonl prompt files, or pass images={prompt: PIL image}; evaluation "
-            "prompts need one too"
-        )
-    return {prompt: images[prompt] for prompt in prompts}
-
-
-def images_fingerprint(images: Mapping[str, Any]) -> str:
-    """16 hex digits that change with any pixel or prompt."""
-    digest = hashlib.sha256()
-    for prompt in sorted(images):
-        pixels = np.asarray(images[prompt])
-        digest.update(f"{prompt}\x1f{pixels.shape}\x1f{pixels.dtype}".encode())
-        digest.update(np.ascontiguousarray(pixels).tobytes())
-    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Settings of how the frozen model is kept, part of :class:`~cac_align.flow_grpo.config.FlowGRPOConfig`.
+"""Settings of how the frozen model is kept, part of :class:`~cac_align.flow_grpo.training_settings.TrainingSettings`.
 
 The adapter is float32 whatever they say: they change what lies under it, and where.
 """

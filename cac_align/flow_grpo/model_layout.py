@@ -11,6 +11,7 @@ from typing import Any
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.schedule import Schedule, read_schedule
 from cac_align.flow_grpo.sampler.experts import boundary_of, guidance_scales
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.flow_grpo.wan_sizes import PUBLISHED, WanLayout
 from cac_align.pipelines import Pipeline
 from reward_model.backends.source import located
@@ -121,7 +122,7 @@ def planned_experts(config: FlowGRPOConfig) -> str:
     return expert_line(layout.boundary_ratio * 1000, schedule, config)
 
 
-def check_single(config: FlowGRPOConfig) -> None:
+def check_single(config: TrainingSettings) -> None:
     """Raises ValueError for a second guidance scale, where there is one transformer."""
     if config.guidance_scale_2 is not None:
         raise ValueError(
@@ -130,7 +131,7 @@ def check_single(config: FlowGRPOConfig) -> None:
         )
 
 
-def check_video_size(config: FlowGRPOConfig, spatial_factor: int, patch_size: Sequence[int]) -> None:
+def check_video_size(config: TrainingSettings, spatial_factor: int, patch_size: Sequence[int]) -> None:
     """Raises ValueError for a height or width that the pipeline would round down. Tokens are 16 pixels wide and high in
     Wan 2.1 and Wan 2.2 A14B, 32 in Wan 2.2 TI2V-5B, of which small videos are warned about.
 
@@ -155,13 +156,16 @@ def check_video_size(config: FlowGRPOConfig, spatial_factor: int, patch_size: Se
         )
 
 
-def check_experts(pipe: Pipeline, config: FlowGRPOConfig, schedule: Schedule) -> None:
+def check_experts(
+    pipe: Pipeline, config: TrainingSettings, schedule: Schedule, *, integer_timesteps: bool = False
+) -> None:
     """The settings fit the transformers of a pipeline.
 
     Args:
         pipe: a pipeline that :func:`~cac_align.flow_grpo.sampler.pipeline.check_pipeline` accepts.
         config: settings.
         schedule: sigmas of a rollout.
+        integer_timesteps: whether its timesteps are whole numbers.
 
     Raises:
         ValueError: if there is a second scale and no second expert, or an expert without a step.
@@ -170,7 +174,7 @@ def check_experts(pipe: Pipeline, config: FlowGRPOConfig, schedule: Schedule) ->
     if boundary is None:
         check_single(config)
         return
-    times = [float(schedule.timestep(k, integer=config.integer_timesteps)) for k in range(schedule.num_steps)]
+    times = [float(schedule.timestep(k, integer=integer_timesteps)) for k in range(schedule.num_steps)]
     high = sum(t >= boundary for t in times)
     if not 0 < high < len(times):
         raise ValueError(

@@ -23,6 +23,7 @@ from reward_model.setting_keys import bare_address, without_keys
 
 if TYPE_CHECKING:
     from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.training_settings import TrainingSettings
     from cac_align.rewards.composite import CompositeReward
 
 log = logging.getLogger(__name__)
@@ -76,16 +77,23 @@ def model_of(spec: RewardSpec) -> str | None:
 def contents_of(config: FlowGRPOConfig) -> dict[str, str]:
     """Digests of what settings name by a path, by the setting: equal digests mean the same, wherever the files lie."""
     contents = {"rewards": json_digest([_content_of(spec) for spec in read_specs(config.rewards)])}
-    if (folder := Path(located(config.model))).is_dir():
-        contents["model"] = model_fingerprint(folder)
+    contents |= base_contents(config)
     if config.prompts is not None and (file := Path(located(config.prompts))).is_file():
         contents["prompts"] = file_digest(file)
     if config.calibration is not None and (file := Path(located(config.calibration))).is_file():
         contents["calibration"] = file_digest(file)
-    if config.frozen_adapter is not None and (found := frozen_file(config.frozen_adapter)):
-        contents["frozen_adapter"] = file_digest(found)
     if config.data_regulariser is not None and Path(located(config.data_regulariser)).exists():
         contents["data_regulariser"] = clips_digest(find_clips(config.data_regulariser))
+    return contents
+
+
+def base_contents(config: TrainingSettings) -> dict[str, str]:
+    """:func:`contents_of`, of the settings that all trainings share."""
+    contents = {}
+    if (folder := Path(located(config.model))).is_dir():
+        contents["model"] = model_fingerprint(folder)
+    if config.frozen_adapter is not None and (found := frozen_file(config.frozen_adapter)):
+        contents["frozen_adapter"] = file_digest(found)
     return contents
 
 
@@ -195,14 +203,19 @@ def check_needs(config: FlowGRPOConfig, *, pipeline: bool = True, rewards: bool 
     needs = [*reward_needs(specs), *anchor_needs(config)]
     if pipeline:
         needs.insert(0, model_need("model", config.model, PIPELINE_FILE, config.revision))
+    refuse_missing(needs)
+    for note in readout_notes(specs):
+        log.warning(note)
+
+
+def refuse_missing(needs: Sequence[Need]) -> None:
+    """Raises ValueError where one of some needs is missing."""
     missing = [need.text for need in needs if need.state == "missing"]
     if missing:
         raise ValueError(
             f"{'; '.join(missing)}. Fix the settings, or make what is missing: python recipes/build_minis.py for the "
             "minis, the three stages for a judge, or download it where the network is"
         )
-    for note in readout_notes(specs):
-        log.warning(note)
 
 
 def needs_text(config: FlowGRPOConfig, command: str | None = None) -> str:
@@ -270,9 +283,17 @@ def reward_needs(specs: Sequence[RewardSpec]) -> list[Need]:
 
 
 def anchor_needs(config: FlowGRPOConfig) -> list[Need]:
-    """The package that stores the base, and files the training holds on to: a frozen adapter and the videos of the data
-    term. Only looked for, not read.
-    """
+    """:func:`base_needs`, and the videos of the data term. Only looked for, not read."""
+    needs = base_needs(config)
+    if (source := config.data_regulariser) is not None:
+        there = Path(located(source)).exists()
+        text = f"videos of the data term: {source}"
+        needs.append(Need("found", text) if there else Need("missing", f"{text} (no such folder or .jsonl file)"))
+    return needs
+
+
+def base_needs(config: TrainingSettings) -> list[Need]:
+    """The package that stores the base, and the frozen adapter below the trained one. Only looked for, not read."""
     needs = []
     if (precision := config.base_precision) is not None:
         package, extra = PACKAGES[precision], PIP[PACKAGES[precision]]
@@ -284,10 +305,6 @@ def anchor_needs(config: FlowGRPOConfig) -> list[Need]:
         needs.append(
             Need("found", f"frozen adapter: {file}") if file else Need("missing", f"frozen adapter: {source} (no LoRA)")
         )
-    if (source := config.data_regulariser) is not None:
-        there = Path(located(source)).exists()
-        text = f"videos of the data term: {source}"
-        needs.append(Need("found", text) if there else Need("missing", f"{text} (no such folder or .jsonl file)"))
     return needs
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.offload import offload_blocks
 from cac_align.flow_grpo.sampler.experts import transformers_of
 from cac_align.flow_grpo.sampler.policy import run_autocast
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.pipelines import Pipeline
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PIP = {
 }
 
 
-def place_parts(pipe: Pipeline, config: FlowGRPOConfig, device: torch.device) -> None:
+def place_parts(pipe: Pipeline, config: TrainingSettings, device: torch.device) -> None:
     """Before training: moves all but the transformers to the device, which the learner does with those, unless their
     blocks stay in main memory. They get the run's precision.
     """
@@ -34,7 +34,7 @@ def place_parts(pipe: Pipeline, config: FlowGRPOConfig, device: torch.device) ->
         run_autocast(transformer, device, config.mixed_precision)
 
 
-def place_pipeline(pipe: Pipeline, config: FlowGRPOConfig, device: torch.device) -> None:
+def place_pipeline(pipe: Pipeline, config: TrainingSettings, device: torch.device) -> None:
     """Without training: moves the pipeline to the device, but for blocks that stay in main memory."""
     if not config.offload_blocks:
         pipe.to(device)

@@ -22,6 +22,7 @@ from cac_align.flow_grpo.needs import frozen_file
 from cac_align.flow_grpo.objective_settings import ObjectiveSettings
 from cac_align.flow_grpo.sampler.experts import boundary_of, transformers_of
 from cac_align.flow_grpo.sampler.forwards import sampling_forwards
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.flow_grpo.wan_sizes import forward_flop
 from reward_model.terminal.described import experiments, settings_of, unread_settings
 
@@ -91,6 +92,57 @@ def make_run_plan(
         world_size: processes.
         spatial_factor: pixels per latent cell in each direction, where transformers are given.
     """
+    size = model_size(config, *transformers, spatial_factor=spatial_factor)
+    copies = 4 + (config.ema_decay > 0) + (config.objective == "nft")  # value, gradient, two moments
+    latents = size.latents
+    samples = config.samples_per_step // max(world_size, 1)
+    sides = 1 if config.on_finished_videos or not config.guided else 2
+    steps = config.num_trained_steps
+    passes = config.num_iterations * steps * sides * config.samples_per_step
+    data = config.data_batch * config.num_iterations * config.num_minibatches if config.data_regulariser else 0
+    return RunPlan(
+        transformer_parameters=size.frozen,
+        lora_modules=size.modules,
+        lora_parameters=size.trained,
+        weights=size.weights,
+        offloaded=size.offloaded,
+        adapter=copies * size.trained * 4 / GIB,
+        activations=activation_memory(config, size, config.rows_per_forward * sides),
+        records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
+        forwards_sampling=round(sampling_forwards(config, world_size=max(world_size, 1))),
+        forwards_unshared=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
+        forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0) + data,
+        flop=size.flop,
+    )
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Size of a model in training, of which no weight need be loaded. Memory in GiB on one process; of two experts,
+    counts and weights are those of both.
+
+    Attributes:
+        first: its transformer, the first of two.
+        modules, trained: adapted modules, and parameters of the adapter.
+        frozen: all other parameters of the transformers.
+        weights: frozen weights on the device, of those that wait in main memory one block.
+        offloaded: frozen weights that wait in main memory.
+        latents: numbers of one latent video.
+        flop: operations of one forward of one video, reckoned.
+    """
+
+    first: ModelMixin
+    modules: int
+    trained: int
+    frozen: int
+    weights: float
+    offloaded: float
+    latents: int
+    flop: float
+
+
+def model_size(config: TrainingSettings, *transformers: ModelMixin, spatial_factor: int = 8) -> ModelSize:
+    """The size of a model; arguments as for :func:`make_run_plan`."""
     if not transformers:
         layout = read_layout(config.model)
         first = meta_transformer(config.model)
@@ -107,30 +159,25 @@ def make_run_plan(
         frozen = sum(num_weights(p) for t in transformers for p in t.parameters()) - trained
     whole, blocks = _frozen_bytes(config, first, frozen // experts)
     lent = blocks / first.config.num_layers if config.offload_blocks else blocks * experts
-    copies = 4 + (config.ema_decay > 0) + (config.objective == "nft")  # value, gradient, two moments
     latents = _latent_elements(config, first, spatial_factor)
-    samples = config.samples_per_step // max(world_size, 1)
-    sides = 1 if config.on_finished_videos or not config.guided else 2
-    steps = config.num_trained_steps
-    passes = config.num_iterations * steps * sides * config.samples_per_step
-    data = config.data_batch * config.num_iterations * config.num_minibatches if config.data_regulariser else 0
-    return RunPlan(
-        transformer_parameters=frozen,
-        lora_modules=modules,
-        lora_parameters=trained,
+    return ModelSize(
+        first,
+        modules,
+        trained,
+        frozen,
         weights=((whole - blocks) * experts + lent) / GIB,
         offloaded=blocks * experts / GIB if config.offload_blocks else 0.0,
-        adapter=copies * trained * 4 / GIB,
-        activations=(_activations(config, first, latents) * sides + _unpacked(config, first)) / GIB,
-        records=(1 if config.on_finished_videos else 3 * steps) * samples * latents * 4 / GIB,
-        forwards_sampling=round(sampling_forwards(config, world_size=max(world_size, 1))),
-        forwards_unshared=config.num_inference_steps * (2 if config.guided else 1) * config.samples_per_step,
-        forwards_training=passes + (passes if config.beta else 0) + (passes if config.objective == "nft" else 0) + data,
+        latents=latents,
         flop=forward_flop(dict(first.config), frozen // experts, _tokens(first, latents)),
     )
 
 
-def _frozen_bytes(config: FlowGRPOConfig, transformer: ModelMixin, frozen: int) -> tuple[float, float]:
+def activation_memory(config: TrainingSettings, size: ModelSize, videos: int) -> float:
+    """GiB of one training forward of so many videos, roughly."""
+    return (_activations(config, size.first, size.latents, videos) + _unpacked(config, size.first)) / GIB
+
+
+def _frozen_bytes(config: TrainingSettings, transformer: ModelMixin, frozen: int) -> tuple[float, float]:
     """Bytes of the frozen weights of one transformer, and of those in its blocks.
 
     Args:
@@ -199,19 +246,19 @@ def describe_plan(
             f"  forwards    {plan.forwards_sampling} to sample{_shared(config, plan)}, {plan.forwards_training} to "
             f"train, per step (one video, one side of guidance; {plan.flop / 1e12:.3g} TFLOP each, reckoned)",
             f"  memory      {plan.memory:.2f} GiB estimated per process: {plan.weights:.2f} frozen weights"
-            f"{_storage(config, plan)}, {plan.adapter:.2f} adapter and optimiser, {plan.activations:.2f} activations, "
-            f"{plan.records:.2f} records in main memory; VAE and judge come on top",
+            f"{storage_words(config, plan.offloaded)}, {plan.adapter:.2f} adapter and optimiser, "
+            f"{plan.activations:.2f} activations, {plan.records:.2f} records in main memory; VAE and judge come on top",
             f"  output      {config.output_dir}",
             *([f"  experimental {trial}: no preset has that, and no run of it is in the docs"] if trial else []),
         ]
     )
 
 
-def _storage(config: FlowGRPOConfig, plan: RunPlan) -> str:
+def storage_words(config: TrainingSettings, offloaded: float) -> str:
     """Storage of the frozen weights and where they wait; empty where nothing is special about it."""
     stored = [] if config.base_precision is None else [f"blocks in {config.base_precision}"]
     if config.offload_blocks:
-        stored.append(f"one block at a time, {plan.offloaded:.2f} in main memory")
+        stored.append(f"one block at a time, {offloaded:.2f} in main memory")
     return f" ({'; '.join(stored)})" if stored else ""
 
 
@@ -244,7 +291,7 @@ def _rewards(config: FlowGRPOConfig) -> str:
     return ", ".join(named) + (f"; {how}" if len(specs) > 1 or config.calibration is not None else "")
 
 
-def _latent_elements(config: FlowGRPOConfig, transformer: ModelMixin, spatial_factor: int) -> int:
+def _latent_elements(config: TrainingSettings, transformer: ModelMixin, spatial_factor: int) -> int:
     """Numbers of one latent video."""
     frames, rows, columns = LatentGrid(
         config.num_frames, config.height, config.width, spatial_factor=spatial_factor
@@ -258,10 +305,10 @@ def _tokens(transformer: ModelMixin, latents: int) -> int:
     return latents // (model.out_channels * model.patch_size[0] * model.patch_size[1] * model.patch_size[2])
 
 
-def _activations(config: FlowGRPOConfig, transformer: ModelMixin, latents: int) -> float:
-    """Bytes of one training forward without guidance, roughly."""
+def _activations(config: TrainingSettings, transformer: ModelMixin, latents: int, videos: int) -> float:
+    """Bytes of one training forward of so many videos, roughly."""
     model = transformer.config
-    tokens = config.rows_per_forward * _tokens(transformer, latents)
+    tokens = videos * _tokens(transformer, latents)
     width = model.num_attention_heads * model.attention_head_dim
     block = tokens * (BLOCK_WIDTHS * width + BLOCK_FFN * model.ffn_dim) * BYTES[config.mixed_precision]
     if not config.gradient_checkpointing:
@@ -269,7 +316,7 @@ def _activations(config: FlowGRPOConfig, transformer: ModelMixin, latents: int) 
     return block + tokens * width * BYTES[config.mixed_precision] * model.num_layers
 
 
-def _unpacked(config: FlowGRPOConfig, transformer: ModelMixin) -> float:
+def _unpacked(config: TrainingSettings, transformer: ModelMixin) -> float:
     """Bytes of weights that torchao has turned into the run's precision and the backward pass holds: of one block, or
     of all without gradient checkpointing. bitsandbytes turns them anew.
     """

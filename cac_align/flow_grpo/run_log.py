@@ -77,6 +77,7 @@ _SHOWN = {
     "reward/mean": ("reward", "{:.4f}"),
     "policy/loss": ("loss", "{:.3g}"),
     "policy/kl": ("KL", "{:.3g}"),
+    "pairs/accuracy": ("pairs told right", "{:.0%}"),
     "groups/zero_variance": ("groups without a difference", "{:.0%}"),
     "seconds/all": ("last step", "{:.1f} s"),
 }

@@ -13,16 +13,15 @@ random draw is a function of seed, epoch, prompt and video: a resumed run has no
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cac_align.flow_grpo.adapter_training import AdapterTraining
 from cac_align.flow_grpo.card import write_card
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.evaluation import (
@@ -34,33 +33,29 @@ from cac_align.flow_grpo.evaluation import (
 )
 from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
 from cac_align.flow_grpo.judging.reward_specs import read_specs
-from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.experience import Experience, experience_numbers, gather, judged_step, rows_of
 from cac_align.flow_grpo.learner.learner import Learner
 from cac_align.flow_grpo.learner.lora import adapter_off
-from cac_align.flow_grpo.learner.lora_files import export_lora
 from cac_align.flow_grpo.learner.quantised import check_storage
 from cac_align.flow_grpo.learner.replay import judge_noise
 from cac_align.flow_grpo.loading import (
-    check_images,
     clips_of,
     encode_clips,
     encode_texts,
-    images_fingerprint,
     load_pipeline,
     open_accelerator,
     prepare_pipeline,
-    prompt_images,
-    prompt_lists,
     stochastic_scheduler,
 )
 from cac_align.flow_grpo.maths.sampling import GroupSampler
 from cac_align.flow_grpo.maths.schedule import read_schedule
 from cac_align.flow_grpo.needs import anchor_identity, check_needs, contents_of, own_reward
-from cac_align.flow_grpo.output_folder import OutputError, check_writable, explained, sole_use
+from cac_align.flow_grpo.older_runs import as_meant
+from cac_align.flow_grpo.output_folder import OutputError, check_writable
 from cac_align.flow_grpo.placing import place_parts
 from cac_align.flow_grpo.plan import live_plan, peak_memory
-from cac_align.flow_grpo.run_log import RunLog, bar_numbers, show_evaluation, show_groups
+from cac_align.flow_grpo.run_log import RunLog, show_evaluation, show_groups
+from cac_align.flow_grpo.run_prompts import check_images, images_fingerprint, prompt_images, prompt_lists
 from cac_align.flow_grpo.sampler.experts import boundary_of, velocity_of
 from cac_align.flow_grpo.sampler.forwards import ForwardCount
 from cac_align.flow_grpo.sampler.rollout import RolloutSampler, VideoRollout, negative_prompt, split_calls
@@ -69,7 +64,6 @@ from cac_align.rewards.base import Reward, RewardError, check_callable
 from reward_model.digests import text_digest
 from reward_model.engine.checkpoints import CONTENTS
 from reward_model.engine.guards import DivergenceError
-from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.trackers import check_reporters
 
 if TYPE_CHECKING:
@@ -80,7 +74,7 @@ __all__ = ["DivergenceError", "FlowGRPOTrainer", "OutputError"]
 log = logging.getLogger(__name__)
 
 
-class FlowGRPOTrainer:
+class FlowGRPOTrainer(AdapterTraining):
     """Trains a LoRA on a pipeline.
 
     Args:
@@ -102,6 +96,10 @@ class FlowGRPOTrainer:
         >>> trainer.export("outputs/lora")                                                       # doctest: +SKIP
     """
 
+    label = "Flow-GRPO"
+    config: FlowGRPOConfig
+    learner: Learner
+
     def __init__(
         self,
         config: FlowGRPOConfig,
@@ -119,11 +117,10 @@ class FlowGRPOTrainer:
                 "FlowGRPOConfig.from_dict(a mapping) or FlowGRPOConfig.from_yaml(a file)"
             )
         check_reporters(config.report_to, config.wandb_project)
-        self.config = config
         self.prompts, self.eval_prompts = prompt_lists(config, prompts, eval_prompts)
         self.sampler = GroupSampler(len(self.prompts), config.groups_per_step, config.num_generations, config.seed)
         check_needs(config, pipeline=pipe is None, rewards=reward is None)
-        self.accelerator = accelerator or open_accelerator(config.mixed_precision)
+        super().__init__(config, accelerator or open_accelerator(config.mixed_precision))
         self.sampler.check_world_size(self.accelerator.num_processes)
         check_storage(config, self.accelerator.device, self.accelerator)
         if self.accelerator.is_main_process:
@@ -152,99 +149,43 @@ class FlowGRPOTrainer:
         self.texts = encode_texts(self.pipe, texts, config, self.accelerator)
         self.scheduler, weights = stochastic_scheduler(self.pipe.scheduler, config, self.accelerator.device)
         place_parts(self.pipe, config, self.accelerator.device)
-        given = (config, self.accelerator, encode_clips(self.pipe, clips, config, self.accelerator))
+        source = f"data_regulariser={config.data_regulariser!r}"
+        latents = encode_clips(self.pipe, clips, config, self.accelerator, source) if clips else None
+        given = (config, self.accelerator, latents)
         policy, cell = velocity_of(self.pipe, config), self.pipe.vae_scale_factor_spatial
         self.learner = Learner(policy, self.scheduler, weights, self.texts, *given, spatial_factor=cell)
         self.transformer, self.transformers = policy.transformer, tuple(policy.transformers.values())
         self.forwards = ForwardCount(*self.transformers)
         self.rollouts = RolloutSampler(self.pipe, self.scheduler, self.texts, config, self.images)
-        self.step = 0
-        self.history: list[dict[str, float]] = []
         #: Rewards of the evaluation prompts, in order: of the base model, and of the latest evaluation.
         self.eval_rewards: dict[str, list[float | None]] = {}
-        self.stopped_by: str | None = None
-        #: Number of the signal that ended :meth:`train` before its last step; 0 otherwise.
-        self.interrupted = 0
-        self.stop = StopRequest()
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
     def train(self, *, resume: bool = True) -> dict[str, float]:
-        """Runs to ``max_steps``, from the last checkpoint in ``output_dir`` if there is one and ``resume`` is set.
-
-        The first Ctrl-C (or SIGTERM) ends the run after the present step, with a checkpoint; the second at once.
-
-        Returns:
-            The numbers of the last step. ``stopped_by`` says why a run ended early, ``interrupted`` by which signal.
+        """As :meth:`.AdapterTraining.train`.
 
         Raises:
-            DivergenceError: loss or gradient stopped being finite.
-            TrainingCheckpointError: a checkpoint could not be written, is damaged, or belongs to another run.
-            OutputError: the folder cannot be written, or another process trains into it.
             RewardError: a whole step could not be judged.
-            ValueError: the self-check before the first step failed.
         """
-        folder = Path(self.config.output_dir)
-        main = self.accelerator.is_main_process
-        with self.stop.listening(), sole_use(folder) if main else nullcontext(), explained(folder):
-            try:
-                return self._train(folder, resume)
-            finally:
-                self.bus.close()
+        try:
+            return super().train(resume=resume)
+        finally:
+            self.bus.close()
 
-    def _train(self, folder: Path, resume: bool) -> dict[str, float]:
-        """:meth:`train`, in a folder that is this run's alone."""
-        config, main = self.config, self.accelerator.is_main_process
-        last = files.newest_checkpoint(folder)
-        if last is not None:
-            if not resume:
-                raise files.TrainingCheckpointError(
-                    f"{str(folder)!r} holds {last.name}; resume it, or choose another output_dir"
-                )
-            self.resume(last)
-        if self.step < config.max_steps:
-            self.self_check()
-        writer = RunLog(
-            folder,
-            active=main,
-            first_step=-1 if last is None else self.step,  # without a checkpoint nothing that was logged counts
-            report_to=config.report_to,
-            project=config.wandb_project,
-            settings=config.to_dict(),
-        )
-        with closing(writer):
-            if not self.history:
-                self._evaluate(writer, base=True)
-            self._ask_to_stop()
-            numbers = self._steps(writer)
-        if self.stopped_by and main:
-            log.warning("stopped after step %d of %d: %s", self.step, config.max_steps, self.stopped_by)
+    def logged_step(self, writer: RunLog) -> dict[str, float]:
+        """A step with its log: numbers, and now and then the best and the worst video of some groups."""
+        experience, numbers = self.run_step()
+        writer.numbers(self.step, numbers)
+        every = self.config.log_videos_every
+        if every and self.step % every == 0:
+            show_groups(writer, self.step, experience, self.config)
         return numbers
 
-    def _steps(self, writer: RunLog) -> dict[str, float]:
-        """All steps that are left, with their evaluations and checkpoints. Returns the numbers of the last one."""
-        from tqdm.auto import tqdm
-        from tqdm.contrib.logging import logging_redirect_tqdm
-
-        config, total, numbers = self.config, self.config.max_steps, dict[str, float]()
-        shown = self.accelerator.is_main_process
-        bar = tqdm(total=total, initial=self.step, desc="Flow-GRPO", unit="step", disable=not shown)
-        with bar, logging_redirect_tqdm():
-            while self.step < total and self.stopped_by is None:
-                experience, numbers = self.run_step()
-                self._report(writer, experience, numbers)
-                bar.set_postfix(bar_numbers(numbers), refresh=False)
-                bar.update()
-                if self._due(config.eval_every):
-                    self._evaluate(writer)
-                self._ask_to_stop()
-                if self._due(config.save_every) or self.stopped_by:
-                    self.save()
-        return numbers
-
-    def _due(self, every: int) -> bool:
-        """True every so many steps, and after the last one."""
-        return self.step % every == 0 or self.step == self.config.max_steps
+    def measure(self, writer: RunLog, *, base: bool = False) -> None:
+        """Evaluates the base model, or the trained one every so many steps."""
+        if base or self.due(self.config.eval_every):
+            self._evaluate(writer, base=base)
 
     def run_step(self) -> tuple[Experience, dict[str, float]]:
         """One step: videos, rewards, updates. Returns them with the numbers of all processes."""
@@ -268,13 +209,6 @@ class FlowGRPOTrainer:
         if torch.cuda.is_available():
             numbers["memory/peak_gib"] = peak_memory()
         return experience, numbers
-
-    def _ask_to_stop(self) -> None:
-        """All processes stop if one was asked to; a run that has done its last step is done."""
-        asked = max(gather(self.accelerator, [self.stop.signal]))
-        if asked and self.step < self.config.max_steps:
-            self.interrupted = asked
-            self.stopped_by = f"{signal.Signals(asked).name}; the same command resumes from here"
 
     # --- videos and rewards -------------------------------------------------------------------------------------------
 
@@ -358,50 +292,22 @@ class FlowGRPOTrainer:
             if self.config.early_stop:
                 self.stopped_by = said
 
-    def _report(self, writer: RunLog, experience: Experience, numbers: Mapping[str, float]) -> None:
-        """Numbers, and now and then the best and the worst video of some groups."""
-        writer.numbers(self.step, numbers)
-        every = self.config.log_videos_every
-        if every and self.step % every == 0:
-            show_groups(writer, self.step, experience, self.config)
-
     # --- state --------------------------------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Writes a checkpoint of the current step."""
-        state = {
-            **self._identity(),
-            **self.learner.counters(),
-            "history": self.history,
-            "eval_rewards": self.eval_rewards,
-            "config": self.config.to_dict(),
-            "num_processes": self.accelerator.num_processes,
-        }
-        folder, keep = Path(self.config.output_dir), self.config.keep_checkpoints
-        parts, own = self.learner.tensors(), self.learner.own_tensors()
-        return files.save_checkpoint(self.accelerator, folder, self.step, parts, state, keep, own=own)
+    def state(self) -> dict[str, Any]:
+        """Further entries of a checkpoint."""
+        return {"eval_rewards": self.eval_rewards}
 
-    def resume(self, folder: Path) -> None:
-        """Continues from a checkpoint, bit for bit on a CPU.
-
-        Raises:
-            TrainingCheckpointError: it belongs to another run, or is damaged.
-        """
-        here = self.accelerator
-        parts, state = files.read_checkpoint(
-            folder,
-            self._identity(),
-            here.process_index,
-            here.num_processes,
-            layout=self.learner.layout(),
-            counters=self.learner.counters(),
-            ema_every=self.config.ema_every if self.learner.ema is not None else 0,
-        )
-        self.learner.restore(parts, state)
-        self.step, self.history = state["step"], state["history"]
+    def read_state(self, state: Mapping[str, Any]) -> None:
+        """Takes the state of a checkpoint back, but for the learner's part."""
+        super().read_state(state)
         self.eval_rewards = dict(state.get("eval_rewards") or {})
 
-    def _identity(self) -> dict[str, Any]:
+    def meant(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The state of an older checkpoint as today's would say it."""
+        return as_meant(state)
+
+    def identity(self) -> dict[str, Any]:
         """Entries that must be equal for a checkpoint to be continued."""
         return {
             "sigma_fingerprint": read_schedule(self.scheduler).fingerprint,
@@ -423,27 +329,14 @@ class FlowGRPOTrainer:
         """Sentences about what the evaluations say of base and trained model, and what so few prompts can tell."""
         return describe_change(self.history, self.eval_rewards)
 
-    def export(self, folder: str | Path, *, averaged: bool = True) -> Path:
-        """Writes the LoRA for ``pipe.load_lora_weights(folder)``, with a model card.
-
-        Args:
-            folder: created when missing.
-            averaged: the averaged weights, where the run keeps them.
-        """
-        folder = Path(folder)
-        state = self.learner.exported(averaged=averaged)
-        if self.accelerator.is_main_process:
-            with explained(folder):
-                export_lora(self.pipe, folder, state)
-                shown = min(self.config.eval_num_prompts, len(self.eval_prompts))
-                write_card(
-                    folder,
-                    self.config,
-                    pipeline=type(self.pipe).__name__,
-                    steps=self.step,
-                    history=self.history,
-                    num_prompts=shown,
-                    experts=len(self.transformers) > 1,
-                )
-        self.accelerator.wait_for_everyone()
-        return folder
+    def write_card(self, folder: Path) -> None:
+        """Writes the model card beside an exported adapter."""
+        write_card(
+            folder,
+            self.config,
+            pipeline=type(self.pipe).__name__,
+            steps=self.step,
+            history=self.history,
+            num_prompts=min(self.config.eval_num_prompts, len(self.eval_prompts)),
+            experts=len(self.transformers) > 1,
+        )

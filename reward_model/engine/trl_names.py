@@ -42,6 +42,14 @@ FLOW: dict[str, Meaning] = {
     "fp16": _precision("fp16"),
 }
 
+#: Of training on preference pairs.
+PREFERENCE: dict[str, Meaning] = {
+    **{name: ours for name, ours in FLOW_ALIASES.items() if ours not in ("clip_range", "rewards")},
+    "per_device_train_batch_size": "train_batch_size",
+    "bf16": _precision("bf16"),
+    "fp16": _precision("fp16"),
+}
+
 #: Of stage 3.
 STAGE3: dict[str, Meaning] = {
     "model_name_or_path": "model",

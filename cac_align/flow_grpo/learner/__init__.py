@@ -1,8 +1,8 @@
 """From judged videos to an updated adapter.
 
-``experience`` (advantages of a step), ``replay``, ``nft`` and ``rvm`` (the loss of a pass), the ``learner``, its
-``phases`` where there are two experts, ``lora`` and its files (``lora_files``, ``lora_convert``, ``wan_names``),
-``checkpoint`` and its checks.
+``experience`` (advantages of a step), ``replay``, ``nft`` and ``rvm`` (the loss of a pass), the ``learner``, what it
+shares with other trainings (``adapter_learner``), ``phases`` where there are two experts, ``lora`` and its files
+(``lora_files``, ``lora_convert``, ``wan_names``), ``checkpoint`` and its checks.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ from cac_align.flow_grpo.learner.checkpoint_checks import (
     newest_checkpoint,
     read_state,
 )
-from cac_align.flow_grpo.older_runs import as_meant
 from reward_model.engine.checkpoints import STATE_FILE, TrainingCheckpointError, check_same_run, write_checkpoint
 
 if TYPE_CHECKING:
@@ -95,6 +94,7 @@ def read_checkpoint(
     layout: Layout,
     counters: Mapping[str, Any],
     ema_every: int = 0,
+    meant: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> tuple[dict[str, Tensors], dict]:
     """The parts and the state of a checkpoint, once it is seen to belong to this run and to be whole; random states are
     restored.
@@ -108,12 +108,13 @@ def read_checkpoint(
         layout: names and shapes of the tensors of every part that is read (:meth:`.Learner.layout`).
         counters: those of a fresh run, as :meth:`.Learner.counters` has them: the form of what is read.
         ema_every: updates between two averagings, 0 without an average.
+        meant: gives the state of an older checkpoint as today's would say it.
 
     Raises:
         TrainingCheckpointError: it belongs to another run, or a file is damaged; the message says which and what to do.
     """
     state = read_state(folder)
-    check_same_run(folder, as_meant(state), _plain(expected))
+    check_same_run(folder, meant(state), _plain(expected))
     check_counters(folder, state, _plain(counters), ema_every)
     own = state.get("own_parts") or []
     if own and state["num_processes"] != processes:

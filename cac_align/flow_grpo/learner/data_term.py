@@ -3,22 +3,26 @@
 A reward that can be cheated pulls the generator away from videos as people make them; a term that goes on training it
 on such videos pulls back (DDRL, arXiv 2512.04332, which anchors the policy to data instead of to a reference model and
 adds the diffusion loss to the reward's). How many videos an update takes and what the term weighs are this project's.
-First the pure functions, then :class:`DataTerm`.
+First the pure functions, then :class:`DataTerm`. Alone, on the winners of pairs, its loss is supervised fine-tuning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from cac_align.flow_grpo.learner.nft import forward_noise, forward_sigmas, noised
-from cac_align.flow_grpo.learner.replay import Replay
 from cac_align.flow_grpo.learner.rvm import shifted, static_shift
 from cac_align.flow_grpo.maths.objectives import velocity_divergence
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.clips import ClipLatents
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
 
 def flow_matching_loss(velocity: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -78,45 +82,64 @@ def draws_of_process(draws: list[Draw], process: int, processes: int, rows: int)
     return [mine[k : k + rows] for k in range(0, each, rows)]
 
 
-class DataTerm:
-    """The loss of the data term.
+class ClipTerm:
+    """A loss on encoded videos: which are drawn in an update, and at which noise levels. Levels are uniform in time
+    under the model's own shift; guidance takes no part.
 
     Args:
         clips: latents of the videos.
         texts: embeddings of their prompts.
-        replay: policy, scheduler and settings.
+        policy: velocity in training, wrapped.
+        scheduler: scheduler of the model, or the stochastic one in front of it.
+        batch: draws of an update, over all processes.
+        rows: draws of a forward.
+        seed: seed of the run.
 
     Raises:
         ValueError: if the model's shift depends on the size of the video.
     """
 
-    def __init__(self, clips: ClipLatents, texts: TextEmbeddings, replay: Replay) -> None:
-        self.clips, self.texts, self.replay = clips, texts, replay
-        self.shift = static_shift(replay.scheduler)
+    def __init__(
+        self,
+        clips: ClipLatents,
+        texts: TextEmbeddings,
+        policy: Callable[..., torch.Tensor],
+        scheduler: SchedulerMixin,
+        *,
+        batch: int,
+        rows: int,
+        seed: int,
+    ) -> None:
+        self.clips, self.texts, self.policy, self.scheduler = clips, texts, policy, scheduler
+        self.batch, self.rows, self.seed = batch, rows, seed
+        self.shift = static_shift(scheduler)
+
+    def __len__(self) -> int:
+        """Number of what may be drawn: videos, or pairs of them."""
+        return len(self.clips)
 
     def share(self, update: int, process: int, processes: int) -> list[list[Draw]]:
         """The forwards of a process in an update, see :func:`draws_of_process`."""
-        config = self.replay.config
-        draws = draws_of(update, config.data_batch, len(self.clips), config.seed)
-        return draws_of_process(draws, process, processes, config.rows_per_forward)
+        return draws_of_process(draws_of(update, self.batch, len(self), self.seed), process, processes, self.rows)
 
-    def loss(self, draws: list[Draw], device: torch.device) -> torch.Tensor:
-        """The loss of some videos, (R,), with gradient; guidance takes no part. Noise levels are uniform in time under
-        the model's own shift.
-        """
-        seeds = [draw.seed for draw in draws]
-        clean = torch.stack([self.clips[draw.clip] for draw in draws]).to(device)  # (R, C, T, H, W)
-        sigma = self._sigmas(draws).to(device)  # (R,)
-        noise = forward_noise(seeds, 0, clean)
-        prompts = [self.clips.clips[draw.clip].prompt for draw in draws]
-        condition = self.texts.condition(prompts, None, device)
-        timestep = sigma * self.replay.scheduler.config.num_train_timesteps
-        velocity = self.replay.policy(noised(clean, noise, sigma), timestep, condition)
-        return flow_matching_loss(velocity, clean, noise)
-
-    def _sigmas(self, draws: list[Draw]) -> torch.Tensor:
+    def sigmas(self, draws: Sequence[Draw]) -> torch.Tensor:
+        """Noise level of each draw, (R,)."""
         return shifted(forward_sigmas([draw.seed for draw in draws], 0), self.shift)
 
-    def timesteps(self, draws: list[Draw]) -> torch.Tensor:
+    def timesteps(self, draws: Sequence[Draw]) -> torch.Tensor:
         """Conditions of the transformer, (R,), which decide on its expert."""
-        return self._sigmas(draws) * self.replay.scheduler.config.num_train_timesteps
+        return self.sigmas(draws) * self.scheduler.config.num_train_timesteps
+
+
+class DataTerm(ClipTerm):
+    """The loss of the data term; arguments as of :class:`ClipTerm`."""
+
+    def loss(self, draws: Sequence[Draw], device: torch.device) -> torch.Tensor:
+        """The loss of some videos, (R,), with gradient."""
+        clean = torch.stack([self.clips[draw.clip] for draw in draws]).to(device)  # (R, C, T, H, W)
+        sigma = self.sigmas(draws).to(device)  # (R,)
+        noise = forward_noise([draw.seed for draw in draws], 0, clean)
+        prompts = [self.clips.clips[draw.clip].prompt for draw in draws]
+        condition = self.texts.condition(prompts, None, device)
+        timestep = sigma * self.scheduler.config.num_train_timesteps
+        return flow_matching_loss(self.policy(noised(clean, noise, sigma), timestep, condition), clean, noise)

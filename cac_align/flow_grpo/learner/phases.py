@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
-from cac_align.flow_grpo.learner.experience import Chunk, Experience, gather
-from cac_align.flow_grpo.learner.replay import StepLoss, StepObjective, columns_of, policy_numbers
+from cac_align.flow_grpo.learner.experience import Chunk, gather
+from cac_align.flow_grpo.learner.replay import StepLoss, columns_of, policy_numbers
 from cac_align.flow_grpo.sampler.experts import PHASES, ExpertVelocity, expert_at, split_by_expert
 from reward_model.engine.processes import is_sharded
 
@@ -28,7 +28,6 @@ class Phases:
 
     Args:
         policy: the velocity, without wrapper.
-        objective: which asks for the passes.
         parameters: trained weights by the names of :func:`~cac_align.flow_grpo.learner.lora.adapters_of`.
         accelerator: processes.
         wrapped: whether DDP is around the policy, which one process may have as well.
@@ -37,13 +36,12 @@ class Phases:
     def __init__(
         self,
         policy: nn.Module,
-        objective: StepObjective,
         parameters: Mapping[str, nn.Parameter],
         accelerator: Accelerator,
         wrapped: bool,
     ) -> None:
         self.boundary = policy.boundary if isinstance(policy, ExpertVelocity) else None
-        self.objective, self.accelerator = objective, accelerator
+        self.accelerator = accelerator
         self.norms: dict[str, float] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}
         if isinstance(policy, ExpertVelocity):
@@ -64,19 +62,10 @@ class Phases:
         """
         return "" if self.boundary is None else expert_at(times, self.boundary)
 
-    def passes(self, experience: Experience, chunk: Chunk, k: int) -> list[Chunk]:
-        """Pass k of a chunk as micro-batches of one expert each."""
-        if self.boundary is None:
-            return [chunk]
-        parts = self.split(self._times(experience, chunk, k))
+    def passes(self, chunk: Chunk, times: torch.Tensor) -> list[Chunk]:
+        """A chunk of these timesteps, (R,), as micro-batches of one expert each."""
+        parts = self.split(times)
         return [chunk] if len(parts) == 1 else [chunk.select(places) for places in parts]
-
-    def expert(self, experience: Experience, chunk: Chunk, k: int) -> str:
-        """:meth:`name` of a micro-batch of :meth:`passes`."""
-        return "" if self.boundary is None else self.name(self._times(experience, chunk, k))
-
-    def _times(self, experience: Experience, chunk: Chunk, k: int) -> torch.Tensor:
-        return self.objective.timesteps(experience.rollouts[chunk.rollout], chunk.rows, k)
 
     def clip(self, trained: Iterable[str], limit: float) -> float:
         """Clips the gradient of each expert that was trained, and takes it from the others.

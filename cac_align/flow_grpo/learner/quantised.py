@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import ModelMixin
 
-    from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.training_settings import TrainingSettings
 
 #: Package that stores each precision.
 PACKAGES = {"fp8": "torchao", "int8": "torchao", "nf4": "bitsandbytes"}
@@ -78,7 +78,7 @@ def num_weights(parameter: torch.Tensor) -> int:
     return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
 
 
-def check_storage(config: FlowGRPOConfig, device: torch.device, accelerator: Accelerator | None = None) -> None:
+def check_storage(config: TrainingSettings, device: torch.device, accelerator: Accelerator | None = None) -> None:
     """Raises ValueError where a device or a kind of training cannot keep the base as the settings say, and ImportError
     where the package for it is missing; nothing is loaded before.
 

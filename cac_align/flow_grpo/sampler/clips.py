@@ -1,4 +1,5 @@
-"""Videos of the data term: found, cut to the size of the run, encoded once and kept on the disk.
+"""Videos that are trained on, of the data term or of preference pairs: found, cut to the size of the run, encoded once
+and kept on the disk.
 
 A file's name is a hash of all that its latents depend on: the VAE's weights, the video's bytes, size, length and rate.
 """
@@ -25,10 +26,10 @@ from reward_model.files import atomic
 from reward_model.folders import file_digest
 from reward_model.journal import read_lines, read_object
 from reward_model.shipped import located
-from reward_model.video.clip import VideoError, load_video, resize_frames
+from reward_model.video.clip import Video, VideoError, load_video, resize_frames
 
 if TYPE_CHECKING:
-    from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.training_settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +90,30 @@ def read_clip(clip: CaptionedClip, num_frames: int, height: int, width: int, fps
         VideoError: if the file cannot be read, or is too short or too slow.
     """
     video = load_video(clip.path)
+    wanted = frames_of_run(clip.path, video, num_frames, fps)
+    return resize_frames(_middle(video.take(wanted), height / width), (height, width))
+
+
+def frames_of_run(path: Path, video: Video, num_frames: int, fps: float) -> list[int]:
+    """The frames of a video that a run of this length and rate takes.
+
+    Args:
+        path: its file, for messages.
+        video: the video; nothing of it is decoded.
+        num_frames, fps: of the run.
+
+    Raises:
+        VideoError: if it is too short or too slow.
+    """
     if video.fps < fps * 0.99:
-        raise VideoError(f"{str(clip.path)!r} has {video.fps:g} frames a second, fewer than the {fps:g} of the run")
+        raise VideoError(f"{str(path)!r} has {video.fps:g} frames a second, fewer than the {fps:g} of the run")
     wanted = [round(k * video.fps / fps) for k in range(num_frames)]
     if wanted[-1] >= video.num_frames:
         raise VideoError(
-            f"{str(clip.path)!r} lasts {video.num_frames / video.fps:.2f} s, shorter than the {num_frames} frames at "
+            f"{str(path)!r} lasts {video.num_frames / video.fps:.2f} s, shorter than the {num_frames} frames at "
             f"{fps:g} fps of the run"
         )
-    return resize_frames(_middle(video.take(wanted), height / width), (height, width))
+    return wanted
 
 
 def _middle(frames: np.ndarray, ratio: float) -> np.ndarray:
@@ -128,7 +144,7 @@ def encode_frames(pipe: Pipeline, frames: np.ndarray) -> torch.Tensor:
 
 
 class ClipLatents:
-    """The latents of all videos of the data term, by their place.
+    """The latents of all videos that are trained on, by their place.
 
     Args:
         clips: the videos.
@@ -142,7 +158,7 @@ class ClipLatents:
         torch.Size([16, 21, 60, 104])
     """
 
-    def __init__(self, clips: Sequence[CaptionedClip], config: FlowGRPOConfig, vae: str) -> None:
+    def __init__(self, clips: Sequence[CaptionedClip], config: TrainingSettings, vae: str) -> None:
         self.clips, self.config, self.vae = list(clips), config, vae
         self.folder = Path(config.data_cache or Path(config.output_dir) / "data")
 
@@ -173,10 +189,7 @@ class ClipLatents:
                     save_file({"latents": encode_frames(pipe, frames)}, temporary)
         if wrong:
             more = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise ValueError(
-                f"data_regulariser={config.data_regulariser!r}: {wrong[0]}{more}; leave such videos out, or set "
-                "num_frames and fps that they have"
-            )
+            raise ValueError(f"{wrong[0]}{more}; leave such videos out, or set num_frames and fps that they have")
         return len(missing)
 
     def __len__(self) -> int:

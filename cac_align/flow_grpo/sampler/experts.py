@@ -18,7 +18,7 @@ from cac_align.flow_grpo.sampler.policy import Condition, GuidedVelocity, batche
 if TYPE_CHECKING:
     from diffusers import ModelMixin
 
-    from cac_align.flow_grpo.config import FlowGRPOConfig
+    from cac_align.flow_grpo.training_settings import TrainingSettings
     from cac_align.pipelines import Pipeline
 
 #: Parts of a pipeline with two experts -> what logs and files call them, from noise to detail.
@@ -123,7 +123,7 @@ class ExpertVelocity(nn.Module):
         return velocity
 
 
-def velocity_of(pipe: Pipeline, config: FlowGRPOConfig) -> GuidedVelocity | ExpertVelocity:
+def velocity_of(pipe: Pipeline, config: TrainingSettings) -> GuidedVelocity | ExpertVelocity:
     """The policy that training recomputes: the velocity the pipeline draws with under these settings."""
     tokens = bool(pipe.config.get("expand_timesteps"))
     scales = {"transformer": config.guidance_scale, "transformer_2": guidance_scales(config)[1]}
@@ -135,13 +135,13 @@ def velocity_of(pipe: Pipeline, config: FlowGRPOConfig) -> GuidedVelocity | Expe
     return experts["transformer"] if boundary is None else ExpertVelocity(experts, boundary)
 
 
-def guidance_scales(config: FlowGRPOConfig) -> tuple[float, float]:
+def guidance_scales(config: TrainingSettings) -> tuple[float, float]:
     """Scales of both experts. The pipeline asks the first alone whether there is guidance at all."""
     second = config.guidance_scale_2
     return config.guidance_scale, config.guidance_scale if second is None else second
 
 
-def guidance_arguments(config: FlowGRPOConfig) -> dict[str, float]:
+def guidance_arguments(config: TrainingSettings) -> dict[str, float]:
     """Arguments of a pipeline call; pipelines with one transformer refuse a second scale."""
     second = config.guidance_scale_2
     return {"guidance_scale": config.guidance_scale, **({} if second is None else {"guidance_scale_2": second})}

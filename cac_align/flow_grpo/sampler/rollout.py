@@ -22,6 +22,7 @@ from cac_align.flow_grpo.sampler.experts import batched_pipeline, guidance_argum
 from cac_align.flow_grpo.sampler.policy import ImageCondition, noted_condition
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
+from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.pipelines import Pipeline
 from reward_model.video.layouts import split_frames
 
@@ -178,7 +179,7 @@ class RolloutSampler:
         return VideoRollout(specs, prompt, records, frames, last[0].cpu() if last else None, image)
 
 
-def negative_prompt(config: FlowGRPOConfig) -> str | None:
+def negative_prompt(config: TrainingSettings) -> str | None:
     """The text that guidance leads away from; None without guidance."""
     return config.negative_prompt if config.guided else None
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError
-from cac_align.flow_grpo.loading import load_pipeline, prompt_images
+from cac_align.flow_grpo.loading import load_pipeline
+from cac_align.flow_grpo.run_prompts import prompt_images
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, shallow_pipe, weights

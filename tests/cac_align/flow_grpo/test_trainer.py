@@ -798,8 +798,8 @@ def test_the_vae_of_a_pipeline_runs_in_float32(tmp_path, caplog):
 
 
 def test_settings_of_the_checkout_work_from_any_folder(tmp_path, monkeypatch):
-    from cac_align.flow_grpo.loading import prompt_lists
     from cac_align.flow_grpo.plan import meta_transformer
+    from cac_align.flow_grpo.run_prompts import prompt_lists
 
     monkeypatch.chdir(tmp_path)
     assert len(prompt_lists(FlowGRPOConfig(), None, None)[0]) == 240
