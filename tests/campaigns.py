@@ -1,6 +1,11 @@
-"""Checks that are repeated over many seeds: a few of the draws in ``make test``, all of them in ``make test-all``."""
+"""Checks that are repeated over many seeds or cases: a few of them in ``make test``, all of them in ``make test-all``."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 
 
 class Scale:
@@ -12,3 +17,10 @@ class Scale:
 def draws(whole: int, few: int) -> int:
     """The number of draws of a check: ``whole`` where slow tests run too, otherwise ``few``."""
     return whole if Scale.whole else few
+
+
+def slow_but(cases: Iterable[Any], *fast: Any) -> list[Any]:
+    """The cases of ``pytest.mark.parametrize``, all slow but those named: one or two tell what most bugs would break."""
+    cases = list(cases)
+    assert all(case in cases for case in fast), f"{fast} are not all among {cases}"
+    return [case if case in fast else pytest.param(case, marks=pytest.mark.slow) for case in cases]
