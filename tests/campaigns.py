@@ -1,4 +1,4 @@
-"""Checks that are repeated over many seeds or cases: a few of them in ``make test``, all of them in ``make test-all``."""
+"""Checks that are repeated over many seeds or cases: a few in ``make test``, all of them in ``make test-all``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def draws(whole: int, few: int) -> int:
 
 
 def slow_but(cases: Iterable[Any], *fast: Any) -> list[Any]:
-    """The cases of ``pytest.mark.parametrize``, all slow but those named: one or two tell what most bugs would break."""
+    """The cases of ``pytest.mark.parametrize``, all slow but those named; a tuple has a value for each argument."""
     cases = list(cases)
     assert all(case in cases for case in fast), f"{fast} are not all among {cases}"
-    return [case if case in fast else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
+    marks = [() if case in fast else pytest.mark.slow for case in cases]
+    return [pytest.param(*value, marks=mark) for value, mark in zip(values, marks, strict=True)]

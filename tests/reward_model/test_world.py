@@ -18,7 +18,7 @@ from reward_model.world.signs import letter_bitmap, spell
 from reward_model.world.video import render
 from tests.campaigns import draws
 
-SEEDS = range(draws(8, 3))
+SEEDS = range(draws(8, 2))
 SIZE = 48
 #: Kinds whose scene is the normal one again when the window ends; a stopped clock or another bounce stays late.
 RETURNING = [k for k, family in KINDS.items() if family is not AnomalyType.PHYSICAL]

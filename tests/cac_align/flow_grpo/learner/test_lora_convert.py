@@ -85,8 +85,13 @@ def test_a_reader_without_metadata_applies_the_right_strength(trained_i2v):
     assert close(pipe, expected)
 
 
-@pytest.mark.parametrize("names", ["comfyui", "diffusers"])
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(
+    ("write", "names"),
+    slow_but(
+        [(write, names) for write in WRITERS for names in ("comfyui", "diffusers")],
+        *[(write, ("comfyui", "diffusers")[k % 2]) for k, write in enumerate(WRITERS)],
+    ),
+)
 def test_every_form_is_converted_to_both(trained, tmp_path, write, names):
     state, folder, expected = trained
     write(state, tmp_path / "lora.safetensors")
