@@ -193,6 +193,7 @@ def test_resume_draws_only_what_is_missing(wan_pipe, five, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["best"] == out.best
 
 
+@pytest.mark.slow
 def test_resume_in_another_batch_size_and_with_more_candidates(wan_pipe, five, tmp_path):
     best_of_n(Counting(wan_pipe), PROMPT, reward=brightness, n=2, output_dir=tmp_path, **WAN, **QUIET)
     counting = Counting(wan_pipe)

@@ -113,6 +113,7 @@ def test_a_killed_run_goes_on_where_it_stopped(wan_pipe, whole, tmp_path, fail_a
     assert out.costs["forwards"] == whole.costs["forwards"], "what was drawn before the kill counts as well"
 
 
+@pytest.mark.slow
 def test_a_run_without_a_folder_loses_nothing(wan_pipe):
     broken, again = Counting(wan_pipe, fail_at=5), Counting(wan_pipe)
     with pytest.raises(RuntimeError) as caught:

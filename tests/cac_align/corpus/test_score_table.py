@@ -12,7 +12,6 @@ import pytest
 from cac_align.cli import main
 from cac_align.corpus.table_files import read_table_rows
 from cac_align.corpus.verdict_rows import KINDS, judged_columns
-from tests.campaigns import slow_but
 
 
 def run(capsys, *argv):
@@ -152,7 +151,7 @@ def command(corpus, judge_folder, table):
     return [sys.executable, "-m", "cac_align", *map(str, given)]
 
 
-@pytest.mark.parametrize("order", slow_but([(0, 1), (1, 0)], (0, 1)))
+@pytest.mark.parametrize("order", [(0, 1), pytest.param((1, 0), marks=pytest.mark.slow)])
 def test_what_either_process_of_a_launch_has_to_do(score, corpus, monkeypatch, order):
     """One after the other in this process, in either order: the first merges, whoever of them was done last."""
     import contextlib

@@ -72,6 +72,7 @@ def test_a_key_in_the_settings_of_before_is_taken_out():
     assert written["rewards"][0]["options"] == {"server": {}}
 
 
+@pytest.mark.slow
 def test_no_file_of_a_table_holds_a_key_and_its_trainings_get_theirs(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_KEYS", " ".join(KEYS))
     toys = [guarded(), {"reward": f"{tables.TOYS}:brightness", "name": "bright"}]

@@ -150,7 +150,7 @@ def test_windows_are_shared_in_a_group_and_only_they_are_kept(drawn):
     assert {len(r.specs) for r in experience.rollouts} == {2} and len(experience.rollouts) == 4
 
 
-@pytest.mark.parametrize("objective", ["guard", "dppo"])
+@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"], "guard"))
 def test_other_objectives_train(tmp_path, objective):
     trainer = build(tmp_path, objective=objective, step_weighting="inv_c", num_iterations=2, num_minibatches=2)
     before = weights(trainer)
@@ -517,6 +517,7 @@ def _nothing():
     return RunLog(Path("unused"), active=False)
 
 
+@pytest.mark.slow
 def test_evaluation_repeats_itself_and_compares_with_the_base(tmp_path):
     trainer = build(tmp_path, eval_prompts=EVAL_PROMPTS, max_steps=1, eval_every=1, log_videos_every=1)
     trainer.train()
@@ -616,6 +617,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     assert other.step == 1
 
 
+@pytest.mark.slow
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
     trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
@@ -627,6 +629,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
     assert last_finished_checkpoint(tmp_path) == first
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(tmp_path):
     trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
@@ -664,6 +667,7 @@ def test_a_signal_before_the_first_step_trains_nothing(tmp_path):
     assert trainer.step == 0 and trainer.interrupted == signal.SIGTERM and newest_checkpoint(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_last_step_ends_a_whole_run(tmp_path):
     trainer = build(tmp_path, max_steps=1, batch="1x4")
     learn = trainer.learner.learn

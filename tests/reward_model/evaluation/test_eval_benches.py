@@ -218,6 +218,7 @@ def test_second_look_holds_its_shares_and_the_scan_sees_no_difference():
     np.testing.assert_array_equal(bench[13].frames, videos[13].frames)
 
 
+@pytest.mark.slow
 def test_second_look_takes_other_stories_and_kinds():
     stories = {"zoom/look-alike": 0.5, "short": 0.25}
     bench = SecondLookBench(24, 900_000, stories, ("squash", "teleport"))

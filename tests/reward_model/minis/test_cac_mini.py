@@ -315,6 +315,7 @@ def ask(model, processor, conversations, max_new_tokens=400):
     return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_it_answers_through_stock_batched_generation(shipped):
     """Left padding, batches of unequal prompts and the answer's end all have to work with nothing but transformers."""
     prompts = load_prompts("compact")

@@ -156,6 +156,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(distilled, tmp_path):
         build(tmp_path / "run", max_steps=5, **options).train()
 
 
+@pytest.mark.slow
 def test_a_run_without_one_opens_checkpoints_from_before_the_setting(tmp_path):
     build(tmp_path, max_steps=1, save_every=1, batch="1x4").train()
     file = tmp_path / "checkpoint-1" / "grpo_state.json"

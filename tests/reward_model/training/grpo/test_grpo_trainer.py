@@ -528,6 +528,7 @@ def test_a_part_of_another_kind_is_named_and_not_a_traceback(tmp_path):
         build(tmp_path, **PAIRS).train()
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path, straight):
     class Stopped(Draws):
         def __call__(self, prompts, repeats, limit):

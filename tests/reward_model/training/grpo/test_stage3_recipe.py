@@ -227,6 +227,7 @@ def test_variants_cover_every_weight_and_repair():
     assert {v.get("spatial_norm") for v in VARIANTS.values()} == {None, "gt", "named"}
 
 
+@pytest.mark.slow
 def test_a_variant_runs(recipe, tiny, tmp_path):
     where = f"output_dir={tmp_path / 'out'}"
     recipe.main(["--variant", "accuracy_only", "--set", f"model={tiny}", where, *STEP, "data.rows=4"])

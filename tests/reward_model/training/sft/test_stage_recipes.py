@@ -255,6 +255,7 @@ def test_tensorboard_shows_held_out_answers_and_frames(stage2):
     assert '"status"' in text.split("**answer**")[0]
 
 
+@pytest.mark.slow
 def test_lora_is_exported_merged(footage, tmp_path):
     lora = ["--use_peft", "true", "--lora_r", "2", "--lora_dropout", "0"]
     folder = run("stage1", tmp_path / "s", footage, *lora)
