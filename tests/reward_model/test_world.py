@@ -281,6 +281,7 @@ def test_the_ink_style_looks_different_and_tells_the_same_story():
         assert same.source == "world-ink"
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_hard_bench_can_be_filled_from_every_family():
     found = {
         (KINDS[k], anomaly_cell(truth_of(s, k, 24, scale=scale)))

@@ -96,6 +96,7 @@ def test_another_judge_does_not_go_on_with_the_rows_of_the_first(score, corpus):
     assert code == 2 and "were made with --scan-fps None, not 2.0" in err and "another --table" in err
 
 
+@pytest.mark.slow
 def test_shards_and_their_merge_make_the_table_of_one_run(score, corpus):
     whole, table = corpus.with_name("whole.csv"), corpus.with_name("sharded.csv")
     score(whole)

@@ -153,6 +153,7 @@ def raft_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_raft_is_torchvisions_own_answer(raft_file):
     import torch
     from torchvision.models.optical_flow import raft_small

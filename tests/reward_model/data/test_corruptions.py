@@ -224,6 +224,7 @@ def test_hover_needs_vertical_motion():
         corrupt(sideways.frames, 16, kind="hover", seed=0, footage=sideways)
 
 
+@pytest.mark.slow
 def test_hover_needs_a_fall():
     """Fails if what rises counts: a balloon that stops rising is no violation."""
     rising = moving_video(24)[::-1]
