@@ -187,7 +187,7 @@ def check(case: str, *, every: int) -> int:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.isidentifier()])
 def test_what_was_refused_is_refused_and_what_was_taken_is_taken(case):
-    assert check(case, every=4) == pytest.approx(len(recorded(case)) * len(PROBES) / 4, rel=0.1)
+    assert check(case, every=8) == pytest.approx(len(recorded(case)) * len(PROBES) / 8, rel=0.2)
 
 
 @pytest.mark.slow

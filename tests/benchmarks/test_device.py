@@ -53,6 +53,7 @@ def test_the_page_shows_partial_parts_and_says_that_tiny_figures_mean_nothing(de
     assert "The figures mean nothing" in text
 
 
+@pytest.mark.slow
 def test_the_judge_of_fixed_answers_goes_through_both_turns(device: ModuleType) -> None:
     parts = importlib.import_module("device_parts")
     rows = parts.measure_judge(device.TINY)  # measured as they are asked for: the rest is left to the slow test

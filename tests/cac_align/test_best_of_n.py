@@ -13,6 +13,7 @@ from cac_align.rewards.base import RewardError
 from cac_align.selection.candidates import RESERVED, candidate_seed, encode_once, generate
 from cac_align.selection.run_folder import ResumeError, describe_pipeline, plain
 from reward_model.schema import Verdict
+from tests.campaigns import slow_but
 
 PROMPT = "a red ball moves right"
 WAN = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 1, "guidance_scale": 3.0}
@@ -94,7 +95,7 @@ def pipeline_case(request, name):
     return request.getfixturevalue(name), extra[name]
 
 
-@pytest.mark.parametrize("name", ["wan_pipe", "wan_i2v_pipe", "ltx_pipe"])
+@pytest.mark.parametrize("name", slow_but(["wan_pipe", "wan_i2v_pipe", "ltx_pipe"], "wan_pipe", "ltx_pipe"))
 def test_encoding_once_changes_nothing(request, name):
     pipe, kwargs = pipeline_case(request, name)
     seeds = [candidate_seed(1, k) for k in range(3)]
@@ -192,6 +193,7 @@ def test_resume_draws_only_what_is_missing(wan_pipe, five, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["best"] == out.best
 
 
+@pytest.mark.slow
 def test_resume_in_another_batch_size_and_with_more_candidates(wan_pipe, five, tmp_path):
     best_of_n(Counting(wan_pipe), PROMPT, reward=brightness, n=2, output_dir=tmp_path, **WAN, **QUIET)
     counting = Counting(wan_pipe)
@@ -365,7 +367,7 @@ def test_a_judge_that_cannot_load_is_found_before_anything_is_drawn(wan_pipe, ju
     assert not drawn
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("several", slow_but([False, True], True))
 def test_drawn_candidates_survive_a_reward_that_fails(wan_pipe, five, several, caplog):
     calls = []
 
@@ -520,7 +522,7 @@ def described_by_version_0_2(pipe):
     return {"class": "Counting", "model": str(pipe.config["_name_or_path"]), "components": parts}
 
 
-@pytest.mark.parametrize("version", ["0.2", "present"])
+@pytest.mark.parametrize("version", slow_but(["0.2", "present"], "present"))
 def test_a_run_goes_on_after_its_model_folder_has_moved(wan_pipe, tmp_path, monkeypatch, version):
     from diffusers import WanPipeline
 

@@ -168,6 +168,7 @@ def test_best_of_n_and_report(capsys, judge_folder, wan_pipe, tmp_path):
     assert "seed was 0, now 3" in err and "another --output" in err and "output_dir" not in err
 
 
+@pytest.mark.slow
 def test_a_second_prompt_gets_a_second_folder(capsys, judge_folder, wan_pipe, tmp_path, monkeypatch):
     wan_pipe.save_pretrained(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path)

@@ -122,6 +122,7 @@ def test_show_puts_a_sample_on_one_page_that_needs_nothing_else(clips, tmp_path,
     assert '<rect x="1" y="2" width="31" height="38">' in strip
 
 
+@pytest.mark.slow
 def test_show_draws_by_seed(clips, tmp_path):
     def drawn(*words: Any) -> list[str]:
         assert run("show", clips / "all.jsonl", "--output", tmp_path, *words) == 0

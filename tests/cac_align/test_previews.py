@@ -9,6 +9,7 @@ from test_best_of_n import PROMPT, QUIET, WAN, Counting, brightness, largest_dif
 
 from cac_align import best_of_n
 from cac_align.selection.run_folder import render_folder
+from tests.campaigns import slow_but
 
 FULL = {**WAN, "num_inference_steps": 3}
 CALL = {"reward": brightness, "n": 4, "preview_steps": 1, "keep": 2, **FULL, **QUIET}
@@ -28,6 +29,12 @@ def plain(wan_pipe):
 def few(wan_pipe):
     options = {**FULL, "num_inference_steps": 1}
     return best_of_n(wan_pipe, PROMPT, reward=brightness, n=4, **options, **QUIET)
+
+
+@pytest.fixture(scope="module")
+def whole(wan_pipe):
+    """A run by previews that nothing stopped."""
+    return best_of_n(wan_pipe, PROMPT, **CALL)
 
 
 def test_the_best_previews_are_drawn_in_full_from_the_same_seeds(wan_pipe, plain, few, tmp_path):
@@ -69,8 +76,8 @@ def test_costs_are_counted_and_not_estimated(wan_pipe, plain):
     assert in_batches.costs["forwards"] == out.costs["forwards"], "rows count, not calls"
 
 
-def test_judge_all_tells_what_the_previews_lost_and_changes_no_choice(wan_pipe, plain):
-    out = best_of_n(wan_pipe, PROMPT, **CALL)
+def test_judge_all_tells_what_the_previews_lost_and_changes_no_choice(wan_pipe, plain, whole):
+    out = whole
     all_of_them = best_of_n(wan_pipe, PROMPT, judge_all=True, **CALL)
     assert (all_of_them.best, all_of_them.kept) == (out.best, out.kept)
     assert all_of_them.scores == plain.scores and all_of_them.ranking[0] == out.best
@@ -95,9 +102,8 @@ class FirstLowest:
         return brightness(videos, fps=fps) if all(full) else [1 - s for s in self.scores]
 
 
-@pytest.mark.parametrize("fail_at", [2, 5])
-def test_a_killed_run_goes_on_where_it_stopped(wan_pipe, tmp_path, fail_at):
-    whole = best_of_n(wan_pipe, PROMPT, **CALL)
+@pytest.mark.parametrize("fail_at", slow_but([2, 5], 5))
+def test_a_killed_run_goes_on_where_it_stopped(wan_pipe, whole, tmp_path, fail_at):
     broken, again = Counting(wan_pipe, fail_at=fail_at), Counting(wan_pipe)
     with pytest.raises(RuntimeError, match="went away"):
         best_of_n(broken, PROMPT, output_dir=tmp_path, **CALL)
@@ -107,6 +113,7 @@ def test_a_killed_run_goes_on_where_it_stopped(wan_pipe, tmp_path, fail_at):
     assert out.costs["forwards"] == whole.costs["forwards"], "what was drawn before the kill counts as well"
 
 
+@pytest.mark.slow
 def test_a_run_without_a_folder_loses_nothing(wan_pipe):
     broken, again = Counting(wan_pipe, fail_at=5), Counting(wan_pipe)
     with pytest.raises(RuntimeError) as caught:
@@ -115,6 +122,7 @@ def test_a_run_without_a_folder_loses_nothing(wan_pipe):
     assert (broken.calls, again.calls) == (5, 1)
 
 
+@pytest.mark.slow
 def test_a_folder_of_plain_candidates_is_gone_on_with(wan_pipe, tmp_path):
     best_of_n(Counting(wan_pipe), PROMPT, reward=brightness, n=4, output_dir=tmp_path, **FULL, **QUIET)
     counting = Counting(wan_pipe)

@@ -77,6 +77,7 @@ def test_the_seed_decides_and_the_pipeline_is_left_as_it_was(wan_pipe, video):
     assert one.shape == video.shape and one.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_the_mini_with_a_multistep_solver():
     strength = 0.5
     from cac_align.pipelines import open_pipeline

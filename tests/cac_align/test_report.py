@@ -32,6 +32,7 @@ from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, Tur
 from reward_model.video.clip import read_file
 from reward_model.video.writing import display_scale, write_mp4
 from reward_model.world import make_video
+from tests.campaigns import draws
 
 NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""
 COT = "</script><img src=x onerror=alert(1)> {{ 7 * 7 }} the outline changes"
@@ -194,7 +195,7 @@ def test_a_result_of_another_form_is_a_message(saved, tmp_path, monkeypatch, jun
     result = json.loads(path.read_text())
     stills = read_file(tmp_path / "copy" / "candidates" / "00.mp4")[0][:2, :32, :32]
     monkeypatch.setattr(run_folder, "_stills", lambda path, scale: stills)
-    for place in [p for p in places(result) if len(p) <= 3][::8]:
+    for place in [p for p in places(result) if len(p) <= 3][:: draws(8, 24)]:
         path.write_text(json.dumps(put(result, place, junk) if place or junk is not ... else {}))
         with contextlib.suppress(ReportError):
             render_folder(path.parent)

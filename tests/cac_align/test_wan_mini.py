@@ -88,7 +88,7 @@ def test_sampling_depends_on_the_generator_alone(pipe, monkeypatch):
     def sample(seed):
         return sample_videos(pipe, [PROMPT], num_inference_steps=2, seed=seed)
 
-    monkeypatch.setattr("cac_align.minis.wan_flow_training.NUM_FRAMES", 17)
+    monkeypatch.setattr("cac_align.minis.wan_flow_training.NUM_FRAMES", 9)
     first = sample(0)
     np.testing.assert_array_equal(first, sample(0))
     assert np.abs(first.astype(int) - sample(1).astype(int)).max() > 20
@@ -98,7 +98,7 @@ def test_samples_are_81_frames_of_32x32_and_follow_the_prompt(pipe):
     """The named background and colour are seen: fails when prompts are ignored or latents are decoded off scale."""
     from reward_model.world.palette import BACKGROUNDS, COLORS
 
-    cases = [("red", "black"), ("green", "gray"), ("yellow", "teal"), ("white", "brown")][: draws(4, 2)]
+    cases = [("red", "black"), ("green", "gray"), ("yellow", "teal"), ("white", "brown")][: draws(4, 1)]
     prompts = [f"a {color} ball moves right on a {ground} background" for color, ground in cases]
     videos = sample_videos(pipe, prompts, num_inference_steps=10)
     assert videos.shape == (len(cases), 81, 32, 32, 3) and videos.dtype == np.uint8
@@ -113,7 +113,7 @@ def test_samples_are_81_frames_of_32x32_and_follow_the_prompt(pipe):
 
 def test_vae_rebuilds_unseen_videos_from_the_first_frame_to_the_last(pipe):
     """Fails when the causal caches drift: then the last frames are far worse than the first."""
-    frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in (0, 8, 4, 12)[: draws(4, 2)]])
+    frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in (0, 8, 4, 12)[: draws(4, 1)]])
     rebuilt = reconstruct(pipe.vae, frames)
     assert psnr(frames[:, :4], rebuilt[:, :4]) > MIN_PSNR_FIRST
     assert psnr(frames[:, -4:], rebuilt[:, -4:]) > MIN_PSNR_LAST

@@ -16,6 +16,7 @@ from reward_model.parsing import forced_prefix
 from reward_model.prompts import load_prompts
 from reward_model.turns import VerdictPrefix
 from reward_model.world import make_video
+from tests.campaigns import slow_but
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,11 @@ CPU_ERROR = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocato
 
 @pytest.mark.parametrize(
     ("part", "error"),
-    [("vision", CPU_ERROR), ("language", torch.OutOfMemoryError("CUDA out of memory.")), ("vision", MemoryError())],
+    [
+        ("vision", CPU_ERROR),
+        ("language", torch.OutOfMemoryError("CUDA out of memory.")),
+        pytest.param("vision", MemoryError(), marks=pytest.mark.slow),
+    ],
 )
 def test_a_batch_that_does_not_fit_is_halved_and_answers_stay(folder, part, error):
     prompts = load_prompts("compact")
@@ -266,7 +271,14 @@ def test_an_item_that_the_processor_refuses_spoils_no_other(backend, conversatio
 
 @pytest.mark.parametrize(
     "extra",
-    [{"repetition_penalty": 1.4}, {"no_repeat_ngram_size": 2}, {"do_sample": True, "temperature": 0.7, "top_k": 20}],
+    slow_but(
+        [
+            {"repetition_penalty": 1.4},
+            {"no_repeat_ngram_size": 2},
+            {"do_sample": True, "temperature": 0.7, "top_k": 20},
+        ],
+        {"repetition_penalty": 1.4},
+    ),
 )
 def test_greedy_is_greedy_whatever_the_checkpoint_asks_for(folder, tmp_path, backend, conversations, extra):
     for file in folder.iterdir():

@@ -82,7 +82,7 @@ def reports(draw, with_boxes: bool = True) -> TurnReport:
     return TurnReport("abnormal" if anomalies else "normal", draw(texts), tuple(anomalies))
 
 
-@settings(RELAXED, max_examples=draws(120, 30))
+@settings(RELAXED, max_examples=draws(120, 20))
 @given(reports())
 def test_what_is_written_is_read_back(report):
     assert read(format_report(report), turn=2) == report

@@ -18,7 +18,7 @@ from reward_model.world.signs import letter_bitmap, spell
 from reward_model.world.video import render
 from tests.campaigns import draws
 
-SEEDS = range(draws(8, 3))
+SEEDS = range(draws(8, 2))
 SIZE = 48
 #: Kinds whose scene is the normal one again when the window ends; a stopped clock or another bounce stays late.
 RETURNING = [k for k, family in KINDS.items() if family is not AnomalyType.PHYSICAL]
@@ -281,6 +281,7 @@ def test_the_ink_style_looks_different_and_tells_the_same_story():
         assert same.source == "world-ink"
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_hard_bench_can_be_filled_from_every_family():
     found = {
         (KINDS[k], anomaly_cell(truth_of(s, k, 24, scale=scale)))

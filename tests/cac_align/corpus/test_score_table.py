@@ -96,6 +96,7 @@ def test_another_judge_does_not_go_on_with_the_rows_of_the_first(score, corpus):
     assert code == 2 and "were made with --scan-fps None, not 2.0" in err and "another --table" in err
 
 
+@pytest.mark.slow
 def test_shards_and_their_merge_make_the_table_of_one_run(score, corpus):
     whole, table = corpus.with_name("whole.csv"), corpus.with_name("sharded.csv")
     score(whole)
@@ -151,7 +152,7 @@ def command(corpus, judge_folder, table):
     return [sys.executable, "-m", "cac_align", *map(str, given)]
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("order", [(0, 1), pytest.param((1, 0), marks=pytest.mark.slow)])
 def test_what_either_process_of_a_launch_has_to_do(score, corpus, monkeypatch, order):
     """One after the other in this process, in either order: the first merges, whoever of them was done last."""
     import contextlib

@@ -12,6 +12,7 @@ from cac_align.flow_grpo.maths.kernels import KERNELS
 from cac_align.flow_grpo.older_runs import as_meant
 from reward_model.terminal.described import choices_of, settings_of
 from tests.cac_align.flow_grpo.toy_rewards import brightness
+from tests.campaigns import slow_but
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -124,7 +125,7 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("objective", ["grpo", "guard", "dppo", "nft", "rvm"])
+@pytest.mark.parametrize("objective", slow_but(["grpo", "guard", "dppo", "nft", "rvm"], "grpo", "nft"))
 def test_an_objective_takes_its_own_options_and_refuses_those_of_others(objective):
     whens = {s.name: s.metadata["when"] for s in settings_of(FlowGRPOConfig)}
     marked = {name: when["objective"] for name, when in whens.items() if "objective" in when}

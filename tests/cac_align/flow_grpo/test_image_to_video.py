@@ -20,6 +20,7 @@ from cac_align.flow_grpo.run_prompts import prompt_images
 from cac_align.flow_grpo.sampler.policy import GuidedVelocity
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, settings, shallow_pipe, weights
+from tests.campaigns import slow_but
 from tests.conftest import _quiet, _wan_parts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,7 +68,7 @@ def build(folder, *, pipe=None, images=None, eval_prompts=(), **changes):
     )
 
 
-@pytest.mark.parametrize("both", [True, False], ids=["encoder-batched", "plain"])
+@pytest.mark.parametrize("both", slow_but([True, False], True), ids=["encoder-batched", "plain"])
 def test_ratio_is_exactly_one_and_the_adapter_learns(tmp_path, both):
     trainer = build(tmp_path, pipe=image_pipe(encoder=both), batched_guidance=both, beta=0.1, batch="1x4")
     before = weights(trainer)
@@ -112,6 +113,7 @@ def test_nft_trains(tmp_path):
     assert not equal(weights(trainer), before) and np.isfinite(numbers["policy/loss"])
 
 
+@pytest.mark.slow
 def test_a_run_evaluates_resumes_and_exports(tmp_path):
     options = {"eval_prompts": EVAL_PROMPTS[:1], "save_every": 1, "eval_every": 1, "learning_rate": 1e-2}
     options["batch"] = "1x4"
@@ -123,6 +125,19 @@ def test_a_run_evaluates_resumes_and_exports(tmp_path):
     assert equal(weights(resumed), weights(straight)) and len(resumed.history) == 3
     with pytest.raises(TrainingCheckpointError, match="images was"):
         build(tmp_path / "b", max_steps=3, images=pictures([*PROMPTS, *EVAL_PROMPTS[:1]], 1), **options).train()
+    the_export_is_the_policy(resumed, tmp_path)
+
+
+def test_a_step_is_saved_and_exported_and_other_images_are_another_run(tmp_path):
+    trainer = build(tmp_path / "run", batch="1x4", learning_rate=1e-2)
+    trainer.run_step()
+    trainer.save()
+    with pytest.raises(TrainingCheckpointError, match="images was"):
+        build(tmp_path / "run", batch="1x4", learning_rate=1e-2, images=pictures(PROMPTS, 1)).train()
+    the_export_is_the_policy(trainer, tmp_path)
+
+
+def the_export_is_the_policy(resumed, tmp_path):
     folder = resumed.export(tmp_path / "lora")
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: image-to-video" in card and "WanImageToVideoPipeline.from_pretrained" in card

@@ -55,6 +55,7 @@ def test_no_file_of_a_run_holds_a_key_and_it_goes_on_with_another(tmp_path, monk
     assert not any(k in str(caught.value) for k in new)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_before_with_a_key_in_it_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_KEYS", " ".join(KEYS))
     build(tmp_path, rewards=[guarded()], batch="1x4", max_steps=1, save_every=1).train()
@@ -64,10 +65,14 @@ def test_a_checkpoint_of_before_with_a_key_in_it_goes_on(tmp_path, monkeypatch):
     again = build(tmp_path, rewards=[guarded()], batch="1x4", max_steps=2)
     again.train()
     assert again.step == 2
+
+
+def test_a_key_in_the_settings_of_before_is_taken_out():
     written = as_meant({"nft_sigmas": "schedule", "rewards": [guarded()]})
     assert written["rewards"][0]["options"] == {"server": {}}
 
 
+@pytest.mark.slow
 def test_no_file_of_a_table_holds_a_key_and_its_trainings_get_theirs(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_KEYS", " ".join(KEYS))
     toys = [guarded(), {"reward": f"{tables.TOYS}:brightness", "name": "bright"}]

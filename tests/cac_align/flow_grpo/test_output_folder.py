@@ -46,6 +46,7 @@ def test_an_output_that_is_a_file_is_refused_before_anything_loads(tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, monkeypatch):
     from cac_align.flow_grpo.run_log import RunLog
 

@@ -11,6 +11,7 @@ from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from reward_model.engine.settings import read_yaml
 from reward_model.terminal.described import choices_of, experimental_values, notes_on, settings_of
 from tests.cac_align.flow_grpo.runs import PROMPTS, equal, settings, shallow_pipe, weights
+from tests.campaigns import slow_but
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "recipes" / "configs"
@@ -26,7 +27,7 @@ TINY = ("output_dir", "prompts", "height", "width", "num_frames", "max_sequence_
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", slow_but(OBJECTIVES, "nft"))
 def test_the_preset_of_an_objective_trains(tmp_path, objective):
     preset = read_yaml(CONFIGS / "flow_grpo" / f"{objective}.yaml")
     assert preset["objective"] == objective

@@ -1,7 +1,9 @@
 """The recipe and its presets: each is read, planned without weights, and says what the paper says."""
 
 import dataclasses
+import functools
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from diffusers import UniPCMultistepScheduler
 from safetensors.torch import save_file
 
+from cac_align.flow_grpo import plan as plans
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import read_specs
 from cac_align.flow_grpo.learner.lora import add_lora, lora_parameters, lora_sizes, matching_modules
@@ -32,6 +35,14 @@ def recipe(load_recipe):
 @pytest.fixture(autouse=True)
 def at_home(monkeypatch):
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes_read_once() -> Iterator[None]:
+    """Each plan builds its transformer on the meta device, a quarter of a second, and changes nothing of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "meta_transformer", functools.cache(plans.meta_transformer))
+        yield
 
 
 def test_all_presets_are_there():

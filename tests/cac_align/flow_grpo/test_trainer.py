@@ -30,6 +30,7 @@ from tests.cac_align.flow_grpo.runs import (
     tiny_pipe,
     weights,
 )
+from tests.campaigns import slow_but
 from tests.conftest import _wan_parts
 
 WAN = Path(__file__).resolve().parents[3] / "assets" / "wan-mini"
@@ -71,13 +72,13 @@ def test_two_steps_move_the_adapter_and_nothing_else(tmp_path):
     assert all(p.dtype == torch.float32 for p in trainer.learner.parameters.values())
 
 
-def test_ratio_is_exactly_one_and_the_noise_floor_is_zero(tmp_path):
-    for batched in (True, False):
-        trainer = build(tmp_path / str(batched), batched_guidance=batched, batch="1x4")
-        trainer.run_step()
-        assert trainer.self_check() == {"floor": 0.0, "limit": 1e-3, "log_prob": 0.0}
-        _, numbers = trainer.run_step()
-        assert numbers["ratio/log_ratio_abs_max"] == 0.0 and numbers["policy/grad_norm"] > 0
+@pytest.mark.parametrize("batched", slow_but([True, False], True))
+def test_ratio_is_exactly_one_and_the_noise_floor_is_zero(tmp_path, batched):
+    trainer = build(tmp_path, batched_guidance=batched, batch="1x4")
+    trainer.run_step()
+    assert trainer.self_check() == {"floor": 0.0, "limit": 1e-3, "log_prob": 0.0}
+    _, numbers = trainer.run_step()
+    assert numbers["ratio/log_ratio_abs_max"] == 0.0 and numbers["policy/grad_norm"] > 0
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_windows_are_shared_in_a_group_and_only_they_are_kept(drawn):
     assert {len(r.specs) for r in experience.rollouts} == {2} and len(experience.rollouts) == 4
 
 
-@pytest.mark.parametrize("objective", ["guard", "dppo"])
+@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"], "guard"))
 def test_other_objectives_train(tmp_path, objective):
     trainer = build(tmp_path, objective=objective, step_weighting="inv_c", num_iterations=2, num_minibatches=2)
     before = weights(trainer)
@@ -282,6 +283,7 @@ def test_adapter_comes_back_after_an_error(drawn):
     assert all(p.requires_grad for p in trainer.learner.parameters.values())
 
 
+@pytest.mark.slow
 def test_reference_pass_is_skipped_without_kl(tmp_path):
     counts = []
     for beta in (0.0, 0.1):
@@ -515,6 +517,7 @@ def _nothing():
     return RunLog(Path("unused"), active=False)
 
 
+@pytest.mark.slow
 def test_evaluation_repeats_itself_and_compares_with_the_base(tmp_path):
     trainer = build(tmp_path, eval_prompts=EVAL_PROMPTS, max_steps=1, eval_every=1, log_videos_every=1)
     trainer.train()
@@ -527,24 +530,17 @@ def test_evaluation_repeats_itself_and_compares_with_the_base(tmp_path):
     assert {"eval-000-base.mp4", "eval-000-trained.mp4", "group-0-best.mp4", "group-1-worst.mp4"} <= names
 
 
-def test_average_is_evaluated_and_the_trained_weights_come_back(tmp_path):
-    trainer = build(tmp_path, ema_decay=0.5, batch="1x4")
-    for _ in range(3):
-        trainer.run_step()
-    mine = weights(trainer)
-    with trainer.learner.averaged_weights():
-        inside = weights(trainer)
-    assert equal(weights(trainer), mine) and not equal(inside, mine)
-    assert equal(inside, dict(zip(mine, trainer.learner.ema.shadow_params, strict=True)))
-
-
-def test_average_is_the_closed_form(tmp_path):
+def test_average_is_the_closed_form_is_evaluated_and_the_trained_weights_come_back(tmp_path):
     """With diffusers' warm-up min(decay, (1 + k) / (10 + k)) the first averaging takes the weights as they are."""
     trainer = build(tmp_path, ema_decay=0.9, ema_every=1, batch="1x4")
     seen = []
-    for _ in range(4):
+    for _ in range(3):
         trainer.run_step()
         seen.append(weights(trainer))
+    with trainer.learner.averaged_weights():
+        inside = weights(trainer)
+    assert equal(weights(trainer), seen[-1]) and not equal(inside, seen[-1])
+    assert equal(inside, dict(zip(inside, trainer.learner.ema.shadow_params, strict=True)))
     for name, average in zip(trainer.learner.parameters, trainer.learner.ema.shadow_params, strict=True):
         expected = seen[0][name]
         for k, values in enumerate(seen[1:], 1):
@@ -567,14 +563,14 @@ FINISHED = {"kernel": "ode", "noise_level": None}
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"objective": "nft", **FINISHED}, {"objective": "rvm", "rvm_positive_updates": 1, **FINISHED}],
+    slow_but([{}, {"objective": "nft", **FINISHED}, {"objective": "rvm", "rvm_positive_updates": 1, **FINISHED}], {}),
     ids=["grpo", "nft", "rvm"],
 )
 def test_a_resumed_run_is_the_same_run(tmp_path, more):
     options = {"window_mode": "random", "warmup_steps": 3, "beta": 0.01, **more}
     options |= {"batch": "1x4", "max_steps": 2, "save_every": 1}
     if not more:  # whatever the objective, one way of evaluating
-        options |= {"eval_prompts": EVAL_PROMPTS[:1], "eval_every": 1}
+        options |= {"eval_prompts": EVAL_PROMPTS, "eval_every": 1}
     straight = build(tmp_path / "a", **options)
     start = weights(straight)
     straight.train()
@@ -591,6 +587,10 @@ def test_a_resumed_run_is_the_same_run(tmp_path, more):
         assert all(torch.equal(a[k], b[k]) for k in ("exp_avg", "exp_avg_sq", "step"))
     assert resumed.learner.schedule.get_last_lr() == straight.learner.schedule.get_last_lr()
     assert lines(tmp_path / "a") == lines(tmp_path / "b") and resumed.history == straight.history
+    if not more:  # the rewards of each prompt outlive a checkpoint, so that a resumed run compares in pairs, too
+        assert len(resumed.eval_rewards["base"]) == 2 and resumed.eval_rewards == straight.eval_rewards
+        more_prompts = "noise at 2 prompts; more prompts (eval_num_prompts) or more steps would tell."
+        assert resumed.change() == straight.change() and resumed.change().endswith(more_prompts)
     assert [p.name for p in sorted((tmp_path / "b").glob("checkpoint-*"))] == ["checkpoint-1", "checkpoint-2"]
 
 
@@ -603,17 +603,21 @@ def test_a_checkpoint_holds_no_pickle(tmp_path):
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    build(tmp_path, batch="1x4", max_steps=1).train()
+    first = build(tmp_path, batch="1x4")
+    first.run_step()
+    first.save()
     with pytest.raises(TrainingCheckpointError, match=r"noise_level was 0.7 and is now 0.5"):
         build(tmp_path, batch="1x4", noise_level=0.5).train()
     with pytest.raises(TrainingCheckpointError, match="sigma_fingerprint was"):
         build(tmp_path, batch="1x4", flow_shift=3.0).train()
     with pytest.raises(TrainingCheckpointError, match="holds checkpoint-1"):
         build(tmp_path, batch="1x4").train(resume=False)
-    build(tmp_path, batch="1x4", max_steps=2, save_every=1, reward_workers=2).train()  # free settings may change
-    assert last_finished_checkpoint(tmp_path).name == "checkpoint-2"
+    other = build(tmp_path, batch="1x4", max_steps=2, save_every=1, reward_workers=2)  # free settings may change
+    other.resume(last_finished_checkpoint(tmp_path))
+    assert other.step == 1
 
 
+@pytest.mark.slow
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
     trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
@@ -625,6 +629,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path):
     assert last_finished_checkpoint(tmp_path) == first
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(tmp_path):
     trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
@@ -662,6 +667,7 @@ def test_a_signal_before_the_first_step_trains_nothing(tmp_path):
     assert trainer.step == 0 and trainer.interrupted == signal.SIGTERM and newest_checkpoint(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_last_step_ends_a_whole_run(tmp_path):
     trainer = build(tmp_path, max_steps=1, batch="1x4")
     learn = trainer.learner.learn
@@ -695,6 +701,7 @@ def test_export_loads_back(tmp_path):
     assert (folder / "settings.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_base_evaluation_is_in_the_log_once(tmp_path):
     """Killed before the first checkpoint, a run begins again from nothing, and so does its log."""
     options = {"eval_prompts": EVAL_PROMPTS[:1], "batch": "1x4", "max_steps": 1}
@@ -705,15 +712,6 @@ def test_a_killed_base_evaluation_is_in_the_log_once(tmp_path):
     assert [row["step"] for row in lines(tmp_path)] == [0]
     build(tmp_path, **options).train()
     assert [row["step"] for row in lines(tmp_path)] == [0, 1, 1]
-
-
-def test_a_run_ends_with_what_its_prompts_can_tell(tmp_path):
-    """The rewards of each prompt outlive a checkpoint, so that a resumed run compares in pairs, too."""
-    build(tmp_path, eval_prompts=EVAL_PROMPTS, batch="1x4", max_steps=1).train()
-    trainer = build(tmp_path, eval_prompts=EVAL_PROMPTS, batch="1x4", max_steps=2)
-    trainer.train()
-    assert len(trainer.eval_rewards["base"]) == len(trainer.eval_rewards["last"]) == 2
-    assert trainer.change().endswith("noise at 2 prompts; more prompts (eval_num_prompts) or more steps would tell.")
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

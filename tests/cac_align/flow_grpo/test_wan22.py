@@ -17,6 +17,7 @@ from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from reward_model.video.writing import write_video
 from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, gradients, settings, shallow_pipe, weights
 from tests.cac_align.flow_grpo.wan22 import a14b, build, of, pictures
+from tests.campaigns import slow_but
 
 PARTS = tuple(PHASES)
 #: The two windows of one step that belong to one expert alone: of four steps the first two are of high noise.
@@ -32,7 +33,7 @@ def moved(before, after):
     return [part for part in PARTS if not equal(of(part, before), of(part, after))]
 
 
-@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize("image", slow_but([False, True], True))
 def test_both_adapters_learn_and_the_ratio_is_exactly_one(tmp_path, image):
     images = pictures() if image else None
     pipe, more = a14b(image=image), {"window_mode": "all", "beta": 0.1, "guidance_scale_2": 2.0}
@@ -79,7 +80,7 @@ def test_an_expert_moves_in_its_phase_only(tmp_path, part):
     assert not any(name.startswith(other) for name in numbers) and f"{PHASES[part]}/policy/loss" in numbers
 
 
-@pytest.mark.parametrize("objective", ["nft", "rvm"])
+@pytest.mark.parametrize("objective", slow_but(["nft", "rvm"], "nft"))
 def test_finished_videos_are_trained_in_pure_micro_batches(tmp_path, objective):
     """Noise levels are each video's own, so a call of four videos holds both experts: it is split, and the sum is that
     of the videos one by one."""
@@ -107,7 +108,7 @@ def test_finished_videos_are_trained_in_pure_micro_batches(tmp_path, objective):
     assert moved(before, weights(trainer)) == list(PARTS)
 
 
-@pytest.mark.parametrize("objective", ["guard", "dppo"])
+@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"], "guard"))
 def test_other_objectives_train_both_experts(tmp_path, objective):
     more = {"objective": objective, "window_mode": "all", "step_weighting": "inv_c", "num_iterations": 2}
     trainer = build(tmp_path, a14b(), num_minibatches=2, **more)
@@ -129,6 +130,7 @@ def test_the_reference_is_each_expert_without_its_adapter(tmp_path):
             assert not torch.equal(found, trainer.learner.bare(record.latents, record.timestep, condition))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [None, "transformer"])
 def test_a_run_resumes_bit_for_bit_and_exports_both_adapters(tmp_path, part):
     """Also where one expert has had no update yet, and AdamW no state for it."""
@@ -140,6 +142,30 @@ def test_a_run_resumes_bit_for_bit_and_exports_both_adapters(tmp_path, part):
     resumed = build(tmp_path / "b", a14b(), max_steps=3, guidance_scale_2=2.0, **more)
     resumed.train()
     assert equal(weights(resumed), weights(straight))
+    both_adapters_are_exported(resumed, tmp_path, matters=part is None)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_step_is_saved_opened_and_exported(tmp_path, part):
+    """Where one expert has had no update yet, and AdamW no state for it."""
+    window = {"window_mode": "fixed", "window_size": 1, **WINDOW[part]}
+    trainer = build(tmp_path, a14b(), learning_rate=1e-2, guidance_scale_2=2.0, **window)
+    before = weights(trainer)
+    trainer.run_step()
+    assert moved(before, weights(trainer)) == [part]
+    folder = trainer.save()
+    opened = build(tmp_path, a14b(), learning_rate=1e-2, guidance_scale_2=2.0, **window)
+    opened.resume(folder)
+    assert opened.step == 1 and equal(weights(opened), weights(trainer))
+    for one, other in zip(trainer.learner.parameters.values(), opened.learner.parameters.values(), strict=True):
+        old, new = (t.learner.optimizer.optimizer.state.get(p, {}) for t, p in ((trainer, one), (opened, other)))
+        assert set(old) <= set(new), "what was never updated is opened as zeros, with which AdamW begins"
+        assert all(torch.equal(value, old.get(name, torch.zeros_like(value))) for name, value in new.items())
+    if part == "transformer":
+        both_adapters_are_exported(opened, tmp_path, matters=False)
+
+
+def both_adapters_are_exported(resumed, tmp_path, *, matters):
     folder = resumed.export(tmp_path / "lora")
     names = {*EXPERT_WEIGHTS.values(), *EXPERT_COMFYUI_WEIGHTS.values()}
     assert names <= {p.name for p in folder.iterdir()} and not (folder / "lora_comfyui.safetensors").exists()
@@ -158,7 +184,7 @@ def test_a_run_resumes_bit_for_bit_and_exports_both_adapters(tmp_path, part):
         load_lora(converted, back, load_into_transformer_2=name == "transformer_2")
     for pipe in (plain, ours, converted):
         assert torch.equal(frames(pipe, resumed), expected)
-    if part is None:
+    if matters:
         half = a14b()
         half.load_lora_weights(folder)
         assert not torch.equal(frames(half, resumed), expected), "the second adapter matters"
@@ -183,7 +209,7 @@ def frames(pipe, trainer):
     ).frames
 
 
-@pytest.mark.parametrize("sharing", ["exact", "single"])
+@pytest.mark.parametrize("sharing", slow_but(["exact", "single"], "exact"))
 def test_videos_that_begin_where_the_second_expert_does(tmp_path, sharing):
     """What lies before the window is drawn once for a group: the first expert is not asked again, and the image's
     condition is read off the second."""

@@ -16,6 +16,7 @@ from tests.cac_align.flow_grpo.runs import EVAL_PROMPTS, PROMPTS, equal, setting
 from tests.cac_align.flow_grpo.test_wan22 import gradients
 from tests.cac_align.flow_grpo.toy_rewards import brightness
 from tests.cac_align.flow_grpo.wan22 import a14b, build, pictures, ti2v_5b
+from tests.campaigns import slow_but
 
 SIZE = {"height": 32, "width": 32}
 WINDOW = {"window_mode": "all", **SIZE}
@@ -28,7 +29,7 @@ def images_for(prompts):
     return pictures(prompts, 32)
 
 
-@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize("image", slow_but([False, True], True))
 def test_the_adapter_learns_and_the_ratio_is_exactly_one(tmp_path, image):
     pipe, images = ti2v_5b(image=image), images_for(PROMPTS) if image else None
     trainer = build(tmp_path, pipe, images=images, learning_rate=1e-2, beta=0.1, **WINDOW)
@@ -52,7 +53,7 @@ def test_the_adapter_learns_and_the_ratio_is_exactly_one(tmp_path, image):
         assert rollout.image.first_frame and rollout.image.latents.shape == (1, 16, 1, 2, 2)
 
 
-@pytest.mark.parametrize("objective", ["grpo", "nft", "rvm"])
+@pytest.mark.parametrize("objective", slow_but(["grpo", "nft", "rvm"], "grpo", "nft"))
 def test_a_given_first_frame_teaches_nothing(tmp_path, objective):
     """The sampler's latents there reach no video: whatever they hold, the gradient is the same."""
     more = {"objective": objective, "kernel": "ode", "noise_level": None, **SIZE}
@@ -105,6 +106,7 @@ def test_localised_credit_has_cells_of_sixteen_pixels(tmp_path):
     assert cells[0, 0].tolist() == [[[0.0, 0.0], [0.0, 0.0]], [[8.0, 0.0], [0.0, 0.0]]]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_and_its_lora_gives_the_trained_video(tmp_path):
     options = {"eval_prompts": EVAL_PROMPTS[:1], "save_every": 1, "learning_rate": 1e-2, **WINDOW}
     images = images_for([*PROMPTS, *EVAL_PROMPTS])
@@ -114,12 +116,22 @@ def test_a_run_resumes_and_its_lora_gives_the_trained_video(tmp_path):
     resumed = build(tmp_path / "b", ti2v_5b(image=True), images=images, max_steps=2, **options)
     resumed.train()
     assert equal(weights(resumed), weights(straight))
+    the_lora_gives_the_trained_video(resumed, tmp_path)
+
+
+def test_the_lora_of_a_step_gives_the_trained_video(tmp_path):
+    trainer = build(tmp_path / "run", ti2v_5b(image=True), images=images_for(PROMPTS), learning_rate=1e-2, **WINDOW)
+    trainer.run_step()
+    the_lora_gives_the_trained_video(trainer, tmp_path)
+
+
+def the_lora_gives_the_trained_video(trainer, tmp_path):
     fresh = ti2v_5b(image=True)
-    before = video(fresh, resumed)
-    load_lora(fresh, resumed.export(tmp_path / "lora"))
-    with resumed.learner.averaged_weights():
-        expected = video(resumed.pipe, resumed)
-    assert torch.equal(video(fresh, resumed), expected) and not torch.equal(before, expected)
+    before = video(fresh, trainer)
+    load_lora(fresh, trainer.export(tmp_path / "lora"))
+    with trainer.learner.averaged_weights():
+        expected = video(trainer.pipe, trainer)
+    assert torch.equal(video(fresh, trainer), expected) and not torch.equal(before, expected)
 
 
 def video(pipe, trainer):
@@ -165,7 +177,7 @@ def test_sizes_that_the_pipeline_would_round_are_refused_and_small_ones_warned_a
     assert "32x32 is far below the size that Wan 2.2 TI2V-5B was trained at" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["a14b", "5b", "5b image"])
+@pytest.mark.parametrize("kind", slow_but(["a14b", "5b", "5b image"], "a14b", "5b image"))
 def test_best_of_n(kind, tmp_path):
     pipe = a14b() if kind == "a14b" else ti2v_5b(image="image" in kind)
     more = {"guidance_scale_2": 1.5, "height": 16, "width": 16} if kind == "a14b" else dict(SIZE)

@@ -40,6 +40,7 @@ def test_it_fills_its_own_folder_and_not_ours(wheel, tmp_path, monkeypatch):
         subprocess.check_output([sys.executable, "-c", "import vbench_standin"], stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_working_one_is_left_alone_and_a_broken_one_made_anew(wheel, tmp_path):
     python = install(tmp_path / "env")
     marker = tmp_path / "env" / "marker"
@@ -51,6 +52,7 @@ def test_a_working_one_is_left_alone_and_a_broken_one_made_anew(wheel, tmp_path)
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_a_pin_that_cannot_be_had_is_named(wheel, tmp_path):
     wheel.unlink()
     with pytest.raises(ValueError, match=r"pip install --python .* failed: .*vbench_standin-1\.0"):

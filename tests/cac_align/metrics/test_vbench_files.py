@@ -18,6 +18,7 @@ from cac_align.prompts import read_prompts
 from reward_model.video.clip import load_video
 from reward_model.video.reading import read_facts
 from reward_model.video.writing import LOSSLESS_H264, write_video
+from tests.campaigns import slow_but
 from tests.reward_model.video.clips import numbered, write
 
 FULL_INFO = [
@@ -112,7 +113,7 @@ def test_the_package_is_handed_files_that_it_reads_as_we_do(tmp_path):
     assert load_video(files["turned"]).frames.shape[1:3] == (48, 32)
 
 
-@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("link", slow_but([False, True], True))
 def test_exported_files_are_read_by_the_package_as_by_us(tmp_path, link):
     files = awkward(tmp_path / "videos")
     for _ in range(2):  # a second export finds nothing to do

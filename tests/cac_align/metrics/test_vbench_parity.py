@@ -53,7 +53,10 @@ def check_total(dimension: str, wanted: dict) -> None:
     assert total(found, scores, lengths) == pytest.approx(wanted["total"], abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("dimension", [d for d in DIMENSIONS if d not in SIZED])
+@pytest.mark.parametrize(
+    "dimension",  # RAFT is compared frame by frame below
+    [pytest.param(d, marks=[pytest.mark.slow] * (d == "dynamic_degree")) for d in DIMENSIONS if d not in SIZED],
+)
 def test_scores_are_those_the_package_gave(dimension, small_cache, standin_videos):
     wanted = RECORDED["dimensions"][dimension]
     check(dimension, small_cache, {n: standin_videos[n] for n in QUICK.get(dimension, VIDEOS)}, wanted)

@@ -108,10 +108,10 @@ def test_a_judge_is_probed_with_its_verdicts(judge_folder):
 def test_the_recipe(load_recipe, tmp_path, capsys):
     recipe = load_recipe("reward_probes")
     toy = "[{reward: 'tests.cac_align.flow_grpo.toy_rewards:brightness', name: bright}]"
-    recipe.main(["--rewards", toy, "--num", "3", "--output", str(tmp_path)])
+    recipe.main(["--rewards", toy, "--num", "2", "--output", str(tmp_path)])
     assert "| bright" in capsys.readouterr().out
     data = json.loads((tmp_path / "probes.json").read_text())
-    assert len(data["answers"]) == 1 + len(PROBES) and len(data["answers"][0]["scores"]) == 3
+    assert len(data["answers"]) == 1 + len(PROBES) and len(data["answers"][0]["scores"]) == 2
     with pytest.raises(ValueError, match="--videos and --pipe exclude each other"):
         recipe.main(["--videos", "x", "--pipe", "y"])
     with pytest.raises(ValueError, match="--num 0 must be at least 1"):

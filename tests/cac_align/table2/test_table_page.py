@@ -20,6 +20,7 @@ from reward_model.data.records import Record
 from reward_model.schema import VideoAnnotation
 from reward_model.world import make_video
 from tests.cac_align.table2 import tables
+from tests.campaigns import slow_but
 
 HOSTILE = "a <script>alert(1)</script> ball & \u202egnp"
 
@@ -125,7 +126,8 @@ def test_names_for_people_tell_nothing_of_the_row():
     assert len(names) == 4 and all(set(n) <= set("0123456789abcdef") for n in names)
 
 
-def test_curves_read_what_a_run_logged(table_inputs, tmp_path):
+@pytest.mark.parametrize("drawn", slow_but([False, True], False))
+def test_curves_read_what_a_run_logged(table_inputs, tmp_path, drawn):
     job = tables.make_job(table_inputs, tmp_path)
     [training] = job.trainings.values()
     assert plot_curves([training], tmp_path) == []
@@ -136,6 +138,8 @@ def test_curves_read_what_a_run_logged(table_inputs, tmp_path):
     steps = read_steps(training.folder)
     assert len(steps) == 13, "the line that broke off does not count"
     assert series(steps, "eval/reward") == ([0.0], [0.5])
+    if not drawn:
+        return
     light, dark = (pixels(path) for path in plot_curves([training], tmp_path))
     assert light[0, 0].min() > 240 and dark[0, 0].max() < 40, "the ground of each picture"
 

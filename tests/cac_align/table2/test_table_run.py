@@ -171,6 +171,7 @@ def test_parts_that_nobody_prepares_are_named(table_inputs, tmp_path, monkeypatc
         job.work(["score"])
 
 
+@pytest.mark.slow
 def test_a_table_on_a_fixed_scale_names_the_command_that_makes_it(table_inputs, tmp_path):
     changes = {"overrides": {"calibration": str(tmp_path / "scale.json")}}
     with pytest.raises(CalibrationError, match="there is no calibration") as raised:

@@ -29,6 +29,7 @@ from reward_model.shipped import shipped_folder
 from reward_model.turns import VideoView, direct_prefix
 from reward_model.video.clip import LazyFrames, Video, VideoError
 from reward_model.world import make_pair, make_video
+from tests.campaigns import draws
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (81, 16, 16, 3)).astype(np.uint8)
 ACTIVE = JudgeConfig(policy="active", prompts="compact", readout="direct", max_zoom_tokens=64)
@@ -173,11 +174,12 @@ def test_the_two_turn_judge_is_a_policy():
     folder = shipped_folder("cac-mini")
     backend = LocalBackend(folder, device="cpu")
     config = backend.config.override(readout="direct")
-    videos = [make_video(500_000 + k, kind)[0] for k, kind in enumerate(["squash", None, "extra_limb", "teleport"])]
+    kinds = ["squash", None, "extra_limb", "teleport"][: draws(4, 2)]
+    videos = [make_video(500_000 + k, kind)[0] for k, kind in enumerate(kinds)]
     verdicts = TwoTurnJudge(backend, config).judge(videos, fps=16)
     limits = two_turn_limits(config, 81, 16.0)
     episodes = run_episodes(TwoTurnPolicy(backend, config), [VideoEnvironment(view(v), limits) for v in videos])
-    assert sum(len(v.turns) == 2 for v in verdicts) >= 2
+    assert sum(len(v.turns) == 2 for v in verdicts) >= len(kinds) / 2
     for verdict, episode in zip(verdicts, episodes, strict=True):
         assert [t.text for t in verdict.turns] == [m.text for m in episode.moves]
         assert [t.frame_indices for t in verdict.turns] == [o.indices for o in episode.observations]

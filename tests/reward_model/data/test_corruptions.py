@@ -17,6 +17,7 @@ from reward_model.data.corruptions.decoys import reblend
 from reward_model.data.corruptions.region import find_region, follow
 from reward_model.schema import AnomalyType, Box, FrameRange
 from reward_model.world import make_video
+from tests.campaigns import slow_but
 
 FPS, LENGTH, SHAPE = 16.0, 40, (96, 128)
 NEEDS_TEXT = ("scramble", "mirror")
@@ -175,7 +176,7 @@ def world(seed: int) -> Footage:
 
 
 @pytest.mark.parametrize("seed", [8, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["bulge", "freeze", "flicker", "vanish"])
+@pytest.mark.parametrize("kind", slow_but(["bulge", "freeze", "flicker", "vanish"], "freeze", "vanish"))
 def test_the_world_can_be_corrupted_too(kind, seed):
     """Tiny even pictures: an operator that needs large frames or fine texture, or a camera fit that follows the one
     thing there is on an even ground, fails here.
@@ -223,9 +224,10 @@ def test_hover_needs_vertical_motion():
         corrupt(sideways.frames, 16, kind="hover", seed=0, footage=sideways)
 
 
+@pytest.mark.slow
 def test_hover_needs_a_fall():
     """Fails if what rises counts: a balloon that stops rising is no violation."""
-    rising = moving_video()[::-1]
+    rising = moving_video(24)[::-1]
     with pytest.raises(CorruptionError, match=r"-[0-9]+ pixels down"):
         corrupt(np.ascontiguousarray(rising), FPS, kind="hover", seed=5, duration_s=0.7)
 

@@ -143,7 +143,7 @@ def test_one_length_is_drawn_for_all_that_is_tried(monkeypatch, falling):
     monkeypatch.setattr(compose, "find_region", lambda *_, **__: found)  # looking for one takes all the time
     monkeypatch.setattr(compose, "OPERATORS", dict.fromkeys(compose.OPERATORS, picky) | {"swirl": easy})
     lengths = []
-    for seed in range(draws(12, 6)):
+    for seed in range(draws(12, 4)):
         tried.clear()
         _, truth = corrupt(falling.frames, FPS, kind=compose.KINDS["swirl"], seed=seed, footage=falling)
         assert len(set(tried)) == 1

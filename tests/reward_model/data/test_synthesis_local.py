@@ -26,6 +26,7 @@ def teacher(tmp_path_factory):
     return LocalBackend(folder, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_local_model_is_asked_in_batches_and_resumes(teacher, tmp_path):
     rng = np.random.default_rng(0)
     video = Video(rng.integers(0, 256, (13, 32, 32, 3), dtype=np.uint8), 16.0)

@@ -191,9 +191,9 @@ def test_the_noise_has_the_mean_that_was_asked_for():
 
 def test_the_recipe_runs_offline(tmp_path, capsys):
     main = runpy.run_path(str(RECIPE))["main"]
-    assert main(["--world", "4", "--noise", "0.3", "--output", str(tmp_path)]) == 0
+    assert main(["--world", "2", "--noise", "0.3", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "4 videos, 8 samples" in out and "At most 40 teacher calls" in out and "videos kept" in out
+    assert "2 videos, 4 samples" in out and "At most 20 teacher calls" in out and "videos kept" in out
     records = read_annotations(tmp_path / "annotations_with_saliency.jsonl")  # the videos are found from there
     assert video_path(records[0], tmp_path / "annotations_with_saliency.jsonl").is_file()
 

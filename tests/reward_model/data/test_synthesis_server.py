@@ -157,6 +157,7 @@ def facts(done):
     return [(o.task.key, o.decision, o.answer, o.rounds) for o in done.outcomes]
 
 
+@pytest.mark.slow
 def test_a_busy_server_changes_nothing_but_the_count_of_retries(server, world, tmp_path):
     calm = ask(server, world, tmp_path / "calm", workers=1)
     assert server.most_at_once == 1

@@ -159,6 +159,7 @@ def test_rows_are_kept_and_continued(judge_folder, tmp_path):
     assert asked == [2, 2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_the_acceptance_of_a_tiny_judge_fails_as_it_should(judge_folder, tmp_path):
     def opened(folder):
         backend = LocalBackend(folder, device="cpu")

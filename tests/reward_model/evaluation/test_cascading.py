@@ -21,6 +21,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_calibrate_writes_bounds_and_measure_compares_in_one_run(folder, load_recipe, tmp_path, capsys):
     recipe, model, output = load_recipe("cascade"), tmp_path / "judge", tmp_path / "out"
     shutil.copytree(folder, model)

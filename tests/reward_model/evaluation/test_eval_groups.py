@@ -107,7 +107,13 @@ def test_rows_of_version_0_1_still_open():
         Row.from_dict({**old, "colour": 1})
 
 
-@pytest.mark.parametrize("bench", [ShiftBench(2, shifts=("plain", "1 s", "12 fps")), DemandingBench(1, size=24)])
+@pytest.mark.parametrize(
+    "bench",
+    [
+        ShiftBench(2, shifts=("plain", "1 s", "12 fps")),
+        pytest.param(DemandingBench(1, size=24), marks=pytest.mark.slow),
+    ],
+)
 def test_benches_in_parts_are_judged_like_any_other(bench):
     """Videos of several lengths, sizes and frame rates in one batch."""
     result = evaluate_judge(ConstantJudge("abnormal"), bench, batch_size=8, progress=False, num_resamples=5)

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from reward_model.evaluation.metrics.validity import rank_correlation, validity
+from reward_model.evaluation.tables import referee_tables
 from reward_model.evaluation.tables.referee_tables import answer_of_verdict, swap_table, validity_table
 from reward_model.evidence.answer import Evidence, score_answers
 from reward_model.evidence.claims import Claim
@@ -68,7 +69,8 @@ def test_a_rank_correlation_of_something_constant_is_zero():
     assert rank_correlation(np.arange(9), -(np.arange(9) ** 3)) == pytest.approx(-1)
 
 
-def test_the_table_has_a_row_for_each_referee_kind_and_way():
+def test_the_table_has_a_row_for_each_referee_kind_and_way(monkeypatch):
+    monkeypatch.setattr(referee_tables, "validity", lambda *found, **_: validity(*found, num_resamples=20))
     mixed = [replace(p, way="right" if p.relevance else "elsewhere") for p in MANY]
     opinions = [Opinion(p.relevance / 2, p.overlap) for p in mixed]
     table = validity_table(mixed, {"a": opinions, "b": opinions[::-1]}, ["squash", "split"] * 35, "Referees")

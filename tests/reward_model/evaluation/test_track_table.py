@@ -101,6 +101,7 @@ def test_under_union_no_cheat_pays_and_under_inter_one_does():
     assert found["one perfect tick"]["t + mv, inter"].value == 1.5 > honest["t + mv, inter"].value
 
 
+@pytest.mark.slow
 def test_the_recipe_writes_the_limits(load_recipe, tmp_path, capsys):
     assert load_recipe("track_table").main(["--limits", "--videos", "4", "--output", str(tmp_path)]) == 0
     assert "Limits of ticks on dev" in capsys.readouterr().out and (tmp_path / "tables.json").is_file()

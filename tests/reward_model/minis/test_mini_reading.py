@@ -87,6 +87,7 @@ def test_batches_are_a_function_of_seed_step_and_process(judge):
     assert pixels[0].shape != pixels[2].shape or not torch.equal(pixels[0], pixels[2])
 
 
+@pytest.mark.slow
 def test_reading_improves_with_steps_and_moves_the_tower_least(judge, caplog):
     model, collator = judge
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

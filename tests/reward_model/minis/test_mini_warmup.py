@@ -124,7 +124,7 @@ def test_every_part_moves_and_the_same_seed_gives_the_same_tower_whoever_draws_t
         model, processor = build_judge("tiny", seed=0)
         collator = MiniCollator(processor, make_example)
         before = {n: p.detach().clone() for n, p in model.model.visual.named_parameters()}
-        warm_up_vision(model, collator, steps=2, batch=6, seed=4, sample=64, num_workers=num_workers)
+        warm_up_vision(model, collator, steps=2, batch=6, seed=4, sample=32, num_workers=num_workers)
         assert not model.model.visual.merger._forward_pre_hooks, "no hook is left behind"
         towers.append({n: p.detach().clone() for n, p in model.model.visual.named_parameters()})
     assert all(torch.equal(towers[0][n], towers[1][n]) for n in towers[0])

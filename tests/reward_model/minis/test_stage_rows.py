@@ -21,6 +21,7 @@ from reward_model.training.sft.config import parse_stage
 from reward_model.training.sft.run import stage_data
 from reward_model.world.scripts import Script
 from reward_model.world.video import SIZE
+from tests.campaigns import draws
 
 JUDGE = JudgeConfig(prompts="compact", demo_scale=True)
 SUITE = {"zoom/fade": 0.8}
@@ -53,8 +54,9 @@ def scans(rows, num):
 
 
 def test_people_blunt_what_answers_say_and_nothing_else():
-    exact = draw_rows(["scan", "zoom"] * 40, seed=3, kinds=["squash", "teleport"])
-    blunt = draw_rows(["scan", "zoom"] * 40, seed=3, kinds=["squash", "teleport"], people=True)
+    tasks = ["scan", "zoom"] * draws(40, 16)
+    exact = draw_rows(tasks, seed=3, kinds=["squash", "teleport"])
+    blunt = draw_rows(tasks, seed=3, kinds=["squash", "teleport"], people=True)
     assert [{k: v for k, v in row.items() if k != "people"} for row in blunt] == list(exact)
     moved = typed = 0
     for a, b in zip(exact, blunt, strict=True):
@@ -64,7 +66,7 @@ def test_people_blunt_what_answers_say_and_nothing_else():
             assert all(np.array_equal(x, y) for x, y in pairs), "the video and the question stay"
         moved += one.answer != other.answer
         typed += a["kind"] == "teleport" and "Object" in other.answer
-    assert moved > 30 and typed > 0
+    assert moved > 3 / 8 * len(tasks) and typed > 0
     assert make_example(blunt[0]).answer == make_example(blunt[0]).answer
 
 
@@ -83,14 +85,17 @@ def test_windows_are_off_by_half_a_second_at_most_and_a_quarter_in_the_mean():
     rows = draw_rows(["scan"] * 120, seed=8, kinds=["squash"], people=True)
     rows = [{**r, "num_frames": 81, "small": False} for r in rows if r["kind"] and r["strength"] < 0]
     exact = [{**r, "people": False} for r in rows]
-    pairs = list(zip(scans(rows, 50), scans(exact, 50), strict=True))
+    num = draws(50, 20)
+    pairs = list(zip(scans(rows, num), scans(exact, num), strict=True))
     off = [
         abs(getattr(a.anomalies[0].frames, end) - getattr(b.anomalies[0].frames, end)) / 4
         for a, b in pairs
         if a.anomalies and b.anomalies
         for end in ("start", "end")
     ]
-    assert len(off) > 60 and max(off) <= 0.75 and 0.15 < np.mean(off) < 0.35, "half a second, and the grid's rounding"
+    assert len(off) > 1.2 * num and max(off) <= 0.75 and 0.15 < np.mean(off) < 0.35, (
+        "half a second, and the grid's rounding"
+    )
 
 
 def test_the_suite_is_two_fifths_of_each_and_a_tenth_of_each():
@@ -196,10 +201,10 @@ def test_a_script_of_the_suite_suspects_the_wink():
 
 def test_blunt_boxes_stand_on_the_pixels_that_the_judge_can_name():
     """Its tokens know no others: a box beside them is written in pieces, and the boxes it reads have another length."""
-    rows = draw_rows(["zoom", "clip"] * 16, seed=6, kinds=["squash", "split"], abnormal=1.0, people=True)
+    rows = draw_rows(["zoom", "clip"] * draws(16, 8), seed=6, kinds=["squash", "split"], abnormal=1.0, people=True)
     _, processor = build_judge("tiny")
     batch = MiniCollator(processor, make_example)([rows[k] for k in range(len(rows))])
-    assert len(batch["input_ids"]) == 32
+    assert len(batch["input_ids"]) == len(rows)
     numbers = {int(n) for row in rows for box in BOX.findall(make_example(row).answer) for n in box}
     on_pixels = {int(k * BOX_SCALE / SIZE + d) for k in range(SIZE + 1) for d in (0, 0.999)}
     assert len(numbers) > 20 and numbers <= on_pixels

@@ -87,7 +87,11 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize(("warm_up", "workers"), [(VISION, 0), (warm_up_reading, 1)], ids=["vision", "reading"])
+@pytest.mark.parametrize(
+    ("warm_up", "workers"),
+    [pytest.param(VISION, 0, marks=pytest.mark.slow), (warm_up_reading, 1)],
+    ids=["vision", "reading"],
+)
 def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, stopped, caplog):
     path = stopped(warm_up)
     with caplog.at_level(logging.INFO):
@@ -96,7 +100,7 @@ def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, stopped, ca
     assert same(resumed, whole(warm_up))
 
 
-@pytest.mark.parametrize("warm_up", WARM_UPS)
+@pytest.mark.parametrize("warm_up", [pytest.param(VISION, marks=pytest.mark.slow), warm_up_reading])
 def test_keeping_states_and_showing_a_bar_change_nothing(warm_up, tmp_path, capsys):
     assert same(run(warm_up, tmp_path / "state.safetensors", progress=True), whole(warm_up))
     assert f"/{STEPS} [" in capsys.readouterr().err, "the bar tells the time left"

@@ -158,6 +158,7 @@ def test_an_experiment_trains_judges_and_writes_once(tmp_path, judge_folder, tra
     assert [t.rows for t in again[:4]] == [t.rows for t in tables[:4]]
 
 
+@pytest.mark.slow
 def test_another_row_is_added_to_a_finished_experiment(tmp_path, judge_folder, trained):
     chosen = config(tmp_path, judge_folder)
     run_experiment(chosen, ["batch_deviation"])
@@ -166,6 +167,7 @@ def test_another_row_is_added_to_a_finished_experiment(tmp_path, judge_folder, t
     assert [row[0] for row in tables[0].rows][-1] == "cheap_rescue"
 
 
+@pytest.mark.slow
 def test_a_training_that_failed_is_continued(tmp_path, judge_folder, trained, monkeypatch):
     chosen, whole = config(tmp_path, judge_folder), stage_runs.launch_recipe
 

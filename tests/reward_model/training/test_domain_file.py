@@ -53,22 +53,31 @@ def test_too_few_videos_leave_everything_as_it_was(folder):
     assert (folder / "judge.json").read_bytes() == before and not (folder / DOMAIN_FILE).exists()
 
 
-def test_stage_two_looks_at_its_own_scans_and_never_breaks_the_judge(folder, caplog):
-    rng = np.random.default_rng(1)
+SCANS = [{"task": "scan" if k % 2 else "zoom", "length": 3 + k % 5} for k in range(300)]
 
-    def load(row):
-        frames = rng.integers(0, 255, (row["length"], 32, 32, 3)).astype(np.uint8)
-        return SimpleNamespace(conversation=(Message("user", ("look", *frames)),))
 
-    rows = [{"task": "scan" if k % 2 else "zoom", "length": 3 + k % 5} for k in range(300)]
-    assert domain_file.domain_of_scans(folder, rows, load, 150) == folder / DOMAIN_FILE
+RANDOM = np.random.default_rng(1)
+
+
+def load_scan(row):
+    frames = RANDOM.integers(0, 255, (row["length"], 32, 32, 3)).astype(np.uint8)
+    return SimpleNamespace(conversation=(Message("user", ("look", *frames)),))
+
+
+@pytest.mark.slow
+def test_stage_two_looks_at_its_own_scans(folder):
+    assert domain_file.domain_of_scans(folder, SCANS, load_scan, 150) == folder / DOMAIN_FILE
     assert load_judge_config(folder).trained_on.seconds == (0.5, 1.75)
-    (folder / DOMAIN_FILE).unlink()
+
+
+def test_stage_two_never_breaks_the_judge(folder, caplog):
+    rows, load = SCANS, load_scan
     assert domain_file.domain_of_scans(folder, rows[:40], load, 120) is None
     assert domain_file.domain_of_scans(folder, rows, lambda row: 1 / 0, 120) is None
     assert "no domain file: division by zero" in caplog.text and not (folder / DOMAIN_FILE).exists()
 
 
+@pytest.mark.slow
 def test_stage_three_looks_at_its_own_videos_through_the_frames_a_turn_can_show(folder):
     rng = np.random.default_rng(2)
 

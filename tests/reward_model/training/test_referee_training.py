@@ -86,6 +86,7 @@ def test_few_frames_of_a_long_video_are_kept(footage):
     assert {100, 900} <= set(kept) and min(kept) == 0 and max(kept) == 1999
 
 
+@pytest.mark.slow
 def test_the_recipe_writes_a_referee_with_its_card(load_recipe, tmp_path, capsys, monkeypatch):
     recipe = load_recipe("train_referee")
     assert recipe.main(["--config", SMOKE, "--output_dir", str(tmp_path / "r"), "--max_steps", "1"]) == 0

@@ -198,11 +198,11 @@ def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
     ("name", "codec", "settings"),
     [
         ("a.mp4", "libx264", {"gop_size": 6, "max_b_frames": 2}),
-        ("a.mkv", "libx264", {"gop_size": 6, "max_b_frames": 2}),
+        pytest.param("a.mkv", "libx264", {"gop_size": 6, "max_b_frames": 2}, marks=pytest.mark.slow),
         ("a.ts", "libx264", {"gop_size": 6}),
         ("a.avi", "mpeg4", {"gop_size": 6, "max_b_frames": 2}),
-        ("a.webm", "libvpx", {"gop_size": 6}),
-        ("a.mov", "mjpeg", {"pix_fmt": "yuvj420p"}),
+        pytest.param("a.webm", "libvpx", {"gop_size": 6}, marks=pytest.mark.slow),
+        pytest.param("a.mov", "mjpeg", {"pix_fmt": "yuvj420p"}, marks=pytest.mark.slow),
         ("turned.mp4", "libx264", {"turn": {"degrees": 90}}),
     ],
 )

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError, newest_checkpoint
 from tests.cac_align.flow_grpo.runs import build, equal, weights
+from tests.campaigns import slow_but
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,10 @@ def reshape(values):
 FILES = ("lora", "optimizer", "ema", "random_0")
 
 
-@pytest.mark.parametrize("digests", [True, False], ids=["digests", "as-before"])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("name", "digests"),
+    slow_but([(name, d) for name in FILES for d in (True, False)], *((name, True) for name in FILES), ("ema", False)),
+)
 def test_a_part_that_is_missing_or_cut_is_named(copied, name, digests):
     folder, trainer = copied
     state(folder, without_digests=not digests)

@@ -14,6 +14,7 @@ from cac_align.flow_grpo.sampler.clips import ClipLatents, clips_digest, encode_
 from reward_model.video.clip import VideoError
 from reward_model.video.writing import write_video
 from tests.cac_align.flow_grpo.runs import build, equal, settings, shallow_pipe, weights
+from tests.campaigns import slow_but
 
 ON_VIDEOS = {"kernel": "ode", "noise_level": None}
 OBJECTIVES = {"grpo": {}, "nft": {"objective": "nft", **ON_VIDEOS}, "rvm": {"objective": "rvm", **ON_VIDEOS}}
@@ -175,6 +176,7 @@ def test_the_gradient_is_that_of_both_losses(footage, tmp_path, objective):
     assert distance({k: both[k] - alone[k] for k in both}, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_learns_its_videos_and_says_so(footage, tmp_path):
     """With next to nothing from the reward, the loss on the videos falls."""
     more = {"max_steps": 8, "data_weight": 10.0, "learning_rate": 2e-2, "batch": "1x4", "data_batch": 6}
@@ -183,7 +185,19 @@ def test_a_run_learns_its_videos_and_says_so(footage, tmp_path):
     assert np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
 
 
-def test_a_stopped_run_goes_on_bit_for_bit_and_other_videos_are_another_run(footage, tmp_path):
+def test_other_videos_are_another_run(footage, tmp_path):
+    shutil.copytree(footage, tmp_path / "videos")
+    options = {"data_regulariser": str(tmp_path / "videos"), "batch": "1x4", "data_batch": 2, **OBJECTIVES["rvm"]}
+    first = build(tmp_path / "run", **options)
+    first.run_step()
+    first.save()
+    write_video(next((tmp_path / "videos").iterdir()), video(9), 16)
+    with pytest.raises(TrainingCheckpointError, match="data_regulariser_digest was"):
+        build(tmp_path / "run", **options).train()
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_bit_for_bit(footage, tmp_path):
     shutil.copytree(footage, tmp_path / "videos")
     options = {"max_steps": 4, "batch": "1x4", "data_batch": 2, **OBJECTIVES["rvm"]}
     straight = build(tmp_path / "run", data_regulariser=str(tmp_path / "videos"), **options)
@@ -192,9 +206,6 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_other_videos_are_another_run(foot
     again = build(tmp_path / "run", data_regulariser=str(footage), **options)
     again.train()
     assert equal(weights(again), weights(straight))
-    write_video(next((tmp_path / "videos").iterdir()), video(9), 16)
-    with pytest.raises(TrainingCheckpointError, match="data_regulariser_digest was"):
-        build(tmp_path / "run", data_regulariser=str(tmp_path / "videos"), **{**options, "max_steps": 5}).train()
 
 
 def test_what_cannot_work_is_refused_before_anything_is_judged(footage, tmp_path):
@@ -225,7 +236,7 @@ def test_pipelines_that_take_images_are_refused(tmp_path):
 TOYS = "tests.cac_align.flow_grpo.toy_rewards"
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", slow_but(OBJECTIVES, "grpo", "rvm"))
 def test_the_anchor_holds_only_where_rewards_disagree(tmp_path, objective):
     """Without advantages only the anchor pulls: with all factors 1 as ever, with none not at all, and it is a sum."""
     from tests.cac_align.flow_grpo.test_trainer import distance, gradients

@@ -14,6 +14,7 @@ from cac_align.flow_grpo.learner.lora_convert import convert_lora
 from cac_align.flow_grpo.learner.lora_files import load_lora
 from tests.cac_align.flow_grpo.learner.adapters import answer, export_trained
 from tests.cac_align.flow_grpo.runs import build, equal, shallow_pipe, tiny_pipe, weights
+from tests.campaigns import slow_but
 
 RVM = {"objective": "rvm", "kernel": "ode", "noise_level": None, "guidance_scale": 1.0, "batch": "1x4"}
 
@@ -81,7 +82,7 @@ def test_the_trained_adapter_lies_on_top(distilled):
         put_frozen(pipe.transformer, read_frozen(str(distilled / "one"), pipe.transformer))
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("beta", slow_but([0.0, 0.1], 0.1))
 def test_only_the_trained_adapter_learns(distilled, tmp_path, beta):
     trainer = build(tmp_path, frozen_adapter=str(distilled / "one"), beta=beta, **RVM)
     frozen, before = frozen_weights(trainer), weights(trainer)
@@ -136,6 +137,7 @@ def test_files_hold_the_trained_adapter_and_the_card_names_both(distilled, tmp_p
     assert torch.equal(answer(plain), expected)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(distilled, tmp_path):
     """From a copy of the frozen adapter elsewhere as well; with another one it is another run."""
     options = {**RVM, "beta": 0.1, "save_every": 2}
@@ -154,6 +156,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(distilled, tmp_path):
         build(tmp_path / "run", max_steps=5, **options).train()
 
 
+@pytest.mark.slow
 def test_a_run_without_one_opens_checkpoints_from_before_the_setting(tmp_path):
     build(tmp_path, max_steps=1, save_every=1, batch="1x4").train()
     file = tmp_path / "checkpoint-1" / "grpo_state.json"

@@ -16,6 +16,7 @@ from tests.cac_align.flow_grpo.learner.adapters import ALPHA, RANK, TARGETS, WRI
 from tests.cac_align.flow_grpo.learner.test_wan_names import ORIGINAL_MODULES
 from tests.cac_align.flow_grpo.runs import tiny_pipe
 from tests.cac_align.flow_grpo.test_image_to_video import image_pipe
+from tests.campaigns import slow_but
 
 EVERYTHING = (*TARGETS, "add_k_proj", "add_v_proj", "net.0.proj", "net.2", "proj_out")
 
@@ -30,7 +31,7 @@ def trained_i2v(tmp_path_factory):
     return export_trained(tmp_path_factory.mktemp("i2v"), image_pipe(), EVERYTHING)
 
 
-@pytest.mark.parametrize("kind", ["trained", "trained_i2v"])
+@pytest.mark.parametrize("kind", slow_but(["trained", "trained_i2v"], "trained_i2v"))
 def test_diffusers_reads_the_original_names_as_it_reads_its_own(kind, request):
     """Bit for bit; and the folder still means the file by diffusers' names."""
     _, folder, expected = request.getfixturevalue(kind)
@@ -84,8 +85,13 @@ def test_a_reader_without_metadata_applies_the_right_strength(trained_i2v):
     assert close(pipe, expected)
 
 
-@pytest.mark.parametrize("names", ["comfyui", "diffusers"])
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(
+    ("write", "names"),
+    slow_but(
+        [(write, names) for write in WRITERS for names in ("comfyui", "diffusers")],
+        *[(write, ("comfyui", "diffusers")[k % 2]) for k, write in enumerate(WRITERS)],
+    ),
+)
 def test_every_form_is_converted_to_both(trained, tmp_path, write, names):
     state, folder, expected = trained
     write(state, tmp_path / "lora.safetensors")

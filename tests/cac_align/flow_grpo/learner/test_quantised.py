@@ -9,6 +9,7 @@ from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.quantised import block_linears, check_storage, num_weights, quantise_base, stored_as
 from tests.cac_align.flow_grpo.learner.adapters import answer
 from tests.cac_align.flow_grpo.runs import build, equal, settings, shallow_pipe, weights
+from tests.campaigns import slow_but
 
 PRECISIONS = ["fp8", "int8", "nf4"]
 RUN = {"objective": "rvm", "kernel": "ode", "noise_level": None, "guidance_scale": 1.0, "batch": "1x4"}
@@ -19,7 +20,7 @@ def package(precision):
     return pytest.importorskip(quantised.PACKAGES[precision])
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", slow_but(PRECISIONS, "nf4"))
 def test_a_run_on_a_quantised_base(tmp_path, precision):
     """The adapter alone learns; the base answers when it is off; its file has the usual names; a run resumes."""
     package(precision)

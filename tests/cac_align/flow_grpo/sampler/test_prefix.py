@@ -9,6 +9,7 @@ from cac_align.flow_grpo.sampler.rollout import split_calls
 from tests.cac_align.flow_grpo.runs import PROMPTS, build, equal, settings, weights
 from tests.cac_align.flow_grpo.test_image_to_video import build as build_with_images
 from tests.cac_align.flow_grpo.test_trainer import gradients
+from tests.campaigns import slow_but
 
 #: Four videos of a group, two steps that they share, one that is trained, and the last one, which has no noise.
 LATE = {"batch": "1x4", "same_initial_noise": True, "window_mode": "fixed", "window_start": 2, "window_size": 1}
@@ -47,10 +48,14 @@ def distance(one, other):
 @pytest.mark.parametrize(
     ("changes", "computed"),
     [
-        ({"sample_batch_size": 1}, 1),
+        pytest.param({"sample_batch_size": 1}, 1, marks=pytest.mark.slow),
         ({"sample_batch_size": 3}, 4),  # calls of three and of one: each of its own size
-        ({"sample_batch_size": 2, "train_batch_size": 1, "batched_guidance": False}, 2),
-        ({"sample_batch_size": 2, "ode_solver": "base", "integer_timesteps": True}, 2),
+        pytest.param(
+            {"sample_batch_size": 2, "train_batch_size": 1, "batched_guidance": False}, 2, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"sample_batch_size": 2, "ode_solver": "base", "integer_timesteps": True}, 2, marks=pytest.mark.slow
+        ),
         ({"sample_batch_size": 2, "guidance_scale": 1.0}, 2),
     ],
     ids=["one by one", "cut groups", "micro-batches", "the pipeline's solver", "no guidance"],
@@ -67,6 +72,7 @@ def test_a_shared_prefix_changes_no_bit(tmp_path, changes, computed):
     assert any(bool(value.any()) for value in expected.values())
 
 
+@pytest.mark.slow
 def test_two_steps_end_with_the_same_adapter_and_count_their_forwards(tmp_path):
     """The second step draws with weights that the first has changed; its replay of them is exact."""
     found = []
@@ -88,7 +94,9 @@ def test_image_to_video(tmp_path):
         assert torch.equal(one.image.latents, other.image.latents)
 
 
-@pytest.mark.parametrize(("batch", "spared"), [("1x4", 2), ("2x3", 4)], ids=["one group on both", "one on each"])
+@pytest.mark.parametrize(
+    ("batch", "spared"), slow_but([("1x4", 2), ("2x3", 4)], ("2x3", 4)), ids=["one group on both", "one on each"]
+)
 def test_two_ranks_share_what_each_of_them_draws(tmp_path, batch, spared):
     trainer = build(tmp_path, **{**LATE, "batch": batch, "sample_batch_size": 1})
     found = []

@@ -34,6 +34,7 @@ from reward_model.training.grpo.rows import masked_log_probs, stock_vision_input
 from reward_model.training.grpo.sampler import Sampled
 from reward_model.training.grpo.setup import OWN, check_limits, describe_run, judge_file, open_trainer, plan_config
 from reward_model.training.grpo.trainer import DivergenceError, GrpoTrainer
+from tests.campaigns import draws
 from tests.launched import ROOT, launch
 
 SIZE = 48
@@ -195,7 +196,8 @@ def test_gradient_is_that_of_the_written_out_objective(collected):
 def test_loss_does_not_depend_on_the_partition(collected):
     trainer, experience = collected
     whole = None
-    for size, share in ((100, False), (1, False), (3, False), (100, True), (5, True)):
+    ways = [(100, False), (3, False), (5, True), (1, False), (100, True)]
+    for size, share in ways[: draws(5, 3)]:
         object.__setattr__(trainer.config, "per_device_train_batch_size", size)
         trainer.policy.options["share_prompts"] = share
         batches = trainer.micro_batches(experience)
@@ -252,10 +254,10 @@ def drawn_without_kl(tmp_path_factory):
 @pytest.mark.parametrize(
     ("gap", "changes", "factor"),
     [
-        (0.0, {}, 1.0),
-        (0.3, {}, math.exp(0.3)),
+        pytest.param(0.0, {}, 1.0, marks=pytest.mark.slow),
+        pytest.param(0.3, {}, math.exp(0.3), marks=pytest.mark.slow),
         (-0.4, {}, math.exp(-0.4)),
-        (5.0, {}, 3.0),
+        pytest.param(5.0, {}, 3.0, marks=pytest.mark.slow),
         (5.0, {"vllm_importance_sampling_clip_max": 2.0}, 2.0),
         (0.3, {"vllm_importance_sampling_correction": False}, 1.0),
     ],
@@ -473,6 +475,7 @@ def test_a_run_goes_on_after_the_folder_of_its_videos_has_moved(tmp_path):
             trainer.resume(folder)
 
 
+@pytest.mark.slow
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path, monkeypatch):
     trainer = build(tmp_path, **PAIRS)
     trainer.run_step()
@@ -525,6 +528,7 @@ def test_a_part_of_another_kind_is_named_and_not_a_traceback(tmp_path):
         build(tmp_path, **PAIRS).train()
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_training_with_a_checkpoint_and_a_sentence(tmp_path, straight):
     class Stopped(Draws):
         def __call__(self, prompts, repeats, limit):
@@ -601,19 +605,18 @@ def failing_load(row):
 
 
 @pytest.mark.parametrize(
-    ("scans", "zooms", "key", "value"),
+    ("scans", "zooms", "counted"),
     [
-        (("no json",), ZOOMS, "invalid/unparsable", 1.0),
-        ((NORMAL,), ZOOMS, "rollouts/turn_two", 0.0),
-        ((NORMAL,), ZOOMS, "rollouts/zero_variance", 1.0),
-        ((abnormal(1, 1),), (abnormal(0, 0, Box(1, 1, 2, 2)),), "window/one_frame", 1.0),
-        ((abnormal(30, 39),), ZOOMS, "invalid/window", 1.0),
+        (("no json",), ZOOMS, {"invalid/unparsable": 1.0}),
+        ((NORMAL,), ZOOMS, {"rollouts/turn_two": 0.0, "rollouts/zero_variance": 1.0}),
+        ((abnormal(1, 1),), (abnormal(0, 0, Box(1, 1, 2, 2)),), {"window/one_frame": 1.0}),
+        ((abnormal(30, 39),), ZOOMS, {"invalid/window": 1.0}),
     ],
 )
-def test_degenerate_steps_are_survived_and_counted(tmp_path, scans, zooms, key, value):
+def test_degenerate_steps_are_survived_and_counted(tmp_path, scans, zooms, counted):
     trainer = build(tmp_path, generator=lambda t: Draws(t, scans, zooms), **PAIRS)
     _, numbers = trainer.run_step()
-    assert numbers[key] == value
+    assert counted.items() <= numbers.items()
     assert all(math.isfinite(v) for v in numbers.values())
 
 
@@ -639,7 +642,7 @@ def test_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path):
 
 def test_samples_are_shown_escaped_with_clips(tmp_path):
     evil = (abnormal(1, 2).replace("it bends", "<script>alert(1)</script>|`"),)
-    trainer = build(tmp_path, max_steps=2, log_samples_every=2, generator=lambda t: Draws(t, evil, ZOOMS))
+    trainer = build(tmp_path, max_steps=1, log_samples_every=1, generator=lambda t: Draws(t, evil, ZOOMS))
     trainer.train()
     rows = [json.loads(s) for s in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and "<script>" in rows[0]["turn_one"]
@@ -777,6 +780,7 @@ def test_every_setting_is_explained():
     assert all(f"\n{n} = " in text for n in GrpoConfig().to_dict())
 
 
+@pytest.mark.slow
 def test_a_settings_file_becomes_a_run(tmp_path):
     """The recipe's path on a tiny checkpoint: world data, fast vision, real sampling, a step, an export."""
     model, processor = build_judge("tiny")

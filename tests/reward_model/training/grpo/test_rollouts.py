@@ -446,6 +446,7 @@ class Small(ModelSampler):
         return super()._draw(rows, limit)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_and_loses_nothing(judge):
     model, processor = judge
     prompts = prompts_of(judge, 17, 33)

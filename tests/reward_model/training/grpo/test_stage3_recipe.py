@@ -19,7 +19,7 @@ from reward_model.training.grpo.setup import OWN
 from reward_model.training.grpo.videos import annotated_rows, chunk_loader, world_loader, world_rows
 from reward_model.video.writing import write_video
 from reward_model.world import LOOK_ALIKES, make_video
-from tests.campaigns import draws
+from tests.campaigns import draws, slow_but
 from tests.launched import ROOT
 
 STEP = ["max_steps=1", "prompts_per_step=2", "num_generations=2", "per_device_train_batch_size=16"]
@@ -38,7 +38,7 @@ def tiny(tmp_path_factory, judge_folder):
     return folder
 
 
-@pytest.mark.parametrize("lora", ["false", "true"])
+@pytest.mark.parametrize("lora", slow_but(["false", "true"], "true"))
 def test_both_sets_count_and_a_card_lies_beside_the_judge(recipe, tiny, tmp_path, lora):
     from huggingface_hub import ModelCard
 
@@ -55,6 +55,7 @@ def test_both_sets_count_and_a_card_lies_beside_the_judge(recipe, tiny, tmp_path
     assert f"| reward | {logged['reward/mean']:.4g} |" in card.text and "training prompts" in card.text
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_exported_again_keeps_its_numbers(recipe, tiny, tmp_path):
     arguments = ["--set", f"model={tiny}", f"output_dir={tmp_path / 'out'}", *STEP, "data.rows=4"]
     recipe.main(arguments)
@@ -174,6 +175,7 @@ def test_what_cannot_be_trained_on_is_named(footage, tmp_path):
         annotated_rows(write_annotations(tmp_path / "moved.jsonl", records))
 
 
+@pytest.mark.slow
 def test_the_papers_settings_run_from_the_file_all_stages_share(recipe, tiny, footage, tmp_path, capsys):
     """full.yaml, cut down in size alone: same data, dealing, wording, crop and limits."""
     size = ["max_steps=1", "prompts_per_step=1", "num_generations=2", "per_device_train_batch_size=8", "use_vllm=false"]
@@ -225,6 +227,7 @@ def test_variants_cover_every_weight_and_repair():
     assert {v.get("spatial_norm") for v in VARIANTS.values()} == {None, "gt", "named"}
 
 
+@pytest.mark.slow
 def test_a_variant_runs(recipe, tiny, tmp_path):
     where = f"output_dir={tmp_path / 'out'}"
     recipe.main(["--variant", "accuracy_only", "--set", f"model={tiny}", where, *STEP, "data.rows=4"])

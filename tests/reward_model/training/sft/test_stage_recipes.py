@@ -37,6 +37,7 @@ from reward_model.training.sft.parts import STOCK
 from reward_model.training.sft.run import LAUNCHER_SETS, run_stage
 from reward_model.video.writing import write_video
 from reward_model.world import make_video
+from tests.campaigns import draws
 
 ROOT = Path(__file__).resolve().parents[4]
 CONFIGS = ROOT / "recipes" / "configs"
@@ -254,6 +255,7 @@ def test_tensorboard_shows_held_out_answers_and_frames(stage2):
     assert '"status"' in text.split("**answer**")[0]
 
 
+@pytest.mark.slow
 def test_lora_is_exported_merged(footage, tmp_path):
     lora = ["--use_peft", "true", "--lora_r", "2", "--lora_dropout", "0"]
     folder = run("stage1", tmp_path / "s", footage, *lora)
@@ -336,7 +338,8 @@ BOXES = (Box(100, 100, 400, 400),)
 
 def test_the_minis_stage_2_takes_own_videos_with_long_anomalies(long_anomalies, tmp_path):
     own = ["--data", str(long_anomalies), "--output_dir", str(tmp_path)]
-    for name, *more in (["mini"], ["mini_again"], ["full", "--untrimmed_windows", "True"]):
+    presets = [["mini"], ["full", "--untrimmed_windows", "True"], ["mini_again"]]
+    for name, *more in presets[: draws(3, 2)]:
         config = ["--config", str(CONFIGS / "stage2" / f"{name}.yaml"), "--max_tokens", "100000", "--disjoint", "false"]
         data = prepared("stage2", *config, *own, "--samples", "8", *more)
         assert {r["task"] for r in data.rows if r["status"] == "abnormal"} == {"scan", "zoom"}
