@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import time
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,10 +101,13 @@ def test_tensorboard_shows_numbers_videos_and_tables(tmp_path):
     )
 
 
-def test_what_a_stopped_run_showed_beyond_its_checkpoint_is_forgotten(tmp_path):
+def test_what_a_stopped_run_showed_beyond_its_checkpoint_is_forgotten(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
 
     for first, values in ((0, [0.1, 0.2, 0.3]), (1, [0.5])):
+        # Files are read in the order of their names, which hold the second: no run goes on within it but this one.
+        monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda at=first: 1_700_000_000 + at))
         log = RunLog(tmp_path, first_step=first)
         for step, value in enumerate(values, first + 1):
             log.numbers(step, {"reward/mean": value})
