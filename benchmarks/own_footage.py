@@ -94,9 +94,9 @@ def by_kind(annotations: Path, rows: Path) -> dict[str, tuple[int, int]]:
     """Kind of corruption ("normal" for none) -> right verdicts and videos."""
     kinds = {r.truth.video_id: str(r.extra["operator"]) for r in read_annotations(annotations)}
     found: dict[str, tuple[int, int]] = {}
-    for line in rows.read_text(encoding="utf-8").splitlines():
+    for line in rows.read_text(encoding="utf-8").splitlines()[1:]:  # the first says what was judged, and how
         row = json.loads(line)
-        kind = kinds[row["video_id"]]
+        kind = kinds[row["video"]]
         right = row["status"] == ("normal" if kind == "normal" else "abnormal")
         n_right, n = found.get(kind, (0, 0))
         found[kind] = n_right + right, n + 1
