@@ -126,12 +126,8 @@ def dry_run(config: FlowGRPOConfig, args: argparse.Namespace) -> None:
 
 def report(trainer: FlowGRPOTrainer, folder: Path, *, demo: bool) -> None:
     """Prints the result of the run and its folder."""
-    from cac_align.flow_grpo.card import loading_lines
-
     print(f"\n{trainer.change()}")
-    loading = loading_lines(folder, trainer.config, len(trainer.transformers) > 1).replace("\n", "; ")
-    print(f"LoRA: {folder}   ({loading})")
-    print(f"Log:  tensorboard --logdir {trainer.config.output_dir}")
+    print(trainer.places(folder))
     if trainer.stopped_by:
         print(f"Stopped early: {trainer.stopped_by}")
     if demo:

@@ -104,14 +104,10 @@ def dry_run(config: PreferenceConfig) -> None:
 
 def report(trainer: PreferenceTrainer, folder: Path) -> None:
     """Prints the result of the run and its folder."""
-    from cac_align.flow_grpo.card import loading_lines
-
     if trainer.history:
         last = trainer.history[-1]
         print(f"\nOf {len(trainer.eval_pairs)} pairs not trained on: {last['accuracy']:.0%} told right.")
-    loading = loading_lines(folder, trainer.config, len(trainer.transformers) > 1).replace("\n", "; ")
-    print(f"LoRA: {folder}   ({loading})")
-    print(f"Log:  tensorboard --logdir {trainer.config.output_dir}")
+    print(trainer.places(folder))
 
 
 def parser() -> CommandParser:

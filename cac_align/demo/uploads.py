@@ -23,7 +23,7 @@ def check_upload(path: str | Path | None) -> Path:
         path: the uploaded file; None where nothing was chosen.
 
     Raises:
-        VideoError: if there is no file, it is too large or too long, states no frame rate, or is not a video.
+        VideoError: if the file is missing, too large or too long, states no frame rate, or is not a video.
     """
     if not path:
         raise VideoError("no video was chosen: upload a file first")

@@ -14,6 +14,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cac_align.flow_grpo.card import loading_lines
 from cac_align.flow_grpo.learner import checkpoint as files
 from cac_align.flow_grpo.learner.experience import gather
 from cac_align.flow_grpo.learner.lora_files import export_lora
@@ -50,6 +51,7 @@ class AdapterTraining(ABC):
     config: TrainingSettings
     learner: AdapterLearner
     pipe: Pipeline
+    transformers: tuple[Any, ...]
 
     def __init__(self, config: TrainingSettings, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
@@ -80,6 +82,11 @@ class AdapterTraining(ABC):
     @abstractmethod
     def write_card(self, folder: Path) -> None:
         """Writes the model card beside an exported adapter."""
+
+    def places(self, folder: Path) -> str:
+        """Lines that say where the adapter in ``folder`` and the log are, and how the adapter is loaded."""
+        loading = loading_lines(folder, self.config, len(self.transformers) > 1).replace("\n", "; ")
+        return f"LoRA: {folder}   ({loading})\nLog:  tensorboard --logdir {self.config.output_dir}"
 
     def state(self) -> dict[str, Any]:
         """Further entries of a checkpoint, as JSON."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import inf
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from cac_align.flow_grpo.anchors import AnchorSettings
 from cac_align.flow_grpo.maths.advantages import Baseline, StdEstimator
@@ -20,7 +20,7 @@ from cac_align.flow_grpo.objective_settings import ON_STEPS, ObjectiveSettings
 from cac_align.flow_grpo.setting_names import renamed
 from cac_align.flow_grpo.training_settings import TrainingSettings
 from reward_model.setting_keys import hidden_keys
-from reward_model.terminal.described import as_decimals, described, setting
+from reward_model.terminal.described import described, setting
 
 
 @described
@@ -278,16 +278,8 @@ class FlowGRPOConfig(AnchorSettings, ObjectiveSettings, TrainingSettings):
     # --- reading ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Settings from a mapping; whole numbers and texts such as ``1e-4`` serve for decimals. Names that TRL has for
-        the same thing are understood (``num_generations``, ``save_steps``, ...).
-
-        Raises:
-            ValueError: an unknown setting (the nearest known one is named), or a value the rules refuse.
-        """
-        if not isinstance(data, Mapping):
-            raise ValueError(f"settings must be a mapping of names to values, got {type(data).__name__}")
-        return cls(**as_decimals(cls, renamed(data, [f.name for f in fields(cls)])))
+    def in_own_names(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        return renamed(data, [f.name for f in fields(cls)])
 
 
 def _read_batch(text: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ Settings marked ``free`` may differ when a run is continued; all others make ano
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -18,13 +19,14 @@ from cac_align.flow_grpo.expert_settings import ExpertSettings
 from cac_align.flow_grpo.memory_settings import MemorySettings
 from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.setting_keys import without_keys
-from reward_model.terminal.described import check_settings, setting, settings_text
+from reward_model.terminal.described import as_decimals, check_settings, setting, settings_text
 
 
 @dataclass(frozen=True)
-class TrainingSettings(ExpertSettings, MemorySettings):
+class TrainingSettings(ExpertSettings, MemorySettings, ABC):
     """Base of the settings of a training; each adds its own, calls :meth:`check_shared` in ``__post_init__``, and says
-    with :attr:`num_updates` how long its learning-rate schedule is.
+    with :attr:`num_updates` how long its learning-rate schedule is and with :meth:`in_own_names` what its settings are
+    called elsewhere.
     """
 
     output_dir: str = setting("outputs/training", free=True)
@@ -148,9 +150,9 @@ class TrainingSettings(ExpertSettings, MemorySettings):
     # --- derived ------------------------------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def num_updates(self) -> int:
         """Optimiser updates of the whole run."""
-        raise NotImplementedError
 
     @cached_property
     def guided(self) -> bool:
@@ -169,9 +171,25 @@ class TrainingSettings(ExpertSettings, MemorySettings):
         return without_keys(asdict(self))
 
     @classmethod
+    @abstractmethod
+    def in_own_names(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings under the names of this class, of which others may be understood.
+
+        Raises:
+            ValueError: an unknown setting; the nearest known one is named.
+        """
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Settings from a mapping."""
-        raise NotImplementedError
+        """Settings from a mapping; whole numbers and texts such as ``1e-4`` serve for decimals. Names that TRL has for
+        the same thing are understood (``num_generations``, ``model_name_or_path``, ``save_steps``, ...).
+
+        Raises:
+            ValueError: an unknown setting (the nearest known one is named), or a value the rules refuse.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"settings must be a mapping of names to values, got {type(data).__name__}")
+        return cls(**as_decimals(cls, cls.in_own_names(data)))
 
     @classmethod
     def from_yaml(cls, path: str | Path, **changes: Any) -> Self:

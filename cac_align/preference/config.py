@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import inf
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from cac_align.flow_grpo.training_settings import TrainingSettings
 from reward_model.engine.settings import check_known
 from reward_model.engine.trl_names import PREFERENCE, in_our_names
-from reward_model.terminal.described import as_decimals, described, setting
+from reward_model.terminal.described import described, setting
 
 #: Objectives that compare two videos.
 _DPO: dict[str, tuple[str, ...]] = {"objective": ("dpo",)}
@@ -91,16 +91,8 @@ class PreferenceConfig(TrainingSettings):
         return self.train_batch_size * (2 if self.objective == "dpo" else 1)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Settings from a mapping; whole numbers and texts such as ``1e-4`` serve for decimals. Names that TRL has for
-        the same thing are understood (``model_name_or_path``, ``save_steps``, ...).
-
-        Raises:
-            ValueError: an unknown setting (the nearest known one is named), or a value the rules refuse.
-        """
-        if not isinstance(data, Mapping):
-            raise ValueError(f"settings must be a mapping of names to values, got {type(data).__name__}")
+    def in_own_names(cls, data: Mapping[str, Any]) -> dict[str, Any]:
         known = [f.name for f in fields(cls)]
         ours = in_our_names(data, known, PREFERENCE)
         check_known(ours, known)
-        return cls(**as_decimals(cls, ours))
+        return ours

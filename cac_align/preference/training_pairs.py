@@ -55,7 +55,7 @@ def read_training_pairs(source: str, *, winners: bool = False) -> list[TrainingP
         winners: read only the chosen videos, each once; the format ``winners`` is read as well.
 
     Raises:
-        ValueError: if there is no such file, it holds nothing, or a row is not a pair of videos that are there.
+        ValueError: if the file is missing or empty, or a row is not a pair of videos that exist.
     """
     path = Path(located(source))
     if path.suffix.lower() not in TABLE_SUFFIXES or not path.is_file():
