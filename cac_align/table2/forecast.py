@@ -81,7 +81,7 @@ def time_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequenc
             lines.append(f"{name}: {count} videos; seconds.{name} is not set")
     lines.append(f"together {total / 3600:.2f} h of one process; trainings and videos are shared between processes")
     lines.append(
-        f"transformer: {_flops(settings, trained, videos):.2e} FLOP by 2 x parameters x tokens, attention left out"
+        f"transformer: {_flops(settings, made, videos):.2e} FLOP, reckoned from parameters, tokens and attention"
     )
     return lines
 
@@ -99,19 +99,18 @@ def memory_lines(settings: TableSettings, made: Sequence[Training]) -> list[str]
     return [*lines, f"a video: {raw:.1f} MiB of frames before compression, in memory and at most on disk"]
 
 
-def _flops(settings: TableSettings, trained: int, videos: int) -> float:
-    """Forward passes of all draws and trainings; a backward pass counts as two."""
+def _flops(settings: TableSettings, made: Sequence[Training], videos: int) -> float:
+    """Operations of the transformer in all draws and trainings; a backward pass counts as two forward ones."""
     from cac_align.flow_grpo.plan import make_run_plan
 
     config = settings.video
-    plan = make_run_plan(config)
-    tokens = ((config.num_frames - 1) // 4 + 1) * (config.height // 16) * (config.width // 16)
-    guidance = 2 if config.guided else 1
     steps = settings.num_inference_steps or config.eval_num_inference_steps or config.num_inference_steps
-    passes = videos * steps * guidance + trained * guidance * (
-        config.num_inference_steps + 3 * config.num_trained_steps
-    )
-    return 2.0 * plan.transformer_parameters * tokens * passes
+    total = make_run_plan(config).flop * videos * steps * (2 if config.guided else 1)
+    plans = {t.row.slug: make_run_plan(t.config) for t in made}  # seeds of a row cost the same
+    for training in made:
+        plan = plans[training.row.slug]
+        total += plan.flop * training.config.max_steps * (plan.forwards_sampling + 3 * plan.forwards_training)
+    return total
 
 
 def _state(training: Training) -> str:

@@ -160,6 +160,18 @@ def test_every_config_is_planned(path, recipe, capsys, monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_operations_of_wan_22_are_those_of_one_expert_with_attention(recipe, capsys, monkeypatch, tmp_path):
+    """917 TFLOP a forward, as docs/how_to/align_a_generator.md states them, for 60 videos of 50 steps and two sides."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    recipe.main([
+        "--config", str(ROOT / "recipes/configs/table2/full.yaml"), "--dry-run", "--output", str(tmp_path / "out"),
+        "--set", "flow_grpo=recipes/configs/flow_grpo/wan22_a14b_480p.yaml", "overrides={}",
+        "rows=[{name: base, kind: base}]", "columns=[anomaly_judge]", "motion=null",
+    ])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "60 videos" in said and f"transformer: {60 * 50 * 2 * 917e12:.2e} FLOP" in said
+
+
 @pytest.mark.parametrize("name", ["mini", "full"])
 def test_the_table_has_the_paper_s_rows(name):
     rows = read_settings(ROOT / f"recipes/configs/table2/{name}.yaml").table_rows
