@@ -43,11 +43,12 @@ class DomainCheck:
             )  # fmt: skip
         seen = self._seen(requests, turns)
         return [
-            replace(turn, familiarity=found, unlike_training=self._objections(view))
+            replace(turn, familiarity=found, unlike_training=self.objections(view))
             for view, turn, found in zip(views, turns, seen, strict=True)
         ]
 
-    def _objections(self, view: VideoView) -> tuple[str, ...]:
+    def objections(self, view: VideoView) -> tuple[str, ...]:
+        """Reasons by what the checkpoint states; none where it states nothing."""
         return () if self._stated is None else tuple(self._stated.objections(view.num_frames, view.fps, view.size))
 
     def _seen(self, requests: Sequence[TurnRequest], turns: Sequence[Turn]) -> list[Familiarity | None]:

@@ -284,8 +284,10 @@ class TwoTurnJudge:
         turns = iter(self._settled(asked, [turn for one in found for turn in one.turns], started))
         judged = []
         for chunk, one in zip(chunks, found, strict=True):
-            own = tuple(next(turns) for _ in one.turns)
-            judged.append(_Judged(chunk.view.num_frames, chunk.view.fps, own, one.error or own[-1].error))
+            own = [next(turns) for _ in one.turns]
+            if own:  # of what it sees nothing is known: domain.safetensors holds the signs of two-turn scans
+                own[0] = replace(own[0], unlike_training=self._domain.objections(chunk.view))
+            judged.append(_Judged(chunk.view.num_frames, chunk.view.fps, tuple(own), one.error or own[-1].error))
         return judged
 
     # --- both turns ---------------------------------------------------------------------------------------------------

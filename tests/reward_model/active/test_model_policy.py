@@ -21,6 +21,7 @@ from reward_model.backends.local import LocalBackend
 from reward_model.chunks import final_anomalies
 from reward_model.config import JudgeConfig, judge_json, load_judge_config
 from reward_model.conversation import Completion
+from reward_model.domain import TrainedOn
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import format_report
 from reward_model.prompts.active_wording import load_active_wording
@@ -248,6 +249,15 @@ def test_a_long_video_is_judged_in_parts_and_no_part_looks_outside():
     assert verdict.turns[-1].operator.endswith("leaves the view of 9.50 to 15.12 s)")
     thin = TwoTurnJudge(backend, ACTIVE.override(long_videos="thin")).judge([long], fps=16)[0]
     assert sum(t.number == 1 for t in thin.turns) == 1 and len(thin.turns[0].frame_indices) == 16
+
+
+def test_a_video_unlike_what_the_checkpoint_states_is_said_to_be():
+    stated = ACTIVE.override(trained_on=TrainedOn(seconds=(2, 5.2), side=(32, 64)))
+    backend = Scripted(ZOOM, NORMAL)
+    small, silent = (TwoTurnJudge(backend, config).judge([FRAMES], fps=16)[0] for config in (stated, ACTIVE))
+    assert small.out_of_domain is True and small.domain_reason == "sides of 16 pixels; trained on 32 to 64 pixels"
+    assert [bool(turn.unlike_training) for turn in small.turns] == [True, False]
+    assert silent.out_of_domain is None and not silent.domain_reason
 
 
 def test_frames_that_cannot_be_read_give_no_verdict():
