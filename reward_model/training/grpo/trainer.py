@@ -35,6 +35,7 @@ from reward_model.engine.interrupts import StopRequest
 from reward_model.engine.processes import default_accelerator, gathered, is_sharded, largest, settle_sharding, summed
 from reward_model.evidence.referee import Referee
 from reward_model.rewards import mean_saliency
+from reward_model.strict_json import differences
 from reward_model.training.grpo.batches import MicroBatch, PromptOrder, ScoredRollouts, idle_batch, micro_batches
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.log import StepLog, mean_numbers, step_rollout_numbers
@@ -420,15 +421,16 @@ class GrpoTrainer:
             TrainingCheckpointError: it belongs to another run.
         """
         expected = self._identity()
-        before = json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("dataset_ends")
-        if isinstance(before, str) and _placeless(before) == _placeless(expected["dataset_ends"]):
-            expected["dataset_ends"] = before  # the folder of the videos may have moved
+        ends = json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("dataset_ends")
+        if isinstance(ends, str) and _placeless(ends) == _placeless(expected["dataset_ends"]):
+            expected["dataset_ends"] = ends  # the folder of the videos may have moved
         state = restore_checkpoint(self.accelerator, folder, self.random, expected)
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
-        changed = {k for k, v in self.config.to_dict().items() if state["config"].get(k) != v}
-        if changed:
-            log.warning("settings differ from those of %s: %s", folder.name, ", ".join(sorted(changed)))
+        now = json.loads(json.dumps(self.config.to_dict()))
+        before = {**json.loads(json.dumps(GrpoConfig().to_dict())), **state["config"]}  # a setting it did not know yet
+        if changed := differences({name: before[name] for name in now}, now):
+            log.warning("the run goes on with other settings than those of %s: %s", folder.name, "; ".join(changed))
 
 
 def _placeless(rows: str) -> list[dict[str, Any]]:
