@@ -102,20 +102,21 @@ def test_a_small_set_has_anomalies_below_a_second_and_above(source: Path, tmp_pa
     assert all(sorted(found) == [False, True] for found in spans.values())
 
 
-def test_a_kind_that_does_not_fit_is_told_with_its_reason_and_another_is_made(source: Path, tmp_path: Path):
+def test_a_kind_that_does_not_fit_is_told_with_its_reason_and_another_is_made(tmp_path: Path):
     """Fails if nobody learns why a kind is missing from the set: here nothing is written in the footage."""
-    options = {"per_video": 6, "kinds": ["mirror", "swirl"], "normal": False, "max_frames": 12, "seed": 1}
-    path = corrupt_folder(source / "one.mp4", tmp_path / "out", **options)
+    options = {"per_video": 6, "kinds": ["mirror", "swirl"], "normal": False, "seed": 1}
+    short = write_video(tmp_path / "short.mp4", footage(1)[:12], FPS)
+    path = corrupt_folder(short, tmp_path / "out", **options)
     assert {r.extra["operator"] for r in read_annotations(path)} == {"swirl"}
     skipped = json.loads((tmp_path / "out" / "skipped.json").read_text())
     assert skipped and {s["kind"] for s in skipped} == {"mirror"} and all("writing" in s["reason"] for s in skipped)
-    corrupt_folder(source / "one.mp4", tmp_path / "out", **options)  # resumed: nothing is forgotten
+    corrupt_folder(short, tmp_path / "out", **options)  # resumed: nothing is forgotten
     assert json.loads((tmp_path / "out" / "skipped.json").read_text()) == skipped
 
 
 def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Path, tmp_path: Path, monkeypatch):
     """Fails if a finished video is made twice, a half-written one is kept, or the seed depends on the order."""
-    options = {"per_video": 2, "kinds": ["swirl", "flicker"], "seed": 5}
+    options = {"per_video": 1, "kinds": ["swirl", "flicker"], "seed": 5}
     whole = corrupt_folder(source, tmp_path / "whole", **options)
     written: list[str] = []
     true_write = folder.write_video
@@ -134,7 +135,7 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
     again: list[str] = []
     monkeypatch.setattr(folder, "write_video", lambda p, f, r: (again.append(p.name), true_write(p, f, r)))
     path = corrupt_folder(source, tmp_path / "out", **options)
-    assert not set(written[:2]) & set(again) and len(again) == 6  # the first pair was finished, the second half
+    assert not set(written[:2]) & set(again) and len(again) == 2  # the first pair was finished, the second half
     assert path.read_bytes() == whole.read_bytes()
     ours, theirs = (
         {k: v for k, v in tree(root).items() if not Path(k).name.startswith(".")}
@@ -144,7 +145,7 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
     again.clear()
     corrupt_folder(source, tmp_path / "out", **options)
     assert again == []
-    corrupt_folder(source, tmp_path / "out", **{**options, "seed": 6, "per_video": 1})
+    corrupt_folder(source, tmp_path / "out", **{**options, "seed": 6})
     assert len(again) == 4  # other settings: everything anew
 
 
