@@ -278,6 +278,7 @@ def test_lost_regions_are_reported_as_lost():
     assert track.trusted() == FrameRange(0, 24)
 
 
+@pytest.mark.slow
 def test_the_moving_thing_is_found_although_the_camera_moves():
     """Fails if the camera's motion is not taken out: the textured ground would then move everywhere."""
     still = np.pad(moving_video()[:16], ((0, 0), (30, 30), (30, 30), (0, 0)), mode="symmetric")

@@ -60,13 +60,13 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_a_folder_gives_as_many_normal_as_abnormal_videos_that_pass_the_validator(source: Path, tmp_path: Path):
     """Fails if sizes, lengths or rates in the records are not those of the files, or the classes are unequal."""
-    pairs = draws(2, 1)
-    path = corrupt_folder(source, tmp_path / "out", per_video=pairs, seed=3)
+    pairs = videos = draws(2, 1)
+    path = corrupt_folder(source if videos == 2 else source / "one.mp4", tmp_path / "out", per_video=pairs, seed=3)
     report = validate_annotations(path)
     assert not report.errors
     records = read_annotations(path)
-    assert [r.truth.status for r in records].count("normal") == 2 * pairs and len(records) == 4 * pairs
-    assert len({r.group for r in records}) == 2
+    assert [r.truth.status for r in records].count("normal") == videos * pairs and len(records) == 2 * videos * pairs
+    assert len({r.group for r in records}) == videos
     for record in records:
         assert (record.extra["operator"] == "normal") == (record.truth.status == "normal")
         if record.truth.anomalies:
@@ -176,6 +176,7 @@ def test_options(source: Path, tmp_path: Path):
         corrupt_folder(tmp_path / "empty", tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_odd_sizes_are_cropped_before_boxes_are_measured(tmp_path: Path):
     """Fails if a record tells the size of the source where the file has another."""
     frames = footage(1)[:, :63, :79]
