@@ -199,7 +199,7 @@ def test_short_anomalies_meet_the_scan_as_often_as_asked(meets, fps):
 @pytest.mark.parametrize("kind", SHORT_KINDS)
 def test_a_short_anomaly_can_be_seen_in_its_frames(kind):
     """Against the normal twin, which for an overlap plays another story: there, against the frame before."""
-    for seed in range(draws(6, 2)):
+    for seed in range(draws(6, 1)):
         frames, truth = make_short(seed, kind, nuisance=0)
         window = list(truth.anomalies[0].frames.frames())
         scene = make_short_scene(seed, kind, nuisance=0)

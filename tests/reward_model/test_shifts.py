@@ -115,7 +115,7 @@ def test_every_shift_gives_frames_and_a_truth_that_fit_each_other(name):
 def test_boxes_lie_where_the_anomaly_is_seen(name):
     """The pixels that differ from the normal twin in the window lie in the box of a thing that is squashed there."""
     shift = SHIFTS[name]
-    for seed in range(3):
+    for seed in range(draws(3, 1)):
         made = film(seed, "squash", shift, setting="objects", nuisance=0)
         twin = replace(made, scene=replace(made.scene, actors=made.scene.actors[:-1]))
         window = list(made.truth.anomalies[0].frames.frames())[::5]
@@ -220,11 +220,11 @@ def test_a_black_and_white_film_keeps_things_apart_from_the_ground():
 
 
 def test_compression_is_that_of_a_file_and_grows_with_the_rate_factor():
-    frames, _ = make_video(4, "split")
+    frames = make_video(4, "split")[0][:33]
     off = [float(np.abs(round_trip(frames, 16, crf).astype(int) - frames).mean()) for crf in (5, 32, 40)]
     assert off[0] < off[1] < off[2] and off[1] > 1.5
     np.testing.assert_array_equal(round_trip(frames, 16, 32), round_trip(frames, 16, 32))
-    assert round_trip(frames[:, :31, :29], 16, 20).shape == (81, 31, 29, 3)
+    assert round_trip(frames[:, :31, :29], 16, 20).shape == (33, 31, 29, 3)
     with pytest.raises(ValueError, match="crf=60 must be between 0"):
         round_trip(frames, 16, 60)
 

@@ -128,6 +128,7 @@ def test_a_finished_run_is_read_back_without_a_call_or_a_frame(world, tmp_path):
 
 
 def test_recorded_answers_can_be_held_to_other_rules(world, tmp_path):
+    world = part(world)
     noise = Noise(window=0.9, hard_share=0)
     before, _ = run(world, tmp_path, noise)
     with pytest.raises(LedgerError, match="verify was"):
