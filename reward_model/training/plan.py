@@ -48,6 +48,10 @@ GIB = 2**30
 WEIGHT, GRADIENT, ADAM = 4, 4, 8
 #: Bytes of a bf16 value.
 HALF = 2
+#: All and trainable parameters of each part, and the layers with LoRA (None without it).
+_Counts = tuple[dict[str, tuple[int, int]], dict[str, int] | None]
+#: Counts by the model's class, its configuration and the rank of LoRA.
+_KNOWN_COUNTS: dict[tuple[str, str, int | None], _Counts] = {}
 
 
 @described
@@ -273,8 +277,7 @@ def make_plan(config: PlanConfig, shape: PretrainedConfig | None = None) -> Plan
         shape: the model's transformers configuration; None: that of :func:`model_config`.
     """
     shape = shape or model_config(config.model)
-    model = meta_model(shape, config.lora_r)
-    parts = parameters_by_part(model)
+    parts, lora = _counted(shape, config.lora_r)
     vision = shape.vision_config
     frame_tokens = tokens_per_frame(
         config.height,
@@ -291,13 +294,23 @@ def make_plan(config: PlanConfig, shape: PretrainedConfig | None = None) -> Plan
     return Plan(
         config=config,
         parts=parts,
-        lora=lora_modules(model) if config.lora_r else None,
+        lora=lora,
         frame_tokens=frame_tokens,
         tokens=tokens,
         memory=memory_plan(shape, config.longest(), parts, frame_tokens),
         flops_per_step=step,
         hours={share: step * config.steps / (peak * share) / 3600 for share in shares},
     )
+
+
+def _counted(shape: PretrainedConfig, lora_r: int | None) -> _Counts:
+    """Parameters and LoRA layers of each part. A model of one shape is built once: that takes seconds."""
+    key = (type(shape).__name__, shape.to_json_string(use_diff=False), lora_r)
+    if key not in _KNOWN_COUNTS:
+        model = meta_model(shape, lora_r)
+        _KNOWN_COUNTS[key] = parameters_by_part(model), lora_modules(model) if lora_r else None
+    parts, lora = _KNOWN_COUNTS[key]
+    return dict(parts), None if lora is None else dict(lora)
 
 
 def print_plan(config: PlanConfig, shape: PretrainedConfig | None = None) -> Plan:

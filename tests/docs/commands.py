@@ -5,6 +5,7 @@ known, its files are there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import re
@@ -120,6 +121,7 @@ def _check_script(words: list[str]) -> None:
     _check_settings(load_recipe(script), words[1:])
 
 
+@functools.cache
 def load_recipe(script: Path) -> Any:
     """A script of ``recipes/`` or ``benchmarks/`` as a module, which finds the files beside it as ``python`` would."""
     spec = importlib.util.spec_from_file_location(f"checked_{script.stem}", script)

@@ -217,8 +217,8 @@ def test_half_the_memory_halves_the_batch_and_changes_no_answer(backend, questio
 
 
 def test_a_real_judge_says_the_same_with_bounds_that_decide_nothing(backend):
-    videos = [make_video(seed)[0] for seed in (0, 1)]
-    config = JudgeConfig(prompts="compact", frame_size=32, readout="direct", max_scan_tokens=8, max_zoom_tokens=8)
+    videos = [make_video(seed, num_frames=33)[0] for seed in (0, 1)]
+    config = JudgeConfig(prompts="compact", frame_size=32, readout="direct", max_scan_tokens=4, max_zoom_tokens=4)
     full = TwoTurnJudge(backend, config).judge(videos, fps=16)
     same = TwoTurnJudge(backend, config, cascade="windows", normal_above=1e9).judge(videos, fps=16)
     sure = TwoTurnJudge(backend, config, cascade="windows", normal_above=-1e9).judge(videos, fps=16)

@@ -231,7 +231,7 @@ CPU_ERROR = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocato
 @pytest.mark.parametrize(
     ("part", "error"),
     [
-        ("vision", CPU_ERROR),
+        pytest.param("vision", CPU_ERROR, marks=pytest.mark.slow),
         ("language", torch.OutOfMemoryError("CUDA out of memory.")),
         pytest.param("vision", MemoryError(), marks=pytest.mark.slow),
     ],
@@ -308,8 +308,13 @@ def expected_signs(backend, conversations):
     return [reference_signs(backend, conversation) for conversation in conversations]
 
 
-@pytest.mark.parametrize("way", ["generate", "score", "long prefix", "both", "observe"])
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "way"),
+    slow_but(
+        [(size, way) for size in (1, 3) for way in ("generate", "score", "long prefix", "both", "observe")],
+        *((1, "observe"), (3, "generate"), (3, "long prefix")),
+    ),
+)
 def test_signs_are_the_same_whichever_way_the_prefill_ran(backend, conversations, expected_signs, way, size):
     backend = LocalBackend.of(backend.model, backend.processor)
     backend.watch = True

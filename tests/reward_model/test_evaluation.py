@@ -4,6 +4,7 @@ ways.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import subprocess
@@ -73,6 +74,11 @@ class Remembered:
 
     def __getitem__(self, index):
         return self.videos[index]
+
+    def first(self, count):
+        part = copy.copy(self)
+        part.videos = self.videos[:count]
+        return part
 
     def describe(self):
         return self.inner.describe()
@@ -226,6 +232,7 @@ def test_result_is_strict_json_and_a_table(bench):
 def test_a_recorded_evaluation_replays_to_the_same_numbers(bench, tmp_path):
     path = tmp_path / "run.jsonl"
     options = {"all_readouts": True, "batch_size": 4}
+    bench = bench.first(6)
     live = evaluate(TwoTurnJudge(RecordingBackend(Witness(bench), path), **options), bench)
     again = evaluate(TwoTurnJudge(ReplayBackend(path), **options), bench)
     assert again.metrics == live.metrics and again.confusion == live.confusion

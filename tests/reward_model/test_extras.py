@@ -1,6 +1,7 @@
 """A package that is not installed is named with the line that installs it, wherever it is imported."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -38,10 +39,14 @@ BEHIND = {
 }
 
 
+#: A line that may import an optional package: parsing every file takes seconds.
+MAY_IMPORT = re.compile(rf"^\s*(?:from|import)\s.*\b(?:{'|'.join(PIP)})", re.MULTILINE)
+
+
 def optional_imports(path: Path):
     """Line and top-level name of each import of an optional package that no try and no need() stands before."""
     text = path.read_text(encoding="utf-8")
-    if not any(name in text for name in PIP):
+    if not MAY_IMPORT.search(text):
         return
     tree = ast.parse(text)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}

@@ -41,7 +41,7 @@ def differing(kind: str, seed: int, indices: Sequence[int], **options) -> list[i
 
 
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
-@pytest.mark.parametrize("footage", FOOTAGE)
+@pytest.mark.parametrize("footage", [*FOOTAGE[::2], *(pytest.param(f, marks=pytest.mark.slow) for f in FOOTAGE[1::2])])
 def test_a_pair_is_equal_on_the_scan_grid_and_differs_on_the_zoom_grid(kind, footage):
     num_frames, fps = footage
     scan, zoom = (sample_indices(num_frames, fps, rate) for rate in (4, 8))
@@ -59,7 +59,7 @@ def test_a_pair_is_equal_on_the_scan_grid_and_differs_on_the_zoom_grid(kind, foo
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
 def test_strata_say_which_grid_decides(kind):
     scan, zoom = (sample_indices(81, 16, rate) for rate in (4, 8))
-    for seed in range(20, 20 + draws(8, 2)):
+    for seed in range(20, 20 + draws(8, 1)):
         assert differing(kind, seed, scan, stratum="scan"), seed
         apart = differing(kind, seed, range(81), stratum="neither")
         assert apart and not set(apart) & set(zoom), (seed, apart)
@@ -70,7 +70,7 @@ def test_pairs_are_pairs_in_every_style_shape_and_size(kind):
     """No shadow, contour, pattern or camera tells what the grid hides."""
     scan = sample_indices(81, 16, 4)
     looks = [{"style": style, "pan": 0.08, "zoom": 0.2} for style in STYLES] + [{"aspect": 16 / 9}, {"aspect": 9 / 16}]
-    for seed, options in enumerate(looks):
+    for seed, options in [*enumerate(looks)][:: draws(1, 3)]:
         pair = make_pair_scenes(seed, kind, **options)
         for size in (24, 64)[: draws(2, 1)]:
             a, b = (render(scene, scan, size) for scene in (pair.normal, pair.abnormal))
@@ -82,7 +82,7 @@ def test_pairs_are_pairs_in_every_style_shape_and_size(kind):
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
 @pytest.mark.parametrize("zoom_fps", [4, 8])
 def test_the_aliasing_suite_is_equal_at_2_fps_and_decided_above(kind, zoom_fps):
-    for seed in range(draws(4, 2)):
+    for seed in range(draws(4, 1)):
         options = {"scan_fps": 2, "zoom_fps": zoom_fps}
         assert not differing(kind, seed, sample_indices(81, 16, 2), **options)
         assert len(differing(kind, seed, sample_indices(81, 16, zoom_fps), **options)) >= 2
@@ -92,7 +92,7 @@ def test_the_aliasing_suite_is_equal_at_2_fps_and_decided_above(kind, zoom_fps):
 def test_the_difference_can_be_seen(kind):
     """Inside the box of the anomaly, or of where the thing is in the normal member, not on a pixel somewhere."""
     found = []
-    for seed in range(draws(30, 10)):
+    for seed in range(draws(30, 6)):
         pair = make_pair_scenes(seed, kind, nuisance=0)
         frames = [pair.moment.left, pair.moment.right]
         a, b = (render(scene, frames).astype(int) for scene in (pair.normal, pair.abnormal))
@@ -122,7 +122,7 @@ def test_the_truth_of_a_pair_is_that_of_the_world_s_other_anomalies(kind):
 
 
 def test_who_passes_behind_a_bar_is_hidden_in_the_middle_and_seen_beside_it():
-    for seed in range(draws(20, 8)):
+    for seed in range(draws(20, 4)):
         pair = make_pair_scenes(seed, "pass", nuisance=0)
         thing, bar = pair.normal.actors
         extent = np.abs(pair.normal.focus.path[:, bar.axis] - bar.middle)
@@ -199,7 +199,7 @@ def test_short_anomalies_meet_the_scan_as_often_as_asked(meets, fps):
 @pytest.mark.parametrize("kind", SHORT_KINDS)
 def test_a_short_anomaly_can_be_seen_in_its_frames(kind):
     """Against the normal twin, which for an overlap plays another story: there, against the frame before."""
-    for seed in range(draws(6, 2)):
+    for seed in range(draws(6, 1)):
         frames, truth = make_short(seed, kind, nuisance=0)
         window = list(truth.anomalies[0].frames.frames())
         scene = make_short_scene(seed, kind, nuisance=0)

@@ -82,13 +82,13 @@ def reports(draw, with_boxes: bool = True) -> TurnReport:
     return TurnReport("abnormal" if anomalies else "normal", draw(texts), tuple(anomalies))
 
 
-@settings(RELAXED, max_examples=draws(120, 20))
+@settings(RELAXED, max_examples=draws(120, 12))
 @given(reports())
 def test_what_is_written_is_read_back(report):
     assert read(format_report(report), turn=2) == report
 
 
-@settings(RELAXED, max_examples=draws(100, 25))
+@settings(RELAXED, max_examples=draws(100, 12))
 @given(reports(with_boxes=False))
 def test_turn_one_is_written_without_boxes(report):
     text = format_report(report, boxes=False)
@@ -96,7 +96,7 @@ def test_turn_one_is_written_without_boxes(report):
     assert read(text, turn=1) == report
 
 
-@settings(RELAXED, max_examples=draws(80, 20))
+@settings(RELAXED, max_examples=draws(80, 10))
 @given(
     reports(),
     st.sampled_from(["", " ", "```json\n", "Sure, here it is:\n\n", "5\" wide, it's: ", "<think>\nhm { }\n</think>\n"]),
@@ -105,14 +105,14 @@ def test_prose_and_fences_around_the_object_change_nothing(report, before):
     assert read(before + format_report(report) + "\n```\nHope that helps :) }") == report
 
 
-@settings(RELAXED, max_examples=draws(100, 25))
+@settings(RELAXED, max_examples=draws(100, 15))
 @given(texts)
 def test_forced_prefix_begins_the_canonical_answer(cot):
     assert format_report(TurnReport("normal", cot)).startswith(forced_prefix(cot) + "normal")
     assert read(forced_prefix(cot) + 'normal", "anomalies": []}').cot == cot
 
 
-@settings(RELAXED, max_examples=draws(40, 10))
+@settings(RELAXED, max_examples=draws(40, 5))
 @given(reports())
 def test_every_unfinished_answer_is_refused(report):
     text = format_report(report)

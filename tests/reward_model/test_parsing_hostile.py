@@ -106,7 +106,7 @@ def check(text: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_answer_keeps_the_reader_busy(name):
-    check(HOSTILE[name](60_000))
+    check(HOSTILE[name](40_000))
 
 
 @pytest.mark.slow
@@ -127,6 +127,6 @@ def test_longer_answers_than_anyone_writes_are_refused():
 @pytest.mark.parametrize("piece", [" ", "\n", ". ", "Frame 1 ", "Frame ", "- ", "Step ", ".\n\n*", "Frames 1 - "])
 def test_reasoning_that_is_checked_for_its_form_is_read_as_fast(piece):
     """Synthesis looks for the heads of frames and for steps in what a teacher wrote."""
-    text = fill(piece, 60_000)
+    text = fill(piece, 40_000)
     report = TurnReport("normal", text)
     assert seconds(lambda: (first_step(text), frame_heads(text), frame_fault(text, 21), find_leak(report))) < 1

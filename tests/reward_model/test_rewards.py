@@ -23,6 +23,7 @@ from reward_model.rewards import (
     tube_reward,
 )
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport, VideoAnnotation
+from tests.campaigns import draws
 
 SCAN, CLIP = range(0, 81, 4), range(8, 33, 2)
 BOX = Box(100, 100, 300, 300)
@@ -258,7 +259,7 @@ def random_rollout(rng):
 def test_equation_5_agrees_with_a_count_of_squares(norm):
     rng = np.random.default_rng(5)
     values = []
-    for _ in range(150):
+    for _ in range(draws(150, 60)):
         found, video = random_rollout(rng)
         expected = equation_5(found, video, norm)
         assert spatial_reward(found, video, norm=norm) == pytest.approx(float(expected), abs=1e-12)
@@ -349,7 +350,7 @@ def test_naming_the_easiest_frame_in_turn_one_pays_under_equation_5(ious, shrunk
 def test_no_part_of_a_window_beats_the_whole_with_all_true_boxes():
     rng = np.random.default_rng(0)
     paid = 0
-    for _ in range(500):
+    for _ in range(draws(500, 150)):
         ious = rng.uniform(0.05, 1, rng.integers(2, 10))
         last = len(ious) - 1
         first, end = sorted(rng.integers(0, last + 1, 2))

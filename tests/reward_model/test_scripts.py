@@ -9,6 +9,7 @@ from reward_model.video.clip import sample_indices
 from reward_model.world import KINDS, LOOK_ALIKES, make_video
 from reward_model.world.kinds import SETTINGS_OF
 from reward_model.world.scripts import Script, check_stories, draw_story
+from tests.campaigns import draws
 
 SHARES = {"shifted": 0.4, "look-alike": 0.3, "short": 0.2}
 #: Story, stratum and kind of the first six draws, before a share could name one look-alike.
@@ -39,7 +40,7 @@ def test_the_plain_story_is_the_published_world():
 
 def test_every_script_gives_one_video_whose_status_is_known():
     stories = set()
-    for number in range(60):
+    for number in range(draws(60, 30)):
         script, abnormal = draw_script(number)
         film = script.film()
         stories.add(script.story)
@@ -64,7 +65,7 @@ def test_signs_are_never_mirrored_by_a_shift():
 
 def test_bars_never_leave_a_slit_of_the_picture():
     """Bars beside an upright picture made it narrower than a scene can be."""
-    for k in range(400):
+    for k in range(draws(400, 120)):
         Script(k, setting="objects", story="shifted", draw=k, stored=False).film()
 
 

@@ -32,7 +32,7 @@ from reward_model.world.looks import PATTERNS, LookBook
 from reward_model.world.palette import BACKGROUNDS, COLORS, STYLES
 from reward_model.world.scene import make_scene
 from reward_model.world.video import make_annotation, render
-from tests.campaigns import draws
+from tests.campaigns import draws, slow_but
 
 
 def mark(frames: np.ndarray, truth) -> str:
@@ -94,10 +94,11 @@ def test_no_shift_is_the_world_itself():
     assert replace(truth, video_id="") == replace(as_ever, video_id="")
 
 
-@pytest.mark.parametrize("name", SHIFTS)
+@pytest.mark.parametrize("name", slow_but(SHIFTS, *(name for name in SHIFTS if name != "crf 32")))
 def test_every_shift_gives_frames_and_a_truth_that_fit_each_other(name):
     shift = SHIFTS[name]
-    for k, kind in enumerate((None, *shift.kinds[:: draws(3, 7) if shift.size < 90 and shift.seconds < 9 else 7])):
+    step = draws(3 if shift.size < 90 and shift.seconds < 9 else 7, 14)
+    for k, kind in enumerate((None, *shift.kinds[::step])):
         found = film(200 + k, kind, shift)
         truth = found.truth
         some = sorted({0, truth.num_frames - 1, *(n for a in truth.anomalies for n in list(a.boxes)[:3])})
@@ -114,7 +115,7 @@ def test_every_shift_gives_frames_and_a_truth_that_fit_each_other(name):
 def test_boxes_lie_where_the_anomaly_is_seen(name):
     """The pixels that differ from the normal twin in the window lie in the box of a thing that is squashed there."""
     shift = SHIFTS[name]
-    for seed in range(3):
+    for seed in range(draws(3, 1)):
         made = film(seed, "squash", shift, setting="objects", nuisance=0)
         twin = replace(made, scene=replace(made.scene, actors=made.scene.actors[:-1]))
         window = list(made.truth.anomalies[0].frames.frames())[::5]
@@ -200,7 +201,7 @@ def test_wide_and_upright_pictures_are_not_squeezed():
 
 def test_words_are_true_of_new_colours():
     for name in ("swapped", "hue", "grey"):
-        for seed in range(12):
+        for seed in range(draws(12, 6)):
             truth = film(seed, "squash" if seed % 2 else "change", name).truth
             words = " ".join([truth.prompt, *(f"{a.reason} {a.region} {' '.join(a.objects)}" for a in truth.anomalies)])
             assert not set(words.split()) & {*COLORS, *BACKGROUNDS}, words
@@ -212,18 +213,18 @@ def test_words_are_true_of_new_colours():
 
 
 def test_a_black_and_white_film_keeps_things_apart_from_the_ground():
-    for seed in range(60):
+    for seed in range(draws(60, 20)):
         made = film(seed, None, "grey", setting="single", nuisance=0)
         bare = replace(made, scene=replace(made.scene, actors=()))
         assert np.abs(made.take([0]).astype(int) - bare.take([0])).max() > 20, seed
 
 
 def test_compression_is_that_of_a_file_and_grows_with_the_rate_factor():
-    frames, _ = make_video(4, "split")
+    frames = make_video(4, "split")[0][:33]
     off = [float(np.abs(round_trip(frames, 16, crf).astype(int) - frames).mean()) for crf in (5, 32, 40)]
     assert off[0] < off[1] < off[2] and off[1] > 1.5
     np.testing.assert_array_equal(round_trip(frames, 16, 32), round_trip(frames, 16, 32))
-    assert round_trip(frames[:, :31, :29], 16, 20).shape == (81, 31, 29, 3)
+    assert round_trip(frames[:, :31, :29], 16, 20).shape == (33, 31, 29, 3)
     with pytest.raises(ValueError, match="crf=60 must be between 0"):
         round_trip(frames, 16, 60)
 
@@ -297,7 +298,7 @@ def test_impossible_shifts_are_refused_in_one_line(call, match):
 @pytest.mark.parametrize("style", TRAINING_STYLES)
 def test_styles_change_looks_and_not_the_story(style):
     assert list(STYLES[style].colors) == list(COLORS) and list(STYLES[style].backgrounds) == list(BACKGROUNDS)
-    for k, kind in enumerate(("squash", "vanish", "bent_limb", "mirror", "float")):
+    for k, kind in enumerate(("squash", "bent_limb", "mirror", "vanish", "float")[: draws(5, 3)]):
         styled, plain = (make_scene(k, kind, setting=SETTINGS_OF[kind][-1], style=s) for s in (style, "plain"))
         assert make_annotation(styled).anomalies == make_annotation(plain).anomalies, "boxes are those of the masks"
         apart = np.abs(render(styled, [0]).astype(int) - render(plain, [0])).mean()
@@ -326,7 +327,7 @@ def test_patterns_stay_within_their_depth_and_are_not_flat(name):
 def test_a_slow_and_short_video_shows_its_whole_anomaly():
     """The scene is longer than what is shown of it, and an anomaly of the scene may have been, too."""
     shift = Shift(seconds=1.4, speed=0.5)
-    for seed in range(40):
+    for seed in range(draws(40, 15)):
         truth = film(seed, "squash", shift).truth
         window = truth.anomalies[0].frames
         assert 0 < window.start <= window.end < truth.num_frames - 1

@@ -60,13 +60,13 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_a_folder_gives_as_many_normal_as_abnormal_videos_that_pass_the_validator(source: Path, tmp_path: Path):
     """Fails if sizes, lengths or rates in the records are not those of the files, or the classes are unequal."""
-    pairs = draws(2, 1)
-    path = corrupt_folder(source, tmp_path / "out", per_video=pairs, seed=3)
+    pairs = videos = draws(2, 1)
+    path = corrupt_folder(source if videos == 2 else source / "one.mp4", tmp_path / "out", per_video=pairs, seed=3)
     report = validate_annotations(path)
     assert not report.errors
     records = read_annotations(path)
-    assert [r.truth.status for r in records].count("normal") == 2 * pairs and len(records) == 4 * pairs
-    assert len({r.group for r in records}) == 2
+    assert [r.truth.status for r in records].count("normal") == videos * pairs and len(records) == 2 * videos * pairs
+    assert len({r.group for r in records}) == videos
     for record in records:
         assert (record.extra["operator"] == "normal") == (record.truth.status == "normal")
         if record.truth.anomalies:
@@ -104,7 +104,7 @@ def test_a_small_set_has_anomalies_below_a_second_and_above(source: Path, tmp_pa
 
 def test_a_kind_that_does_not_fit_is_told_with_its_reason_and_another_is_made(source: Path, tmp_path: Path):
     """Fails if nobody learns why a kind is missing from the set: here nothing is written in the footage."""
-    options = {"per_video": 6, "kinds": ["mirror", "swirl"], "normal": False, "max_frames": 12, "seed": 1}
+    options = {"per_video": 4, "kinds": ["mirror", "swirl"], "normal": False, "max_frames": 12, "seed": 1}
     path = corrupt_folder(source / "one.mp4", tmp_path / "out", **options)
     assert {r.extra["operator"] for r in read_annotations(path)} == {"swirl"}
     skipped = json.loads((tmp_path / "out" / "skipped.json").read_text())
@@ -115,7 +115,7 @@ def test_a_kind_that_does_not_fit_is_told_with_its_reason_and_another_is_made(so
 
 def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Path, tmp_path: Path, monkeypatch):
     """Fails if a finished video is made twice, a half-written one is kept, or the seed depends on the order."""
-    options = {"per_video": 2, "kinds": ["swirl", "flicker"], "seed": 5}
+    options = {"per_video": 1, "kinds": ["swirl", "flicker"], "seed": 5}
     whole = corrupt_folder(source, tmp_path / "whole", **options)
     written: list[str] = []
     true_write = folder.write_video
@@ -134,7 +134,7 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
     again: list[str] = []
     monkeypatch.setattr(folder, "write_video", lambda p, f, r: (again.append(p.name), true_write(p, f, r)))
     path = corrupt_folder(source, tmp_path / "out", **options)
-    assert not set(written[:2]) & set(again) and len(again) == 6  # the first pair was finished, the second half
+    assert not set(written[:2]) & set(again) and len(again) == 2  # the first pair was finished, the second half
     assert path.read_bytes() == whole.read_bytes()
     ours, theirs = (
         {k: v for k, v in tree(root).items() if not Path(k).name.startswith(".")}
@@ -144,7 +144,7 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(source: Pa
     again.clear()
     corrupt_folder(source, tmp_path / "out", **options)
     assert again == []
-    corrupt_folder(source, tmp_path / "out", **{**options, "seed": 6, "per_video": 1})
+    corrupt_folder(source, tmp_path / "out", **{**options, "seed": 6})
     assert len(again) == 4  # other settings: everything anew
 
 
@@ -175,6 +175,7 @@ def test_options(source: Path, tmp_path: Path):
         corrupt_folder(tmp_path / "empty", tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_odd_sizes_are_cropped_before_boxes_are_measured(tmp_path: Path):
     """Fails if a record tells the size of the source where the file has another."""
     frames = footage(1)[:, :63, :79]

@@ -26,11 +26,11 @@ def grain(frames: np.ndarray) -> np.ndarray:
     return np.repeat(np.clip(noisy + 0.5, 0, 255).astype(np.uint8)[..., None], 3, -1)
 
 
-def corridor(num_frames: int = 32) -> np.ndarray:
+def corridor(num_frames: int = 20) -> np.ndarray:
     """A walk through a corridor with spotted walls and a dark end: all that moves is the camera."""
     spots = 110 + soft((512, 128), 1, 4.0, 50.0)
-    y, x = np.mgrid[:96, :160]
-    u, v = (x - 79.5) / 80, (y - 47.5) / 48
+    y, x = np.mgrid[:64, :104]
+    u, v = (x - 51.5) / 52, (y - 31.5) / 32
     near = np.maximum(np.abs(u), np.abs(v)) + 1e-3
     side = np.where(np.abs(u) > np.abs(v), v / near, u / near)
     frames = []
@@ -76,7 +76,7 @@ def strands() -> Footage:
 
 
 @pytest.mark.parametrize(
-    "kind", ["hover", "vanish", *(pytest.param(k, marks=pytest.mark.slow) for k in ("duplicate", "freeze"))]
+    "kind", ["hover", *(pytest.param(k, marks=pytest.mark.slow) for k in ("vanish", "duplicate", "freeze"))]
 )
 @pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_wall_that_the_camera_passes_is_no_moving_thing(kind, seed, walls):
@@ -96,7 +96,7 @@ def test_the_motion_of_a_thing_and_of_its_surroundings_are_measured(falling):
 
 
 @pytest.mark.parametrize(
-    "kind", ["hover", "freeze", *(pytest.param(k, marks=pytest.mark.slow) for k in ("stutter", "vanish"))]
+    "kind", ["hover", *(pytest.param(k, marks=pytest.mark.slow) for k in ("freeze", "stutter", "vanish"))]
 )
 def test_a_thing_that_falls_fits(kind, falling):
     """The rules above must let pass what they are not about."""
@@ -121,7 +121,7 @@ def test_a_named_region_that_hardly_changes_is_not_frozen(strands):
 
 def test_deformations_need_no_motion(walls):
     """Fails if a clip with a moving camera is lost to all kinds."""
-    track = find_region(walls, np.random.default_rng(0), span=FrameRange(1, 30))
+    track = find_region(walls, np.random.default_rng(0), span=FrameRange(1, 18))
     assert len(track.trusted()) >= 3
     _, truth = corrupt(walls.frames, FPS, kind="swirl", seed=0, footage=walls)
     assert truth.anomalies

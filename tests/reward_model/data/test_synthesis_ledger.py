@@ -11,6 +11,7 @@ from reward_model.conversation import Completion
 from reward_model.data.synthesis.ledger import CallId, Ledger
 from reward_model.data.synthesis.ledger_header import LedgerError, LedgerHeader
 from reward_model.data.synthesis.tally import Price, Tally
+from tests.campaigns import draws
 
 HEADER = LedgerHeader({"teacher": "t", "window": (0.25, 1.0)}, {"verify": "both", "temporal_iou": 0.5})
 CALL = CallId("a|scan|0|x", "teacher", 1, 0)
@@ -67,7 +68,7 @@ def test_every_cut_of_the_file_can_be_continued(tmp_path):
             ledger.append(CALL._replace(round=k), answer(f"text {k}"))
     whole = path.read_bytes()
     ends = [i for i, byte in enumerate(whole) if byte == 10]
-    for size in range(0, len(whole) + 1, 7):
+    for size in range(0, len(whole) + 1, draws(7, 29)):
         path.write_bytes(whole[:size])
         with Ledger(path, HEADER) as ledger:
             assert len(ledger) == max(0, sum(end < size for end in ends) - 1)

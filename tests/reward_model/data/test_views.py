@@ -25,6 +25,7 @@ from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnno
 from reward_model.turns import read_answer
 from reward_model.video.clip import VideoError, sample_indices
 from reward_model.video.framing import Framing
+from tests.campaigns import draws
 
 SIZE, LENGTH, FPS = 32, 49, 16
 GRID = [*range(12, 31, 2)]
@@ -243,7 +244,7 @@ def test_a_share_of_the_answers_gives_its_verdict_at_once(folder, records):
         for share in (0.0, 0.4)
     )
     answers = {"scan": [], "zoom": []}
-    for row in views.rows("stage2", count=400):
+    for row in views.rows("stage2", count=draws(400, 160)):
         plain, other = views.text(row).answer, empty.text(row).answer
         turn = 1 if row["task"] == "scan" else 2
         full, bare = (parse_turn(t, turn=turn, num_frames=len(row["indices"])) for t in (plain, other))

@@ -112,6 +112,7 @@ def test_an_infinite_gradient_stops_before_the_weights_are_spoilt(tmp_path):
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_removes_the_half_checkpoint_and_the_run_continues_exactly(run, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 

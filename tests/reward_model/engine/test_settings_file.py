@@ -117,3 +117,13 @@ def test_stages_take_their_settings_by_set_too(tmp_path):
     stage, config, model = parse_stage(words)
     assert (config.max_steps, stage.samples, config.learning_rate) == (4, None, 0.5)
     assert model.model_name_or_path == "tiny"
+
+
+def test_a_file_is_read_as_it_is_now_and_each_reader_has_its_own_data(tmp_path):
+    """Texts that are known are not parsed again: neither a changed file nor a changed mapping may show in the next."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {rows: 3}\n")
+    read_yaml(path)["data"]["rows"] = 9
+    assert read_yaml(path) == {"data": {"rows": 3}}
+    path.write_text("data: {rows: 4}\n")
+    assert read_yaml(path) == {"data": {"rows": 4}}

@@ -91,7 +91,7 @@ def test_ood_differs_in_looks_only():
 
 
 def test_hard_fills_its_four_cells_equally_and_always_alike():
-    each = draws(6, 3)
+    each = draws(6, 2)
     bench = HardBench(each)
     videos = list(bench)
     assert len(HardBench()) == 400 and len(videos) == 4 * each
@@ -156,7 +156,7 @@ def test_benches_for_choices_share_no_seed_with_those_that_are_reported():
 
 
 def test_shift_holds_every_shift_half_normal_and_reports_them_apart():
-    bench = ShiftBench(2, shifts=("plain", "1 s", "mirror", "wide", "crf 40"))
+    bench = ShiftBench(2, shifts=("1 s", "wide", "crf 40"))
     videos = list(bench)
     assert Counter(v.group for v in videos) == dict.fromkeys(bench.shifts, 2)
     for name in bench.shifts:
@@ -165,7 +165,7 @@ def test_shift_holds_every_shift_half_normal_and_reports_them_apart():
         assert all((v.kind != "") == (v.truth.status == "abnormal") for v in part)
         assert all(v.frames.shape == (v.truth.num_frames, v.truth.height, v.truth.width, 3) for v in part)
     assert len({v.truth.video_id for v in videos}) == len(videos)
-    np.testing.assert_array_equal(bench[7].frames, videos[7].frames)
+    np.testing.assert_array_equal(bench[3].frames, videos[3].frames)
     assert len(ShiftBench()) == 20 * len(SHIFTS) and set(ShiftBench().describe()["shifts"]) == set(SHIFTS)
 
 
@@ -205,17 +205,17 @@ def test_the_scan_sees_no_difference_where_the_zoom_decides():
 
 
 def test_second_look_holds_its_shares_and_the_scan_sees_no_difference():
-    bench = SecondLookBench(20)
+    bench = SecondLookBench(10)
     videos = list(bench)
-    assert Counter(v.group for v in videos) == {"zoom/fade": 16, "easy": 4}
-    assert len({v.truth.video_id for v in videos}) == 20
+    assert Counter(v.group for v in videos) == {"zoom/fade": 8, "easy": 2}
+    assert len({v.truth.video_id for v in videos}) == 10
     for calm, wrong in zip(videos[::2], videos[1::2], strict=True):
         assert (calm.truth.status, wrong.truth.status) == ("normal", "abnormal") and calm.group == wrong.group
         assert (calm.kind, wrong.kind) == ("", "vanish") and (calm.frames != wrong.frames).any()
         if calm.group == "zoom/fade":
             seen = sample_indices(calm.truth.num_frames, calm.truth.fps, 4)
             np.testing.assert_array_equal(calm.frames[seen], wrong.frames[seen])
-    np.testing.assert_array_equal(bench[13].frames, videos[13].frames)
+    np.testing.assert_array_equal(bench[7].frames, videos[7].frames)
 
 
 @pytest.mark.slow

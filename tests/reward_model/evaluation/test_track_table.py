@@ -25,6 +25,7 @@ from reward_model.schema import Box
 from reward_model.tracks.codec import STEPS, PerFrame, Ticks
 from reward_model.training.grpo.config import OWN, GrpoConfig
 from reward_model.world.narration import narrate_zoom
+from tests.campaigns import draws
 
 PRESETS = Path(__file__).parents[3] / "recipes" / "configs" / "tracks"
 BOX, NEAR = Box(0, 0, 100, 100), Box(0, 0, 100, 34)
@@ -69,7 +70,7 @@ def test_gains_are_paired_by_video_and_by_seed():
 
 
 def test_limits_fall_with_the_step_and_ticks_take_fewer_tokens():
-    bench = DevBench(6)
+    bench = DevBench(draws(6, 4))
     found = {
         (name, 8.0): codec_limit(bench, codec, 8.0, len, narrate_zoom)
         for name, codec in {"all": PerFrame(), **{n: Ticks(s) for n, s in STEPS.items()}}.items()
@@ -92,7 +93,7 @@ def test_cheats_are_what_they_are_called():
 
 def test_under_union_no_cheat_pays_and_under_inter_one_does():
     """Two true frames, boxes of a third of the true area: the mean overlap that CaC reports."""
-    answers = [({4: (NEAR,), 5: (NEAR,)}, {4: (BOX,), 5: (BOX,)}, 40)] * 3
+    answers = [({4: (NEAR,), 5: (NEAR,)}, {4: (BOX,), 5: (BOX,)}, 40)] * draws(3, 2)
     table = cheat_table("dev", cheat_overlaps(answers))
     found = {cells(table, k)["answer"]: cells(table, k) for k in range(len(table.rows))}
     honest = found.pop("honest")

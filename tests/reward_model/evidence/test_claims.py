@@ -8,6 +8,7 @@ import pytest
 from reward_model.evidence.claims import Claim, Claims, claims_of, cut_claims, drawn_places, merged
 from reward_model.parsing import ParseError, format_report, parse_turn
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, TurnReport
+from tests.campaigns import draws
 
 FPS, CLIP = 16, tuple(range(8, 56, 2))
 BOX, BESIDE, ELSEWHERE = Box(100, 100, 300, 300), Box(103, 100, 300, 300), Box(600, 600, 900, 900)
@@ -154,9 +155,9 @@ def damaged(text, rng):
     return text
 
 
-def test_two_hundred_damaged_answers():
+def test_damaged_answers():
     rng, read, refused = random.Random(0), 0, 0
-    for _ in range(200):
+    for _ in range(draws(200, 80)):
         text = damaged(format_report(report(("the ball", moving(range(rng.randrange(1, 24)))))), rng)
         try:
             parsed = parse_turn(text, turn=2, num_frames=len(CLIP))
@@ -169,4 +170,4 @@ def test_two_hundred_damaged_answers():
         boxes = {(CLIP[k], box) for a in parsed.anomalies for k, v in a.boxes.items() for box in v}
         assert {(c.frame, c.box) for c in found.kept} <= boxes and bool(found.kept) == bool(boxes)
         assert all(c.frame in CLIP and c.time_s == c.frame / FPS and c.phrase for c in found.kept)
-    assert read > 60 and refused > 60
+    assert read > draws(60, 20) and refused > draws(60, 20)

@@ -14,6 +14,7 @@ from reward_model.minis.referee import load_practice, practice_rows, world_pract
 from reward_model.prompts.referee import parse_grades
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, VideoAnnotation
 from reward_model.world.kinds import KINDS, SINGLE_FRAME
+from tests.campaigns import draws
 
 BOX = Box(400, 400, 600, 600)
 TRUTH = VideoAnnotation(
@@ -64,7 +65,7 @@ def test_a_truth_without_boxes_has_no_claims():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_the_world_has_claims(kind):
-    rows = practice_rows(4, seed=1, kinds=[kind])
+    rows = practice_rows(draws(4, 2), seed=1, kinds=[kind])
     for row in rows:
         question, practice = world_practice(row)
         again, same = world_practice(row)

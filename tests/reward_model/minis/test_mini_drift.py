@@ -27,13 +27,14 @@ def rows():
     return [dict(row) for row in draw_rows(["zoom"] * 60, seed=5)]
 
 
+@pytest.fixture(scope="module")
 def with_boxes(rows) -> list[str]:
     return [a for a in (make_example(row).answer for row in rows) if "BBOX" in a]
 
 
-def test_only_the_boxes_move(rows):
+def test_only_the_boxes_move(with_boxes):
     changed = 0
-    for k, answer in enumerate(with_boxes(rows)):
+    for k, answer in enumerate(with_boxes):
         before = parse_turn(answer, turn=2, num_frames=200)
         moved = drift_boxes(answer, np.random.default_rng(k))
         after = parse_turn(moved, turn=2, num_frames=200)
@@ -44,9 +45,9 @@ def test_only_the_boxes_move(rows):
     assert changed > 15
 
 
-def test_moved_boxes_are_boxes_the_tokenizer_knows(rows):
+def test_moved_boxes_are_boxes_the_tokenizer_knows(with_boxes):
     known = set(coordinate_values())
-    for k, answer in enumerate(with_boxes(rows)):
+    for k, answer in enumerate(with_boxes):
         report = parse_turn(drift_boxes(answer, np.random.default_rng(k)), turn=2, num_frames=200)
         for boxes in report.anomalies[0].boxes.values():
             for box in boxes:

@@ -64,7 +64,7 @@ def test_a_splice_is_a_function_of_its_numbers():
 
 def test_answers_to_splices_name_every_wrong_frame_and_no_other():
     kinds = set()
-    for row in draw_rows(["splice"] * 80, seed=8).to_list():
+    for row in draw_rows(["splice"] * draws(80, 50), seed=8).to_list():
         example = make_example(row)
         count = sum(not isinstance(p, str) for p in example.conversation[0].content)
         report = parse_turn(example.answer, turn=1, num_frames=count)
@@ -72,4 +72,4 @@ def test_answers_to_splices_name_every_wrong_frame_and_no_other():
         told = {k for a in report.anomalies for k in a.frames.frames()}
         assert {k for k, w in enumerate(wrong) if w} == told - {count - 1}
         kinds |= {row["kind"]} if report.anomalies else set()
-    assert len(kinds) >= 9
+    assert len(kinds) >= draws(9, 7)

@@ -15,7 +15,7 @@ from reward_model.world.scene import make_scene
 
 @pytest.fixture(scope="module")
 def frames():
-    return draw_frames(96, np_rng(4))
+    return draw_frames(64, np_rng(4))
 
 
 @pytest.fixture
@@ -25,15 +25,15 @@ def judge():
 
 
 def test_frames_come_with_labels_of_every_head_and_both_outlines(frames):
-    assert frames.pictures.shape == (96, 48, 48, 3) and frames.pictures.dtype == np.uint8
+    assert frames.pictures.shape == (64, 48, 48, 3) and frames.pictures.dtype == np.uint8
     assert set(frames.labels) == {*HEADS, "shown", "boxes"}
-    assert frames.actual.shape == frames.normal.shape == (96, 48, 48)
+    assert frames.actual.shape == frames.normal.shape == (64, 48, 48)
     for outline in (frames.actual, frames.normal):
         assert outline.min() >= 0 and outline.max() <= 1
     states = frames.labels["state"]
     assert len(states.unique()) >= 6, "most single-frame kinds are there"
     assert 0.3 < (states != 0).float().mean() < 0.7, "right and wrong frames are about equally frequent"
-    again = draw_frames(96, np_rng(4))
+    again = draw_frames(64, np_rng(4))
     assert (again.pictures == frames.pictures).all() and torch.equal(again.normal, frames.normal)
 
 

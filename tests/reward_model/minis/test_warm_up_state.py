@@ -89,8 +89,12 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     ("warm_up", "workers"),
-    [pytest.param(VISION, 0, marks=pytest.mark.slow), (warm_up_reading, 1)],
-    ids=["vision", "reading"],
+    [
+        pytest.param(VISION, 0, marks=pytest.mark.slow),
+        (warm_up_reading, 0),
+        pytest.param(warm_up_reading, 1, marks=pytest.mark.slow),
+    ],
+    ids=["vision", "reading", "reading with a worker"],
 )
 def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, stopped, caplog):
     path = stopped(warm_up)
@@ -100,7 +104,8 @@ def test_a_stopped_warm_up_ends_with_the_same_bits(warm_up, workers, stopped, ca
     assert same(resumed, whole(warm_up))
 
 
-@pytest.mark.parametrize("warm_up", [pytest.param(VISION, marks=pytest.mark.slow), warm_up_reading])
+@pytest.mark.slow
+@pytest.mark.parametrize("warm_up", [VISION, warm_up_reading])
 def test_keeping_states_and_showing_a_bar_change_nothing(warm_up, tmp_path, capsys):
     assert same(run(warm_up, tmp_path / "state.safetensors", progress=True), whole(warm_up))
     assert f"/{STEPS} [" in capsys.readouterr().err, "the bar tells the time left"
@@ -115,6 +120,7 @@ def test_a_state_of_other_settings_is_refused(stopped):
         run(warm_up_reading, path, seed=4)
 
 
+@pytest.mark.slow
 def test_half_a_state_is_no_state(stopped, caplog):
     path = stopped(warm_up_reading)
     path.write_bytes(path.read_bytes()[:-100])

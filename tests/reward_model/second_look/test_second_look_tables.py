@@ -14,6 +14,7 @@ from reward_model.second_look.experiment import run_experiment
 from reward_model.second_look.settings import SecondLookConfig
 from reward_model.second_look.tables import difference_table, ladder_table, parts_table, values
 from reward_model.statistics.intervals import wilson
+from tests.campaigns import draws
 
 #: Truth, scan, verdict and part: a judge that flags half of what it cannot decide, and clears it rightly.
 HALF = (
@@ -77,7 +78,7 @@ def test_several_seeds_are_a_mean_whose_interval_redraws_them():
 
 def test_seeds_that_all_agree_say_no_more_than_one():
     right = [(t, t, t, g) for t, _, _, g in HALF]
-    found = of(ladder_table("b", {"x": [rows(right)] * 3}), "x")["two turns"]
+    found = of(ladder_table("b", {"x": [rows(right)] * 3}, num_resamples=100), "x")["two turns"]
     assert found.value == 1.0 and found.interval == wilson(6, 6)
 
 
@@ -130,7 +131,8 @@ def config(tmp_path, judge_folder, **changes) -> SecondLookConfig:
 
 
 def test_an_experiment_trains_judges_and_writes_once(tmp_path, judge_folder, trained):
-    chosen = config(tmp_path, judge_folder, seeds=(0, 1), ablation=("batch_deviation", "no_deviation"))
+    seeds = (0, 1)[: draws(2, 1)]
+    chosen = config(tmp_path, judge_folder, seeds=seeds, ablation=("batch_deviation", "no_deviation"))
     said: list[str] = []
     tables, written = run_experiment(chosen, ["batch_deviation", "no_deviation"], said.append)
     once = [
@@ -138,7 +140,7 @@ def test_an_experiment_trains_judges_and_writes_once(tmp_path, judge_folder, tra
         ("stage3_grpo.py", "batch_deviation", 2),
         ("stage3_grpo.py", "no_deviation", 2),
     ]
-    assert trained == once * 2
+    assert trained == once * len(seeds)
     titles = [t.title.partition(",")[0] for t in tables]
     assert titles == [
         "One turn and two on second-look",
@@ -148,13 +150,13 @@ def test_an_experiment_trains_judges_and_writes_once(tmp_path, judge_folder, tra
         "Cost",
     ]
     assert [row[0] for row in tables[0].rows] == ["judge as given", "stage 2", "batch_deviation", "no_deviation"]
-    assert [row[-1] for row in tables[0].rows] == [1, 2, 2, 2]
+    assert [row[-1] for row in tables[0].rows] == [1, *[len(seeds)] * 3]
     text, data = written[0].read_text(), json.loads(written[1].read_text())
     assert "### One turn and two on second-look" in text and len(data) == 5
-    assert sum("of 2 videos" in line for line in said) == 7
+    assert sum("of 2 videos" in line for line in said) == 1 + 3 * len(seeds)
     said.clear()
     again, _ = run_experiment(chosen, ["batch_deviation", "no_deviation"], said.append)
-    assert trained == once * 2 and not said, "nothing is trained or judged twice"
+    assert trained == once * len(seeds) and not said, "nothing is trained or judged twice"
     assert [t.rows for t in again[:4]] == [t.rows for t in tables[:4]]
 
 

@@ -51,7 +51,7 @@ def harmed(found, videos):
     return np.mean(np.array(high) | np.array(below))
 
 
-@pytest.mark.parametrize("both_sides", [False, True])
+@pytest.mark.parametrize("both_sides", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_error_is_kept_on_fresh_videos_as_often_as_promised(both_sides):
     rng = np.random.default_rng(0)
     fresh, tries = cases(rng, 20_000), draws(60, 20)

@@ -19,7 +19,7 @@ from reward_model.statistics.second_look import (
 )
 from reward_model.training.grpo.config import GrpoConfig
 from reward_model.training.grpo.maths import group_advantages
-from tests.campaigns import slow_but
+from tests.campaigns import draws, slow_but
 
 G = 8
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -86,7 +86,7 @@ def simulated_push(q: float, stakes: Stakes, scale: str, *, groups: int = 60_000
     ("rescued", "scale"),
     slow_but(
         [(rescued, scale) for rescued in (-1.0, -0.5, -0.125, 0.0) for scale in ("group", "batch", "none")],
-        *[(-1.0, "group"), (-0.5, "batch"), (0.0, "none"), (-0.125, "group")],
+        *[(-1.0, "group"), (-0.5, "batch"), (0.0, "none")],
     ),
 )
 def test_the_expected_push_is_that_of_simulated_rollouts(scale, rescued):
@@ -116,7 +116,7 @@ def test_the_table_of_pushes(rescued):
 
 
 def test_noise_in_the_rewards_of_found_anomalies_leaves_next_to_nothing():
-    for q in SHARES:
+    for q in SHARES[:: draws(1, 4)]:
         assert abs(simulated_push(q, Stakes(), "group", noise=0.8)) < 0.006
         assert simulated_push(q, Stakes(), "batch", noise=0.8) > 0.05
 

@@ -96,7 +96,7 @@ def acceleration(track):
     return float((np.diff(track[:, :2], 2, axis=0) ** 2).sum())
 
 
-@pytest.mark.parametrize("length", [11, 21])
+@pytest.mark.parametrize("length", [11, pytest.param(21, marks=pytest.mark.slow)])
 def test_noise_is_smoothed_and_clean_motion_left_alone(length):
     rng = np.random.default_rng(length)
     gains, losses, energies = [], [], []

@@ -166,7 +166,7 @@ def test_a_trained_judge_carries_its_ticks_and_a_later_one_can_give_them_up(tmp_
     assert "track" not in given_up and "track_smoothing" not in given_up
 
 
-@pytest.mark.parametrize("task", ["zoom", "clip"])
+@pytest.mark.parametrize("task", ["zoom", pytest.param("clip", marks=pytest.mark.slow)])
 def test_procedural_clips_are_taught_at_ticks(task):
     """The same samples in all else: frames, reasoning, status; boxes are those of the ticks."""
     codec, seen = Ticks(0.25, "compact"), 0

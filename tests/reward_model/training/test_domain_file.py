@@ -27,7 +27,7 @@ def folder(tmp_path, judge_folder):
     return tmp_path
 
 
-def clips(count, num_frames=9, side=32):
+def clips(count, num_frames=5, side=32):
     rng = np.random.default_rng(0)
     for k in range(count):
         yield Video(rng.integers(0, 255, (num_frames + k % 4, side, side + 8, 3)).astype(np.uint8), 8.0)
@@ -40,7 +40,7 @@ def test_a_folder_of_videos_becomes_a_domain_and_a_statement(folder):
     # Quantiles come from videos that were not fitted: two of seven.
     assert len(domain.appearance_bank) == 75 and len(domain.state_reference) == 30
     stated = load_judge_config(folder).trained_on
-    assert stated.seconds == (1.12, 1.5) and stated.fps == (8, 8) and stated.side == (32, 40)
+    assert stated.seconds == (0.62, 1.0) and stated.fps == (8, 8) and stated.side == (32, 40)
     assert stated.footage == "noise" and load_judge_config(folder).demo_scale
     assert (folder / "model.safetensors").read_bytes() == weights
     assert LocalBackend(folder, device="cpu").watch

@@ -45,6 +45,14 @@ def test_the_8b_model_has_the_published_size_and_no_storage(full):
     assert full.parameters == full.trainable == QWEN3_VL_8B_PARAMETERS
 
 
+def test_counts_that_are_known_belong_to_their_own_plan(full):
+    """A model is counted once for all plans: what one of them does with its counts is its own affair."""
+    again = make_plan(PlanConfig(num_gpus=16))
+    assert again.parts == full.parts
+    again.parts.clear()
+    assert make_plan(PlanConfig(num_gpus=16)).parts == full.parts
+
+
 def test_parts_add_up_to_independent_counts(full):
     h, f, v = 4096, 12_288, 151_936
     layer = h * (32 + 8 + 8) * 128 + 32 * 128 * h + 3 * h * f + 2 * h + 2 * 128

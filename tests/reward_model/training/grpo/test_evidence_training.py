@@ -151,9 +151,9 @@ def test_without_a_referee_the_trainer_is_not_made(tmp_path):
 
 
 def test_another_referee_does_not_continue_a_run(tmp_path):
-    refereed(tmp_path, mini_referee(), max_steps=1, save_steps=1).train()
+    refereed(tmp_path, mini_referee(), max_steps=1, save_steps=1, num_generations=2).train()
     with pytest.raises(TrainingCheckpointError, match="referee"):
-        refereed(tmp_path, Moody(), max_steps=2).train()
+        refereed(tmp_path, Moody(), max_steps=2, num_generations=2).train()
 
 
 @pytest.mark.slow

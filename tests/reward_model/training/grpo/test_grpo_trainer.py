@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,14 +141,19 @@ def collected(tmp_path_factory):
     return trainer, experience
 
 
+SLOW = pytest.mark.slow
 #: Groups of two, for tests of the run and not of its groups.
 PAIRS = {"num_generations": 2}
+#: The run that is stopped, continued and damaged: checkpoints after half of its steps and after all.
+LAST = draws(4, 2)
+HALF = LAST // 2
+RUN = {**PAIRS, "max_steps": LAST, "save_steps": HALF, "warmup_steps": draws(1, 0)}
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """A run of four steps that nothing stopped, and its first weights."""
-    trainer = build(tmp_path_factory.mktemp("straight"), **PAIRS)
+    """A run that nothing stopped, and its first weights."""
+    trainer = build(tmp_path_factory.mktemp("straight"), **RUN)
     start = weights(trainer)
     trainer.train()
     return trainer, start
@@ -157,7 +163,7 @@ def straight(tmp_path_factory):
 
 
 def test_ratio_is_exactly_one_at_first(tmp_path):
-    trainer = build(tmp_path, num_iterations=2, per_device_train_batch_size=3)
+    trainer = build(tmp_path, num_iterations=2, per_device_train_batch_size=3, **PAIRS)
     batches = trainer.micro_batches(trainer.collect())
     trainer.remember(batches)
     for batch in batches:
@@ -193,11 +199,11 @@ def test_gradient_is_that_of_the_written_out_objective(collected):
     assert distance(found, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_loss_does_not_depend_on_the_partition(collected):
     trainer, experience = collected
     whole = None
-    ways = [(100, False), (3, False), (5, True), (1, False), (100, True)]
-    for size, share in ways[: draws(5, 3)]:
+    for size, share in [(100, False), (5, True), (3, False), (1, False), (100, True)]:
         object.__setattr__(trainer.config, "per_device_train_batch_size", size)
         trainer.policy.options["share_prompts"] = share
         batches = trainer.micro_batches(experience)
@@ -258,7 +264,7 @@ def drawn_without_kl(tmp_path_factory):
         pytest.param(0.3, {}, math.exp(0.3), marks=pytest.mark.slow),
         (-0.4, {}, math.exp(-0.4)),
         pytest.param(5.0, {}, 3.0, marks=pytest.mark.slow),
-        (5.0, {"vllm_importance_sampling_clip_max": 2.0}, 2.0),
+        pytest.param(5.0, {"vllm_importance_sampling_clip_max": 2.0}, 2.0, marks=pytest.mark.slow),
         (0.3, {"vllm_importance_sampling_correction": False}, 1.0),
     ],
 )
@@ -298,7 +304,7 @@ def test_log_probabilities_of_the_engine_stay_with_their_tokens(tmp_path, contex
 
 
 def test_several_updates_move_the_ratio(tmp_path):
-    trainer = build(tmp_path, num_iterations=3, learning_rate=1e-2, warmup_steps=0)
+    trainer = build(tmp_path, num_iterations=3, learning_rate=1e-2, warmup_steps=0, prompts_per_step=1)
     _, numbers = trainer.run_step()
     assert numbers["policy/clip_low"] + numbers["policy/clip_high"] > 0 and numbers["policy/kl"] > 0
     assert trainer.schedule.last_epoch == 3 and trainer.step == 1
@@ -311,12 +317,19 @@ def test_no_reference_is_kept_without_kl(tmp_path):
     assert numbers["policy/kl"] == 0
 
 
-def test_lora_reference_is_the_model_without_its_adapter(tmp_path):
-    trainer = build(tmp_path, use_lora=True, lora_r=4, learning_rate=1e-2, warmup_steps=0, **PAIRS)
-    assert trainer.reference is None
-    bare = build_judge("tiny")[0]
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """A trainer with LoRA after a step, and the batches of the next."""
+    folder = tmp_path_factory.mktemp("lora")
+    trainer = build(folder, use_lora=True, lora_r=4, learning_rate=1e-2, warmup_steps=0, **PAIRS)
     trainer.run_step()
-    batches = trainer.micro_batches(trainer.collect())
+    return trainer, trainer.micro_batches(trainer.collect())
+
+
+def test_lora_reference_is_the_model_without_its_adapter(adapted):
+    trainer, batches = adapted
+    assert trainer.reference is None
+    bare = tiny()[0]
     trainer.remember(batches)
     expected = masked_log_probs(bare, batches[0].rows, trainer.policy.vision_inputs).values
     assert torch.allclose(batches[0].reference, expected, atol=1e-6)
@@ -429,9 +442,9 @@ def trl_inputs(batch, processor, vision):
 
 def test_a_resumed_run_is_the_same_run(tmp_path, straight):
     one, start = straight
-    halted = build(tmp_path, max_steps=2, lr_scheduler_type="constant_with_warmup", **PAIRS)
+    halted = build(tmp_path, **{**RUN, "max_steps": HALF, "lr_scheduler_type": "constant_with_warmup"})
     halted.train()
-    resumed = build(tmp_path, **PAIRS)
+    resumed = build(tmp_path, **RUN)
     resumed.train()
     assert equal(weights(resumed), weights(one)) and not equal(weights(resumed), start)
     for a, b in zip(one.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
@@ -440,13 +453,12 @@ def test_a_resumed_run_is_the_same_run(tmp_path, straight):
     lines, whole = ([json.loads(s) for s in (f / "metrics.jsonl").read_text().splitlines()] for f in folders)
     drop = [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in lines]
     assert drop == [{k: v for k, v in row.items() if not k.startswith("seconds/")} for row in whole]
-    assert [p.name for p in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
+    assert [p.name for p in sorted(tmp_path.glob("checkpoint-*"))] == [f"checkpoint-{HALF}", f"checkpoint-{LAST}"]
 
 
-def test_checkpoints_hold_no_copy_of_the_reference(tmp_path):
-    trainer = build(tmp_path, **PAIRS)
-    trainer.run_step()
-    folder = trainer.save()
+def test_checkpoints_hold_no_copy_of_the_reference(straight):
+    folder = Path(straight[0].config.output_dir) / f"checkpoint-{LAST}"
+    assert straight[0].reference is not None
     assert [p.name for p in folder.glob("*.safetensors")].count("model.safetensors") == 1
     assert not (folder / "model_1.safetensors").exists()
 
@@ -454,10 +466,10 @@ def test_checkpoints_hold_no_copy_of_the_reference(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(straight):
     folder = straight[0].config.output_dir
     with pytest.raises(TrainingCheckpointError, match="num_generations was 2 and is now 3"):
-        build(folder, num_generations=3).train()
-    with pytest.raises(TrainingCheckpointError, match="checkpoint-4"):
-        build(folder, **PAIRS).train(resume=False)
-    other = build(folder, **PAIRS)
+        build(folder, **{**RUN, "num_generations": 3}).train()
+    with pytest.raises(TrainingCheckpointError, match=f"checkpoint-{LAST}"):
+        build(folder, **RUN).train(resume=False)
+    other = build(folder, **RUN)
     other.reference_print = "0" * 16
     with pytest.raises(TrainingCheckpointError, match="reference was"):
         other.train()
@@ -498,10 +510,10 @@ def test_half_a_checkpoint_is_no_checkpoint(tmp_path):
     assert last_checkpoint(tmp_path) is None
 
 
-def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(tmp_path, caplog):
+def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(straight, tmp_path, caplog):
     """Every part in turn: the one before it serves; where none is whole, nothing begins anew in its place."""
-    build(tmp_path / "run", max_steps=2, save_steps=1, **PAIRS).train()
-    newest, first = tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-1"
+    shutil.copytree(straight[0].config.output_dir, tmp_path / "run")
+    newest, first = (tmp_path / "run" / f"checkpoint-{step}" for step in (LAST, HALF))
     parts = sorted(p.name for p in newest.iterdir())
     assert {"grpo_state.json", "model.safetensors", "optimizer.bin", "random_states_0.pkl"} < set(parts)
     assert grpo_checkpoint_fault(newest) is None
@@ -513,19 +525,20 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused_by_name(tmp_path, caplog
                 (newest / name).write_bytes(damage)
             assert grpo_checkpoint_fault(newest) and last_checkpoint(tmp_path / "run") == first, name
         (newest / name).write_bytes(kept)
-    assert "checkpoint-2 is damaged" in caplog.text
+    assert f"{newest.name} is damaged" in caplog.text
     (newest / "grpo_state.json").write_text('{"step": 2, "num_processes": 1, "schedule": [], "config": 4}')
     assert "not one of stage 3" in grpo_checkpoint_fault(newest)
     (first / "optimizer.bin").unlink()
-    with pytest.raises(TrainingCheckpointError, match=r"checkpoint-2' is damaged .*Remove them"):
-        build(tmp_path / "run", **PAIRS).train()
+    with pytest.raises(TrainingCheckpointError, match=rf"{newest.name}' is damaged .*Remove them"):
+        build(tmp_path / "run", **RUN).train()
 
 
-def test_a_part_of_another_kind_is_named_and_not_a_traceback(tmp_path):
-    build(tmp_path, max_steps=1, save_steps=1, **PAIRS).train()
-    torch.save({"state": 3}, tmp_path / "checkpoint-1" / "optimizer.bin")
-    with pytest.raises(TrainingCheckpointError, match=r"checkpoint-1' cannot be continued from"):
-        build(tmp_path, **PAIRS).train()
+def test_a_part_of_another_kind_is_named_and_not_a_traceback(straight, tmp_path):
+    name = f"checkpoint-{HALF}"
+    shutil.copytree(Path(straight[0].config.output_dir) / name, tmp_path / name)
+    torch.save({"state": 3}, tmp_path / name / "optimizer.bin")
+    with pytest.raises(TrainingCheckpointError, match=rf"{name}' cannot be continued from"):
+        build(tmp_path, **RUN).train()
 
 
 @pytest.mark.slow
@@ -576,13 +589,11 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
     assert equal(weights(resumed), weights(straight))
 
 
-def test_the_export_is_a_judge(tmp_path):
+def test_the_export_is_a_judge(adapted, tmp_path):
     from reward_model.backends.local import LocalBackend
 
-    trainer = build(tmp_path, use_lora=True, lora_r=4, learning_rate=1e-2, **PAIRS)
+    trainer, (batch, *_) = adapted
     trainer.judge_file = '{"prompts": "compact", "frame_size": 48}\n'
-    trainer.run_step()
-    batch = trainer.micro_batches(trainer.collect())[0]
     expected = trainer.policy(batch.rows)[0].detach()
     backend = LocalBackend(trainer.export(tmp_path / "judge"), device="cpu")
     found = masked_log_probs(backend.model, batch.rows, stock_vision_inputs(backend.processor)).values
@@ -607,10 +618,10 @@ def failing_load(row):
 @pytest.mark.parametrize(
     ("scans", "zooms", "counted"),
     [
-        (("no json",), ZOOMS, {"invalid/unparsable": 1.0}),
-        ((NORMAL,), ZOOMS, {"rollouts/turn_two": 0.0, "rollouts/zero_variance": 1.0}),
+        (("no json",), ZOOMS, {"invalid/unparsable": 1.0, "rollouts/zero_variance": 1.0}),
+        pytest.param((NORMAL,), ZOOMS, {"rollouts/turn_two": 0.0, "rollouts/zero_variance": 1.0}, marks=SLOW),
         ((abnormal(1, 1),), (abnormal(0, 0, Box(1, 1, 2, 2)),), {"window/one_frame": 1.0}),
-        ((abnormal(30, 39),), ZOOMS, {"invalid/window": 1.0}),
+        pytest.param((abnormal(30, 39),), ZOOMS, {"invalid/window": 1.0}, marks=SLOW),
     ],
 )
 def test_degenerate_steps_are_survived_and_counted(tmp_path, scans, zooms, counted):
@@ -621,11 +632,11 @@ def test_degenerate_steps_are_survived_and_counted(tmp_path, scans, zooms, count
 
 
 def test_unreadable_videos_are_counted_and_left_out(tmp_path):
-    trainer = build(tmp_path, load=failing_load, prompts_per_step=6)
+    trainer = build(tmp_path, load=failing_load, prompts_per_step=6, **PAIRS)
     experience, numbers = trainer.run_step()
-    assert numbers["rollouts/unscored"] == 0.5 and experience.total == 12
+    assert numbers["rollouts/unscored"] == 0.5 and experience.total == 6
     assert all(math.isfinite(v) for v in numbers.values())
-    assert sum(bool(r.rows) for r in experience.records) == 12
+    assert sum(bool(r.rows) for r in experience.records) == 6
 
 
 def test_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path):
@@ -642,7 +653,7 @@ def test_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path):
 
 def test_samples_are_shown_escaped_with_clips(tmp_path):
     evil = (abnormal(1, 2).replace("it bends", "<script>alert(1)</script>|`"),)
-    trainer = build(tmp_path, max_steps=1, log_samples_every=1, generator=lambda t: Draws(t, evil, ZOOMS))
+    trainer = build(tmp_path, max_steps=1, log_samples_every=1, generator=lambda t: Draws(t, evil, ZOOMS), **PAIRS)
     trainer.train()
     rows = [json.loads(s) for s in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and "<script>" in rows[0]["turn_one"]

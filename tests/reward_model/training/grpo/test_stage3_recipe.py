@@ -87,7 +87,7 @@ STORIES = {"shifted": 0.3, "look-alike": 0.4, "short": 0.2}
 def test_stories_are_told_exactly_and_turn_one_can_see_them():
     """A reward for finding what no frame shows would teach guessing."""
     judge = JudgeConfig(max_scan_frames=25)
-    rows = world_rows(draws(120, 40), seed=1, stories=STORIES, judge=judge)
+    rows = world_rows(draws(120, 30), seed=1, stories=STORIES, judge=judge)
     load = chunk_loader(world_loader(48), judge)
     told = Counter("look-alike" if row["story"] in LOOK_ALIKES else row["story"] for row in rows)
     assert set(told) == {"plain", *STORIES} and told["look-alike"] > told["shifted"] / 2
@@ -123,14 +123,14 @@ def test_a_wrong_setting_of_the_world_is_named(recipe, tiny, tmp_path, data, rul
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
-    """Sixty annotated videos, two out of three abnormal; two files under many names."""
+    """Forty-five annotated videos, two out of three abnormal; two files under many names."""
     folder = tmp_path_factory.mktemp("own")
     truths = {}
     for name, kind in (("normal", None), ("squash", "squash")):
         frames, truths[name] = make_video(3, kind, num_frames=17)
         write_video(folder / f"{name}.mp4", frames, truths[name].fps)
     records = []
-    for k in range(60):
+    for k in range(45):
         name = "squash" if k % 3 else "normal"
         (folder / f"v{k}.mp4").hardlink_to(folder / f"{name}.mp4")
         records.append(Record(f"v{k}.mp4", replace(truths[name], video_id=f"v{k}")))
@@ -142,13 +142,13 @@ def ids(rows):
 
 
 def test_stage_3_is_dealt_its_own_footage_one_to_one(footage):
-    options = {"disjoint": True, "held_out": 0.1, "rows": 30, "seed": 0}
+    options = {"disjoint": True, "held_out": 0.1, "rows": 30, "seed": 3}
     rows = annotated_rows(footage, **options)
     found = ids(rows)
     records = read_annotations(footage)
     dealt = {}
     for stage in ("stage1", "stage2", "stage3"):
-        train, held = stage_records(records, stage, disjoint=True, held_out=0.1, seed=0)
+        train, held = stage_records(records, stage, disjoint=True, held_out=0.1, seed=3)
         dealt[stage] = {r.truth.video_id for r in train}
         dealt["held"] = {r.truth.video_id for r in held}
     assert set(found) <= dealt["stage3"] and dealt["held"]
@@ -158,10 +158,10 @@ def test_stage_3_is_dealt_its_own_footage_one_to_one(footage):
     for which in ("normal", "abnormal"):
         times = Counter(v for v, s in zip(found, status, strict=True) if s == which)
         assert max(times.values()) - min(times.values()) <= 1, "none comes again before all have come"
-    assert ids(annotated_rows(footage, **options)) == found != ids(annotated_rows(footage, **{**options, "seed": 1}))
+    assert ids(annotated_rows(footage, **options)) == found != ids(annotated_rows(footage, **{**options, "seed": 0}))
     # Without a number: every video of the rarer status once.
     every = annotated_rows(footage)
-    assert len(every) == 40 and len(set(ids(every))) == 40
+    assert len(every) == 30 and len(set(ids(every))) == 30
 
 
 def test_what_cannot_be_trained_on_is_named(footage, tmp_path):

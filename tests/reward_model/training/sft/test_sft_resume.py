@@ -39,7 +39,7 @@ class SignalIn(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False, stopped_in=None):
+def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False, stopped_in=None, steps=4):
     """Four steps of shuffled samples, checkpoints every two; returns the weights and the order of the samples."""
     torch.manual_seed(seed)
     model, processor = build_judge("tiny", seed=seed)
@@ -52,7 +52,7 @@ def train(folder, *, lora, seed=0, cut=None, batch=2, checkpointing=False, stopp
 
     config = sft_config(
         folder,
-        max_steps=4,
+        max_steps=steps,
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=2,
         learning_rate=1e-3,
@@ -112,11 +112,11 @@ def test_a_signal_ends_a_training_with_a_checkpoint_and_a_sentence(tmp_path, uni
     assert after == order[10:] and all(torch.equal(value, whole[name]) for name, value in resumed.items())
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_lora_leaves_the_base_as_it_was_and_moves_every_part(tmp_path, uninterrupted, checkpointing):
     """Gradient checkpointing is where adapters of a frozen vision tower silently stop learning."""
     base = build_judge("tiny", seed=0)[0].state_dict()
-    weights, _ = train(tmp_path, lora=True, checkpointing=True) if checkpointing else uninterrupted(True)
+    weights, _ = train(tmp_path, lora=True, checkpointing=True, steps=2) if checkpointing else uninterrupted(True)
     plain = {k.removeprefix("base_model.model.").replace(".base_layer", ""): v for k, v in weights.items()}
     assert all(torch.equal(v, base[k]) for k, v in plain.items() if k in base)
     moved = [k for k, v in weights.items() if "lora_B" in k and v.abs().sum() > 0]

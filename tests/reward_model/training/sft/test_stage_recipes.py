@@ -163,7 +163,7 @@ def test_the_dry_run_says_what_is_missing(tmp_path, capsys):
     assert missing_inputs(None, {}) == ["no model is named"]
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+@pytest.mark.parametrize("stage", ["stage1", pytest.param("stage2", marks=pytest.mark.slow)])
 def test_the_dry_run_of_a_cpu_configuration_speaks_of_the_cpu(stage, capsys):
     run_stage(stage, *planned(stage, "mini"), MINI)
     text = capsys.readouterr().out
@@ -339,7 +339,7 @@ BOXES = (Box(100, 100, 400, 400),)
 def test_the_minis_stage_2_takes_own_videos_with_long_anomalies(long_anomalies, tmp_path):
     own = ["--data", str(long_anomalies), "--output_dir", str(tmp_path)]
     presets = [["mini"], ["full", "--untrimmed_windows", "True"], ["mini_again"]]
-    for name, *more in presets[: draws(3, 2)]:
+    for name, *more in presets[: draws(3, 1)]:
         config = ["--config", str(CONFIGS / "stage2" / f"{name}.yaml"), "--max_tokens", "100000", "--disjoint", "false"]
         data = prepared("stage2", *config, *own, "--samples", "8", *more)
         assert {r["task"] for r in data.rows if r["status"] == "abnormal"} == {"scan", "zoom"}
