@@ -104,5 +104,5 @@ def _check(num: int, num_resamples: int, level: float) -> None:
 
 def _percentiles(values: ArrayLike, level: float) -> Interval:
     """The middle ``level`` of resampled values."""
-    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+    low, high = np.quantile(np.asarray(values, float), [0.5 - level / 2, 0.5 + level / 2])
     return Interval(float(low), float(high))
