@@ -42,7 +42,7 @@ class Scripted:
 
 @pytest.fixture(scope="module")
 def videos():
-    return [make_video(3, "squash")[0], make_video(4)[0]]
+    return [make_video(3, "squash", num_frames=33)[0], make_video(4, num_frames=33)[0]]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_verdicts_agree_with_scores(reward, videos):
     assert isinstance(one, Verdict)
     assert one.readout == "paper", "what a checkpoint that names no readouts was trained for"
     assert one.provenance["prompts"].startswith("compact")
-    assert one.turns[0].frame_indices == tuple(range(0, 81, 4))
+    assert one.turns[0].frame_indices == tuple(range(0, 33, 4))
     assert Verdict.from_dict(one.to_dict()).score == one.score
 
 
@@ -73,18 +73,19 @@ def test_options_reach_the_judge(judge_folder, videos):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this checkpoint was never trained for it
         verdict = reward.judge(videos[0], fps=16)
-    assert (verdict.readout, len(verdict.turns), len(verdict.turns[0].frame_indices)) == ("log_odds", 1, 11)
+    assert (verdict.readout, len(verdict.turns), len(verdict.turns[0].frame_indices)) == ("log_odds", 1, 5)
     assert verdict.turns[0].num_tokens == 0
 
 
 def test_a_judge_that_looks_itself_is_a_reward_as_any_other(judge_folder, videos, tmp_path):
-    options = {"policy": "active", "readout": "direct", "max_operators": 2, "max_view_frames": 12}
+    options = {"policy": "active", "readout": "direct", "max_operators": 2, "max_view_frames": 6}
     reward = CaCReward(judge_folder, device="cpu", **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         verdicts = reward.judge_batch(videos, fps=16)
-        assert [v.score for v in verdicts] == reward(videos, fps=16) and None not in reward(videos, fps=16)
-    assert verdicts[0].turns[0].frame_indices == tuple(range(0, 81, 8))
+        scores = reward(videos, fps=16)
+        assert [v.score for v in verdicts] == scores and None not in scores
+    assert verdicts[0].turns[0].frame_indices == tuple(range(0, 33, 8))
     assert {k: verdicts[0].provenance[k] for k in options} == options
     copy = CaCReward(reward.save_pretrained(tmp_path / "copy"), device="cpu")
     assert copy.judge_model.config.policy == "active", "the checkpoint says how it is asked"

@@ -76,6 +76,7 @@ def test_costs_are_counted_and_not_estimated(wan_pipe, plain):
     assert in_batches.costs["forwards"] == out.costs["forwards"], "rows count, not calls"
 
 
+@pytest.mark.slow
 def test_judge_all_tells_what_the_previews_lost_and_changes_no_choice(wan_pipe, plain, whole):
     out = whole
     all_of_them = best_of_n(wan_pipe, PROMPT, judge_all=True, **CALL)

@@ -134,6 +134,7 @@ def test_settings_that_leave_nothing_to_it_are_refused(tmp_path):
         calibrate_rewards(settings(tmp_path))
 
 
+@pytest.mark.slow
 def test_from_a_shell(place, made, tmp_path, capsys):
     config = tmp_path / "mine.yaml"
     chosen = config_of(place, tmp_path).to_dict()

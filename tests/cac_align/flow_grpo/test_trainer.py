@@ -93,6 +93,7 @@ def other_precision():
     AcceleratorState._shared_state.update(kept)
 
 
+@pytest.mark.slow
 def test_ratio_is_exactly_one_in_bfloat16(tmp_path, other_precision):
     """Under autocast, as the presets run: sampling and replay round alike."""
     trainer = build(tmp_path, mixed_precision="bf16", batch="1x4")
@@ -160,6 +161,7 @@ def test_other_objectives_train(tmp_path, objective):
     assert numbers["ratio/log_ratio_abs_max"] > 0, "later updates of a step are off policy"
 
 
+@pytest.mark.slow
 def test_log_probs_without_constants_reach_record_replay_and_ratio(tmp_path):
     trainer = build(tmp_path, kernel="cps", log_prob_constants=False, batch="1x4", window_size=1)
     experience = trainer.collect()
@@ -185,6 +187,7 @@ def test_nft_trains_on_finished_videos(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_sampling_policy_of_nft_follows_by_updates(tmp_path):
     """Two updates a step: after one step DiffusionNFT keeps 0.002 of the old policy, not 0.001."""
     more = {"num_minibatches": 2, "learning_rate": 0.1}
@@ -211,6 +214,7 @@ def test_nft_goes_towards_the_better_videos(drawn, tmp_path):
     assert max(float(v.abs().max()) for v in nothing.values()) < 1e-4 * scale
 
 
+@pytest.mark.slow
 def test_rvm_trains_on_finished_videos_towards_the_better_ones(drawn, tmp_path):
     """Opposite advantages, opposite gradients; with positive ones alone, half of them are gone."""
     rvm = {"objective": "rvm", "kernel": "ode", "noise_level": None, "batch": "1x4"}
@@ -244,7 +248,7 @@ def test_the_anchor_of_rvm_is_the_model_without_adapter(tmp_path):
 # --- KL ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("space", ["velocity", "mean"])
+@pytest.mark.parametrize("space", slow_but(["velocity", "mean"], "velocity"))
 def test_kl_is_zero_at_first_and_has_a_gradient_later(tmp_path, space):
     trainer = build(tmp_path, beta=1.0, kl_space=space, learning_rate=1e-2, batch="1x4")
     experience, numbers = trainer.run_step()
@@ -335,6 +339,7 @@ def test_a_missing_score_is_counted_and_teaches_nothing(tmp_path):
     assert experience.rows[0].reason == "too dark"
 
 
+@pytest.mark.slow
 def test_a_reward_that_raises_costs_its_videos_and_not_the_run(tmp_path):
     trainer = build(
         tmp_path, reward=Some([0.2, 0.9, 0.4, "raise", 0.1, 0.3, 0.5, 0.7]), reward_retries=0, sample_batch_size=2
@@ -406,6 +411,7 @@ def test_a_hanging_reward_is_refused_before_anything_is_drawn(tmp_path):
     assert not drawn
 
 
+@pytest.mark.slow
 def test_one_reward_normalised_on_its_own_is_the_plain_one(tmp_path):
     plain = build(tmp_path / "a", batch="1x4").collect()
     parts = build(tmp_path / "b", batch="1x4", reward_combination="advantages").collect()
@@ -414,6 +420,7 @@ def test_one_reward_normalised_on_its_own_is_the_plain_one(tmp_path):
         build(tmp_path / "c", reward=Some([0.1, 0.2]), reward_combination="advantages").collect()
 
 
+@pytest.mark.slow
 def test_async_rewards_are_the_sync_ones(tmp_path):
     found = {}
     for mode in ("sync", "thread"):
@@ -432,6 +439,7 @@ def verdict():
     return Verdict(status="abnormal", score=0.1, anomalies=(anomaly,), window=FrameRange(1, 2), num_frames=5, fps=16)
 
 
+@pytest.mark.slow
 def test_uniform_credit_is_plain_grpo_and_localised_credit_is_not(tmp_path):
     found = {}
     reward = [0.1, 0.5, 0.3, 0.9]
@@ -492,6 +500,7 @@ def test_replay_noise_above_the_clip_is_refused(tmp_path, monkeypatch):
     assert trainer.self_check()["floor"] > 1e-4
 
 
+@pytest.mark.slow
 def test_early_stop_when_the_reward_rises_while_motion_dies(tmp_path):
     class Rising:
         calls = 0

@@ -11,7 +11,6 @@ from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError
 from cac_align.flow_grpo.learner.experience import chunks_of
 from cac_align.flow_grpo.learner.lora_convert import convert_lora
 from cac_align.flow_grpo.learner.lora_files import EXPERT_COMFYUI_WEIGHTS, EXPERT_WEIGHTS, load_lora
-from cac_align.flow_grpo.loading import load_pipeline
 from cac_align.flow_grpo.sampler.experts import PHASES, velocity_of
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from reward_model.video.writing import write_video
@@ -63,7 +62,7 @@ def test_both_adapters_learn_and_the_ratio_is_exactly_one(tmp_path, image):
     assert equal(state, base)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", slow_but(PARTS, "transformer"))
 def test_an_expert_moves_in_its_phase_only(tmp_path, part):
     """Also where AdamW has momentum and decay for the other one: what is not trained stays bit for bit."""
     trainer = build(tmp_path, a14b(), window_mode="all", weight_decay=0.1)
@@ -108,7 +107,7 @@ def test_finished_videos_are_trained_in_pure_micro_batches(tmp_path, objective):
     assert moved(before, weights(trainer)) == list(PARTS)
 
 
-@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"], "guard"))
+@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"]))
 def test_other_objectives_train_both_experts(tmp_path, objective):
     more = {"objective": objective, "window_mode": "all", "step_weighting": "inv_c", "num_iterations": 2}
     trainer = build(tmp_path, a14b(), num_minibatches=2, **more)
@@ -145,7 +144,7 @@ def test_a_run_resumes_bit_for_bit_and_exports_both_adapters(tmp_path, part):
     both_adapters_are_exported(resumed, tmp_path, matters=part is None)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", slow_but(PARTS, "transformer"))
 def test_a_step_is_saved_opened_and_exported(tmp_path, part):
     """Where one expert has had no update yet, and AdamW no state for it."""
     window = {"window_mode": "fixed", "window_size": 1, **WINDOW[part]}
@@ -209,7 +208,7 @@ def frames(pipe, trainer):
     ).frames
 
 
-@pytest.mark.parametrize("sharing", slow_but(["exact", "single"], "exact"))
+@pytest.mark.parametrize("sharing", slow_but(["exact", "single"]))
 def test_videos_that_begin_where_the_second_expert_does(tmp_path, sharing):
     """What lies before the window is drawn once for a group: the first expert is not asked again, and the image's
     condition is read off the second."""
@@ -245,9 +244,8 @@ def test_the_data_term_asks_the_expert_of_each_noise_level(tmp_path):
 def test_a_folder_opens_with_both_experts(tmp_path):
     a14b().save_pretrained(tmp_path / "model")
     config = settings(tmp_path / "run", model=str(tmp_path / "model"), batch="1x2", window_mode="all")
-    pipe = load_pipeline(config)
-    assert pipe.config.boundary_ratio == 0.875 and pipe.transformer_2 is not None
     trainer = FlowGRPOTrainer(config, prompts=PROMPTS)
+    assert trainer.pipe.config.boundary_ratio == 0.875 and trainer.pipe.transformer_2 is not None
     before = weights(trainer)
     trainer.run_step()
     assert moved(before, weights(trainer)) == list(PARTS)
@@ -277,6 +275,7 @@ def boundary(ratio):
     return pipe
 
 
+@pytest.mark.slow
 def test_another_boundary_is_another_run(tmp_path):
     build(tmp_path, a14b(), max_steps=1, save_every=1).train()
     with pytest.raises(TrainingCheckpointError, match=r"expert_boundary was 875\.0 and is now 900\.0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import sys
 
@@ -15,7 +16,9 @@ from cac_align.rewards.base import Reward, RewardError
 from tests.campaigns import draws, slow_but
 
 
+@functools.cache
 def metric(dimension, cache, **options):
+    """Opened once for all tests: networks take longer to read than to ask."""
     return VBenchMetric(dimension, cache_dir=cache, device="cpu", **options)
 
 
