@@ -543,7 +543,7 @@ def test_average_is_the_closed_form_is_evaluated_and_the_trained_weights_come_ba
     """With diffusers' warm-up min(decay, (1 + k) / (10 + k)) the first averaging takes the weights as they are."""
     trainer = build(tmp_path, ema_decay=0.9, ema_every=1, batch="1x4")
     seen = []
-    for _ in range(3):
+    for _ in range(2):
         trainer.run_step()
         seen.append(weights(trainer))
     with trainer.learner.averaged_weights():
@@ -615,12 +615,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     first = build(tmp_path, batch="1x4")
     first.run_step()
     first.save()
-    with pytest.raises(TrainingCheckpointError, match=r"noise_level was 0.7 and is now 0.5"):
-        build(tmp_path, batch="1x4", noise_level=0.5).train()
-    with pytest.raises(TrainingCheckpointError, match="sigma_fingerprint was"):
-        build(tmp_path, batch="1x4", flow_shift=3.0).train()
+    with pytest.raises(TrainingCheckpointError, match=r"noise_level was 0.7 and is now 0.5") as refused:
+        build(tmp_path, batch="1x4", noise_level=0.5, flow_shift=3.0).train()
+    assert "sigma_fingerprint was" in str(refused.value)
     with pytest.raises(TrainingCheckpointError, match="holds checkpoint-1"):
-        build(tmp_path, batch="1x4").train(resume=False)
+        first.train(resume=False)
     other = build(tmp_path, batch="1x4", max_steps=2, save_every=1, reward_workers=2)  # free settings may change
     other.resume(last_finished_checkpoint(tmp_path))
     assert other.step == 1

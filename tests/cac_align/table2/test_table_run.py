@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def test_every_video_is_scored_once(made_table):
     job, asked = made_table
-    items = 3 * 2
+    items = 2 * 2
     assert asked.count("bright") == asked.count("red") == items * (3 + 1), (
         "three candidates of the base, one of the LoRA"
     )
@@ -78,7 +78,7 @@ def test_arrays_hold_the_chosen_videos_values(made_table):
     matrix = Matrix(job)
     bright = next(c for c in matrix.columns if c.name == "reward_bright")
     base, best = (matrix.array(job.settings.row(name), bright) for name in ("base", "BoN bright"))
-    assert base.shape == best.shape == (1, 3, 2)
+    assert base.shape == best.shape == (1, 2, 2)
     item = job.draws.items[2]  # the second prompt, first seed
     videos = [job.draws.load(job.sources["base"], item, k) for k in range(3)]
     scores = tables.brightness(videos, fps=16)
@@ -108,12 +108,12 @@ def test_outputs(made_table):
     assert {entry["name"] for entry in agreement["within_prompts"]} >= set(job.settings.reward_specs)
     assert agreement["correlations"] and "Rewards within a prompt" in (job.folder / "correlations.md").read_text()
     data = json.loads((job.folder / "table2.json").read_text())
-    assert np.shape(data["values"]["grpo-bright"]["motion_energy"]) == (1, 3, 2)
+    assert np.shape(data["values"]["grpo-bright"]["motion_energy"]) == (1, 2, 2)
     html = (job.folder / "table2.html").read_text()
     assert html.count("<video") >= 6 and "http" not in html.replace("http-equiv", "")
     assert (job.folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
     prompts = json.loads((job.folder / "videos-mp4" / "prompts.json").read_text())
-    assert len(prompts) == len(list((job.folder / "videos-mp4").glob("*.mp4"))) >= 12
+    assert len(prompts) == len(list((job.folder / "videos-mp4").glob("*.mp4"))) >= 8
 
 
 def test_means_and_differences_are_those_of_the_values(made_table):
