@@ -374,7 +374,7 @@ def test_a_judge_that_cannot_load_is_found_before_anything_is_drawn(wan_pipe, ju
     assert not drawn
 
 
-@pytest.mark.parametrize("several", slow_but([False, True], True))
+@pytest.mark.parametrize("several", slow_but([False, True]))
 def test_drawn_candidates_survive_a_reward_that_fails(wan_pipe, five, several, caplog):
     calls = []
 
@@ -431,6 +431,7 @@ def test_an_offloaded_pipeline_draws_before_the_judge_loads(wan_pipe, monkeypatc
     assert order == ["loaded", "judged", "judged"]
 
 
+@pytest.mark.slow
 def test_the_record_says_that_a_judge_is_for_demonstration(wan_pipe, judge_folder, monkeypatch):
     from cac_align import CaCReward
     from cac_align.rewards import cac
@@ -491,6 +492,7 @@ def test_frames_are_written_right_by_diffusers(five, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_another_adapter_strength_is_another_pipeline(wan_pipe, tmp_path):
     import copy
 

@@ -326,6 +326,7 @@ def test_the_vae_of_wan_stays_in_float32(wan_pipe, tmp_path, half):
     assert pipe.vae.dtype == torch.float32 and pipe.transformer.dtype == getattr(torch, half)
 
 
+@pytest.mark.slow
 def test_a_lora_is_loaded_into_the_pipeline(wan_pipe, tmp_path):
     import torch
     from peft import LoraConfig

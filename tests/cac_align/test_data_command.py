@@ -365,6 +365,7 @@ def test_odd_video_ids_become_safe_and_distinct_file_names(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_corrupt_makes_annotated_twins(tmp_path):
     frames, _ = make_video(3, size=64, num_frames=24, fps=8)
     iio.imwrite(tmp_path / "real.mp4", frames, fps=8, plugin="pyav", codec="libx264", out_pixel_format="yuv420p")

@@ -103,7 +103,7 @@ class FirstLowest:
         return brightness(videos, fps=fps) if all(full) else [1 - s for s in self.scores]
 
 
-@pytest.mark.parametrize("fail_at", slow_but([2, 5], 5))
+@pytest.mark.parametrize("fail_at", slow_but([2, 5]))
 def test_a_killed_run_goes_on_where_it_stopped(wan_pipe, whole, tmp_path, fail_at):
     broken, again = Counting(wan_pipe, fail_at=fail_at), Counting(wan_pipe)
     with pytest.raises(RuntimeError, match="went away"):

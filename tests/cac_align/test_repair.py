@@ -202,6 +202,7 @@ def test_the_best_candidate_is_mended_and_the_page_shows_how(wan_pipe, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_a_repair_is_read_back_and_not_drawn_again(wan_pipe, tmp_path):
     call = {"n": 1, "repair": 1, "output_dir": tmp_path, **WAN, **QUIET}
     first = best_of_n(Counting(wan_pipe), PROMPT, reward=Objecting(), **call)

@@ -172,7 +172,8 @@ def command(corpus, judge_folder, table):
     return [sys.executable, "-m", "cac_align", *map(str, given)]
 
 
-@pytest.mark.parametrize("order", [(0, 1), pytest.param((1, 0), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_what_either_process_of_a_launch_has_to_do(score, corpus, judged, monkeypatch, order):
     """One after the other in this process, in either order: the first merges, whoever of them was done last."""
     import contextlib

@@ -48,6 +48,7 @@ def test_the_bank_is_drawn_by_the_base_model_and_every_score_is_kept(place, made
     assert made.bank["model"].startswith("folder ") and {"prompts", "seeds", "cac_align"} <= set(made.bank)
 
 
+@pytest.mark.slow
 def test_a_bank_that_was_stopped_goes_on_and_comes_to_the_same(place, made, tmp_path, monkeypatch):
     drawn, generate = [], module.generate
 

@@ -62,7 +62,7 @@ def test_both_adapters_learn_and_the_ratio_is_exactly_one(tmp_path, image):
     assert equal(state, base)
 
 
-@pytest.mark.parametrize("part", slow_but(PARTS, "transformer"))
+@pytest.mark.parametrize("part", slow_but(PARTS))
 def test_an_expert_moves_in_its_phase_only(tmp_path, part):
     """Also where AdamW has momentum and decay for the other one: what is not trained stays bit for bit."""
     trainer = build(tmp_path, a14b(), window_mode="all", weight_decay=0.1)
@@ -79,7 +79,7 @@ def test_an_expert_moves_in_its_phase_only(tmp_path, part):
     assert not any(name.startswith(other) for name in numbers) and f"{PHASES[part]}/policy/loss" in numbers
 
 
-@pytest.mark.parametrize("objective", slow_but(["nft", "rvm"], "nft"))
+@pytest.mark.parametrize("objective", slow_but(["nft", "rvm"]))
 def test_finished_videos_are_trained_in_pure_micro_batches(tmp_path, objective):
     """Noise levels are each video's own, so a call of four videos holds both experts: it is split, and the sum is that
     of the videos one by one."""
@@ -116,6 +116,7 @@ def test_other_objectives_train_both_experts(tmp_path, objective):
     assert moved(before, weights(trainer)) == list(PARTS) and math.isfinite(numbers["low_noise/policy/loss"])
 
 
+@pytest.mark.slow
 def test_the_reference_is_each_expert_without_its_adapter(tmp_path):
     trainer = build(tmp_path, a14b(), window_mode="all", learning_rate=0.1)
     trainer.run_step()
@@ -227,6 +228,7 @@ def test_videos_that_begin_where_the_second_expert_does(tmp_path, sharing):
     assert trainer.run_step()[1]["low_noise/policy/passes"] == 4
 
 
+@pytest.mark.slow
 def test_the_data_term_asks_the_expert_of_each_noise_level(tmp_path):
     """The window is the second expert's alone; the first is moved by videos that were noised above the boundary."""
     frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
@@ -241,6 +243,7 @@ def test_the_data_term_asks_the_expert_of_each_noise_level(tmp_path):
         assert moved(before, weights(trainer)) == wanted
 
 
+@pytest.mark.slow
 def test_a_folder_opens_with_both_experts(tmp_path):
     a14b().save_pretrained(tmp_path / "model")
     config = settings(tmp_path / "run", model=str(tmp_path / "model"), batch="1x2", window_mode="all")

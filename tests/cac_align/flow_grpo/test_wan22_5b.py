@@ -79,6 +79,7 @@ def chunks(trainer, experience):
     return chunks_of(experience, trainer.config.rows_per_forward)
 
 
+@pytest.mark.slow
 def test_localised_credit_has_cells_of_sixteen_pixels(tmp_path):
     """A box in the upper left quarter is one cell of four."""
     corner = Anomaly(AnomalyType.OBJECT, FrameRange(1, 4), {1: (Box(0, 0, 500, 500),)})
@@ -178,7 +179,7 @@ def test_sizes_that_the_pipeline_would_round_are_refused_and_small_ones_warned_a
     assert "32x32 is far below the size that Wan 2.2 TI2V-5B was trained at" in caplog.text
 
 
-@pytest.mark.parametrize("kind", slow_but(["a14b", "5b", "5b image"], "a14b"))
+@pytest.mark.parametrize("kind", slow_but(["a14b", "5b", "5b image"]))
 def test_best_of_n(kind, tmp_path):
     pipe = a14b() if kind == "a14b" else ti2v_5b(image="image" in kind)
     more = {"guidance_scale_2": 1.5, "height": 16, "width": 16} if kind == "a14b" else dict(SIZE)

@@ -67,6 +67,7 @@ def test_a_resumed_run_is_the_same_run(listed, others, tmp_path, more):
     assert resumed.history[-1] == straight.history[-1] if not more else resumed.history == []
 
 
+@pytest.mark.slow
 def test_another_run_is_refused(listed, tmp_path):
     shutil.copytree(listed.parent, tmp_path / "pairs")
     pairs = tmp_path / "pairs" / "pairs.jsonl"

@@ -101,7 +101,7 @@ def test_only_the_trained_adapter_learns(distilled, tmp_path, beta):
     assert torch.equal(answer(trainer.pipe), on) and not torch.equal(on, answer(base))
 
 
-@pytest.mark.parametrize("objective", slow_but(["grpo", "nft"], "grpo"))
+@pytest.mark.parametrize("objective", slow_but(["grpo", "nft"]))
 def test_reference_and_old_policy_have_it(distilled, tmp_path, objective):
     """At the start nothing has moved: every policy is the few-step model, and the KL to the reference is 0."""
     other = {**RVM, "objective": "nft"} if objective == "nft" else {"batch": "1x4"}
