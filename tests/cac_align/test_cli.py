@@ -302,6 +302,13 @@ def test_trainings_are_commands_too(capsys):
         main(["train", "flow-grpo", "--list-settings"])
     assert not done.value.code
     assert "num_inference_steps = " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "stage3", "--max-step", "3", "--dry-run"])
+    assert stopped.value.code == 2 and capsys.readouterr().err.strip().endswith("did you mean max_steps?")
+
+
+@pytest.mark.slow
+def test_a_mistake_in_the_settings_of_a_training_is_refused_before_anything_heavy_loads():
     code = (
         "import sys\nfrom cac_align.cli import main\n"
         "sys.argv = 'cac-align train stage3 --max-step 3 --dry-run'.split()\n"

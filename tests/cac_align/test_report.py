@@ -300,9 +300,9 @@ def test_dismissed_suspicions_are_found_by_their_words(cot, dismissed):
 def test_marking_reasoning_is_linear():
     for piece in ("looks ", "seems to be ", ".", "\n", "due to ", "a"):
         text = piece * (300_000 // len(piece))
-        started = time.perf_counter()
+        started = time.process_time()  # what others do on this machine does not count
         assert "".join(p.text for p in reasoning_pieces(text)) == text
-        assert time.perf_counter() - started < 1, repr(piece)
+        assert time.process_time() - started < 1, repr(piece)
 
 
 def test_scores_without_verdicts(tmp_path):
@@ -318,8 +318,8 @@ def test_scores_without_verdicts(tmp_path):
 @pytest.mark.parametrize("size", [(31, 33), (32, 48), (257, 301), (480, 832)])
 def test_mp4_is_even_playable_and_close_to_the_frames(tmp_path, size):
     ramp = np.linspace(0, 200, size[1]).astype(np.uint8)
-    frames = np.broadcast_to(ramp[None, None, :, None], (7, *size, 3)).copy()
-    frames += np.arange(7, dtype=np.uint8)[:, None, None, None] * 8
+    frames = np.broadcast_to(ramp[None, None, :, None], (4, *size, 3)).copy()
+    frames += np.arange(4, dtype=np.uint8)[:, None, None, None] * 8
     scale = write_mp4(tmp_path / "a.mp4", frames, 12.5)
     decoded, fps = read_file(tmp_path / "a.mp4")
     assert fps == 12.5
@@ -401,7 +401,7 @@ def test_a_long_video_shows_the_windows_and_turns_of_all_its_chunks():
     assert [len(ticks) for ticks in line["ticks"]] == [41, 4 + 5], "a row for each kind of turn"
     assert [a.frames for a in unconfirmed(verdict)] == [FrameRange(4, 8)]
     assert hold_frames(verdict) == 2
-    drawn = draw_overlay(np.zeros((161, 32, 161, 3), np.uint8), verdict)
+    drawn = draw_overlay(np.zeros((161, 128, 161, 3), np.uint8), verdict)
     bar = (drawn[0, -BAR // 2] == WINDOW).all(-1)
     assert [bool(bar[drawn.shape[2] * n // 161]) for n in (6, 60, 116, 150)] == [True, False, True, False]
 

@@ -306,7 +306,8 @@ def test_a_shipped_mini_is_the_default_and_announces_itself_once(monkeypatch, ju
 
 def test_making_a_reward_loads_nothing_heavy():
     code = (
-        "import sys; from cac_align import UnifiedReward; UnifiedReward('somewhere');"
+        "import sys; from cac_align import CaCReward, UnifiedReward; CaCReward('somewhere');"
+        "assert 'torch' not in sys.modules; UnifiedReward('somewhere');"
         "assert not {'torch', 'scipy', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})

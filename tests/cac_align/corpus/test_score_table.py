@@ -25,7 +25,9 @@ def run(capsys, *argv):
 
 
 def without_seconds(table):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_table_rows(table, KINDS)]
+    """The rows of a table, but for the time they took and the folder that the reason of a failure names."""
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_table_rows(table, KINDS)]
+    return [{**row, "error": row["error"] and row["error"].replace(str(table.parent), "")} for row in rows]
 
 
 @pytest.fixture
@@ -91,23 +93,22 @@ def test_the_answers_stand_in_the_table_on_request(capsys, corpus, judge_folder)
     assert row["p_paper"] == verdict.turns[-1].score.p_normal and row["status"] == verdict.status
 
 
-def test_a_finished_run_judges_nothing_again_but_what_changed(score, corpus, finished, monkeypatch):
+def test_a_finished_run_judges_nothing_again_but_what_changed(score, corpus, judged, finished, monkeypatch):
     from reward_model.judge import TwoTurnJudge
 
-    table = finished
-    before, judged = without_seconds(table), []
+    table, before, asked = finished, without_seconds(judged[0]), []
     original = TwoTurnJudge.judge
     monkeypatch.setattr(
-        TwoTurnJudge, "judge", lambda self, videos, *a, **k: judged.extend(videos) or original(self, videos, *a, **k)
+        TwoTurnJudge, "judge", lambda self, videos, *a, **k: asked.extend(videos) or original(self, videos, *a, **k)
     )
     score(table)
-    assert without_seconds(table) == before and not judged
+    assert without_seconds(table) == before and not asked
     clips = corpus.parent / "clips"
     (clips / "broken.mp4").write_bytes((clips / "1.mp4").read_bytes())
     (clips / "2.mp4").write_bytes(b"now this one is broken")
     code, _, err = score(table)
     rows = without_seconds(table)
-    assert code == 1 and len(judged) == 1 and "2.mp4" in err
+    assert code == 1 and len(asked) == 1 and "2.mp4" in err
     assert [r["score"] is None for r in rows] == [False, False, False, True, False, False]
     assert rows[2]["score"] == rows[1]["score"]
 

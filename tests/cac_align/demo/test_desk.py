@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -82,7 +83,8 @@ def test_what_a_judge_found_is_on_the_page(desk, clip, verdict_of, monkeypatch):
     assert read_file(shown.video)[0].shape[0] == 33
 
 
-def test_a_scene_is_drawn_with_and_without_its_anomaly(desk):
+def test_a_scene_is_drawn_with_and_without_its_anomaly(desk, monkeypatch):
+    monkeypatch.setattr(demo_desk, "make_video", partial(make_video, num_frames=17))
     assert scene_kinds() == (NOTHING, *KINDS)
     assert "Drawn with nothing wrong." in Page(desk.judge_drawn(NOTHING, 7).html).text
     refused = desk.judge_drawn("<b>", 7)
