@@ -448,6 +448,7 @@ def test_the_record_says_that_a_judge_is_for_demonstration(wan_pipe, judge_folde
 # --- pictures in, pictures out, and what a pipeline is ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_photos_are_turned_upright(wan_i2v_pipe):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
     turned = image.transpose(Image.Transpose.ROTATE_90)

@@ -18,6 +18,7 @@ from reward_model.backends.base import BackendError
 from reward_model.conversation import Completion
 from reward_model.schema import Verdict, VerdictScore
 from reward_model.world import make_video
+from tests.campaigns import slow_but
 
 
 class Scripted:
@@ -202,17 +203,19 @@ def test_mini_judge_announces_itself_once(monkeypatch, judge_folder):
         _ = CaCReward(device="cpu").judge_model
 
 
+READOUTS = [
+    ('{"readouts": ["log_odds", "direct", "paper"]}', {}, "log_odds"),
+    ('{"readouts": ["paper", "direct"]}', {}, "paper"),
+    ('{"readouts": ["paper", "log_odds"]}', {"reasoning": False}, "log_odds"),
+    ("{}", {}, "paper"),
+    ("{}", {"reasoning": False}, "direct"),
+    ("{}", {"readouts": ["direct"]}, "direct"),
+    ('{"readouts": ["log_odds"]}', {"readout": "paper"}, "paper"),
+]
+
+
 @pytest.mark.parametrize(
-    ("judge_json", "options", "readout"),
-    [
-        ('{"readouts": ["log_odds", "direct", "paper"]}', {}, "log_odds"),
-        ('{"readouts": ["paper", "direct"]}', {}, "paper"),
-        ('{"readouts": ["paper", "log_odds"]}', {"reasoning": False}, "log_odds"),
-        ("{}", {}, "paper"),
-        ("{}", {"reasoning": False}, "direct"),
-        ("{}", {"readouts": ["direct"]}, "direct"),
-        ('{"readouts": ["log_odds"]}', {"readout": "paper"}, "paper"),
-    ],
+    ("judge_json", "options", "readout"), slow_but(READOUTS, READOUTS[0], READOUTS[2], READOUTS[6])
 )
 def test_the_best_readout_a_checkpoint_was_trained_for(judge_folder, tmp_path, judge_json, options, readout):
     folder = shutil.copytree(judge_folder, tmp_path / "judge")

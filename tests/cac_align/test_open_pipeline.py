@@ -94,6 +94,7 @@ def test_several_missing_weights_are_counted(weights):
         open_pipeline(folder)
 
 
+@pytest.mark.slow
 def test_tied_weights_are_stored_under_either_name_or_both_and_not_under_neither(weights, wan_i2v_pipe):
     shared, tied = "shared.weight", "encoder.embed_tokens.weight"
     want = wan_i2v_pipe.text_encoder.state_dict()[shared]

@@ -58,6 +58,7 @@ def test_the_best_previews_are_drawn_in_full_from_the_same_seeds(wan_pipe, plain
     assert "only its preview" in str(out)
 
 
+@pytest.mark.slow
 def test_costs_are_counted_and_not_estimated(wan_pipe, plain):
     passes = []
     hook = wan_pipe.transformer.register_forward_hook(lambda *_: passes.append(1))

@@ -66,6 +66,7 @@ def test_only_the_cells_change_in_latent_space(wan_pipe, video, monkeypatch):
     assert (new[0][:, ~kept] - known[0][:, ~kept]).abs().mean() > 0.05
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_pipeline_is_left_as_it_was(wan_pipe, video):
     cells = np.ones((2, 2, 2), bool)
     scheduler, before = wan_pipe.scheduler, wan_pipe.scheduler.timesteps.clone()

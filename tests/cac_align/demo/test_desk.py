@@ -123,6 +123,7 @@ def test_what_is_not_a_video_is_refused_by_its_name_alone(desk, tmp_path):
         assert said in Page(shown.html).text.replace("No", "no") and str(tmp_path) not in shown.html
 
 
+@pytest.mark.slow
 def test_a_large_video_is_shown_smaller_and_judged_as_it_is(desk, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_desk, "SHOWN_SIDE", 400)
     path = tmp_path / "wide.mp4"
@@ -133,6 +134,7 @@ def test_a_large_video_is_shown_smaller_and_judged_as_it_is(desk, tmp_path, monk
     assert judged == [str(path)]
 
 
+@pytest.mark.slow
 def test_best_of_n_shows_the_chosen_video_and_the_report(desk, monkeypatch):
     monkeypatch.setattr(demo_desk, "MINI_SHAPE", {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2})
     shown = desk.best_of(" a red ball <b> ", 2, 3)

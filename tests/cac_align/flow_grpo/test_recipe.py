@@ -52,6 +52,7 @@ def test_all_presets_are_there():
     assert names == {"mini", "grpo", "guard", "dppo", "nft", "rvm", "anchored", *full}
 
 
+@pytest.mark.slow
 def test_presets_of_small_gpus_fit_by_reckoning():
     """Weights by the shapes alone: 14 B in fp8 with a float for each output, two experts in nf4, a block in bf16."""
     read = lambda name: FlowGRPOConfig.from_yaml(ROOT / f"recipes/configs/flow_grpo/{name}.yaml")  # noqa: E731

@@ -151,6 +151,7 @@ def video(pipe, trainer):
     ).frames
 
 
+@pytest.mark.slow
 def test_one_checkpoint_serves_text_and_images(tmp_path):
     """The files name the pipeline for text; prompts with images open the other one."""
     ti2v_5b().save_pretrained(tmp_path / "model")

@@ -236,7 +236,7 @@ def test_pipelines_that_take_images_are_refused(tmp_path):
 TOYS = "tests.cac_align.flow_grpo.toy_rewards"
 
 
-@pytest.mark.parametrize("objective", slow_but(OBJECTIVES, "grpo"))
+@pytest.mark.parametrize("objective", slow_but(OBJECTIVES))
 def test_the_anchor_holds_only_where_rewards_disagree(tmp_path, objective):
     """Without advantages only the anchor pulls: with all factors 1 as ever, with none not at all, and it is a sum."""
     from tests.cac_align.flow_grpo.test_trainer import distance, gradients

@@ -96,7 +96,7 @@ def test_image_to_video(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("batch", "spared"), slow_but([("1x4", 2), ("2x3", 4)], ("2x3", 4)), ids=["one group on both", "one on each"]
+    ("batch", "spared"), slow_but([("1x4", 2), ("2x3", 4)]), ids=["one group on both", "one on each"]
 )
 def test_two_ranks_share_what_each_of_them_draws(tmp_path, batch, spared):
     trainer = build(tmp_path, **{**LATE, "batch": batch, "sample_batch_size": 1})
