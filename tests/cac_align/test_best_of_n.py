@@ -113,7 +113,7 @@ def test_encoding_once_changes_nothing(request, name):
     assert "encode_prompt" not in vars(pipe)
 
 
-@pytest.mark.parametrize("name", ["wan_i2v_pipe", "ltx_pipe"])
+@pytest.mark.parametrize("name", slow_but(["wan_i2v_pipe", "ltx_pipe"], "ltx_pipe"))
 def test_other_pipelines(request, name):
     pipe, kwargs = pipeline_case(request, name)
     out = best_of_n(pipe, PROMPT, reward=brightness, n=3, batch_size=2, fps=24, **kwargs, **QUIET)

@@ -77,6 +77,7 @@ def test_options_reach_the_judge(judge_folder, videos):
     assert verdict.turns[0].num_tokens == 0
 
 
+@pytest.mark.slow
 def test_a_judge_that_looks_itself_is_a_reward_as_any_other(judge_folder, videos, tmp_path):
     options = {"policy": "active", "readout": "direct", "max_operators": 2, "max_view_frames": 6}
     reward = CaCReward(judge_folder, device="cpu", **options)

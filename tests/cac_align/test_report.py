@@ -315,7 +315,7 @@ def test_scores_without_verdicts(tmp_path):
     assert score_axis(scores) == (-1.0, 3.5)
 
 
-@pytest.mark.parametrize("size", [(31, 33), (32, 48), (257, 301), (480, 832)])
+@pytest.mark.parametrize("size", [(31, 33), (32, 48), (257, 301), pytest.param((480, 832), marks=pytest.mark.slow)])
 def test_mp4_is_even_playable_and_close_to_the_frames(tmp_path, size):
     ramp = np.linspace(0, 200, size[1]).astype(np.uint8)
     frames = np.broadcast_to(ramp[None, None, :, None], (4, *size, 3)).copy()

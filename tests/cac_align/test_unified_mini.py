@@ -340,6 +340,7 @@ def test_training_batches_are_what_the_stock_processor_makes_of_small_videos(tin
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_vision_tower_is_the_judges_and_the_rest_is_new():
     from transformers import AutoModelForImageTextToText
 

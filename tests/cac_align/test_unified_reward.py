@@ -215,6 +215,7 @@ def test_videos_are_asked_about_in_batches():
     assert UnifiedReward(backend=Scripted())([], [], fps=16) == []
 
 
+@pytest.mark.slow
 def test_a_real_local_model_is_shown_the_frames_and_its_babble_is_no_score(judge_folder):
     reward = UnifiedReward(judge_folder, device="cpu", batch_size=2, max_new_tokens=6)
     videos = [make_video(3, "squash")[0], make_video(4)[0], clip(0)[:1]]

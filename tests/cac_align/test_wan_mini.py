@@ -84,6 +84,7 @@ def test_asset_knows_its_latent_scale(pipe):
     assert all(s > 0 and s != 1.0 for s in config["latents_std"])
 
 
+@pytest.mark.slow
 def test_sampling_depends_on_the_generator_alone(pipe, monkeypatch):
     def sample(seed):
         return sample_videos(pipe, [PROMPT], num_inference_steps=2, seed=seed)
@@ -145,6 +146,7 @@ def test_compact_prompts_equal_the_padded_ones(untrained):
     torch.testing.assert_close(again, expected)  # the stock processors are back
 
 
+@pytest.mark.slow
 def test_single_frame_convolutions_change_nothing(untrained):
     vae = untrained.vae
     video = torch.randn(2, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0))

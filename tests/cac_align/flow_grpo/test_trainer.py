@@ -364,6 +364,7 @@ def test_a_single_missing_score_stops_a_run_that_wants_it(tmp_path):
         trainer.run_step()
 
 
+@pytest.mark.slow
 def test_groups_without_variance_are_skipped_and_counted(tmp_path):
     trainer = build(tmp_path, reward=Some([0.5, 0.5, 0.5, 0.5, 0.1, 0.3, 0.5, 0.7]))
     calls = []
@@ -607,6 +608,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, more):
     assert [p.name for p in sorted((tmp_path / "b").glob("checkpoint-*"))] == ["checkpoint-1", "checkpoint-2"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_no_pickle(tmp_path):
     trainer = build(tmp_path, batch="1x4")
     trainer.run_step()

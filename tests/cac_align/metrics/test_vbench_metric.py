@@ -62,6 +62,7 @@ def test_the_batch_size_does_not_matter(dimension, small_cache):
     assert one == pytest.approx(many, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_all_layouts_of_a_video_score_alike(small_cache, standin_videos):
     frames = make_frames("fast")
     torch_video = torch.from_numpy(frames).permute(0, 3, 1, 2)

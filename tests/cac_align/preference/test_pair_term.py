@@ -81,7 +81,11 @@ def test_a_fresh_adapter_is_its_own_reference(fresh):
 
 @pytest.mark.parametrize(
     "trainer",
-    [{}, {"train_batch_size": 1}, {"localised": True, "localised_floor": 0.0}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"train_batch_size": 1},
+        {"localised": True, "localised_floor": 0.0},
+    ],
     ids=["plain", "a pair at a time", "localised"],
     indirect=True,
 )

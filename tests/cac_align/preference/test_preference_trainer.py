@@ -85,6 +85,7 @@ def test_another_run_is_refused(listed, tmp_path):
         build(tmp_path / "run", pairs).train()
 
 
+@pytest.mark.slow
 def test_samples_export_and_card(listed, others, tmp_path):
     """The base model is drawn once, the trained one when it is due; the LoRA loads back; the card says what it is."""
     options = {"max_steps": 2, "log_videos_every": 2, "num_samples": 1, "eval_pairs": str(others), "eval_every": 1}

@@ -97,6 +97,7 @@ def test_a_reward_that_likes_light_is_fooled_by_nothing_dark():
     assert lines[UNTOUCHED][5].value is None
 
 
+@pytest.mark.slow
 def test_a_judge_is_probed_with_its_verdicts(judge_folder):
     _, videos, fps = world_videos(1)
     judge = CaCReward(judge_folder, device="cpu")
