@@ -1,4 +1,4 @@
-"""What most tests of the plugin need, made once and small."""
+"""Pieces that most tests of the plugin need, made once and small."""
 
 from __future__ import annotations
 

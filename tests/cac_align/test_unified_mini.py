@@ -96,7 +96,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def scenes(rows):
-    """What the rows are drawn from."""
+    """The scenes that the rows are drawn from."""
     return [undamaged_scene(row) for row in rows]
 
 
