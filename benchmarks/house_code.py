@@ -40,6 +40,8 @@ WORDS = {
 #: Functions that a program calls by this name in whatever module it finds them: the start of a program, and the two
 #: that each subcommand of ``cac-align`` has.
 PROTOCOL = ("add_arguments", "main", "run")
+#: A public class or function at the top of a module, as its line begins.
+_TOP_NAME = re.compile(r"^(?:async +)?(?:def|class) +([^\W_]\w*)", re.MULTILINE)
 #: A docstring that opens with one of these is a riddle, not a name.
 OPENINGS = ("What", "How", "Which", "Whether", "Where")
 
@@ -151,9 +153,12 @@ def shared_names(sources: Iterable[Source]) -> dict[str, list[str]]:
     :data:`PROTOCOL`; overloads of one function are one.
     """
     homes: dict[str, dict[str, None]] = defaultdict(dict)
-    for source in sources:
-        if source.path.parts[0] == "recipes":
-            continue
+    counted = [source for source in sources if source.path.parts[0] != "recipes"]
+    written = [set(_TOP_NAME.findall(source.text)).difference(PROTOCOL) for source in counted]
+    times = Counter(name for names in written for name in names)
+    for source, names in zip(counted, written, strict=True):
+        if all(times[name] == 1 for name in names):
+            continue  # parsing all of them would take seconds
         for node in source.tree.body:
             if (
                 isinstance(node, Function | ast.ClassDef)

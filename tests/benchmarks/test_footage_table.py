@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reward_model.evaluation.running.suite import run_suite
 from reward_model.video.writing import write_video
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -29,7 +30,9 @@ def test_verdicts_are_counted_by_kind_of_corruption(load_recipe, judge_folder, t
     annotations = tmp_path / "annotations.jsonl"
     annotations.write_text("\n".join(lines) + "\n")
     arguments = ["--models", f"tiny={judge_folder}", "--bench", annotations, "--output", tmp_path / "out"]
-    load_recipe("evaluate_reward").main([*map(str, arguments)])
+    recipe = load_recipe("evaluate_reward")
+    asked = recipe.parser().parse_args([*map(str, arguments)])
+    run_suite(recipe._contestants(asked), recipe._benches(asked), asked.output, num_resamples=20)
     (rows,) = (tmp_path / "out").glob("rows/*/*.jsonl")
     counts = own_footage.by_kind(annotations, rows)
     assert {kind: n for kind, (_, n) in counts.items()} == {"normal": 1, "freeze": 1}

@@ -195,6 +195,7 @@ def test_a_class_is_found_wherever_it_stands_and_only_if_it_is_one(modules, hous
         named("nowhere", ("top",), house_root)
 
 
+@pytest.mark.slow
 def test_the_table_of_the_recipes_holds_every_figure(modules, monkeypatch, capsys):
     house = modules["house"]
     monkeypatch.setattr(house, "PACKAGES", ("recipes",))

@@ -69,7 +69,7 @@ def test_candidates_do_not_depend_on_n(five, wan_pipe):
     assert largest_difference(three.candidates, five.candidates[:3]) == 0
 
 
-@pytest.mark.parametrize("batch_size", [2, 5])
+@pytest.mark.parametrize("batch_size", slow_but([2, 5], 2))
 def test_candidates_do_not_depend_on_the_batch(five, wan_pipe, batch_size):
     batched = best_of_n(wan_pipe, PROMPT, reward=brightness, n=5, batch_size=batch_size, **WAN, **QUIET)
     # Measured on CPU, fp32: 0 of 255 levels for this pipeline. One level allows for another BLAS.
@@ -95,7 +95,7 @@ def pipeline_case(request, name):
     return request.getfixturevalue(name), extra[name]
 
 
-@pytest.mark.parametrize("name", slow_but(["wan_pipe", "wan_i2v_pipe", "ltx_pipe"], "wan_pipe", "ltx_pipe"))
+@pytest.mark.parametrize("name", slow_but(["wan_pipe", "wan_i2v_pipe", "ltx_pipe"], "ltx_pipe"))
 def test_encoding_once_changes_nothing(request, name):
     pipe, kwargs = pipeline_case(request, name)
     seeds = [candidate_seed(1, k) for k in range(3)]
@@ -113,7 +113,7 @@ def test_encoding_once_changes_nothing(request, name):
     assert "encode_prompt" not in vars(pipe)
 
 
-@pytest.mark.parametrize("name", ["wan_i2v_pipe", "ltx_pipe"])
+@pytest.mark.parametrize("name", slow_but(["wan_i2v_pipe", "ltx_pipe"], "ltx_pipe"))
 def test_other_pipelines(request, name):
     pipe, kwargs = pipeline_case(request, name)
     out = best_of_n(pipe, PROMPT, reward=brightness, n=3, batch_size=2, fps=24, **kwargs, **QUIET)
@@ -208,6 +208,14 @@ def test_several_prompts_resume_in_their_own_folders(wan_pipe, tmp_path):
     assert sorted(p.parent.name for p in tmp_path.glob("*/report.html")) == ["prompt-00", "prompt-01"]
 
 
+@pytest.fixture(scope="module")
+def one_drawn(wan_pipe, tmp_path_factory):
+    """The folder of a finished run with one candidate."""
+    folder = tmp_path_factory.mktemp("one")
+    best_of_n(wan_pipe, PROMPT, reward=brightness, n=1, output_dir=folder, **WAN, **QUIET)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -217,19 +225,18 @@ def test_several_prompts_resume_in_their_own_folders(wan_pipe, tmp_path):
         ({"guidance_scale": 1.0}, "arguments.guidance_scale was 3.0, now 1.0"),
     ],
 )
-def test_resume_refuses_other_settings(wan_pipe, tmp_path, change, words):
-    call = {"prompt": PROMPT, "reward": brightness, "n": 1, "output_dir": tmp_path, **WAN, **QUIET}
-    best_of_n(wan_pipe, **call)
+def test_resume_refuses_other_settings(wan_pipe, one_drawn, change, words):
+    call = {"prompt": PROMPT, "reward": brightness, "n": 1, "output_dir": one_drawn, **WAN, **QUIET}
     with pytest.raises(ResumeError, match=words) as caught:
         best_of_n(wan_pipe, **{**call, **change})
     assert "Use another output_dir" in str(caught.value)
 
 
-def test_resume_refuses_other_weights_and_broken_files(wan_pipe, tmp_path):
+def test_resume_refuses_other_weights_and_broken_files(wan_pipe, one_drawn, tmp_path):
     import torch
 
+    shutil.copytree(one_drawn, tmp_path, dirs_exist_ok=True)
     call = {"prompt": PROMPT, "reward": brightness, "n": 1, "output_dir": tmp_path, **WAN, **QUIET}
-    best_of_n(wan_pipe, **call)
     weight = wan_pipe.transformer.proj_out.weight
     kept = weight.detach().clone()
     with torch.no_grad():
@@ -367,7 +374,7 @@ def test_a_judge_that_cannot_load_is_found_before_anything_is_drawn(wan_pipe, ju
     assert not drawn
 
 
-@pytest.mark.parametrize("several", slow_but([False, True], True))
+@pytest.mark.parametrize("several", slow_but([False, True]))
 def test_drawn_candidates_survive_a_reward_that_fails(wan_pipe, five, several, caplog):
     calls = []
 
@@ -424,6 +431,7 @@ def test_an_offloaded_pipeline_draws_before_the_judge_loads(wan_pipe, monkeypatc
     assert order == ["loaded", "judged", "judged"]
 
 
+@pytest.mark.slow
 def test_the_record_says_that_a_judge_is_for_demonstration(wan_pipe, judge_folder, monkeypatch):
     from cac_align import CaCReward
     from cac_align.rewards import cac
@@ -440,6 +448,7 @@ def test_the_record_says_that_a_judge_is_for_demonstration(wan_pipe, judge_folde
 # --- pictures in, pictures out, and what a pipeline is ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_photos_are_turned_upright(wan_i2v_pipe):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
     turned = image.transpose(Image.Transpose.ROTATE_90)
@@ -484,6 +493,7 @@ def test_frames_are_written_right_by_diffusers(five, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_another_adapter_strength_is_another_pipeline(wan_pipe, tmp_path):
     import copy
 
@@ -522,7 +532,7 @@ def described_by_version_0_2(pipe):
     return {"class": "Counting", "model": str(pipe.config["_name_or_path"]), "components": parts}
 
 
-@pytest.mark.parametrize("version", slow_but(["0.2", "present"], "present"))
+@pytest.mark.parametrize("version", slow_but(["0.2", "present"]))
 def test_a_run_goes_on_after_its_model_folder_has_moved(wan_pipe, tmp_path, monkeypatch, version):
     from diffusers import WanPipeline
 

@@ -10,13 +10,17 @@ import pytest
 from cac_align.cli import main
 from reward_model.video.writing import write_mp4
 from reward_model.world import make_video
+from tests.campaigns import slow_but
 
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory):
     """The bytes of one video with an anomaly and of three short ones; each test gets files of its own."""
     path = tmp_path_factory.mktemp("encoded") / "clip.mp4"
-    shown = [make_video(3, "squash", num_frames=49)[0], *(make_video(40 + k, None, size=32)[0][:17] for k in range(3))]
+    shown = [
+        make_video(3, "squash", size=32, num_frames=33)[0],
+        *(make_video(40 + k, None, size=32)[0][:17] for k in range(3)),
+    ]
     return [(write_mp4(path, frames, 16), path.read_bytes())[1] for frames in shown]
 
 
@@ -136,6 +140,7 @@ def test_help_and_version_need_no_torch():
     assert done.stdout.startswith("cac-align 0.")
 
 
+@pytest.mark.slow
 def test_warnings_of_the_program_are_one_line_without_code():
     """Run as a program: in process the way warnings look is the caller's."""
     code = (
@@ -297,17 +302,27 @@ def test_trainings_are_commands_too(capsys):
         main(["train", "flow-grpo", "--list-settings"])
     assert not done.value.code
     assert "num_inference_steps = " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "stage3", "--max-step", "3", "--dry-run"])
+    assert stopped.value.code == 2 and capsys.readouterr().err.strip().endswith("did you mean max_steps?")
+
+
+@pytest.mark.slow
+def test_a_mistake_in_the_settings_of_a_training_is_refused_before_anything_heavy_loads():
     code = (
         "import sys\nfrom cac_align.cli import main\n"
         "sys.argv = 'cac-align train stage3 --max-step 3 --dry-run'.split()\n"
-        "try: main()\nexcept SystemExit as stopped: print(stopped.code, 'torch' in sys.modules)"
+        "try: main()\nexcept SystemExit as stopped: print(stopped.code, 'torch' in sys.modules)\n"
+        "import warnings; warnings.warn('the judge is small')"
     )
     wrong = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert wrong.stdout.split() == ["2", "False"], "refused before anything heavy loads"
-    assert wrong.stderr.strip().endswith("did you mean max_steps?") and "Traceback" not in wrong.stderr
+    refused, warned = wrong.stderr.splitlines()
+    assert refused.endswith("did you mean max_steps?")
+    assert warned.endswith("warning: the judge is small"), "a line without code"
 
 
-@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+@pytest.mark.parametrize("half", slow_but(["bfloat16", "float16"], "bfloat16"))
 def test_the_vae_of_wan_stays_in_float32(wan_pipe, tmp_path, half):
     import torch
 
@@ -318,6 +333,7 @@ def test_the_vae_of_wan_stays_in_float32(wan_pipe, tmp_path, half):
     assert pipe.vae.dtype == torch.float32 and pipe.transformer.dtype == getattr(torch, half)
 
 
+@pytest.mark.slow
 def test_a_lora_is_loaded_into_the_pipeline(wan_pipe, tmp_path):
     import torch
     from peft import LoraConfig

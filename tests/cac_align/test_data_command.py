@@ -177,16 +177,21 @@ def _told(anomalies: tuple[Anomaly, ...], words: str) -> tuple[Anomaly, ...]:
     return tuple(replace(a, reason=words, region=words) for a in anomalies)
 
 
-def test_stats_go_to_the_screen_and_to_files(clips, tmp_path, capsys):
+@pytest.mark.slow
+def test_stats_draw_a_plot(clips, tmp_path):
     pytest.importorskip("matplotlib")
-    files = ["--json", tmp_path / "s.json", "--markdown", tmp_path / "s.md", "--plot", tmp_path / "s.svg"]
+    assert run("stats", clips / "all.jsonl", "--no-videos", "--plot", tmp_path / "s.svg") == 0
+    assert (tmp_path / "s.svg").is_file()
+
+
+def test_stats_go_to_the_screen_and_to_files(clips, tmp_path, capsys):
+    files = ["--json", tmp_path / "s.json", "--markdown", tmp_path / "s.md"]
     assert run("stats", clips / "all.jsonl", "--no-videos", *files) == 0
     shown, written = capsys.readouterr().out, (tmp_path / "s.md").read_text()
     # A terminal shows Markdown's escapes as they stand; a page needs them.
     assert "| < 0.25 s" in shown and "| >= 4 s" in shown and "\\" not in shown and "#" not in shown
     assert r"| \< 0.25 s" in written and "### Temporal span" in written
     assert json.loads((tmp_path / "s.json").read_text())["types"]["Human Distortion"]["videos"] == 3
-    assert (tmp_path / "s.svg").is_file()
     with pytest.raises(ValueError, match="'train' is empty"):
         run("stats", clips / "all.jsonl", "--no-videos", "--split", "train")
 
@@ -360,6 +365,7 @@ def test_odd_video_ids_become_safe_and_distinct_file_names(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_corrupt_makes_annotated_twins(tmp_path):
     frames, _ = make_video(3, size=64, num_frames=24, fps=8)
     iio.imwrite(tmp_path / "real.mp4", frames, fps=8, plugin="pyav", codec="libx264", out_pixel_format="yuv420p")

@@ -58,6 +58,7 @@ def test_the_best_previews_are_drawn_in_full_from_the_same_seeds(wan_pipe, plain
     assert "only its preview" in str(out)
 
 
+@pytest.mark.slow
 def test_costs_are_counted_and_not_estimated(wan_pipe, plain):
     passes = []
     hook = wan_pipe.transformer.register_forward_hook(lambda *_: passes.append(1))
@@ -76,6 +77,7 @@ def test_costs_are_counted_and_not_estimated(wan_pipe, plain):
     assert in_batches.costs["forwards"] == out.costs["forwards"], "rows count, not calls"
 
 
+@pytest.mark.slow
 def test_judge_all_tells_what_the_previews_lost_and_changes_no_choice(wan_pipe, plain, whole):
     out = whole
     all_of_them = best_of_n(wan_pipe, PROMPT, judge_all=True, **CALL)
@@ -102,7 +104,7 @@ class FirstLowest:
         return brightness(videos, fps=fps) if all(full) else [1 - s for s in self.scores]
 
 
-@pytest.mark.parametrize("fail_at", slow_but([2, 5], 5))
+@pytest.mark.parametrize("fail_at", slow_but([2, 5]))
 def test_a_killed_run_goes_on_where_it_stopped(wan_pipe, whole, tmp_path, fail_at):
     broken, again = Counting(wan_pipe, fail_at=fail_at), Counting(wan_pipe)
     with pytest.raises(RuntimeError, match="went away"):

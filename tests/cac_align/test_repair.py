@@ -66,6 +66,7 @@ def test_only_the_cells_change_in_latent_space(wan_pipe, video, monkeypatch):
     assert (new[0][:, ~kept] - known[0][:, ~kept]).abs().mean() > 0.05
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_pipeline_is_left_as_it_was(wan_pipe, video):
     cells = np.ones((2, 2, 2), bool)
     scheduler, before = wan_pipe.scheduler, wan_pipe.scheduler.timesteps.clone()
@@ -202,8 +203,9 @@ def test_the_best_candidate_is_mended_and_the_page_shows_how(wan_pipe, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_a_repair_is_read_back_and_not_drawn_again(wan_pipe, tmp_path):
-    call = {"n": 2, "repair": 1, "output_dir": tmp_path, **WAN, **QUIET}
+    call = {"n": 1, "repair": 1, "output_dir": tmp_path, **WAN, **QUIET}
     first = best_of_n(Counting(wan_pipe), PROMPT, reward=Objecting(), **call)
     passes = []
     hook = wan_pipe.transformer.register_forward_hook(lambda *_: passes.append(1))
@@ -222,6 +224,7 @@ def test_nothing_is_repaired_where_nothing_is_objected_to(wan_pipe, tmp_path):
         best_of_n(wan_pipe, PROMPT, reward=good, n=2, repair=-1, **WAN, **QUIET)
 
 
+@pytest.mark.slow
 def test_previews_and_repair_go_together(wan_pipe):
     options = {**WAN, "num_inference_steps": 3}
     out = best_of_n(wan_pipe, PROMPT, reward=Late(), n=3, preview_steps=1, keep=1, repair=1, **options, **QUIET)

@@ -44,6 +44,12 @@ SETTINGS = {
 }
 
 
+def short_video(verdict_of, log_odds):
+    """The first frames of a video without an anomaly, and the verdict of a judge that sees none."""
+    frames, truth = small_video(3)
+    return frames[:9], verdict_of(replace(truth, num_frames=9), log_odds)
+
+
 def small_video(seed, kind=None):
     """A video as the mini generator makes them, 32x32 and one thing, but of two seconds."""
     return make_video(seed, kind, size=32, setting="single", num_frames=33)
@@ -195,7 +201,8 @@ def test_a_result_of_another_form_is_a_message(saved, tmp_path, monkeypatch, jun
     result = json.loads(path.read_text())
     stills = read_file(tmp_path / "copy" / "candidates" / "00.mp4")[0][:2, :32, :32]
     monkeypatch.setattr(run_folder, "_stills", lambda path, scale: stills)
-    for place in [p for p in places(result) if len(p) <= 3][:: draws(8, 24)]:
+    near, step = [p for p in places(result) if len(p) <= 3], draws(8, 96)
+    for place in near[[..., *JUNK].index(junk) % step :: step]:  # each kind of junk in places of its own
         path.write_text(json.dumps(put(result, place, junk) if place or junk is not ... else {}))
         with contextlib.suppress(ReportError):
             render_folder(path.parent)
@@ -227,8 +234,8 @@ def test_a_composite_is_called_one_and_shows_its_members(tmp_path, verdict_of):
 
 
 def test_a_score_and_a_verdict_that_differ_are_explained_wherever_they_stand(tmp_path, verdict_of):
-    frames, truth = small_video(3)
-    low = replace(verdict_of(truth, 3.0), score=0.08)
+    frames, verdict = short_video(verdict_of, 3.0)
+    low = replace(verdict, score=0.08)
     made = BestOfNOutput("p", [frames], [0.08], 0, [1], [low], [None], 16.0)
     words = words_of(made.save(tmp_path))
     assert words.count("score differs") == 3 and "leaned towards an anomaly" in words
@@ -242,8 +249,7 @@ def test_an_order_is_visible_however_close_the_scores(tmp_path):
 
 
 def test_a_demonstration_judge_says_so(tmp_path, verdict_of):
-    frames, truth = small_video(3)
-    verdict = verdict_of(truth, 3.0)
+    frames, verdict = short_video(verdict_of, 3.0)
     made = BestOfNOutput("p", [frames], [0.95], 0, [1], [verdict], [None], 16.0, settings={"reward": "cac-8b"})
     assert "demonstration model" not in words_of(made.save(tmp_path / "a"))
     shown = replace(verdict, provenance={**verdict.provenance, "demo_scale": True})
@@ -294,13 +300,13 @@ def test_dismissed_suspicions_are_found_by_their_words(cot, dismissed):
 def test_marking_reasoning_is_linear():
     for piece in ("looks ", "seems to be ", ".", "\n", "due to ", "a"):
         text = piece * (300_000 // len(piece))
-        started = time.perf_counter()
+        started = time.process_time()  # what others do on this machine does not count
         assert "".join(p.text for p in reasoning_pieces(text)) == text
-        assert time.perf_counter() - started < 1, repr(piece)
+        assert time.process_time() - started < 1, repr(piece)
 
 
 def test_scores_without_verdicts(tmp_path):
-    frames = small_video(1)[0]
+    frames = small_video(1)[0][:9]
     scores = [3.5, -1.0]
     out = BestOfNOutput("p", [frames] * 2, scores, 0, [1, 2], [None] * 2, [None] * 2, 16.0)
     words = " ".join(Page(out.save(tmp_path).read_text()).words)
@@ -309,11 +315,11 @@ def test_scores_without_verdicts(tmp_path):
     assert score_axis(scores) == (-1.0, 3.5)
 
 
-@pytest.mark.parametrize("size", [(31, 33), (32, 48), (257, 301), (480, 832)])
+@pytest.mark.parametrize("size", [(31, 33), (32, 48), (257, 301), pytest.param((480, 832), marks=pytest.mark.slow)])
 def test_mp4_is_even_playable_and_close_to_the_frames(tmp_path, size):
     ramp = np.linspace(0, 200, size[1]).astype(np.uint8)
-    frames = np.broadcast_to(ramp[None, None, :, None], (7, *size, 3)).copy()
-    frames += np.arange(7, dtype=np.uint8)[:, None, None, None] * 8
+    frames = np.broadcast_to(ramp[None, None, :, None], (4, *size, 3)).copy()
+    frames += np.arange(4, dtype=np.uint8)[:, None, None, None] * 8
     scale = write_mp4(tmp_path / "a.mp4", frames, 12.5)
     decoded, fps = read_file(tmp_path / "a.mp4")
     assert fps == 12.5
@@ -395,7 +401,7 @@ def test_a_long_video_shows_the_windows_and_turns_of_all_its_chunks():
     assert [len(ticks) for ticks in line["ticks"]] == [41, 4 + 5], "a row for each kind of turn"
     assert [a.frames for a in unconfirmed(verdict)] == [FrameRange(4, 8)]
     assert hold_frames(verdict) == 2
-    drawn = draw_overlay(np.zeros((161, 32, 161, 3), np.uint8), verdict)
+    drawn = draw_overlay(np.zeros((161, 128, 161, 3), np.uint8), verdict)
     bar = (drawn[0, -BAR // 2] == WINDOW).all(-1)
     assert [bool(bar[drawn.shape[2] * n // 161]) for n in (6, 60, 116, 150)] == [True, False, True, False]
 

@@ -94,6 +94,18 @@ def rows():
     return list(draw_score_rows(400, seed=3))
 
 
+@pytest.fixture(scope="module")
+def scenes(rows):
+    """The scenes that the rows are drawn from."""
+    return [undamaged_scene(row) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The rows of both rounds of a training."""
+    return first_rows(600, seed=0), second_rows(300, seed=0)
+
+
 def plain(row, **changes):
     """The same video without damage and with its own prompt, then changed."""
     return {**row, "num_wrong": 0, "elsewhere": -1, "time": "", "picture": "", **changes}
@@ -104,7 +116,7 @@ def plain(row, **changes):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_prompt_of_the_world_is_read_and_written_back(setting):
-    prompts = [make_scene(seed, setting=setting).prompt for seed in range(60)]
+    prompts = [make_scene(seed, setting=setting).prompt for seed in range(draws(60, 30))]
     assert [str(read_caption(prompt)) for prompt in prompts] == prompts
 
 
@@ -123,7 +135,7 @@ def test_a_sentence_of_another_world_is_refused():
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_wrong_prompts_are_wrong_in_as_many_slots_as_asked(setting):
     rng = np.random.default_rng(0)
-    for seed in range(30):
+    for seed in range(draws(30, 10)):
         right = read_caption(make_scene(seed, setting=setting).prompt)
         for num_wrong in range(5):
             wrong = change_slots(right, num_wrong, rng)
@@ -213,34 +225,34 @@ def test_half_of_the_rows_are_wrong_in_each_way_and_the_ways_are_independent(row
     assert {r["num_wrong"] for r in rows} == {0, 1, 2, 3, 4} and {r["setting"] for r in rows} == set(SETTINGS)
 
 
-def test_rows_follow_from_the_seed_and_reserved_videos_are_never_trained_on(rows):
-    assert list(draw_score_rows(400, seed=3)) == rows and list(draw_score_rows(400, seed=4)) != rows
+def test_rows_follow_from_the_seed_and_reserved_videos_are_never_trained_on(rows, trained):
+    assert list(draw_score_rows(100, seed=3)) == rows[:100] != list(draw_score_rows(100, seed=4))
     assert all(r["seed"] in TEST_SEEDS and (r["elsewhere"] == -1 or r["elsewhere"] in TEST_SEEDS) for r in rows)
-    for trained in (first_rows(300, seed=3), second_rows(300, seed=3)):
-        assert all(r["seed"] in TRAIN_SEEDS for r in trained)
+    for round_rows in trained:
+        assert all(seed in TRAIN_SEEDS for seed in round_rows["seed"])
     assert TRAIN_SEEDS.stop <= TEST_SEEDS.start and TEST_SEEDS.stop <= FIRST_ANOMALY_SEED
 
 
-def test_training_asks_for_descriptions_first_and_for_scores_alone_in_the_end():
-    asked = np.array([row["task"] == "describe" for row in first_rows(600, seed=0)])
+def test_training_asks_for_descriptions_first_and_for_scores_alone_in_the_end(trained):
+    asked = np.array(trained[0]["task"]) == "describe"
     assert asked[:100].mean() > 0.55 and not asked[int(DESCRIBED_UNTIL * 600) :].any()
-    row = next(row for row in first_rows(20, seed=0) if row["task"] == "describe")
+    row = trained[0][int(asked.argmax())]
     assert make_score_example(row).answer == undamaged_scene(row).prompt
 
 
-def test_slow_motion_comes_in_the_second_round():
-    first, second = (rows(600, seed=0)["time"] for rows in (first_rows, second_rows))
-    assert "slow" not in first and set(second_rows(600, seed=0)["task"]) == {"rate"}
+def test_slow_motion_comes_in_the_second_round(trained):
+    first, second = (rows["time"] for rows in trained)
+    assert "slow" not in first and set(trained[1]["task"]) == {"rate"}
     damaged = [kind for kind in second if kind]
     assert 0.3 < damaged.count("slow") / len(damaged) < 0.5
 
 
-def test_no_video_has_an_anomaly(rows):
-    assert all(undamaged_scene(row).fault is None for row in rows)
+def test_no_video_has_an_anomaly(scenes):
+    assert all(scene.fault is None for scene in scenes)
 
 
 def test_truth_of_right_and_wrong_rows(rows):
-    for row in rows[: draws(60, 20)]:
+    for row in rows[: draws(60, 8)]:
         assert true_scores(plain(row)) == ApsScores(5, 5, 5) and prompt_of(plain(row)) == undamaged_scene(row).prompt
         for num_wrong in (1, 4):
             assert true_scores(plain(row, num_wrong=num_wrong)).alignment == 5 - num_wrong
@@ -254,8 +266,8 @@ def test_truth_of_right_and_wrong_rows(rows):
     assert min(elsewhere) == 1 and np.mean(elsewhere) < 3
 
 
-def test_time_is_never_damaged_where_one_cannot_see_it(rows):
-    still = [r for r in rows if "stands" in undamaged_scene(r).prompt or "reads" in undamaged_scene(r).prompt]
+def test_time_is_never_damaged_where_one_cannot_see_it(rows, scenes):
+    still = [r for r, scene in zip(rows, scenes, strict=True) if "stands" in scene.prompt or "reads" in scene.prompt]
     assert still and {r["time"] for r in still} <= {"", "flicker"}
 
 
@@ -328,6 +340,7 @@ def test_training_batches_are_what_the_stock_processor_makes_of_small_videos(tin
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_vision_tower_is_the_judges_and_the_rest_is_new():
     from transformers import AutoModelForImageTextToText
 
@@ -502,7 +515,7 @@ def test_a_killed_training_continues_to_the_same_bytes(tmp_path, stopped_in):
 def test_the_shipped_checkpoint_is_small_and_answers_in_form(rows):
     assert sum(f.stat().st_size for f in ASSET.rglob("*") if f.is_file()) < 8 * 2**20
     reward = UnifiedReward(ASSET, device="cpu")
-    good = [plain(row, setting="single", size=32, num_frames=81) for row in rows[:8]]
+    good = [plain(row, setting="single", size=32, num_frames=81) for row in rows[: draws(8, 4)]]
     bad = [{**row, "num_wrong": 4, "picture": "blocks", "picture_strength": 0.8} for row in good]
     unified_model.announce_mini.cache_clear()  # said once per process
     with pytest.warns(UserWarning, match="demo-scale"):

@@ -215,6 +215,7 @@ def test_videos_are_asked_about_in_batches():
     assert UnifiedReward(backend=Scripted())([], [], fps=16) == []
 
 
+@pytest.mark.slow
 def test_a_real_local_model_is_shown_the_frames_and_its_babble_is_no_score(judge_folder):
     reward = UnifiedReward(judge_folder, device="cpu", batch_size=2, max_new_tokens=6)
     videos = [make_video(3, "squash")[0], make_video(4)[0], clip(0)[:1]]
@@ -306,7 +307,8 @@ def test_a_shipped_mini_is_the_default_and_announces_itself_once(monkeypatch, ju
 
 def test_making_a_reward_loads_nothing_heavy():
     code = (
-        "import sys; from cac_align import UnifiedReward; UnifiedReward('somewhere');"
+        "import sys; from cac_align import CaCReward, UnifiedReward; CaCReward('somewhere');"
+        "assert 'torch' not in sys.modules; UnifiedReward('somewhere');"
         "assert not {'torch', 'scipy', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})

@@ -84,24 +84,28 @@ def test_asset_knows_its_latent_scale(pipe):
     assert all(s > 0 and s != 1.0 for s in config["latents_std"])
 
 
+@pytest.mark.slow
 def test_sampling_depends_on_the_generator_alone(pipe, monkeypatch):
     def sample(seed):
         return sample_videos(pipe, [PROMPT], num_inference_steps=2, seed=seed)
 
-    monkeypatch.setattr("cac_align.minis.wan_flow_training.NUM_FRAMES", 9)
+    monkeypatch.setattr("cac_align.minis.wan_flow_training.NUM_FRAMES", 5)
     first = sample(0)
     np.testing.assert_array_equal(first, sample(0))
     assert np.abs(first.astype(int) - sample(1).astype(int)).max() > 20
 
 
-def test_samples_are_81_frames_of_32x32_and_follow_the_prompt(pipe):
+def test_samples_are_81_frames_of_32x32_and_follow_the_prompt(pipe, monkeypatch):
     """The named background and colour are seen: fails when prompts are ignored or latents are decoded off scale."""
     from reward_model.world.palette import BACKGROUNDS, COLORS
+
+    num = draws(81, 33)
+    monkeypatch.setattr("cac_align.minis.wan_flow_training.NUM_FRAMES", num)
 
     cases = [("red", "black"), ("green", "gray"), ("yellow", "teal"), ("white", "brown")][: draws(4, 1)]
     prompts = [f"a {color} ball moves right on a {ground} background" for color, ground in cases]
     videos = sample_videos(pipe, prompts, num_inference_steps=10)
-    assert videos.shape == (len(cases), 81, 32, 32, 3) and videos.dtype == np.uint8
+    assert videos.shape == (len(cases), num, 32, 32, 3) and videos.dtype == np.uint8
     for video, (color, ground) in zip(videos, cases, strict=True):
         median = np.median(video.reshape(-1, 3), axis=0)
         nearest = min(BACKGROUNDS, key=lambda name: np.abs(median - BACKGROUNDS[name]).sum())
@@ -114,6 +118,7 @@ def test_samples_are_81_frames_of_32x32_and_follow_the_prompt(pipe):
 def test_vae_rebuilds_unseen_videos_from_the_first_frame_to_the_last(pipe):
     """Fails when the causal caches drift: then the last frames are far worse than the first."""
     frames = np.stack([make_video(seed, setting="single", size=32)[0] for seed in (0, 8, 4, 12)[: draws(4, 2)]])
+    frames = frames[:, : draws(81, 41)]
     rebuilt = reconstruct(pipe.vae, frames)
     assert psnr(frames[:, :4], rebuilt[:, :4]) > MIN_PSNR_FIRST
     assert psnr(frames[:, -4:], rebuilt[:, -4:]) > MIN_PSNR_LAST
@@ -128,7 +133,7 @@ def test_compact_prompts_equal_the_padded_ones(untrained):
     prompts = [PROMPT, "a red ball", ""]
     latents = torch.randn(3, 16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     timestep = torch.tensor([900.0, 500.0, 100.0])
-    for length in (32, 512):
+    for length in (32, draws(512, 128)):
         with torch.no_grad():
             padded, _ = untrained.encode_prompt(prompts, max_sequence_length=length)
             expected = untrained.transformer(latents, timestep, padded, return_dict=False)[0]
@@ -141,6 +146,7 @@ def test_compact_prompts_equal_the_padded_ones(untrained):
     torch.testing.assert_close(again, expected)  # the stock processors are back
 
 
+@pytest.mark.slow
 def test_single_frame_convolutions_change_nothing(untrained):
     vae = untrained.vae
     video = torch.randn(2, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0))

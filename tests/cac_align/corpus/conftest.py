@@ -19,15 +19,27 @@ def encoded_corpus(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def lay_out(encoded_corpus):
+    """Lays the corpus out in a folder: ``manifest.jsonl`` beside the folder ``clips``; the third row names the broken
+    file, the last the first again.
+    """
+
+    def laid_out(folder):
+        shutil.copytree(encoded_corpus, folder / "clips")
+        names = ["0", "1", "broken", "2", "3", "0"]
+        rows = [
+            {"video": f"clips/{n}.mp4", "prompt": "a red ball", "maker": "ab"[k % 2], "seed": k}
+            for k, n in enumerate(names)
+        ]
+        manifest = folder / "manifest.jsonl"
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return manifest
+
+    return laid_out
+
+
 @pytest.fixture
-def corpus(tmp_path, encoded_corpus):
-    """``manifest.jsonl`` beside the folder ``clips``; the third row names the broken file, the last the first again."""
-    shutil.copytree(encoded_corpus, tmp_path / "clips")
-    names = ["0", "1", "broken", "2", "3", "0"]
-    rows = [
-        {"video": f"clips/{n}.mp4", "prompt": "a red ball", "maker": "ab"[k % 2], "seed": k}
-        for k, n in enumerate(names)
-    ]
-    manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return manifest
+def corpus(tmp_path, lay_out):
+    """The manifest of a corpus of its own."""
+    return lay_out(tmp_path)

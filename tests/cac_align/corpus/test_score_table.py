@@ -1,11 +1,14 @@
 """A corpus becomes one table: the same for any file, batch, number of threads, processes and kills."""
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
@@ -22,7 +25,9 @@ def run(capsys, *argv):
 
 
 def without_seconds(table):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_table_rows(table, KINDS)]
+    """The rows of a table, but for the time they took and the folder that the reason of a failure names."""
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_table_rows(table, KINDS)]
+    return [{**row, "error": row["error"] and row["error"].replace(str(table.parent), "")} for row in rows]
 
 
 @pytest.fixture
@@ -33,8 +38,29 @@ def score(capsys, corpus, judge_folder):
     return call
 
 
-def test_one_table_of_a_manifest(score, corpus):
-    code, out, err = score(corpus.with_name("scores.jsonl"))
+@pytest.fixture(scope="module")
+def judged(lay_out, tmp_path_factory, judge_folder):
+    """A corpus that was judged in one go: its table, the exit code, and what was said."""
+    corpus = lay_out(tmp_path_factory.mktemp("judged"))
+    table, out, err = corpus.with_name("scores.jsonl"), io.StringIO(), io.StringIO()
+    argv = ["score", corpus, "--model", judge_folder, "--no-reasoning", "--table", table]
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([*map(str, argv)])
+    return table, code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def finished(judged, corpus):
+    """The table of the corpus, of which nothing is left to judge."""
+    table = corpus.with_name("scores.jsonl")
+    shutil.copy(judged[0], table)
+    shutil.copytree(judged[0].with_name("scores.jsonl.parts"), table.with_name("scores.jsonl.parts"))
+    return table
+
+
+def test_one_table_of_a_manifest(judged):
+    table, code, out, err = judged
+    corpus = table.with_name("manifest.jsonl")
     assert code == 1 and "6 videos" in out and "1 not judged" in out and "broken.mp4" in err
     rows = read_table_rows(corpus.with_name("scores.jsonl"))
     assert list(rows[0]) == ["video", "prompt", "maker", "seed", *judged_columns(answers=False)]
@@ -46,12 +72,12 @@ def test_one_table_of_a_manifest(score, corpus):
     assert {**rows[5], "seed": 0, "maker": "a"} == rows[0], "a video that is named twice is judged once"
 
 
-def test_every_kind_of_file_holds_the_same(score, corpus):
+def test_every_kind_of_file_holds_the_same(score, corpus, judged):
     pytest.importorskip("pyarrow")
-    tables = [corpus.with_name(f"scores.{suffix}") for suffix in ("jsonl", "parquet", "csv")]
-    for table, more in zip(tables, ([], ["--workers", 3], ["--judge-batch-size", 2]), strict=True):
+    tables = [corpus.with_name(f"scores.{suffix}") for suffix in ("parquet", "csv")]
+    for table, more in zip(tables, (["--workers", 3], ["--judge-batch-size", 2]), strict=True):
         score(table, *more)
-    first, second, third = map(without_seconds, tables)
+    first, second, third = map(without_seconds, (judged[0], *tables))
     assert first == second, "neither threads nor the file count"
     assert third == [{k: str(v) if k == "seed" else v for k, v in row.items()} for row in first], "nor does the batch"
 
@@ -67,32 +93,28 @@ def test_the_answers_stand_in_the_table_on_request(capsys, corpus, judge_folder)
     assert row["p_paper"] == verdict.turns[-1].score.p_normal and row["status"] == verdict.status
 
 
-def test_a_finished_run_judges_nothing_again_but_what_changed(score, corpus, monkeypatch):
+def test_a_finished_run_judges_nothing_again_but_what_changed(score, corpus, judged, finished, monkeypatch):
     from reward_model.judge import TwoTurnJudge
 
-    table = corpus.with_name("scores.jsonl")
-    score(table)
-    before, judged = without_seconds(table), []
+    table, before, asked = finished, without_seconds(judged[0]), []
     original = TwoTurnJudge.judge
     monkeypatch.setattr(
-        TwoTurnJudge, "judge", lambda self, videos, *a, **k: judged.extend(videos) or original(self, videos, *a, **k)
+        TwoTurnJudge, "judge", lambda self, videos, *a, **k: asked.extend(videos) or original(self, videos, *a, **k)
     )
     score(table)
-    assert without_seconds(table) == before and not judged
+    assert without_seconds(table) == before and not asked
     clips = corpus.parent / "clips"
     (clips / "broken.mp4").write_bytes((clips / "1.mp4").read_bytes())
     (clips / "2.mp4").write_bytes(b"now this one is broken")
     code, _, err = score(table)
     rows = without_seconds(table)
-    assert code == 1 and len(judged) == 1 and "2.mp4" in err
+    assert code == 1 and len(asked) == 1 and "2.mp4" in err
     assert [r["score"] is None for r in rows] == [False, False, False, True, False, False]
     assert rows[2]["score"] == rows[1]["score"]
 
 
-def test_another_judge_does_not_go_on_with_the_rows_of_the_first(score, corpus):
-    table = corpus.with_name("scores.jsonl")
-    score(table)
-    code, _, err = score(table, "--scan-fps", 2)
+def test_another_judge_does_not_go_on_with_the_rows_of_the_first(score, finished):
+    code, _, err = score(finished, "--scan-fps", 2)
     assert code == 2 and "were made with --scan-fps None, not 2.0" in err and "another --table" in err
 
 
@@ -110,11 +132,10 @@ def test_shards_and_their_merge_make_the_table_of_one_run(score, corpus):
     assert without_seconds(table) == without_seconds(whole)
 
 
-def test_a_table_of_verdicts_is_a_manifest_too(capsys, score, corpus, judge_folder):
-    score(corpus.with_name("scores.jsonl"))
-    again = corpus.parent / "below" / "again.jsonl"
+def test_a_table_of_verdicts_is_a_manifest_too(capsys, finished, judge_folder):
+    source = finished
+    again = source.parent / "below" / "again.jsonl"
     again.parent.mkdir()
-    source = corpus.with_name("scores.jsonl")
     run(capsys, "score", source, "--model", judge_folder, "--no-reasoning", "--table", again)
     first, second = without_seconds(source), without_seconds(again)
     assert [{**r, "video": "../" + r["video"]} for r in first if r["score"] is not None] == [
@@ -152,13 +173,13 @@ def command(corpus, judge_folder, table):
     return [sys.executable, "-m", "cac_align", *map(str, given)]
 
 
-@pytest.mark.parametrize("order", [(0, 1), pytest.param((1, 0), marks=pytest.mark.slow)])
-def test_what_either_process_of_a_launch_has_to_do(score, corpus, monkeypatch, order):
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_either_process_of_a_launch_has_to_do(score, corpus, judged, monkeypatch, order):
     """One after the other in this process, in either order: the first merges, whoever of them was done last."""
     import contextlib
 
-    whole, table = corpus.with_name("whole.jsonl"), corpus.with_name("two.jsonl")
-    score(whole)
+    whole, table = judged[0], corpus.with_name("two.jsonl")
     waited, files = [], table.with_name("two.jsonl.parts")
     monkeypatch.setattr(
         "cac_align.corpus.job.until_all_are_done", lambda launched: waited.append(launched) or contextlib.nullcontext()
@@ -176,11 +197,10 @@ def test_what_either_process_of_a_launch_has_to_do(score, corpus, monkeypatch, o
     assert len(list(files.glob("part-*-of-00002.jsonl"))) == 2
 
 
-def test_a_stopped_run_goes_on_after_half_a_line(score, corpus, monkeypatch):
+def test_a_stopped_run_goes_on_after_half_a_line(score, corpus, judged, monkeypatch):
     from cac_align.corpus import judging
 
-    whole, table = corpus.with_name("whole.jsonl"), corpus.with_name("stopped.jsonl")
-    score(whole)
+    whole, table = judged[0], corpus.with_name("stopped.jsonl")
     original, count = judging._verdicts, []
 
     def stop(*given):

@@ -48,6 +48,7 @@ def test_the_bank_is_drawn_by_the_base_model_and_every_score_is_kept(place, made
     assert made.bank["model"].startswith("folder ") and {"prompts", "seeds", "cac_align"} <= set(made.bank)
 
 
+@pytest.mark.slow
 def test_a_bank_that_was_stopped_goes_on_and_comes_to_the_same(place, made, tmp_path, monkeypatch):
     drawn, generate = [], module.generate
 
@@ -134,6 +135,7 @@ def test_settings_that_leave_nothing_to_it_are_refused(tmp_path):
         calibrate_rewards(settings(tmp_path))
 
 
+@pytest.mark.slow
 def test_from_a_shell(place, made, tmp_path, capsys):
     config = tmp_path / "mine.yaml"
     chosen = config_of(place, tmp_path).to_dict()

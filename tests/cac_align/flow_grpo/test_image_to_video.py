@@ -85,7 +85,6 @@ def test_ratio_is_exactly_one_and_the_adapter_learns(tmp_path, both):
 def test_replay_with_another_image_is_another_policy(tmp_path):
     """Both parts of the condition reach the replay: change either, and log-probs move."""
     trainer = build(tmp_path, batch="1x4")
-    trainer.run_step()
     rollout = trainer.collect().rollouts[0]
     condition = trainer.texts.condition([rollout.prompt] * 4, "", image=rollout.image)
     changes = (
@@ -100,12 +99,14 @@ def test_replay_with_another_image_is_another_policy(tmp_path):
     assert trainer.learner.replay.noise_floor(rollout.records, condition)["floor"] == 0
 
 
+@pytest.mark.slow
 def test_videos_of_two_images_differ(tmp_path):
     one, two = (build(tmp_path / str(k), images=pictures(PROMPTS, k), batch="1x2").collect() for k in (0, 1))
     first, second = one.rollouts[0], two.rollouts[0]
     assert first.specs == second.specs and not np.array_equal(first.frames[0], second.frames[0])
 
 
+@pytest.mark.slow
 def test_nft_trains(tmp_path):
     trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, beta=0.01, batch="1x4")
     before = weights(trainer)

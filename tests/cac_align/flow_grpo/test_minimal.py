@@ -28,7 +28,7 @@ def test_its_update_is_the_trainers(tmp_path, guidance):
         return [0.5] * len(videos) if same else brightness(videos, prompts, fps=fps, **kwargs)
 
     options = {"guidance_scale": guidance, "adam_eps": 1.0, "weight_decay": 0.0, "max_grad_norm": 1e6}
-    options |= {"step_weighting": "inv_c", "batch": "2x3", "sample_batch_size": 2, "learning_rate": 0.1}
+    options |= {"step_weighting": "inv_c", "batch": "2x2", "sample_batch_size": 2, "learning_rate": 0.1}
     config = settings(tmp_path, **options)
     plain = PlainFlowGRPO(config, reward, shallow_pipe(), PROMPTS)
     flat = PROMPTS[plain.sampler.step_samples(0, 0)[0].prompt_index]

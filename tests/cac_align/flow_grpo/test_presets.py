@@ -27,7 +27,7 @@ TINY = ("output_dir", "prompts", "height", "width", "num_frames", "max_sequence_
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("objective", slow_but(OBJECTIVES, "nft"))
+@pytest.mark.parametrize("objective", slow_but(OBJECTIVES))
 def test_the_preset_of_an_objective_trains(tmp_path, objective):
     preset = read_yaml(CONFIGS / "flow_grpo" / f"{objective}.yaml")
     assert preset["objective"] == objective

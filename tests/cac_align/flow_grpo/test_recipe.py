@@ -52,6 +52,7 @@ def test_all_presets_are_there():
     assert names == {"mini", "grpo", "guard", "dppo", "nft", "rvm", "anchored", *full}
 
 
+@pytest.mark.slow
 def test_presets_of_small_gpus_fit_by_reckoning():
     """Weights by the shapes alone: 14 B in fp8 with a float for each output, two experts in nf4, a block in bf16."""
     read = lambda name: FlowGRPOConfig.from_yaml(ROOT / f"recipes/configs/flow_grpo/{name}.yaml")  # noqa: E731
@@ -117,6 +118,7 @@ def test_strict_preset_is_the_public_formula():
     assert (config.beta, config.clip_range, config.advantage_eps, config.ema_every) == (4e-3, 1e-3, 1e-4, 8)
 
 
+@pytest.mark.slow
 def test_wan_has_240_modules_on_the_meta_device():
     """Attention q, k, v, out, in self and cross attention, of 30 blocks; no weight is loaded."""
     transformer = meta_transformer(WAN)
@@ -154,6 +156,7 @@ def a_lora(path, width):
     return f"frozen_adapter={path}"
 
 
+@pytest.mark.slow
 def test_the_few_step_preset_plans_its_frozen_adapter(recipe, tmp_path, capsys):
     """A missing one is listed, one that fits is counted, one of another model is refused, all without weights."""
     preset = str(ROOT / "recipes/configs/flow_grpo/wan21_few_step.yaml")

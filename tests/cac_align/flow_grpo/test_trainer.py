@@ -72,7 +72,7 @@ def test_two_steps_move_the_adapter_and_nothing_else(tmp_path):
     assert all(p.dtype == torch.float32 for p in trainer.learner.parameters.values())
 
 
-@pytest.mark.parametrize("batched", slow_but([True, False], True))
+@pytest.mark.parametrize("batched", slow_but([True, False]))
 def test_ratio_is_exactly_one_and_the_noise_floor_is_zero(tmp_path, batched):
     trainer = build(tmp_path, batched_guidance=batched, batch="1x4")
     trainer.run_step()
@@ -93,6 +93,7 @@ def other_precision():
     AcceleratorState._shared_state.update(kept)
 
 
+@pytest.mark.slow
 def test_ratio_is_exactly_one_in_bfloat16(tmp_path, other_precision):
     """Under autocast, as the presets run: sampling and replay round alike."""
     trainer = build(tmp_path, mixed_precision="bf16", batch="1x4")
@@ -150,7 +151,7 @@ def test_windows_are_shared_in_a_group_and_only_they_are_kept(drawn):
     assert {len(r.specs) for r in experience.rollouts} == {2} and len(experience.rollouts) == 4
 
 
-@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"], "guard"))
+@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"]))
 def test_other_objectives_train(tmp_path, objective):
     trainer = build(tmp_path, objective=objective, step_weighting="inv_c", num_iterations=2, num_minibatches=2)
     before = weights(trainer)
@@ -160,6 +161,7 @@ def test_other_objectives_train(tmp_path, objective):
     assert numbers["ratio/log_ratio_abs_max"] > 0, "later updates of a step are off policy"
 
 
+@pytest.mark.slow
 def test_log_probs_without_constants_reach_record_replay_and_ratio(tmp_path):
     trainer = build(tmp_path, kernel="cps", log_prob_constants=False, batch="1x4", window_size=1)
     experience = trainer.collect()
@@ -185,6 +187,7 @@ def test_nft_trains_on_finished_videos(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_sampling_policy_of_nft_follows_by_updates(tmp_path):
     """Two updates a step: after one step DiffusionNFT keeps 0.002 of the old policy, not 0.001."""
     more = {"num_minibatches": 2, "learning_rate": 0.1}
@@ -196,6 +199,7 @@ def test_the_sampling_policy_of_nft_follows_by_updates(tmp_path):
         assert torch.allclose(old, 0.002 * was + 0.998 * new, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_nft_goes_towards_the_better_videos(drawn, tmp_path):
     """At theta = old the gradient is that of sum (2r - 1): opposite advantages, opposite gradients; none, none."""
     trainer = build(tmp_path, objective="nft", kernel="ode", noise_level=None, batch="1x4")
@@ -211,6 +215,7 @@ def test_nft_goes_towards_the_better_videos(drawn, tmp_path):
     assert max(float(v.abs().max()) for v in nothing.values()) < 1e-4 * scale
 
 
+@pytest.mark.slow
 def test_rvm_trains_on_finished_videos_towards_the_better_ones(drawn, tmp_path):
     """Opposite advantages, opposite gradients; with positive ones alone, half of them are gone."""
     rvm = {"objective": "rvm", "kernel": "ode", "noise_level": None, "batch": "1x4"}
@@ -235,6 +240,7 @@ def test_rvm_trains_on_finished_videos_towards_the_better_ones(drawn, tmp_path):
     assert max(float((later[k] - plus[k]).abs().max()) for k in later) < 1e-6 * scale
 
 
+@pytest.mark.slow
 def test_the_anchor_of_rvm_is_the_model_without_adapter(tmp_path):
     trainer = build(tmp_path, objective="rvm", kernel="ode", noise_level=None, beta=0.5, batch="1x4", learning_rate=0.1)
     assert trainer.run_step()[1]["policy/kl"] < 1e-10, "before the first update there is no distance"
@@ -244,7 +250,7 @@ def test_the_anchor_of_rvm_is_the_model_without_adapter(tmp_path):
 # --- KL ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("space", ["velocity", "mean"])
+@pytest.mark.parametrize("space", slow_but(["velocity", "mean"]))
 def test_kl_is_zero_at_first_and_has_a_gradient_later(tmp_path, space):
     trainer = build(tmp_path, beta=1.0, kl_space=space, learning_rate=1e-2, batch="1x4")
     experience, numbers = trainer.run_step()
@@ -335,6 +341,7 @@ def test_a_missing_score_is_counted_and_teaches_nothing(tmp_path):
     assert experience.rows[0].reason == "too dark"
 
 
+@pytest.mark.slow
 def test_a_reward_that_raises_costs_its_videos_and_not_the_run(tmp_path):
     trainer = build(
         tmp_path, reward=Some([0.2, 0.9, 0.4, "raise", 0.1, 0.3, 0.5, 0.7]), reward_retries=0, sample_batch_size=2
@@ -350,12 +357,14 @@ def test_a_step_nobody_could_judge_stops_the_run(tmp_path):
         trainer.run_step()
 
 
+@pytest.mark.slow
 def test_a_single_missing_score_stops_a_run_that_wants_it(tmp_path):
     trainer = build(tmp_path, reward=Some([None, 0.2, 0.9, 0.4]), reward_on_failure="raise")
     with pytest.raises(RewardError, match="2 of 8 videos could not be judged"):
         trainer.run_step()
 
 
+@pytest.mark.slow
 def test_groups_without_variance_are_skipped_and_counted(tmp_path):
     trainer = build(tmp_path, reward=Some([0.5, 0.5, 0.5, 0.5, 0.1, 0.3, 0.5, 0.7]))
     calls = []
@@ -406,6 +415,7 @@ def test_a_hanging_reward_is_refused_before_anything_is_drawn(tmp_path):
     assert not drawn
 
 
+@pytest.mark.slow
 def test_one_reward_normalised_on_its_own_is_the_plain_one(tmp_path):
     plain = build(tmp_path / "a", batch="1x4").collect()
     parts = build(tmp_path / "b", batch="1x4", reward_combination="advantages").collect()
@@ -414,6 +424,7 @@ def test_one_reward_normalised_on_its_own_is_the_plain_one(tmp_path):
         build(tmp_path / "c", reward=Some([0.1, 0.2]), reward_combination="advantages").collect()
 
 
+@pytest.mark.slow
 def test_async_rewards_are_the_sync_ones(tmp_path):
     found = {}
     for mode in ("sync", "thread"):
@@ -432,6 +443,7 @@ def verdict():
     return Verdict(status="abnormal", score=0.1, anomalies=(anomaly,), window=FrameRange(1, 2), num_frames=5, fps=16)
 
 
+@pytest.mark.slow
 def test_uniform_credit_is_plain_grpo_and_localised_credit_is_not(tmp_path):
     found = {}
     reward = [0.1, 0.5, 0.3, 0.9]
@@ -492,6 +504,7 @@ def test_replay_noise_above_the_clip_is_refused(tmp_path, monkeypatch):
     assert trainer.self_check()["floor"] > 1e-4
 
 
+@pytest.mark.slow
 def test_early_stop_when_the_reward_rises_while_motion_dies(tmp_path):
     class Rising:
         calls = 0
@@ -530,11 +543,12 @@ def test_evaluation_repeats_itself_and_compares_with_the_base(tmp_path):
     assert {"eval-000-base.mp4", "eval-000-trained.mp4", "group-0-best.mp4", "group-1-worst.mp4"} <= names
 
 
+@pytest.mark.slow
 def test_average_is_the_closed_form_is_evaluated_and_the_trained_weights_come_back(tmp_path):
     """With diffusers' warm-up min(decay, (1 + k) / (10 + k)) the first averaging takes the weights as they are."""
     trainer = build(tmp_path, ema_decay=0.9, ema_every=1, batch="1x4")
     seen = []
-    for _ in range(3):
+    for _ in range(2):
         trainer.run_step()
         seen.append(weights(trainer))
     with trainer.learner.averaged_weights():
@@ -594,6 +608,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, more):
     assert [p.name for p in sorted((tmp_path / "b").glob("checkpoint-*"))] == ["checkpoint-1", "checkpoint-2"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_no_pickle(tmp_path):
     trainer = build(tmp_path, batch="1x4")
     trainer.run_step()
@@ -606,12 +621,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     first = build(tmp_path, batch="1x4")
     first.run_step()
     first.save()
-    with pytest.raises(TrainingCheckpointError, match=r"noise_level was 0.7 and is now 0.5"):
-        build(tmp_path, batch="1x4", noise_level=0.5).train()
-    with pytest.raises(TrainingCheckpointError, match="sigma_fingerprint was"):
-        build(tmp_path, batch="1x4", flow_shift=3.0).train()
+    with pytest.raises(TrainingCheckpointError, match=r"noise_level was 0.7 and is now 0.5") as refused:
+        build(tmp_path, batch="1x4", noise_level=0.5, flow_shift=3.0).train()
+    assert "sigma_fingerprint was" in str(refused.value)
     with pytest.raises(TrainingCheckpointError, match="holds checkpoint-1"):
-        build(tmp_path, batch="1x4").train(resume=False)
+        first.train(resume=False)
     other = build(tmp_path, batch="1x4", max_steps=2, save_every=1, reward_workers=2)  # free settings may change
     other.resume(last_finished_checkpoint(tmp_path))
     assert other.step == 1
@@ -676,6 +690,7 @@ def test_a_signal_during_the_last_step_ends_a_whole_run(tmp_path):
     assert trainer.step == 1 and trainer.interrupted == 0 and trainer.stopped_by is None
 
 
+@pytest.mark.slow
 def test_export_loads_back(tmp_path):
     trainer = build(tmp_path, ema_decay=0.5, learning_rate=1e-2, batch="1x4")
     for _ in range(2):
@@ -804,6 +819,7 @@ def test_settings_of_the_checkout_work_from_any_folder(tmp_path, monkeypatch):
     assert meta_transformer(FlowGRPOConfig().model).config.num_layers > 0
 
 
+@pytest.mark.slow
 def test_two_trainers_do_not_touch_each_other(tmp_path):
     one, two = (build(tmp_path / name, batch="1x4") for name in "12")
     before = weights(two)

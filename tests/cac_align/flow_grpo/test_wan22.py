@@ -11,7 +11,6 @@ from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError
 from cac_align.flow_grpo.learner.experience import chunks_of
 from cac_align.flow_grpo.learner.lora_convert import convert_lora
 from cac_align.flow_grpo.learner.lora_files import EXPERT_COMFYUI_WEIGHTS, EXPERT_WEIGHTS, load_lora
-from cac_align.flow_grpo.loading import load_pipeline
 from cac_align.flow_grpo.sampler.experts import PHASES, velocity_of
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
 from reward_model.video.writing import write_video
@@ -63,7 +62,7 @@ def test_both_adapters_learn_and_the_ratio_is_exactly_one(tmp_path, image):
     assert equal(state, base)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", slow_but(PARTS))
 def test_an_expert_moves_in_its_phase_only(tmp_path, part):
     """Also where AdamW has momentum and decay for the other one: what is not trained stays bit for bit."""
     trainer = build(tmp_path, a14b(), window_mode="all", weight_decay=0.1)
@@ -80,7 +79,7 @@ def test_an_expert_moves_in_its_phase_only(tmp_path, part):
     assert not any(name.startswith(other) for name in numbers) and f"{PHASES[part]}/policy/loss" in numbers
 
 
-@pytest.mark.parametrize("objective", slow_but(["nft", "rvm"], "nft"))
+@pytest.mark.parametrize("objective", slow_but(["nft", "rvm"]))
 def test_finished_videos_are_trained_in_pure_micro_batches(tmp_path, objective):
     """Noise levels are each video's own, so a call of four videos holds both experts: it is split, and the sum is that
     of the videos one by one."""
@@ -108,7 +107,7 @@ def test_finished_videos_are_trained_in_pure_micro_batches(tmp_path, objective):
     assert moved(before, weights(trainer)) == list(PARTS)
 
 
-@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"], "guard"))
+@pytest.mark.parametrize("objective", slow_but(["guard", "dppo"]))
 def test_other_objectives_train_both_experts(tmp_path, objective):
     more = {"objective": objective, "window_mode": "all", "step_weighting": "inv_c", "num_iterations": 2}
     trainer = build(tmp_path, a14b(), num_minibatches=2, **more)
@@ -117,6 +116,7 @@ def test_other_objectives_train_both_experts(tmp_path, objective):
     assert moved(before, weights(trainer)) == list(PARTS) and math.isfinite(numbers["low_noise/policy/loss"])
 
 
+@pytest.mark.slow
 def test_the_reference_is_each_expert_without_its_adapter(tmp_path):
     trainer = build(tmp_path, a14b(), window_mode="all", learning_rate=0.1)
     trainer.run_step()
@@ -145,7 +145,7 @@ def test_a_run_resumes_bit_for_bit_and_exports_both_adapters(tmp_path, part):
     both_adapters_are_exported(resumed, tmp_path, matters=part is None)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", slow_but(PARTS, "transformer"))
 def test_a_step_is_saved_opened_and_exported(tmp_path, part):
     """Where one expert has had no update yet, and AdamW no state for it."""
     window = {"window_mode": "fixed", "window_size": 1, **WINDOW[part]}
@@ -209,7 +209,7 @@ def frames(pipe, trainer):
     ).frames
 
 
-@pytest.mark.parametrize("sharing", slow_but(["exact", "single"], "exact"))
+@pytest.mark.parametrize("sharing", slow_but(["exact", "single"]))
 def test_videos_that_begin_where_the_second_expert_does(tmp_path, sharing):
     """What lies before the window is drawn once for a group: the first expert is not asked again, and the image's
     condition is read off the second."""
@@ -228,6 +228,7 @@ def test_videos_that_begin_where_the_second_expert_does(tmp_path, sharing):
     assert trainer.run_step()[1]["low_noise/policy/passes"] == 4
 
 
+@pytest.mark.slow
 def test_the_data_term_asks_the_expert_of_each_noise_level(tmp_path):
     """The window is the second expert's alone; the first is moved by videos that were noised above the boundary."""
     frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
@@ -242,12 +243,12 @@ def test_the_data_term_asks_the_expert_of_each_noise_level(tmp_path):
         assert moved(before, weights(trainer)) == wanted
 
 
+@pytest.mark.slow
 def test_a_folder_opens_with_both_experts(tmp_path):
     a14b().save_pretrained(tmp_path / "model")
     config = settings(tmp_path / "run", model=str(tmp_path / "model"), batch="1x2", window_mode="all")
-    pipe = load_pipeline(config)
-    assert pipe.config.boundary_ratio == 0.875 and pipe.transformer_2 is not None
     trainer = FlowGRPOTrainer(config, prompts=PROMPTS)
+    assert trainer.pipe.config.boundary_ratio == 0.875 and trainer.pipe.transformer_2 is not None
     before = weights(trainer)
     trainer.run_step()
     assert moved(before, weights(trainer)) == list(PARTS)
@@ -277,6 +278,7 @@ def boundary(ratio):
     return pipe
 
 
+@pytest.mark.slow
 def test_another_boundary_is_another_run(tmp_path):
     build(tmp_path, a14b(), max_steps=1, save_every=1).train()
     with pytest.raises(TrainingCheckpointError, match=r"expert_boundary was 875\.0 and is now 900\.0"):

@@ -53,7 +53,7 @@ def test_the_adapter_learns_and_the_ratio_is_exactly_one(tmp_path, image):
         assert rollout.image.first_frame and rollout.image.latents.shape == (1, 16, 1, 2, 2)
 
 
-@pytest.mark.parametrize("objective", slow_but(["grpo", "nft", "rvm"], "grpo", "nft"))
+@pytest.mark.parametrize("objective", slow_but(["grpo", "nft", "rvm"], "grpo"))
 def test_a_given_first_frame_teaches_nothing(tmp_path, objective):
     """The sampler's latents there reach no video: whatever they hold, the gradient is the same."""
     more = {"objective": objective, "kernel": "ode", "noise_level": None, **SIZE}
@@ -79,6 +79,7 @@ def chunks(trainer, experience):
     return chunks_of(experience, trainer.config.rows_per_forward)
 
 
+@pytest.mark.slow
 def test_localised_credit_has_cells_of_sixteen_pixels(tmp_path):
     """A box in the upper left quarter is one cell of four."""
     corner = Anomaly(AnomalyType.OBJECT, FrameRange(1, 4), {1: (Box(0, 0, 500, 500),)})
@@ -119,6 +120,7 @@ def test_a_run_resumes_and_its_lora_gives_the_trained_video(tmp_path):
     the_lora_gives_the_trained_video(resumed, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_lora_of_a_step_gives_the_trained_video(tmp_path):
     trainer = build(tmp_path / "run", ti2v_5b(image=True), images=images_for(PROMPTS), learning_rate=1e-2, **WINDOW)
     trainer.run_step()
@@ -149,6 +151,7 @@ def video(pipe, trainer):
     ).frames
 
 
+@pytest.mark.slow
 def test_one_checkpoint_serves_text_and_images(tmp_path):
     """The files name the pipeline for text; prompts with images open the other one."""
     ti2v_5b().save_pretrained(tmp_path / "model")
@@ -177,7 +180,7 @@ def test_sizes_that_the_pipeline_would_round_are_refused_and_small_ones_warned_a
     assert "32x32 is far below the size that Wan 2.2 TI2V-5B was trained at" in caplog.text
 
 
-@pytest.mark.parametrize("kind", slow_but(["a14b", "5b", "5b image"], "a14b", "5b image"))
+@pytest.mark.parametrize("kind", slow_but(["a14b", "5b", "5b image"]))
 def test_best_of_n(kind, tmp_path):
     pipe = a14b() if kind == "a14b" else ti2v_5b(image="image" in kind)
     more = {"guidance_scale_2": 1.5, "height": 16, "width": 16} if kind == "a14b" else dict(SIZE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,23 +17,47 @@ BOUNDARY = 0.875
 
 
 def a14b(*, image: bool = False) -> Any:
-    """Two experts of different weights, 16x16 pixels; the same weights every time."""
+    """Two experts of different weights, 16x16 pixels; the same every time. All share what no training touches."""
+    from diffusers import WanImageToVideoPipeline, WanPipeline
+
+    parts = _own(_a14b_parts(image))
+    if image:
+        more = {"image_processor": None, "image_encoder": None, "boundary_ratio": BOUNDARY}
+        return _quiet(WanImageToVideoPipeline(**parts, **more))
+    return _quiet(WanPipeline(**parts, boundary_ratio=BOUNDARY))
+
+
+@functools.cache
+def _a14b_parts(image: bool) -> dict[str, Any]:
     import torch
-    from diffusers import WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+    from diffusers import WanTransformer3DModel
 
     parts = _wan_parts(36 if image else 16)
     torch.manual_seed(1)
-    second = WanTransformer3DModel.from_config(parts["transformer"].config)
-    if image:
-        more = {"image_processor": None, "image_encoder": None, "boundary_ratio": BOUNDARY}
-        return _quiet(WanImageToVideoPipeline(**parts, transformer_2=second, **more))
-    return _quiet(WanPipeline(**parts, transformer_2=second, boundary_ratio=BOUNDARY))
+    return {**parts, "transformer_2": WanTransformer3DModel.from_config(parts["transformer"].config)}
+
+
+def _own(parts: dict[str, Any]) -> dict[str, Any]:
+    """These parts with a copy of each that a training touches."""
+    touched = [name for name in parts if name.startswith("transformer") or name == "scheduler"]
+    return {**parts, **{name: copy.deepcopy(parts[name]) for name in touched}}
 
 
 def ti2v_5b(*, image: bool = False) -> Any:
     """One transformer, 16 pixels a latent cell, 32x32 pixels at least."""
+    from diffusers import WanImageToVideoPipeline, WanPipeline
+
+    parts = _own(_ti2v_5b_parts())
+    if image:
+        more = {"image_processor": None, "image_encoder": None, "expand_timesteps": True}
+        return _quiet(WanImageToVideoPipeline(**parts, **more))
+    return _quiet(WanPipeline(**parts, expand_timesteps=True))
+
+
+@functools.cache
+def _ti2v_5b_parts() -> dict[str, Any]:
     import torch
-    from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
     parts = _wan_parts(16)
     torch.manual_seed(2)
@@ -50,10 +76,7 @@ def ti2v_5b(*, image: bool = False) -> Any:
         scale_factor_spatial=16,
     )
     parts["transformer"] = WanTransformer3DModel.from_config(parts["transformer"].config)
-    if image:
-        more = {"image_processor": None, "image_encoder": None, "expand_timesteps": True}
-        return _quiet(WanImageToVideoPipeline(**parts, **more))
-    return _quiet(WanPipeline(**parts, expand_timesteps=True))
+    return parts
 
 
 def pictures(prompts: Any = PROMPTS, size: int = 16) -> dict[str, Any]:

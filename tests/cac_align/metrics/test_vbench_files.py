@@ -113,7 +113,7 @@ def test_the_package_is_handed_files_that_it_reads_as_we_do(tmp_path):
     assert load_video(files["turned"]).frames.shape[1:3] == (48, 32)
 
 
-@pytest.mark.parametrize("link", slow_but([False, True], True))
+@pytest.mark.parametrize("link", slow_but([False, True]))
 def test_exported_files_are_read_by_the_package_as_by_us(tmp_path, link):
     files = awkward(tmp_path / "videos")
     for _ in range(2):  # a second export finds nothing to do

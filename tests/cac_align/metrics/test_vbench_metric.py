@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import sys
 
@@ -15,7 +16,9 @@ from cac_align.rewards.base import Reward, RewardError
 from tests.campaigns import draws, slow_but
 
 
+@functools.cache
 def metric(dimension, cache, **options):
+    """Opened once for all tests: networks take longer to read than to ask."""
     return VBenchMetric(dimension, cache_dir=cache, device="cpu", **options)
 
 
@@ -59,6 +62,7 @@ def test_the_batch_size_does_not_matter(dimension, small_cache):
     assert one == pytest.approx(many, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_all_layouts_of_a_video_score_alike(small_cache, standin_videos):
     frames = make_frames("fast")
     torch_video = torch.from_numpy(frames).permute(0, 3, 1, 2)

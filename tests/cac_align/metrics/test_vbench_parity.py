@@ -80,7 +80,8 @@ def test_scores_of_all_videos_are_those_the_package_gave(dimension, full_cache, 
     check(dimension, full_cache, standin_videos, RECORDED["dimensions"][dimension])
 
 
-@pytest.mark.parametrize("name", ["odd", *(pytest.param(n, marks=pytest.mark.slow) for n in VIDEOS if n != "odd")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VIDEOS)
 def test_motion_is_as_strong_as_the_package_found_it(name, small_cache):
     raft, frames = flow.load_raft(small_cache / RAFT_THINGS.path), vbench_standins.make_frames(name)
     picked = frames[list(flow.sampled(len(frames), VIDEOS[name][3]))]

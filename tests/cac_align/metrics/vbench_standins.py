@@ -67,7 +67,9 @@ class Noise:
 
     def __call__(self, shape: tuple[int, ...], scale: float) -> torch.Tensor:
         start, count = int(self.random.randint(len(self.table))), math.prod(shape)
-        flat = np.resize(np.roll(self.table, start), count) * np.float32(scale)
+        first = self.table[-start:] if start else self.table  # the table from ``start`` before its end, round and round
+        flat = first[:count] if count <= len(first) else np.resize(np.roll(self.table, start), count)
+        flat = flat * np.float32(scale)
         return torch.from_numpy(flat.reshape(shape).copy())
 
 

@@ -27,6 +27,12 @@ def trainer(listed, tmp_path, request):
     return build(tmp_path, listed, **{"beta": 5.0, **getattr(request, "param", {})})
 
 
+@pytest.fixture(scope="module")
+def fresh(listed, tmp_path_factory):
+    """One that no test changes."""
+    return build(tmp_path_factory.mktemp("fresh"), listed, beta=5.0)
+
+
 def moved(trainer, seed=0):
     """An adapter that does something."""
     generator = torch.Generator().manual_seed(seed)
@@ -67,15 +73,19 @@ def error(trainer, clip, draw, cells):
     return (cells * (velocity - (noise - clean)).square()).mean()
 
 
-def test_a_fresh_adapter_is_its_own_reference(trainer):
-    found = trainer.learner.term.loss(draws_of(0, 2, 2, seed=0), CPU)
+def test_a_fresh_adapter_is_its_own_reference(fresh):
+    found = fresh.learner.term.loss(draws_of(0, 2, 2, seed=0), CPU)
     assert found.loss.tolist() == pytest.approx([math.log(2)] * 2, abs=1e-7)
     assert not found.margin.any() and not found.chosen_gain.any()
 
 
 @pytest.mark.parametrize(
     "trainer",
-    [{}, {"train_batch_size": 1}, {"localised": True, "localised_floor": 0.0}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"train_batch_size": 1},
+        {"localised": True, "localised_floor": 0.0},
+    ],
     ids=["plain", "a pair at a time", "localised"],
     indirect=True,
 )
@@ -114,9 +124,9 @@ def test_fine_tuning_is_the_flow_matching_loss_of_the_winners(trainer):
     assert wanted.norm() > 0 and (found - wanted).norm() / wanted.norm() < 1e-3
 
 
-def test_what_is_not_pairs_is_refused(trainer):
-    learner, clips = trainer.learner, trainer.learner.term.clips
-    given = (trainer.texts, learner.policy, trainer.pipe.scheduler)
+def test_what_is_not_pairs_is_refused(fresh):
+    learner, clips = fresh.learner, fresh.learner.term.clips
+    given = (fresh.texts, learner.policy, fresh.pipe.scheduler)
     with pytest.raises(ValueError, match="cells are given for 1 of 2 pairs"):
         PairTerm(clips, *given, bare=learner.bare, beta=5.0, cells=[torch.ones(2, 2, 2)])
     for wrong, said in (
@@ -124,7 +134,7 @@ def test_what_is_not_pairs_is_refused(trainer):
         ([*clips.clips[:3], CaptionedClip(clips.clips[3].path, "other")], "pair 1 has the prompts"),
     ):
         with pytest.raises(ValueError, match=said):
-            PairTerm(ClipLatents(wrong, trainer.config, clips.vae), *given, bare=learner.bare, beta=5.0)
+            PairTerm(ClipLatents(wrong, fresh.config, clips.vae), *given, bare=learner.bare, beta=5.0)
 
 
 def test_numbers_of_pairs_are_means_and_a_tie_is_half_right():

@@ -97,8 +97,9 @@ def test_a_reward_that_likes_light_is_fooled_by_nothing_dark():
     assert lines[UNTOUCHED][5].value is None
 
 
+@pytest.mark.slow
 def test_a_judge_is_probed_with_its_verdicts(judge_folder):
-    _, videos, fps = world_videos(2)
+    _, videos, fps = world_videos(1)
     judge = CaCReward(judge_folder, device="cpu")
     found = ask_probes({"cac": judge}, videos, find_probes(["static", "answer in prompt"]), fps=fps)
     assert [f.probe for f in found] == [UNTOUCHED, "static", "answer in prompt"]
@@ -108,10 +109,12 @@ def test_a_judge_is_probed_with_its_verdicts(judge_folder):
 def test_the_recipe(load_recipe, tmp_path, capsys):
     recipe = load_recipe("reward_probes")
     toy = "[{reward: 'tests.cac_align.flow_grpo.toy_rewards:brightness', name: bright}]"
-    recipe.main(["--rewards", toy, "--num", "2", "--output", str(tmp_path)])
+    probes = ["static", "order in prompt"]
+    recipe.main(["--rewards", toy, "--num", "2", "--probes", *probes, "--output", str(tmp_path)])
     assert "| bright" in capsys.readouterr().out
     data = json.loads((tmp_path / "probes.json").read_text())
-    assert len(data["answers"]) == 1 + len(PROBES) and len(data["answers"][0]["scores"]) == 2
+    assert [a["probe"] for a in data["answers"]] == [UNTOUCHED, *probes] and len(data["answers"][0]["scores"]) == 2
+    assert recipe.parser().parse_args([]).probes is None and list(find_probes(None)) == list(PROBES), "all by default"
     with pytest.raises(ValueError, match="--videos and --pipe exclude each other"):
         recipe.main(["--videos", "x", "--pipe", "y"])
     with pytest.raises(ValueError, match="--num 0 must be at least 1"):

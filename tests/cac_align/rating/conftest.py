@@ -32,6 +32,16 @@ def folder(clips, tmp_path):
 
 
 @pytest.fixture
+def two_clips(clips, tmp_path):
+    """A folder of two of the videos: every opening of a study reads them all."""
+    for name in ("a/one.mp4", "b/four.mp4"):
+        place = tmp_path / "two" / name
+        place.parent.mkdir(parents=True)
+        shutil.copy(clips[0] / name, place)
+    return tmp_path / "two"
+
+
+@pytest.fixture
 def opened():
     """Opens studies and closes them when the test is over."""
     studies = []
@@ -73,6 +83,14 @@ class Page:
 @pytest.fixture
 def page(folder, opened):
     return Page(opened(open_rating(folder)))
+
+
+@pytest.fixture(scope="module")
+def refusing(clips, tmp_path_factory):
+    """One page for all requests that are refused and change nothing: opening a study reads its videos."""
+    study = open_rating(Path(shutil.copytree(clips[0], tmp_path_factory.mktemp("refusing") / "videos")))
+    yield Page(study)
+    study.close()
 
 
 def squashed(start=4, end=9, box=(100, 200, 500, 700)):

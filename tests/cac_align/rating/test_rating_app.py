@@ -110,7 +110,8 @@ def test_frames_are_those_of_the_judges_loader(page, folder):
         ({"Content-Type": "text/plain"}, 415),
     ],
 )
-def test_only_its_own_page_may_speak_to_it(page, headers, status):
+def test_only_its_own_page_may_speak_to_it(request, headers, status):
+    page = request.getfixturevalue("page" if status == 200 else "refusing")
     sent = {"Host": HOST, "Origin": f"http://{HOST}", "Content-Type": "application/json", **headers}
     reply = page.client.post("/api/enter", data=json.dumps({"name": "Eve"}), headers=sent)
     assert reply.status_code == status
@@ -118,10 +119,10 @@ def test_only_its_own_page_may_speak_to_it(page, headers, status):
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
 
 
-def test_reading_is_guarded_too(page):
-    assert page.get("/", Host="evil.example").status_code == 400
-    assert page.get("/", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    reply = page.get("/")
+def test_reading_is_guarded_too(refusing):
+    assert refusing.get("/", Host="evil.example").status_code == 400
+    assert refusing.get("/", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    reply = refusing.get("/")
     assert reply.status_code == 200 and reply.headers["X-Frame-Options"] == "DENY"
     assert "unsafe" not in reply.headers["Content-Security-Policy"]
 
@@ -139,9 +140,9 @@ def test_reading_is_guarded_too(page):
         "/a/one.mp4",
     ],
 )
-def test_no_address_names_a_file(page, path):
-    assert page.get(path).status_code in (404, 308)
-    assert page.client.get(path, headers={"Host": HOST}, follow_redirects=True).status_code == 404
+def test_no_address_names_a_file(refusing, path):
+    assert refusing.get(path).status_code in (404, 308)
+    assert refusing.client.get(path, headers={"Host": HOST}, follow_redirects=True).status_code == 404
 
 
 def test_a_video_turned_into_a_link_is_not_read(page, folder, tmp_path):
@@ -161,13 +162,13 @@ def test_ratings_that_lead_out_are_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"name": NaN}', b'{"name": "Eve", "more": 1}', b"[" * 100_000])
-def test_broken_bodies_are_refused(page, body):
+def test_broken_bodies_are_refused(refusing, body):
     sent = {"Host": HOST, "Content-Type": "application/json"}
-    assert page.client.post("/api/enter", data=body, headers=sent).status_code in (400, 422)
+    assert refusing.client.post("/api/enter", data=body, headers=sent).status_code in (400, 422)
 
 
-def test_huge_bodies_are_refused(page):
-    reply = page.post("answer", {"person": "x" * 3_000_000, "video": "", "answer": {}})
+def test_huge_bodies_are_refused(refusing):
+    reply = refusing.post("answer", {"person": "x" * 3_000_000, "video": "", "answer": {}})
     assert reply.status_code == 413
 
 
@@ -192,8 +193,8 @@ def test_a_disk_that_is_full_is_said_and_nothing_changes(page, monkeypatch):
     assert page.enter("Ann")["items"][0]["answer"] is None
 
 
-def test_the_page_tells_the_types_and_the_conventions(page):
-    text = page.get("/").get_data(as_text=True)
+def test_the_page_tells_the_types_and_the_conventions(refusing):
+    text = refusing.get("/").get_data(as_text=True)
     for kind in AnomalyType:
         assert f"<dt>{kind.value}</dt><dd>{DEFINITIONS[kind]}</dd>" in text.replace("&#39;", "'")
     questions = [question for question, _ in CONVENTIONS]

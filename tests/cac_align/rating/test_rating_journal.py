@@ -80,21 +80,22 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         *('{"joined": ["Ann"]}', "[" * 100_000),
     ],
 )
-def test_lines_of_another_form_are_named(folder, line):
-    place = folder / "ratings/journal.jsonl"
+def test_lines_of_another_form_are_named(two_clips, line):
+    place = two_clips / "ratings/journal.jsonl"
     place.parent.mkdir()
     place.write_text('{"joined": "Ann"}\n' + line + "\n")
     with pytest.raises(JournalError, match=r"journal\.jsonl, line 2 is"):
-        open_rating(folder)
+        open_rating(two_clips)
 
 
 @pytest.mark.parametrize("change", [{"answer": None}, {"answer": {}}, {"answer": {"done": True}}, {"person": 3}])
-def test_answers_of_another_form_are_named(page, folder, change):
+def test_answers_of_another_form_are_named(two_clips, opened, tools, change):
+    page = tools[0](opened(open_rating(two_clips)))
     page.enter("Ann")
     page.answer("Ann", next(iter(page.study.store.items)), status="normal", done=True)
     page.study.close()
-    place = folder / "ratings/journal.jsonl"
+    place = two_clips / "ratings/journal.jsonl"
     first, second = place.read_text().splitlines()
     place.write_text(f"{first}\n{json.dumps({**json.loads(second), **change})}\n")
     with pytest.raises(JournalError, match="line 2 is not a line this page writes"):
-        open_rating(folder)
+        open_rating(two_clips)

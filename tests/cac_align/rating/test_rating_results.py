@@ -166,13 +166,13 @@ def test_the_command_exports_without_serving(page, folder, rate_everything, caps
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "null", "3", '{"video": 3}', '[{"video": []}]', '{"candidates": {}}'])
-def test_verdict_files_of_another_form_are_refused(folder, tmp_path, text):
+def test_verdict_files_of_another_form_are_refused(two_clips, tmp_path, text):
     (tmp_path / "v.json").write_text(text)
     with pytest.raises(ValueError, match=r"not a list of verdicts|neither JSON"):
-        open_rating(folder, verdicts=[tmp_path / "v.json"])
+        open_rating(two_clips, verdicts=[tmp_path / "v.json"])
 
 
-def test_a_verdict_that_fits_no_file_is_left_out_and_the_others_stay(folder, opened, tmp_path):
+def test_a_verdict_that_fits_no_file_is_left_out_and_the_others_stay(two_clips, opened, tmp_path):
     window = {"type": "object", "frames": [3, 99], "boxes": {}}
     bad = [
         {"verdict": 3},
@@ -185,7 +185,7 @@ def test_a_verdict_that_fits_no_file_is_left_out_and_the_others_stay(folder, ope
     good = {"video": "a/one.mp4", "status": "normal", "score": 0.9}
     for entry in bad:
         (tmp_path / "v.json").write_text(json.dumps([{"video": "b/four.mp4", **entry}, good]))
-        study = opened(open_rating(folder, verdicts=[tmp_path / "v.json"]))
+        study = opened(open_rating(two_clips, verdicts=[tmp_path / "v.json"]))
         assert [s.score for s in study.suggestions.values()] == [0.9]
         assert "the verdict on b/four.mp4" in study.notes[0]
         study.close()
@@ -201,10 +201,10 @@ def test_a_verdict_that_fits_no_file_is_left_out_and_the_others_stay(folder, ope
         ({"out_of_domain": True, "domain_reason": 3}, "out of domain"),
     ],
 )
-def test_a_rater_is_told_that_the_judge_does_not_know_such_videos(folder, opened, tmp_path, told, shown):
+def test_a_rater_is_told_that_the_judge_does_not_know_such_videos(two_clips, opened, tmp_path, told, shown):
     entry = {"video": "a/one.mp4", "verdict": {"status": "normal", "score": 0.9, **told}}
     (tmp_path / "v.json").write_text(json.dumps([entry]))
-    (found,) = opened(open_rating(folder, verdicts=[tmp_path / "v.json"])).suggestions.values()
+    (found,) = opened(open_rating(two_clips, verdicts=[tmp_path / "v.json"])).suggestions.values()
     assert found.to_dict()["unfamiliar"] == shown and found.note == ""
 
 

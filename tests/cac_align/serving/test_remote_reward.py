@@ -29,6 +29,7 @@ from cac_align.serving.listening import bound_socket
 from cac_align.serving.settings import ServeSettings
 from reward_model.backends.secret import Secret
 from tests.cac_align.serving.conftest import brightness, grey
+from tests.campaigns import slow_but
 
 TOKEN = "0123456789abcdef0123"
 
@@ -165,7 +166,7 @@ def closed_after(client):
     return time.monotonic() - began, data
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /sco", b"POST /score HTTP/1.1\r\nHost: 127"])
+@pytest.mark.parametrize("begun", slow_but([b"", b"POST /sco", b"POST /score HTTP/1.1\r\nHost: 127"], b"POST /sco"))
 def test_a_client_that_falls_silent_is_cut_off(begun, monkeypatch):
     monkeypatch.setattr(listening, "HEAD_S", 0.2)
     with served() as port, socket.create_connection(("127.0.0.1", port), timeout=20) as client:

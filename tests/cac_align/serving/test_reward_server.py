@@ -51,7 +51,7 @@ def test_paths_frames_and_files_are_scored_in_order(folder):
 
 def test_a_judge_answers_as_in_this_process(judge_folder):
     judge = CaCReward(judge_folder, device="cpu", batch_size=1)
-    videos = [make_video(500_000 + k, kind, num_frames=33)[0] for k, kind in enumerate([None, "vanish"])]
+    videos = [make_video(500_000 + k, kind, num_frames=17)[0] for k, kind in enumerate([None, "vanish"])]
     here = evaluate(judge, videos, ["a ball", "a square"], fps=8)
     with asking(judge, max_batch=1) as client:
         asked = [sent(v, prompt=p) for v, p in zip(videos, ["a ball", "a square"], strict=True)]

@@ -45,6 +45,13 @@ def judged(table_inputs, judge_folder, tmp_path_factory):
     return job
 
 
+@pytest.fixture(scope="module")
+def written(judged):
+    """The same, with its files."""
+    write_table_files(judged)
+    return judged
+
+
 def test_verdicts_are_kept_with_their_readouts(judged):
     item, base = judged.draws.items[0], judged.sources["base"]
     answer = judged.scores.answer(base, item, 1, "cac")
@@ -56,9 +63,8 @@ def test_verdicts_are_kept_with_their_readouts(judged):
     assert set(np.unique(matrix.array(judged.settings.row("base"), rate))) <= {0.0, 1.0}
 
 
-def test_the_page_escapes_what_others_wrote(judged):
-    write_table_files(judged)
-    html = (judged.folder / "table2.html").read_text()
+def test_the_page_escapes_what_others_wrote(written):
+    html = (written.folder / "table2.html").read_text()
     script = (Path(page.__file__).parent / "templates" / "table2.js").read_text()
     assert html.count("<script") == 1 and f"<script>{script}</script>" in html, "ours and no other"
     assert "alert(1)" in html and "\u202e" not in html
@@ -68,14 +74,13 @@ def test_the_page_escapes_what_others_wrote(judged):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(judged, browser, width):
+def test_the_page_in_a_browser(written, browser, width):
     """Nothing sticks out, a wide table says so, videos of a prompt run and stop together, nothing is refused."""
-    write_table_files(judged)
     context = browser.new_context(viewport={"width": width, "height": 900})
     shown, said = context.new_page(), []
     shown.on("console", lambda message: said.append(message.text))
     shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.goto((judged.folder / "table2.html").resolve().as_uri())
+    shown.goto((written.folder / "table2.html").resolve().as_uri())
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
     wide = "[...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth + 1)"
     told = "[...document.querySelectorAll('.wider')].map(p => !p.hidden)"
@@ -99,8 +104,8 @@ def test_examples_show_losses_beside_gains(judged):
     assert len(example_places(few)) == 1
 
 
-def test_people_rate_the_videos_of_the_table(judged, tmp_path):
-    write_table_files(judged)
+def test_people_rate_the_videos_of_the_table(written, tmp_path):
+    judged = written
     matrix = Matrix(judged)
     [chosen] = matrix.chosen(judged.settings.row("base"))
     listed = sorted((judged.folder / "videos-mp4").glob("*.mp4"))

@@ -148,7 +148,7 @@ def test_latents_are_made_once(footage, tmp_path):
 # --- the update -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", slow_but(OBJECTIVES, "grpo"))
 def test_the_gradient_is_that_of_both_losses(footage, tmp_path, objective):
     """The same videos with and without the term: the difference is the gradient of the loss, written out."""
     from tests.cac_align.flow_grpo.test_trainer import distance, gradients
@@ -236,7 +236,7 @@ def test_pipelines_that_take_images_are_refused(tmp_path):
 TOYS = "tests.cac_align.flow_grpo.toy_rewards"
 
 
-@pytest.mark.parametrize("objective", slow_but(OBJECTIVES, "grpo", "rvm"))
+@pytest.mark.parametrize("objective", slow_but(OBJECTIVES))
 def test_the_anchor_holds_only_where_rewards_disagree(tmp_path, objective):
     """Without advantages only the anchor pulls: with all factors 1 as ever, with none not at all, and it is a sum."""
     from tests.cac_align.flow_grpo.test_trainer import distance, gradients

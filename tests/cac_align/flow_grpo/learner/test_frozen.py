@@ -101,7 +101,7 @@ def test_only_the_trained_adapter_learns(distilled, tmp_path, beta):
     assert torch.equal(answer(trainer.pipe), on) and not torch.equal(on, answer(base))
 
 
-@pytest.mark.parametrize("objective", ["grpo", "nft"])
+@pytest.mark.parametrize("objective", slow_but(["grpo", "nft"]))
 def test_reference_and_old_policy_have_it(distilled, tmp_path, objective):
     """At the start nothing has moved: every policy is the few-step model, and the KL to the reference is 0."""
     other = {**RVM, "objective": "nft"} if objective == "nft" else {"batch": "1x4"}
@@ -114,9 +114,9 @@ def test_reference_and_old_policy_have_it(distilled, tmp_path, objective):
 
 
 def test_files_hold_the_trained_adapter_and_the_card_names_both(distilled, tmp_path):
-    trainer = build(tmp_path / "run", frozen_adapter=str(distilled / "one"), max_steps=2, ema_decay=0.0, **RVM)
+    trainer = build(tmp_path / "run", frozen_adapter=str(distilled / "one"), max_steps=1, ema_decay=0.0, **RVM)
     trainer.train()
-    parts = [load_file(f) for f in (tmp_path / "run/checkpoint-2").glob("*.safetensors") if "random" not in f.name]
+    parts = [load_file(f) for f in (tmp_path / "run/checkpoint-1").glob("*.safetensors") if "random" not in f.name]
     assert len(parts) == 2 and not any("frozen" in name for part in parts for name in part)
     folder = trainer.export(tmp_path / "lora")
     exported = load_file(folder / "pytorch_lora_weights.safetensors")
@@ -189,6 +189,7 @@ def test_another_rank_is_taken_and_another_model_refused(distilled, tmp_path):
         build(tmp_path / "d", reward=Untouched(), frozen_adapter="none.safetensors", **RVM)
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_it(distilled, tmp_path):
     """The gradient of the trained adapter is that of the few-step model, not of the plain one."""
     from tests.cac_align.flow_grpo.test_trainer import gradients
@@ -200,6 +201,7 @@ def test_gradients_pass_through_it(distilled, tmp_path):
     assert found.keys() == other.keys() and max(float((found[k] - other[k]).abs().max()) for k in found) > 1e-9
 
 
+@pytest.mark.slow
 def test_best_of_n_and_evaluation_draw_with_both(distilled, tmp_path):
     """The command's --lora twice, and the table's pipelines: each is the frozen adapter with the other one on top."""
     from types import SimpleNamespace

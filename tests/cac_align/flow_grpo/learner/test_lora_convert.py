@@ -31,7 +31,7 @@ def trained_i2v(tmp_path_factory):
     return export_trained(tmp_path_factory.mktemp("i2v"), image_pipe(), EVERYTHING)
 
 
-@pytest.mark.parametrize("kind", slow_but(["trained", "trained_i2v"], "trained_i2v"))
+@pytest.mark.parametrize("kind", slow_but(["trained", "trained_i2v"]))
 def test_diffusers_reads_the_original_names_as_it_reads_its_own(kind, request):
     """Bit for bit; and the folder still means the file by diffusers' names."""
     _, folder, expected = request.getfixturevalue(kind)

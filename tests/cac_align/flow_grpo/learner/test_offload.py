@@ -6,13 +6,14 @@ import pytest
 
 from cac_align.flow_grpo.learner import offload
 from tests.cac_align.flow_grpo.runs import build, equal, tiny_pipe, weights
+from tests.campaigns import slow_but
 
 RUN = {"objective": "rvm", "kernel": "ode", "noise_level": None, "guidance_scale": 1.0, "batch": "1x2"}
 RUN |= {"num_inference_steps": 2, "max_steps": 1, "rvm_num_sigmas": 1, "sample_batch_size": 2}
 RUN |= {"gradient_checkpointing": True}
 
 
-@pytest.mark.parametrize("precision", [None, "int8"])
+@pytest.mark.parametrize("precision", slow_but([None, "int8"], "int8"))
 def test_offloaded_blocks_train_as_others_do(tmp_path, monkeypatch, precision):
     if precision is not None:
         pytest.importorskip("torchao")

@@ -20,7 +20,7 @@ def package(precision):
     return pytest.importorskip(quantised.PACKAGES[precision])
 
 
-@pytest.mark.parametrize("precision", slow_but(PRECISIONS, "nf4"))
+@pytest.mark.parametrize("precision", slow_but(PRECISIONS))
 def test_a_run_on_a_quantised_base(tmp_path, precision):
     """The adapter alone learns; the base answers when it is off; its file has the usual names; a run resumes."""
     package(precision)

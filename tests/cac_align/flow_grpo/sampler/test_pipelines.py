@@ -120,6 +120,7 @@ def test_base_solver_is_the_pipeline_with_unipc(wan_pipe):
     assert torch.allclose(video, plain, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_video_depends_on_its_seed_and_not_on_its_batch(wan_pipe):
     together, _, _ = run(wan_pipe, windows=(0, 1))
     alone, _, _ = run(wan_pipe, seeds=(2,), prompts=PROMPTS[1:], windows=(0, 1))
