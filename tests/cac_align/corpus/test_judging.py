@@ -75,6 +75,7 @@ class Served:
             return self._inner.score(conversations, prefixes)
 
 
+@pytest.mark.filterwarnings("ignore:readout='direct' was never trained:UserWarning")
 def test_a_served_judge_is_asked_about_several_at_a_time_with_the_same_result(corpus, judge_folder):
     from cac_align.rewards.cac import CaCReward
     from reward_model.backends.local import LocalBackend
