@@ -80,7 +80,7 @@ class RewardConfig:
     weights: RewardWeights = field(default_factory=RewardWeights)
     gate: Literal["both", "turnwise"] = "both"
     gate_outside: bool = False
-    rescued_normal: float = setting(-0.5, least=-1, most=0)
+    rescued_normal: float = setting(0.0, least=-1, most=0)
     spatial_norm: Literal["pred", "named", "gt"] = "pred"
     localisation: Literal["paper", "tv_verifier"] = "paper"
     mv_norm: Literal["inter", "union", "gt"] = "union"
@@ -199,7 +199,7 @@ def format_reward(rollout: Rollout) -> float:
     return -0.5 * sum(not v for v in rollout.valid)
 
 
-def status_reward(rollout: Rollout, truth: VideoAnnotation, *, rescued_normal: float = -0.5) -> float:
+def status_reward(rollout: Rollout, truth: VideoAnnotation, *, rescued_normal: float = 0.0) -> float:
     """0 where the statuses are right, down to -1 (section 3.3): an anomalous video needs both turns, a normal one may
     pass on turn one.
     """

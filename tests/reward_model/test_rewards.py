@@ -66,7 +66,7 @@ ENDINGS = {
     ("ending", "form", "status", "total"),
     [
         ("normal", 0, 0, 0),
-        ("abnormal, cleared", 0, -0.5, -1),
+        ("abnormal, cleared", 0, 0, 0),
         ("abnormal, confirmed", 0, -1, -2),
         ("abnormal, then invalid", -0.5, -1, -2.5),
         ("invalid", -1, -1, -3),
@@ -300,7 +300,7 @@ def test_a_legible_status_of_turn_two_opens_the_gate():
     parts = total_reward(found, truth())
     assert (parts.format, parts.status, parts.type, parts.temporal, parts.spatial) == (-0.5, 0, 0.5, 1, 0)
     cleared = replace(ENDINGS["abnormal, then invalid"], legible=(None, "normal"))
-    assert total_reward(cleared, NORMAL_TRUTH).total == -0.5 - 1
+    assert total_reward(cleared, NORMAL_TRUTH, RewardConfig(rescued_normal=-0.5)).total == -0.5 - 1
     alone = Rollout(None, None, False, SCAN, legible=("normal", None))
     assert total_reward(alone, NORMAL_TRUTH, RewardConfig(num_turns=1)).total == -1
 

@@ -134,8 +134,9 @@ class GrpoConfig:
     """Statuses that overlaps need: both right (both, paper), or that of their own turn (turnwise)."""
     gate_outside: bool = setting(False)
     """Drop the whole anomalous term if the gate fails, not only its overlaps."""
-    rescued_normal: float = setting(-0.5)
-    """Status reward of a normal video that turn two cleared, -1 to 0."""
+    rescued_normal: float = setting(0.0)
+    """Status reward of a normal video that turn two cleared, -1 to 0. Paper: not given. Below 0, the group's deviation
+    (``scale_rewards``) cancels what flagging earns (docs/second_look.md)."""
     spatial_norm: Literal["pred", "named", "gt"] = setting("pred")
     """True boxes Equation 5 averages over: those in turn one's window (pred, paper), on the frames that turn two names
     (named), or all (gt)."""

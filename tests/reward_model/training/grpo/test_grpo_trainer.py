@@ -440,12 +440,13 @@ def trl_inputs(batch, processor, vision):
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path, straight):
+def test_a_resumed_run_is_the_same_run(tmp_path, straight, caplog):
     one, start = straight
     halted = build(tmp_path, **{**RUN, "max_steps": HALF, "lr_scheduler_type": "constant_with_warmup"})
     halted.train()
     resumed = build(tmp_path, **RUN)
     resumed.train()
+    assert f"other settings than those of checkpoint-{HALF}: max_steps was {HALF}, now {LAST}" in caplog.text
     assert equal(weights(resumed), weights(one)) and not equal(weights(resumed), start)
     for a, b in zip(one.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
         assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
