@@ -72,13 +72,17 @@ def check(args: argparse.Namespace) -> dict[str, list[str]]:
         raise ValueError(f"fps={bad or args.fps} must be frames a second above 0 and at most 1000")
     if args.batch_size < 1:
         raise ValueError(f"batch_size={args.batch_size} must be at least 1")
-    models = folders_by_row(args.models or [f"mini={MINI}"])
-    models = {name: [located(folder) for folder in folders] for name, folders in models.items()}
+    given = folders_by_row(args.models or [f"mini={MINI}"])
+    models = {name: list(map(located, folders)) for name, folders in given.items()}
+    _check_named(args, models)
+    return models
+
+
+def _check_named(args: argparse.Namespace, models: Mapping[str, list[str]]) -> None:
     named = [side for pair in args.gain for side in pair.split(":")] + ([args.cheats] if args.cheats else [])
     unknown = sorted(set(named) - set(models))
     if unknown or any(pair.count(":") != 1 for pair in args.gain):
         raise ValueError(f"--gain A:B and --cheats A must name judges of --models, which are {', '.join(models)}")
-    return models
 
 
 def measured(args: argparse.Namespace, models: Mapping[str, list[str]], name: str, bench: Bench) -> list[Table]:

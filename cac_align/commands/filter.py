@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cac_align.corpus.conditions import RowCondition, beyond_quantile
     from cac_align.corpus.table_files import Own, check_table_name, read_table_rows, rebased, write_table
     from cac_align.corpus.verdict_rows import KINDS
     from reward_model.files import check_output_folder
 
-    if args.where is None and args.quantile is None:
-        raise ValueError("nothing to keep rows by; give --where, --quantile or both")
-    if args.quantile is None and (args.within or args.lowest):
-        raise ValueError("--within and --lowest are for --quantile")
+    _check(args)
     check_table_name(args.output, "--output")
     check_output_folder(args.output.parent)
-    if args.output.exists() and args.table.exists() and args.output.samefile(args.table):
-        raise ValueError(f"--output {str(args.output)!r} is the table itself; name another file")
     rows = read_table_rows(args.table, KINDS)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    kept = rows
-    if args.where is not None:
-        holds = RowCondition(args.where, columns)
-        kept = [row for row in kept if holds(row)]
-    if args.quantile is not None and kept:
-        keeps = beyond_quantile(kept, args.quantile, by=args.by, within=args.within, lowest=args.lowest)
-        kept = [row for row, keep in zip(kept, keeps, strict=True) if keep]
+    kept = _kept(rows, columns, args)
     if not kept:
         print(f"cac-align: none of {len(rows)} rows is kept; {printable(args.output)} is not written", file=sys.stderr)
         return 1
@@ -61,3 +50,26 @@ def run(args: argparse.Namespace) -> int:
     write_table(args.output, ({name: row.get(name) for name in columns} for row in kept), kinds)
     print(f"{printable(args.output)}: {len(kept)} of {len(rows)} rows")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that cannot be meant."""
+    if args.where is None and args.quantile is None:
+        raise ValueError("nothing to keep rows by; give --where, --quantile or both")
+    if args.quantile is None and (args.within or args.lowest):
+        raise ValueError("--within and --lowest are for --quantile")
+    if args.output.exists() and args.table.exists() and args.output.samefile(args.table):
+        raise ValueError(f"--output {str(args.output)!r} is the table itself; name another file")
+
+
+def _kept(rows: list[dict[str, Any]], columns: Sequence[str], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows that hold by the condition, and of these those beyond the quantile."""
+    from cac_align.corpus.conditions import RowCondition, beyond_quantile
+
+    if args.where is not None:
+        holds = RowCondition(args.where, columns)
+        rows = [row for row in rows if holds(row)]
+    if args.quantile is None or not rows:
+        return rows
+    keeps = beyond_quantile(rows, args.quantile, by=args.by, within=args.within, lowest=args.lowest)
+    return [row for row, keep in zip(rows, keeps, strict=True) if keep]

@@ -27,6 +27,7 @@ from cac_align.rewards.calibration import (
     CLIP,
     MIN_VIDEOS,
     Calibration,
+    Scale,
     difference,
     measure_scale,
     reward_identity,
@@ -74,11 +75,7 @@ def calibrate_rewards(
     if num_videos < MIN_VIDEOS:
         raise ValueError(f"num_videos={num_videos} must be at least {MIN_VIDEOS}; 64 or more make a steady scale")
     check_needs(config)
-    specs = [spec for spec in read_specs(config.rewards) if spec.weight > 0]
-    rewards = {spec.name: spec.build() for spec in specs}
-    for reward in rewards.values():
-        check_reward(reward)
-        check_num_frames(reward, config.num_frames)
+    rewards = _counted_rewards(config)
     prompts, images = prompt_texts(config), prompt_images(config)
     videos = [(k % len(prompts), derive_seed(seed, "calibration", k) % 2**32) for k in range(num_videos)]
     bank = {
@@ -97,14 +94,22 @@ def calibrate_rewards(
     )
     with closing(journal):
         known = _known(journal, {"bank": bank, "rewards": identities})
-        batches = [range(k, min(k + BATCH, num_videos)) for k in range(0, num_videos, BATCH)]
-        missing = [[(k, prompts[videos[k][0]], videos[k][1]) for k in ks] for ks in batches if ks[0] not in known]
+        firsts = [k for k in range(0, num_videos, BATCH) if k not in known]
+        asked = [(k, prompts[place], drawn_from) for k, (place, drawn_from) in enumerate(videos)]
+        missing = [asked[k : k + BATCH] for k in firsts]
         for items, scores in _judged(config, rewards, missing, images, device):
             journal.append(json.dumps({"first": items[0][0], "scores": scores}))
             known |= {k: one for (k, _, _), one in zip(items, scores, strict=True)}
     scales = {
         name: measure_scale([known[k][name] for k in range(num_videos)], name, identities[name]) for name in rewards
     }
+    _warn_of_saturated(scales)
+    found = Calibration(scales, {**bank, "cac_align": package_version()})
+    found.save(path)
+    return found
+
+
+def _warn_of_saturated(scales: Mapping[str, Scale]) -> None:
     for name, scale in scales.items():
         if scale.clipped > _SATURATED:
             log.warning(
@@ -114,9 +119,14 @@ def calibrate_rewards(
                 CLIP,
                 name,
             )
-    found = Calibration(scales, {**bank, "cac_align": package_version()})
-    found.save(path)
-    return found
+
+
+def _counted_rewards(config: FlowGRPOConfig) -> dict[str, Reward]:
+    rewards = {spec.name: spec.build() for spec in read_specs(config.rewards) if spec.weight > 0}
+    for reward in rewards.values():
+        check_reward(reward)
+        check_num_frames(reward, config.num_frames)
+    return rewards
 
 
 def _known(journal: Journal, header: Mapping[str, Any]) -> dict[int, dict[str, float | None]]:

@@ -114,11 +114,8 @@ class Run:
         place = None if folder is None else folder / part
         if place is None:
             self.loose[-1][part] = made_by, videos
-        for k in wanted:
-            stored = run_folder.load(place, k, made_by[k]) if place is not None else None
-            if place is not None and stored is not None:
-                videos[k] = DrawnCandidate(stored, run_folder.load_cost(place, k))
-                self.bar.update()
+        else:
+            videos |= self._stored(place, made_by, wanted)
         missing = [k for k in wanted if k not in videos]
         for start in range(0, len(missing), self.batch_size):
             batch = missing[start : start + self.batch_size]
@@ -131,6 +128,17 @@ class Run:
                     run_folder.store(place, k, video, made_by[k], videos[k].cost)
             self.bar.update(len(batch))
         return {k: videos[k] for k in wanted}
+
+    def _stored(
+        self, place: Path, made_by: Sequence[Mapping[str, Any]], wanted: Sequence[int]
+    ) -> dict[int, DrawnCandidate]:
+        """Those of the wanted candidates that a folder holds."""
+        found = {}
+        for k in wanted:
+            if (frames := run_folder.load(place, k, made_by[k])) is not None:
+                found[k] = DrawnCandidate(frames, run_folder.load_cost(place, k))
+                self.bar.update()
+        return found
 
     def judge(self, prompt: str, videos: Sequence[np.ndarray]) -> tuple[Evaluation, list[float]]:
         """The reward's answer about videos of one prompt, asked for all at once, and the seconds it took for each.

@@ -134,9 +134,7 @@ def best_candidate(
         calibration: fixed scales on which ``scores`` are averaged; None: as they are.
     """
     counted = [r for r in rewards if r.weight > 0]
-    parts = [[values.get(r.name) for values in candidates] for r in counted]
-    whole = [all(part[k] is not None for part in parts) for k in range(len(candidates))]
-    parts = [[v if ok else None for v, ok in zip(part, whole, strict=True)] for part in parts]
+    parts = _whole_parts(candidates, [r.name for r in counted])
     weights = [r.weight for r in counted]
     if combination == "scores" and calibration is not None:
         scales = [calibration.scales[r.name] for r in counted]
@@ -149,3 +147,10 @@ def best_candidate(
         scores = per_reward_scores(parts, weights, [0] * len(candidates))
     best = order(scores, rank_by="score")[0] if scores else None
     return best if best is not None and scores[best] is not None else None
+
+
+def _whole_parts(candidates: Sequence[Values], names: Sequence[str]) -> list[list[float | None]]:
+    """Of each name the values of the candidates, all None for a candidate that lacks one."""
+    rows = [[values.get(name) for name in names] for values in candidates]
+    rows = [row if None not in row else [None] * len(names) for row in rows]
+    return [list(part) for part in zip(*rows, strict=True)] if rows else [[] for _ in names]

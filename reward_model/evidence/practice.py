@@ -24,8 +24,8 @@ OVERLAPS = ((0.02, 0.25), (0.35, 0.65), (0.75, 0.98))
 
 @dataclass(frozen=True)
 class Practice:
-    """A claim with its exact grades 0 to 2, the way it was drawn, and the IoU of its box with the true one; None: there
-    is no true box at its moment.
+    """A claim with its exact grades 0 to 2, the way it was drawn, and the IoU of its box with the true one, None where
+    nothing true is boxed.
     """
 
     claim: Claim

@@ -127,8 +127,7 @@ def calibrate_cascade(
             f"takes {fewest_videos(share, sure):,}; calibrate on more, or allow a larger error"
         )
     values = np.array([case.log_odds for case in cases])
-    harmed_high = np.array([case.judged_normal is False and not case.normal for case in cases])
-    harmed_low = np.array([case.judged_normal is True and case.normal for case in cases])
+    harmed_high, harmed_low = _harmed(cases)
     above = _innermost(values, harmed_high, allowed)
     below = _innermost(-values, harmed_low, allowed) if both_sides else None
     low = None if below is None else -below
@@ -145,6 +144,13 @@ def calibrate_cascade(
         num_harmed=int((early_high & harmed_high).sum() + (early_low & harmed_low).sum()),
         num_early=int((early_high | early_low).sum()),
     )
+
+
+def _harmed(cases: Sequence[CascadeCase]) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) which videos an early "normal" harms, and which an early "abnormal": those the full judge has right."""
+    high = [case.judged_normal is False and not case.normal for case in cases]
+    low = [case.judged_normal is True and case.normal for case in cases]
+    return np.array(high), np.array(low)
 
 
 def _innermost(values: np.ndarray, harmed: np.ndarray, allowed: int) -> float | None:

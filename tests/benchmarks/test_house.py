@@ -113,6 +113,12 @@ def test_no_name_stands_for_two_things(modules):
     assert code.shared_names(code.read_sources(Path(__file__).resolve().parents[2])) == {}
 
 
+@pytest.mark.slow
+def test_no_function_has_more_branches_than_one_can_follow(modules):
+    code = modules["house_code"]
+    assert code.complex_functions(code.read_sources(Path(__file__).resolve().parents[2])) == []
+
+
 def test_words_that_make_a_reader_stumble_are_counted(modules):
     code = modules["house_code"]
     found = code.count_words(

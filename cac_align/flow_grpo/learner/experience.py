@@ -223,6 +223,12 @@ def experience_numbers(rows: Sequence[ScoreRow], advantages: Advantages) -> dict
     spreads = _spreads(rows)
     if spreads:
         numbers["reward/std_in_group"] = math.fsum(spreads) / len(spreads)
+    return numbers | _part_numbers(rows)
+
+
+def _part_numbers(rows: Sequence[ScoreRow]) -> dict[str, float]:
+    """The mean of each part of a reward, and how often a calibrated one stood at an end of its scale."""
+    numbers = {}
     for name in dict.fromkeys(name for row in rows for name in row.parts):
         values = [v for row in rows if (v := row.parts.get(name)) is not None]
         if values:

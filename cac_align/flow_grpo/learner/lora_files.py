@@ -230,8 +230,7 @@ def fold_alpha(path: Path, named: Mapping[str, torch.Tensor], metadata: Mapping[
     Raises:
         ValueError: if there is no adapter in it, or half of one.
     """
-    alphas = {name.removesuffix(".alpha"): float(v) for name, v in named.items() if name.endswith(".alpha")}
-    found = {name: value for name, value in named.items() if not name.endswith(".alpha")}
+    alphas, found = _split_alphas(named)
     modules = {name.rpartition(".lora_")[0] for name in found if name.endswith((".lora_A.weight", ".lora_B.weight"))}
     if not modules:
         raise ValueError(f"{str(path)!r} holds no LoRA: no name has lora_A or lora_down in it")
@@ -245,6 +244,12 @@ def fold_alpha(path: Path, named: Mapping[str, torch.Tensor], metadata: Mapping[
             if name in found:
                 found[name] = (found[name].float() * (alpha / rank)).to(found[name].dtype)
     return found
+
+
+def _split_alphas(named: Mapping[str, torch.Tensor]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Alphas by module, and all other tensors."""
+    alphas = {name.removesuffix(".alpha"): float(v) for name, v in named.items() if name.endswith(".alpha")}
+    return alphas, {name: value for name, value in named.items() if not name.endswith(".alpha")}
 
 
 def _alpha(metadata: Mapping[str, Any], module: str, rank: int) -> float:

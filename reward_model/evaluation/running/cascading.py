@@ -19,7 +19,7 @@ from reward_model.judge import TwoTurnJudge
 from reward_model.schema import Verdict
 from reward_model.statistics.cascade import CascadeCase
 from reward_model.statistics.intervals import wilson
-from reward_model.statistics.table import Estimate, Table
+from reward_model.statistics.table import Cell, Estimate, Table
 
 #: The judge without a cascade.
 FULL = "full"
@@ -142,29 +142,28 @@ def cascade_table(rows: Sequence[CascadeRow], title: str) -> Table:
         "setting", "videos/s", "times full", "decided early", "accuracy", "same status", "AUROC", "same window",
         "with boxes", "videos",
     )  # fmt: skip
-    whole = sum(row.seconds for row in full.values())
-    body = []
-    for name in names:
-        of = [row for row in rows if row.setting == name]
-        seconds = sum(row.seconds for row in of)
-        right = sum((row.status == "normal") == row.normal and row.status is not None for row in of)
-        called = [row for row in of if row.status == "abnormal"]
-        scored = [(row.score, row.normal) for row in of if row.score is not None]
-        body.append(
-            (
-                name,
-                round(len(of) / seconds, 3),
-                round(whole / seconds, 2),
-                _share([row.decided_by == "readout" for row in of]),
-                Estimate(right / len(of), wilson(right, len(of))),
-                _share([row.status == full[row.index].status for row in of]),
-                round(auroc([score for score, _ in scored], [normal for _, normal in scored]), 4),
-                _share([row.window == full[row.index].window for row in called]),
-                _share([row.boxes > 0 for row in called]),
-                len(of),
-            )
-        )
+    body = [_setting_line([row for row in rows if row.setting == name], full) for name in names]
     return Table(title, head, (body,))
+
+
+def _setting_line(of: Sequence[CascadeRow], full: Mapping[int, CascadeRow]) -> tuple[Cell, ...]:
+    """The line of one setting: its rows, and those of the full judge by their videos."""
+    seconds, whole = sum(row.seconds for row in of), sum(row.seconds for row in full.values())
+    right = sum((row.status == "normal") == row.normal and row.status is not None for row in of)
+    called = [row for row in of if row.status == "abnormal"]
+    scored = [(row.score, row.normal) for row in of if row.score is not None]
+    return (
+        of[0].setting,
+        round(len(of) / seconds, 3),
+        round(whole / seconds, 2),
+        _share([row.decided_by == "readout" for row in of]),
+        Estimate(right / len(of), wilson(right, len(of))),
+        _share([row.status == full[row.index].status for row in of]),
+        round(auroc([score for score, _ in scored], [normal for _, normal in scored]), 4),
+        _share([row.window == full[row.index].window for row in called]),
+        _share([row.boxes > 0 for row in called]),
+        len(of),
+    )
 
 
 def _share(hits: Sequence[bool]) -> float | None:

@@ -157,11 +157,19 @@ def make_row(index: int, video: BenchVideo, answer: Verdict | float | None, seco
         out_of_domain=answer.out_of_domain,
         readouts_disagree=answer.readouts_disagree,
         unfamiliarity=answer.familiarity.farthest if answer.familiarity is not None else None,
-        tokens=sum(t.num_tokens for t in answer.turns),
-        zoom_tokens=sum(t.num_tokens for t in zoom_turns(answer.turns)),
-        shown_frames=sum(len(t.frame_indices) for t in answer.turns),
-        looks=len(answer.operators) or len(zoom_turns(answer.turns)),
+        **_cost(answer),
     )
+
+
+def _cost(verdict: Verdict) -> dict[str, Any]:
+    """Cost of a verdict: tokens written, frames shown, looks after the first."""
+    zooms = zoom_turns(verdict.turns)
+    return {
+        "tokens": sum(t.num_tokens for t in verdict.turns),
+        "zoom_tokens": sum(t.num_tokens for t in zooms),
+        "shown_frames": sum(len(t.frame_indices) for t in verdict.turns),
+        "looks": len(verdict.operators) or len(zooms),
+    }
 
 
 def _readouts(verdict: Verdict) -> dict[str, Any]:

@@ -114,27 +114,26 @@ def judged_videos(videos: Sequence[DrawnVideo], *, held_out: bool) -> dict[int, 
 
 def round_numbers(videos: Sequence[DrawnVideo], pairs: Sequence[EpisodePair]) -> dict[str, float]:
     """Numbers of a round: what its episodes were worth, what they did, and how many pairs of each kind there are."""
-    episodes = [e for v in videos for e in v.episodes]
-    free = [e for e in episodes if e.judged.branch is None]
+    free = _free(videos)
     if not free:
         return {}
     numbers = {
-        "round/accuracy": _mean([float(e.judged.correct) for e in free]),
-        "round/utility": _mean([e.judged.utility for e in free]),
-        "round/operators": _mean([len(e.judged.operators) for e in free]),
-        "round/frames": _mean([e.num_frames for e in free]),
-        "round/refused": _mean([e.refused for e in free]),
-        "round/format_errors": _mean([float(e.format_error) for e in free]),
+        **_means_of(free),
         "round/operator_entropy": entropy_of(first_words(free)),
         "round/pairs": float(len(pairs)),
     }
     for easy in (True, False):
-        part = [e for v in videos if v.easy == easy for e in v.episodes if e.judged.branch is None]
+        part = _free([v for v in videos if v.easy == easy])
         if part:
             name = "easy" if easy else "aliased"
             numbers[f"round/accuracy_{name}"] = _mean([float(e.judged.correct) for e in part])
             numbers[f"round/operators_{name}"] = _mean([len(e.judged.operators) for e in part])
     return numbers | {f"round/pairs_{kind}": float(sum(p.kind == kind for p in pairs)) for kind in KINDS}
+
+
+def _free(videos: Sequence[DrawnVideo]) -> list[Drawn]:
+    """Episodes that were drawn from their beginning, not from a branch of another."""
+    return [e for v in videos for e in v.episodes if e.judged.branch is None]
 
 
 def first_words(episodes: Sequence[Drawn]) -> Counter[str]:
@@ -151,6 +150,17 @@ def entropy_of(counts: Mapping[str, int]) -> float:
     """
     total = sum(counts.values())
     return -sum(c / total * math.log2(c / total) for c in counts.values() if c) if total else 0.0
+
+
+def _means_of(episodes: Sequence[Drawn]) -> dict[str, float]:
+    return {
+        "round/accuracy": _mean([float(e.judged.correct) for e in episodes]),
+        "round/utility": _mean([e.judged.utility for e in episodes]),
+        "round/operators": _mean([len(e.judged.operators) for e in episodes]),
+        "round/frames": _mean([e.num_frames for e in episodes]),
+        "round/refused": _mean([e.refused for e in episodes]),
+        "round/format_errors": _mean([float(e.format_error) for e in episodes]),
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -113,14 +113,21 @@ def choose_pairs(
         turns = itertools.chain.from_iterable(itertools.zip_longest(*queues))
         for pair in itertools.islice((p for p in turns if p is not None), per_video):
             found[pair.kind].append(pair)
+    kept = _by_quota(found, quotas, rng)
+    return sorted(kept, key=lambda p: (p.video, p.winner, p.loser))
+
+
+def _by_quota(
+    found: Mapping[Kind, Sequence[EpisodePair]], quotas: Mapping[Kind, float], rng: np.random.Generator
+) -> list[EpisodePair]:
+    """The pairs of each kind that its quota leaves."""
     shares = {kind: quotas.get(kind, 0.0) for kind in KINDS if found[kind]}
     if not shares:
         return []
     whole = sum(shares.values())
     # The size at which every kind that occurs fills its share; at least half of what there is.
     most = max(min(len(found[k]) * whole / share for k, share in shares.items()), sum(map(len, found.values())) / 2)
-    kept = [p for kind, share in shares.items() for p in _shuffled(found[kind], rng)[: round(most * share / whole)]]
-    return sorted(kept, key=lambda p: (p.video, p.winner, p.loser))
+    return [p for kind, share in shares.items() for p in _shuffled(found[kind], rng)[: round(most * share / whole)]]
 
 
 def _shuffled(pairs: Sequence[EpisodePair], rng: np.random.Generator) -> list[EpisodePair]:

@@ -218,8 +218,8 @@ class StepLog(RunWriter):
             self.append(SAMPLES, row)
             if pictures := clip_pictures(record, truth):
                 self._clip(f"step-{step:05d}-{number}.gif", f"clips/{number}", pictures, step)
-        columns = [name for name in rows[0] if name != "step"] if rows else []
-        self.trackers.table(step, "samples", columns, [[_cell(r[c]) for c in columns] for r in rows], _table(rows))
+        columns, cells = _cells(rows)
+        self.trackers.table(step, "samples", columns, cells, _table(rows))
 
     def _clip(self, name: str, tag: str, pictures: Sequence[np.ndarray], step: int) -> None:
         path = self.folder / "samples" / name
@@ -227,6 +227,12 @@ class StepLog(RunWriter):
         path.write_bytes(encode_gif(pictures, SHOWN_FPS))
         if self.trackers is not None:
             self.trackers.video(step, tag, path, pictures, fps=SHOWN_FPS)
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns of a table of samples, and its cells."""
+    columns = [name for name in rows[0] if name != "step"] if rows else []
+    return columns, [[_cell(row[name]) for name in columns] for row in rows]
 
 
 def clip_pictures(record: RolloutRecord, truth: VideoAnnotation, height: int = 144) -> list[np.ndarray]:

@@ -155,10 +155,12 @@ def annotated_rows(
     check_labels(labels)
     judge = judge or JudgeConfig()
     root = Path(video_root) if video_root else Path(path).parent
-    records = [r for r in read_annotations(path, video_root=video_root) if split in (None, r.split)]
+    records = read_annotations(path, video_root=video_root)
     if split is None:
         records, _ = stage_records(records, "stage3", disjoint=disjoint, held_out=held_out, seed=seed)
-    which = f"split {split!r}" if split is not None else "stage 3"
+        which = "stage 3"
+    else:
+        records, which = [r for r in records if r.split == split], f"split {split!r}"
     if not records:
         raise ValueError(f"{path} holds no record of {which}; stage 3 needs annotated videos")
     if labels == "video":

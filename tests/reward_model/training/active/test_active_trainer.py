@@ -253,7 +253,7 @@ def test_scripts_look_where_something_happens_in_both_members_and_take_detours()
 
 @pytest.mark.slow
 def test_the_cold_start_teaches(tmp_path):
-    trainer = build(tmp_path, cold_steps=12, rounds=0, cold_batch=2, warmup_steps=0, detours=0.0)
+    trainer = build(tmp_path, cold_steps=12, rounds=0, warmup_steps=0, detours=0.0, cold_learning_rate=5e-3)
     losses = []
     for _ in range(12):
         losses.append(trainer.run_step()["loss"])
