@@ -20,7 +20,7 @@ from cac_align.flow_grpo.loading import drawing_pipeline
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.needs import bank_of, check_needs
 from cac_align.flow_grpo.run_prompts import prompt_images, prompt_texts
-from cac_align.flow_grpo.sampler.experts import guidance_arguments
+from cac_align.flow_grpo.sampler.experts import drawing_arguments
 from cac_align.flow_grpo.sampler.rollout import image_argument
 from cac_align.rewards.base import Evaluation, Reward, RewardError, check_num_frames, check_reward, evaluate, make_ready
 from cac_align.rewards.calibration import (
@@ -166,9 +166,8 @@ def _judged(
     for reward in rewards.values():
         make_ready(reward)
     arguments = {
-        **{name: getattr(config, name) for name in ("height", "width", "num_frames", "num_inference_steps")},
+        **drawing_arguments(config),
         **{name: getattr(config, name) for name in ("negative_prompt", "max_sequence_length")},
-        **guidance_arguments(config),
     }
     bar = tqdm(total=sum(map(len, batches)), desc="bank", unit="video")
     with bar, drawing_pipeline(config, device) as pipe, encode_once(pipe):

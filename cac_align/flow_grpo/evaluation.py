@@ -15,7 +15,7 @@ from cac_align.flow_grpo.judging.canaries import WATCHED, canaries, collapsed
 from cac_align.flow_grpo.judging.reward_bus import RewardBus
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
-from cac_align.flow_grpo.sampler.experts import batched_pipeline, guidance_arguments
+from cac_align.flow_grpo.sampler.experts import batched_pipeline, drawing_arguments
 from cac_align.flow_grpo.sampler.rollout import image_argument, negative_prompt
 from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.pipelines import Pipeline
@@ -103,11 +103,7 @@ def draw_video(
             **image_argument(images or {}, prompt),
             prompt_embeds=condition.positive,
             negative_prompt_embeds=condition.negative,
-            height=config.height,
-            width=config.width,
-            num_frames=config.num_frames,
-            num_inference_steps=num_inference_steps or config.num_inference_steps,
-            **guidance_arguments(config),
+            **drawing_arguments(config) | ({"num_inference_steps": num_inference_steps} if num_inference_steps else {}),
             generator=torch.Generator("cpu").manual_seed(seed),
             output_type="np",
         )

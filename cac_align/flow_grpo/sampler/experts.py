@@ -141,10 +141,19 @@ def guidance_scales(config: TrainingSettings) -> tuple[float, float]:
     return config.guidance_scale, config.guidance_scale if second is None else second
 
 
-def guidance_arguments(config: TrainingSettings) -> dict[str, float]:
-    """Arguments of a pipeline call; pipelines with one transformer refuse a second scale."""
+def drawing_arguments(config: TrainingSettings) -> dict[str, Any]:
+    """Arguments of a pipeline call: size, length, steps and guidance. Pipelines with one transformer refuse a second
+    scale.
+    """
     second = config.guidance_scale_2
-    return {"guidance_scale": config.guidance_scale, **({} if second is None else {"guidance_scale_2": second})}
+    return {
+        "height": config.height,
+        "width": config.width,
+        "num_frames": config.num_frames,
+        "num_inference_steps": config.num_inference_steps,
+        "guidance_scale": config.guidance_scale,
+        **({} if second is None else {"guidance_scale_2": second}),
+    }
 
 
 @contextmanager

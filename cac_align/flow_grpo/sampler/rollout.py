@@ -18,7 +18,7 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.sampling import PrefixSharing, SampleSpec
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
-from cac_align.flow_grpo.sampler.experts import batched_pipeline, guidance_arguments, transformers_of
+from cac_align.flow_grpo.sampler.experts import batched_pipeline, drawing_arguments, transformers_of
 from cac_align.flow_grpo.sampler.policy import ImageCondition, noted_condition
 from cac_align.flow_grpo.sampler.scheduler import FlowSDEScheduler
 from cac_align.flow_grpo.sampler.trajectory import StepRecord
@@ -161,11 +161,7 @@ class RolloutSampler:
                     **image_argument(self.images, prompt),
                     prompt_embeds=texts.positive,
                     negative_prompt_embeds=texts.negative,
-                    height=config.height,
-                    width=config.width,
-                    num_frames=config.num_frames,
-                    num_inference_steps=config.num_inference_steps,
-                    **guidance_arguments(config),
+                    **drawing_arguments(config),
                     generator=[torch.Generator("cpu").manual_seed(seed) for seed in starts],
                     latents=latents,
                     output_type="np" if decode else "latent",
