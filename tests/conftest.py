@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib.util
+import logging
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from tests.campaigns import Scale
 # Tests make and drop objects by the million; with the usual threshold of 700 they are looked through all the time.
 gc.set_threshold(20_000, 10, 10)
 ROOT = Path(__file__).resolve().parents[1]
+UNREAD_LOGS = pytest.StashKey[Any]()
 TEXT = "a red green blue ball square moves right left bounces on black gray background dog catches nothing"
 WORDS = TEXT.split()
 
@@ -82,9 +84,30 @@ def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Dir
     return FromTheEnd.from_parent(parent, path=path) if odd and not (path / "__init__.py").exists() else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The usual order again, which has to be the same for all workers."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The usual order again, which has to be the same for all workers; and logs are caught where a test reads them."""
     items.sort(key=lambda item: item.path.parts)
+    if not any(config.getoption(name) for name in ("log_level", "log_cli_level", "log_file")):
+        config.stash[UNREAD_LOGS] = config.pluginmanager.unregister(name="logging-plugin")
+        # What pytest's handlers did too: nothing reaches the terminal, and basicConfig() leaves the root logger alone.
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    """Gives pytest's plugin for logs to the tests that ask for ``caplog``.
+
+    For every test it would hang two handlers on ninety loggers of torch and its like, three times, and look through a
+    thousand others: a tenth of the time of ``make test``. ``--log-level=INFO`` shows the logs of every test that fails.
+    """
+    plugins, logs = item.config.pluginmanager, item.config.stash.get(UNREAD_LOGS, None)
+    if logs is None or "caplog" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    plugins.register(logs, "logging-plugin")
+    try:
+        return (yield)
+    finally:
+        plugins.unregister(logs)
 
 
 def _tokenizer() -> Any:
