@@ -14,7 +14,7 @@ from reward_model.schema import AnomalyType, Box, FrameRange
 from tests.campaigns import draws
 
 #: Other work on the machine must not fail a test: no time limits on single examples.
-RELAXED = settings(max_examples=draws(100, 40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(max_examples=draws(100, 20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 SIZE = 40  # references count pixels of the lower left corner of the grid; the formula knows no corner

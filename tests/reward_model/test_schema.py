@@ -127,7 +127,7 @@ def test_empty_swapped_and_outside_boxes_are_refused(corners):
         Box(*corners)
 
 
-@settings(RELAXED, max_examples=draws(100, 40))
+@settings(RELAXED, max_examples=draws(100, 20))
 @given(st.integers(1, 200), st.integers(1, 200), st.data())
 def test_grid_boxes_enclose_their_pixels_and_never_by_more_than_a_step(width, height, data):
     x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
@@ -153,7 +153,7 @@ def annotation(*anomalies: Anomaly, **changes) -> VideoAnnotation:
     )
 
 
-@settings(RELAXED, max_examples=draws(60, 12))
+@settings(RELAXED, max_examples=draws(60, 8))
 @given(st.lists(some_anomalies(), max_size=3))
 def test_annotations_survive_json(anomalies):
     truth = annotation(*anomalies, prompt="a ball", source="world")
@@ -182,7 +182,7 @@ def test_annotations_that_contradict_themselves_are_refused(make):
 GRID = list(range(0, 81, 4))
 
 
-@settings(RELAXED, max_examples=draws(100, 30))
+@settings(RELAXED, max_examples=draws(100, 15))
 @given(some_anomalies(), st.integers(1, 9))
 def test_a_window_on_a_grid_is_the_sampled_frames_inside_it(anomaly, stride):
     grid = list(range(0, 81, stride))
@@ -263,7 +263,7 @@ def test_probability_is_equation_seven_without_overflow(normal, abnormal, expect
     assert score.p_normal == pytest.approx(expected, abs=5e-5) and score.log_odds == normal - abnormal
 
 
-@settings(RELAXED, max_examples=draws(100, 40))
+@settings(RELAXED, max_examples=draws(100, 20))
 @given(st.floats(-700, 0), st.floats(-700, 0))
 def test_probabilities_of_both_words_add_to_one(a, b):
     assert VerdictScore(a, b).p_normal + VerdictScore(b, a).p_normal == pytest.approx(1, abs=1e-12)

@@ -18,6 +18,7 @@ from reward_model.anomalies import Anomaly, AnomalyType, Box, FrameRange
 from reward_model.schema import Verdict
 from reward_model.video.writing import write_mp4
 from tests.cac_align.test_unified_reward import BrightnessServer
+from tests.campaigns import slow_but
 
 
 def found(scores, margin=0.0, abnormal=None, **options):
@@ -259,7 +260,7 @@ def ask(server, greys, protocol, *options):
     return code, lines(out) if code == 0 else []
 
 
-@pytest.mark.parametrize("protocol", ["point", "pair"])
+@pytest.mark.parametrize("protocol", slow_but(["point", "pair"], "pair"))
 def test_a_unified_reward_model_must_agree(server, greys, capsys, protocol):
     code, pairs = ask(server, greys, protocol, "--pick", "all")
     assert code == 0 and [(p["chosen"], p["rejected"]) for p in pairs] == [("120.mp4", "40.mp4"), ("200.mp4", "40.mp4")]

@@ -21,7 +21,7 @@ from tests.campaigns import Scale, draws, slow_but
 
 FPS, LENGTH, SHAPE = 16.0, 40, (96, 128)
 #: Kinds that share all but their last step with one of the others: made in ``make test-all``.
-ALIKE = ("swirl", "melt", "stutter", "teleport", "mirror")
+ALIKE = ("swirl", "melt", "stutter", "teleport", "mirror", "duplicate")
 QUICK = tuple(kind for kind in KINDS if kind not in ALIKE)
 
 

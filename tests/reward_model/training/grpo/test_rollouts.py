@@ -29,7 +29,7 @@ from reward_model.training.grpo.sampler import ModelSampler, Sampled, stop_token
 from reward_model.training.grpo.videos import chunk_loader
 from reward_model.turns import VideoView, joined, merge_clips, scan_request
 from reward_model.video.framing import Framing
-from tests.campaigns import draws
+from tests.campaigns import draws, slow_but
 
 SIZE = 48
 CONFIG = JudgeConfig(prompts="compact", frame_size=SIZE, max_scan_tokens=300, max_zoom_tokens=400, max_zoom_frames=24)
@@ -487,7 +487,7 @@ class Together(ModelSampler):
         return super()._step(*state)
 
 
-@pytest.mark.parametrize("room", [2, 0])
+@pytest.mark.parametrize("room", slow_but([2, 0], 0))
 def test_all_processes_halve_where_one_runs_out_of_memory(judge, room):
     """Two processes as threads that agree by a barrier: the same number of forward passes, whoever was short of memory,
     and the answers of a run that began with batches that fit.
