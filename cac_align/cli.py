@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-import cac_align
 from cac_align.commands import (
     best_of_n,
     calibrate,
@@ -31,6 +30,7 @@ from cac_align.commands import (
     vbench,
 )
 from cac_align.commands.threads import settle_threads
+from reward_model.shipped import package_version
 from reward_model.terminal.parser import CommandParser, add_subcommands, names_as_typed, walk
 from reward_model.terminal.program import LEVELS, run_program, set_verbosity
 
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Judge generated videos for local anomalies, choose the best of n, and prepare data for a judge.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {cac_align.__version__}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {package_version()}")
     commands = add_subcommands(parser, "COMMAND")
     for command in COMMANDS:
         sub = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
