@@ -490,7 +490,7 @@ def main(words: Sequence[str] | None = None) -> int:
     head = (
         f"# The reward server under load\n\n    python benchmarks/server_load.py {given}\n\n"
         f"Clients and server on the same {os.cpu_count()} CPU cores ({platform.machine()}, Python "
-        f"{platform.python_version()}), load average {os.getloadavg()[0]:.1f} at the end; no GPU.\n\n"
+        f"{platform.python_version()}), nice {os.nice(0)}, load average {os.getloadavg()[0]:.1f} at the end; no GPU.\n\n"
     )
     verdict = "Nothing was wrong.\n" if not faults else "WRONG:\n\n" + "".join(f"- {fault}\n" for fault in faults)
     text = head + "\n".join(table.to_markdown() for table in tables) + "\n" + verdict
