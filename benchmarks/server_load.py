@@ -38,36 +38,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
+from server_honest import Honest, Job, Retries, ask_all, judged_videos, own_videos
 from server_hostile import KINDS, Hostiles, Target, lay_traps
-from server_watched import fingerprint
 
-from cac_align.rewards.remote import RemoteReward
 from reward_model.files import write_text
 from reward_model.statistics.table import Table
-from reward_model.video.clip import read_file
-from reward_model.video.writing import write_mp4
-from reward_model.world import make_video
-from reward_model.world.kinds import KINDS as SCENES
 
 HERE = Path(__file__).resolve().parent
 MIB = 2**20
 #: Seconds that a server may take to start.
 START_S = 120.0
-#: Frames a second of all videos.
-FPS = 8.0
-
-
-class Job(NamedTuple):
-    """A video of an honest client: as it is handed over, its prompt, and the one right answer."""
-
-    video: Any
-    prompt: str
-    right: float
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -208,112 +191,6 @@ class Watch:
         return found
 
 
-# --- honest clients ---------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Honest:
-    """What the honest clients met.
-
-    Attributes:
-        seconds: of each request, its repetitions included.
-        retries: by reason.
-    """
-
-    right: int = 0
-    wrong: list[str] = field(default_factory=list)
-    unanswered: Counter[str] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
-    retries: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def note(self, jobs: Sequence[Job], scores: Sequence[float | None], reasons: Sequence[Any], took: float) -> None:
-        """Counts the answer to a request."""
-        with self.lock:
-            self.seconds.append(took)
-            for job, score, reason in zip(jobs, scores, reasons, strict=True):
-                if score is None:
-                    self.unanswered[str(reason)[:200]] += 1
-                elif score == job.right:
-                    self.right += 1
-                else:
-                    self.wrong.append(f"{score} in place of {job.right}")
-
-
-class _Retries(logging.Handler):
-    """Counts what the client of the package says about each repetition."""
-
-    def __init__(self, honest: Honest) -> None:
-        super().__init__(logging.INFO)
-        self._honest = honest
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if "asked again" not in text:
-            return
-        found = re.search(
-            r"HTTP \d+: [A-Za-z ]*[a-z]|connection failed: \w+|broke off", re.sub(r"\d+ videos", "videos", text)
-        )
-        with self._honest.lock:
-            self._honest.retries["other" if found is None else found[0]] += 1
-
-
-def own_videos(root: Path, client: int, num_frames: int) -> list[Job]:
-    """The videos of a client: frames, a file beside the root and one in it, each with a prompt."""
-    random = np.random.default_rng(client)
-    jobs = []
-    for k in range(6):
-        frames = random.integers(0, 255, (num_frames, 32, 32, 3), dtype=np.uint8)
-        prompt = f"video {k} of client {client}"
-        if k < 4:
-            jobs.append(Job(frames, prompt, fingerprint(frames, prompt, FPS)))
-            continue
-        path = (root if k == 4 else root.parent / "sent") / f"client-{client}.mp4"
-        path.parent.mkdir(exist_ok=True)
-        write_mp4(path, frames, FPS)
-        jobs.append(Job(path, prompt, fingerprint(read_file(path)[0], prompt, FPS)))
-    return jobs
-
-
-def judged_videos(root: Path, model: str, num: int) -> list[Job]:
-    """World videos and what a judge in this process says to them; one in two is a file in the root."""
-    from cac_align import CaCReward
-
-    judge, kinds, jobs = CaCReward(model, device="cpu", batch_size=1), list(SCENES), []
-    for k in range(num):
-        frames, truth = make_video(870_000 + k, kinds[k % len(kinds)] if k % 2 else None, num_frames=33)
-        video: Any = frames
-        if k % 2:
-            video = root / f"world-{k}.mp4"
-            write_mp4(video, frames, FPS)
-        score = judge([video], [truth.prompt], fps=FPS)[0]
-        assert score is not None
-        jobs.append(Job(video, truth.prompt, score))
-    return jobs
-
-
-def ask_all(server: Server, jobs: Sequence[Job], rounds: int, seed: int, honest: Honest) -> None:
-    """One honest client: all its videos, several times, one to three in a request."""
-    random = np.random.default_rng(seed)
-    url = f"http://127.0.0.1:{server.port}"
-    reward = RemoteReward(
-        url, token=server.token, root=server.root, patience_s=600, evidence=False, videos_per_request=3
-    )
-    for _ in range(rounds):
-        left = [jobs[k] for k in random.permutation(len(jobs))]
-        while left:
-            share = left[: random.integers(1, 4)]
-            left = left[len(share) :]
-            began = time.monotonic()
-            try:
-                found = reward.evaluate([job.video for job in share], [job.prompt for job in share], fps=FPS)
-            except Exception as error:  # a refusal, which nobody who is honest should see
-                with honest.lock:
-                    honest.unanswered[f"{type(error).__name__}: {error}"[:300]] += len(share)
-                continue
-            honest.note(share, found.scores, found.reasons, time.monotonic() - began)
-
-
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +227,7 @@ class Load:
         shown = Watch(sorted(root.glob("client-*.mp4")) + sorted(root.glob("world-*.mp4")))
         honest, ended = Honest(), threading.Event()
         logger = logging.getLogger("cac_align.rewards.remote")
-        handler, level = _Retries(honest), logger.level
+        handler, level = Retries(honest), logger.level
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         with socket.create_server(("127.0.0.1", 0)) as web:
@@ -397,8 +274,11 @@ class Load:
 
     def _with_kills(self, server: Server, jobs: Sequence[Sequence[Job]], honest: Honest) -> None:
         """Runs the honest clients to their end; the server is killed when a further share of the answers is there."""
+        url = f"http://127.0.0.1:{server.port}"
         threads = [
-            threading.Thread(target=ask_all, args=(server, own, self.rounds, k, honest), daemon=True)
+            threading.Thread(
+                target=ask_all, args=(url, server.token, server.root, own, self.rounds, k, honest), daemon=True
+            )
             for k, own in enumerate(jobs)
         ]
         for thread in threads:
@@ -490,7 +370,8 @@ def main(words: Sequence[str] | None = None) -> int:
     head = (
         f"# The reward server under load\n\n    python benchmarks/server_load.py {given}\n\n"
         f"Clients and server on the same {os.cpu_count()} CPU cores ({platform.machine()}, Python "
-        f"{platform.python_version()}), nice {os.nice(0)}, load average {os.getloadavg()[0]:.1f} at the end; no GPU.\n\n"
+        f"{platform.python_version()}), nice {os.nice(0)}, load average {os.getloadavg()[0]:.1f} at the end; no "
+        "GPU.\n\n"
     )
     verdict = "Nothing was wrong.\n" if not faults else "WRONG:\n\n" + "".join(f"- {fault}\n" for fault in faults)
     text = head + "\n".join(table.to_markdown() for table in tables) + "\n" + verdict

@@ -51,9 +51,11 @@ def test_the_watch_sees_an_opening_by_any_program(server_load, tmp_path):
 
 def test_an_answer_is_right_for_its_video_prompt_and_rate_alone(server_load):
     frames = np.zeros((2, 4, 4, 3), np.uint8)
-    right = server_load.fingerprint(frames, "a", 8.0)
+    from server_watched import fingerprint
+
+    right = fingerprint(frames, "a", 8.0)
     others = [(frames + 1, "a", 8.0), (frames, "b", 8.0), (frames, None, 8.0), (frames, "a", 9.0)]
-    assert all(server_load.fingerprint(*other) != right for other in others)
+    assert all(fingerprint(*other) != right for other in others)
     honest, job = server_load.Honest(), server_load.Job(frames, "a", right)
     honest.note([job] * 3, [right, np.nextafter(right, 1), None], [None, None, "busy"], 0.1)
     assert honest.right == 1 and len(honest.wrong) == 1 and honest.unanswered == {"busy": 1}
