@@ -110,7 +110,7 @@ def render_gallery(
         page_template(__package__, "gallery.html.j2").render(
             facts=[
                 name,
-                f"{len(rows)} videos",
+                f"{len(rows)} {'video' if len(rows) == 1 else 'videos'}",
                 *([f"judged by {', '.join(models)}"] if models else []),
                 f"{len(judged_rows(rows))} judged",
             ],

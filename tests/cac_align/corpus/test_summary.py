@@ -192,4 +192,5 @@ def test_a_table_in_which_nothing_was_judged(look, table, width, height, scheme)
     path.write_text(table.read_text().splitlines()[2] + "\n")
     page = look(summary_of(path), width, height, scheme)
     assert page.get_by_role("heading", name="Not judged 1").is_visible()
+    assert page.get_by_text("1 video", exact=True).is_visible()
     assert not page.get_by_text("window that turn one named").count(), "a legend of nothing"
