@@ -108,7 +108,12 @@ def render_gallery(
         shown.append({"title": section.title, "count": section.num, "ends": ends})
     return str(
         page_template(__package__, "gallery.html.j2").render(
-            facts=[name, f"{len(rows)} videos", f"judged by {', '.join(models)}", f"{len(judged_rows(rows))} judged"],
+            facts=[
+                name,
+                f"{len(rows)} {'video' if len(rows) == 1 else 'videos'}",
+                *([f"judged by {', '.join(models)}"] if models else []),
+                f"{len(judged_rows(rows))} judged",
+            ],
             tables=[
                 {"title": t.title, "columns": t.columns, "rows": [list(map(show, r)) for r in t.rows], "notes": t.notes}
                 for t in tables

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,17 +120,16 @@ class _Served:
 
     async def score(self, request: Request) -> Response:
         """Scores of the videos of a :class:`~cac_align.serving.messages.ScoreMessage`, in their order."""
-        size = self._announced(request)
-        self.held_bytes += size
+        size, body = self._announced(request), bytearray()
         try:
-            body = await self._body(request, size)
+            await self._receive(request, size, body)
             try:
                 async with asyncio.timeout(self.settings.timeout_s):
                     return await self._scored(request, body)
             except TimeoutError:
                 raise self._later(f"no answer within {self.settings.timeout_s:g} s") from None
         finally:
-            self.held_bytes -= size
+            self.held_bytes -= len(body)
 
     # --- a request ----------------------------------------------------------------------------------------------------
 
@@ -145,25 +144,29 @@ class _Served:
         if len(length) > 15 or int(length) > limit:
             raise HTTPException(413, f"the body is larger than {limit:,} bytes: send fewer videos (--max-body)", _CLOSE)
         if self.held_bytes + int(length) > self.settings.max_bytes:
-            raise self._later("too many bytes are on their way")
+            raise self._later("too many bytes are on their way", _CLOSE)
         return int(length)
 
-    async def _body(self, request: Request, size: int) -> bytes:
-        data = bytearray()
+    async def _receive(self, request: Request, size: int, body: bytearray) -> None:
+        """Fills ``body``. Only what has arrived is held against the limit of all requests: large bodies that are
+        announced and drip would otherwise keep everybody out.
+        """
         try:
             async with asyncio.timeout(self.settings.body_timeout_s):
                 async for chunk in request.stream():
-                    data += chunk
+                    if self.held_bytes + len(chunk) > self.settings.max_bytes:
+                        raise self._later("too many bytes are on their way", _CLOSE)
+                    self.held_bytes += len(chunk)
+                    body += chunk
         except TimeoutError:
             limit = f"{self.settings.body_timeout_s:g} s"
             raise HTTPException(408, f"the body did not arrive within {limit}", _CLOSE) from None
         except ClientDisconnect:
             raise HTTPException(400, "the client went away", _CLOSE) from None
-        if len(data) != size:
-            raise HTTPException(400, f"the body has {len(data):,} bytes, {size:,} were announced", _CLOSE)
-        return bytes(data)
+        if len(body) != size:
+            raise HTTPException(400, f"the body has {len(body):,} bytes, {size:,} were announced", _CLOSE)
 
-    async def _scored(self, request: Request, body: bytes) -> Response:
+    async def _scored(self, request: Request, body: bytearray) -> Response:
         try:
             message = await to_thread.run_sync(ScoreMessage.model_validate_json, body)
         except ValidationError as error:
@@ -218,10 +221,10 @@ class _Served:
         self.counters.add("videos_total", 'outcome="unjudged"', lost)
         return answers
 
-    def _later(self, reason: str) -> HTTPException:
+    def _later(self, reason: str, headers: Mapping[str, str] | None = None) -> HTTPException:
         """The refusal of a server that is busy, with the seconds after which trying again makes sense."""
         wait = min(max(math.ceil(self.batches.busy_s), 1), 30)
-        return HTTPException(503, f"{reason}; try again later", {"Retry-After": str(wait)})
+        return HTTPException(503, f"{reason}; try again later", {"Retry-After": str(wait), **(headers or {})})
 
 
 class _Counting:

@@ -1,4 +1,4 @@
-"""The socket of a reward server: uvicorn, with a time limit for what it waits for without one."""
+"""The socket of a reward server: uvicorn, with limits where it has none, on connections that say nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,37 @@ HEAD_S, CONNECTIONS = 20.0, 512
 
 
 class HurriedProtocol(H11Protocol):
-    """Connections whose requests begin in time; a client that opens one and falls silent is cut off."""
+    """Connections whose requests begin in time; a client that opens one and falls silent is cut off.
+
+    Where there are nearly as many as are taken, the one that has been silent for longest gives way to the new one:
+    whoever opens hundreds and says nothing keeps nobody out. Those with a request in work stay.
+    """
 
     _late: asyncio.TimerHandle | None = None
+    _heard = 0.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._heard = self.loop.time()
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency - self.config.backlog:
+            self._make_room()
         self._wait()
+
+    def _make_room(self) -> None:
+        """Cuts off the one that has been silent for longest, if there is one."""
+        others = [c for c in self.connections if isinstance(c, HurriedProtocol) and c is not self and c._is_silent]
+        if others:
+            min(others, key=lambda c: c._heard).transport.abort()
+
+    @property
+    def _is_silent(self) -> bool:
+        """True where no request is in work; half of a request's headers are none."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
+            self._heard = self.loop.time()
             self._arrived()
         elif self._late is None:
             self._wait()
@@ -63,18 +83,36 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def listen(app: FastAPI, listener: socket.socket) -> None:
-    """Answers until Ctrl-C or a signal to end; requests in work may finish for ten seconds."""
-    config = uvicorn.Config(
+def most_connections() -> int:
+    """Connections at a time: fewer where this process may open few files, so that half of them are left for videos."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if files == resource.RLIM_INFINITY else max(2, min(CONNECTIONS, files // 2))
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """What uvicorn is told."""
+    most = most_connections()
+    return uvicorn.Config(
         app,
         http=HurriedProtocol,
         ws="none",
         log_level="warning",
         access_log=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=most,
+        # So many connections are accepted between two looks at what the others say: fewer than would cut off one that
+        # has just been opened, and whose request has come but was not read yet.
+        backlog=max(1, most // 4),
         timeout_keep_alive=5,
         timeout_graceful_shutdown=10,
         proxy_headers=False,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(app: FastAPI, listener: socket.socket) -> None:
+    """Answers until Ctrl-C or a signal to end; requests in work may finish for ten seconds."""
+    uvicorn.Server(server_config(app)).run(sockets=[listener])

@@ -23,7 +23,8 @@ class ServeSettings:
         hosts: further names under which clients reach the server, checked against the Host header.
         urls: fetch videos from public addresses.
         max_body: bytes of a request, and of a video that is fetched.
-        max_bytes: bytes of all requests that are being received or wait.
+        max_bytes: bytes of all requests that have arrived, in whole or in part, and have no answer; and of the frames
+            of one video file, once decoded.
         max_videos: videos of one request.
         max_waiting: videos of all requests that wait or are being judged; more are refused with 503 and Retry-After.
         max_batch: videos judged in one call of the reward.

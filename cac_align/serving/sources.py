@@ -7,6 +7,7 @@ nothing outside is opened even while somebody changes links. What FFmpeg may rea
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -25,6 +26,8 @@ from reward_model.video.clip import Video, VideoError, load_video
 
 #: The open file of this number, as a path: it leads to the file itself, whatever its name leads to by now.
 _OPEN = "/dev/fd/{}"
+#: Errors that say nothing about the file.
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class RefusedError(ValueError):
@@ -69,7 +72,7 @@ def prepared(message: VideoMessage, settings: ServeSettings) -> WaitingVideo:
         with tempfile.TemporaryFile() as file:
             file.write(upload)
             file.flush()
-            return _read(file, "the file", message.fps)
+            return _read(file, "the file", message.fps, settings.max_bytes)
 
     return WaitingVideo(written, message.prompt)
 
@@ -83,7 +86,7 @@ def _named(path: str, message: VideoMessage, settings: ServeSettings) -> Waiting
 
     def opened() -> Video:
         with open_inside(root, path) as file:
-            return _read(file, repr(path), message.fps)
+            return _read(file, repr(path), message.fps, settings.max_bytes)
 
     return WaitingVideo(opened, message.prompt)
 
@@ -100,7 +103,8 @@ def _fetched(url: str, message: VideoMessage, settings: ServeSettings) -> Waitin
     except BaseException:
         file.close()
         raise
-    return WaitingVideo(lambda: _read(file, "the file at the URL", message.fps), message.prompt, file.close)
+    limit = settings.max_bytes
+    return WaitingVideo(lambda: _read(file, "the file at the URL", message.fps, limit), message.prompt, file.close)
 
 
 @contextmanager
@@ -108,7 +112,8 @@ def open_inside(root: Path, relative: str) -> Iterator[IO[bytes]]:
     """A regular file below ``root``, open for reading; links are followed as long as they stay inside.
 
     Raises:
-        RefusedError: 403 if it lies elsewhere, 404 if there is no such file, or it is not a regular one.
+        RefusedError: 403 if it lies elsewhere, 404 if there is no such file, or it is not a regular one; 503 if this
+            process has no file left to open.
     """
     outside = RefusedError(403, f"{relative[:200]!r} leads out of the folder of this server; only files in it are read")
     absent = RefusedError(404, f"there is no video file {relative[:200]!r} in the folder of this server")
@@ -130,7 +135,9 @@ def open_inside(root: Path, relative: str) -> Iterator[IO[bytes]]:
         if not stat.S_ISREG(os.stat(name, dir_fd=held[-1], follow_symlinks=False).st_mode):
             raise absent
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=held[-1])
-    except OSError:
+    except OSError as error:
+        if error.errno in _NONE_LEFT:
+            raise RefusedError(503, "too many files are open here; try again later") from None
         raise absent from None
     finally:
         for number in held:
@@ -139,15 +146,22 @@ def open_inside(root: Path, relative: str) -> Iterator[IO[bytes]]:
         yield opened
 
 
-def _read(file: IO[bytes], shown: str, fps: float | None) -> Video:
+def _read(file: IO[bytes], shown: str, fps: float | None, max_bytes: int) -> Video:
     """All frames of an open file.
 
     Raises:
-        VideoError: as :func:`load_video`; the message has ``shown`` for a name.
+        VideoError: as :func:`load_video`, and if the frames would take more than ``max_bytes``: a small file may hold
+            many gigabytes of them. The message has ``shown`` for a name.
     """
     place = _OPEN.format(file.fileno())
     try:
         video = load_video(place, fps)
+        height, width = video.size
+        if (need := video.num_frames * height * width * 3) > max_bytes:
+            raise VideoError(
+                f"the {video.num_frames} frames of {width}x{height} in {shown} take {need:,} bytes; this server takes "
+                f"at most {max_bytes:,}: send fewer or smaller ones, or start it with a larger --max-body"
+            )
         return Video(video.take(range(video.num_frames)), video.fps, video.drawn_size)
     except VideoError as error:
         raise VideoError(str(error).replace(repr(place), shown).replace(place, shown)) from None

@@ -9,6 +9,7 @@ from cac_align.cli import main
 from cac_align.corpus.gallery import chosen_rows
 from cac_align.corpus.rates import rates_by
 from reward_model.statistics.intervals import wilson
+from tests.browser import SCREENS, faint_text, hangs_over, reached_by_tab
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -100,20 +101,96 @@ def test_what_is_not_a_table_of_verdicts_is_refused(capsys, table, argv, said):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 900), (390, 844)])
-def test_the_page_in_a_browser(browser, table, size, scheme, tmp_path):
-    page_file = table.with_name("summary.html")
-    assert main(["summary", str(table), "--page", str(page_file)]) == 0
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-    faults = []
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(page_file.as_uri())
-    page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState > 1)")
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def look(browser, tmp_path):
+    """Opens a page on a screen; at the end nothing failed, nothing hangs over the edge, and all text is legible."""
+    tabs, faults = [], []
+
+    def open_page(page_file, width, height, scheme):
+        tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.on("request", lambda r: faults.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        tab.goto(page_file.as_uri())
+        tab.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState > 1)", timeout=120_000)
+        tabs.append((tab, tmp_path / f"{page_file.stem}-{width}-{scheme}.png"))
+        return tab
+
+    yield open_page
+    for tab, picture in tabs:
+        tab.screenshot(path=str(picture), full_page=True)
+        assert hangs_over(tab) == []
+        assert faint_text(tab) == []
+        tab.close()
     assert not faults, faults
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing hangs over the edge"
-    assert page.locator("article.evidence").count() == 2
-    page.screenshot(path=str(tmp_path / f"{size[0]}-{scheme}.png"), full_page=True)
-    page.close()
+
+
+def summary_of(table, *options):
+    page_file = table.with_suffix(".html")
+    assert main(["summary", str(table), "--page", str(page_file), *options]) == 0
+    return page_file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "scheme"), SCREENS)
+def test_the_page_in_a_browser(look, table, width, height, scheme):
+    page = look(summary_of(table, "--by", "maker"), width, height, scheme)
+    assert page.locator("article.evidence").count() == 2 and page.title() == "What the judge found"
+    assert page.get_by_role("heading", name="What the judge found").is_visible()
+    assert page.get_by_text(HOSTILE, exact=True).first.is_visible(), "what was written is shown as it is"
+    reached = reached_by_tab(page)
+    assert [name for tag, role, name, _ in reached if role == "region"] == ["Verdicts by maker", "Types"]
+    assert [tag for tag, *_ in reached].count("video") >= 2, "whose buttons show themselves where one is"
+    assert all(marked for tag, *_, marked in reached if tag != "video")
+
+
+LONG = "a-very-long-name-without-a-break-" * 8
+ARABIC = "\u0643\u0631\u0629 \u062d\u0645\u0631\u0627\u0621 \u062a\u0642\u0641\u0632 (1)"
+
+
+@pytest.fixture
+def hard_table(table):
+    """Five thousand rows: long names, pages of reasoning, Arabic, control characters, and rows of errors alone."""
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    clips = table.parent / "clips"
+    names = [f"{LONG[:200]}.mp4", f"{ARABIC}.mp4", f"{ARABIC} {LONG[:90]}.mp4"]
+    for k, name in enumerate(names):
+        (clips / name).write_bytes((clips / f"{k % 2}.mp4").read_bytes())
+    anomaly = rows[0]["anomalies"][0]
+    hard = [
+        {**rows[0], "video": f"clips/{names[0]}", "prompt": LONG * 4, "score": 0.01, "maker": LONG},
+        {**rows[0], "video": f"clips/{names[1]}", "prompt": ARABIC * 5, "score": 0.02, "maker": ARABIC,
+         "anomalies": [{**anomaly, "reason": f"{ARABIC}. {LONG} " * 30}]},
+        {**rows[0], "video": f"clips/{names[2]}", "score": 0.03, "anomalies": [anomaly] * 12,
+         "types": ["Motion Anomalies", LONG]},
+    ]  # fmt: skip
+    plain = [{**rows[1], "score": 0.5 + k / 20_000, "maker": "b"} for k in range(4967)]
+    lost = [{**rows[2], "video": f"clips/{LONG}-{k}.mp4", "error": f"\x1b[31m{HOSTILE} {LONG}"} for k in range(30)]
+    path = table.with_name("hard.jsonl")
+    path.write_text("".join(json.dumps(r) + "\n" for r in hard + plain + lost))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "scheme"), SCREENS)
+def test_a_hard_table_in_a_browser(look, hard_table, width, height, scheme, capsys):
+    page = look(summary_of(hard_table, "--by", "maker"), width, height, scheme)
+    assert page.get_by_text("5000 videos").is_visible() and page.get_by_text("and 10 more").is_visible()
+    assert page.locator("article.evidence").count() >= 5 and "\x1b" not in page.content()
+    score = page.locator("p.again", has_text="shown above").filter(has_text="\u0643").locator(".small").first
+    link = page.locator("p.again", has_text="shown above").filter(has_text="\u0643").locator("a").first
+    assert score.inner_text().startswith("P(normal) 0.0") and link.is_visible()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "scheme"), [SCREENS[0], SCREENS[3]])
+def test_a_table_in_which_nothing_was_judged(look, table, width, height, scheme):
+    path = table.with_name("lost.jsonl")
+    path.write_text(table.read_text().splitlines()[2] + "\n")
+    page = look(summary_of(path), width, height, scheme)
+    assert page.get_by_role("heading", name="Not judged 1").is_visible()
+    assert page.get_by_text("1 video", exact=True).is_visible()
+    assert not page.get_by_text("window that turn one named").count(), "a legend of nothing"

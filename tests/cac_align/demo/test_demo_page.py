@@ -13,12 +13,14 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reward_model.video.writing import write_mp4
 from reward_model.world import make_video
+from tests.browser import SCREENS, faint_text, hangs_over, reached_by_tab
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,8 +29,8 @@ PATIENCE = 120_000
 
 
 @pytest.fixture(scope="module")
-def site(load_recipe, tmp_path_factory):
-    """Address of the page, served as the recipe serves it."""
+def served(load_recipe, tmp_path_factory):
+    """Address of the page, served as the recipe serves it, and the desk behind it."""
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
@@ -38,13 +40,18 @@ def site(load_recipe, tmp_path_factory):
         desk = recipe.open_desk(folder / "answers", str(ROOT / "assets/cac-mini"), str(ROOT / "assets/wan-mini"))
         page = recipe.build_page(gradio, desk).queue(max_size=20)
         page.launch(**recipe.launch_options(gradio, None, None), prevent_thread_lock=True, quiet=True)
-        yield page.local_url
+        yield page.local_url, desk
         page.close()
+
+
+@pytest.fixture(scope="module")
+def site(served):
+    return served[0]
 
 
 @pytest.fixture
 def open_site(browser, site):
-    """Opens a tab; at the end nothing was asked of another host, and nothing failed in it."""
+    """Opens a tab; at the end nothing was asked of another host, nothing failed in it, and what is ours is legible."""
     faults, strangers, tabs = [], [], []
 
     def open_tab(width=1280, scheme="light"):
@@ -58,7 +65,8 @@ def open_site(browser, site):
 
     yield open_tab
     for tab in tabs:
-        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing hangs over the edge"
+        assert hangs_over(tab) == []
+        assert faint_text(tab, ".cac-demo, .prose") == []
         tab.close()
     assert not faults, faults
     assert not strangers, strangers
@@ -89,6 +97,52 @@ def test_an_upload_is_judged_and_its_prompt_stays_text(open_site, tmp_path):
     verdict.wait_for()
     assert "<img src=x" in verdict.inner_text() and tab.title() != "owned"
     tab.screenshot(path=str(tmp_path / "upload.png"), full_page=True)
+
+
+def test_the_keyboard_alone_gets_a_verdict(open_site):
+    tab = open_site()
+    tab.get_by_role("button", name="Judge", exact=True).wait_for()
+    reached = reached_by_tab(tab, 30)
+    names = [(role or tag, name) for tag, role, name, _ in reached]
+    assert ("tab", "Judge a video") in names and ("button", "Judge") in names
+    assert "textarea" in [tag for tag, *_ in reached] and all(marked for *_, marked in reached), reached
+    tab.get_by_role("tab", name="Judge a video").focus()
+    for _ in range(8):
+        if tab.get_by_role("tab", name="Draw one").evaluate("e => e === document.activeElement"):
+            break
+        tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    button = tab.get_by_role("button", name="Draw and judge")
+    button.wait_for()
+    for _ in range(30):
+        if button.evaluate("e => e === document.activeElement"):
+            break
+        tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    tab.get_by_role("region", name="Verdict").wait_for()
+
+
+@pytest.mark.parametrize(("width", "height", "scheme"), SCREENS)
+def test_a_hard_verdict(open_site, served, verdict_of, monkeypatch, width, height, scheme, tmp_path):
+    """Pages of reasoning, a name without a break, Arabic, markup: what a judge may write and a visitor may type."""
+    _, truth = make_video(7, "squash", num_frames=33)
+    arabic, word = "\u0643\u0631\u0629 \u062d\u0645\u0631\u0627\u0621 (1)", "a-name-without-a-break-" * 20
+    nasty = f"<img src=x onerror=document.title='owned'> {arabic} {word} "
+    found = verdict_of(truth, -4.0, nasty * 60)
+    worded = tuple(replace(a, reason=nasty, region=nasty) for a in found.anomalies)
+    verdict = replace(found, anomalies=worded, out_of_domain=True, domain_reason=nasty)
+    monkeypatch.setattr(served[1], "reward", type("Judge", (), {"judge": lambda *a, **k: verdict})())
+    tab = open_site(width, scheme)
+    tab.get_by_role("tab", name="Draw one").click()
+    tab.get_by_role("button", name="Draw and judge").click()
+    shown = tab.get_by_role("region", name="Verdict")
+    shown.wait_for()
+    for summary in shown.locator("summary").all():
+        if not summary.evaluate("e => e.parentElement.open") and summary.is_visible():
+            summary.click()
+    tab.wait_for_function("[...document.querySelectorAll('video')].some(v => v.readyState > 1 && v.videoWidth)")
+    assert shown.get_by_text(arabic).first.is_visible() and tab.title() != "owned"
+    tab.screenshot(path=str(tmp_path / f"hard-{width}-{scheme}.png"), full_page=True)
 
 
 def test_what_is_missing_or_too_long_is_said(open_site, tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -36,12 +37,11 @@ TOKEN = "0123456789abcdef0123"
 
 @contextmanager
 def served(reward=brightness, port=0, **settings):
-    """Port of a server in a thread, with the protocol that ``cac-align serve`` uses."""
+    """Port of a server in a thread, told what ``cac-align serve`` tells it."""
     import uvicorn
 
     listener = bound_socket("127.0.0.1", port)
-    app = serving_app(reward, ServeSettings(**settings))
-    config = uvicorn.Config(app, http=listening.HurriedProtocol, ws="none", log_level="error", timeout_keep_alive=1)
+    config = listening.server_config(serving_app(reward, ServeSettings(**settings)))
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -182,6 +182,79 @@ def test_a_body_that_drips_is_told_and_cut_off():
         assert data.startswith(b"HTTP/1.1 408 ") and seconds < 10
         reward = RemoteReward(f"http://127.0.0.1:{port}")
         assert reward([grey(51)], fps=8) == [0.2]
+
+
+def metrics(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as reply:
+        return reply.read().decode()
+
+
+def held_bytes(port):
+    return int(re.search(r"held_bytes (\d+)\n", metrics(port)).group(1))
+
+
+def test_bodies_that_are_announced_and_drip_keep_nobody_out(impatient):
+    """Only what has arrived counts against the bytes of all requests."""
+    with served(max_body=10_000, max_bytes=20_000) as port, ExitStack() as stack:
+        head = f"POST /score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        for _ in range(4):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            client.sendall(f"{head}Content-Length: 9000\r\n\r\n{{".encode())
+        reward = RemoteReward(f"http://127.0.0.1:{port}", patience_s=2)
+        while held_bytes(port) < 4:
+            time.sleep(0.01)
+        assert reward([grey(51)], fps=8) == [0.2]
+
+
+def test_bytes_that_have_arrived_are_bounded_while_they_arrive():
+    with served(max_body=10_000, max_bytes=12_000) as port, ExitStack() as stack:
+        head = f"POST /score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(2)]
+        for client in clients:
+            client.sendall(f"{head}Content-Length: 9000\r\n\r\n".encode())
+        clients[0].sendall(b" " * 8000)
+        while held_bytes(port) < 8000:
+            time.sleep(0.01)
+        clients[1].sendall(b" " * 8000)
+        seconds, data = closed_after(clients[1])
+        assert data.startswith(b"HTTP/1.1 503 ") and b"retry-after" in data.lower() and seconds < 10
+        assert held_bytes(port) == 8000
+        clients[0].close()
+        while held_bytes(port):
+            time.sleep(0.01)
+
+
+def test_connections_that_say_nothing_give_way(impatient, monkeypatch):
+    """More of them than the server takes at a time; one that has a request in work stays."""
+    monkeypatch.setattr(listening, "CONNECTIONS", 6)
+    going = threading.Event()
+
+    def slow(videos, prompts=None, *, fps, **_):
+        assert going.wait(20)
+        return brightness(videos, fps=fps)
+
+    with served(slow) as port, ExitStack() as stack:
+        found: list = []
+        reward = RemoteReward(f"http://127.0.0.1:{port}", patience_s=5)
+        early = threading.Thread(target=lambda: found.append(reward([grey(255)], fps=8)))
+        early.start()
+        while "waiting_videos 1" not in metrics(port):
+            time.sleep(0.01)
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(20)]
+        held[-1].sendall(b"POST /score HTTP/1.1\r\nHos")
+        going.set()
+        assert reward([grey(51)], fps=8) == [0.2]
+        early.join(20)
+        assert found == [[1.0]]
+        assert closed_after(held[0])[0] < 10
+
+
+@pytest.mark.parametrize(("files", "connections"), [(256, 128), (20_000, 512), (3, 2)])
+def test_few_files_mean_few_connections(files, connections, monkeypatch):
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert listening.most_connections() == connections
 
 
 @pytest.mark.parametrize(

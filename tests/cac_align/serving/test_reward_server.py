@@ -1,6 +1,7 @@
 """A reward behind HTTP answers as it does in this process, whatever its clients send, and whoever they are."""
 
 import base64
+import errno
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ from cac_align.serving.addresses import AddressError, checked_address
 from cac_align.serving.settings import ServeSettings
 from reward_model.backends.secret import Secret
 from reward_model.schema import Verdict
+from reward_model.video.clip import Video
 from reward_model.world import make_video
 from tests.cac_align.serving.conftest import asking, brightness, grey, sent
 
@@ -160,6 +162,20 @@ def test_bodies_above_the_limit_are_refused_unread():
         assert client.post("/score", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
 
 
+def test_a_small_file_of_a_huge_video_is_not_decoded(folder, monkeypatch):
+    """A megabyte of still pictures may hold gigabytes of frames."""
+    data = (folder / "sub/a.mp4").read_bytes()
+    size = 6 * 256 * 256 * 3  # enlarged for players
+    with asking(brightness, root=folder, max_body=size - 1, max_bytes=size - 1) as client:
+        monkeypatch.setattr(Video, "take", lambda *_: pytest.fail("decoded"))
+        for video in ({"path": "sub/a.mp4"}, {"file": base64.b64encode(data).decode()}):
+            (result,) = score(client, video).json()["results"]
+            assert result["score"] is None and f"take {size:,} bytes" in result["reason"]
+        monkeypatch.undo()
+    with asking(brightness, root=folder, max_body=size, max_bytes=size) as client:
+        assert scores(score(client, {"path": "sub/a.mp4"}))[0] > 0.7
+
+
 def test_too_many_videos_are_refused():
     with asking(brightness, max_videos=2) as client:
         assert score(client, *[sent(grey(1))] * 3).status_code == 413
@@ -221,6 +237,20 @@ def test_a_link_that_changes_between_look_and_opening_leads_nowhere(folder, monk
     with pytest.raises(sources.RefusedError) as refused, sources.open_inside(folder, "sub/a.mp4"):
         pass
     assert refused.value.status == 404
+
+
+def test_no_file_left_to_open_is_no_absent_video(folder, monkeypatch):
+    from cac_align.serving import sources
+
+    def full(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with asking(brightness, root=folder) as client:
+        monkeypatch.setattr(sources.os, "open", full)
+        reply = score(client, {"path": "sub/a.mp4"})
+        monkeypatch.undo()
+        assert reply.status_code == 503 and "too many files" in reply.text, "which a client tries again"
+        assert scores(score(client, {"path": "sub/a.mp4"}))[0] > 0.7
 
 
 def test_paths_and_urls_are_off_unless_they_are_switched_on(folder):
