@@ -353,16 +353,21 @@ def _hostile_table(hostiles: Hostiles) -> Table:
     )
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--clients", type=int, default=Load.clients)
+    found.add_argument("--rounds", type=int, default=Load.rounds, help="how often each has its videos scored")
+    found.add_argument("--kills", type=int, default=Load.kills)
+    found.add_argument("--seconds", type=float, default=Load.seconds, help="what the reward takes for a video")
+    found.add_argument("--model", help="serve this judge in place of the reward with known answers")
+    found.add_argument("--output", type=Path)
+    return found
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the load, prints its tables, and says what was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=Load.clients)
-    parser.add_argument("--rounds", type=int, default=Load.rounds, help="how often each has its videos scored")
-    parser.add_argument("--kills", type=int, default=Load.kills)
-    parser.add_argument("--seconds", type=float, default=Load.seconds, help="what the reward takes for a video")
-    parser.add_argument("--model", help="serve this judge in place of the reward with known answers")
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args(words)
+    args = parser().parse_args(words)
     load = Load(args.clients, args.rounds, args.kills, args.seconds, args.model)
     with tempfile.TemporaryDirectory(prefix="server-load-", dir=None) as folder:
         tables, faults = load.run(Path(folder).resolve())

@@ -77,6 +77,7 @@ repository_pages = {
     "benchmarks/results/train_vllm.md": "cards/train_vllm.md",
     "benchmarks/results/flow_grpo.md": "cards/flow_grpo.md",
     "benchmarks/results/metrics.md": "cards/metrics.md",
+    "benchmarks/results/server_load.md": "cards/server_load.md",
     "assets/unified-mini/README.md": "cards/unified_mini.md",
 }
 

@@ -94,7 +94,7 @@ def most_connections() -> int:
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """What uvicorn is told."""
+    """The settings of uvicorn."""
     most = most_connections()
     return uvicorn.Config(
         app,

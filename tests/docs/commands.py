@@ -10,6 +10,7 @@ import importlib.util
 import io
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ def load_recipe(script: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(script.parent))
+        patch.setitem(sys.modules, spec.name, module)  # dataclasses look up the module that they stand in
         spec.loader.exec_module(module)
     return module
 
