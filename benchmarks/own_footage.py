@@ -149,8 +149,8 @@ def main() -> None:
     train = corrupted(clips, work / "data", args.per_video, 0, args.kinds)
     held_out = corrupted(others, work / f"data-{args.part}", 4, 1, args.kinds)
     steps = ("--max_steps", args.steps) if args.steps else ()
-    options = ("--config", "recipes/configs/stage2/mini_own.yaml", "--data", train)
-    options += ("--model_name_or_path", args.model, "--output_dir", work / "stage2")
+    config = "recipes/configs/stage2/mini_own.yaml"
+    options = ("--config", config, "--data", train, "--model_name_or_path", args.model, "--output_dir", work / "stage2")
     seconds, kept = call(sys.executable, "recipes/stage2_sft.py", *options, *steps), work / "training_seconds.txt"
     # A stage that is done already is only exported again: the longest run is the training.
     seconds = max(seconds, float(kept.read_text()) if kept.exists() else 0.0)

@@ -248,7 +248,8 @@ def marked_batch(
     orders = [rng.permutation(len(found)) for found in labels]
     lists = [before + "".join(f" Frame {k}: {NORMAL_STATE}" for k in order) for order in orders]
     collate = MiniCollator(collator.processor, lambda example: example)  # type: ignore[arg-type,return-value]
-    inputs = collate([Example(c, text) for c, text in zip(conversations, lists, strict=True)])  # type: ignore[arg-type]
+    examples: list[Any] = [Example(c, text) for c, text in zip(conversations, lists, strict=True)]
+    inputs = collate(examples)
     listed = inputs.pop("labels") != IGNORE
     marks = torch.isin(inputs["input_ids"], known)
     if int(marks.sum()) != 2 * sum(map(len, labels)):
