@@ -72,7 +72,7 @@ class AnnotatedMarks:
 
     @property
     def run(self) -> Mapping[str, Any]:
-        """What must be equal for a stopped warm-up to be continued."""
+        """The facts that must be equal for a stopped warm-up to be continued."""
         return {"annotations": json_digest([r.to_dict() for r in self.records])}
 
     def batches(self, collator: MiniCollator, steps: int, batch: int, seed: int, rank: int) -> AnnotatedPrompts:
@@ -97,7 +97,7 @@ class AnnotatedMarks:
 
     @cached_property
     def mirrors(self) -> bool:
-        """Whether frames may be shown mirrored: not where letters count."""
+        """True if frames may be shown mirrored: not where letters count."""
         return not any(a.type == AnomalyType.CHARACTER for r in self.records for a in r.truth.anomalies)
 
 
