@@ -53,6 +53,7 @@ def test_from_ten_videos_to_a_reward(tmp_path):
     for name, start, output in (("stage1", ROOT / "assets" / "cac-mini", first), ("stage2", first, second)):
         config = ["--config", str(ROOT / "recipes" / "configs" / name / "mini_own.yaml")]
         given = [*config, "--model_name_or_path", str(start), "--output_dir", str(output), *common]
+        given += ["--reading_warmup_steps", "2"] if name == "stage2" else []
         run_stage(name, *parse_stage(given, options=MINI.options), MINI)
 
     reward = CaCReward(second, device="cpu")

@@ -2,5 +2,6 @@
 
 Reading order: ``model`` and ``tokenizer``, ``rows`` and ``frames`` (samples of the world), ``splices`` and ``drift``
 (what makes them hard), ``collator``, ``optimizer``, then ``warm_up`` with ``warm_up_vision``, ``warm_up_reading``,
-``warm_up_state`` and ``gradients``; ``stages`` hands all of it to stages 1 and 2.
+``annotated_marks`` (the same on annotated videos), ``warm_up_state`` and ``gradients``; ``stages`` hands all of it to
+stages 1 and 2.
 """

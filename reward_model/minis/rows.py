@@ -228,9 +228,13 @@ def _shoot(draw: Callable[[int], np.ndarray], row: Mapping[str, Any], rng: np.ra
 
 def _seen(report: TurnReport, truth: VideoAnnotation) -> TurnReport:
     """The report with its boxes where the judge sees them, on the pixels it sees: its tokens know no others."""
-    shown = Framing((truth.height, truth.width), SIZE, FIT).shown_report(report)
-    anomalies = (replace(a, boxes={k: tuple(map(_on_pixels, v)) for k, v in a.boxes.items()}) for a in shown.anomalies)
-    return replace(shown, anomalies=tuple(anomalies))
+    return on_pixels(Framing((truth.height, truth.width), SIZE, FIT).shown_report(report))
+
+
+def on_pixels(report: TurnReport) -> TurnReport:
+    """The report with its boxes on the pixels of the judge's square."""
+    anomalies = (replace(a, boxes={k: tuple(map(_on_pixels, v)) for k, v in a.boxes.items()}) for a in report.anomalies)
+    return replace(report, anomalies=tuple(anomalies))
 
 
 def _zoomed(shot: Shot, indices: Sequence[int], report: TurnReport, rng: _Rng, asked: Conversation) -> Example:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from reward_model.config import JUDGE_FILE, JudgeConfig, load_judge_config
 from reward_model.terminal.described import Bounds
-from reward_model.training.sft.config import NOT_NEGATIVE, StageArguments
+from reward_model.training.sft.config import NOT_NEGATIVE, WORLD, StageArguments
 from reward_model.training.sft.parts import Load, StageData, StageName, StageParts
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
     from trl import ModelConfig, SFTConfig
 
+    from reward_model.minis.annotated_marks import AnnotatedMarks
     from reward_model.training.plan import PlanConfig
     from reward_model.training.sft.trainer import MakeOptimizer
 
@@ -71,7 +72,7 @@ class MiniArguments(StageArguments):
         default=0, metadata={"help": "mini from scratch only: steps of its vision tower"}
     )
     reading_warmup_steps: Annotated[int, NOT_NEGATIVE] = field(
-        default=0, metadata={"help": "mini from scratch only: steps of its reading"}
+        default=0, metadata={"help": "steps of its reading: mini from scratch, or any mini on annotated videos"}
     )
     vision_lr_scale: Annotated[float, NOT_NEGATIVE] = field(
         default=1.0, metadata={"help": "learning rate of the vision tower, relative"}
@@ -134,8 +135,10 @@ class MiniParts(StageParts):
 
     def dry_run_note(self, model: str | None, stage: Any) -> str:
         counts = {"vision": stage.vision_warmup_steps, "reading": stage.reading_warmup_steps}
+        if model not in self.models:
+            counts = {"reading": counts["reading"]} if stage.data != WORLD else {}
         told = [f"{steps:,} steps of the {name} warm-up" for name, steps in counts.items() if steps]
-        return f"Before them: {' and '.join(told)}." if told and model in self.models else ""
+        return f"Before them: {' and '.join(told)}." if told else ""
 
     def world_data(self, name: StageName, stage: Any, config: SFTConfig, judge: JudgeConfig) -> StageData:
         from reward_model.minis.false_alarms import read_alarms, with_alarms
@@ -168,6 +171,17 @@ class MiniParts(StageParts):
             summary += f", {alarms} false alarms of {stage.false_alarms} among the normal clips"
         load = partial(make_example, prompts=judge.prompts, codec=codec_of(judge))
         return StageData(rows, _held_out(name, stage, config.seed), load, judge, summary, ordered=True)
+
+    def annotated_data(
+        self, name: StageName, stage: Any, config: SFTConfig, processor: ProcessorMixin, judge: JudgeConfig
+    ) -> StageData | None:
+        if not judge.demo_scale or judge.track != "per_frame" or name not in ("stage1", "stage2"):
+            return None
+        from reward_model.minis.annotated_rows import OnPixels
+        from reward_model.training.sft.data import annotated_data
+
+        data = annotated_data(name, stage, config, processor, judge)
+        return replace(data, load=OnPixels(data.load))
 
     def _draw(self, name: StageName, stage: Any, steps: int, batch: int, seed: int, *, several: bool) -> Dataset:
         """The different rows of a stage; ``several``: they are walked through several times."""
@@ -208,14 +222,19 @@ class MiniParts(StageParts):
         stage: Any,
         model_args: ModelConfig,
         config: SFTConfig,
+        data: StageData,
     ) -> None:
-        if model_args.model_name_or_path not in self.models:
-            return
+        from_scratch = model_args.model_name_or_path in self.models
+        if not from_scratch and (stage.data == WORLD or not stage.reading_warmup_steps):
+            return  # it knows the drawn world already
         from reward_model.minis.warm_up import warm_up
 
         steps = {"vision_steps": stage.vision_warmup_steps, "reading_steps": stage.reading_warmup_steps}
         shifted = (stage.stories or {}).get("shifted", 0.0)
-        warm_up(model, processor, work, config, **steps, resume=stage.resume, shifted=shifted)
+        source = None if from_scratch else _annotated_marks(stage, work, data)
+        if source is not None:
+            steps["vision_steps"] = 0
+        warm_up(model, processor, work, config, **steps, resume=stage.resume, shifted=shifted, source=source)
 
     def optimizer(self, stage: Any) -> MakeOptimizer | None:
         if stage.matrix_lr is None and stage.vision_lr_scale == 1:
@@ -223,6 +242,23 @@ class MiniParts(StageParts):
         from reward_model.minis.optimizer import MiniOptimizer
 
         return MiniOptimizer(stage.matrix_lr, stage.vision_lr_scale)
+
+
+def _annotated_marks(stage: Any, work: Path, data: StageData) -> AnnotatedMarks:
+    """The annotated videos of a stage for the warm-up of a mini's reading.
+
+    Raises:
+        ValueError: the judge is not a mini.
+    """
+    if not data.judge.demo_scale:
+        raise ValueError(
+            f"reading_warmup_steps={stage.reading_warmup_steps} is a setting of minis, whose frames have one size; a "
+            "full-size judge can read: set it to 0"
+        )
+    from reward_model.minis.annotated_marks import AnnotatedMarks
+
+    folder = {None: work.parent / "frames", "none": None}.get(stage.cache_dir, stage.cache_dir)
+    return AnnotatedMarks(data.records, stage.data, data.judge, cache=folder)
 
 
 def _check_settings_of_stage_two(name: StageName, stage: Any) -> None:

@@ -1,10 +1,11 @@
-"""Both warm-ups of a mini from scratch, vision and then reading, each kept in the work folder, also while it runs."""
+"""The warm-ups of a mini, vision and then reading, each kept in the work folder, also while it runs."""
 
 from __future__ import annotations
 
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from reward_model.engine.guards import last_complete_checkpoint
 from reward_model.files import atomic
 from reward_model.minis.collator import MiniCollator
 from reward_model.minis.rows import make_example
-from reward_model.minis.warm_up_reading import warm_up_reading
+from reward_model.minis.warm_up_reading import MarkSource, WorldMarks, warm_up_reading
 from reward_model.minis.warm_up_state import forget_state
 from reward_model.minis.warm_up_vision import warm_up_vision
 
@@ -59,6 +60,7 @@ def warm_up(
     reading_steps: int,
     resume: bool,
     shifted: float = 0.0,
+    source: MarkSource | None = None,
 ) -> None:
     """Warms the mini up in place. Nothing is done where a checkpoint in ``work`` already holds the result.
 
@@ -67,12 +69,14 @@ def warm_up(
         config: ``SFTConfig``; its seed, workers and bar.
         vision_steps, reading_steps: steps of each warm-up; 0 leaves it out.
         resume: continue from what ``work`` holds.
-        shifted: share of frames and videos that are shown under a drawn shift.
+        shifted: share of the drawn world's frames and videos that are shown under a drawn shift.
+        source: videos of the reading's warm-up; by default those of the drawn world.
     """
     if resume and last_complete_checkpoint(work):
         return
-    vision = _Phase("warmup", vision_steps, model.model.visual, warm_up_vision, work)
-    reading = _Phase("reading", reading_steps, model, warm_up_reading, work)
+    vision = _Phase("warmup", vision_steps, model.model.visual, partial(warm_up_vision, shifted=shifted), work)
+    read = partial(warm_up_reading, source=source or WorldMarks(shifted))
+    reading = _Phase("reading", reading_steps, model, read, work)
     finished = {phase.name: phase.done for phase in (vision, reading)}
     collator = MiniCollator(processor, make_example)
     for phase in (vision, reading):
@@ -83,21 +87,20 @@ def warm_up(
         if resume and finished[phase.name]:
             load_model(phase.part, str(phase.kept))
         else:
-            _run(phase, model, collator, config, shifted)
+            _run(phase, model, collator, config)
 
 
-def _run(phase: _Phase, model: PreTrainedModel, collator: MiniCollator, config: SFTConfig, shifted: float) -> None:
+def _run(phase: _Phase, model: PreTrainedModel, collator: MiniCollator, config: SFTConfig) -> None:
     share = phase.run(
         model,
         collator,
         steps=phase.steps,
         seed=config.seed,
-        shifted=shifted,
         num_workers=config.dataloader_num_workers,
         state_file=phase.state,
         progress=not config.disable_tqdm,
     )
-    log.info("%s: %.1f %% of states named right", phase.run.__name__, 100 * share)
+    log.info("%s: %.1f %% of states named right", phase.run.func.__name__, 100 * share)
     if os.environ.get("RANK", "0") == "0":
         _keep(phase.part, phase.kept)
         forget_state(phase.state)

@@ -54,12 +54,16 @@ def stage_data(
     if own is not None or name == "referee":
         assert own is not None, "a referee's parts bring its data"
         return own
-    return _annotated_data(name, stage, config, processor, judge)
+    return annotated_data(name, stage, config, processor, judge)
 
 
-def _annotated_data(
+def annotated_data(
     name: Stage, stage: StageArguments, config: SFTConfig, processor: ProcessorMixin, judge: JudgeConfig
 ) -> StageData:
+    """The samples of ``stage1`` or ``stage2`` from an annotation file, by :class:`reward_model.data.views.StageViews`.
+
+    Args, Raises: see :func:`stage_data`.
+    """
     from reward_model.data.annotations import read_annotations, video_path
     from reward_model.data.stage_split import stage_records
 
@@ -96,7 +100,7 @@ def _annotated_data(
         f"{'from ' + stage.cot if stage.cot else 'written from the annotations'}; "
         f"{len(held_rows) if held_rows is not None else 0} held-out samples{'; ' + unused if unused else ''}"
     )
-    return StageData(rows, held_rows, views.load, judge, summary)
+    return StageData(rows, held_rows, views.load, judge, summary, records=train)
 
 
 def _views_of(

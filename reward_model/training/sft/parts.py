@@ -37,6 +37,8 @@ class StageData:
     summary: str
     #: The rows are laid out batch by batch and must not be shuffled.
     ordered: bool = False
+    #: The annotated videos that are trained on; none of procedural samples.
+    records: Sequence[Any] = ()
 
 
 class StageParts:
@@ -117,8 +119,13 @@ class StageParts:
         stage: Any,
         model_args: ModelConfig,
         config: SFTConfig,
+        data: StageData,
     ) -> None:
-        """Prepares the weights before the first step of a stage; ``work`` is the folder of its checkpoints."""
+        """Prepares the weights before the first step of a stage; ``work`` is the folder of its checkpoints.
+
+        Raises:
+            ValueError: a setting does not fit the model.
+        """
 
     def optimizer(self, stage: Any) -> MakeOptimizer | None:
         """Makes the optimiser; None: the one that ``SFTConfig`` names."""

@@ -105,7 +105,7 @@ def run_stage(
     if data.ordered:
         # Rows that are laid out batch by batch must come in this order.
         config.train_sampling_strategy = "sequential"
-    parts.warm_up(model, processor, work, stage, model_args, config)
+    parts.warm_up(model, processor, work, stage, model_args, config, data)
     if not data.held_out:
         config.eval_strategy = "no"
     # What trains: shown before training starts, and kept for the card.

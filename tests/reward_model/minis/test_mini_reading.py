@@ -52,7 +52,8 @@ def test_what_a_mark_has_to_name(kind, expected):
 
 def test_every_frame_is_asked_for_behind_its_picture_and_again_in_another_order(judge):
     _, collator = judge
-    inputs, shown, asked = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=0)[2]
+    inputs, shown, asked, said = MarkedPrompts(collator, steps=3, batch=6, seed=1, rank=0)[2]
+    assert said is None, "the warm-up from scratch comes before any verdict"
     tokenizer = collator.processor.tokenizer
     assert shown.places.sum() == asked.places.sum() == len(inputs["image_grid_thw"])
     assert not (shown.places & asked.places).any()
@@ -82,8 +83,8 @@ def split(values, counts):
 def test_batches_are_a_function_of_seed_step_and_process(judge):
     _, collator = judge
     batches = [MarkedPrompts(collator, steps=3, batch=4, seed=1, rank=rank)[2] for rank in (0, 0, 1)]
-    pixels = [inputs["pixel_values"] for inputs, _, _ in batches]
-    assert torch.equal(pixels[0], pixels[1]) and torch.equal(batches[0][2].labels, batches[1][2].labels)
+    pixels = [batch.inputs["pixel_values"] for batch in batches]
+    assert torch.equal(pixels[0], pixels[1]) and torch.equal(batches[0].asked.labels, batches[1].asked.labels)
     assert pixels[0].shape != pixels[2].shape or not torch.equal(pixels[0], pixels[2])
 
 
