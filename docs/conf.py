@@ -78,6 +78,7 @@ repository_pages = {
     "benchmarks/results/flow_grpo.md": "cards/flow_grpo.md",
     "benchmarks/results/metrics.md": "cards/metrics.md",
     "benchmarks/results/server_load.md": "cards/server_load.md",
+    "benchmarks/results/own_footage.md": "cards/own_footage.md",
     "assets/unified-mini/README.md": "cards/unified_mini.md",
 }
 

@@ -130,11 +130,11 @@ class AnnotatedPrompts(Dataset):
         conversations, labels = [], []
         for place in range(self.pairs_of_a_batch):
             abnormal, normal = self._pair(step * self.pairs_of_a_batch + place, rng)
-            grid, look = self._grid(abnormal, rng), draw_look(rng, mirrors=self.source.mirrors)
+            grid, variation = self._grid(abnormal, rng), draw_variation(rng, mirrors=self.source.mirrors)
             for k in (abnormal, normal):
                 shown = grid if self._fits(grid, k) else self._grid(k, rng)
                 truth = self.source.records[k].truth
-                conversations.append(self.prompts.scan(show(self._frames(k, shown), look), truth.prompt))
+                conversations.append(self.prompts.scan(vary(self._frames(k, shown), variation), truth.prompt))
                 labels.append(frame_labels(truth, shown))
         batch = marked_batch(self.collator, self.marks, conversations, labels, rng, before=forced_prefix())
         return batch._replace(said=self._said(batch.inputs, labels))
@@ -188,7 +188,7 @@ def frame_labels(truth: VideoAnnotation, indices: Sequence[int]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Look:
+class Variation:
     """A way to show frames: mirrored, moved by (rows, columns), with channels in another order and another light."""
 
     mirrored: bool
@@ -198,10 +198,10 @@ class Look:
     bias: tuple[float, ...]
 
 
-def draw_look(rng: np.random.Generator, *, mirrors: bool) -> Look:
-    """A look drawn at random; ``mirrors``: half of them mirrored."""
+def draw_variation(rng: np.random.Generator, *, mirrors: bool) -> Variation:
+    """A variation drawn at random; ``mirrors``: half of them mirrored."""
     rows, columns = rng.integers(-MOST_PIXELS, MOST_PIXELS + 1, 2)
-    return Look(
+    return Variation(
         mirrored=bool(rng.random() < 0.5) and mirrors,
         shift=(int(rows), int(columns)),
         channels=tuple(int(k) for k in rng.permutation(3)),
@@ -210,11 +210,11 @@ def draw_look(rng: np.random.Generator, *, mirrors: bool) -> Look:
     )
 
 
-def show(frames: np.ndarray, look: Look) -> np.ndarray:
-    """Frames (N, H, W, 3) uint8 in that look; what moves in is the rim's own colour."""
-    rim, (down, right) = MOST_PIXELS, look.shift
+def vary(frames: np.ndarray, variation: Variation) -> np.ndarray:
+    """Frames (N, H, W, 3) uint8 in that variation; what moves in is the rim's own colour."""
+    rim, (down, right) = MOST_PIXELS, variation.shift
     height, width = frames.shape[1:3]
     wide = np.pad(frames, ((0, 0), (rim, rim), (rim, rim), (0, 0)), mode="edge")
     moved = wide[:, rim - down : rim - down + height, rim - right : rim - right + width]
-    moved = (moved[:, :, ::-1] if look.mirrored else moved)[..., list(look.channels)]
-    return np.clip((moved - 128.0) * look.gain + 128 + look.bias, 0, 255).astype(np.uint8)
+    moved = (moved[:, :, ::-1] if variation.mirrored else moved)[..., list(variation.channels)]
+    return np.clip((moved - 128.0) * variation.gain + 128 + variation.bias, 0, 255).astype(np.uint8)

@@ -9,7 +9,7 @@ import torch
 from reward_model.config import JudgeConfig
 from reward_model.data.annotations import Record, write_annotations
 from reward_model.minis import warm_up_state
-from reward_model.minis.annotated_marks import AnnotatedMarks, Look, frame_labels, show
+from reward_model.minis.annotated_marks import AnnotatedMarks, Variation, frame_labels, vary
 from reward_model.minis.collator import MiniCollator
 from reward_model.minis.model import build_judge, judge_settings
 from reward_model.minis.rows import make_example
@@ -135,16 +135,16 @@ def test_batches_are_a_function_of_seed_step_and_process_and_every_anomaly_takes
     assert sorted(drawn[:2]) == sorted(drawn[2:]) == [(0, 1), (2, 3)]
 
 
-def test_a_look_moves_mirrors_and_recolours():
+def test_a_variation_moves_mirrors_and_recolours():
     frames = np.zeros((1, 8, 8, 3), np.uint8)
     frames[0, 2, 1] = (100, 0, 200)
-    still = Look(False, (0, 0), (0, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    assert np.array_equal(show(frames, still), frames)
-    moved = show(frames, replace(still, shift=(3, 2)))
+    still = Variation(False, (0, 0), (0, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    assert np.array_equal(vary(frames, still), frames)
+    moved = vary(frames, replace(still, shift=(3, 2)))
     assert moved[0, 5, 3].tolist() == [100, 0, 200] and (moved > 0).any(-1).sum() == 1
-    assert show(frames, replace(still, mirrored=True))[0, 2, 6].tolist() == [100, 0, 200]
-    assert show(frames, replace(still, channels=(2, 0, 1)))[0, 2, 1].tolist() == [200, 100, 0]
-    lit = show(frames, replace(still, gain=(0.5, 1.0, 1.0), bias=(0.0, 10.0, 60.0)))
+    assert vary(frames, replace(still, mirrored=True))[0, 2, 6].tolist() == [100, 0, 200]
+    assert vary(frames, replace(still, channels=(2, 0, 1)))[0, 2, 1].tolist() == [200, 100, 0]
+    lit = vary(frames, replace(still, gain=(0.5, 1.0, 1.0), bias=(0.0, 10.0, 60.0)))
     assert lit[0, 2, 1].tolist() == [114, 10, 255] and lit[0, 0, 0].tolist() == [64, 10, 60]
 
 
