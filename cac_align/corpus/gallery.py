@@ -95,8 +95,35 @@ def render_gallery(
         name: of the table.
     """
     style = page_file("cac_align.report", "report.css") + page_file(__package__, "gallery.css")
-    models = sorted({str(row["model"]) for row in rows if row.get("model")})
     unjudged = [row for row in rows if row["score"] is None]
+    return str(
+        page_template(__package__, "gallery.html.j2").render(
+            facts=[name, *_facts(rows)],
+            tables=[
+                {"title": t.title, "columns": t.columns, "rows": [list(map(show, r)) for r in t.rows], "notes": t.notes}
+                for t in tables
+            ],
+            sections=_shown(sections, cards),
+            unjudged=[{"video": row["video"], "error": row.get("error") or ""} for row in unjudged[:20]],
+            unjudged_count=len(unjudged),
+            style=style,
+            policy=content_policy(style),
+        )
+    )
+
+
+def _facts(rows: Sequence[Row]) -> list[str]:
+    """The number of videos, who judged them, and how many of them."""
+    models = sorted({str(row["model"]) for row in rows if row.get("model")})
+    return [
+        f"{len(rows)} {'video' if len(rows) == 1 else 'videos'}",
+        *([f"judged by {', '.join(models)}"] if models else []),
+        f"{len(judged_rows(rows))} judged",
+    ]
+
+
+def _shown(sections: Sequence[GallerySection], cards: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The sections with their cards; a video that was shown before is only named."""
     seen: set[int] = set()
     shown = []
     for section in sections:
@@ -106,25 +133,7 @@ def render_gallery(
             ends.append({"title": title, "cards": [{**cards[k], "again": k in seen} for k in there]})
             seen.update(there)
         shown.append({"title": section.title, "count": section.num, "ends": ends})
-    return str(
-        page_template(__package__, "gallery.html.j2").render(
-            facts=[
-                name,
-                f"{len(rows)} {'video' if len(rows) == 1 else 'videos'}",
-                *([f"judged by {', '.join(models)}"] if models else []),
-                f"{len(judged_rows(rows))} judged",
-            ],
-            tables=[
-                {"title": t.title, "columns": t.columns, "rows": [list(map(show, r)) for r in t.rows], "notes": t.notes}
-                for t in tables
-            ],
-            sections=shown,
-            unjudged=[{"video": row["video"], "error": row.get("error") or ""} for row in unjudged[:20]],
-            unjudged_count=len(unjudged),
-            style=style,
-            policy=content_policy(style),
-        )
-    )
+    return shown
 
 
 def _copy(video: Video) -> str:

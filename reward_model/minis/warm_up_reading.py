@@ -173,29 +173,38 @@ def warm_up_reading(
     bar = tqdm(drawn, "reading warm-up", total=steps, initial=first, disable=not progress or rank != 0)
     model.train()
     with use_equal_images(model), logging_redirect_tqdm():
-        for step, (inputs, shown, asked, said) in enumerate(bar, first):
-            out = model.model(**inputs, use_cache=False, output_hidden_states=True)
-            states = out.hidden_states
-            guesses = [head(states[k][shown.places]) for head, k in zip(heads[:-1], layers, strict=False)]
-            logits = heads[-1](states[depth][asked.places])
-            loss = torch.stack([cross_entropy(guess, shown.labels) for guess in guesses]).mean()
-            loss = loss + cross_entropy(logits, asked.labels)
-            if said is not None:
-                loss = loss + cross_entropy(model.lm_head(out.last_hidden_state[said.places]), said.labels)
+        for step, marked in enumerate(bar, first):
+            loss, logits = _loss(model, heads, layers, marked)
             optimizer.zero_grad()
             loss.backward()
             average_gradients([p for _, p in named])
             nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
             optimizer.step()
             schedule.step()
-            wrong = asked.labels > 0
-            share = (logits.argmax(-1) == asked.labels)[wrong].float().mean().item() if wrong.any() else right
+            wrong = marked.asked.labels > 0
+            share = (logits.argmax(-1) == marked.asked.labels)[wrong].float().mean().item() if wrong.any() else right
             right += 0.05 * (share - right)
             if rank == 0 and (step % 25 == 0 or step == steps - 1):
                 log.info("reading warm-up step %d/%d: loss %.3f, found right %.3f", step, steps, loss.item(), right)
             state.keep(step + 1, right)
     model.eval()
     return right
+
+
+def _loss(
+    model: PreTrainedModel, heads: nn.ModuleList, layers: Sequence[int], marked: MarkedBatch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of all that is asked, and the last head's answers to the marks of the list, (marks, labels)."""
+    inputs, shown, asked, said = marked
+    out = model.model(**inputs, use_cache=False, output_hidden_states=True)
+    states = out.hidden_states
+    guesses = [head(states[k][shown.places]) for head, k in zip(heads[:-1], layers, strict=False)]
+    logits = heads[-1](states[layers[-1]][asked.places])
+    loss = torch.stack([cross_entropy(guess, shown.labels) for guess in guesses]).mean()
+    loss = loss + cross_entropy(logits, asked.labels)
+    if said is not None:
+        loss = loss + cross_entropy(model.lm_head(out.last_hidden_state[said.places]), said.labels)
+    return loss, logits
 
 
 def _groups(named: list[tuple[str, nn.Parameter]], rates: Rates) -> list[dict[str, Any]]:

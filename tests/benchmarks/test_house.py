@@ -222,6 +222,7 @@ def test_every_journey_enters_the_files_it_is_named_after(modules):
         "CaCReward.judge",
         "best_of_n",
         "FlowGRPOTrainer.run_step",
+        "FlowGRPOTrainer.run_step",
         "open_trainer",
         "GrpoTrainer.run_step",
     )
