@@ -99,11 +99,11 @@ class Server:
         self.memory.append((self._kept("VmRSS"), self._kept("VmHWM")))
 
     def get(self, path: str) -> int | None:
-        """Status of a page; None if there is no answer."""
+        """Status of a page; None without an answer."""
         return self.page(path)[0]
 
     def page(self, path: str) -> tuple[int | None, str]:
-        """Status and text of a page."""
+        """Status and text of a page; None and nothing without an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})

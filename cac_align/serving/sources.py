@@ -112,8 +112,8 @@ def open_inside(root: Path, relative: str) -> Iterator[IO[bytes]]:
     """A regular file below ``root``, open for reading; links are followed as long as they stay inside.
 
     Raises:
-        RefusedError: 403 if it lies elsewhere, 404 if there is no such file, or it is not a regular one; 503 if this
-            process has no file left to open.
+        RefusedError: 403 if it lies elsewhere, 404 if it does not exist or is not a regular file, 503 if this process
+            cannot open any more files.
     """
     outside = RefusedError(403, f"{relative[:200]!r} leads out of the folder of this server; only files in it are read")
     absent = RefusedError(404, f"there is no video file {relative[:200]!r} in the folder of this server")

@@ -115,6 +115,7 @@ class AnnotatedPrompts(Dataset):
         self.pairs_of_a_batch, self.seed, self.rank = max(1, batch // 2), seed, rank
         judge = source.judge
         self.prompts, self.marks = load_prompts(judge.prompts), mark_tokens(collator.processor.tokenizer)
+        self.grids = [question_grids(record.truth, judge) for record in source.records]
         self.cache = FrameCache(
             source.cache,
             frame_size=judge.frame_size,
@@ -132,7 +133,7 @@ class AnnotatedPrompts(Dataset):
             abnormal, normal = self._pair(step * self.pairs_of_a_batch + place, rng)
             grid, variation = self._grid(abnormal, rng), draw_variation(rng, mirrors=self.source.mirrors)
             for k in (abnormal, normal):
-                shown = grid if self._fits(grid, k) else self._grid(k, rng)
+                shown = grid if grid in self.grids[k] else self._grid(k, rng)
                 truth = self.source.records[k].truth
                 conversations.append(self.prompts.scan(vary(self._frames(k, shown), variation), truth.prompt))
                 labels.append(frame_labels(truth, shown))
@@ -147,26 +148,14 @@ class AnnotatedPrompts(Dataset):
         abnormal, normal = pairs[order[place]]
         return abnormal, int(rng.choice(normal))
 
-    def _grids(self, k: int) -> list[list[int]]:
-        """Native frames of every question about a video, from the first frame on and from half a stride later."""
-        truth, found = self.source.records[k].truth, []
-        for grid in scan_grids(truth.num_frames, truth.fps, self.source.judge):
-            half = (grid[1] - grid[0]) // 2 if len(grid) > 1 else 0
-            found += [[n + shift for n in grid if n + shift < truth.num_frames] for shift in (0, half)]
-        return found
-
     def _grid(self, k: int, rng: np.random.Generator) -> list[int]:
-        grids = self._grids(k)
-        showing = [g for g in grids if any(frame_labels(self.source.records[k].truth, g))]
-        chosen = showing or grids
+        showing = [g for g in self.grids[k] if any(frame_labels(self.source.records[k].truth, g))]
+        chosen = showing or self.grids[k]
         return chosen[rng.integers(len(chosen))]
-
-    def _fits(self, grid: list[int], k: int) -> bool:
-        return grid in self._grids(k)
 
     def _frames(self, k: int, indices: Sequence[int]) -> np.ndarray:
         record = self.source.records[k]
-        kept = sorted({n for grid in self._grids(k) for n in grid})
+        kept = sorted({n for grid in self.grids[k] for n in grid})
         return self.cache.frames(video_path(record, self.source.jsonl), indices, kept, record.truth.num_frames)
 
     def _said(self, inputs: Mapping[str, torch.Tensor], labels: Sequence[Sequence[int]]) -> Marks:
@@ -179,6 +168,15 @@ class AnnotatedPrompts(Dataset):
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def question_grids(truth: VideoAnnotation, judge: JudgeConfig) -> list[list[int]]:
+    """Native frames of every question about a video, from the first frame on and from half a stride later."""
+    found: list[list[int]] = []
+    for grid in scan_grids(truth.num_frames, truth.fps, judge):
+        half = (grid[1] - grid[0]) // 2 if len(grid) > 1 else 0
+        found += [[n + shift for n in grid if n + shift < truth.num_frames] for shift in (0, half)]
+    return found
 
 
 def frame_labels(truth: VideoAnnotation, indices: Sequence[int]) -> list[int]:

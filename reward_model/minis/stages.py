@@ -256,9 +256,9 @@ def _annotated_marks(stage: Any, work: Path, data: StageData) -> AnnotatedMarks:
             "full-size judge can read: set it to 0"
         )
     from reward_model.minis.annotated_marks import AnnotatedMarks
+    from reward_model.training.sft.data import frames_folder
 
-    folder = {None: work.parent / "frames", "none": None}.get(stage.cache_dir, stage.cache_dir)
-    return AnnotatedMarks(data.records, stage.data, data.judge, cache=folder)
+    return AnnotatedMarks(data.records, stage.data, data.judge, cache=frames_folder(stage, work.parent))
 
 
 def _check_settings_of_stage_two(name: StageName, stage: Any) -> None:

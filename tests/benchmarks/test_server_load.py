@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def server_load(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("server_load", ROOT / "benchmarks" / "server_load.py")
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, "server_load", module)
+    monkeypatch.setitem(sys.modules, "server_load", module)
     spec.loader.exec_module(module)
     return module
 
@@ -75,7 +76,8 @@ def test_what_a_server_may_not_say_to_a_hostile_client_is_a_fault(server_load, t
 
 
 def test_files_that_are_not_the_servers_own_are_told_apart(server_load, tmp_path):
-    (tmp_path / "root").mkdir()
-    server = server_load.Server(tmp_path, tmp_path / "root", [])
-    assert all(server._is_own(p) for p in (f"{tmp_path}/root/a.mp4", "a.mp4", "/dev/fd/7", os.__file__))
-    assert not any(server._is_own(p) for p in ("/etc/passwd", f"{tmp_path}/outside/secret.mp4", "/proc/1/environ"))
+    root, secret = tmp_path / "served", tmp_path / "outside" / "secret.mp4"
+    root.mkdir()
+    server = server_load.Server(tmp_path, root, [])
+    assert all(server._is_own(p) for p in (str(root / "a.mp4"), "a.mp4", "/dev/fd/7", os.__file__))
+    assert not any(server._is_own(p) for p in ("/etc/passwd", str(secret), "/proc/1/environ"))

@@ -103,6 +103,13 @@ def annotated_data(
     return StageData(rows, held_rows, views.load, judge, summary, records=train)
 
 
+def frames_folder(stage: StageArguments, output: str | Path) -> str | Path | None:
+    """Folder of a stage's reduced videos, in that of its output unless a setting names another; None: none."""
+    if stage.cache_dir is None:
+        return Path(output) / "frames"
+    return None if stage.cache_dir == "none" else stage.cache_dir
+
+
 def _views_of(
     stage: StageArguments, config: SFTConfig, judge: JudgeConfig, cot: Sequence[Any]
 ) -> Callable[[Sequence[Any]], Any]:
@@ -111,7 +118,6 @@ def _views_of(
     from reward_model.data.view_options import ViewOptions
     from reward_model.data.views import StageViews
 
-    folder = {None: str(Path(config.output_dir) / "frames"), "none": None}.get(stage.cache_dir, stage.cache_dir)
     options = ViewOptions(
         frames_per_video=stage.frames_per_video,
         untrimmed_windows=stage.untrimmed_windows,
@@ -121,7 +127,7 @@ def _views_of(
         gt_replace=stage.gt_replace,
         gt_jitter=stage.gt_jitter,
     )
-    cache = FrameCache(folder, frame_size=judge.frame_size, frame_fit=judge.frame_fit)
+    cache = FrameCache(frames_folder(stage, config.output_dir), frame_size=judge.frame_size, frame_fit=judge.frame_fit)
     return partial(StageViews, jsonl=stage.data, judge=judge, cache=cache, cot=cot, options=options)
 
 
