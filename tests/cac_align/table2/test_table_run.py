@@ -123,7 +123,7 @@ def test_outputs(made_table, monkeypatch, curves):
 
 def test_means_and_differences_are_those_of_the_values(made_table):
     job, _ = made_table
-    maker = TableMaker(Matrix(job))
+    maker = TableMaker(Matrix(job).results())
     column = find_column("motion_energy")
     line = next(r for r in maker.differences().rows if r[0] == "GRPO bright")
     row, base = (maker.of(job.settings.row(n), column) for n in ("GRPO bright", "base"))
@@ -138,7 +138,7 @@ def test_means_and_differences_are_those_of_the_values(made_table):
 def test_a_row_that_is_not_there_yet_is_named(table_inputs, tmp_path):
     job = tables.make_job(table_inputs, tmp_path, num_eval_prompts=2, eval_seeds=[0], n=1)
     job.work(["draw", "score"], row="base")
-    notes = TableMaker(Matrix(job)).means().notes
+    notes = TableMaker(Matrix(job).results()).means().notes
     assert any(n.startswith("GRPO bright: 2 of 2 videos without motion energy") for n in notes)
 
 
