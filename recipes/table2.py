@@ -55,9 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     quiet()
     if args.results is not None:
         from cac_align.table2.output import write_result_tables
-        from cac_align.table2.results import read_results
+        from cac_align.table2.results import read_table_results
 
-        results = read_results(args.results, args.set)
+        results = read_table_results(args.results, args.set)
         show(write_result_tables(results, args.output or args.results.parent)[0])
         return 0
     from cac_align.table2.job import TableJob

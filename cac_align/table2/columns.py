@@ -72,7 +72,7 @@ def reward_column(name: str) -> Column:
     return Column(f"reward_{name}", name, f"reward {name}")
 
 
-def columns_of(names: Iterable[str], rewards: Iterable[str]) -> list[Column]:
+def all_columns(names: Iterable[str], rewards: Iterable[str]) -> list[Column]:
     """The columns of a table: those of its settings, then one for each reward."""
     return [*map(find_column, names), *map(reward_column, rewards)]
 

@@ -1,6 +1,7 @@
-"""The videos of a table, each drawn once: as many candidates of the base model and of every LoRA as some row chooses
-from, for every prompt and evaluation seed. Candidate k starts from the same latents whoever draws it, in however many
-steps.
+"""The videos of a table, each drawn once: candidates of the base model and of every LoRA.
+
+There are as many as some row chooses from, for every prompt and evaluation seed. Candidate k starts from the same
+latents whoever draws it, in however many steps.
 """
 
 from __future__ import annotations

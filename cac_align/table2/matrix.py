@@ -13,7 +13,7 @@ from cac_align.rewards.base import order
 from cac_align.rewards.calibration import Calibration
 from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
 from cac_align.selection.costs import as_count
-from cac_align.table2.columns import Column, columns_of, fault_columns
+from cac_align.table2.columns import Column, all_columns, fault_columns
 from cac_align.table2.curves import logged_forwards
 from cac_align.table2.draws import SeededPrompt, Source
 from cac_align.table2.job import TableJob
@@ -53,7 +53,7 @@ class Matrix:
     @property
     def columns(self) -> list[Column]:
         """The settings' columns, then the rewards."""
-        return columns_of(self.settings.columns, self.settings.reward_specs)
+        return all_columns(self.settings.columns, self.settings.reward_specs)
 
     @cached_property
     def stored(self) -> dict[tuple[str, str], list[dict[str, float | None]]]:
@@ -100,7 +100,7 @@ class Matrix:
     def results(self) -> Results:
         """Everything that the tables are made of, values rounded as in the file."""
         job, settings = self.job, self.settings
-        rows = settings.table_rows
+        rows, adapted = settings.table_rows, [s for s in job.sources.values() if s.lora is not None]
         columns = [*self.columns, *fault_columns(settings.columns)]
         values = {}
         for row in rows:
@@ -118,7 +118,7 @@ class Matrix:
                 "cac_align": package_version(),
                 "revision": code_revision(),
                 "model": job.draws.model,
-                "adapters": {s.name: job.draws.adapter_digest(s) for s in job.sources.values() if job.ready(s)},
+                "adapters": {s.name: job.draws.adapter_digest(s) for s in adapted if job.ready(s)},
                 "scorers": {scorer.name: scorer.setting for scorer in job.scorers},
             },
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.table2.columns import Column, columns_of, fault_columns
+from cac_align.table2.columns import Column, all_columns, fault_columns
 from cac_align.table2.drawing import Drawing
 from cac_align.table2.rows import TableRow
 from cac_align.table2.settings import TableSettings
@@ -56,7 +56,7 @@ class Results:
     @property
     def columns(self) -> list[Column]:
         """Columns of the tables; those of single faults are not among them."""
-        return columns_of(self.settings.columns, self.settings.reward_specs)
+        return all_columns(self.settings.columns, self.settings.reward_specs)
 
     def array(self, row: TableRow, column: Column) -> np.ndarray:
         """(R, P, S) values of a row."""
@@ -86,7 +86,7 @@ class Results:
         return write_text(path, self.to_text())
 
 
-def read_results(path: str | Path, changes: Sequence[str] = ()) -> Results:
+def read_table_results(path: str | Path, changes: Sequence[str] = ()) -> Results:
     """The results of a file.
 
     Args:

@@ -115,7 +115,7 @@ def _row_reward(row: str, entry: object, known: Mapping[str, RewardSpec]) -> Rew
     return checked
 
 
-def check_rows(rows: list[TableRow], train_seeds: int) -> None:
+def check_table_rows(rows: list[TableRow], train_seeds: int) -> None:
     """Rules between the rows of a table.
 
     Args:

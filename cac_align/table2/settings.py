@@ -15,7 +15,7 @@ from cac_align.flow_grpo.loading import located_settings
 from cac_align.prompts import read_prompts, shared_prompts
 from cac_align.table2.columns import Column, find_column
 from cac_align.table2.drawing import Drawing
-from cac_align.table2.rows import TableRow, check_rows, read_row
+from cac_align.table2.rows import TableRow, check_table_rows, read_row
 from reward_model.backends.source import located
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import as_decimals, check_settings, described, setting
@@ -99,7 +99,7 @@ class TableSettings:
 
     def _check_rows(self) -> None:
         rows = self.table_rows
-        check_rows(rows, len(self.train_seeds))
+        check_table_rows(rows, len(self.train_seeds))
         for name in self.against:
             if self.row(name) == rows[0]:
                 raise ValueError(f"against={name!r} is the base, which every row is compared with; leave it out")

@@ -19,7 +19,8 @@ from cac_align.selection.run_folder import ResumeError
 from cac_align.table2.columns import find_column
 from cac_align.table2.draws import source_pipeline
 from cac_align.table2.matrix import Matrix
-from cac_align.table2.output import write_table_files
+from cac_align.table2.output import write_result_tables, write_table_files
+from cac_align.table2.results import read_table_results
 from cac_align.table2.tables import TableMaker
 from tests.cac_align.table2 import tables
 from tests.campaigns import slow_but
@@ -94,12 +95,19 @@ def test_a_candidate_that_one_reward_could_not_judge_is_not_chosen(made_table):
 
 
 @pytest.mark.parametrize("curves", slow_but([False, True], False))
-def test_outputs(made_table, monkeypatch, curves):
+def test_outputs(made_table, monkeypatch, tmp_path, curves):
     job, _ = made_table
     if not curves:
         monkeypatch.setattr(job, "trainings", {})  # matplotlib takes seconds to load
     written = write_table_files(job)
-    assert {p.name for p in written} >= {"table2.md", "table2.tex", "table2.json", "correlations.md", "table2.html"}
+    assert {p.name for p in written} >= {
+        "table2.md",
+        "table2.tex",
+        "table2.json",
+        "results.json",
+        "correlations.md",
+        "table2.html",
+    }
     text = (job.folder / "table2.md").read_text()
     for expected in (
         "GRPO bright",
@@ -113,6 +121,12 @@ def test_outputs(made_table, monkeypatch, curves):
     assert agreement["correlations"] and "Rewards within a prompt" in (job.folder / "correlations.md").read_text()
     data = json.loads((job.folder / "table2.json").read_text())
     assert np.shape(data["values"]["grpo-bright"]["motion_energy"]) == (1, 2, 2)
+    results = read_table_results(job.folder / "results.json")
+    write_result_tables(results, tmp_path)
+    for name in ("table2.md", "table2.tex", "table2.json"):
+        assert (tmp_path / name).read_bytes() == (job.folder / name).read_bytes()
+    assert results.made_by["scorers"].keys() == {"canaries", "bright", "red"} and results.made_by["model"]
+    assert results.made_by["adapters"].keys() == {"grpo-bright/seed-0"}
     html = (job.folder / "table2.html").read_text()
     assert html.count("<video") >= 6 and "http" not in html.replace("http-equiv", "")
     if curves:
