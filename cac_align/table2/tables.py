@@ -68,9 +68,9 @@ class TableMaker:
         other = other or base
         lines = [self._difference_line(row, other) for row in self.rows if row not in (base, other)]
         titles = ("row", *(title for c in self.columns for title in (c.title, f"p, {c.name}")))
-        name = "base" if other == base else other.name
+        name, both = ("base", "row and base") if other == base else (other.name, "the two")
         note = (
-            f"Row minus {name}, video by video. p: two-sided, exchange of row and {name} prompt by prompt; it tells of "
+            f"Row minus {name}, video by video. p: two-sided, exchange of {both} prompt by prompt; it tells of "
             "other prompts, not of other training seeds. No correction for the number of comparisons."
         )
         if other.trained and self.seeded:
@@ -149,8 +149,8 @@ class TableMaker:
             f"{prompts} prompts that no training saw, {latents} each, the same for all rows; deterministic "
             f"sampler. {self._drawn()}",
             "forwards: passes of one video through the transformer that a delivered video cost, those of all its "
-            "candidates, as counted while they were drawn; guidance takes two a step. '-' where none were counted. "
-            + self._trained(),
+            "candidates, as counted while they were drawn; guidance takes two a step, judging is "
+            "not in it. '-': not counted. " + self._trained(),
             f"[low, high] are 95% bootstrap intervals over {redrawn}; few training seeds make them too narrow. Shares "
             "of exactly 0 or 1 have Wilson's interval over prompts.",
         ]
@@ -169,7 +169,8 @@ class TableMaker:
             best = f", best of {count} candidates" if row.kind == "best_of_n" else ""
             ways.setdefault(f"{self.results.drawings[row.slug]}{best}", []).append(row.name)
         told = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
-        return f"Drawn in {told}. A candidate starts from the same latents in all rows; the first is that of no choice."
+        same = "Candidates start from the same latents in all rows; rows without a choice show the first."
+        return f"Drawn in {told}. {same}"
 
     def _trained(self) -> str:
         """Forward passes of the trainings, which the column leaves out."""

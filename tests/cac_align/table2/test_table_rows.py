@@ -89,6 +89,22 @@ def test_what_is_drawn_alike_is_drawn_once(table_inputs):
     ]
 
 
+def test_the_work_of_a_choice_is_its_trained_row_s_too(table_inputs, tmp_path):
+    rows = [
+        {"name": "base"},
+        {"name": "T", "kind": "flow_grpo", "rewards": ["red"]},
+        {"name": "best of T", **BRIGHT, "of": "T"},
+        {"name": "T at eight", "kind": "best_of_n", "n": 1, "of": "T", "num_inference_steps": 8},
+    ]
+    job = tables.make_job(table_inputs, tmp_path, rows=rows, train_seeds=[0, 1], eval_seeds=[0])
+    train = ["train seed-0 t", "train seed-1 t"]
+    assert [u.name for u in job.units(["train"])] == train, "once, though drawn in two ways"
+    assert [u.name for u in job.units(["train"], row="best of T")] == train
+    drawn = [u.name for u in job.units(["draw"], row="T at eight", seed=1)]
+    assert drawn == [f"draw t/seed-1_8-steps-guidance-3 000{k}-0" for k in range(2)]
+    assert [u.name for u in job.units(["draw"], row="base")] == ["draw base 0000-0", "draw base 0001-0"]
+
+
 @pytest.fixture(scope="module")
 def fair(made_table, tmp_path_factory):
     """A table whose base is drawn otherwise, and whose adapter comes from the other table."""
