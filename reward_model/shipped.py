@@ -5,6 +5,7 @@ In a checkout they lie in ``assets`` and ``recipes``; a wheel holds the same fol
 
 from __future__ import annotations
 
+import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,3 +52,17 @@ def package_version() -> str:
         return version("cac-align")
     except PackageNotFoundError:
         return "unknown"
+
+
+@cache
+def code_revision() -> str | None:
+    """The commit of the checkout that this software runs from, with ``-dirty`` where files in it were changed; None in
+    an installed package, or without git.
+    """
+    if not (_ABOVE / ".git").exists():
+        return None
+    command = ["git", "-C", str(_ABOVE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

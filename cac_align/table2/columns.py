@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cac_align.metrics.dimensions import DIMENSIONS
@@ -45,6 +46,13 @@ PIXELS = (
 PEOPLE = Column("anomaly_people", "people", "anomaly rate (people)", -1, True)
 JUDGE = Column("anomaly_judge", "judge/abnormal", "anomaly rate (judge)", -1, True)
 VBENCH = tuple(Column(d, f"vbench/{d}", d.replace("_", " ").title(), 1, d == "dynamic_degree") for d in DIMENSIONS)
+#: Faults that the rule tells apart.
+FAULTS = ("missing", "vanishes", "grows", "deforms", "splits", "jumps")
+#: The rule's verdict and its faults, a table of their own.
+RULE = (
+    Column("any fault", "world/anomaly", "any fault", -1, True),
+    *(Column(f"fault {name}", f"world/fault {name}", name, -1, True) for name in FAULTS),
+)
 COLUMNS = {c.name: c for c in (*PIXELS, JUDGE, PEOPLE, *VBENCH)}
 
 
@@ -62,3 +70,13 @@ def find_column(name: str) -> Column:
 def reward_column(name: str) -> Column:
     """The mean of a reward."""
     return Column(f"reward_{name}", name, f"reward {name}")
+
+
+def all_columns(names: Iterable[str], rewards: Iterable[str]) -> list[Column]:
+    """The columns of a table: those of its settings, then one for each reward."""
+    return [*map(find_column, names), *map(reward_column, rewards)]
+
+
+def fault_columns(names: Iterable[str]) -> tuple[Column, ...]:
+    """The columns of single faults, where a table has one that the rule's file of measures fills; else none."""
+    return RULE if any(find_column(name).key.startswith("world/") for name in names) else ()

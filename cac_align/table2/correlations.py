@@ -164,7 +164,7 @@ def correlation_tables(found: Sequence[Correlation]) -> list[Table]:
 def _sets(matrix: Matrix) -> list[tuple[str, list[Values], np.ndarray]]:
     """Values and prompts of the base's candidates, and of all videos where there are more."""
     sets: list[tuple[str, list[Values], np.ndarray]] = []
-    for label, only in (("candidates of the base", "base"), ("all videos", None)):
+    for label, only in (("candidates of the base", matrix.candidates), ("all videos", None)):
         values, groups = matrix.videos(only)
         if values and not (sets and len(values) == len(sets[0][1])):
             sets.append((label, values, groups))

@@ -54,6 +54,15 @@ def series(steps: Sequence[Mapping[str, float]], key: str) -> tuple[list[float],
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
+def logged_forwards(folder: Path) -> float | None:
+    """Transformer forward passes of a whole training, to draw and to learn, as its log counted them; those of its
+    evaluations and backward passes are not in it. None where there is no such log.
+    """
+    steps = {int(s["step"]): s for s in read_steps(folder) if "forwards/train" in s}  # a resumed run's last word counts
+    counted = [s["forwards/train"] + s.get("forwards/sample", 0.0) for s in steps.values()]
+    return sum(counted) if counted else None
+
+
 def running_mean(values: Sequence[float], width: int) -> list[float]:
     """The mean of the last ``width`` values, of fewer at the start.
 

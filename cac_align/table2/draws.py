@@ -1,5 +1,7 @@
-"""The videos of a table, each drawn once: N candidates of the base model for every prompt and evaluation seed, and one
-video of every LoRA, which starts from the latents of candidate 0.
+"""The videos of a table, each drawn once: candidates of the base model and of every LoRA.
+
+There are as many as some row chooses from, for every prompt and evaluation seed. Candidate k starts from the same
+latents whoever draws it, in however many steps.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.needs import check_model, frozen_file
 from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed, encode_once, generate
+from cac_align.selection.costs import metered, total_forwards
+from cac_align.table2.drawing import Drawing
+from cac_align.table2.rows import TableRow
 from cac_align.table2.settings import TableSettings
-from cac_align.table2.training import WEIGHTS, Training
+from cac_align.table2.training import Training
+from reward_model.backends.source import located
 from reward_model.digests import json_digest, model_fingerprint
 
 if TYPE_CHECKING:
@@ -29,17 +35,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Source of videos: the base model, or a LoRA of it.
+    """Source of videos: the base model, or a LoRA of it, drawn in one way.
 
     Attributes:
-        name: ``base``, or ``<row>/seed-<k>``; a folder.
+        name: ``base``, or ``<row>/seed-<k>``, with the drawing behind it where it is not the table's; a folder.
         count: candidates of each item.
         training: training of a LoRA.
+        adapter: LoRA that was trained elsewhere.
+        seed: training seed; None: the base model.
+        drawing: steps and guidance; None: the table's.
     """
 
     name: str
     count: int
     training: Training | None = None
+    adapter: Path | None = None
+    seed: int | None = None
+    drawing: Drawing | None = None
+
+    @property
+    def lora(self) -> Path | None:
+        """Folder or file of the LoRA."""
+        return self.adapter if self.training is None else self.training.lora
+
+    @property
+    def run(self) -> Path | None:
+        """Folder of the training's run, where the LoRA lies as recipes leave it; None: the base model."""
+        if self.training is not None:
+            return self.training.folder
+        return self.adapter and (self.adapter if self.adapter.is_dir() else self.adapter.parent).parent
+
+    @property
+    def weights(self) -> Path | None:
+        """File of the LoRA.
+
+        Raises:
+            ValueError: if it is not there.
+        """
+        from cac_align.flow_grpo.learner.lora_files import find_lora
+
+        return None if self.lora is None else find_lora(self.lora)
 
     def ready(self) -> bool:
         """True if videos can be drawn from it."""
@@ -95,8 +130,17 @@ class Draws:
             for k in range(source.count):
                 made_by = self.made_by(source, item, k)
                 if run_folder.load(place, k, made_by) is None:
-                    [frames] = generate(pipe, item.prompt, [made_by["candidate_seed"]], self.arguments)
-                    run_folder.store(place, k, frames, made_by)
+                    with metered(pipe) as meter:
+                        [frames] = generate(pipe, item.prompt, [made_by["candidate_seed"]], self.arguments_of(source))
+                    run_folder.store(place, k, frames, made_by, meter.cost(1))
+
+    def forwards(self, source: Source, count: int) -> float | None:
+        """Forward passes that the first candidates of an item took, as counted while the first item was drawn; None
+        where they were not, as in folders of version 0.2.
+        """
+        place = self.place(source, self.items[0])
+        there = all(run_folder.frames_path(place, k).is_file() for k in range(count))
+        return total_forwards([run_folder.load_cost(place, k) for k in range(count)]) if there else None
 
     def load(self, source: Source, item: SeededPrompt, index: int) -> np.ndarray:
         """The frames of a candidate, (T, H, W, 3) uint8.
@@ -113,19 +157,23 @@ class Draws:
 
     def made_by(self, source: Source, item: SeededPrompt, index: int) -> dict[str, Any]:
         """Everything a candidate depends on."""
-        lora = None if source.training is None else _digest(source.training.lora / WEIGHTS)
         frozen = {} if self.frozen is None else {"frozen_adapter": self.frozen}
         return {
             "model": self.model,
             **frozen,
-            "lora": lora,
-            "arguments": json.loads(json.dumps(self.arguments)),
+            "lora": self.adapter_digest(source),
+            "arguments": json.loads(json.dumps(self.arguments_of(source))),
             "pipeline": {k: getattr(self.config, k) for k in ("mixed_precision", "flow_shift", "vae_tiling")},
             "prompt": item.prompt,
             "seed": item.seed,
             "candidate": index,
             "candidate_seed": candidate_seed(item.seed, index),
         }
+
+    def adapter_digest(self, source: Source) -> str | None:
+        """Digest of the LoRA of a source; None of the base model."""
+        weights = source.weights
+        return None if weights is None else _digest(weights)
 
     def identity(self, source: Source, item: SeededPrompt) -> str:
         """A digest of all candidates of an item: scores of other videos do not count."""
@@ -155,17 +203,22 @@ class Draws:
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """Of a pipeline call: those of the training's evaluations, with the pipeline's own deterministic sampler."""
-        config = self.config
-        steps = self.settings.num_inference_steps or config.eval_num_inference_steps or config.num_inference_steps
+        config, drawing = self.config, self.settings.drawing
         return {
             "height": config.height,
             "width": config.width,
             "num_frames": config.num_frames,
-            "num_inference_steps": steps,
-            "guidance_scale": config.guidance_scale,
+            "num_inference_steps": drawing.steps,
+            "guidance_scale": drawing.guidance,
             "negative_prompt": config.negative_prompt,
             "max_sequence_length": config.max_sequence_length,
         }
+
+    def arguments_of(self, source: Source) -> dict[str, Any]:
+        """Arguments of a pipeline call for a source: :attr:`arguments` with its own steps and guidance."""
+        own = source.drawing
+        changes = {} if own is None else {"num_inference_steps": own.steps, "guidance_scale": own.guidance}
+        return {**self.arguments, **changes}
 
 
 @contextmanager
@@ -179,21 +232,44 @@ def source_pipeline(config: FlowGRPOConfig, source: Source, device: str | None) 
     from cac_align.flow_grpo.loading import drawing_pipeline
 
     with drawing_pipeline(config, device) as pipe:
-        if source.training is not None:
-            load_lora(pipe, source.training.lora)
+        if source.lora is not None:
+            load_lora(pipe, source.lora)
         yield pipe
 
 
 def sources(settings: TableSettings, made: Mapping[tuple[str, int], Training]) -> list[Source]:
-    """The base model, with as many candidates as some row chooses from, and every LoRA.
+    """The base model and every LoRA, each with as many candidates as some row chooses from and once for each way it is
+    drawn; the base first, then the first training seed of every row.
 
     Args:
         settings: settings of the table.
         made: trainings by row and seed.
     """
-    chooses = any(row.kind == "best_of_n" for row in settings.table_rows)
-    loras = [Source(f"{t.row.slug}/seed-{t.seed}", 1, t) for t in made.values()]
-    return [Source("base", settings.n if chooses else 1), *loras]
+    found: dict[str, Source] = {}
+    for row in settings.table_rows:
+        for source in sources_of(settings, row, made):
+            before = found.get(source.name)
+            if before is None or before.count < source.count:
+                found[source.name] = source
+    seeds = list(settings.train_seeds)
+    return sorted(found.values(), key=lambda s: -1 if s.seed is None else seeds.index(s.seed))
+
+
+def sources_of(settings: TableSettings, row: TableRow, made: Mapping[tuple[str, int], Training]) -> list[Source]:
+    """The sources of a row's videos: one for each training seed, or one alone where nothing is trained. Arguments are
+    those of :func:`sources`.
+    """
+    own, adapted, count = settings.drawing_of(row), settings.adapted(row), settings.candidates(row)
+    drawing = None if own == settings.drawing else own
+    end = "" if drawing is None else f"_{drawing.slug}"
+    if adapted is None:
+        return [Source(f"base{end}", count, drawing=drawing)]
+    found = []
+    for k, seed in enumerate(settings.train_seeds):
+        training = made.get((adapted.slug, seed))
+        adapter = Path(located(adapted.loras[k])) if adapted.loras else None
+        found.append(Source(f"{adapted.slug}/seed-{seed}{end}", count, training, adapter, seed, drawing))
+    return found
 
 
 def _digest(path: Path) -> str:

@@ -16,6 +16,8 @@ from cac_align.flow_grpo.needs import (
 )
 from cac_align.metrics.dimensions import check_dimension
 from cac_align.metrics.weights import WeightsError
+from cac_align.selection.costs import as_count
+from cac_align.table2.adapters import adapter_needs
 from cac_align.table2.draws import Source, sources
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import Training, trainings
@@ -46,6 +48,7 @@ def needs_of(settings: TableSettings) -> list[Need]:
         except WeightsError as error:
             found.append(Need("missing", f"VBench {error}"))
     found += calibration_need(*settings.calibrated)
+    found += adapter_needs(settings)
     return list(dict.fromkeys(found))
 
 
@@ -55,11 +58,22 @@ def plan_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequenc
     videos = sum(s.count for s in drawn) * items
     folder = Path(settings.output_dir) / "videos"
     there = sum(1 for _ in folder.rglob("candidates/[0-9]*.npz")) if folder.is_dir() else 0
-    lines = [f"{t.name}: {t.config.max_steps} steps of {t.config.samples_per_step} videos{_state(t)}" for t in made]
+    costs = _training_costs(made)
+    lines = [
+        f"{t.name}: {t.config.max_steps} steps of {t.config.samples_per_step} videos, "
+        f"{costs[t.row.slug][0]:,} forwards{_state(t)}"
+        for t in made
+    ]
+    base, loras = ([s for s in drawn if (s.seed is None) == untouched] for untouched in (True, False))
     lines.append(
         f"{videos} videos: {len(settings.prompts)} prompts x {len(settings.eval_seeds)} first latents x "
-        f"({drawn[0].count} candidates + {len(drawn) - 1} LoRAs); {there} are drawn"
+        f"({sum(s.count for s in base)} of the untouched model + {sum(s.count for s in loras)} of "
+        f"{len({s.lora for s in loras})} LoRAs); {there} are drawn"
     )
+    for row in settings.table_rows:
+        drawing, count = settings.drawing_of(row), settings.candidates(row)
+        several = f", best of {count}" if row.kind == "best_of_n" else ""
+        lines.append(f"{row.name}: {drawing}{several}: {count * drawing.forwards} forwards a delivered video")
     names = [*settings.reward_specs, *(c.name for c in settings.table_columns)]
     return [*lines, f"each scored once by {', '.join(names)}", f"everything in {settings.output_dir}"]
 
@@ -70,8 +84,14 @@ def time_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequenc
     videos = sum(s.count for s in drawn) * items
     trained = sum(t.config.max_steps * t.config.samples_per_step for t in made)
     seconds = settings.seconds
+    own = settings.drawing
+    forwards = sum(s.count * (s.drawing or own).forwards for s in drawn) * items
     lines = []
-    counts = {"train_video": trained, "draw": videos, **dict.fromkeys(settings.reward_specs, videos)}
+    counts = {
+        "train_video": trained,
+        "draw": _number(forwards / own.forwards),
+        **dict.fromkeys(settings.reward_specs, videos),
+    }
     total = 0.0
     for name, count in counts.items():
         if name in seconds:
@@ -79,9 +99,11 @@ def time_lines(settings: TableSettings, made: Sequence[Training], drawn: Sequenc
             lines.append(f"{name}: {count} x {seconds[name]:g} s = {count * seconds[name] / 3600:.2f} h")
         else:
             lines.append(f"{name}: {count} videos; seconds.{name} is not set")
+    if any(s.drawing for s in drawn):
+        lines.append(f"draw counts {videos} videos by their forwards, as so many in {own}")
     lines.append(f"together {total / 3600:.2f} h of one process; trainings and videos are shared between processes")
     lines.append(
-        f"transformer: {_flops(settings, made, videos):.2e} FLOP, reckoned from parameters, tokens and attention"
+        f"transformer: {_flops(settings, made, forwards):.2e} FLOP, reckoned from parameters, tokens and attention"
     )
     return lines
 
@@ -99,18 +121,30 @@ def memory_lines(settings: TableSettings, made: Sequence[Training]) -> list[str]
     return [*lines, f"a video: {raw:.1f} MiB of frames before compression, in memory and at most on disk"]
 
 
-def _flops(settings: TableSettings, made: Sequence[Training], videos: int) -> float:
+def _flops(settings: TableSettings, made: Sequence[Training], forwards: int) -> float:
     """Operations of the transformer in all draws and trainings; a backward pass counts as two forward ones."""
     from cac_align.flow_grpo.plan import make_run_plan
 
-    config = settings.video
-    steps = settings.num_inference_steps or config.eval_num_inference_steps or config.num_inference_steps
-    total = make_run_plan(config).flop * videos * steps * (2 if config.guided else 1)
-    plans = {t.row.slug: make_run_plan(t.config) for t in made}  # seeds of a row cost the same
+    costs = _training_costs(made)
+    return make_run_plan(settings.video).flop * forwards + sum(costs[training.row.slug][1] for training in made)
+
+
+def _training_costs(made: Sequence[Training]) -> dict[str, tuple[int, float]]:
+    """Forwards and operations of one training of each row; seeds of a row cost the same."""
+    from cac_align.flow_grpo.plan import make_run_plan
+
+    found: dict[str, tuple[int, float]] = {}
     for training in made:
-        plan = plans[training.row.slug]
-        total += plan.flop * training.config.max_steps * (plan.forwards_sampling + 3 * plan.forwards_training)
-    return total
+        if training.row.slug not in found:
+            plan, steps = make_run_plan(training.config), training.config.max_steps
+            drawn, learned = plan.forwards_sampling, plan.forwards_training
+            found[training.row.slug] = ((drawn + learned) * steps, plan.flop * steps * (drawn + 3 * learned))
+    return found
+
+
+def _number(value: float) -> float:
+    """A count, rounded to a tenth where it is not whole."""
+    return as_count(round(value, 1))
 
 
 def _state(training: Training) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cac_align.flow_grpo.needs import check_calibration, check_model, model_of
-from cac_align.table2.draws import Draws, SeededPrompt, Source, source_pipeline, sources
+from cac_align.table2.adapters import check_adapters
+from cac_align.table2.draws import Draws, SeededPrompt, Source, source_pipeline, sources, sources_of
+from cac_align.table2.rows import TableRow
 from cac_align.table2.scores import Scorer, Scores, make_scorers
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import Training, trainings
@@ -50,6 +52,7 @@ class TableJob:
                 check_model(model, f"reward {spec.name!r}")
         check_model(self.draws.config.model, "model")
         _ = self.draws.frozen  # refused here if it is not there
+        check_adapters(settings)
         #: The scale on which scores are averaged, in training and in choosing; None: the scores as they are.
         self.calibration = check_calibration(*settings.calibrated)
         self._ready: set[str] = set()
@@ -90,7 +93,8 @@ class TableJob:
         chosen = self._chosen(row, seed)
         todo: list[Unit] = []
         if "train" in parts:
-            todo += [self._training(s.training) for s in chosen if s.training is not None]
+            trained = {s.training.folder: s.training for s in chosen if s.training is not None}
+            todo += [self._training(training) for training in trained.values()]
         if "draw" in parts:
             todo += [self._drawing(s, i) for s in chosen for i in self.draws.items]
         if "score" in parts:
@@ -115,14 +119,14 @@ class TableJob:
         return source.name in self._ready
 
     def _chosen(self, row: str | None, seed: int | None) -> list[Source]:
-        slug = None if row is None else self.settings.row(row).slug
         if seed is not None and seed not in self.settings.train_seeds:
             raise ValueError(f"seed={seed} is not one of train_seeds={list(self.settings.train_seeds)}")
-        if slug is not None and self.settings.row(slug).kind != "flow_grpo":
-            return [self.sources["base"]]
-        loras = [s for s in self.sources.values() if (t := s.training) and slug in (None, t.row.slug)]
-        loras = [s for s in loras if seed is None or (s.training is not None and s.training.seed == seed)]
-        return loras if slug is not None else [self.sources["base"], *loras]
+        found = list(self.sources.values()) if row is None else self.sources_of(self.settings.row(row))
+        return [s for s in found if seed is None or s.seed in (None, seed)]
+
+    def sources_of(self, row: TableRow) -> list[Source]:
+        """The sources of a row's videos, with all candidates that any row chooses from."""
+        return [self.sources[s.name] for s in sources_of(self.settings, row, self.trainings)]
 
     def _training(self, training: Training) -> Unit:
         def run() -> None:

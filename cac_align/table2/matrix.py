@@ -12,11 +12,15 @@ from cac_align.flow_grpo.judging.reward_specs import RewardSpec
 from cac_align.rewards.base import order
 from cac_align.rewards.calibration import Calibration
 from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
-from cac_align.table2.columns import Column, reward_column
+from cac_align.selection.costs import as_count
+from cac_align.table2.columns import Column, all_columns, fault_columns
+from cac_align.table2.curves import logged_forwards
 from cac_align.table2.draws import SeededPrompt, Source
 from cac_align.table2.job import TableJob
 from cac_align.table2.ratings import Ratings, video_name
-from cac_align.table2.settings import TableRow
+from cac_align.table2.results import DIGITS, Results
+from cac_align.table2.rows import TableRow
+from reward_model.shipped import code_revision, package_version
 
 Values = Mapping[str, float | None]
 
@@ -49,7 +53,7 @@ class Matrix:
     @property
     def columns(self) -> list[Column]:
         """The settings' columns, then the rewards."""
-        return [*self.settings.table_columns, *(reward_column(name) for name in self.settings.reward_specs)]
+        return all_columns(self.settings.columns, self.settings.reward_specs)
 
     @cached_property
     def stored(self) -> dict[tuple[str, str], list[dict[str, float | None]]]:
@@ -63,6 +67,11 @@ class Matrix:
                     found[source.name, item.name] = self.job.scores.values(source, item)
         return found
 
+    @property
+    def candidates(self) -> str:
+        """The source with the most candidates of the untouched model, which rewards are compared on."""
+        return max((s for s in self.job.sources.values() if s.lora is None), key=lambda s: s.count).name
+
     def videos(self, source: str | None = None) -> tuple[list[Values], np.ndarray]:
         """The values of every candidate of a source, or of all, and the label of each one's prompt."""
         entries = [(item, found) for (name, item), found in sorted(self.stored.items()) if source in (None, name)]
@@ -74,18 +83,56 @@ class Matrix:
         """The video of each training seed (a single list for rows that are not trained) and item; None if it is not
         there, or nothing could be judged.
         """
-        items, sources = self.job.draws.items, self.job.sources
-        if row.kind == "flow_grpo":
-            loras = [sources[f"{row.slug}/seed-{seed}"] for seed in self.settings.train_seeds]
-            return [[self._there(source, item, 0) for item in items] for source in loras]
-        base = sources["base"]
-        picks = [0 if row.kind == "base" else self._best(row, item) for item in items]
-        return [[None if k is None else self._there(base, i, k) for i, k in zip(items, picks, strict=True)]]
+        items, found = self.job.draws.items, []
+        for source in self.job.sources_of(row):
+            picks = [self._pick(row, source, item) for item in items]
+            found.append([None if k is None else self._there(source, i, k) for i, k in zip(items, picks, strict=True)])
+        return found
 
     def array(self, row: TableRow, column: Column) -> np.ndarray:
         """(R, P, S) values of a row, NaN where there is none."""
-        rows = [[self.value(video, column) for video in videos] for videos in self.chosen(row)]
+        return self._array(self.chosen(row), column)
+
+    def _array(self, chosen: Sequence[Sequence[Chosen | None]], column: Column) -> np.ndarray:
+        rows = [[self.value(video, column) for video in videos] for videos in chosen]
         return np.array(rows, float).reshape(len(rows), -1, len(self.settings.eval_seeds))
+
+    def results(self) -> Results:
+        """Everything that the tables are made of, values rounded as in the file."""
+        job, settings = self.job, self.settings
+        rows, adapted = settings.table_rows, [s for s in job.sources.values() if s.lora is not None]
+        columns = [*self.columns, *fault_columns(settings.columns)]
+        values = {}
+        for row in rows:
+            chosen = self.chosen(row)
+            values[row.slug] = {c.name: np.round(self._array(chosen, c), DIGITS) for c in columns}
+        return Results(
+            settings=settings,
+            model=settings.video.model,
+            prompts=settings.prompts,
+            drawings={row.slug: settings.drawing_of(row) for row in rows},
+            forwards={row.slug: self._forwards(row) for row in rows},
+            training_forwards={row.slug: self._training_forwards(row) for row in rows if row.has_loras},
+            values=values,
+            made_by={
+                "cac_align": package_version(),
+                "revision": code_revision(),
+                "model": job.draws.model,
+                "adapters": {s.name: job.draws.adapter_digest(s) for s in adapted if job.ready(s)},
+                "scorers": {scorer.name: scorer.setting for scorer in job.scorers},
+            },
+        )
+
+    def _forwards(self, row: TableRow) -> float | None:
+        """Forward passes of one delivered video: those of all candidates that it was chosen from."""
+        count = self.settings.candidates(row)
+        found = {self.job.draws.forwards(source, count) for source in self.job.sources_of(row)}
+        return found.pop() if len(found) == 1 else None
+
+    def _training_forwards(self, row: TableRow) -> float | None:
+        counted = [logged_forwards(source.run) for source in self.job.sources_of(row) if source.run is not None]
+        known = [count for count in counted if count is not None]
+        return as_count(sum(known) / len(known)) if known and len(known) == len(counted) else None
 
     def value(self, video: Chosen | None, column: Column) -> float:
         """The value of a video in a column."""
@@ -107,11 +154,15 @@ class Matrix:
     def _there(self, source: Source, item: SeededPrompt, index: int) -> Chosen | None:
         return Chosen(source, item, index) if (source.name, item.name) in self.stored else None
 
-    def _best(self, row: TableRow, item: SeededPrompt) -> int | None:
-        found = self.stored.get(("base", item.name))
+    def _pick(self, row: TableRow, source: Source, item: SeededPrompt) -> int | None:
+        """The candidate that a row delivers; None where there is none yet, or none could be judged."""
+        if not row.rewards or row.kind != "best_of_n":
+            return 0
+        found = self.stored.get((source.name, item.name))
         if found is None:
             return None
-        return best_candidate(found[: self.settings.n], row.rewards, row.combination, self.job.calibration)
+        count = self.settings.candidates(row)
+        return best_candidate(found[:count], row.rewards, row.combination, self.job.calibration)
 
 
 def column_of(rows: Sequence[Values], name: str) -> np.ndarray:

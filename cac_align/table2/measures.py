@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cac_align.table2.columns import FAULTS
 from reward_model.world.tracking import find_faults, tracked_motion
 
 #: Bump when a value changes meaning; stored rows are then computed again.
 REVISION = 1
-FAULTS = ("missing", "vanishes", "grows", "deforms", "splits", "jumps")
 
 
 def appearance_drift(frames: np.ndarray, bins: int = 8) -> float:

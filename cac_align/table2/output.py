@@ -9,6 +9,7 @@ from typing import Any
 from cac_align.table2.job import TableJob
 from cac_align.table2.matrix import Chosen, Matrix
 from cac_align.table2.ratings import FOLDER
+from cac_align.table2.results import FILE, Results
 from cac_align.table2.tables import TableMaker, tables_to_dict
 from reward_model.files import write_json, write_text
 from reward_model.statistics.table import Table
@@ -26,16 +27,24 @@ def write_table_files(job: TableJob) -> list[Path]:
         matrix = Matrix(job)
         if not matrix.stored:
             raise ValueError(f"{job.folder} holds no scores yet; run with --parts train draw score")
-        maker = TableMaker(matrix)
-        tables = maker.all()
-        written = write_tables(job.folder / "table2", tables)
-        write_json(job.folder / "table2.json", tables_to_dict(maker, tables))
-        written.append(job.folder / "table2.json")
+        results = matrix.results()
+        written, tables = write_result_tables(results, job.folder)
+        written.append(results.save(job.folder / FILE))
         written += _correlations(job, matrix)
         written += _curves(job)
         written += _page(job, matrix, tables)
         _videos(job, matrix)
     return written
+
+
+def write_result_tables(results: Results, folder: Path) -> tuple[list[Path], list[Table]]:
+    """Writes the tables of some results as Markdown, LaTeX and JSON; returns the files, Markdown first, and the
+    tables.
+    """
+    maker = TableMaker(results)
+    tables = maker.all()
+    written = write_tables(folder / "table2", tables)
+    return [*written, write_json(folder / "table2.json", tables_to_dict(maker, tables))], tables
 
 
 def write_tables(stem: Path, tables: Sequence[Table]) -> list[Path]:

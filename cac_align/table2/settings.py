@@ -3,60 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec, read_specs
 from cac_align.flow_grpo.loading import located_settings
 from cac_align.prompts import read_prompts, shared_prompts
 from cac_align.table2.columns import Column, find_column
+from cac_align.table2.drawing import Drawing
+from cac_align.table2.rows import TableRow, check_table_rows, read_row
 from reward_model.backends.source import located
 from reward_model.setting_keys import hidden_keys, without_keys
 from reward_model.terminal.described import as_decimals, check_settings, described, setting
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row of the table.
-
-    Attributes:
-        name: as the table shows it.
-        kind: ``base`` (candidate 0 of the untouched model), ``best_of_n`` (the best of its candidates) or
-            ``flow_grpo`` (a LoRA for each training seed).
-        rewards: with their weights; what chooses, or what is trained on.
-        combination: ``scores``: the weighted mean of the scores (the paper's); ``advantages``: each reward standardised
-            in its group first.
-        overrides: settings of Flow-GRPO that are this row's own.
-    """
-
-    name: str
-    kind: Literal["base", "best_of_n", "flow_grpo"]
-    rewards: tuple[RewardSpec, ...] = ()
-    combination: Literal["scores", "advantages"] = "scores"
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        try:
-            check_settings(self)
-        except ValueError as error:
-            raise ValueError(f"row {self.name!r}: {error}") from None
-        if (self.kind == "base") == bool(self.rewards):
-            needed = "no rewards" if self.kind == "base" else "rewards"
-            raise ValueError(f"row {self.name!r} of kind {self.kind} must have {needed}")
-        if self.rewards and not any(r.weight > 0 for r in self.rewards):
-            raise ValueError(f"row {self.name!r}: no reward has a weight above 0")
-        if self.overrides and self.kind != "flow_grpo":
-            raise ValueError(f"row {self.name!r}: overrides must be a mapping, of rows of kind flow_grpo only")
-
-    @property
-    def slug(self) -> str:
-        """The name as a folder."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("+", " plus ")).strip("-")
 
 
 @described
@@ -69,7 +31,8 @@ class TableSettings:
     flow_grpo: str = setting()
     """Settings file of the trainings; also says what videos look like (size, guidance, steps)."""
     rows: Sequence[Any] = setting()
-    """Rows as mappings of ``name``, ``kind``, ``rewards``, ``combination``, ``overrides``; the base first."""
+    """Rows as mappings with the fields of :class:`cac_align.table2.rows.TableRow`; the base, which all others are
+    compared with, first."""
     rewards: Sequence[Any] = setting()
     """Every reward that rows name, in the form of :mod:`cac_align.flow_grpo.judging.reward_specs`."""
     columns: Sequence[str] = setting()
@@ -83,15 +46,18 @@ class TableSettings:
     launcher: Sequence[str] = setting(())
     """Words before the training script, such as ``[accelerate, launch]``; empty: this Python."""
     train_seeds: Sequence[int] = setting((0,), least=0)
-    """Seeds of the trainings: one training for each, of every row of kind ``flow_grpo``."""
+    """Seeds of the trainings: one training for each, of every row of kind ``flow_grpo``; rows of kind ``lora`` bring an
+    adapter for each."""
     watch: Sequence[Any] = setting(())
     """Further rewards of every training, with weight 0: seen in its curve, without effect on it."""
     n: int = setting(5, least=1)
-    """Candidates of Best-of-N."""
+    """Candidates of Best-of-N, where a row does not say."""
     eval_seeds: Sequence[int] = setting((0,), least=0)
     """Seeds of the videos of each prompt, all rows starting from the same latents."""
     num_inference_steps: int | None = setting(None, least=2)
-    """Steps of drawing; None: as evaluations of the training."""
+    """Steps of drawing, where a row does not say; None: as evaluations of the training."""
+    against: Sequence[str] = setting(())
+    """Rows that all others are compared with as well, besides the base."""
     judge: str | None = setting("cac")
     """Name of the reward whose verdicts are the anomaly column and the page's evidence."""
     ratings: str | None = setting(None)
@@ -118,7 +84,7 @@ class TableSettings:
     def __post_init__(self) -> None:
         for name in ("rewards", "watch", "rows", "overrides"):
             object.__setattr__(self, name, hidden_keys(getattr(self, name)))
-        for name, empty in (("overrides", {}), ("launcher", ()), ("watch", ()), ("seconds", {})):
+        for name, empty in (("overrides", {}), ("launcher", ()), ("watch", ()), ("against", ()), ("seconds", {})):
             if getattr(self, name) is None:  # a name without a value in YAML
                 object.__setattr__(self, name, empty)
         for entries in (self.rewards, *([self.watch] if self.watch else [])):
@@ -133,13 +99,10 @@ class TableSettings:
 
     def _check_rows(self) -> None:
         rows = self.table_rows
-        if not rows or rows[0].kind != "base" or sum(r.kind == "base" for r in rows) != 1:
-            raise ValueError(
-                "rows must begin with one of kind 'base', which the others are compared with, and no other"
-            )
-        slugs = [r.slug for r in rows]
-        if len(set(slugs)) < len(slugs) or not all(slugs):
-            raise ValueError(f"rows are named {[r.name for r in rows]}: every name needs letters of its own")
+        check_table_rows(rows, len(self.train_seeds))
+        for name in self.against:
+            if self.row(name) == rows[0]:
+                raise ValueError(f"against={name!r} is the base, which every row is compared with; leave it out")
 
     def _check_columns(self) -> None:
         specs, chosen = self.reward_specs, [c.name for c in self.table_columns]
@@ -165,7 +128,8 @@ class TableSettings:
     @property
     def table_rows(self) -> list[TableRow]:
         """The rows, checked."""
-        return [_read_row(entry, self.reward_specs) for entry in self.rows]
+        specs = self.reward_specs
+        return [read_row(entry, specs) for entry in self.rows]
 
     @property
     def table_columns(self) -> list[Column]:
@@ -183,6 +147,26 @@ class TableSettings:
                 return row
         raise ValueError(f"no row {name!r}; there are {', '.join(repr(r.name) for r in self.table_rows)}")
 
+    def adapted(self, row: TableRow) -> TableRow | None:
+        """The row whose adapters draw a row's videos; None: the untouched model does."""
+        return row if row.has_loras else self.row(row.of) if row.of is not None else None
+
+    def candidates(self, row: TableRow) -> int:
+        """Number of videos of which a row delivers one."""
+        return (row.n or self.n) if row.kind == "best_of_n" else 1
+
+    @property
+    def drawing(self) -> Drawing:
+        """Drawing of rows that do not say otherwise; guidance as in training."""
+        config = self.video
+        steps = self.num_inference_steps or config.eval_num_inference_steps or config.num_inference_steps
+        return Drawing(steps, config.guidance_scale)
+
+    def drawing_of(self, row: TableRow) -> Drawing:
+        """Drawing of a row's videos."""
+        own = self.drawing
+        return Drawing(row.num_inference_steps or own.steps, row.guidance_scale or own.guidance)
+
     @property
     def training_settings(self) -> dict[str, Any]:
         """Settings that all trainings share, as Flow-GRPO reads them."""
@@ -192,7 +176,7 @@ class TableSettings:
 
     @property
     def video(self) -> FlowGRPOConfig:
-        """Settings of Flow-GRPO that say what a video looks like; size, steps and guidance are the same for all rows.
+        """Settings of Flow-GRPO that say what a video looks like; its size is the same for all rows.
 
         Raises:
             ValueError: if a setting is unknown or wrong.
@@ -251,26 +235,3 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} must be set; see recipes/configs/table2/mini.yaml")
     return TableSettings(**as_decimals(TableSettings, given))
-
-
-def _read_row(entry: object, known: Mapping[str, RewardSpec]) -> TableRow:
-    keys = sorted(f.name for f in fields(TableRow))
-    if not isinstance(entry, Mapping) or set(entry) - set(keys) or not isinstance(entry.get("name"), str):
-        raise ValueError(f"row {entry!r} must be a mapping of {', '.join(keys)} with at least 'name'")
-    name = entry["name"]
-    rewards = tuple(_row_reward(name, r, known) for r in entry.get("rewards") or ())
-    own = {**entry, "kind": entry.get("kind", "base"), "rewards": rewards, "overrides": entry.get("overrides") or {}}
-    return TableRow(**own)
-
-
-def _row_reward(row: str, entry: object, known: Mapping[str, RewardSpec]) -> RewardSpec:
-    """A reward of a row: a name of ``rewards``, alone or with a weight."""
-    name = str(entry.get("reward") if isinstance(entry, Mapping) else entry)
-    if name not in known or (isinstance(entry, Mapping) and set(entry) - {"reward", "weight"}):
-        raise ValueError(
-            f"row {row!r}: reward {entry!r} must be one of {', '.join(known)}, or a mapping of 'reward' and 'weight'"
-        )
-    spec = known[name]
-    weight = entry.get("weight", 1.0) if isinstance(entry, Mapping) else 1.0
-    [checked] = read_specs([{"reward": spec.target, "name": spec.name, "weight": weight, "options": spec.options}])
-    return checked

@@ -98,7 +98,7 @@ def spreads(matrix: Matrix) -> list[GroupSpread]:
     """All rewards, their parts and readouts over the base's candidates, a group for each prompt; a readout that is the
     reward itself is left out.
     """
-    rows, groups = matrix.videos("base")
+    rows, groups = matrix.videos(matrix.candidates)
     rewards = tuple(matrix.settings.reward_specs)
     names = dict.fromkeys(k for row in rows for k, v in row.items() if v is not None and _is_reward(k, rewards))
     columns, faults = {name: column_of(rows, name) for name in names}, column_of(rows, FAULT)

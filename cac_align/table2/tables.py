@@ -7,35 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.table2.columns import Column
+from cac_align.table2.columns import Column, fault_columns
 from cac_align.table2.maths import Found, Redraw, by_seed, difference_of, mean_of, p_value, ratio_of, redraw
-from cac_align.table2.matrix import Matrix
-from cac_align.table2.measures import FAULTS
-from cac_align.table2.settings import TableRow
+from cac_align.table2.results import Results
+from cac_align.table2.rows import TableRow
 from reward_model.evaluation.tables.paper_tables import paper_table
 from reward_model.statistics.table import Cell, Estimate, Table
 
-RULE = Column("anomaly_rule", "world/anomaly", "any fault", -1, True)
-
 
 class TableMaker:
-    """Makes all tables of a matrix.
+    """Makes all tables of some results.
 
     Args:
-        matrix: the values.
+        results: the values, and what they cost.
     """
 
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix, self.settings = matrix, matrix.settings
-        self.rows, self.columns = self.settings.table_rows, matrix.columns
-        self.arrays = {(r.slug, c.name): matrix.array(r, c) for r in self.rows for c in self.columns}
+    def __init__(self, results: Results) -> None:
+        self.results, self.settings = results, results.settings
+        self.rows, self.columns = self.settings.table_rows, results.columns
+        self.seeded = any(r.trained for r in self.rows) and len(self.settings.train_seeds) > 1
 
     def all(self) -> list[Table]:
         """Means, differences, ratios, motion's condition, seeds, faults, and the paper's own table."""
-        tables = [self.means(), self.differences(), self.ratios()]
-        if any(r.kind == "flow_grpo" for r in self.rows) and len(self.settings.train_seeds) > 1:
+        tables = [self.means(), self.differences()]
+        tables += [self.differences(self.settings.row(name)) for name in self.settings.against]
+        tables.append(self.ratios())
+        if self.seeded:
             tables.append(self.seeds())
-        if any(c.key.startswith("world/") for c in self.columns):
+        if fault_columns(self.settings.columns):
             tables.append(self.faults())
         return [*tables, paper()]
 
@@ -45,7 +44,7 @@ class TableMaker:
         return redraw(*values.shape[:2], num_resamples=settings.num_resamples, seed=settings.seed)
 
     def of(self, row: TableRow, column: Column) -> np.ndarray:
-        return self.arrays[row.slug, column.name]
+        return self.results.array(row, column)
 
     def base(self, column: Column) -> np.ndarray:
         return self.of(self.rows[0], column)
@@ -55,26 +54,35 @@ class TableMaker:
         lines: list[Sequence[Cell]] = []
         for row in self.rows:
             cells = [mean_of(v := self.of(row, c), self.draws(v), rate=c.rate) for c in self.columns]
-            trained = len(self.settings.train_seeds) if row.kind == "flow_grpo" else None
-            lines.append((row.name, trained, max((c.num for c in cells), default=0), *map(cell_estimate, cells)))
-        titles = ("row", "training seeds", "videos", *(c.title for c in self.columns))
-        return Table(f"Alignment of {self.settings.video.model}", titles, [lines], tuple(self._notes()))
+            trained, num = (
+                len(self.settings.train_seeds) if row.trained else None,
+                max((c.num for c in cells), default=0),
+            )
+            lines.append((row.name, trained, num, self.results.forwards[row.slug], *map(cell_estimate, cells)))
+        titles = ("row", "training seeds", "videos", "forwards", *(c.title for c in self.columns))
+        return Table(f"Alignment of {self.results.model}", titles, [lines], tuple(self._notes()))
 
-    def differences(self) -> Table:
-        """Every row minus the base, on the same prompts and first latents."""
-        lines = [self._difference_line(row) for row in self.rows[1:]]
+    def differences(self, other: TableRow | None = None) -> Table:
+        """Every row minus the base, or minus another row, on the same prompts and first latents."""
+        base = self.rows[0]
+        other = other or base
+        lines = [self._difference_line(row, other) for row in self.rows if row not in (base, other)]
         titles = ("row", *(title for c in self.columns for title in (c.title, f"p, {c.name}")))
+        name, both = ("base", "row and base") if other == base else (other.name, "the two")
         note = (
-            "Row minus base, video by video. p: two-sided, exchange of row and base prompt by prompt; it tells of "
+            f"Row minus {name}, video by video. p: two-sided, exchange of {both} prompt by prompt; it tells of "
             "other prompts, not of other training seeds. No correction for the number of comparisons."
         )
-        return Table("Difference to the base", titles, [lines], (note,))
+        if other.trained and self.seeded:
+            note += " Training seeds are paired in their order; a row without training is set against each of them."
+        title = "Difference to the base" if other == base else f"Difference to {other.name}"
+        return Table(title, titles, [lines], (note,))
 
-    def _difference_line(self, row: TableRow) -> Sequence[Cell]:
+    def _difference_line(self, row: TableRow, other: TableRow) -> Sequence[Cell]:
         cells: list[Cell] = [row.name]
         for column in self.columns:
-            values, base = self.of(row, column), self.base(column)
-            cells += [cell_estimate(difference_of(values, base, self.draws(values))), show_p(p_value(values, base))]
+            values, less = np.broadcast_arrays(self.of(row, column), self.of(other, column))
+            cells += [cell_estimate(difference_of(values, less, self.draws(values))), show_p(p_value(values, less))]
         return cells
 
     def ratios(self) -> Table:
@@ -111,7 +119,7 @@ class TableMaker:
         """Means of every training seed, so that nobody takes one lucky training for a result."""
         lines: list[Sequence[Cell]] = []
         for row in self.rows:
-            if row.kind != "flow_grpo":
+            if not row.trained:
                 continue
             means = [by_seed(self.of(row, c)) for c in self.columns]
             lines += [(row.name, s, *(m[k] for m in means)) for k, s in enumerate(self.settings.train_seeds)]
@@ -119,10 +127,10 @@ class TableMaker:
 
     def faults(self) -> Table:
         """Table of the faults that the rule reports."""
-        columns = [RULE, *(Column(f, f"world/fault {f}", f, -1, True) for f in FAULTS)]
+        columns = fault_columns(self.settings.columns)
         lines: list[Sequence[Cell]] = []
         for row in self.rows:
-            arrays = [self.matrix.array(row, c) for c in columns]
+            arrays = [self.of(row, c) for c in columns]
             lines.append((row.name, *(cell_estimate(mean_of(v, self.draws(v), rate=True)) for v in arrays)))
         note = (
             "The rule follows the object by brightness and knows no judge, prompt or truth; it is made for one object "
@@ -132,14 +140,17 @@ class TableMaker:
 
     def _notes(self) -> list[str]:
         settings = self.settings
-        prompts, seeds = len(settings.prompts), len(settings.eval_seeds)
+        prompts, seeds = len(self.results.prompts), len(settings.eval_seeds)
         redrawn = "prompts (with all videos of a prompt)"
-        if any(r.kind == "flow_grpo" for r in self.rows) and len(settings.train_seeds) > 1:
+        if self.seeded:
             redrawn += f" and, for trained rows, {len(settings.train_seeds)} training seeds"
         latents = "1 first latent" if seeds == 1 else f"{seeds} first latents"
         notes = [
             f"{prompts} prompts that no training saw, {latents} each, the same for all rows; deterministic "
-            f"sampler. Best-of-N chooses from {settings.n} candidates, of which the base is the first.",
+            f"sampler. {self._drawn()}",
+            "forwards: passes of one video through the transformer that a delivered video cost, those of all its "
+            "candidates, as counted while they were drawn; guidance takes two a step, judging is "
+            "not in it. '-': not counted. " + self._trained(),
             f"[low, high] are 95% bootstrap intervals over {redrawn}; few training seeds make them too narrow. Shares "
             "of exactly 0 or 1 have Wilson's interval over prompts.",
         ]
@@ -150,9 +161,30 @@ class TableMaker:
             )
         return [*notes, *self._missing()]
 
+    def _drawn(self) -> str:
+        """Steps, guidance and candidates of the rows."""
+        ways: dict[str, list[str]] = {}
+        for row in self.rows:
+            count = self.settings.candidates(row)
+            best = f", best of {count} candidates" if row.kind == "best_of_n" else ""
+            ways.setdefault(f"{self.results.drawings[row.slug]}{best}", []).append(row.name)
+        told = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
+        same = "Candidates start from the same latents in all rows; rows without a choice show the first."
+        return f"Drawn in {told}. {same}"
+
+    def _trained(self) -> str:
+        """Forward passes of the trainings, which the column leaves out."""
+        known = self.results.training_forwards
+        told = [
+            f"{row.name} {'not counted' if known[row.slug] is None else f'{known[row.slug]:,}'}"
+            for row in self.rows
+            if row.has_loras
+        ]
+        return f"One training took besides, to draw and to learn: {', '.join(told)}." if told else ""
+
     def _missing(self) -> list[str]:
         """Values that do not exist yet, or could not be scored, by row and column."""
-        whole = len(self.settings.prompts) * len(self.settings.eval_seeds)
+        whole = len(self.results.prompts) * len(self.settings.eval_seeds)
         notes = []
         for row in self.rows:
             for column in self.columns:
@@ -195,7 +227,7 @@ def tables_to_dict(maker: TableMaker, tables: Sequence[Table]) -> dict[str, Any]
     return {
         "settings": maker.settings.to_dict(),
         "tables": [table.to_dict() for table in tables],
-        "prompts": maker.settings.prompts,
+        "prompts": maker.results.prompts,
         "values": values,
         "axes": "values: row, column, training seed, prompt, evaluation seed",
     }

@@ -19,7 +19,8 @@ from cac_align.flow_grpo.judging.reward_specs import RewardSpec
 from cac_align.flow_grpo.loading import located_settings
 from cac_align.flow_grpo.needs import contents_of
 from cac_align.flow_grpo.older_runs import as_meant
-from cac_align.table2.settings import TableRow, TableSettings
+from cac_align.table2.rows import TableRow
+from cac_align.table2.settings import TableSettings
 from cac_align.table2.work import held_claims
 from reward_model.engine.checkpoints import CONTENTS
 from reward_model.engine.settings import read_yaml

@@ -57,35 +57,41 @@ def read_frozen(source: str, transformer: torch.nn.Module, weight: float = 1.0) 
     Raises:
         ValueError: if there is no such adapter, or it belongs to another model. Its rank may differ.
     """
-    try:
-        adapter = read_adapter(located(source))
-    except ValueError as error:
-        raise ValueError(f"frozen_adapter={source!r}: {error}") from error
-    tensors = {name.removeprefix("transformer."): value for name, value in adapter.items()}
-    shapes = linear_modules(transformer)
-    for name, value in tensors.items():
-        _check_fit(source, name, value, tensors, shapes)
+    tensors = check_adapter(source, transformer, f"frozen_adapter={source!r}", ", or set it to null")
     strong = {n: v if ".lora_A." in n or weight == 1 else (v.float() * weight).to(v.dtype) for n, v in tensors.items()}
     return FrozenAdapter(source, strong)
 
 
-def _check_fit(
-    source: str,
-    name: str,
-    value: torch.Tensor,
-    tensors: dict[str, torch.Tensor],
-    shapes: dict[str, tuple[int, int]],
-) -> None:
-    module, _, kind = name.partition(".lora_")
-    other = f"frozen_adapter={source!r} is one of another model:"
-    remedy = "name an adapter of this model, or set it to null"
-    if module not in shapes:
-        raise ValueError(f"{other} the transformer has no linear module {module!r}; {remedy}")
-    rank = tensors[f"{module}.lora_A.weight"].shape[0]
-    outputs, inputs = shapes[module]
-    wanted = {"A.weight": (rank, inputs), "B.weight": (outputs, rank), "B.bias": (outputs,)}[kind]
-    if tuple(value.shape) != wanted:
-        raise ValueError(f"{other} {name} has the shape {tuple(value.shape)}, this one needs {wanted}; {remedy}")
+def check_adapter(
+    source: str, transformer: torch.nn.Module, called: str, otherwise: str = ""
+) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter, seen to be one of this transformer.
+
+    Args:
+        source, transformer: see :func:`read_frozen`.
+        called: what messages call it.
+        otherwise: end of their remedy, besides naming another one.
+
+    Raises:
+        ValueError: if there is no such adapter, or it belongs to another model.
+    """
+    try:
+        adapter = read_adapter(located(source))
+    except ValueError as error:
+        raise ValueError(f"{called}: {error}") from error
+    tensors = {name.removeprefix("transformer."): value for name, value in adapter.items()}
+    shapes, other = linear_modules(transformer), f"{called} is one of another model:"
+    remedy = f"name an adapter of this model{otherwise}"
+    for name, value in tensors.items():
+        module, _, kind = name.partition(".lora_")
+        if module not in shapes:
+            raise ValueError(f"{other} the transformer has no linear module {module!r}; {remedy}")
+        rank = tensors[f"{module}.lora_A.weight"].shape[0]
+        outputs, inputs = shapes[module]
+        wanted = {"A.weight": (rank, inputs), "B.weight": (outputs, rank), "B.bias": (outputs,)}[kind]
+        if tuple(value.shape) != wanted:
+            raise ValueError(f"{other} {name} has the shape {tuple(value.shape)}, this one needs {wanted}; {remedy}")
+    return tensors
 
 
 def put_frozen(transformer: ModelMixin, adapter: FrozenAdapter) -> None:

@@ -19,7 +19,8 @@ from cac_align.selection.run_folder import ResumeError
 from cac_align.table2.columns import find_column
 from cac_align.table2.draws import source_pipeline
 from cac_align.table2.matrix import Matrix
-from cac_align.table2.output import write_table_files
+from cac_align.table2.output import write_result_tables, write_table_files
+from cac_align.table2.results import read_table_results
 from cac_align.table2.tables import TableMaker
 from tests.cac_align.table2 import tables
 from tests.campaigns import slow_but
@@ -94,12 +95,19 @@ def test_a_candidate_that_one_reward_could_not_judge_is_not_chosen(made_table):
 
 
 @pytest.mark.parametrize("curves", slow_but([False, True], False))
-def test_outputs(made_table, monkeypatch, curves):
+def test_outputs(made_table, monkeypatch, tmp_path, curves):
     job, _ = made_table
     if not curves:
         monkeypatch.setattr(job, "trainings", {})  # matplotlib takes seconds to load
     written = write_table_files(job)
-    assert {p.name for p in written} >= {"table2.md", "table2.tex", "table2.json", "correlations.md", "table2.html"}
+    assert {p.name for p in written} >= {
+        "table2.md",
+        "table2.tex",
+        "table2.json",
+        "results.json",
+        "correlations.md",
+        "table2.html",
+    }
     text = (job.folder / "table2.md").read_text()
     for expected in (
         "GRPO bright",
@@ -113,6 +121,12 @@ def test_outputs(made_table, monkeypatch, curves):
     assert agreement["correlations"] and "Rewards within a prompt" in (job.folder / "correlations.md").read_text()
     data = json.loads((job.folder / "table2.json").read_text())
     assert np.shape(data["values"]["grpo-bright"]["motion_energy"]) == (1, 2, 2)
+    results = read_table_results(job.folder / "results.json")
+    write_result_tables(results, tmp_path)
+    for name in ("table2.md", "table2.tex", "table2.json"):
+        assert (tmp_path / name).read_bytes() == (job.folder / name).read_bytes()
+    assert results.made_by["scorers"].keys() == {"canaries", "bright", "red"} and results.made_by["model"]
+    assert results.made_by["adapters"].keys() == {"grpo-bright/seed-0"}
     html = (job.folder / "table2.html").read_text()
     assert html.count("<video") >= 6 and "http" not in html.replace("http-equiv", "")
     if curves:
@@ -123,7 +137,7 @@ def test_outputs(made_table, monkeypatch, curves):
 
 def test_means_and_differences_are_those_of_the_values(made_table):
     job, _ = made_table
-    maker = TableMaker(Matrix(job))
+    maker = TableMaker(Matrix(job).results())
     column = find_column("motion_energy")
     line = next(r for r in maker.differences().rows if r[0] == "GRPO bright")
     row, base = (maker.of(job.settings.row(n), column) for n in ("GRPO bright", "base"))
@@ -138,7 +152,7 @@ def test_means_and_differences_are_those_of_the_values(made_table):
 def test_a_row_that_is_not_there_yet_is_named(table_inputs, tmp_path):
     job = tables.make_job(table_inputs, tmp_path, num_eval_prompts=2, eval_seeds=[0], n=1)
     job.work(["draw", "score"], row="base")
-    notes = TableMaker(Matrix(job)).means().notes
+    notes = TableMaker(Matrix(job).results()).means().notes
     assert any(n.startswith("GRPO bright: 2 of 2 videos without motion energy") for n in notes)
 
 

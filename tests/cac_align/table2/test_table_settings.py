@@ -53,7 +53,11 @@ def inputs(tmp_path):
         ({"judge": "cac"}, "judge='cac' is not one of the rewards bright, red"),
         ({"rewards": ["nobody"]}, "reward 'nobody' is unknown"),
         ({"rows": []}, "rows must begin with one of kind 'base'"),
-        ({"rows": [{"name": "base"}, {"name": "Base!"}]}, "rows must begin with one of kind 'base'"),
+        (
+            {"rows": [{"name": "base"}, {"name": "other"}]},
+            "row 'other' is drawn as row 'base' is; give it num_inference",
+        ),
+        ({"rows": [{"name": "x", "kind": "flow_grpo", "rewards": ["red"]}]}, "rows must begin with one of kind 'base'"),
         (
             {"rows": [{"name": "base"}, {"name": "x", "kind": "sft"}]},
             "row 'x': kind='sft' must be one of 'base', 'best_of_n'",
@@ -92,7 +96,7 @@ def inputs(tmp_path):
                     {"name": "x", "kind": "best_of_n", "rewards": ["red"], "overrides": {"seed": 1}},
                 ]
             },
-            "overrides must be a mapping, of rows of kind flow_grpo only",
+            r"overrides=.* belongs to rows of kind flow_grpo only, not best_of_n",
         ),
     ],
 )
