@@ -128,8 +128,15 @@ def watched_plain(config: FlowGRPOConfig, reward: Any, clock: Clock, pipe: Any =
     """The plain loop with the same phases."""
     loop = PlainLoop(config, reward, pipe)
     clock.watch(loop, "texts", "text")
-    clock.watch(loop, "draw", "sampling")
     clock.watch(loop.pipe.vae, "decode", "decoding")
     clock.watch(loop, "reward", "judge")
     clock.watch(loop, "update", "update")
+    rollout = loop.pipe.scheduler.rollout
+
+    @contextmanager
+    def timed(*args: Any) -> Iterator[Any]:
+        with clock.phase("sampling"), rollout(*args) as trajectory:
+            yield trajectory
+
+    loop.pipe.scheduler.rollout = timed
     return loop

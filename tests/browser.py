@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 #: Width and height of the two screens, and their schemes.
@@ -73,6 +74,16 @@ def faint_text(page: Any, scope: str | None = None) -> list[str]:
         scope: CSS selector; None: the whole page.
     """
     return page.evaluate(_FAINT, scope)
+
+
+def wait_until(page: Any, expression: str, argument: object = None, seconds: float = 60) -> None:
+    """Waits until a JavaScript expression is true, or a function of the argument. Polls from outside: the policy of our
+    pages forbids what Playwright's own waiting would evaluate in them.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, f"not true after {seconds} s: {expression}"
+        page.wait_for_timeout(50)
 
 
 def hangs_over(page: Any) -> list[str]:

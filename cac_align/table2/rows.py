@@ -131,15 +131,7 @@ def check_table_rows(rows: list[TableRow], train_seeds: int) -> None:
     slugs = [r.slug for r in rows]
     if len(set(slugs)) < len(slugs) or not all(slugs):
         raise ValueError(f"rows are named {[r.name for r in rows]}: every name needs letters of its own")
-    drawn: dict[tuple[int | None, float | None], str] = {}
-    for row in rows:
-        if row.kind != "base":
-            continue
-        like = drawn.setdefault((row.num_inference_steps, row.guidance_scale), row.name)
-        if like != row.name:
-            raise ValueError(
-                f"row {row.name!r} is drawn as row {like!r} is; give it num_inference_steps or guidance_scale"
-            )
+    _check_bases([row for row in rows if row.kind == "base"])
     adapted = {word: row for row in rows if row.has_loras for word in (row.name, row.slug)}
     for row in rows:
         if row.of is not None and row.of not in adapted:
@@ -150,4 +142,15 @@ def check_table_rows(rows: list[TableRow], train_seeds: int) -> None:
         if row.kind == "lora" and len(row.loras) != train_seeds:
             raise ValueError(
                 f"row {row.name!r} has {len(row.loras)} loras for {train_seeds} train_seeds; name one for each"
+            )
+
+
+def _check_bases(bases: list[TableRow]) -> None:
+    """Raises ValueError if two rows of kind ``base`` are drawn alike."""
+    drawn: dict[tuple[int | None, float | None], str] = {}
+    for row in bases:
+        like = drawn.setdefault((row.num_inference_steps, row.guidance_scale), row.name)
+        if like != row.name:
+            raise ValueError(
+                f"row {row.name!r} is drawn as row {like!r} is; give it num_inference_steps or guidance_scale"
             )

@@ -32,6 +32,7 @@ from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, Tur
 from reward_model.video.clip import read_file
 from reward_model.video.writing import display_scale, write_mp4
 from reward_model.world import make_video
+from tests.browser import wait_until
 from tests.campaigns import draws
 
 NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""
@@ -461,15 +462,6 @@ def open_page(browser, path, width=1280, scheme="light"):
     page.on("dialog", lambda d: page.problems.append("dialog " + d.message))
     page.goto(path.as_uri())
     return page
-
-
-def wait_until(page, expression, argument=None):
-    """Polls from outside: the page's policy forbids what Playwright's own waiting would evaluate in it."""
-    for _ in range(600):
-        if page.evaluate(expression, argument):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"never true: {expression}")
 
 
 @pytest.mark.slow

@@ -94,7 +94,22 @@ def _export(
         transformer_lora_adapter_metadata={**metadata, "lora_alpha": config.r},
         weight_name=weights,
     )
+    _order_metadata(folder / weights)
     save_original(layers, folder / comfyui_weights)
+
+
+def _order_metadata(path: Path) -> None:
+    """Puts the entries of a safetensors file's metadata in alphabetical order: the library writes several of them in
+    another order in every process.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    with atomic(path) as temporary:
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def save_original(layers: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -50,7 +50,8 @@
 
   for (const video of videos) {
     if (video.requestVideoFrameCallback) {
-      const step = (_, meta) => { show(video, meta.mediaTime); video.requestVideoFrameCallback(step); };
+      // While a seek is under way the frame of an earlier one may still be shown: it must not move the slider back.
+      const step = (_, meta) => { if (!video.seeking) show(video, meta.mediaTime); video.requestVideoFrameCallback(step); };
       video.requestVideoFrameCallback(step);
     } else {
       video.addEventListener("timeupdate", () => show(video, video.currentTime));

@@ -9,7 +9,7 @@ from cac_align.cli import main
 from cac_align.corpus.gallery import chosen_rows
 from cac_align.corpus.rates import rates_by
 from reward_model.statistics.intervals import wilson
-from tests.browser import SCREENS, faint_text, hangs_over, reached_by_tab
+from tests.browser import SCREENS, faint_text, hangs_over, reached_by_tab, wait_until
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -115,7 +115,7 @@ def look(browser, tmp_path):
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("request", lambda r: faults.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
         tab.goto(page_file.as_uri())
-        tab.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState > 1)", timeout=120_000)
+        wait_until(tab, "[...document.querySelectorAll('video')].every(v => v.readyState > 1)", seconds=120)
         tabs.append((tab, tmp_path / f"{page_file.stem}-{width}-{scheme}.png"))
         return tab
 

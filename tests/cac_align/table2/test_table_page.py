@@ -19,6 +19,7 @@ from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.schema import VideoAnnotation
 from reward_model.world import make_video
+from tests.browser import wait_until
 from tests.cac_align.table2 import tables
 from tests.campaigns import slow_but
 
@@ -88,7 +89,7 @@ def test_the_page_in_a_browser(written, browser, width):
     article = shown.locator("article").first
     article.scroll_into_view_if_needed()
     paused = "[...document.querySelector('article').querySelectorAll('video')].map(v => v.paused)"
-    shown.wait_for_function(f"!{paused}.some(p => p)")
+    wait_until(shown, f"!{paused}.some(p => p)")
     assert article.locator("video[controls]").count() == 0
     article.locator("button").click()
     assert all(shown.evaluate(paused)) and article.locator("button").inner_text() == "Play"

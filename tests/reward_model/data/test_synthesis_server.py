@@ -223,6 +223,11 @@ def test_a_killed_process_loses_the_calls_in_flight_only(tmp_path):
         assert command("killed").wait(120) == 0
         server.shutdown()
     assert set(+server.answered) == set(+needed)
-    assert sum(server.answered.values()) <= sum(needed.values()) + 2 * 3
+    # Two kills, three workers, each at one call; a call whose answers are cut takes several requests.
+    assert (
+        sum(server.answered.values())
+        <= sum(needed.values()) + 2 * 3 * ASK.call_attempts
+        < 10 + 20 + sum(needed.values())
+    )
     for name in ("cot.jsonl", "discarded.jsonl", "annotations_with_saliency.jsonl"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

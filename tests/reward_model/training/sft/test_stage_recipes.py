@@ -385,8 +385,8 @@ def start(folder, *more):
     command = [
         *(sys.executable, str(RECIPES["stage1"]), "--config", str(CONFIGS / "stage1" / "mini.yaml")),
         *("--model_name_or_path", "tiny", "--output_dir", str(folder), "--max_steps", "8", "--save_steps", "2"),
-        *("--per_device_train_batch_size", "4", "--vision_warmup_steps", "2", "--eval_steps", "4"),
-        *("--eval_samples", "1", *more),
+        *("--per_device_train_batch_size", "4", "--vision_warmup_steps", "2", "--reading_warmup_steps", "2"),
+        *("--eval_steps", "4", "--eval_samples", "1", *more),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
