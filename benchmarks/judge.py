@@ -119,7 +119,8 @@ def write_long(path: Path, minutes: float) -> None:
 
 def peak_memory() -> float:
     """Most memory this process has held so far, in MiB. ``ru_maxrss`` would count what its parent held at the start."""
-    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    [most] = re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    return int(most) / 1024
 
 
 def judge_file(model: str, path: str, batch_size: int) -> None:

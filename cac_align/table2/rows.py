@@ -132,17 +132,7 @@ def check_table_rows(rows: list[TableRow], train_seeds: int) -> None:
     if len(set(slugs)) < len(slugs) or not all(slugs):
         raise ValueError(f"rows are named {[r.name for r in rows]}: every name needs letters of its own")
     _check_bases([row for row in rows if row.kind == "base"])
-    adapted = {word: row for row in rows if row.has_loras for word in (row.name, row.slug)}
-    for row in rows:
-        if row.of is not None and row.of not in adapted:
-            there = ", ".join(repr(r.name) for r in rows if r.has_loras) or "none"
-            raise ValueError(
-                f"row {row.name!r}: of={row.of!r} must name a row of kind flow_grpo or lora; there is {there}"
-            )
-        if row.kind == "lora" and len(row.loras) != train_seeds:
-            raise ValueError(
-                f"row {row.name!r} has {len(row.loras)} loras for {train_seeds} train_seeds; name one for each"
-            )
+    _check_adapted(rows, train_seeds)
 
 
 def _check_bases(bases: list[TableRow]) -> None:
@@ -153,4 +143,21 @@ def _check_bases(bases: list[TableRow]) -> None:
         if like != row.name:
             raise ValueError(
                 f"row {row.name!r} is drawn as row {like!r} is; give it num_inference_steps or guidance_scale"
+            )
+
+
+def _check_adapted(rows: list[TableRow], train_seeds: int) -> None:
+    """Raises ValueError if a row chooses among videos of one without adapters, or does not bring one for each training
+    seed.
+    """
+    adapted = {word: row for row in rows if row.has_loras for word in (row.name, row.slug)}
+    for row in rows:
+        if row.of is not None and row.of not in adapted:
+            there = ", ".join(repr(r.name) for r in rows if r.has_loras) or "none"
+            raise ValueError(
+                f"row {row.name!r}: of={row.of!r} must name a row of kind flow_grpo or lora; there is {there}"
+            )
+        if row.kind == "lora" and len(row.loras) != train_seeds:
+            raise ValueError(
+                f"row {row.name!r} has {len(row.loras)} loras for {train_seeds} train_seeds; name one for each"
             )
