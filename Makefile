@@ -18,7 +18,7 @@ help:  ## this list
 demo: $(READY)  ## best-of-5 with the two embedded mini models; writes outputs/demo/report.html
 	$(BIN)/python recipes/best_of_n.py
 
-test: $(READY)  ## the fast tests, offline, on the CPU: four minutes on two cores
+test: $(READY)  ## the fast tests, offline, on the CPU: two to five minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile --durations=10
 
 test-all: $(READY)  ## the slow tests too: trainings, a browser, the published numbers

@@ -77,7 +77,10 @@ def test_equal_weights_give_equal_bytes_in_every_process(tmp_path):
     assert len({(tmp_path / str(seed) / WEIGHTS).read_bytes() for seed in (1, 2, 3)}) == 1
 
 
-def test_lists_of_the_metadata_are_in_order(trained):
+def test_entries_and_lists_of_the_metadata_are_in_order(trained):
+    content = (trained[1] / WEIGHTS).read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(header["__metadata__"]) == ["format", "lora_adapter_metadata"]
     with safe_open(trained[1] / WEIGHTS, "pt") as file:
         told = json.loads(file.metadata()["lora_adapter_metadata"])
     targets = told["transformer.target_modules"]
