@@ -136,7 +136,7 @@ class Draws:
 
     def forwards(self, source: Source, count: int) -> float | None:
         """Forward passes that the first candidates of an item took, as counted while the first item was drawn; None
-        where they were not, as in folders of version 0.2.
+        where they were not, as in folders of earlier versions.
         """
         place = self.place(source, self.items[0])
         there = all(run_folder.frames_path(place, k).is_file() for k in range(count))

@@ -54,10 +54,8 @@ class TableMaker:
         lines: list[Sequence[Cell]] = []
         for row in self.rows:
             cells = [mean_of(v := self.of(row, c), self.draws(v), rate=c.rate) for c in self.columns]
-            trained, num = (
-                len(self.settings.train_seeds) if row.trained else None,
-                max((c.num for c in cells), default=0),
-            )
+            trained = len(self.settings.train_seeds) if row.trained else None
+            num = max((c.num for c in cells), default=0)
             lines.append((row.name, trained, num, self.results.forwards[row.slug], *map(cell_estimate, cells)))
         titles = ("row", "training seeds", "videos", "forwards", *(c.title for c in self.columns))
         return Table(f"Alignment of {self.results.model}", titles, [lines], tuple(self._notes()))
