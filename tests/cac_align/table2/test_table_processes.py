@@ -67,8 +67,8 @@ def test_a_killed_run_continues_to_the_same_table(reference, table_inputs, tmp_p
     assert start(config, folder / "count").wait(1800) == 0
     assert before and all(p.stat().st_mtime_ns == t for p, t in before.items())
     assert result(folder) == result(reference)
-    # A kill loses at most the answers of one call about three candidates.
-    assert len(scored(folder)) - len(scored(reference)) <= 3
+    # The kill in a training loses at most a step of two videos, that among the scores one call about three candidates.
+    assert len(scored(folder)) - len(scored(reference)) <= 2 + 3
 
 
 def scored(folder: Path) -> list[str]:
