@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import ExitStack, suppress, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
