@@ -2,6 +2,6 @@
 
 Reading order: ``settings`` (``rows``, ``drawing``), ``job``, then its work in units that processes share (``work``):
 ``training``, ``adapters``, ``draws``, ``scores`` (``measures``, ``ratings``). ``matrix`` and ``maths`` turn them into
-numbers, ``results`` keeps these in one file; ``tables``, ``correlations``, ``spread``, ``curves`` and ``page`` show
-them; ``forecast`` says beforehand what it will take.
+numbers, ``results`` keeps these in one file; ``tables``, ``correlations``, ``spread``, ``curves``, ``pace`` and
+``page`` show them; ``forecast`` says beforehand what it will take.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +58,14 @@ def logged_forwards(folder: Path) -> float | None:
     """Transformer forward passes of a whole training, to draw and to learn, as its log counted them; those of its
     evaluations and backward passes are not in it. None where there is no such log.
     """
-    steps = {int(s["step"]): s for s in read_steps(folder) if "forwards/train" in s}  # a resumed run's last word counts
-    counted = [s["forwards/train"] + s.get("forwards/sample", 0.0) for s in steps.values()]
-    return sum(counted) if counted else None
+    counted = step_forwards(read_steps(folder))
+    return sum(counted.values()) if counted else None
+
+
+def step_forwards(steps: Sequence[Mapping[str, float]]) -> dict[int, float]:
+    """Transformer forward passes of each step of a log, to draw and to learn; a resumed run's last word counts."""
+    counted = {int(s["step"]): s for s in steps if "forwards/train" in s}
+    return {step: s["forwards/train"] + s.get("forwards/sample", 0.0) for step, s in counted.items()}
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
@@ -101,20 +106,30 @@ def plot_curves(trainings: Sequence[Training], folder: Path) -> list[Path]:
     shown = panels(runs)
     if not shown:
         return []
+    return draw_twice((folder / CURVES, folder / DARK_CURVES), lambda colours: _figure(runs, shown, colours))
+
+
+def draw_twice(paths: tuple[Path, Path], figure: Callable[[Sequence[str]], Figure]) -> list[Path]:
+    """Saves a figure for light pages and once more for dark ones; returns both files.
+
+    Args:
+        paths: of the two files.
+        figure: makes the figure with the given colours.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:
         raise ImportError(
             'curves need matplotlib: pip install "cac-align[train]", or pip install matplotlib'
         ) from error
-    looks: list[tuple[str, Any, Sequence[str]]] = [
-        (CURVES, {}, COLOURS),
-        (DARK_CURVES, _DARK_STYLE, DARK_COLOURS),
-    ]
-    for name, style, colours in looks:
-        with matplotlib.rc_context(style), atomic(folder / name) as temporary:
-            _figure(runs, shown, colours).savefig(temporary, dpi=130, metadata={"Software": None})
-    return [folder / name for name, _, _ in looks]
+    styles: list[Any] = [{}, _DARK_STYLE]
+    for path, style, colours in zip(paths, styles, (COLOURS, DARK_COLOURS), strict=True):
+        with matplotlib.rc_context(style), atomic(path) as temporary:
+            figure(colours).savefig(temporary, dpi=130, metadata={"Software": None})
+    return list(paths)
 
 
 def _figure(

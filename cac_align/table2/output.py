@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cac_align.flow_grpo.config import FlowGRPOConfig
+from cac_align.prompts import read_prompts
 from cac_align.table2.job import TableJob
 from cac_align.table2.matrix import Chosen, Matrix
 from cac_align.table2.ratings import FOLDER
@@ -32,6 +34,7 @@ def write_table_files(job: TableJob) -> list[Path]:
         written.append(results.save(job.folder / FILE))
         written += _correlations(job, matrix)
         written += _curves(job)
+        written += _pace(job)
         written += _page(job, matrix, tables)
         _videos(job, matrix)
     return written
@@ -73,6 +76,26 @@ def _curves(job: TableJob) -> list[Path]:
     from cac_align.table2.curves import plot_curves
 
     return plot_curves(list(job.trainings.values()), job.folder)
+
+
+def _pace(job: TableJob) -> list[Path]:
+    reach = job.settings.reach
+    if reach is None:
+        return []
+    from cac_align.table2.pace import pace_table, plot_pace, row_paces
+
+    row = job.settings.row(reach)
+    found = row_paces(list(job.trainings.values()))
+    config = next(t.config for t in job.trainings.values() if t.row == row)
+    made = pace_table(found, row.name, _evaluated(config))
+    path = write_text(job.folder / "pace.md", made.to_markdown())
+    return [path, *plot_pace(found, row.name, job.folder)]
+
+
+def _evaluated(config: FlowGRPOConfig) -> int:
+    """Videos of an evaluation of a training."""
+    assert config.eval_prompts is not None
+    return min(config.eval_num_prompts, len(read_prompts(config.eval_prompts)))
 
 
 def _page(job: TableJob, matrix: Matrix, tables: Sequence[Table]) -> list[Path]:

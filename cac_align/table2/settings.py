@@ -58,6 +58,9 @@ class TableSettings:
     """Steps of drawing, where a row does not say; None: as evaluations of the training."""
     against: Sequence[str] = setting(())
     """Rows that all others are compared with as well, besides the base."""
+    reach: str | None = setting(None)
+    """Row of kind ``flow_grpo`` whose last share of faulty evaluation videos the other trainings are timed to; needs
+    the rule of :mod:`cac_align.table2.measures` among ``watch``, as ``name: rule``."""
     judge: str | None = setting("cac")
     """Name of the reward whose verdicts are the anomaly column and the page's evidence."""
     ratings: str | None = setting(None)
@@ -103,6 +106,20 @@ class TableSettings:
         for name in self.against:
             if self.row(name) == rows[0]:
                 raise ValueError(f"against={name!r} is the base, which every row is compared with; leave it out")
+        if self.reach is not None:
+            self._check_reach(self.row(self.reach))
+
+    def _check_reach(self, row: TableRow) -> None:
+        if row.kind != "flow_grpo":
+            trained = ", ".join(repr(r.name) for r in self.table_rows if r.kind == "flow_grpo") or "none"
+            raise ValueError(f"reach={self.reach!r} is of kind {row.kind}; name a row that is trained here: {trained}")
+        if "rule" not in {spec.name for spec in self.watched}:
+            raise ValueError(
+                f"reach={self.reach!r} counts faults while it is trained: watch the rule, with "
+                '{reward: "cac_align.table2.measures:rule", name: rule} among watch'
+            )
+        if not self.training_settings.get("eval_prompts"):
+            raise ValueError(f"reach={self.reach!r} needs trainings that are evaluated: set overrides.eval_prompts")
 
     def _check_columns(self) -> None:
         specs, chosen = self.reward_specs, [c.name for c in self.table_columns]
