@@ -1,14 +1,14 @@
-"""``cac-align best-of-n``: from a prompt to a chosen video and its page."""
+"""``cac-align best-of-n``: from a prompt, or a file of them, to chosen videos and their pages."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward
-from cac_align.prompts import prompt_name
+from cac_align.prompts import prompt_name, read_prompts
 from reward_model.shipped import located
 from reward_model.terminal.program import printable, quiet_bars
 
@@ -29,14 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH_OR_ID",
         help="LoRA to load into it, such as one that Flow-GRPO wrote: a folder or file; again for one on top of it",
     )
-    parser.add_argument("--prompt", required=True, help="what the video shows")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--prompt", help="what the video shows")
+    asked.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help=".txt with a prompt on each line, or .jsonl with 'prompt' and possibly 'image'; all from the same seed",
+    )
     parser.add_argument("--negative-prompt", help="what it should not show")
     parser.add_argument("--image", type=Path, help="first frame, for image-to-video pipelines")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help=f"result folder; a run resumes there (default: {FOLDER}/ and a folder for each prompt)",
+        help=f"result folder, with a folder for each prompt of a file in it; a run resumes there (default: {FOLDER}/ "
+        "and a folder for each prompt)",
     )
     parser.add_argument("--n", type=int, default=5, help="candidates (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -87,52 +95,95 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    output = args.output or FOLDER / prompt_name(args.prompt)
+    jobs = _prompt_jobs(args)
+    _check(args, jobs)
+    from cac_align.rewards.base import RewardError
+    from cac_align.selection.best import best_of_n
+    from cac_align.selection.candidates import open_first_frame
+
     passed = ["negative_prompt", "num_inference_steps", "guidance_scale", "guidance_scale_2"]
     passed += ["height", "width", "num_frames"]
-    pipe_kwargs = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
-    _check(args, output)
-    if args.image is not None:
-        from cac_align.selection.candidates import open_first_frame
-
-        pipe_kwargs["image"] = open_first_frame(args.image, "--image")
+    given = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
+    images = {path for job in jobs if (path := job.image) is not None}
+    for path in images:
+        open_first_frame(path, "--image")  # a broken one is found out now; they may be too many to keep
     reward = build_judge_reward(args)
-    from cac_align.selection.best import best_of_n
-
     # A judge that cannot be opened is found out before the pipeline loads. Where that offloads, memory is too short for
     # both at once, and best_of_n loads the judge after the drawing.
     if args.cpu_offload:
         reward.check_ready()
     else:
         reward.make_ready()
-    pipe = load_any_pipeline(
-        args.pipe, args.device, args.dtype, args.cpu_offload, args.lora or (), image=args.image is not None
-    )
-    if args.image is not None and args.height is None and args.width is None:
-        pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
+    pipe = load_any_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora or (), image=bool(images))
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
-    chosen = best_of_n(
-        pipe,
-        args.prompt,
-        reward=reward,
-        n=args.n,
-        seed=args.seed,
-        fps=args.fps,
-        batch_size=args.batch_size,
-        output_dir=output,
-        rank_by=args.rank_by,
-        preview_steps=args.preview_steps,
-        keep=args.keep,
-        judge_all=args.judge_all,
-        repair=args.repair,
-        **pipe_kwargs,
-    )
-    print(printable(chosen, lines=True))
-    print(printable(output / "report.html"))
-    return 0 if None not in chosen.scores else 1
+    judged = []
+    for number, job in enumerate(jobs, 1):  # one by one: the videos of many prompts need not fit into memory
+        pipe_kwargs = dict(given)
+        if job.image is not None:
+            pipe_kwargs["image"] = open_first_frame(job.image, "--image")
+            if args.height is None and args.width is None:
+                pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
+        try:
+            chosen = best_of_n(
+                pipe,
+                job.prompt,
+                reward=reward,
+                n=args.n,
+                seed=args.seed,
+                fps=args.fps,
+                batch_size=args.batch_size,
+                output_dir=job.folder,
+                rank_by=args.rank_by,
+                preview_steps=args.preview_steps,
+                keep=args.keep,
+                judge_all=args.judge_all,
+                repair=args.repair,
+                **pipe_kwargs,
+            )
+        except RewardError as error:  # the videos are kept, and the other prompts can still be had
+            if len(jobs) == 1:
+                raise
+            judged.append(False)
+            print(printable(f"{number} of {len(jobs)}, {job.prompt}: {error}", lines=True))
+            continue
+        judged.append(None not in chosen.scores)
+        print(printable(chosen, lines=True))
+        print(printable(job.folder / "report.html"))
+    if len(jobs) > 1:
+        print(printable(f"{len(jobs)} prompts, {judged.count(False)} not judged in full: {job.folder.parent}"))
+    return 0 if all(judged) else 1
 
 
-def _check(args: argparse.Namespace, output: Path) -> None:
+class PromptJob(NamedTuple):
+    """A prompt, the folder of its result, and a first frame where there is one."""
+
+    prompt: str
+    folder: Path
+    image: Path | None
+
+
+def _prompt_jobs(args: argparse.Namespace) -> list[PromptJob]:
+    """The prompts of the command line.
+
+    Raises:
+        ValueError: if the file of prompts is missing or broken, or names a first frame for some of them only.
+    """
+    if args.prompts is None:
+        return [PromptJob(args.prompt, args.output or FOLDER / prompt_name(args.prompt), args.image)]
+    found = [
+        PromptJob(p.text, (args.output or FOLDER) / prompt_name(p.text), p.image or args.image)
+        for p in read_prompts(args.prompts)
+    ]
+    bare = [job.prompt for job in found if job.image is None]
+    if 0 < len(bare) < len(found):
+        raise ValueError(
+            f"{args.prompts}: {len(bare)} of {len(found)} prompts have no image, such as {bare[0][:60]!r}; name one "
+            "for each, or give --image for those without"
+        )
+    return found
+
+
+def _check(args: argparse.Namespace, jobs: Sequence[PromptJob]) -> None:
     """Refuses what cannot work before anything loads.
 
     Raises:
@@ -146,7 +197,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
 
     check_precision(args.dtype)
     torch_device(args.device)
-    if not args.prompt.strip():
+    if not all(job.prompt.strip() for job in jobs):
         raise ValueError("--prompt is empty; say what the video shows")
     least = {"n": 1, "batch_size": 1, "seed": 0, "num_inference_steps": 1, "height": 8, "width": 8, "num_frames": 2}
     least |= {"preview_steps": 1, "keep": 1, "repair": 0}
@@ -159,11 +210,13 @@ def _check(args: argparse.Namespace, output: Path) -> None:
         local = path is not None and (str(path).startswith((".", "/")) or option == "--image")
         if local and not Path(path).exists():
             raise ValueError(f"{option} {str(path)!r}: there is no such file; check the path")
-    check_output_folder(output)
+    for job in jobs:
+        check_output_folder(job.folder)
     args.pipe = located(args.pipe)
     if not Path(args.pipe).exists() and (args.pipe.startswith((".", "/", "~")) or args.pipe.count("/") != 1):
         raise ValueError(f"--pipe {args.pipe!r}: there is no such folder; check the path, or name a hub id")
-    check_same_settings(output, args.n, {"prompt": args.prompt, "seed": args.seed})
+    for job in jobs:
+        check_same_settings(job.folder, args.n, {"prompt": job.prompt, "seed": args.seed})
 
 
 def _size_of(pipe: Pipeline, image: Image) -> dict[str, int]:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from cac_align.cli import main
@@ -182,6 +183,35 @@ def test_a_second_prompt_gets_a_second_folder(capsys, judge_folder, wan_pipe, tm
     pages = [run(capsys, *argv, "--prompt", p)[1].splitlines()[-1] for p in ("a red ball", "a dog", "a red ball")]
     assert pages[0] == pages[2] != pages[1]
     assert all((tmp_path / page).is_file() for page in pages) and "a-red-ball" in pages[0]
+
+
+def test_a_file_of_prompts_is_a_folder_for_each(capsys, judge_folder, wan_pipe, tmp_path):
+    wan_pipe.save_pretrained(tmp_path / "pipe")
+    (tmp_path / "prompts.txt").write_text("a red ball\na dog\n")
+    argv = ["best-of-n", "--pipe", tmp_path / "pipe", "--n", "1", "--steps", "1", "--height", "16", "--width", "16"]
+    argv += ["--num-frames", "9", "--device", "cpu", "--model", judge_folder]
+    code, text, _ = run(capsys, *argv, "--prompts", tmp_path / "prompts.txt", "--output", tmp_path / "all")
+    folders = sorted((tmp_path / "all").iterdir())
+    assert code == 0 and [f.name[:6] for f in folders] == ["a-dog-", "a-red-"]
+    assert text.splitlines()[-1] == f"2 prompts, 0 not judged in full: {tmp_path / 'all'}"
+    assert [str(f / "report.html") in text for f in folders] == [True, True]
+    assert run(capsys, *argv, "--prompt", "a dog", "--output", tmp_path / "dog")[0] == 0
+    alone, among = (np.load(f / "candidates" / "00.npz")["frames"] for f in (tmp_path / "dog", folders[0]))
+    assert np.array_equal(alone, among)
+    code, _, err = run(
+        capsys, *argv, "--prompts", tmp_path / "prompts.txt", "--output", tmp_path / "all", "--seed", "3"
+    )
+    assert code == 2 and "seed was 0, now 3" in err
+
+
+def test_first_frames_for_some_prompts_only_are_refused(capsys, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "dog.png")
+    rows = [{"prompt": "a dog", "image": "dog.png"}, {"prompt": "a red ball"}]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = run(capsys, "best-of-n", "--pipe", tmp_path, "--prompts", tmp_path / "prompts.jsonl")
+    assert code == 2 and "1 of 2 prompts have no image, such as 'a red ball'; name one for each" in err
 
 
 def test_doctor(capsys, judge_folder):
