@@ -23,6 +23,7 @@ import numpy as np
 from previews import PER_STEP, SIZE, world_prompts
 
 from cac_align.rewards.base import order
+from cac_align.selection.repair import MARGIN, MARGIN_S
 from reward_model.files import write_text
 from reward_model.shipped import located
 from reward_model.statistics.intervals import wilson
@@ -102,9 +103,9 @@ def run(args: argparse.Namespace, strength: float) -> tuple[list[Tried], int]:
     options = {"reward": reward, "progress_bar": False, **SIZE}
     tried, drawn = [], 0
     for prompt in world_prompts(args.prompts):
-        for seed in range(args.seeds):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             place = args.output / f"{prompt.replace(' ', '-')}-{seed}"
-            file = place / f"strength-{strength:g}.json"
+            file = place / f"strength-{strength:g}-margin-{args.margin_s:g}s-{args.margin:g}.json"
             drawn += 1
             if not file.is_file():
                 first = best_of_n(pipe, prompt, n=1, seed=seed, num_inference_steps=args.steps, **options)
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace, strength: float) -> tuple[list[Tried], int]:
                     again = {"num_inference_steps": args.steps, "guidance_scale": SIZE["guidance_scale"]}
                     outcome = repair(
                         pipe, video, verdict, prompt=prompt, reward=reward, seed=seed, strength=strength,
-                        score=first.scores[0], **again,
+                        margin_s=args.margin_s, margin=args.margin, score=first.scores[0], **again,
                     )  # fmt: skip
                     more = best_of_n(
                         pipe, prompt, n=1, seed=seed + 1000, num_inference_steps=spent, **options,
@@ -159,12 +160,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20, help="denoising steps of a video")
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.6, 0.8, 1.0])
+    parser.add_argument(
+        "--margin-s", type=float, default=MARGIN_S, help="seconds around the window (default: %(default)s)"
+    )
+    parser.add_argument("--margin", type=float, default=MARGIN, help="share of the picture around the boxes")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="of the candidates; others than 0 to 2 to choose with"
+    )
     parser.add_argument("--output", type=Path, default=Path("outputs/repair"), help="folder; a run resumes there")
     parser.add_argument("--table", type=Path, default=None)
     args = parser.parse_args()
     lines = [
         f"Mini generator, {args.steps} steps with guidance, {args.prompts} prompts, {args.seeds} seeds, judged by "
-        f"{Path(args.model).name}; a repair and one more candidate take {PER_STEP} forwards a step, as many steps.",
+        f"{Path(args.model).name}; a repair and one more candidate take {PER_STEP} forwards a step, as many steps. "
+        f"Drawn again: what the judge names, {args.margin_s:g} s before and after it and {args.margin:g} of the "
+        "picture's sides around it.",
         "",
     ]
     for strength in args.strengths:

@@ -12,6 +12,7 @@ pixel a little, and the repair must not move the kept pixels further from that r
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 #: Share of a cell that an anomaly covers at least, for the cell to be drawn again.
 COVERED = 0.25
+#: Seconds that are drawn again before and after what the judge names, and how far around its boxes, as a share of the
+#: picture's sides. A fault has its cause in cells that the judge has no reason to name: those of the object where it
+#: came from and where it goes. Chosen on the minis (docs/log.md, 2026-11-29).
+MARGIN_S, MARGIN = 1.0, 0.5
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,6 +90,8 @@ def repair(
     fps: float = 16,
     seed: int = 0,
     strength: float = 0.8,
+    margin_s: float = MARGIN_S,
+    margin: float = MARGIN,
     score: float | None = None,
     **pipe_kwargs: Any,
 ) -> Repair:
@@ -99,6 +106,8 @@ def repair(
         fps: frames per second.
         seed: integer >= 0; seed of the noise.
         strength: share of the denoising steps that are done again, in (0, 1]; 1 draws the cells from pure noise.
+        margin_s: seconds that are drawn again as well, before and after what the verdict names.
+        margin: how far around its boxes cells are drawn again as well, as a share of height and width; 1: everywhere.
         score: the video's reward, where it is known; otherwise the reward is asked.
         **pipe_kwargs: as the video was drawn: ``num_inference_steps``, ``guidance_scale``, ``negative_prompt``.
 
@@ -115,7 +124,7 @@ def repair(
     rate = check_fps(fps)
     judge: Any = CompositeReward(reward) if isinstance(reward, list | tuple) else reward
     check_reward(judge)
-    cells = repair_cells(pipe, verdict, video.shape)
+    cells = repair_cells(pipe, verdict, video.shape, fps=rate, margin_s=margin_s, margin=margin)
     if score is None:
         score = evaluate(judge, [video], [prompt], fps=rate).scores[0]
     with metered(pipe) as meter:
@@ -141,16 +150,30 @@ def check_repairable(pipe: Pipeline) -> None:
         )
 
 
-def repair_cells(pipe: Pipeline, verdict: Verdict, shape: Sequence[int]) -> np.ndarray:
-    """The latent cells that a verdict objects to, (T', H', W') bool: those covered by :data:`COVERED`, and of an
-    anomaly that covers none so far, those it covers most.
+def repair_cells(
+    pipe: Pipeline,
+    verdict: Verdict,
+    shape: Sequence[int],
+    *,
+    fps: float = 16,
+    margin_s: float = MARGIN_S,
+    margin: float = MARGIN,
+) -> np.ndarray:
+    """The latent cells that are drawn again, (T', H', W') bool: those that a verdict objects to, which are those that
+    an anomaly covers by :data:`COVERED` (where it covers none so far, those it covers most), and a margin around them.
 
     Args:
         shape: that of the video, (T, H, W, 3).
+        fps: its frames per second.
+        margin_s, margin: as of :func:`repair`.
 
     Raises:
-        ValueError: if the verdict names nothing, or is about a video of another length.
+        ValueError: if the verdict names nothing, or is about a video of another length, or a margin is out of range.
     """
+    if not 0 <= margin_s < math.inf:
+        raise ValueError(f"margin_s={margin_s} must be at least 0 seconds")
+    if not 0 <= margin <= 1:
+        raise ValueError(f"margin={margin} must lie in [0, 1], a share of the picture's sides")
     if verdict.num_frames not in (0, shape[0]):
         raise ValueError(
             f"the verdict is about {verdict.num_frames} frames, the video has {shape[0]}; judge this video"
@@ -165,7 +188,26 @@ def repair_cells(pipe: Pipeline, verdict: Verdict, shape: Sequence[int]) -> np.n
         raise ValueError(
             f"a {verdict.status} verdict without anomalies or window names nothing to repair; judge with reasoning"
         )
-    return cells
+    _, rows, columns = cells.shape
+    far = round(margin_s * fps / grid.temporal_factor)
+    return grown(cells, (far, math.ceil(margin * rows), math.ceil(margin * columns)))
+
+
+def grown(cells: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
+    """Cells and those within so many cells of one in time, height and width, (T', H', W') bool.
+
+    >>> grown(np.array([[[True, False, False]]]), (0, 0, 1)).astype(int).tolist()
+    [[[1, 1, 0]]]
+    """
+    wide = cells.copy()
+    for axis, far in enumerate(reach):
+        near = wide.copy()
+        for k in range(1, min(far, cells.shape[axis] - 1) + 1):
+            ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+            ahead[axis], behind[axis] = slice(k, None), slice(None, -k)
+            wide[tuple(ahead)] |= near[tuple(behind)]
+            wide[tuple(behind)] |= near[tuple(ahead)]
+    return wide
 
 
 def redraw_cells(

@@ -62,7 +62,7 @@ def _try(run: Run, output: BestOfNOutput, k: int, folder: Path | None) -> Repair
     video, verdict = output.candidates[k], output.verdicts[k]
     assert verdict is not None
     try:
-        cells = repair_cells(run.pipe, verdict, video.shape)
+        cells = repair_cells(run.pipe, verdict, video.shape, fps=run.fps)
     except ValueError:
         return None
     seed = candidate_seed(output.seeds[k], 0)

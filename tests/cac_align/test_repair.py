@@ -12,11 +12,12 @@ from test_previews import without_pictures
 
 from cac_align import best_of_n, repair
 from cac_align.latent_cells import LatentGrid, cell_cover
-from cac_align.selection.repair import kept_errors, pixels_of, redraw_cells, repair_cells
+from cac_align.selection.repair import grown, kept_errors, pixels_of, redraw_cells, repair_cells
 from cac_align.selection.run_folder import render_folder
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Verdict
 
 WAN = {**ONE_STEP, "num_inference_steps": 2}
+TIGHT = {"margin_s": 0, "margin": 0}
 FAULT = Anomaly(AnomalyType.OBJECT, FrameRange(1, 4), {2: (Box(0, 0, 500, 500),)}, reason="bent")
 STEPS = {name: WAN[name] for name in ("num_inference_steps", "guidance_scale")}
 
@@ -35,13 +36,33 @@ def good(videos, prompts=None, *, fps, **kwargs):
 
 
 def test_boxes_become_cells_and_cells_pixels(wan_pipe):
-    cells = repair_cells(wan_pipe, abnormal(FAULT), (5, 16, 16, 3))
+    cells = repair_cells(wan_pipe, abnormal(FAULT), (5, 16, 16, 3), **TIGHT)
     assert cells.tolist() == [[[False, False], [False, False]], [[True, False], [False, False]]]
     small = Anomaly(AnomalyType.OBJECT, FrameRange(3, 3), {3: (Box(600, 600, 700, 700),)})
-    found = repair_cells(wan_pipe, abnormal(FAULT, small), (5, 16, 16, 3))
+    found = repair_cells(wan_pipe, abnormal(FAULT, small), (5, 16, 16, 3), **TIGHT)
     assert found[1].tolist() == [[True, False], [False, True]], "an anomaly smaller than a cell is drawn again as well"
-    whole = repair_cells(wan_pipe, abnormal(window=FrameRange(0, 0)), (5, 16, 16, 3))
+    whole = repair_cells(wan_pipe, abnormal(window=FrameRange(0, 0)), (5, 16, 16, 3), **TIGHT)
     assert whole[0].all() and not whole[1].any(), "a window without boxes is the whole picture"
+
+
+def test_cells_grow_by_seconds_and_by_a_share_of_the_picture(wan_pipe):
+    rng = np.random.default_rng(0)
+    cells = rng.random((7, 5, 6)) < 0.02
+    for reach in ((0, 0, 0), (1, 0, 2), (2, 1, 1), (9, 9, 9)):
+        near = [
+            [abs(a - b) <= far for far, a, b in zip(reach, here, there, strict=True)]
+            for here in np.ndindex(cells.shape)
+            for there in np.argwhere(cells)
+        ]
+        expected = np.array(near).all(1).reshape(cells.size, -1).any(1).reshape(cells.shape)
+        assert np.array_equal(grown(cells, reach), expected)
+    early = Anomaly(AnomalyType.OBJECT, FrameRange(1, 4), {2: (Box(0, 0, 250, 250),)})
+    told = abnormal(early, frames=17)
+    wide = repair_cells(wan_pipe, told, (17, 32, 32, 3), fps=16, margin_s=0.5, margin=0.25)  # 2 cells, 1 of 4
+    assert wide.any((1, 2)).tolist() == [True, True, True, True, False] and wide[1, :2, :2].all() and wide[1].sum() == 4
+    for wrong in ({"margin_s": -1}, {"margin": 1.5}, {"margin_s": float("nan")}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.* must "):
+            repair_cells(wan_pipe, told, (17, 32, 32, 3), **wrong)
 
 
 def test_pixels_of_cells_agree_with_the_mapping_of_frames():
@@ -56,7 +77,7 @@ def test_pixels_of_cells_agree_with_the_mapping_of_frames():
 
 
 def test_only_the_cells_change_in_latent_space(wan_pipe, video, monkeypatch):
-    cells = repair_cells(wan_pipe, abnormal(FAULT), video.shape)
+    cells = repair_cells(wan_pipe, abnormal(FAULT), video.shape, **TIGHT)
     decoded, decode = [], wan_pipe.vae.decode
     monkeypatch.setattr(wan_pipe.vae, "decode", lambda z, **k: decoded.append(z.clone()) or decode(z, **k))
     redraw_cells(wan_pipe, video, cells, prompt=PROMPT, seed=1, strength=1.0, **STEPS)
@@ -90,7 +111,9 @@ def test_the_mini_with_a_multistep_solver():
     prompt = "a yellow triangle moves right on a brown background"
     drawn = best_of_n(pipe, prompt, reward=good, n=1, **size, **options, **QUIET).candidates[0]
     late = Anomaly(AnomalyType.OBJECT, FrameRange(5, 8), {6: (Box(500, 500, 1000, 1000),)})
-    told = repair(pipe, drawn, abnormal(late, frames=9), prompt=prompt, reward=good, strength=strength, **options)
+    told = repair(
+        pipe, drawn, abnormal(late, frames=9), prompt=prompt, reward=good, strength=strength, **TIGHT, **options
+    )
     assert told.cells.shape == (3, 4, 4) and told.cells.sum() == 4
     assert told.cost.forwards == 2 * int(4 * strength)
     still = np.abs(told.after[:5].astype(int) - drawn[:5]).mean()
