@@ -79,6 +79,7 @@ repository_pages = {
     "benchmarks/results/metrics.md": "cards/metrics.md",
     "benchmarks/results/server_load.md": "cards/server_load.md",
     "benchmarks/results/own_footage.md": "cards/own_footage.md",
+    "benchmarks/results/repair.md": "cards/repair.md",
     "assets/unified-mini/README.md": "cards/unified_mini.md",
 }
 
