@@ -40,7 +40,7 @@ from reward_model.backends.server_errors import (
 )
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2 as httpx  # of openai 3; older ones have httpx, with the same names
 
 logger = logging.getLogger(__name__)
 
