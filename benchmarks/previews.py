@@ -5,7 +5,8 @@
 Every prompt's candidates are drawn with each number of denoising steps from the same seeds, judged, and looked at by
 the rule (:mod:`reward_model.world.tracking`). From those rows every choice can be played: n candidates, previews of so
 many steps, so many of them kept and drawn in full. A choice's fault is the rule's verdict on the video it ends with;
-intervals are of a bootstrap over the prompts and seeds. A stopped run continues.
+intervals are of a bootstrap over the prompts and seeds (Wilson's where no choice or every one has a fault). A stopped
+run continues.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 from cac_align.rewards.base import order
 from reward_model.files import write_text
 from reward_model.shipped import located
-from reward_model.statistics.intervals import bootstrap
+from reward_model.statistics.intervals import bootstrap, wilson
 
 #: First seed of the scenes whose prompts are drawn; no bench and no training uses them.
 FIRST_SEED = 920_000
@@ -91,6 +92,8 @@ def table(
     for n, preview, keep in choices:
         rates = fault_rates(groups, n, full=full, preview=preview, keep=keep)
         low, high = bootstrap(lambda picked, rates=rates: float(rates[picked].mean()), len(rates))
+        if rates.mean() in (0, 1):  # a bootstrap of equal values knows no doubt
+            low, high = wilson(int(rates.sum()), len(rates))
         rows.append(
             (forwards(n, full=full, preview=preview, keep=keep), float(rates.mean()), low, high, n, preview, keep)
         )

@@ -80,6 +80,7 @@ repository_pages = {
     "benchmarks/results/server_load.md": "cards/server_load.md",
     "benchmarks/results/own_footage.md": "cards/own_footage.md",
     "benchmarks/results/repair.md": "cards/repair.md",
+    "benchmarks/results/previews.md": "cards/previews.md",
     "assets/unified-mini/README.md": "cards/unified_mini.md",
 }
 
