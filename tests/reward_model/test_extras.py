@@ -30,6 +30,7 @@ BEHIND = {
     "cac_align/minis/unified_data.py": "the same",
     "cac_align/metrics/encoders.py": "_vit() comes first",
     "cac_align/table2/curves.py": "the figure is made first",
+    "cac_align/table2/pace.py": "draw_twice() asks first",
     "cac_align/rating/app.py": "cac-align rate asks first",
     "cac_align/rating/security.py": "cac-align rate asks first",
     "cac_align/rating/server.py": "cac-align rate asks first",
