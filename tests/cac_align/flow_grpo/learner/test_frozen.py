@@ -113,6 +113,7 @@ def test_reference_and_old_policy_have_it(distilled, tmp_path, objective):
         assert numbers["ratio/log_ratio_abs_max"] == 0.0
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # diffusers alone, with both adapters
 def test_files_hold_the_trained_adapter_and_the_card_names_both(distilled, tmp_path):
     trainer = build(tmp_path / "run", frozen_adapter=str(distilled / "one"), max_steps=1, ema_decay=0.0, **RVM)
     trainer.train()
