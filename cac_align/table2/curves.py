@@ -178,6 +178,11 @@ def _draw(
     place.xaxis.set_major_locator(MaxNLocator(integer=True))
     place.set_title(title, fontsize=9, loc="left")
     place.set_xlabel("step", fontsize=8)
+    plain_axes(place)
+
+
+def plain_axes(place: Axes) -> None:
+    """Small figures, two sides open, a faint grid: the look of every panel."""
     place.tick_params(labelsize=8)
     place.spines[["top", "right"]].set_visible(False)
     place.grid(alpha=0.25)

@@ -86,6 +86,8 @@ def _pace(job: TableJob) -> list[Path]:
 
     row = job.settings.row(reach)
     found = row_paces(list(job.trainings.values()))
+    if row.name not in found:  # not trained yet: as the curves, it comes later
+        return []
     config = next(t.config for t in job.trainings.values() if t.row == row)
     made = pace_table(found, row.name, _evaluated(config))
     path = write_text(job.folder / "pace.md", made.to_markdown())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cac_align.selection.costs import as_count
-from cac_align.table2.curves import draw_twice, read_steps, step_forwards
+from cac_align.table2.curves import draw_twice, plain_axes, read_steps, step_forwards
 from cac_align.table2.training import Training
 from reward_model.statistics.intervals import wilson
 from reward_model.statistics.table import Cell, Estimate, Table
@@ -95,8 +95,9 @@ def pace_table(paces: Mapping[str, Sequence[Pace]], reach: str, num_videos: int)
     """
     if reach not in paces:
         raise ValueError(f"no training of {reach!r} has a log with evaluations yet; run with --parts train")
-    goal = mean_pace(paces[reach]).rates[-1]
-    own = mean_pace(paces[reach]).until(goal)
+    reference = mean_pace(paces[reach])
+    goal = reference.rates[-1]
+    own = reference.until(goal)
     lines: list[Sequence[Cell]] = []
     for name, several in paces.items():
         mean = mean_pace(several)
@@ -141,8 +142,6 @@ def _figure(paces: Mapping[str, Sequence[Pace]], reach: str, colours: Sequence[s
     place.set_ylim(bottom=0)
     place.set_xlabel("transformer forward passes of one video, to draw and to learn", fontsize=9)
     place.set_ylabel("share of evaluation videos with a fault (rule)", fontsize=9)
-    place.tick_params(labelsize=8)
-    place.spines[["top", "right"]].set_visible(False)
-    place.grid(alpha=0.25)
+    plain_axes(place)
     place.legend(frameon=False, fontsize=8)
     return figure

@@ -76,13 +76,14 @@ def test_a_table_that_is_asked_to_writes_the_pace(made_table, table_inputs, tmp_
     watched = {"eval_prompts": str(table_inputs / "eval.txt")}
     job = tables.make_job(table_inputs, tmp_path / "timed", reach="GRPO bright", watch=RULE, overrides=watched)
     [training] = job.trainings.values()
-    training.folder.mkdir(parents=True)
-    log = [{"step": 0, "eval/part/rule": 0.5}, {"step": 1, "forwards/train": 8.0, "eval/part/rule": 1.0}]
-    (training.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     monkeypatch.setattr(made, "settings", job.settings)
     monkeypatch.setattr(made, "trainings", job.trainings)
     monkeypatch.setattr("cac_align.table2.pace.plot_pace", lambda *_: [])  # matplotlib takes seconds to load
     monkeypatch.setattr("cac_align.table2.curves.plot_curves", lambda *_: [])
+    assert made.folder / "pace.md" not in write_table_files(made), "a row without a log has no pace yet"
+    training.folder.mkdir(parents=True)
+    log = [{"step": 0, "eval/part/rule": 0.5}, {"step": 1, "forwards/train": 8.0, "eval/part/rule": 1.0}]
+    (training.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     assert made.folder / "pace.md" in write_table_files(made)
     text = " ".join((made.folder / "pace.md").read_text().split())
     assert "| GRPO bright | 1 | 0.500 | 0.000" in text and "| 8 | 8 | 1.000 |" in text, text
