@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -144,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
             if len(jobs) == 1:
                 raise
             judged.append(False)
-            print(printable(f"{number} of {len(jobs)}, {job.prompt}: {error}", lines=True))
+            print(printable(f"{number} of {len(jobs)}, {job.prompt}: {error}", lines=True), file=sys.stderr)
             continue
         judged.append(None not in chosen.scores)
         print(printable(chosen, lines=True))

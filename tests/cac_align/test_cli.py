@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,6 +203,31 @@ def test_a_file_of_prompts_is_a_folder_for_each(capsys, judge_folder, wan_pipe, 
         capsys, *argv, "--prompts", tmp_path / "prompts.txt", "--output", tmp_path / "all", "--seed", "3"
     )
     assert code == 2 and "seed was 0, now 3" in err
+
+
+def test_a_prompt_that_cannot_be_judged_is_told_and_the_others_go_on(
+    capsys, judge_folder, wan_pipe, tmp_path, monkeypatch
+):
+    from cac_align.rewards.cac import CaCReward
+
+    wan_pipe.save_pretrained(tmp_path / "pipe")
+    (tmp_path / "prompts.txt").write_text("a red ball\na dog\n")
+    judged = CaCReward.judge_batch
+
+    def blind_to_balls(self, videos, prompts=None, **options):
+        verdicts = judged(self, videos, prompts, **options)
+        blind = {"status": "unparsed", "score": None, "error": "no ball was seen"}
+        return [replace(v, **blind) if "ball" in p else v for v, p in zip(verdicts, prompts, strict=True)]
+
+    monkeypatch.setattr(CaCReward, "judge_batch", blind_to_balls)
+    argv = ["best-of-n", "--pipe", tmp_path / "pipe", "--n", "1", "--steps", "1", "--height", "16", "--width", "16"]
+    argv += ["--num-frames", "9", "--device", "cpu", "--model", judge_folder, "--output", tmp_path / "all"]
+    code, out, err = run(capsys, *argv, "--prompts", tmp_path / "prompts.txt")
+    assert code == 1 and "1 of 2, a red ball: " in err and "no ball was seen" in err
+    assert out.splitlines()[-1] == f"2 prompts, 1 not judged in full: {tmp_path / 'all'}"
+    assert [f.parent.name[:6] for f in (tmp_path / "all").glob("*/report.html")] == ["a-dog-"]
+    kept = [f.parents[1].name[:6] for f in (tmp_path / "all").glob("*/candidates/00.npz")]
+    assert sorted(kept) == ["a-dog-", "a-red-"], "its video is kept"
 
 
 def test_first_frames_for_some_prompts_only_are_refused(capsys, tmp_path):
