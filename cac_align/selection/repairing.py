@@ -15,7 +15,7 @@ from cac_align.rewards.base import objections, reward_name
 from cac_align.selection import run_folder
 from cac_align.selection.candidates import candidate_seed
 from cac_align.selection.costs import Cost, metered, seconds_of, total_forwards
-from cac_align.selection.repair import Repair, accept, check_repairable, redraw_cells, repair_cells
+from cac_align.selection.repair import MARGIN, MARGIN_S, Repair, accept, check_repairable, redraw_cells, repair_cells
 from cac_align.selection.run_folder import BestOfNOutput
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def _with_repairs(run: Run, output: BestOfNOutput, repairs: dict[int, Repair]) -
             **output.settings,
             "repair": len(repairs),
             "repair_strength": STRENGTH,
+            "repair_margin_s": MARGIN_S,
+            "repair_margin": MARGIN,
             "reward": reward_name(run.reward),
         },
     )

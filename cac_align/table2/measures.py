@@ -16,6 +16,8 @@ from reward_model.world.tracking import find_faults, tracked_motion
 
 #: Bump when a value changes meaning; stored rows are then computed again.
 REVISION = 1
+#: Keys of what a single frame does not have.
+OF_CHANGES = ("world/motion", "world/appearance_drift")
 
 
 def appearance_drift(frames: np.ndarray, bins: int = 8) -> float:

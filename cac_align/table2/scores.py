@@ -15,7 +15,7 @@ import numpy as np
 
 from cac_align.flow_grpo.judging.reward_specs import SHORT, RewardSpec
 from cac_align.flow_grpo.needs import check_model, model_of
-from cac_align.rewards.base import Reward, evaluate
+from cac_align.rewards.base import Reward, check_num_frames, evaluate
 from cac_align.table2 import measures
 from cac_align.table2.draws import Draws, SeededPrompt, Source
 from cac_align.table2.settings import TableSettings
@@ -66,6 +66,22 @@ def make_scorers(settings: TableSettings) -> list[Scorer]:
     if dimensions:
         scorers.append(_vbench(settings, dimensions))
     return [*scorers, *(reward_scorer(s, settings.device) for s in settings.reward_specs.values())]
+
+
+def check_frames(settings: TableSettings, num_frames: int) -> None:
+    """Refuses videos too short for what scores them; no model loads.
+
+    Raises:
+        ValueError: a reward, or a column of changes from frame to frame, needs more frames.
+    """
+    for spec in settings.reward_specs.values():
+        check_num_frames(spec.build(), num_frames)
+    of_changes = [c.name for c in settings.table_columns if c.key in measures.OF_CHANGES]
+    if num_frames < 2 and of_changes:
+        raise ValueError(
+            f"column {of_changes[0]!r} needs videos of at least 2 frames, and num_frames={num_frames}; draw longer "
+            "videos, or leave it out"
+        )
 
 
 def reward_scorer(spec: RewardSpec, device: str | None = None) -> Scorer:

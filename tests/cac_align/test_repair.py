@@ -206,6 +206,8 @@ def test_the_best_candidate_is_mended_and_the_page_shows_how(wan_pipe, tmp_path)
     assert np.array_equal(out.frames, out.repairs[2].after)
     # 0.8 of 2 steps is one step with guidance, beside 3 candidates of 2 steps.
     assert out.costs["forwards"] == {"candidates": 12, "repairs": 2, "total": 14} and out.costs["judge_calls"] == 4
+    kept = {k: v for k, v in json.loads((tmp_path / "result.json").read_text())["settings"].items() if "repair" in k}
+    assert kept == {"repair": 1, "repair_strength": 0.8, "repair_margin_s": 1.0, "repair_margin": 0.5}
     told = json.loads((tmp_path / "result.json").read_text())["candidates"][2]["repair"]
     assert told["accepted"] and told["score_before"] == pytest.approx(0.3) and told["cells"] == told["of_cells"] == 8
     for name in (told["video"], *told["pictures"].values()):

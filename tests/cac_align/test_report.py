@@ -32,7 +32,7 @@ from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, Tur
 from reward_model.video.clip import read_file
 from reward_model.video.writing import display_scale, write_mp4
 from reward_model.world import make_video
-from tests.browser import wait_until
+from tests.browser import hangs_over, wait_until
 from tests.campaigns import draws
 
 NASTY = "a red ball <script>alert('p')</script>\x00\x1b[31m \u202egnp.exe & \"quotes\""
@@ -473,7 +473,7 @@ def test_browser_plays_without_errors(browser, saved, width, scheme):
     assert page.evaluate("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
     page.locator("#evidence-0").scroll_into_view_if_needed()
     wait_until(page, "document.querySelector('#evidence-0 video').currentTime > 0.2")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert hangs_over(page) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 17, 20)"
     assert dark == (scheme == "dark")
     assert page.problems == []
@@ -492,7 +492,7 @@ def test_browser_shows_long_captions_on_a_phone(browser, tmp_path, verdict_of):
     )
     for width in (320, 390, 1280):
         page = open_page(browser, made.save(tmp_path), width)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        assert hangs_over(page) == [], width
         assert page.problems == []
         page.close()
 

@@ -13,6 +13,7 @@ from cac_align.rating.study import open_rating, open_review
 from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.video.clip import read_file
+from tests.browser import hangs_over, wait_until
 
 NASTY = "a ball </script><script>alert(1)</script><img src=x onerror=alert(2)> \u202egnp {{ 7 * 7 }}"
 pytestmark = pytest.mark.slow
@@ -43,29 +44,20 @@ def open_tab(browser, url, name, *, width=1280, height=900, scheme="light"):
     page.goto(url)
     page.fill("#name", name)
     page.keyboard.press("Enter")
-    wait(page, "!document.getElementById('work').hidden")
+    wait_until(page, "!document.getElementById('work').hidden")
     return page
 
 
-def wait(page, expression, argument=None):
-    """Polls from outside: the page's policy forbids what Playwright's own waiting would evaluate in it."""
-    for _ in range(1200):
-        if page.evaluate(expression, argument):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {expression} {argument or ''}")
-
-
 def title(page, text):
-    wait(page, "(t) => document.getElementById('title').textContent.startsWith(t)", text)
+    wait_until(page, "(t) => document.getElementById('title').textContent.startsWith(t)", text)
 
 
 def shown(page, frame):
-    wait(page, "(k) => document.getElementById('stage').dataset.frame === String(k)", frame)
+    wait_until(page, "(k) => document.getElementById('stage').dataset.frame === String(k)", frame)
 
 
 def settled(page):
-    wait(page, "document.getElementById('saved').dataset.waiting === '0'")
+    wait_until(page, "document.getElementById('saved').dataset.waiting === '0'")
 
 
 def drag(page, selector, start, end):
@@ -109,7 +101,7 @@ def test_five_videos_by_keyboard_and_mouse_with_a_reload_and_a_second_rater(brow
         keys(page, "a", "1")
         drag(page, "#windows", (0.26, 0.5), (0.49, 0.5))
         drag(page, "#boxes", (0.2, 0.3), (0.5, 0.8))
-        wait(page, "document.querySelectorAll('#boxes rect').length === 1")
+        wait_until(page, "document.querySelectorAll('#boxes rect').length === 1")
         page.screenshot(path=tmp_path / "desktop-light.png")
         keys(page, "Enter")
 
@@ -120,10 +112,10 @@ def test_five_videos_by_keyboard_and_mouse_with_a_reload_and_a_second_rater(brow
         )
         page.fill("[aria-label='What is wrong with it?']", NASTY)
         settled(page)
-        wait(page, "document.getElementById('saved').textContent === 'Saved'")
+        wait_until(page, "document.getElementById('saved').textContent === 'Saved'")
         page.reload()
         title(page, "Video 3 of 5 · 2")
-        wait(page, "document.querySelector('.found .when').textContent.startsWith('Frames 5–13')")
+        wait_until(page, "document.querySelector('.found .when').textContent.startsWith('Frames 5–13')")
         assert page.input_value("[aria-label='What is wrong with it?']") == NASTY
         keys(page, "Enter")
 
@@ -132,7 +124,7 @@ def test_five_videos_by_keyboard_and_mouse_with_a_reload_and_a_second_rater(brow
         page.click("#done")
         title(page, "Video 5 of 5 · 4")
         keys(page, "2", "w", "u", "u", "n", "Enter")
-        wait(page, "!!document.getElementById('export')")
+        wait_until(page, "!!document.getElementById('export')")
         assert page.problems == []
 
         said = study.store.finished("Ann")
@@ -158,14 +150,14 @@ def second_rater(browser, url, study, wrong, tmp_path):
         else:
             keys(phone, "n")
         keys(phone, "Enter")
-    wait(phone, "!!document.getElementById('export')")
-    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wait_until(phone, "!!document.getElementById('export')")
+    assert hangs_over(phone) == []
     # Three of five agree; by chance (2 * 2 + 3 * 3) / 25: (0.6 - 0.52) / 0.48.
     text = phone.locator("#results").inner_text()
     assert f"{(0.6 - 0.52) / 0.48:.2f}" in text and "Ann" in text
     phone.screenshot(path=tmp_path / "phone-results.png", full_page=True)
     phone.click("#export")
-    wait(phone, "document.querySelectorAll('#written li').length === 5")
+    wait_until(phone, "document.querySelectorAll('#written li').length === 5")
     assert phone.problems == []
 
 
@@ -188,10 +180,10 @@ def test_review_round_trip(browser, folder, clips, tmp_path):
             else:
                 if item.record.truth.anomalies and number < 3:
                     page.click("text=Show")
-                    wait(page, "document.querySelectorAll('#boxes rect').length > 0")
+                    wait_until(page, "document.querySelectorAll('#boxes rect').length > 0")
                     page.screenshot(path=tmp_path / "review-dark.png")
                 keys(page, "a", "Enter")
-        wait(page, "!!document.getElementById('export')")
+        wait_until(page, "!!document.getElementById('export')")
         said = study.store.finished("Rev")
         decided = [said[i.key]["decision"] for i in order]
         assert decided == ["accept", "accept", "return", "accept", "accept"]
@@ -211,11 +203,11 @@ def test_names_and_prompts_stay_text(browser, folder, tmp_path):
             title(page, f"Video {number} of 5")
             prompts.append(page.locator("#prompt").inner_text())
             keys(page, "n", "Enter")
-        wait(page, "!!document.getElementById('export')")
+        wait_until(page, "!!document.getElementById('export')")
         assert sum("<script>alert(1)</script>" in p and "{{ 7 * 7 }}" in p for p in prompts) == 1
         assert not any("\u202e" in p for p in prompts)
         page.click("#export")
-        wait(page, "document.querySelectorAll('#written li').length === 4")
+        wait_until(page, "document.querySelectorAll('#written li').length === 4")
         assert page.evaluate("document.querySelectorAll('script').length") == 1
         assert page.problems == []
 
@@ -237,5 +229,5 @@ def test_raters_are_told_what_counts_and_what_is_missing(browser, folder, tmp_pa
         settled(page)
         (answer,) = study.store._answers.values()
         assert answer["status"] == "abnormal"  # keys in the dialog answer nothing
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert hangs_over(page) == []
         assert [p for p in page.problems if "422" not in p] == []

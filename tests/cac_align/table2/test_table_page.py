@@ -19,7 +19,7 @@ from reward_model.data.annotations import write_annotations
 from reward_model.data.records import Record
 from reward_model.schema import VideoAnnotation
 from reward_model.world import make_video
-from tests.browser import wait_until
+from tests.browser import hangs_over, wait_until
 from tests.cac_align.table2 import tables
 from tests.campaigns import slow_but
 
@@ -82,7 +82,7 @@ def test_the_page_in_a_browser(written, browser, width):
     shown.on("console", lambda message: said.append(message.text))
     shown.on("pageerror", lambda error: said.append(str(error)))
     shown.goto((written.folder / "table2.html").resolve().as_uri())
-    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert hangs_over(shown) == []
     wide = "[...document.querySelectorAll('.scroll')].map(b => b.scrollWidth > b.clientWidth + 1)"
     told = "[...document.querySelectorAll('.wider')].map(p => !p.hidden)"
     assert shown.evaluate(wide) == shown.evaluate(told) and (width > 390 or any(shown.evaluate(told)))

@@ -203,6 +203,17 @@ def test_an_adapter_that_is_not_there_or_not_of_this_model_is_refused(table_inpu
         tables.make_job(table_inputs, tmp_path, rows=rows(tmp_path / "wide"))
 
 
+def test_single_frames_are_refused_where_changes_are_measured(table_inputs, tmp_path):
+    still = {"overrides": {"num_frames": 1}}
+    with pytest.raises(ValueError, match=r"column 'motion' needs videos of at least 2 frames, and num_frames=1; draw"):
+        tables.make_job(table_inputs, tmp_path, columns=["motion", "sharpness"], motion="motion", **still)
+    moving = [{"reward": "motion", "options": {"full": 1.0}}, {"reward": f"{tables.TOYS}:brightness", "name": "bright"}]
+    rows = [{"name": "base"}, {"name": "BoN", "kind": "best_of_n", "rewards": ["bright"]}]
+    with pytest.raises(ValueError, match=r"reward 'motion' needs videos of at least 2 frames, and num_frames=1; draw"):
+        tables.make_job(table_inputs, tmp_path, rewards=moving, rows=rows, columns=["sharpness"], motion=None, **still)
+    tables.make_job(table_inputs, tmp_path, rows=rows, columns=["sharpness"], motion=None, **still)
+
+
 def test_a_drawing_says_what_it_costs():
     assert [Drawing(6, 1.0).forwards, Drawing(6, 1.5).forwards] == [6, 12]
     assert Drawing(16, 2.0).slug != Drawing(16, 2.5).slug
