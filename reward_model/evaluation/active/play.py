@@ -13,6 +13,7 @@ from reward_model.active.environment import VideoEnvironment
 from reward_model.active.episodes import Believe, Episode, EvidencePolicy, run_episodes
 from reward_model.active.judging import episode_limits
 from reward_model.active.policies import OraclePolicy
+from reward_model.active.utility import utility
 from reward_model.config import JudgeConfig
 from reward_model.digests import json_digest
 from reward_model.files import write_text
@@ -35,24 +36,26 @@ class PlayedRow:
     Attributes:
         video: number in the suite.
         story: ``aliased`` or ``easy``.
-        status, said: truth, and what was answered; None: no answer that can be read.
+        status, said: truth, and what was answered.
         operators: names of the operators used.
         num_frames, num_tokens: shown, and written.
         refused: operators that were refused.
         utility: what it was worth, by the beliefs of the judge that is measured.
         seconds: its share of its batch.
+        forced: no answer can be read, and ``said`` is the likelier verdict at its last view, as a judge is read in use.
     """
 
     video: int
     story: str
     status: str
-    said: str | None
+    said: str
     operators: tuple[str, ...]
     num_frames: int
     num_tokens: int
     refused: int
     utility: float
     seconds: float
+    forced: bool = False
 
     @property
     def correct(self) -> bool:
@@ -129,7 +132,7 @@ def play(
         batch_size: videos in step.
         say: told of videos done and all.
     """
-    rows, mark = suite.rows(), json_digest([fingerprint, asdict(suite), batch_size])
+    rows, mark = suite.rows(), json_digest([fingerprint, asdict(suite), batch_size, "forced"])
     known = list(_known(path, mark))
     if path is not None and not known:
         write_text(path, json.dumps({"fingerprint": mark}) + "\n")
@@ -154,17 +157,27 @@ def play(
 def _row(number: int, video: SuiteVideo, episode: Episode, judge: JudgeConfig, seconds: float) -> PlayedRow:
     if episode.error is not None:
         raise RuntimeError(f"video {number} of the suite: {episode.error}")
+    truth, said, forced = video.truth.status, episode.status, episode.status is None
+    if said is None:
+        said = "abnormal" if episode.beliefs[-1] > 0.5 else "normal"
     return PlayedRow(
         video=number,
         story=video.row["story"],
-        status=video.truth.status,
-        said=episode.status,
+        status=truth,
+        said=said,
         operators=tuple(o.operator.name for o in episode.operators if o.operator is not None),
         num_frames=episode.num_frames,
         num_tokens=sum(m.num_tokens for m in episode.moves),
         refused=sum(o.refused is not None for o in episode.operators),
-        utility=episode.utility(video.truth.status, judge.max_view_frames),
+        # Scripts let the judge answer where it was not taught to: the form of an answer is charged to nobody here.
+        utility=utility(
+            episode.looks(),
+            correct=said == truth,
+            abnormal=truth == "abnormal",
+            max_view_frames=judge.max_view_frames,
+        ),
         seconds=seconds,
+        forced=forced,
     )
 
 

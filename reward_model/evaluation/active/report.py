@@ -31,7 +31,7 @@ _COLUMNS = (
     "frames",
     "tokens",
     "seconds",
-    "unparsed",
+    "forced",
     "first acts (bit)",
     "zoom / expand / backtrack",
 )
@@ -54,7 +54,7 @@ def _line(name: str, rows: Sequence[PlayedRow]) -> tuple[object, ...]:
         mean_over([r.num_frames for r in rows]),
         mean_over([r.num_tokens for r in rows]),
         mean_over([r.seconds for r in rows]),
-        mean_over([float(r.said is None) for r in rows]),
+        mean_over([float(r.forced) for r in rows]),
         entropy(first_acts(rows)),
         " / ".join(f"{counts[k] / total:.2f}" for k in ("zoom", "expand", "backtrack")) if counts else "-",
     )

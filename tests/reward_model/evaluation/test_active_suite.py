@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from reward_model.active.model_policy import ModelPolicy
+from reward_model.active.policies import NeverLook
 from reward_model.backends.local import LocalBackend
 from reward_model.evaluation.active.criteria import (
+    accuracy,
     does_not_collapse,
     entropy,
     first_acts,
@@ -122,7 +124,7 @@ def test_criteria_8_and_9():
 
 
 def test_tables(tmp_path):
-    played = {"judge": made(10) + made(10, EASY, operators=()), "odd": [replace(made(1)[0], said=None)]}
+    played = {"judge": made(10) + made(10, EASY, operators=()), "odd": [replace(made(1)[0], forced=True)]}
     text = suite_table(played, title="T", notes=("n",)).to_text()
     assert "1.000 [1.000, 1.000]" in text and "1.00 / 0.00 / 0.00" in text and text.rstrip().endswith("n")
     said = criteria_table([("ours", generalises(None)), ("ours", generalises(0.7))]).to_text()
@@ -157,6 +159,16 @@ def test_rows_are_kept_and_continued(judge_folder, tmp_path):
     assert len(options["path"].read_text().splitlines()) >= 3
     play(suite, oracle, model.believe, config, **options, fingerprint="another judge")
     assert asked == [1] * 5
+
+
+def test_an_answer_that_cannot_be_read_is_the_likelier_verdict(judge_folder):
+    backend = LocalBackend(judge_folder, device="cpu")
+    config = backend.config.override(policy="active", frame_size=48, max_zoom_tokens=4)
+    model = ModelPolicy(backend, config)
+    rows = play(Suite(4, DEV_SUITE_SEED), lambda batch: NeverLook(model), model.believe, config)
+    pair = [row for row in rows if row.story == ALIASED]
+    assert all(row.forced for row in rows) and [row.utility for row in rows] == [float(row.correct) for row in rows]
+    assert pair[0].said == pair[1].said and accuracy(pair) == 0.5, "what it is shown of both is the same"
 
 
 @pytest.mark.slow
