@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cac_align.commands.judge_options import add_judge_arguments, build_judge_reward
 from cac_align.prompts import prompt_name, read_prompts
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cac_align.pipelines import Pipeline
+    from cac_align.rewards.cac import CaCReward
 
 FOLDER = Path("outputs/best-of-n")
 NAME, HELP = "best-of-n", "Draw n videos from a diffusers pipeline, judge them, keep the best, write the evidence."
@@ -98,16 +99,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     jobs = _prompt_jobs(args)
     _check(args, jobs)
-    from cac_align.rewards.base import RewardError
-    from cac_align.selection.best import best_of_n
+    reward, pipe = _open(args, jobs)
+    # One by one: the videos of many prompts need not fit into memory.
+    judged = [_choose(args, pipe, reward, job, f"{k} of {len(jobs)}", len(jobs) > 1) for k, job in enumerate(jobs, 1)]
+    if len(jobs) > 1:
+        print(printable(f"{len(jobs)} prompts, {judged.count(False)} not judged in full: {jobs[0].folder.parent}"))
+    return 0 if all(judged) else 1
+
+
+def _open(args: argparse.Namespace, jobs: Sequence[PromptJob]) -> tuple[CaCReward, Pipeline]:
+    """The judge and the pipeline, after the first frames were found to be pictures (they may be too many to keep)."""
     from cac_align.selection.candidates import open_first_frame
 
-    passed = ["negative_prompt", "num_inference_steps", "guidance_scale", "guidance_scale_2"]
-    passed += ["height", "width", "num_frames"]
-    given = {name: getattr(args, name) for name in passed if getattr(args, name) is not None}
     images = {path for job in jobs if (path := job.image) is not None}
     for path in images:
-        open_first_frame(path, "--image")  # a broken one is found out now; they may be too many to keep
+        open_first_frame(path, "--image")
     reward = build_judge_reward(args)
     # A judge that cannot be opened is found out before the pipeline loads. Where that offloads, memory is too short for
     # both at once, and best_of_n loads the judge after the drawing.
@@ -117,42 +123,58 @@ def run(args: argparse.Namespace) -> int:
         reward.make_ready()
     pipe = load_any_pipeline(args.pipe, args.device, args.dtype, args.cpu_offload, args.lora or (), image=bool(images))
     pipe.set_progress_bar_config(leave=False)  # the bar of denoising steps goes when a video is done
-    judged = []
-    for number, job in enumerate(jobs, 1):  # one by one: the videos of many prompts need not fit into memory
-        pipe_kwargs = dict(given)
-        if job.image is not None:
-            pipe_kwargs["image"] = open_first_frame(job.image, "--image")
-            if args.height is None and args.width is None:
-                pipe_kwargs |= _size_of(pipe, pipe_kwargs["image"])
-        try:
-            chosen = best_of_n(
-                pipe,
-                job.prompt,
-                reward=reward,
-                n=args.n,
-                seed=args.seed,
-                fps=args.fps,
-                batch_size=args.batch_size,
-                output_dir=job.folder,
-                rank_by=args.rank_by,
-                preview_steps=args.preview_steps,
-                keep=args.keep,
-                judge_all=args.judge_all,
-                repair=args.repair,
-                **pipe_kwargs,
-            )
-        except RewardError as error:  # the videos are kept, and the other prompts can still be had
-            if len(jobs) == 1:
-                raise
-            judged.append(False)
-            print(printable(f"{number} of {len(jobs)}, {job.prompt}: {error}", lines=True), file=sys.stderr)
-            continue
-        judged.append(None not in chosen.scores)
-        print(printable(chosen, lines=True))
-        print(printable(job.folder / "report.html"))
-    if len(jobs) > 1:
-        print(printable(f"{len(jobs)} prompts, {judged.count(False)} not judged in full: {job.folder.parent}"))
-    return 0 if all(judged) else 1
+    return reward, pipe
+
+
+def _choose(
+    args: argparse.Namespace, pipe: Pipeline, reward: CaCReward, job: PromptJob, place: str, others: bool
+) -> bool:
+    """Draws and judges the candidates of one prompt and prints the choice; False if not all could be judged.
+
+    Raises:
+        RewardError: if none could, and there is no other prompt to go on with.
+    """
+    from cac_align.rewards.base import RewardError
+    from cac_align.selection.best import best_of_n
+
+    try:
+        chosen = best_of_n(
+            pipe,
+            job.prompt,
+            reward=reward,
+            n=args.n,
+            seed=args.seed,
+            fps=args.fps,
+            batch_size=args.batch_size,
+            output_dir=job.folder,
+            rank_by=args.rank_by,
+            preview_steps=args.preview_steps,
+            keep=args.keep,
+            judge_all=args.judge_all,
+            repair=args.repair,
+            **_drawing(args, pipe, job),
+        )
+    except RewardError as error:  # the videos are kept, and the other prompts can still be had
+        if not others:
+            raise
+        print(printable(f"{place}, {job.prompt}: {error}", lines=True), file=sys.stderr)
+        return False
+    print(printable(chosen, lines=True))
+    print(printable(job.folder / "report.html"))
+    return None not in chosen.scores
+
+
+def _drawing(args: argparse.Namespace, pipe: Pipeline, job: PromptJob) -> dict[str, Any]:
+    """The arguments of the pipeline that the command line and the prompt give."""
+    from cac_align.selection.candidates import open_first_frame
+
+    names = ("negative_prompt", "num_inference_steps", "guidance_scale", "guidance_scale_2", "height", "width")
+    given = {name: value for name in (*names, "num_frames") if (value := getattr(args, name)) is not None}
+    if job.image is not None:
+        given["image"] = open_first_frame(job.image, "--image")
+        if args.height is None and args.width is None:
+            given |= _size_of(pipe, given["image"])
+    return given
 
 
 class PromptJob(NamedTuple):
@@ -193,20 +215,33 @@ def _check(args: argparse.Namespace, jobs: Sequence[PromptJob]) -> None:
     """
     from cac_align.selection.run_folder import check_same_settings
     from reward_model.backends.devices import check_precision, torch_device
-    from reward_model.files import check_output_folder
     from reward_model.video.clip import check_fps
 
     check_precision(args.dtype)
     torch_device(args.device)
     if not all(job.prompt.strip() for job in jobs):
         raise ValueError("--prompt is empty; say what the video shows")
+    _check_numbers(args)
+    check_fps(args.fps)
+    _check_sources(args, jobs)
+    for job in jobs:
+        check_same_settings(job.folder, args.n, {"prompt": job.prompt, "seed": args.seed})
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Raises ValueError for a number that is too small."""
     least = {"n": 1, "batch_size": 1, "seed": 0, "num_inference_steps": 1, "height": 8, "width": 8, "num_frames": 2}
     least |= {"preview_steps": 1, "keep": 1, "repair": 0}
     for name, low in least.items():
         value = getattr(args, name)
         if value is not None and value < low:
             raise ValueError(f"{name}={value} must be at least {low}")
-    check_fps(args.fps)
+
+
+def _check_sources(args: argparse.Namespace, jobs: Sequence[PromptJob]) -> None:
+    """Raises ValueError for a first frame, LoRA or pipeline that is not there, or a folder nobody can write to."""
+    from reward_model.files import check_output_folder
+
     for option, path in (("--image", args.image), *(("--lora", path) for path in args.lora or ())):
         local = path is not None and (str(path).startswith((".", "/")) or option == "--image")
         if local and not Path(path).exists():
@@ -216,8 +251,6 @@ def _check(args: argparse.Namespace, jobs: Sequence[PromptJob]) -> None:
     args.pipe = located(args.pipe)
     if not Path(args.pipe).exists() and (args.pipe.startswith((".", "/", "~")) or args.pipe.count("/") != 1):
         raise ValueError(f"--pipe {args.pipe!r}: there is no such folder; check the path, or name a hub id")
-    for job in jobs:
-        check_same_settings(job.folder, args.n, {"prompt": job.prompt, "seed": args.seed})
 
 
 def _size_of(pipe: Pipeline, image: Image) -> dict[str, int]:

@@ -12,7 +12,7 @@ from cac_align.flow_grpo.needs import check_calibration, check_model, model_of
 from cac_align.table2.adapters import check_adapters
 from cac_align.table2.draws import Draws, SeededPrompt, Source, source_pipeline, sources, sources_of
 from cac_align.table2.rows import TableRow
-from cac_align.table2.scores import Scorer, Scores, check_frames, make_scorers
+from cac_align.table2.scores import Scorer, Scores, check_long_enough, make_scorers
 from cac_align.table2.settings import TableSettings
 from cac_align.table2.training import Training, trainings
 from cac_align.table2.work import Unit, claim, work_through
@@ -53,7 +53,7 @@ class TableJob:
         check_model(self.draws.config.model, "model")
         _ = self.draws.frozen  # refused here if it is not there
         check_adapters(settings)
-        check_frames(settings, self.draws.config.num_frames)
+        check_long_enough(settings, self.draws.config.num_frames)
         #: The scale on which scores are averaged, in training and in choosing; None: the scores as they are.
         self.calibration = check_calibration(*settings.calibrated)
         self._ready: set[str] = set()

@@ -68,7 +68,7 @@ def make_scorers(settings: TableSettings) -> list[Scorer]:
     return [*scorers, *(reward_scorer(s, settings.device) for s in settings.reward_specs.values())]
 
 
-def check_frames(settings: TableSettings, num_frames: int) -> None:
+def check_long_enough(settings: TableSettings, num_frames: int) -> None:
     """Refuses videos too short for what scores them; no model loads.
 
     Raises:
