@@ -69,13 +69,13 @@ def make_scorers(settings: TableSettings) -> list[Scorer]:
 
 
 def check_long_enough(settings: TableSettings, num_frames: int) -> None:
-    """Refuses videos too short for what scores them; no model loads.
+    """Refuses videos too short for what scores them; no reward is made, which may need a key or a server.
 
     Raises:
         ValueError: a reward, or a column of changes from frame to frame, needs more frames.
     """
     for spec in settings.reward_specs.values():
-        check_num_frames(spec.build(), num_frames)
+        check_num_frames(spec.maker(), num_frames)
     of_changes = [c.name for c in settings.table_columns if c.key in measures.OF_CHANGES]
     if num_frames < 2 and of_changes:
         raise ValueError(

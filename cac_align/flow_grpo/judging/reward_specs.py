@@ -36,6 +36,20 @@ class RewardSpec:
     weight: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
 
+    def maker(self) -> Any:
+        """The class or function itself; nothing is made of it.
+
+        Raises:
+            ValueError: if there is no such module or name.
+        """
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"reward {self.name!r}: {self.target!r} cannot be imported ({error}); give module:callable"
+            ) from error
+
     def build(self) -> Reward:
         """The reward.
 
@@ -43,13 +57,7 @@ class RewardSpec:
             ValueError: if there is no such module or name, it refuses the options, or a variable that stands for a key
                 is not set.
         """
-        module, _, attribute = self.target.partition(":")
-        try:
-            maker = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"reward {self.name!r}: {self.target!r} cannot be imported ({error}); give module:callable"
-            ) from error
+        maker = self.maker()
         if not isinstance(maker, type):
             if self.options:
                 raise ValueError(f"reward {self.name!r}: {self.target!r} is a function and takes no options")
