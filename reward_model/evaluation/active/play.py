@@ -42,7 +42,7 @@ class PlayedRow:
         refused: operators that were refused.
         utility: what it was worth, by the beliefs of the judge that is measured.
         seconds: its share of its batch.
-        forced: no answer can be read, and ``said`` is the likelier verdict at its last view, as a judge is read in use.
+        forced: no answer can be read, and ``said`` is the likelier verdict word at its last view, before any reasoning.
     """
 
     video: int
