@@ -91,9 +91,10 @@ def table(
     rows = []
     for n, preview, keep in choices:
         rates = fault_rates(groups, n, full=full, preview=preview, keep=keep)
-        low, high = bootstrap(lambda picked, rates=rates: float(rates[picked].mean()), len(rates))
         if rates.mean() in (0, 1):  # a bootstrap of equal values knows no doubt
             low, high = wilson(int(rates.sum()), len(rates))
+        else:
+            low, high = bootstrap(lambda picked, rates=rates: float(rates[picked].mean()), len(rates))
         rows.append(
             (forwards(n, full=full, preview=preview, keep=keep), float(rates.mean()), low, high, n, preview, keep)
         )

@@ -99,9 +99,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     jobs = _prompt_jobs(args)
     _check(args, jobs)
+    from cac_align.rewards.base import RewardError
+
     reward, pipe = _open(args, jobs)
-    # One by one: the videos of many prompts need not fit into memory.
-    judged = [_choose(args, pipe, reward, job, f"{k} of {len(jobs)}", len(jobs) > 1) for k, job in enumerate(jobs, 1)]
+    judged = []
+    for number, job in enumerate(jobs, 1):  # one by one: the videos of many prompts need not fit into memory
+        try:
+            judged.append(_choose(args, pipe, reward, job))
+        except RewardError as error:  # the videos are kept, and the other prompts are not lost
+            if len(jobs) == 1:
+                raise
+            judged.append(False)
+            print(printable(f"{number} of {len(jobs)}, {job.prompt}: {error}", lines=True), file=sys.stderr)
     if len(jobs) > 1:
         print(printable(f"{len(jobs)} prompts, {judged.count(False)} not judged in full: {jobs[0].folder.parent}"))
     return 0 if all(judged) else 1
@@ -126,39 +135,30 @@ def _open(args: argparse.Namespace, jobs: Sequence[PromptJob]) -> tuple[CaCRewar
     return reward, pipe
 
 
-def _choose(
-    args: argparse.Namespace, pipe: Pipeline, reward: CaCReward, job: PromptJob, place: str, others: bool
-) -> bool:
+def _choose(args: argparse.Namespace, pipe: Pipeline, reward: CaCReward, job: PromptJob) -> bool:
     """Draws and judges the candidates of one prompt and prints the choice; False if not all could be judged.
 
     Raises:
-        RewardError: if none could, and there is no other prompt to go on with.
+        RewardError: if none could.
     """
-    from cac_align.rewards.base import RewardError
     from cac_align.selection.best import best_of_n
 
-    try:
-        chosen = best_of_n(
-            pipe,
-            job.prompt,
-            reward=reward,
-            n=args.n,
-            seed=args.seed,
-            fps=args.fps,
-            batch_size=args.batch_size,
-            output_dir=job.folder,
-            rank_by=args.rank_by,
-            preview_steps=args.preview_steps,
-            keep=args.keep,
-            judge_all=args.judge_all,
-            repair=args.repair,
-            **_drawing(args, pipe, job),
-        )
-    except RewardError as error:  # the videos are kept, and the other prompts can still be had
-        if not others:
-            raise
-        print(printable(f"{place}, {job.prompt}: {error}", lines=True), file=sys.stderr)
-        return False
+    chosen = best_of_n(
+        pipe,
+        job.prompt,
+        reward=reward,
+        n=args.n,
+        seed=args.seed,
+        fps=args.fps,
+        batch_size=args.batch_size,
+        output_dir=job.folder,
+        rank_by=args.rank_by,
+        preview_steps=args.preview_steps,
+        keep=args.keep,
+        judge_all=args.judge_all,
+        repair=args.repair,
+        **_drawing(args, pipe, job),
+    )
     print(printable(chosen, lines=True))
     print(printable(job.folder / "report.html"))
     return None not in chosen.scores

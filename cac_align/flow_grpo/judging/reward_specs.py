@@ -40,7 +40,7 @@ class RewardSpec:
         """The class or function itself; nothing is made of it.
 
         Raises:
-            ValueError: if there is no such module or name.
+            ValueError: if the module or the name in it does not exist.
         """
         module, _, attribute = self.target.partition(":")
         try:
@@ -54,8 +54,8 @@ class RewardSpec:
         """The reward.
 
         Raises:
-            ValueError: if there is no such module or name, it refuses the options, or a variable that stands for a key
-                is not set.
+            ValueError: if the module or the name in it does not exist, it refuses the options, or a variable that
+                stands for a key is not set.
         """
         maker = self.maker()
         if not isinstance(maker, type):
