@@ -54,6 +54,9 @@ class ActiveConfig:
     """Episodes of each video, branches included."""
     num_branches: int = setting(2, least=0)
     """Of these, episodes that begin as another one did and go on from one of its operators; 0 is an ablation."""
+    num_at_once: int = setting(0, least=0)
+    """Of these, episodes that are made to answer at the first view where others looked: they say what a look is worth,
+    which a judge that always looks cannot find out."""
     round_steps: int = setting(60, least=1)
     """Updates of a round; its pairs come again as often as needed."""
     pairs_per_step: int = setting(16, least=1)
@@ -151,10 +154,11 @@ class ActiveConfig:
         object.__setattr__(self, "report_to", as_list(self.report_to))
         check_settings(self)
         check_names(self.report_to)
-        if self.num_branches >= self.num_generations:
+        if self.num_branches + self.num_at_once >= self.num_generations:
+            added = f" + num_at_once={self.num_at_once}" if self.num_at_once else ""
             raise ValueError(
-                f"num_branches={self.num_branches} must be below num_generations={self.num_generations}: a branch "
-                "needs an episode to leave"
+                f"num_branches={self.num_branches}{added} must be below num_generations={self.num_generations}: a "
+                "branch needs an episode to leave"
             )
         if self.quota_correct + self.quota_efficient + self.quota_branch <= 0:
             raise ValueError("one of quota_correct, quota_efficient and quota_branch must be above 0")

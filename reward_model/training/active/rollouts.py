@@ -12,10 +12,14 @@ import torch
 from reward_model.active.episodes import Episode, State, continue_episodes
 from reward_model.active.moves import Move
 from reward_model.active.utility import UtilityConfig
+from reward_model.answer_object import COT
 from reward_model.training.active.episode_rows import EpisodeCase, EpisodeTokens, belief_rows
 from reward_model.training.active.pairs import Judged
 from reward_model.training.grpo.rows import EncodedPrompt, SequenceRow
 from reward_model.training.grpo.sampler import Generator
+
+#: How every answer begins, and no operator does.
+ANSWER_START = f'{{"{COT}": "'
 
 #: Rows -> flat log-probabilities of their learned tokens.
 LogProbs = Callable[[Sequence[SequenceRow]], torch.Tensor]
@@ -81,7 +85,9 @@ class Drawn:
 
 @dataclass
 class TokenPolicy:
-    """The judge that is being trained, as a policy that remembers its token ids in ``State.memory``.
+    """The judge that is being trained, as a policy that remembers its token ids in ``State.memory``. Where a state is
+    ``closing``, its move is an answer: how answers begin is put before what the judge writes, and the chat says nothing
+    of it, so that such an episode can be compared with those that looked.
 
     Args:
         case: the video of all episodes.
@@ -97,9 +103,11 @@ class TokenPolicy:
     stop_ids: Sequence[int]
     batch_size: int = 16
     _known: dict[bytes, float] = field(default_factory=dict, repr=False)
+    _begun: dict[int, tuple[EncodedPrompt, EncodedPrompt]] = field(default_factory=dict, repr=False)
 
     def next(self, states: Sequence[State]) -> list[Move]:
-        contexts = [self._context(state) for state in states]
+        begun = [self._answer_start() if state.closing else () for state in states]
+        contexts = [self._with_start(self._context(s), start) for s, start in zip(states, begun, strict=True)]
         unique = list({id(c): c for c in contexts}.values())
         users = {id(c): [k for k, one in enumerate(contexts) if one is c] for c in unique}
         limit = max((self.case.judge.answer_limit(2, len(s.now.indices)) for s in states), default=1)
@@ -108,8 +116,9 @@ class TokenPolicy:
         for context, answers in zip(unique, drawn, strict=True):
             for number, answer in zip(users[id(context)], answers, strict=True):
                 state = states[number]
-                state.memory.turns.append(answer.ids)
-                moves[number] = self.case.read(answer.ids, state.now, finished=answer.finished)
+                ids = (*begun[number], *answer.ids)
+                state.memory.turns.append(ids)
+                moves[number] = self.case.read(ids, state.now, finished=answer.finished)
         return [moves[k] for k in range(len(states))]
 
     def believe(self, states: Sequence[State]) -> list[float]:
@@ -128,6 +137,18 @@ class TokenPolicy:
             self._known[key] = float(1 / (1 + np.exp(np.clip(normal - abnormal, -700, 700))))
         return [self._known[self._key(state)] for state in states]
 
+    def _answer_start(self) -> tuple[int, ...]:
+        return tuple(self.case.builder.processor.tokenizer.encode(ANSWER_START, add_special_tokens=False))
+
+    def _with_start(self, context: EncodedPrompt, start: tuple[int, ...]) -> EncodedPrompt:
+        """The context with the beginning of an answer; one object for equal contexts, which are read once."""
+        if not start:
+            return context
+        if id(context) not in self._begun:
+            ids = np.concatenate([context.ids, np.asarray(start, np.int64)])
+            self._begun[id(context)] = context, EncodedPrompt(ids, context.pictures)
+        return self._begun[id(context)][1]
+
     def _context(self, state: State) -> EncodedPrompt:
         if state.memory is None:
             state.memory = EpisodeTokens.of(state, self.case)
@@ -142,10 +163,17 @@ class TokenPolicy:
 
 
 def draw_episodes(
-    policy: TokenPolicy, count: int, num_branches: int, utility: UtilityConfig, rng: np.random.Generator
+    policy: TokenPolicy,
+    count: int,
+    num_branches: int,
+    utility: UtilityConfig,
+    rng: np.random.Generator,
+    *,
+    num_at_once: int = 0,
 ) -> list[Drawn]:
-    """``count`` episodes of one video, the last ``num_branches`` of which leave another one at one of its operators;
-    where none used an operator, they begin anew as well. Episodes that break off are left out.
+    """``count`` episodes of one video, the last ``num_branches`` of which leave another one at one of its operators,
+    and the ``num_at_once`` before them at its first one, to answer in its place. Where no episode used an operator,
+    they begin anew. Episodes that break off are left out.
 
     Args:
         policy: of this video.
@@ -153,14 +181,17 @@ def draw_episodes(
         rng: chooses where branches leave.
     """
     truth, most = policy.case.sample.truth.status, policy.case.judge.max_view_frames
-    free = _run(policy, [_begin(policy) for _ in range(count - num_branches)])
+    free = _run(policy, [_begin(policy) for _ in range(count - num_branches - num_at_once)])
     found = [_drawn(e, e.beliefs, truth, most, utility, None) for e in free]
     leaves = [(k, j) for k, e in enumerate(free) if e.error is None for j in range(len(e.operators))]
     states, places, beliefs = list[State](), list[tuple[int, int] | None](), list[tuple[float, ...]]()
-    for _ in range(num_branches):
+    for number in range(num_at_once + num_branches):
+        at_once = number < num_at_once
         if leaves:
             parent, turn = leaves[int(rng.integers(len(leaves)))]
+            turn = 0 if at_once else turn
             states.append(_branch(policy, free[parent], turn))
+            states[-1].closing = at_once
             places.append((parent, turn))
             beliefs.append(free[parent].beliefs[:turn])
         else:

@@ -83,7 +83,14 @@ class Rounds:
         self.policy.eval()
         policy = TokenPolicy(case, self.generator, self.log_probs, self.stop_ids)
         with self.accelerator.autocast():
-            drawn = draw_episodes(policy, config.num_generations, config.num_branches, config.utility(), rng)
+            drawn = draw_episodes(
+                policy,
+                config.num_generations,
+                config.num_branches,
+                config.utility(),
+                rng,
+                num_at_once=config.num_at_once,
+            )
             drawn = self._with_references(case, drawn)
         truth = case.sample.truth.status
         held_out = number >= config.round_videos
