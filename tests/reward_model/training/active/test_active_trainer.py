@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,8 @@ from reward_model.training.active.config import ActiveConfig
 from reward_model.training.active.episode_rows import EpisodeCase, belief_rows, replay_episode, write_script
 from reward_model.training.active.experience import RoundFiles
 from reward_model.training.active.losses import PreferencePart, drawn_delta
-from reward_model.training.active.rollouts import Drawn
+from reward_model.training.active.pairs import all_pairs
+from reward_model.training.active.rollouts import ANSWER_START, Drawn
 from reward_model.training.active.trainer import COLD, ROUNDS, ActiveTrainer
 from reward_model.training.active.videos import suite_loader, suite_rows
 from reward_model.training.grpo.rows import PromptBuilder, core_model, masked_log_probs, row_inputs, stock_vision_inputs
@@ -316,6 +317,42 @@ def test_a_round_holds_whole_episodes_with_branches(straight):
 
 
 @pytest.mark.slow
+class Looks(Draws):
+    """Always looks first; an answer that was begun for it is brought to its end."""
+
+    def __call__(self, prompts, repeats, max_new_tokens):
+        self.asked = [*getattr(self, "asked", []), *prompts]
+        return super().__call__(prompts, repeats, max_new_tokens)
+
+    def one(self, prompt):
+        tokenizer = self.trainer.processor.tokenizer
+        last = tokenizer.decode(prompt.ids[-12:])
+        text = ABNORMAL if len(prompt.pictures) > 1 else ZOOM
+        if last.endswith(ANSWER_START):
+            text = ABNORMAL.removeprefix(ANSWER_START)
+        return Sampled(tuple(tokenizer.encode(text + tokenizer.eos_token, add_special_tokens=False)), True)
+
+
+def test_an_episode_is_made_to_answer_where_others_looked(tmp_path):
+    """It is asked as they were, its text is a whole answer, and it makes a pair with the look it did without."""
+    trainer = build(tmp_path, generator=Looks, num_generations=3, num_branches=0, num_at_once=1)
+    numbers = [n for n, row in enumerate(rows()) if row["abnormal"]]
+    video = next(v for v in map(partial(trainer.rounds.draw_video, 1), numbers) if v.status == "abnormal")
+    *free, at_once = video.episodes
+    assert [len(e.judged.operators) for e in free] == [1, 1]
+    assert (at_once.judged.operators, len(at_once.turns), len(at_once.beliefs)) == ((), 1, 1)
+    assert at_once.judged.correct and not at_once.format_error and at_once.judged.branch in ((0, 0), (1, 0))
+    tokenizer, case = trainer.processor.tokenizer, trainer.rounds.case(video.row)
+    assert tokenizer.decode(at_once.turns[0]) == ABNORMAL + tokenizer.eos_token
+    tokens = replay_episode(case, at_once.turns, trainer.rounds.stop_ids)
+    asked = [p.ids.tolist() for p in trainer.rounds.generator.asked]
+    begun = tokenizer.encode(ANSWER_START, add_special_tokens=False)
+    assert tokens.prompt.ids.tolist() in asked and [*tokens.prompt.ids.tolist(), *begun] in asked
+    assert "answer now" not in tokenizer.decode(tokens.prompt.ids.tolist()).lower()
+    pairs = all_pairs(0, [e.judged for e in video.episodes], least_gap=0.01)
+    assert {p.kind for p in pairs if 2 in (p.winner, p.loser)} >= {"branch"}
+
+
 def test_drawing_does_not_depend_on_what_was_drawn_before(straight):
     trainer, _ = straight
     one = trainer.rounds.draw_video(1, 1)
@@ -422,6 +459,7 @@ def test_a_round_without_pairs_is_said_and_changes_nothing(tmp_path, caplog):
     ("changes", "said"),
     [
         ({"num_branches": 4}, "num_branches=4 must be below num_generations=4"),
+        ({"num_branches": 2, "num_at_once": 2}, r"num_branches=2 \+ num_at_once=2 must be below num_generations=4"),
         ({"cold_steps": 0, "rounds": 0}, "leave nothing to do"),
         ({"quota_correct": 0.0, "quota_efficient": 0.0, "quota_branch": 0.0}, "must be above 0"),
         ({"num_generations": 1}, "num_generations=1 must be a whole number of at least 2; pairs need two"),
