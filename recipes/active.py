@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-information": {"information": "none"},
     "no-cost": {"cost_operator": 0.0, "cost_frames": 0.0, "cost_redundant": 0.0},
     "no-branches": {"num_branches": 0, "quota_branch": 0.0},
+    "no-at-once": {"num_at_once": 0},
     "dmpo": {"phi": "dmpo"},
     "entropy": {"information": "entropy"},
 }

@@ -125,8 +125,8 @@ def describe_active_run(trainer: ActiveTrainer, settings: Mapping[str, Any]) -> 
             f"  cold start  {config.cold_steps} updates of {config.cold_batch} scripted episodes, learning rate "
             f"{config.cold_learning_rate:g}",
             f"  rounds      {config.rounds} of {config.round_videos} + {config.held_out_videos} videos x "
-            f"{config.num_generations} episodes ({config.num_branches} branches), {config.round_steps} updates of "
-            f"{config.pairs_per_step} pairs, learning rate {config.learning_rate:g}",
+            f"{config.num_generations} episodes ({config.num_branches} branches, {config.num_at_once} at once), "
+            f"{config.round_steps} updates of {config.pairs_per_step} pairs, learning rate {config.learning_rate:g}",
             f"  an episode  first view at {judge.start_fps:g} fps, at most {judge.max_operators} operators, "
             f"{judge.max_episode_frames} frames, {judge.max_view_frames} in a view",
             f"  processes   {trainer.accelerator.num_processes}, a whole model in each",
