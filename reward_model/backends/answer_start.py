@@ -50,8 +50,11 @@ def begin_answer(prompt: str, prefix: str) -> str:
     return prompt + prefix
 
 
-def word_tokens(tokenizer: PreTrainedTokenizerBase, prefix: str, words: Sequence[str]) -> list[list[int]]:
-    """Token ids of each word right after ``prefix``.
+def word_tokens(
+    tokenizer: PreTrainedTokenizerBase, prefix: str, words: Sequence[str], after: str = ""
+) -> list[list[int]]:
+    """Token ids of each word right after ``prefix``, as a text has them that goes on with ``after``: the last one may
+    hold a part of that.
 
     Raises:
         BackendError: the tokenizer joins the end of the prefix with a word, so that the words share no common prefix to
@@ -60,7 +63,9 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, prefix: str, words: Sequence
     start = tokenizer(prefix, add_special_tokens=False)["input_ids"]
     ids = []
     for word in words:
-        joined = tokenizer(prefix + word, add_special_tokens=False)["input_ids"]
+        joined = tokenizer(prefix + word + after, add_special_tokens=False)["input_ids"]
+        while after and tokenizer.decode(joined[:-1], clean_up_tokenization_spaces=False).startswith(prefix + word):
+            joined = joined[:-1]
         if joined[: len(start)] != start or len(joined) == len(start):
             raise BackendError(
                 f"this tokenizer merges the end of {prefix!r} into {word!r} ({start} against {joined}); the "

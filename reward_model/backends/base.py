@@ -76,10 +76,14 @@ class Choosing(Protocol):
     """A backend that scores any words, not the two of a verdict alone."""
 
     def choose(
-        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str]
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str], *, after: str = ""
     ) -> list[WordScores | None]:
         """Log-probabilities of each word as a whole continuation of each prefix of the answer. None: the backend
         cannot tell.
+
+        Args:
+            after: what the answer has behind the word. A tokenizer may write a word and what follows as one token, and
+                a model never writes it in another way.
         """
         ...
 

@@ -203,11 +203,11 @@ class LocalBackend:
         return self._each(conversations, ask, lambda reason: VerdictScore(math.nan, math.nan, error=reason))
 
     def choose(
-        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str]
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str], *, after: str = ""
     ) -> list[WordScores | None]:
         """Any words as whole continuations of each prefix; one prefill for the batch, as in :meth:`score`."""
         self._signs.keep_only(conversations)
-        ids = [word_tokens(self.processor.tokenizer, prefix, words) for prefix in prefixes]
+        ids = [word_tokens(self.processor.tokenizer, prefix, words, after) for prefix in prefixes]
 
         def ask(part: Sequence[int]) -> list[WordScores | None]:
             return [WordScores(found) for found in self._follow(part, conversations, prefixes, ids)]

@@ -267,11 +267,12 @@ class OpenAIBackend:
         return None
 
     def choose(
-        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str]
+        self, conversations: Sequence[Conversation], prefixes: Sequence[str], words: Sequence[str], *, after: str = ""
     ) -> list[WordScores | None]:
         """Log-probabilities of any words as whole continuations of each prefix, in order; one-token requests, as in
         :meth:`score`. None where the server does not continue an answer, lists no log-probabilities, or lists none
-        of the words; a word beyond those listed has an upper bound.
+        of the words; a word beyond those listed has an upper bound. Listed tokens that go on behind a word count for
+        it whatever they go on with, so ``after`` is not needed.
         """
         check_frames(conversations)
         self._probe()

@@ -20,6 +20,8 @@ from reward_model.evidence.claims import Claim
 from reward_model.evidence.referee import Opinion, Question
 from reward_model.evidence.score import soft_score
 from reward_model.prompts.referee import (
+    AFTER_LOCALISATION,
+    AFTER_RELEVANCE,
     GRADES,
     RefereePrompts,
     load_referee_prompts,
@@ -136,19 +138,25 @@ class ModelReferee:
     def _soft(self, chats: dict[int, Conversation], backend: Choosing) -> dict[int, Opinion]:
         """Opinions of the questions whose grades have probabilities; a failed question has its error."""
         found: dict[int, Opinion] = {}
-        first = self._chosen(chats, {k: relevance_prefix() for k in chats}, backend, found)
+        first = self._chosen(chats, {k: relevance_prefix() for k in chats}, AFTER_RELEVANCE, backend, found)
         prefixes = {k: localisation_prefix(p.index(max(p))) for k, p in first.items()}
-        second = self._chosen({k: chats[k] for k in prefixes}, prefixes, backend, found)
+        second = self._chosen({k: chats[k] for k in prefixes}, prefixes, AFTER_LOCALISATION, backend, found)
         return found | {k: Opinion(soft_score(first[k]), soft_score(p)) for k, p in second.items()}
 
     @staticmethod
     def _chosen(
-        chats: dict[int, Conversation], prefixes: dict[int, str], backend: Choosing, found: dict[int, Opinion]
+        chats: dict[int, Conversation],
+        prefixes: dict[int, str],
+        after: str,
+        backend: Choosing,
+        found: dict[int, Opinion],
     ) -> dict[int, list[float]]:
         """Probabilities of the grades after each prefix; what failed, or is garbled, goes into ``found``."""
         if not chats:
             return {}
-        scores: list[WordScores | None] = backend.choose(list(chats.values()), list(prefixes.values()), GRADES)
+        scores: list[WordScores | None] = backend.choose(
+            list(chats.values()), list(prefixes.values()), GRADES, after=after
+        )
         known: dict[int, list[float]] = {}
         for k, score in zip(chats, scores, strict=True):
             if score is None:

@@ -22,6 +22,8 @@ from reward_model.strict_json import is_int, strict_decoder
 RELEVANCE, LOCALISATION = "relevance", "localization"
 #: Grades as they are written, the worst first.
 GRADES = ("0", "1", "2")
+#: What follows a grade: of relevance, and of localisation.
+AFTER_RELEVANCE, AFTER_LOCALISATION = f', "{LOCALISATION}": ', "}"
 #: The task of every judge here; a referee is told what was asked, not how it was answered.
 QUESTION = "Is this video normal or abnormal, and which types of anomaly does it show?"
 #: The line above and below the claim.
@@ -79,7 +81,7 @@ def relevance_prefix() -> str:
 
 def localisation_prefix(relevance: int) -> str:
     """The beginning of an answer with its first grade, up to the second."""
-    return f'{relevance_prefix()}{relevance}, "{LOCALISATION}": '
+    return f"{relevance_prefix()}{relevance}{AFTER_RELEVANCE}"
 
 
 def format_grades(relevance: int, localisation: int) -> str:
@@ -89,7 +91,7 @@ def format_grades(relevance: int, localisation: int) -> str:
         >>> format_grades(2, 1)
         '{"relevance": 2, "localization": 1}'
     """
-    return f"{localisation_prefix(relevance)}{localisation}}}"
+    return f"{localisation_prefix(relevance)}{localisation}{AFTER_LOCALISATION}"
 
 
 class _BadGradesError(ValueError):

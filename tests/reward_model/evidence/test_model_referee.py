@@ -1,5 +1,6 @@
 """Referees that are models: two pictures and a quoted phrase in, grades out; garbage and a dead line; the cache."""
 
+import itertools
 import json
 import math
 import socket
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from reward_model.backends.answer_start import word_tokens
 from reward_model.backends.base import BackendError, Choosing
 from reward_model.backends.local import LocalBackend
 from reward_model.backends.openai import OpenAIBackend
@@ -21,7 +23,10 @@ from reward_model.evidence.model_referee import ModelReferee, RemoteReferee, VLM
 from reward_model.evidence.opening import RefereeSettings, open_referee
 from reward_model.evidence.referee import NoisyReferee, Opinion, OracleReferee, Question
 from reward_model.prompts.referee import (
+    AFTER_LOCALISATION,
+    AFTER_RELEVANCE,
     FENCE,
+    GRADES,
     format_grades,
     load_referee_prompts,
     localisation_prefix,
@@ -160,6 +165,24 @@ def test_any_words_are_scored_as_the_verdict_words_are(judge_folder):
             exact = backend.model(**inputs).logits[0, -1].double().log_softmax(-1)
         ids = [backend.processor.tokenizer.convert_tokens_to_ids(g) for g in "012"]
         assert found.log_probs == pytest.approx(exact[ids].tolist(), abs=1e-5)
+
+
+def test_a_grade_is_scored_by_the_tokens_an_answer_has_there(judge_folder):
+    """The mini's tokenizer writes "0, " as one token: a referee that is trained on answers never writes "0" alone."""
+    tokenizer = LocalBackend(judge_folder, device="cpu").processor.tokenizer
+    for relevance, localisation in itertools.product(range(3), range(3)):
+        whole = tokenizer.encode(format_grades(relevance, localisation), add_special_tokens=False)
+        for prefix, grade, after in (
+            (relevance_prefix(), relevance, AFTER_RELEVANCE),
+            (localisation_prefix(relevance), localisation, AFTER_LOCALISATION),
+        ):
+            start = tokenizer.encode(prefix, add_special_tokens=False)
+            ids = word_tokens(tokenizer, prefix, GRADES, after)[grade]
+            assert whole[: len(start) + len(ids)] == [*start, *ids]
+            said, shorter = (tokenizer.decode([*start, *part]) for part in (ids, ids[:-1]))
+            assert said.startswith(f"{prefix}{grade}") and not shorter.startswith(f"{prefix}{grade}")
+    joined = tokenizer.encode("0, ", add_special_tokens=False)
+    assert word_tokens(tokenizer, relevance_prefix(), GRADES, AFTER_RELEVANCE)[0] == joined and len(joined) == 1
 
 
 def test_a_checkpoint_is_a_referee_and_grades_softly(judge_folder):
