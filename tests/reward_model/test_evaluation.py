@@ -268,6 +268,24 @@ def test_a_video_judged_in_chunks_is_measured_as_one(bench):
     assert row.readouts["paper"] == pytest.approx(VerdictScore(-2.0, -0.1).p_normal), "the lowest of the chunks"
 
 
+@pytest.mark.parametrize("looked", [False, True])
+def test_boxes_of_a_judge_that_looks_itself_count_wherever_it_answered(bench, looked):
+    """At its first view, or after a look that it asked for; what it supposed before it looked has no boxes."""
+    truth = bench[1].truth
+    first = tuple(range(0, truth.num_frames, 8))
+    inside = range(truth.anomalies[0].frames.start, truth.anomalies[0].frames.end + 1)
+    view = tuple(inside[::2]) if looked else first
+    supposed = TurnReport("abnormal", "", tuple(replace(a, boxes={}) for a in truth.on_grid(first)))
+    answer = Turn(2 if looked else 1, view, 8.0 if looked else 2.0, "", "abnormal")
+    answer = replace(answer, report=TurnReport("abnormal", "", truth.on_grid(view)), operator="zoom" if looked else "")
+    before = (Turn(1, first, 2.0, "", "abnormal", supposed),) if looked else ()
+    verdict = Verdict("abnormal", 0.1, (*before, answer), num_frames=truth.num_frames, fps=truth.fps)
+    row = make_row(0, bench[1], replace(verdict, provenance={"policy": "active"}))
+    assert row.zoomed and row.spatial_iou == 1.0 and row.tube_iou == 1.0
+    if not looked:
+        assert make_row(0, bench[1], verdict).spatial_iou == 0.0, "a scan draws none"
+
+
 def test_recipe_says_how_it_is_used():
     done = subprocess.run(
         [sys.executable, ROOT / "recipes" / "evaluate_reward.py", "--help"], capture_output=True, text=True, check=True

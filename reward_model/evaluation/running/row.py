@@ -42,7 +42,8 @@ class Row:
         status, types: what the judge decided; a missing status is an unparsed answer.
         readouts: P(normal) of the last turn by readout.
         turns_parsed, turns_written: turns whose text followed the schema, and turns with text.
-        window_found, zoomed: whether turn one gave a window, and turn two took place.
+        window_found, zoomed: whether turn one gave a window, and turn two took place; the answer of a judge that looks
+            itself counts as one.
         temporal_iou, temporal_iou_final, spatial_iou, tube_iou, type_iou: overlaps of abnormal videos whose judge wrote
             something; None elsewhere. ``temporal_iou`` and ``spatial_iou`` are equations 4 and 5 as the paper reads
             them: true boxes in turn one's window that turn two left out count 0.
@@ -149,7 +150,7 @@ def make_row(index: int, video: BenchVideo, answer: Verdict | float | None, seco
         turns_parsed=sum(t.report is not None for t in written),
         turns_written=len(written),
         window_found=answer.window is not None,
-        zoomed=bool(zoom_turns(answer.turns)),
+        zoomed=bool(_boxed_turns(answer)),
         scan_status=_scan_status(answer.turns),
         **(_overlaps(answer, truth) if truth.status == "abnormal" and written else {}),
         reward=total_reward(rollout_of(answer), truth).total if written else None,
@@ -184,9 +185,9 @@ def _readouts(verdict: Verdict) -> dict[str, Any]:
 
 def rollout_of(verdict: Verdict) -> Rollout:
     """The turns of a verdict as equations 3 to 5 read them: the scans of all chunks as one, and so the clips of turn
-    two.
+    two. A judge that looks itself draws boxes in its answers; each stands for turn two, whichever view it was given at.
     """
-    zooms = zoom_turns(verdict.turns)
+    zooms = _boxed_turns(verdict)
     scan, scanned = merge_clips([(t.report, t.frame_indices) for t in verdict.turns if t.number == 1])
     report, grid = merge_clips([(t.report, t.frame_indices) for t in zooms])
     between: tuple[int, ...] = ()
@@ -204,6 +205,14 @@ def rollout_of(verdict: Verdict) -> Rollout:
     )
 
 
+def _boxed_turns(verdict: Verdict) -> list[Turn]:
+    """The turns whose boxes count: those of number two, or the answers of a judge that looks itself, one a chunk."""
+    turns = verdict.turns
+    if verdict.provenance.get("policy") != "active":
+        return zoom_turns(turns)
+    return [turn for turn, after in zip(turns, (*turns[1:], None), strict=True) if after is None or after.number == 1]
+
+
 def _scan_status(turns: Sequence[Turn]) -> Status | None:
     """The verdict of the scans alone: abnormal if any chunk's is; None if none could be read."""
     statuses = [turn.report.status for turn in turns if turn.number == 1 and turn.report is not None]
@@ -212,7 +221,7 @@ def _scan_status(turns: Sequence[Turn]) -> Status | None:
 
 def _overlaps(verdict: Verdict, truth: VideoAnnotation) -> dict[str, Any]:
     rollout = rollout_of(verdict)
-    zoom_fps = next((t.fps for t in zoom_turns(verdict.turns)), ZOOM_FPS)
+    zoom_fps = next((t.fps for t in _boxed_turns(verdict)), ZOOM_FPS)
     tube, hull = rollout_tube_overlap(rollout, truth, zoom_fps)
     return {
         "t_iou": tube.t_iou,
