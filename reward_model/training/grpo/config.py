@@ -46,7 +46,7 @@ class GrpoConfig:
     """Rows (turns) of one forward and backward pass. Changes memory only."""
     share_prompts: bool = setting(False)
     """Read a prompt once for all its rows of a pass, as branches of one sequence under a mask. Changes speed only: less
-    work where prompts are longer than answers and a pass holds several rows."""
+    work where prompts are longer than answers and a pass holds several rows; a tenth for the mini."""
     generation_batch_size: int = setting(64, least=1)
     """Answers a process draws at once. Changes memory and speed only."""
 
