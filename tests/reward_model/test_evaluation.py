@@ -284,6 +284,8 @@ def test_boxes_of_a_judge_that_looks_itself_count_wherever_it_answered(bench, lo
     assert row.zoomed and row.spatial_iou == 1.0 and row.tube_iou == 1.0
     if not looked:
         assert make_row(0, bench[1], verdict).spatial_iou == 0.0, "a scan draws none"
+    failed = Verdict(None, None, error="no frames", provenance={"policy": "active"})
+    assert not make_row(0, bench[1], failed).zoomed
 
 
 def test_recipe_says_how_it_is_used():

@@ -210,7 +210,7 @@ def _boxed_turns(verdict: Verdict) -> list[Turn]:
     turns = verdict.turns
     if verdict.provenance.get("policy") != "active":
         return zoom_turns(turns)
-    return [turn for turn, after in zip(turns, (*turns[1:], None), strict=True) if after is None or after.number == 1]
+    return [t for k, t in enumerate(turns) if k + 1 == len(turns) or turns[k + 1].number == 1]
 
 
 def _scan_status(turns: Sequence[Turn]) -> Status | None:
