@@ -21,7 +21,7 @@ import numpy as np
 from reward_model.config import JudgeConfig
 from reward_model.grounding import spatial_iou
 from reward_model.parsing import joined
-from reward_model.schema import Anomaly, Box, FrameRange, Turn, VideoAnnotation
+from reward_model.schema import Anomaly, Box, FrameRange, Turn, Verdict, VideoAnnotation
 from reward_model.turns import turn_value
 from reward_model.video.clip import sample_indices, thinned
 
@@ -86,6 +86,13 @@ def reporting_turns(chunk: Sequence[Turn]) -> Sequence[Turn]:
 def zoom_turns(turns: Sequence[Turn]) -> list[Turn]:
     """The turns of number two."""
     return [turn for turn in turns if turn.number == 2]
+
+
+def boxed_turns(verdict: Verdict) -> list[Turn]:
+    """The turns that were asked for boxes: those of number two, or the answers of a judge that looks itself, whichever
+    view they were given at.
+    """
+    return (final_turns if verdict.provenance.get("policy") == "active" else zoom_turns)(verdict.turns)
 
 
 def deciding_turn(turns: Sequence[Turn], readout: str) -> Turn | None:

@@ -23,6 +23,7 @@ from reward_model.evaluation import WorldBench
 from reward_model.evaluation import evaluate_judge as evaluate_in_full
 from reward_model.evaluation.benches.bench import FIRST_BENCH_SEED
 from reward_model.evaluation.running.row import make_row, rollout_of
+from reward_model.evaluation.tables.referee_tables import answer_of_verdict
 from reward_model.judge import TwoTurnJudge
 from reward_model.parsing import format_report
 from reward_model.rewards import spatial_reward, temporal_reward
@@ -280,8 +281,11 @@ def test_boxes_of_a_judge_that_looks_itself_count_wherever_it_answered(bench, lo
     answer = replace(answer, report=TurnReport("abnormal", "", truth.on_grid(view)), operator="zoom" if looked else "")
     before = (Turn(1, first, 2.0, "", "abnormal", supposed),) if looked else ()
     verdict = Verdict("abnormal", 0.1, (*before, answer), num_frames=truth.num_frames, fps=truth.fps)
-    row = make_row(0, bench[1], replace(verdict, provenance={"policy": "active"}))
+    active = replace(verdict, provenance={"policy": "active"})
+    row = make_row(0, bench[1], active)
     assert row.zoomed and row.spatial_iou == 1.0 and row.tube_iou == 1.0
+    evidence = answer_of_verdict(active, truth, lambda indices: bench[1].frames[list(indices)])
+    assert evidence.report.anomalies == answer.report.anomalies and tuple(evidence.indices) == view
     if not looked:
         assert make_row(0, bench[1], verdict).spatial_iou == 0.0, "a scan draws none"
     failed = Verdict(None, None, error="no frames", provenance={"policy": "active"})

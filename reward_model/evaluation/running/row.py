@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_model.chunks import lowest_value, zoom_turns
+from reward_model.chunks import boxed_turns, lowest_value, zoom_turns
 from reward_model.config import READOUTS
 from reward_model.evaluation.benches.bench import BenchVideo
 from reward_model.evaluation.metrics.tubes import rollout_tube_iou, rollout_tube_overlap
@@ -150,7 +150,7 @@ def make_row(index: int, video: BenchVideo, answer: Verdict | float | None, seco
         turns_parsed=sum(t.report is not None for t in written),
         turns_written=len(written),
         window_found=answer.window is not None,
-        zoomed=bool(_boxed_turns(answer)),
+        zoomed=bool(boxed_turns(answer)),
         scan_status=_scan_status(answer.turns),
         **(_overlaps(answer, truth) if truth.status == "abnormal" and written else {}),
         reward=total_reward(rollout_of(answer), truth).total if written else None,
@@ -187,7 +187,7 @@ def rollout_of(verdict: Verdict) -> Rollout:
     """The turns of a verdict as equations 3 to 5 read them: the scans of all chunks as one, and so the clips of turn
     two. A judge that looks itself draws boxes in its answers; each stands for turn two, whichever view it was given at.
     """
-    zooms = _boxed_turns(verdict)
+    zooms = boxed_turns(verdict)
     scan, scanned = merge_clips([(t.report, t.frame_indices) for t in verdict.turns if t.number == 1])
     report, grid = merge_clips([(t.report, t.frame_indices) for t in zooms])
     between: tuple[int, ...] = ()
@@ -205,14 +205,6 @@ def rollout_of(verdict: Verdict) -> Rollout:
     )
 
 
-def _boxed_turns(verdict: Verdict) -> list[Turn]:
-    """The turns whose boxes count: those of number two, or the answers of a judge that looks itself, one a chunk."""
-    turns = verdict.turns
-    if verdict.provenance.get("policy") != "active":
-        return zoom_turns(turns)
-    return [t for k, t in enumerate(turns) if k + 1 == len(turns) or turns[k + 1].number == 1]
-
-
 def _scan_status(turns: Sequence[Turn]) -> Status | None:
     """The verdict of the scans alone: abnormal if any chunk's is; None if none could be read."""
     statuses = [turn.report.status for turn in turns if turn.number == 1 and turn.report is not None]
@@ -221,7 +213,7 @@ def _scan_status(turns: Sequence[Turn]) -> Status | None:
 
 def _overlaps(verdict: Verdict, truth: VideoAnnotation) -> dict[str, Any]:
     rollout = rollout_of(verdict)
-    zoom_fps = next((t.fps for t in _boxed_turns(verdict)), ZOOM_FPS)
+    zoom_fps = next((t.fps for t in boxed_turns(verdict)), ZOOM_FPS)
     tube, hull = rollout_tube_overlap(rollout, truth, zoom_fps)
     return {
         "t_iou": tube.t_iou,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from reward_model.chunks import boxed_turns
 from reward_model.evaluation.metrics.validity import Validity, validity
 from reward_model.evidence.answer import AnswerEvidence, Evidence
 from reward_model.evidence.practice import WAYS, Practice
@@ -68,7 +69,7 @@ def answer_of_verdict(
         frames: native frames of the video -> (N, H, W, 3) uint8.
     """
     scans = [t for t in verdict.turns if t.number == 1]
-    zooms = [(t.report, t.frame_indices) for t in verdict.turns if t.number == 2]
+    zooms = [(t.report, t.frame_indices) for t in boxed_turns(verdict)]
     report, indices = merge_clips(zooms)
     scan = scans[0] if scans else None
     hull = scan.report.window if scan is not None and scan.report is not None else None

@@ -103,11 +103,10 @@ class TokenPolicy:
     stop_ids: Sequence[int]
     batch_size: int = 16
     _known: dict[bytes, float] = field(default_factory=dict, repr=False)
-    _begun: dict[int, tuple[EncodedPrompt, EncodedPrompt]] = field(default_factory=dict, repr=False)
 
     def next(self, states: Sequence[State]) -> list[Move]:
-        begun = [self._answer_start() if state.closing else () for state in states]
-        contexts = [self._with_start(self._context(s), start) for s, start in zip(states, begun, strict=True)]
+        begun = [self._start(state) for state in states]
+        contexts = [_continued(self._context(s), start) for s, start in zip(states, begun, strict=True)]
         unique = list({id(c): c for c in contexts}.values())
         users = {id(c): [k for k, one in enumerate(contexts) if one is c] for c in unique}
         limit = max((self.case.judge.answer_limit(2, len(s.now.indices)) for s in states), default=1)
@@ -137,17 +136,11 @@ class TokenPolicy:
             self._known[key] = float(1 / (1 + np.exp(np.clip(normal - abnormal, -700, 700))))
         return [self._known[self._key(state)] for state in states]
 
-    def _answer_start(self) -> tuple[int, ...]:
+    def _start(self, state: State) -> tuple[int, ...]:
+        """The ids that the next move is made to begin with."""
+        if not state.closing:
+            return ()
         return tuple(self.case.builder.processor.tokenizer.encode(ANSWER_START, add_special_tokens=False))
-
-    def _with_start(self, context: EncodedPrompt, start: tuple[int, ...]) -> EncodedPrompt:
-        """The context with the beginning of an answer; one object for equal contexts, which are read once."""
-        if not start:
-            return context
-        if id(context) not in self._begun:
-            ids = np.concatenate([context.ids, np.asarray(start, np.int64)])
-            self._begun[id(context)] = context, EncodedPrompt(ids, context.pictures)
-        return self._begun[id(context)][1]
 
     def _context(self, state: State) -> EncodedPrompt:
         if state.memory is None:
@@ -160,6 +153,12 @@ class TokenPolicy:
         """Equal for states in which the judge has read the same."""
         shown = [o.indices for o in state.observations]
         return repr((self._context(state).ids.tolist(), shown)).encode()
+
+
+def _continued(context: EncodedPrompt, start: tuple[int, ...]) -> EncodedPrompt:
+    if not start:
+        return context  # one object for all episodes that read it, so that it is read once
+    return EncodedPrompt(np.concatenate([context.ids, np.asarray(start, np.int64)]), context.pictures)
 
 
 def draw_episodes(
