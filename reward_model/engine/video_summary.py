@@ -17,23 +17,8 @@ MIN_HEIGHT, MAX_SIDE = 144, 320
 MAX_FRAMES = 32
 
 
-def add_video(
-    board: SummaryWriter, tag: str, frames: Sequence[np.ndarray] | np.ndarray, step: int, *, fps: float
-) -> bytes:
-    """Writes a video as an animated image; returns its GIF.
-
-    Args:
-        board: a ``SummaryWriter``.
-        frames: (T, H, W, 3) uint8, or a list of (H, W, 3); at least one.
-        fps: frames per second it plays at.
-    """
-    gif = encode_gif(frames, fps)
-    add_gif(board, tag, gif, step)
-    return gif
-
-
 def add_gif(board: SummaryWriter, tag: str, gif: bytes, step: int) -> None:
-    """Writes an animated GIF as it is; arguments as of :func:`add_video`."""
+    """Writes an animated GIF as it is to a ``SummaryWriter``."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     height, width = gif_size(gif)

@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from reward_model.engine.video_summary import add_video, encode_gif, gif_size
+from reward_model.engine.video_summary import add_gif, encode_gif, gif_size
 
 FRAMES = np.stack([np.full((48, 30, 3), 20 * k, np.uint8) for k in range(1, 8)])
 
@@ -38,7 +38,7 @@ def test_long_videos_are_thinned_and_keep_their_time():
 
 def test_tensorboard_reads_what_was_written(tmp_path):
     with SummaryWriter(str(tmp_path)) as board:
-        add_video(board, "clip", list(FRAMES), 3, fps=4)
+        add_gif(board, "clip", encode_gif(list(FRAMES), 4), 3)
     events = EventAccumulator(str(tmp_path)).Reload()
     image = events.Images("clip")[0]
     assert (image.step, image.height, image.width) == (3, 144, 90)

@@ -247,12 +247,12 @@ def test_its_card_says_what_was_measured_and_only_that(stage2):
 def test_tensorboard_shows_held_out_answers_and_frames(stage2):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(stage2 / "training" / "samples")).Reload()
-    assert events.Tags()["images"] == ["sample 0"]
-    image = events.Images("sample 0")[0]
+    events = EventAccumulator(str(stage2 / "training" / "samples" / "tensorboard")).Reload()
+    assert events.Tags()["images"] == ["samples/0"]
+    image = events.Images("samples/0")[0]
     assert image.step == 2 and image.encoded_image_string[:4] == b"GIF8" and image.height >= 144
-    text = events.Tensors("sample 0/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert '"status"' in text.split("**answer**")[0]
+    text = events.Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert '"status"' in text.split("**sample 0, answer**")[0]
 
 
 @pytest.mark.slow
