@@ -3,9 +3,10 @@
     python benchmarks/corpus_runs.py --videos 2000 --output benchmarks/results/corpus_runs.md
 
 Ways: one process; two processes; one process that is killed ten times; shards in reverse order; a Ray cluster of two
-machines on this one, of which one is killed (where Ray is installed); and a judge behind a server, at a concurrency of
-eight and, killed in the middle, of three: those two with each other, as a server's arithmetic is its own, and their
-statuses with the first. Ways that are done stay done when the command is given again.
+machines on this one, of which one is killed (where Ray is installed); ``cac-align serve``, asked by ``--server``, and
+again with the server killed when a third is judged and the client at two thirds; and the model behind a chat server, at
+a concurrency of eight and, killed in the middle, of three: those two with each other, as such a server's arithmetic is
+its own, and their statuses with the first. Ways that are done stay done when the command is given again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -33,7 +35,36 @@ from reward_model.statistics.table import Table
 
 KILLS = 10
 #: Methods of :class:`Runs`; the first is what the others are compared with.
-WAYS = ("one", "two", "killed", "shards", "ray", "served", "served_killed")
+WAYS = ("one", "two", "killed", "shards", "ray", "server", "server_killed", "chat", "chat_killed")
+
+
+class Server:
+    """``cac-align serve`` in a process of its own, always at the same address."""
+
+    def __init__(self, model: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.model, self.url = model, f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it; returns when it listens."""
+        command = ["-m", "cac_align", "serve", "--model", self.model, "--port", str(self.port)]
+        self.process = subprocess.Popen([sys.executable, *command], env=environment(), stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def kill(self) -> None:
+        """Ends it without a warning."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
 
 class Runs:
@@ -77,10 +108,12 @@ class Runs:
         if done.returncode not in (0, 1):
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
 
-    def run_killed(self, name: str, command: Sequence[str], kills: int) -> None:
-        """Runs a command that is killed several times, each time when a further share of the videos is judged."""
+    def run_killed(self, name: str, command: Sequence[str], kills: int, first: float | None = None) -> None:
+        """Runs a command that is killed several times, each time when a further share of the videos is judged, such as
+        ``first`` of them.
+        """
         for k in range(kills):
-            until = self.num * (k + 1) // (kills + 1)
+            until = int(self.num * (k + 1) * (first or 1 / (kills + 1)))
             child = subprocess.Popen([sys.executable, *command], env=environment(), stdout=subprocess.DEVNULL)
             while child.poll() is None and self.rows_done(name) < until:
                 time.sleep(0.02)
@@ -130,13 +163,34 @@ class Runs:
             ray.shutdown()
             cluster.shutdown()
 
-    def served(self) -> None:
-        self._served("served", "8", 0)
+    def server(self) -> None:
+        with Server(self.model) as server:
+            self.run(self.command_of_server("server", server))
 
-    def served_killed(self) -> None:
-        self._served("served_killed", "3", 1)
+    def server_killed(self) -> None:
+        with Server(self.model) as server:
 
-    def _served(self, name: str, concurrency: str, kills: int) -> None:
+            def kill_server() -> None:
+                while self.rows_done("server_killed") < self.num // 3:
+                    time.sleep(0.02)
+                server.kill()
+                server.start()
+
+            threading.Thread(target=kill_server, daemon=True).start()
+            self.run_killed("server_killed", self.command_of_server("server_killed", server), 1, first=2 / 3)
+
+    def command_of_server(self, name: str, server: Server) -> list[str]:
+        """As :meth:`command`, for a judge that is served."""
+        given = ["score", str(self.manifest), "--server", server.url, "--table", str(self.table(name))]
+        return ["-m", "cac_align", *given, "--quiet", "--answers", *self.options]
+
+    def chat(self) -> None:
+        self._chat("chat", "8", 0)
+
+    def chat_killed(self) -> None:
+        self._chat("chat_killed", "3", 1)
+
+    def _chat(self, name: str, concurrency: str, kills: int) -> None:
         """A judge behind a server of this process, asked as its checkpoint wants to be."""
         with ChatServer(self.model) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -158,7 +212,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": "none"}
 
 
-def served_client(url: str, concurrency: str, manifest: str, table: str, model: str) -> None:
+def chat_client(url: str, concurrency: str, manifest: str, table: str, model: str) -> None:
     """Judges a corpus by a server, asked as the checkpoint wants to be."""
     from cac_align import CaCReward
     from cac_align.corpus.job import CorpusJob, keep_rows, merge_rows
@@ -196,7 +250,7 @@ def compare(runs: Runs, ways: Sequence[str] = WAYS) -> Table:
         if not runs.table(name).is_file():
             getattr(runs, name)()
         digests = digest(runs.table(name))
-        against = "served" if name.startswith("served") else "one"
+        against = "chat" if name.startswith("chat") else "one"
         same = digests == digest(runs.table(against))
         statuses = [row["status"] for row in plain_rows(runs.table(name))]
         agree = sum(a == row["status"] for a, row in zip(statuses, plain_rows(runs.table("one")), strict=True))
@@ -232,7 +286,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = parser().parse_args()
     if args.client:
-        served_client(*args.client)
+        chat_client(*args.client)
         return
     if args.fresh:
         shutil.rmtree(args.folder, ignore_errors=True)

@@ -70,6 +70,13 @@ def add_judge_arguments(parser: argparse.ArgumentParser, *, prefix: str = "") ->
     group.add_argument("--judge-batch-size", type=int, default=None, metavar="N", help="videos judged in one batch")
 
 
+def judge_defaults() -> dict[str, Any]:
+    """The judge's options by the names of their values, as they are where none is given."""
+    parser = argparse.ArgumentParser()
+    add_judge_arguments(parser)
+    return vars(parser.parse_args([]))
+
+
 def check_judge(args: argparse.Namespace) -> None:
     """Raises ValueError for settings of a judge that make no sense, before anything is loaded."""
     from reward_model.backends.devices import check_precision, torch_device

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cac_align.commands.judge_options import build_judge_reward
+from cac_align.commands.judge_options import build_judge_reward, judge_defaults
 from reward_model.terminal.program import printable
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cac_align.corpus.parts import Entry
     from cac_align.corpus.sources import CorpusVideo
     from cac_align.rewards.cac import CaCReward
+    from cac_align.rewards.remote import RemoteReward
 
 #: Options that say something about a table only, with what they are when they are not given.
 _OF_A_TABLE = {
@@ -28,8 +29,9 @@ _OF_A_TABLE = {
     "engine": "local",
     "actors": None,
     "ray_address": None,
+    "server": None,
 }
-_WORKERS = 2
+_WORKERS, _REQUESTS = 2, 4
 #: Arguments that no row depends on, or that are settled otherwise; all others are settings of the judge.
 _OF_THE_RUN = {
     *("videos", "prompt", "fps", "json", "output", "overlay", "table"),
@@ -49,7 +51,11 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--answers", action="store_true", help="also keep what the judge wrote in both turns")
     group.add_argument(
-        "--workers", type=int, metavar="N", help=f"threads that decode while the judge works (default: {_WORKERS})"
+        "--workers",
+        type=int,
+        metavar="N",
+        help=f"threads that decode while the judge works, or requests at a time with --server (default: {_WORKERS}, "
+        f"{_REQUESTS})",
     )
     group.add_argument(
         "--shard", metavar="I/N", help="judge this share of the videos only, 1/N to N/N; then run --merge once"
@@ -66,6 +72,9 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--ray-address", metavar="ADDRESS", help="address of a running cluster (default: $RAY_ADDRESS, else start one)"
+    )
+    group.add_argument(
+        "--server", metavar="URL", help="ask the judge that cac-align serve runs there; its token is $CAC_SERVE_TOKEN"
     )
 
 
@@ -90,6 +99,18 @@ def check_corpus(args: argparse.Namespace) -> None:
         if args.merge:
             raise ValueError("--merge takes the shards together; leave --shard out")
     _check_numbers(args)
+    if args.server is not None:
+        _check_server(args)
+
+
+def _check_server(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that are the server's own."""
+    if args.engine == "ray":
+        raise ValueError("--server is asked by this process; leave --engine ray out")
+    for name, unset in judge_defaults().items():
+        if getattr(args, name) != unset:
+            option = name.replace("judge_device", "device").replace("judge_dtype", "dtype").replace("_", "-")
+            raise ValueError(f"--{option} is settled where the judge runs: give it to cac-align serve, not to --server")
 
 
 def _check_without_table(args: argparse.Namespace) -> None:
@@ -120,7 +141,7 @@ def score_corpus(args: argparse.Namespace, clips: Sequence[CorpusVideo]) -> int:
     if args.engine == "ray" and args.model is not None and Path(args.model).is_dir():
         args.model = str(Path(args.model).absolute())  # actors work in other folders
     _settle_device(args, launched)
-    reward = build_judge_reward(args)
+    reward = build_judge_reward(args) if args.server is None else _server(args)
     job = CorpusJob(args.table, clips, _run_settings(args, reward), args.judge_batch_size or 8)
     part, parts = (shard.number - 1) * launched.num + launched.rank, shard.num * launched.num
     with until_all_are_done(launched):
@@ -133,9 +154,18 @@ def score_corpus(args: argparse.Namespace, clips: Sequence[CorpusVideo]) -> int:
     return _write(job)
 
 
+def _server(args: argparse.Namespace) -> RemoteReward:
+    """The server that the arguments name, which has answered."""
+    from cac_align.rewards.remote import RemoteReward
+
+    reward = RemoteReward(args.server)
+    reward.check_ready()
+    return reward
+
+
 def _settle_device(args: argparse.Namespace, launched: Launched) -> None:
     """Gives each process of a launch a GPU of its own, unless the user has chosen the device."""
-    if launched.num == 1 or args.backend != "local" or args.judge_device is not None:
+    if launched.num == 1 or args.backend != "local" or args.judge_device is not None or args.server is not None:
         return
     import torch
 
@@ -143,18 +173,24 @@ def _settle_device(args: argparse.Namespace, launched: Launched) -> None:
         args.judge_device = f"cuda:{launched.local % torch.cuda.device_count()}"
 
 
-def _run_settings(args: argparse.Namespace, reward: CaCReward) -> dict[str, Any]:
+def _run_settings(args: argparse.Namespace, reward: CaCReward | RemoteReward) -> dict[str, Any]:
     """Settings that the rows of a table depend on beside video, prompt and rate."""
+    from cac_align.rewards.remote import RemoteReward
     from reward_model.digests import model_fingerprint
 
-    model = str(reward.model)
-    mark = model_fingerprint(model)[:16] if Path(model).is_dir() else model
+    if isinstance(reward, RemoteReward):
+        mark = f"served {reward.opened['digest']}"
+    else:
+        model = str(reward.model)
+        mark = model_fingerprint(model)[:16] if Path(model).is_dir() else model
     said = {name: value for name, value in vars(args).items() if name not in _OF_THE_RUN}
     # What was not given counts like an option that the earlier run did not know.
     return {"model": mark, **{k: v for k, v in said.items() if isinstance(v, str | int | float) and v is not False}}
 
 
-def _judge_part(args: argparse.Namespace, job: CorpusJob, reward: CaCReward, part: int, parts: int) -> int:
+def _judge_part(
+    args: argparse.Namespace, job: CorpusJob, reward: CaCReward | RemoteReward, part: int, parts: int
+) -> int:
     """Judges what is left of one part; returns how many videos it was."""
     from tqdm import tqdm
 
@@ -171,10 +207,15 @@ def _judge_part(args: argparse.Namespace, job: CorpusJob, reward: CaCReward, par
     return count
 
 
-def _entries(args: argparse.Namespace, reward: CaCReward, blocks: Sequence[Sequence[Asked]]) -> Iterator[list[Entry]]:
-    from cac_align.corpus.judging import judge_clips
+def _entries(
+    args: argparse.Namespace, reward: CaCReward | RemoteReward, blocks: Sequence[Sequence[Asked]]
+) -> Iterator[list[Entry]]:
+    from cac_align.corpus.judging import judge_clips, judge_clips_elsewhere
     from cac_align.corpus.ray_pool import judge_with_ray
+    from cac_align.rewards.remote import RemoteReward
 
+    if isinstance(reward, RemoteReward):
+        return judge_clips_elsewhere(reward, blocks, answers=args.answers, workers=args.workers or _REQUESTS)
     name, workers = f"{reward.name}@{args.revision}" if args.revision else reward.name, args.workers or _WORKERS
     if args.engine == "local":
         return judge_clips(reward, blocks, name, answers=args.answers, workers=workers)

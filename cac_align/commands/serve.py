@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     from cac_align.serving.listening import bound_socket, listen
 
     settings = _settings(args)
+    if settings.max_batch == 1 and args.backend == "local" and args.judge_batch_size is None:
+        args.judge_batch_size = 1  # neither the parts of a long video: an answer depends on its video alone
     reward = _reward(args)
     app = serving_app(reward, settings)
     listener = bound_socket(args.host, args.port)  # before the model loads, which takes minutes

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cac_align.corpus.parts import Entry, Mark, mark_of
 from cac_align.corpus.sources import CorpusVideo
 from cac_align.corpus.verdict_rows import verdict_row
+from cac_align.rewards.base import RewardError
 from reward_model.chunks import scan_grids
 from reward_model.schema import Verdict
 from reward_model.video.clip import FileFrames, LazyFrames, Video, VideoError, load_video
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cac_align.rewards.cac import CaCReward
+    from cac_align.rewards.remote import RemoteReward
     from reward_model.config import JudgeConfig
     from reward_model.judge import TwoTurnJudge
 
@@ -87,6 +90,47 @@ def judge_clips(
     ready = ahead_of(opened, each, workers, max(workers, *sizes, 1))
     for size in sizes:
         yield rows(list(islice(ready, size)))
+
+
+def judge_clips_elsewhere(
+    reward: RemoteReward, blocks: Sequence[Sequence[Asked]], *, answers: bool = False, workers: int = 4
+) -> Iterator[list[Entry]]:
+    """The rows of all videos as they come from a judge that ``cac-align serve`` runs: those of :func:`judge_clips` with
+    that judge.
+
+    Args:
+        reward: the server.
+        blocks: as of :func:`judge_clips`; each video is a request of its own.
+        answers: rows hold what the judge wrote.
+        workers: requests at a time.
+
+    Raises:
+        RewardError: if the server does not serve a judge, refuses the requests, or is away for longer than ``reward``
+            is patient.
+    """
+    model = reward.opened["name"]
+
+    def rows(asked: Asked) -> list[Entry]:
+        mark = mark_of(asked.clip.video)
+        return [Entry(asked.key, mark, verdict_row(_served(reward, asked.clip), model, answers))]
+
+    return as_finished(rows, (asked for block in blocks for asked in block), workers)
+
+
+def _served(reward: RemoteReward, clip: CorpusVideo) -> Verdict:
+    if not Path(clip.video).is_file():
+        return Verdict(status=None, score=None, error=f"no video file at {clip.video!r}")
+    found = reward.evaluate([clip.video], clip.prompt, fps=clip.fps)
+    [score], [verdict], [reason] = found.scores, found.verdicts, found.reasons
+    if verdict is None and score is None:
+        reward.ping()  # one that is away has no say about the videos that are left
+        return Verdict(status=None, score=None, error=reason)
+    if verdict is None or verdict.score != score:
+        raise RewardError(
+            f"{reward.url} serves {reward.opened['name']!r}, whose score is not that of one judge; start cac-align "
+            "serve with a judge alone, without --rewards"
+        )
+    return verdict
 
 
 def _is_single(judge: TwoTurnJudge) -> bool:

@@ -112,7 +112,8 @@ def _ask_package(
 
 
 def _ask_reward(reward: Reward, video: Video, prompt: str | None) -> tuple[float | None, str | None]:
-    answer = evaluate(reward, [np.asarray(video.frames)], None if prompt is None else [prompt], fps=video.fps)
+    read = Video(np.asarray(video.frames), video.fps, video.drawn_size)
+    answer = evaluate(reward, [read], None if prompt is None else [prompt], fps=video.fps)
     return answer.scores[0], answer.reasons[0]
 
 

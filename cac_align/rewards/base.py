@@ -189,14 +189,24 @@ def _finite(value: Any, position: int, name: str) -> float:
     return number
 
 
-def evaluate(reward: Reward, videos: Sequence[np.ndarray], prompts: Sequence[str] | None, *, fps: float) -> Evaluation:
+def evaluate(reward: Reward, videos: Sequence[Any], prompts: Sequence[str] | None, *, fps: float) -> Evaluation:
     """Asks a reward once and keeps all it has to say: a judge's verdicts, a composite's parts, and the reason for every
     None.
+
+    Args:
+        videos: (T, H, W, 3) uint8 each, or :class:`reward_model.video.Video`, of which a reward gets the frames unless
+            its attribute ``takes_videos`` is True.
+        prompts: one text per video, or None.
+        fps: frames per second.
 
     Raises:
         RewardError: if ``reward`` is not callable, or its answer breaks the contract.
     """
+    from reward_model.video.clip import Video
+
     name = reward_name(reward)
+    if not getattr(reward, "takes_videos", False):
+        videos = [video.frames if isinstance(video, Video) else video for video in videos]
     if hasattr(reward, "evaluate"):
         return reward.evaluate(videos, prompts, fps=fps)
     if hasattr(reward, "judge_batch"):

@@ -82,6 +82,8 @@ class CompositeReward:
         [0.625]
     """
 
+    takes_videos = True
+
     def __init__(
         self,
         rewards: Sequence[Reward] | Mapping[str, Reward],
@@ -163,7 +165,7 @@ class CompositeReward:
 
     def evaluate(
         self,
-        videos: Sequence[np.ndarray],
+        videos: Sequence[Any],
         prompts: Sequence[str] | str | None = None,
         *,
         fps: float | None = None,
@@ -172,7 +174,8 @@ class CompositeReward:
         """Scores with every part, the first verdict any member gave, and what the members could not judge.
 
         Args:
-            videos: (T, H, W, 3) uint8 each, or paths. A group must come whole, in one call.
+            videos: (T, H, W, 3) uint8 each, :class:`reward_model.video.Video`, or paths. A group must come whole, in
+                one call.
             prompts: one text per video; one string serves all.
             fps: frames per second. Files bring their own.
             groups: which group each video belongs to; None: equal prompts are a group. Not used by ``"affine"``.

@@ -36,6 +36,8 @@ class ModelReward(ABC, Generic[Opened]):
     """
 
     name: str
+    #: See :func:`cac_align.rewards.base.evaluate`.
+    takes_videos = True
 
     def __init__(self, on_error: str) -> None:
         check_on_error(on_error)
@@ -201,10 +203,10 @@ def _check_path(k: int, path: str | os.PathLike[str]) -> None:
 
 
 def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], float, dict[int, str]]:
-    """Videos as rewards take them, frames in memory, read once for several rewards.
+    """Videos with their frames in memory, read once for several rewards.
 
     Args:
-        videos: paths become (T, H, W, 3) uint8; anything else stays as it is.
+        videos: paths become :class:`~reward_model.video.Video`; anything else stays as it is.
         fps: frames per second; None: that of the files.
 
     Returns:
@@ -223,7 +225,7 @@ def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], flo
         _check_path(k, video)
         try:
             file = load_video(video, fps)
-            opened[k] = file.take(range(file.num_frames))
+            opened[k] = Video(file.take(range(file.num_frames)), file.fps, file.drawn_size)
             rates.add(file.fps)
         except VideoError as error:
             unreadable[k] = str(error)

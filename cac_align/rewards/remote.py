@@ -142,12 +142,16 @@ class RemoteReward(ModelReward[dict[str, Any]]):
             RewardError: if it does not answer, or refuses the token.
         """
         if self._opened is None:
-            try:
-                self._once("GET", "/reward", None)
-            except _PassingError as error:
-                raise AwayError(
-                    f"no reward server answers at {self.url} ({error}); start it with cac-align serve, or correct url"
-                ) from None
+            self.ping()
+
+    def ping(self) -> None:
+        """Asks the server once, whether or not it has answered before; errors as of :meth:`check_ready`."""
+        try:
+            self._once("GET", "/reward", None)
+        except _PassingError as error:
+            raise AwayError(
+                f"no reward server answers at {self.url} ({error}); start it with cac-align serve, or correct url"
+            ) from None
 
     def describe(self) -> dict[str, Any]:
         """The address, and once the server has been asked the reward that it serves."""
@@ -243,14 +247,15 @@ class RemoteReward(ModelReward[dict[str, Any]]):
             raise VideoError("the frames are not a video")
         frames = np.ascontiguousarray(video.take(range(video.num_frames)), dtype=np.uint8)
         data = base64.b64encode(frames.data).decode()
-        return {"frames": data, "shape": list(frames.shape), "fps": video.fps}
+        drawn = {} if video.drawn_size == video.size else {"drawn_size": list(video.drawn_size)}
+        return {"frames": data, "shape": list(frames.shape), "fps": video.fps, **drawn}
 
     # --- the server ---------------------------------------------------------------------------------------------------
 
     def _open(self) -> dict[str, Any]:
         """Name, digest and description of the reward that is served, and the limits of a request."""
         found = self._patiently("GET", "/reward", None, _Patience(self.patience_s))
-        forms = {"digest": str, "description": dict, "limits": dict}
+        forms = {"name": str, "digest": str, "description": dict, "limits": dict}
         if not all(isinstance(found.get(name), form) for name, form in forms.items()):
             raise RewardError(f"{self.url} is not a reward server of cac-align; correct url")
         return found

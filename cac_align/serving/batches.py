@@ -166,7 +166,7 @@ class Batches:
         prompts: Any = None if group[0].source.prompt is None else [entry.source.prompt for entry in group]
         began = time.monotonic()
         try:
-            return evaluate(self.reward, [video.frames for video in videos], prompts, fps=videos[0].fps)
+            return evaluate(self.reward, videos, prompts, fps=videos[0].fps)
         finally:
             self._counters.judged(time.monotonic() - began)
 

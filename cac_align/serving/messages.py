@@ -22,7 +22,8 @@ class VideoMessage(Strict):
     """One video, in one of four forms.
 
     ``path`` counts from the server's root. ``frames`` are (T, H, W, 3) uint8 in C order, in base64, with their
-    ``shape`` and ``fps``. ``file`` is a whole video file in base64. A file's own rate is overridden by ``fps``.
+    ``shape`` and ``fps``, and ``drawn_size``, height and width before they were enlarged for players. ``file`` is a
+    whole video file in base64. A file's own rate is overridden by ``fps``.
     """
 
     path: str | None = Field(None, min_length=1, max_length=4096)
@@ -30,6 +31,7 @@ class VideoMessage(Strict):
     frames: str | None = None
     file: str | None = None
     shape: tuple[Count, Count, Count, Count] | None = Field(None, strict=False)
+    drawn_size: tuple[Count, Count] | None = Field(None, strict=False)
     fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
     prompt: str | None = Field(None, max_length=20_000)
 
@@ -40,6 +42,8 @@ class VideoMessage(Strict):
             raise ValueError(f"give one of path, url, frames and file; got {' and '.join(given) or 'none'}")
         if (self.frames is None) != (self.shape is None):
             raise ValueError("frames and shape belong together")
+        if self.frames is None and self.drawn_size is not None:
+            raise ValueError("drawn_size belongs to frames; a file states it itself")
         if self.frames is not None and self.fps is None:
             raise ValueError("frames carry no time: give fps")
         return self

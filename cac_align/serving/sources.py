@@ -61,7 +61,7 @@ def prepared(message: VideoMessage, settings: ServeSettings) -> WaitingVideo:
         if message.frames is not None:
             data, shape = message.pixels(), message.shape
             assert shape is not None and message.fps is not None
-            video = Video(np.frombuffer(data, np.uint8).reshape(shape), message.fps)
+            video = Video(np.frombuffer(data, np.uint8).reshape(shape), message.fps, message.drawn_size)
             return WaitingVideo(lambda: video, message.prompt)
         assert message.file is not None
         upload = decoded(message.file)

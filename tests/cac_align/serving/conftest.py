@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -36,6 +38,30 @@ def asking(reward, **settings):
 
     with TestClient(serving_app(reward, ServeSettings(**settings)), base_url="http://127.0.0.1:8809") as client:
         yield client
+
+
+@contextmanager
+def served(reward=brightness, port=0, **settings):
+    """Port of a server in a thread, told what ``cac-align serve`` tells it."""
+    import uvicorn
+
+    from cac_align.serving import listening
+    from cac_align.serving.app import serving_app
+    from cac_align.serving.settings import ServeSettings
+
+    listener = listening.bound_socket("127.0.0.1", port)
+    config = listening.server_config(serving_app(reward, ServeSettings(**settings)))
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.005)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -25,34 +25,12 @@ from cac_align.rewards.base import RewardError, describe_reward, evaluate
 from cac_align.rewards.composite import CompositeReward
 from cac_align.rewards.remote import RemoteReward
 from cac_align.serving import listening
-from cac_align.serving.app import serving_app
-from cac_align.serving.listening import bound_socket
-from cac_align.serving.settings import ServeSettings
 from reward_model.backends.secret import Secret
-from tests.cac_align.serving.conftest import brightness, grey
+from reward_model.video.clip import load_video
+from tests.cac_align.serving.conftest import brightness, grey, served
 from tests.campaigns import slow_but
 
 TOKEN = "0123456789abcdef0123"
-
-
-@contextmanager
-def served(reward=brightness, port=0, **settings):
-    """Port of a server in a thread, told what ``cac-align serve`` tells it."""
-    import uvicorn
-
-    listener = bound_socket("127.0.0.1", port)
-    config = listening.server_config(serving_app(reward, ServeSettings(**settings)))
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.005)
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
 
 
 @pytest.fixture
@@ -78,6 +56,26 @@ def test_scores_parts_and_reasons_are_those_of_the_reward(folder):
         assert reward([], fps=8) == []
         assert describe_reward(reward)["serves"] == describe_reward(both)
         assert build_reward([{"reward": "remote", "options": {"url": reward.url}}])([grey(51)], fps=8) == [0.6]
+
+
+def test_how_large_a_video_was_drawn_arrives_in_every_form(folder):
+    class Drawn:
+        """Height before the file's writer enlarged it for players."""
+
+        takes_videos = True
+
+        def __call__(self, videos, prompts=None, *, fps, **_):
+            return [video.drawn_size[0] / 1000 for video in videos]
+
+    path = folder / "sub/a.mp4"
+    assert load_video(path).size[0] > 16
+    both = CompositeReward({"drawn": Drawn(), "bright": brightness})
+    assert both.evaluate([path]).parts["drawn"] == [0.016]
+    with served(both, root=folder) as port:
+        url = f"http://127.0.0.1:{port}"
+        asked = (RemoteReward(url), path), (RemoteReward(url, root=folder), path), (RemoteReward(url), load_video(path))
+        for reward, video in asked:
+            assert reward.evaluate([video]).parts["drawn"] == [0.016]
 
 
 def test_the_token_is_asked_for_and_kept_from_sight(monkeypatch, impatient):
