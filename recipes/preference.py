@@ -72,7 +72,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
     known = [f.name for f in fields(PreferenceConfig)]
     chosen = in_our_names(changed(read_yaml(args.config), args.set), known, PREFERENCE)
-    paths = ("model", "frozen_adapter", "sample_prompts")
+    paths = ("model", "frozen_adapter", "frozen_adapter_2", "sample_prompts")
     return {**chosen, **{name: located(chosen[name]) for name in paths if chosen.get(name)}}
 
 

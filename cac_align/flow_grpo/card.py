@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.lora_files import COMFYUI_WEIGHTS, EXPERT_COMFYUI_WEIGHTS, EXPERT_WEIGHTS
@@ -38,6 +39,9 @@ holds every setting of the run.
 #: What is said of an adapter that was trained on top of another one.
 FROZEN = """ It was trained on top of the frozen adapter `{source}` at strength {weight:g} and is not meant to be used
 without it; the files here hold the trained adapter alone."""
+#: The same of two experts.
+FROZEN_TWO = """ It was trained on top of the frozen adapters `{source}` (high noise) and `{second}` (low noise) at
+strength {weight:g} and is not meant to be used without them; the files here hold the trained adapters alone."""
 #: What is said of a base model that was quantised.
 STORED = """ In training, the blocks of the base model were stored in {precision}; the evaluations below are of that."""
 PLAIN_LOADING = 'pipe.load_lora_weights("{folder}")'
@@ -46,11 +50,17 @@ pipe.load_lora_weights("{folder}", adapter_name="trained")
 pipe.set_adapters(["frozen", "trained"], [{weight:g}, 1.0])"""
 EXPERTS_LOADING = f"""{PLAIN_LOADING}
 pipe.load_lora_weights("{{folder}}", weight_name="{EXPERT_WEIGHTS["transformer_2"]}", load_into_transformer_2=True)"""
+EXPERTS_BOTH_LOADING = f"""pipe.load_lora_weights("{{source}}", adapter_name="frozen")
+pipe.load_lora_weights("{{second}}", adapter_name="frozen", load_into_transformer_2=True)
+pipe.load_lora_weights("{{folder}}", adapter_name="trained")
+pipe.load_lora_weights("{{folder}}", weight_name="{EXPERT_WEIGHTS["transformer_2"]}", adapter_name="trained",
+                       load_into_transformer_2=True)
+pipe.set_adapters(["frozen", "trained"], [{{weight:g}}, 1.0])"""
 ONE_FILE = f"""`{COMFYUI_WEIGHTS}` is the same adapter by the names of the original Wan code: copy it to
 `models/loras` of ComfyUI, at strength 1{{below}}."""
 TWO_FILES = f"""Each of the two experts has an adapter of its own, and both are needed. By the names of the original Wan
 code they are `{EXPERT_COMFYUI_WEIGHTS["transformer"]}` and `{EXPERT_COMFYUI_WEIGHTS["transformer_2"]}`: copy them
-to `models/loras` of ComfyUI, and load each behind the model of its noise, at strength 1."""
+to `models/loras` of ComfyUI, and load each behind the model of its noise, at strength 1{{below}}."""
 
 
 def write_card(
@@ -123,16 +133,16 @@ def write_lora_card(folder: Path, config: TrainingSettings, body: str, *, task: 
 
 def base_words(config: TrainingSettings) -> str:
     """Sentences of a card on the model under the adapter; empty where nothing is special about it."""
-    frozen = {"source": config.frozen_adapter, "weight": config.frozen_adapter_weight}
-    said = "" if config.frozen_adapter is None else FROZEN.format(**frozen)
-    return said + ("" if config.base_precision is None else STORED.format(precision=config.base_precision))
+    form = ["", FROZEN, FROZEN_TWO][len(config.frozen_adapters)]
+    stored = "" if config.base_precision is None else STORED.format(precision=config.base_precision)
+    return form.format(**_frozen(config)) + stored
 
 
 def comfyui_words(config: TrainingSettings, experts: bool) -> str:
     """Sentences of a card on the files for ComfyUI; ``experts``: there are two adapters, one for each expert."""
     alone = config.frozen_adapter is None
     below = "" if alone else f", beside the frozen one at strength {config.frozen_adapter_weight:g}"
-    return TWO_FILES if experts else ONE_FILE.format(below=below)
+    return (TWO_FILES if experts else ONE_FILE).format(below=below)
 
 
 def loading_lines(folder: str | Path, config: TrainingSettings, experts: bool) -> str:
@@ -143,8 +153,14 @@ def loading_lines(folder: str | Path, config: TrainingSettings, experts: bool) -
         config: settings of the run.
         experts: whether there are two adapters, one for each expert.
     """
-    form = EXPERTS_LOADING if experts else PLAIN_LOADING if config.frozen_adapter is None else BOTH_LOADING
-    return form.format(folder=folder, source=config.frozen_adapter, weight=config.frozen_adapter_weight)
+    alone, both = (EXPERTS_LOADING, EXPERTS_BOTH_LOADING) if experts else (PLAIN_LOADING, BOTH_LOADING)
+    return (alone if config.frozen_adapter is None else both).format(folder=folder, **_frozen(config))
+
+
+def _frozen(config: TrainingSettings) -> dict[str, Any]:
+    """Words of the frozen adapters, for a card's forms."""
+    sources = {"source": config.frozen_adapter, "second": config.frozen_adapter_2}
+    return {**sources, "weight": config.frozen_adapter_weight}
 
 
 def _measured(history: Sequence[Mapping[str, float]], num_prompts: int) -> str:

@@ -27,7 +27,7 @@ from cac_align.flow_grpo.placing import place_pipeline, set_attention
 from cac_align.flow_grpo.run_prompts import prompt_images
 from cac_align.flow_grpo.sampler.clips import CaptionedClip, ClipLatents, find_clips, vae_id
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings, encoder_id, unload_text_encoder
-from cac_align.flow_grpo.sampler.experts import PHASES, has_experts, transformers_of
+from cac_align.flow_grpo.sampler.experts import PHASES, transformers_of
 from cac_align.flow_grpo.sampler.pipeline import check_pipeline
 from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.pipelines import Pipeline, open_pipeline, serving_class
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Settings that may name what lies in the checkout.
-_PATHS = ("model", "prompts", "eval_prompts", "frozen_adapter", "data_regulariser")
+_PATHS = ("model", "prompts", "eval_prompts", "frozen_adapter", "frozen_adapter_2", "data_regulariser")
 
 
 def located_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,19 +209,31 @@ def drawing_pipeline(config: FlowGRPOConfig, device: str | None = None) -> Itera
 
 
 def lay_frozen(pipe: Pipeline, config: TrainingSettings) -> None:
-    """Puts the frozen adapter of the settings into the pipeline, where they name one.
+    """Puts the frozen adapters of the settings into the pipeline, one into each transformer, where they name any.
 
     Raises:
-        ValueError: if there is no such file, it is that of another model, or the pipeline has two experts.
+        ValueError: if there is no such file, it is that of another model, or there are not as many as transformers.
     """
-    if config.frozen_adapter is not None:
-        if has_experts(pipe):
-            raise ValueError(
-                f"frozen_adapter={config.frozen_adapter!r} is one adapter, and {config.model} has two experts, each of "
-                "which would need its own; set it to null"
-            )
-        found = read_frozen(config.frozen_adapter, pipe.transformer, config.frozen_adapter_weight)
-        put_frozen(pipe.transformer, found)
+    named, transformers = config.frozen_adapters, transformers_of(pipe)
+    if not named:
+        return
+    if len(transformers) > 1 and len(named) == 1:
+        raise ValueError(
+            f"{config.model} has two experts, each of which needs a frozen adapter of its own: frozen_adapter for high "
+            "noise and frozen_adapter_2 for low noise; name both, or set both to null"
+        )
+    if (second := named.get("frozen_adapter_2")) and len(transformers) == 1:
+        raise ValueError(
+            f"frozen_adapter_2={second!r} is that of a second expert, and {config.model} has one transformer; set it "
+            "to null"
+        )
+    weight = config.frozen_adapter_weight
+    found = [
+        read_frozen(source, transformer, weight, setting)
+        for (setting, source), transformer in zip(named.items(), transformers.values(), strict=True)
+    ]
+    for transformer, adapter in zip(transformers.values(), found, strict=True):
+        put_frozen(transformer, adapter)
 
 
 def set_flow_shift(pipe: Pipeline, flow_shift: float | None) -> None:

@@ -92,14 +92,16 @@ def base_contents(config: TrainingSettings) -> dict[str, str]:
     contents = {}
     if (folder := Path(located(config.model))).is_dir():
         contents["model"] = model_fingerprint(folder)
-    if config.frozen_adapter is not None and (found := frozen_file(config.frozen_adapter)):
-        contents["frozen_adapter"] = file_digest(found)
+    for name, source in config.frozen_adapters.items():
+        if found := frozen_file(source):
+            contents[name] = file_digest(found)
     return contents
 
 
 def anchor_identity(contents: Mapping[str, str]) -> dict[str, str]:
     """Of :func:`contents_of`, the digests of what a training holds on to, which may not change under the same name."""
-    return {f"{name}_digest": contents[name] for name in ("frozen_adapter", "data_regulariser") if name in contents}
+    held = ("frozen_adapter", "frozen_adapter_2", "data_regulariser")
+    return {f"{name}_digest": contents[name] for name in held if name in contents}
 
 
 def frozen_file(source: str) -> Path | None:
@@ -117,9 +119,9 @@ def bank_of(config: FlowGRPOConfig) -> dict[str, Any]:
     folder = Path(located(config.model))
     model = f"folder {model_fingerprint(folder)[:16]}" if folder.is_dir() else config.model
     found = {"model": model, **{name: getattr(config, name) for name in DECISIVE}}
-    if config.frozen_adapter is not None:
-        file = frozen_file(config.frozen_adapter)
-        found["frozen_adapter"] = [file and file_digest(file)[:16], config.frozen_adapter_weight]
+    for name, source in config.frozen_adapters.items():
+        file = frozen_file(source)
+        found[name] = [file and file_digest(file)[:16], config.frozen_adapter_weight]
     return found
 
 
@@ -293,14 +295,14 @@ def anchor_needs(config: FlowGRPOConfig) -> list[Need]:
 
 
 def base_needs(config: TrainingSettings) -> list[Need]:
-    """The package that stores the base, and the frozen adapter below the trained one. Only looked for, not read."""
+    """The package that stores the base, and the frozen adapters below the trained ones. Only looked for, not read."""
     needs = []
     if (precision := config.base_precision) is not None:
         package, extra = PACKAGES[precision], PIP[PACKAGES[precision]]
         there = importlib.util.find_spec(package) is not None
         text = f"package of base_precision {precision}: {package}"
         needs.append(Need("found", text) if there else Need("missing", f"{text} (pip install {extra!r})"))
-    if (source := config.frozen_adapter) is not None:
+    for source in config.frozen_adapters.values():
         file = frozen_file(source)
         needs.append(
             Need("found", f"frozen adapter: {file}") if file else Need("missing", f"frozen adapter: {source} (no LoRA)")

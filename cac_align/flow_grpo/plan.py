@@ -150,8 +150,9 @@ def model_size(config: TrainingSettings, *transformers: ModelMixin, spatial_fact
         modules, trained = modules * layout.num_experts, trained * layout.num_experts
         frozen = sum(p.numel() for p in first.parameters()) * layout.num_experts
         experts, spatial_factor = layout.num_experts, layout.spatial_factor
-        if config.frozen_adapter is not None and frozen_file(config.frozen_adapter):  # one of another model is refused
-            frozen += read_frozen(config.frozen_adapter, first).num_parameters
+        for name, source in config.frozen_adapters.items():
+            if frozen_file(source):  # one of another model is refused
+                frozen += read_frozen(source, first, setting=name).num_parameters
     else:
         first, experts = transformers[0], len(transformers)
         adapters = [p for t in transformers for p in lora_parameters(t).items()]
@@ -211,6 +212,12 @@ def live_plan(
     )
 
 
+def frozen_words(config: TrainingSettings) -> str:
+    """End of the plan's first line: the adapters that a training lies on; empty without any."""
+    sources = list(config.frozen_adapters.values())
+    return f" on the frozen adapter{'s' * (len(sources) > 1)} {' and '.join(sources)}" if sources else ""
+
+
 def describe_plan(
     config: FlowGRPOConfig, plan: RunPlan, *, world_size: int, num_prompts: int, first_step: int = 0, experts: str = ""
 ) -> str:
@@ -226,7 +233,7 @@ def describe_plan(
     beside = f"; data {config.data_weight:g} x {config.data_batch} of {config.data_regulariser}"
     beside = "" if config.data_regulariser is None else beside
     selective = ", anchor selective" if config.anchor == "selective" else ""
-    under = "" if config.frozen_adapter is None else f" on the frozen adapter {config.frozen_adapter}"
+    under = frozen_words(config)
     return "\n".join(
         [
             f"Flow-GRPO of {config.model}{under}",

@@ -81,8 +81,10 @@ class TrainingSettings(ExpertSettings, MemorySettings, ABC):
     # --- few steps ----------------------------------------------------------------------------------------------------
     frozen_adapter: str | None = setting(None)
     """LoRA (file or folder) under the trained one, a part of the base model: of a few-step distillation, say."""
+    frozen_adapter_2: str | None = setting(None)
+    """The same for Wan 2.2 A14B's second expert, for low noise; frozen_adapter is that for high noise then."""
     frozen_adapter_weight: float = setting(1.0, above=0, below=inf)
-    """Strength of the frozen adapter."""
+    """Strength of the frozen adapter, or of both."""
 
     # --- amount -------------------------------------------------------------------------------------------------------
     max_steps: int = setting(100, least=1, free=True)
@@ -146,6 +148,11 @@ class TrainingSettings(ExpertSettings, MemorySettings, ABC):
         if not self.lora_targets or not all(self.lora_targets):
             raise ValueError(f"lora_targets={self.lora_targets!r} must name at least one module, such as to_q")
         check_names(self.report_to)
+        if self.frozen_adapter is None and self.frozen_adapter_2 is not None:
+            raise ValueError(
+                f"frozen_adapter_2={self.frozen_adapter_2!r} is the second of two; name frozen_adapter, that of the "
+                "expert for high noise, as well"
+            )
 
     # --- derived ------------------------------------------------------------------------------------------------------
 
@@ -158,6 +165,12 @@ class TrainingSettings(ExpertSettings, MemorySettings, ABC):
     def guided(self) -> bool:
         """True if the pipeline runs classifier-free guidance."""
         return self.guidance_scale > 1
+
+    @property
+    def frozen_adapters(self) -> dict[str, str]:
+        """Files of the frozen adapters by the names of their settings, in the order of the transformers."""
+        named = {"frozen_adapter": self.frozen_adapter, "frozen_adapter_2": self.frozen_adapter_2}
+        return {name: source for name, source in named.items() if source is not None}
 
     def identity(self) -> dict[str, Any]:
         """Settings that must be equal for a checkpoint to be continued: all that are not marked free, but no keys."""

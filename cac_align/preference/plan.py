@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cac_align.flow_grpo.model_layout import check_single, check_video_size, read_layout
-from cac_align.flow_grpo.plan import GIB, activation_memory, model_size, storage_words
+from cac_align.flow_grpo.plan import GIB, activation_memory, frozen_words, model_size, storage_words
 from cac_align.preference.config import PreferenceConfig
 from reward_model.terminal.described import experiments
 
@@ -48,7 +48,7 @@ def preference_plan(
     dpo, trial = config.objective == "dpo", ", ".join(f"{k}={v}" for k, v in experiments(config).items())
     videos = config.batch_size * (2 if dpo else 1)
     reference = f" and {videos} of the reference" if dpo else ""
-    under = "" if config.frozen_adapter is None else f" on the frozen adapter {config.frozen_adapter}"
+    under = frozen_words(config)
     what = "pairs" if dpo else "winners"
     passes = f"; {config.max_steps * config.batch_size / num_pairs:.2f} passes over the {what}" if num_pairs else ""
     return "\n".join(

@@ -169,7 +169,8 @@ class PreferenceTrainer(AdapterTraining):
 
     def identity(self) -> dict[str, Any]:
         """Entries that must be equal for a checkpoint to be continued."""
-        digests = {name: self._contents[name] for name in ("frozen_adapter", "pairs") if name in self._contents}
+        held = ("frozen_adapter", "frozen_adapter_2", "pairs")
+        digests = {name: self._contents[name] for name in held if name in self._contents}
         return {
             "text_encoder": self.texts.encoder,
             "shift": self.learner.term.shift,

@@ -187,18 +187,20 @@ class Draws:
 
     @cached_property
     def frozen(self) -> list[Any] | None:
-        """Digest and strength of the adapter that all rows lie on; None without one.
+        """Digest and strength of the adapter that all rows lie on, or of those of two experts; None without one.
 
         Raises:
             ValueError: if it is not there.
         """
-        source = self.config.frozen_adapter
-        if source is None:
+        if not self.config.frozen_adapters:
             return None
-        file = frozen_file(source)
-        if file is None:
-            raise ValueError(f"frozen_adapter={source!r}: there is no LoRA; fix the path")
-        return [_digest(file), self.config.frozen_adapter_weight]
+        digests = []
+        for name, source in self.config.frozen_adapters.items():
+            file = frozen_file(source)
+            if file is None:
+                raise ValueError(f"{name}={source!r}: there is no LoRA; fix the path")
+            digests.append(_digest(file))
+        return [*digests, self.config.frozen_adapter_weight]
 
     @cached_property
     def arguments(self) -> dict[str, Any]:

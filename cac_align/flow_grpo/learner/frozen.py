@@ -46,18 +46,21 @@ class FrozenAdapter:
         return sum(value.numel() for value in self.tensors.values())
 
 
-def read_frozen(source: str, transformer: torch.nn.Module, weight: float = 1.0) -> FrozenAdapter:
+def read_frozen(
+    source: str, transformer: torch.nn.Module, weight: float = 1.0, setting: str = "frozen_adapter"
+) -> FrozenAdapter:
     """The adapter of a file, seen to be one of this transformer, which may be on the meta device.
 
     Args:
         source: a safetensors file, or a folder with one, in any form that ``cac-align lora convert`` reads.
         transformer: model that it shall lie in.
         weight: strength.
+        setting: that named it, for messages.
 
     Raises:
         ValueError: if there is no such adapter, or it belongs to another model. Its rank may differ.
     """
-    tensors = check_adapter(source, transformer, f"frozen_adapter={source!r}", ", or set it to null")
+    tensors = check_adapter(source, transformer, f"{setting}={source!r}", ", or set it to null")
     strong = {n: v if ".lora_A." in n or weight == 1 else (v.float() * weight).to(v.dtype) for n, v in tensors.items()}
     return FrozenAdapter(source, strong)
 
@@ -102,7 +105,7 @@ def put_frozen(transformer: ModelMixin, adapter: FrozenAdapter) -> None:
     """
     if getattr(transformer, "peft_config", None):
         raise ValueError(
-            f"frozen_adapter={adapter.source!r} must be the first adapter of the transformer, which has "
+            f"the frozen adapter {adapter.source!r} must be the first adapter of the transformer, which has "
             f"{', '.join(transformer.peft_config)} already; fuse or unload it"
         )
     values = {f"transformer.{name}": value.to(transformer.dtype) for name, value in adapter.tensors.items()}

@@ -263,13 +263,63 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(tmp_path, monkeyp
         build(tmp_path, boundary(1.1))
     with pytest.raises(ValueError, match=r"all 4 steps belong to the expert for high noise"):
         build(tmp_path, boundary(0.0))
-    half = {f"transformer.blocks.0.attn1.to_q.lora_{k}.weight": torch.ones(24, 24) for k in "AB"}
-    save_file(half, tmp_path / "frozen.safetensors")
-    with pytest.raises(ValueError, match=r"frozen_adapter=.* is one adapter, and .* has two experts"):
-        build(tmp_path, a14b(), frozen_adapter=str(tmp_path / "frozen.safetensors"))
+    one, two = few_step_adapters(tmp_path)
+    with pytest.raises(ValueError, match=r"two experts, each of which needs a frozen adapter of its own.*name both"):
+        build(tmp_path, a14b(), frozen_adapter=one)
+    with pytest.raises(ValueError, match=r"frozen_adapter_2=.* is that of a second expert, and .* has one transformer"):
+        build(tmp_path, shallow_pipe(), frozen_adapter=one, frozen_adapter_2=two)
+    with pytest.raises(ValueError, match=r"frozen_adapter_2=.* is the second of two; name frozen_adapter"):
+        settings(tmp_path, frozen_adapter_2=two)
+    other = {f"transformer.blocks.7.attn1.to_q.lora_{k}.weight": torch.ones(24, 24) for k in "AB"}
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"frozen_adapter_2=.* is one of another model"):
+        build(tmp_path, a14b(), frozen_adapter=one, frozen_adapter_2=str(tmp_path / "other.safetensors"))
     monkeypatch.setattr("cac_align.flow_grpo.learner.phases.is_sharded", lambda accelerator: True)
     with pytest.raises(ValueError, match=r"two experts .* cannot be trained with FSDP2 or DeepSpeed.*ddp.yaml"):
         build(tmp_path, a14b())
+
+
+def few_step_adapters(folder):
+    """Files of two adapters, one for each expert, which change what it says."""
+    files = []
+    for k, part in enumerate(PARTS):
+        generator = torch.Generator().manual_seed(k)
+        shapes = {"A": (2, 24), "B": (24, 2)}
+        name = "transformer.blocks.0.attn1.to_v.lora_{}.weight"
+        tensors = {name.format(side): torch.randn(shape, generator=generator) for side, shape in shapes.items()}
+        files.append(str(folder / f"{part}.safetensors"))
+        save_file(tensors, files[-1])
+    return files
+
+
+@pytest.mark.filterwarnings("ignore:Already found a .peft_config.")
+def test_each_expert_has_its_frozen_adapter_under_the_trained_one(tmp_path):
+    one, two = few_step_adapters(tmp_path)
+    more = {"frozen_adapter": one, "frozen_adapter_2": two, "frozen_adapter_weight": 0.5, "window_mode": "all"}
+    more |= {"learning_rate": 1e-2, "beta": 0.1}
+    trainer = build(tmp_path / "run", a14b(), max_steps=1, **more)
+    frozen = {part: {k: v.clone() for k, v in kept(trainer.pipe, part).items()} for part in PARTS}
+    assert all(frozen.values()) and not equal(frozen["transformer"], frozen["transformer_2"])
+    before = weights(trainer)
+    trainer.train()
+    assert moved(before, weights(trainer)) == list(PARTS)
+    assert all(equal(kept(trainer.pipe, part), frozen[part]) for part in PARTS)
+    folder = trainer.export(tmp_path / "lora")
+    card = (folder / "README.md").read_text()
+    assert f"the frozen adapters `{one}` (high noise) and `{two}` (low noise)" in card
+    lines = card.partition("from_pretrained(")[2].partition("\n")[2].partition("```")[0]
+    pipe = a14b()
+    exec(lines, {"pipe": pipe})
+    with trainer.learner.averaged_weights():
+        assert torch.equal(frames(pipe, trainer), frames(trainer.pipe, trainer))
+    again = build(tmp_path / "run", a14b(), max_steps=2, **more)
+    again.train()
+    assert again.step == 2
+
+
+def kept(pipe, part):
+    """The frozen adapter of an expert."""
+    return {k: v for k, v in getattr(pipe, part).named_parameters() if ".frozen." in k}
 
 
 def boundary(ratio):
