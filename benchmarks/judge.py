@@ -13,11 +13,18 @@ Compared, in alternating rounds on the same videos and weights (the ratio of med
 
 Instead: the memory it takes to judge a file of 480 x 832 pixels at 16 frames a second, by its length. Each length is
 judged in a process of its own.
+
+    git worktree add ../before COMMIT
+    python benchmarks/judge.py --against ../before --rounds 7
+
+Instead: this checkout's judge and that of another one, which take turns on the same videos, on the CPU, each in a
+process of its own; seconds are those of the processor, which other work disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import statistics
@@ -42,6 +49,8 @@ from reward_model.schema import VerdictScore
 from reward_model.turns import WORDS
 from reward_model.world import make_video
 from reward_model.world.kinds import KINDS
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class OneByOne:
@@ -148,6 +157,80 @@ def judge_lengths(model: str, minutes: Sequence[float], batch_size: int) -> None
             subprocess.run(command, check=True, env=os.environ)
 
 
+#: Run in a checkout's own packages: judges the frames of a file whenever it is told to, and says how long it took.
+TURNS = """
+import json, sys, time
+import numpy as np
+from reward_model.backends.local import LocalBackend
+from reward_model.judge import TwoTurnJudge
+model, frames, size = sys.argv[1], list(np.load(sys.argv[2])), int(sys.argv[3])
+backend = LocalBackend(model, device="cpu")
+judge = TwoTurnJudge(backend, backend.config, batch_size=size)
+for _ in sys.stdin:
+    began = time.process_time()
+    verdicts = judge.judge(frames, fps=16)
+    found = [[v.status, None if v.score is None else round(v.score, 6)] for v in verdicts]
+    print(json.dumps([time.process_time() - began, found]), flush=True)
+"""
+
+
+class Checkout:
+    """The judge of a checkout in a process of its own."""
+
+    def __init__(self, folder: Path, words: Sequence[str]) -> None:
+        place = {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TURNS, *words],
+            cwd=folder,  # python -c looks there first
+            env={**os.environ, **place},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def turn(self) -> tuple[float, list[Any]]:
+        """Seconds of processor time for all videos, and status and score of each."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit("a checkout's judge ended; the traceback above says why")
+        seconds, found = json.loads(line)
+        return seconds, found
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def judge_against(other: Path, model: str, videos: Sequence[np.ndarray], batch_size: int, rounds: int) -> None:
+    """The table of two checkouts, judged in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(path := Path(folder) / "frames.npy", np.stack(videos))
+        words = [str(Path(model).resolve()), str(path), str(batch_size)]
+        sides = {name: Checkout(place, words) for name, place in (("there", other), ("here", ROOT))}
+        taken: dict[str, list[float]] = {name: [] for name in sides}
+        said: dict[str, list[Any]] = {}
+        for number in range(rounds + 1):
+            for name, side in sides.items() if number % 2 else reversed(sides.items()):
+                seconds, said[name] = side.turn()
+                if number:  # the first round warms up
+                    taken[name].append(seconds)
+        for side in sides.values():
+            side.close()
+    print("| checkout | videos per second of the processor | range |\n|---|---|---|")
+    for name, times in taken.items():
+        rate, low, high = (len(videos) / t for t in (statistics.median(times), max(times), min(times)))
+        print(f"| {name} | {rate:.2f} | {low:.2f}-{high:.2f} |")
+    ratios = sorted(a / b for a, b in zip(taken["there"], taken["here"], strict=True))
+    same = sum(a == b for a, b in zip(said["there"], said["here"], strict=True))
+    print(
+        f"\nHere as fast as there, round by round: {statistics.median(ratios):.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f}). "
+        f"Same status and score: {same} of {len(videos)}."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="assets/cac-mini")
@@ -158,6 +241,7 @@ def main() -> None:
     parser.add_argument("--dtype", default=None)
     parser.add_argument("--output", type=Path, default=None, help="write the table as Markdown")
     parser.add_argument("--minutes", type=float, nargs="+", help="instead: memory by the length of a video, on the CPU")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="instead: this judge and another's, in turns")
     parser.add_argument("--file", default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.file:
@@ -167,10 +251,13 @@ def main() -> None:
         judge_lengths(args.model, args.minutes, args.batch_size)
         return
 
-    backend = LocalBackend(args.model, device=args.device, dtype=args.dtype)
     kinds = list(KINDS)
     wanted = [None if k % 2 else kinds[k // 2 % len(kinds)] for k in range(args.videos)]
     videos = [make_video(700_000 + k, kind)[0] for k, kind in enumerate(wanted)]
+    if args.against:
+        judge_against(args.against, args.model, videos, args.batch_size, args.rounds)
+        return
+    backend = LocalBackend(args.model, device=args.device, dtype=args.dtype)
 
     def judge(model: Any, batch_size: int, **options: Any) -> Callable[[], Any]:
         return lambda: TwoTurnJudge(model, backend.config, batch_size=batch_size, **options).judge(videos, fps=16)
