@@ -231,19 +231,24 @@ def judge_against(other: Path, model: str, videos: Sequence[np.ndarray], batch_s
     )
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--model", default="assets/cac-mini")
+    found.add_argument("--videos", type=int, default=60, help="world videos of all kinds, half of them abnormal")
+    found.add_argument("--batch-size", type=int, default=16)
+    found.add_argument("--rounds", type=int, default=5)
+    found.add_argument("--device", default=None)
+    found.add_argument("--dtype", default=None)
+    found.add_argument("--output", type=Path, default=None, help="write the table as Markdown")
+    found.add_argument("--minutes", type=float, nargs="+", help="instead: memory by the length of a video, on the CPU")
+    found.add_argument("--against", type=Path, metavar="CHECKOUT", help="instead: this judge and another's, in turns")
+    found.add_argument("--file", default=None, help=argparse.SUPPRESS)
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="assets/cac-mini")
-    parser.add_argument("--videos", type=int, default=60, help="world videos of all kinds, half of them abnormal")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--dtype", default=None)
-    parser.add_argument("--output", type=Path, default=None, help="write the table as Markdown")
-    parser.add_argument("--minutes", type=float, nargs="+", help="instead: memory by the length of a video, on the CPU")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="instead: this judge and another's, in turns")
-    parser.add_argument("--file", default=None, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser().parse_args()
     if args.file:
         judge_file(args.model, args.file, args.batch_size)
         return
