@@ -49,6 +49,7 @@ def test_all_presets_are_there():
     names = {p.stem for p in PRESETS}
     full = {"paper_wan21_1p3b", "strict_official", "wan21_1p3b_24gb", "wan21_1p3b_80gb", "wan21_few_step"}
     full |= {"wan22_a14b_480p", "wan22_ti2v_5b", "wan21_1p3b_16gb", "wan21_14b_24gb", "wan22_a14b_24gb"}
+    full |= {"wan22_a14b_few_step"}
     assert names == {"mini", "grpo", "guard", "dppo", "nft", "rvm", "anchored", *full}
 
 
@@ -181,6 +182,14 @@ def test_the_few_step_preset_has_the_distilled_schedule():
     )
     sigmas = read_schedule(scheduler, config.num_inference_steps).sigmas
     assert list(sigmas) == pytest.approx([1, 0.9375, 5 / 6, 0.625, 0], abs=2e-3) and not config.guided
+
+
+def test_the_few_step_preset_of_two_experts_plans_both_adapters(recipe, tmp_path, capsys):
+    first = a_lora(tmp_path / "high.safetensors", 5120)
+    recipe.main(["--config", "wan22_a14b_few_step", "--dry-run", "--set", first])
+    said = capsys.readouterr().out
+    assert "guidance 1. Steps: 2 and 2" in said and "missing frozen adapter: models/wan22_a14b_4step_low_noise" in said
+    assert f"on the frozen adapters {tmp_path / 'high.safetensors'} and models/wan22_a14b_4step_low_noise" in said
 
 
 def test_the_plan_counts_the_videos_of_the_data_term(recipe, capsys):
