@@ -22,6 +22,7 @@ from cac_align.corpus.parts import Entry, Mark, mark_of
 from cac_align.corpus.sources import CorpusVideo
 from cac_align.corpus.verdict_rows import verdict_row
 from cac_align.rewards.base import RewardError
+from cac_align.rewards.remote import TooLargeError
 from reward_model.chunks import scan_grids
 from reward_model.schema import Verdict
 from reward_model.video.clip import FileFrames, LazyFrames, Video, VideoError, load_video
@@ -96,7 +97,7 @@ def judge_clips_elsewhere(
     reward: RemoteReward, blocks: Sequence[Sequence[Asked]], *, answers: bool = False, workers: int = 4
 ) -> Iterator[list[Entry]]:
     """The rows of all videos as they come from a judge that ``cac-align serve`` runs: those of :func:`judge_clips` with
-    that judge.
+    that judge, to the last digit where both judge video by video.
 
     Args:
         reward: the server.
@@ -120,7 +121,10 @@ def judge_clips_elsewhere(
 def _served(reward: RemoteReward, clip: CorpusVideo) -> Verdict:
     if not Path(clip.video).is_file():
         return Verdict(status=None, score=None, error=f"no video file at {clip.video!r}")
-    found = reward.evaluate([clip.video], clip.prompt, fps=clip.fps)
+    try:
+        found = reward.evaluate([clip.video], clip.prompt, fps=clip.fps)
+    except TooLargeError as error:
+        return Verdict(status=None, score=None, error=str(error))
     [score], [verdict], [reason] = found.scores, found.verdicts, found.reasons
     if verdict is None and score is None:
         reward.ping()  # one that is away has no say about the videos that are left

@@ -47,6 +47,10 @@ class AwayError(RewardError):
     """The server gave no answer for as long as the client was told to wait."""
 
 
+class TooLargeError(RewardError):
+    """A request is larger than the server accepts; smaller ones may be asked."""
+
+
 class _PassingError(Exception):
     """A try that may succeed later, not before ``after_s`` seconds."""
 
@@ -223,7 +227,7 @@ class RemoteReward(ModelReward[dict[str, Any]]):
         if sent:
             body = json.dumps({"videos": sent, "evidence": self.evidence}).encode()
             if len(body) > (most := int(served["limits"].get("max_body", len(body)))):
-                raise RewardError(
+                raise TooLargeError(
                     f"a request of {len(sent)} video(s) takes {len(body):,} bytes, and {self.url} accepts {most:,}: "
                     "send fewer videos in one (videos_per_request), or start it with a larger --max-body"
                 )

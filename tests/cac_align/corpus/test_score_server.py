@@ -54,6 +54,17 @@ def test_a_reward_that_is_no_judge_is_refused(corpus, capsys):
     assert "serves 'brightness', whose score is not that of one judge" in capsys.readouterr().err
 
 
+def test_a_video_above_the_servers_limit_is_a_row_with_the_reason(judge, corpus, capsys):
+    large = max(corpus.parent.glob("clips/*.mp4"), key=lambda path: path.stat().st_size)
+    limit = large.stat().st_size * 4 // 3  # base64, and the rest of the message is beyond it
+    table = corpus.with_name("s.jsonl")
+    with served(judge, max_batch=1, max_body=limit) as port:
+        assert score(corpus, "--server", f"http://127.0.0.1:{port}", "--table", table) == 1
+    rows = read_table_rows(table, KINDS)
+    lost = [r["video"] for r in rows if r["error"] and "start it with a larger --max-body" in r["error"]]
+    assert any(video.endswith(large.name) for video in lost) and any(r["score"] is not None for r in rows)
+
+
 def test_a_server_that_goes_away_ends_the_run_and_leaves_no_row(judge, corpus):
     [clip] = find_corpus([str(corpus.parent / "clips" / "0.mp4")])
     with served(judge, max_batch=1) as port:
