@@ -38,7 +38,7 @@ KILLS = 10
 WAYS = ("one", "two", "killed", "shards", "ray", "server", "server_killed", "chat", "chat_killed")
 
 
-class Server:
+class ServedJudge:
     """``cac-align serve`` in a process of its own, always at the same address."""
 
     def __init__(self, model: str) -> None:
@@ -59,7 +59,7 @@ class Server:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> ServedJudge:
         self.start()
         return self
 
@@ -164,11 +164,11 @@ class Runs:
             cluster.shutdown()
 
     def server(self) -> None:
-        with Server(self.model) as server:
+        with ServedJudge(self.model) as server:
             self.run(self.command_of_server("server", server))
 
     def server_killed(self) -> None:
-        with Server(self.model) as server:
+        with ServedJudge(self.model) as server:
 
             def kill_server() -> None:
                 while self.rows_done("server_killed") < self.num // 3:
@@ -179,7 +179,7 @@ class Runs:
             threading.Thread(target=kill_server, daemon=True).start()
             self.run_killed("server_killed", self.command_of_server("server_killed", server), 1, first=2 / 3)
 
-    def command_of_server(self, name: str, server: Server) -> list[str]:
+    def command_of_server(self, name: str, server: ServedJudge) -> list[str]:
         """As :meth:`command`, for a judge that is served."""
         given = ["score", str(self.manifest), "--server", server.url, "--table", str(self.table(name))]
         return ["-m", "cac_align", *given, "--quiet", "--answers", *self.options]
