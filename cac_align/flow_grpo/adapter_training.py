@@ -23,7 +23,6 @@ from cac_align.flow_grpo.run_log import RunLog, bar_numbers
 from cac_align.flow_grpo.training_settings import TrainingSettings
 from cac_align.pipelines import Pipeline
 from reward_model.engine.interrupts import StopRequest
-from reward_model.terminal.described import settings_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -99,7 +98,7 @@ class AdapterTraining(ABC):
 
     def meant(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The state of an older checkpoint as today's would say it."""
-        return {**{s.name: s.default for s in settings_of(type(self.config))}, **state}
+        return self.config.completed(state)
 
     # --- the run ------------------------------------------------------------------------------------------------------
 

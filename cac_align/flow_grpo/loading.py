@@ -212,7 +212,7 @@ def lay_frozen(pipe: Pipeline, config: TrainingSettings) -> None:
     """Puts the frozen adapters of the settings into the pipeline, one into each transformer, where they name any.
 
     Raises:
-        ValueError: if there is no such file, it is that of another model, or there are not as many as transformers.
+        ValueError: if a file is absent or that of another model, or there are not as many as transformers.
     """
     named, transformers = config.frozen_adapters, transformers_of(pipe)
     if not named:

@@ -99,8 +99,8 @@ def base_contents(config: TrainingSettings) -> dict[str, str]:
 
 
 def anchor_identity(contents: Mapping[str, str]) -> dict[str, str]:
-    """Of :func:`contents_of`, the digests of what a training holds on to, which may not change under the same name."""
-    held = ("frozen_adapter", "frozen_adapter_2", "data_regulariser")
+    """Of a training's contents, the digests of what it holds on to, which may not change under the same name."""
+    held = ("frozen_adapter", "frozen_adapter_2", "data_regulariser", "pairs")
     return {f"{name}_digest": contents[name] for name in held if name in contents}
 
 

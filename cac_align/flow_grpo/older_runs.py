@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reward_model.setting_keys import without_keys
-from reward_model.terminal.described import idle_settings, settings_of
+from reward_model.terminal.described import idle_settings
 
 #: A setting that every file written since then has: a file without it is an older one.
 _MARK = "nft_sigmas"
@@ -31,7 +31,7 @@ def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
         found[_MARK] = "uniform" if found.get("objective") == "nft" else "schedule"
         if isinstance(found.get("rewards"), list):
             found["rewards"] = [_reward(entry) for entry in found["rewards"]]
-    found = {**{s.name: s.default for s in settings_of(FlowGRPOConfig)}, **found}
+    found = FlowGRPOConfig.completed(found)
     return found | idle_settings(FlowGRPOConfig, found)
 
 

@@ -19,7 +19,7 @@ from cac_align.flow_grpo.expert_settings import ExpertSettings
 from cac_align.flow_grpo.memory_settings import MemorySettings
 from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.setting_keys import without_keys
-from reward_model.terminal.described import as_decimals, check_settings, setting, settings_text
+from reward_model.terminal.described import as_decimals, check_settings, setting, settings_of, settings_text
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,11 @@ class TrainingSettings(ExpertSettings, MemorySettings, ABC):
         if not isinstance(data, Mapping):
             raise ValueError(f"settings must be a mapping of names to values, got {type(data).__name__}")
         return cls(**as_decimals(cls, cls.in_own_names(data)))
+
+    @classmethod
+    def completed(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What an older run wrote down, with the defaults of settings that came later."""
+        return {**{s.name: s.default for s in settings_of(cls)}, **data}
 
     @classmethod
     def from_yaml(cls, path: str | Path, **changes: Any) -> Self:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cac_align.metrics.native import Clip
 from cac_align.metrics.weights import WeightsError
 from cac_align.rewards.base import Reward, evaluate
@@ -112,8 +110,7 @@ def _ask_package(
 
 
 def _ask_reward(reward: Reward, video: Video, prompt: str | None) -> tuple[float | None, str | None]:
-    read = Video(np.asarray(video.frames), video.fps, video.drawn_size)
-    answer = evaluate(reward, [read], None if prompt is None else [prompt], fps=video.fps)
+    answer = evaluate(reward, [video.in_memory()], None if prompt is None else [prompt], fps=video.fps)
     return answer.scores[0], answer.reasons[0]
 
 

@@ -34,7 +34,15 @@ from cac_align.flow_grpo.loading import (
     pipeline_class,
 )
 from cac_align.flow_grpo.maths.sampling import derive_seed
-from cac_align.flow_grpo.needs import PIPELINE_FILE, Need, base_contents, base_needs, model_need, refuse_missing
+from cac_align.flow_grpo.needs import (
+    PIPELINE_FILE,
+    Need,
+    anchor_identity,
+    base_contents,
+    base_needs,
+    model_need,
+    refuse_missing,
+)
 from cac_align.flow_grpo.output_folder import check_writable
 from cac_align.flow_grpo.placing import place_parts
 from cac_align.flow_grpo.plan import peak_memory
@@ -169,14 +177,12 @@ class PreferenceTrainer(AdapterTraining):
 
     def identity(self) -> dict[str, Any]:
         """Entries that must be equal for a checkpoint to be continued."""
-        held = ("frozen_adapter", "frozen_adapter_2", "pairs")
-        digests = {name: self._contents[name] for name in held if name in self._contents}
         return {
             "text_encoder": self.texts.encoder,
             "shift": self.learner.term.shift,
             **({"expert_boundary": boundary_of(self.pipe)} if len(self.transformers) > 1 else {}),
             **self.config.identity(),
-            **{f"{name}_digest": digest for name, digest in digests.items()},
+            **anchor_identity(self._contents),
             CONTENTS: self._contents,
         }
 

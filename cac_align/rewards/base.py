@@ -202,11 +202,9 @@ def evaluate(reward: Reward, videos: Sequence[Any], prompts: Sequence[str] | Non
     Raises:
         RewardError: if ``reward`` is not callable, or its answer breaks the contract.
     """
-    from reward_model.video.clip import Video
-
     name = reward_name(reward)
     if not getattr(reward, "takes_videos", False):
-        videos = [video.frames if isinstance(video, Video) else video for video in videos]
+        videos = frames_of(videos)
     if hasattr(reward, "evaluate"):
         return reward.evaluate(videos, prompts, fps=fps)
     if hasattr(reward, "judge_batch"):
@@ -220,6 +218,13 @@ def evaluate(reward: Reward, videos: Sequence[Any], prompts: Sequence[str] | Non
     scores = check_scores(reward(videos, prompts, fps=fps), len(videos), name)
     reasons = [None if s is not None else f"reward {name!r} returned None" for s in scores]
     return Evaluation(scores, [None] * len(videos), reasons)
+
+
+def frames_of(videos: Sequence[Any]) -> list[Any]:
+    """The frames of every :class:`reward_model.video.Video`, and anything else as it is."""
+    from reward_model.video.clip import Video
+
+    return [video.frames if isinstance(video, Video) else video for video in videos]
 
 
 # --- the order of several candidates: the only place where the best is chosen ----------------------------------------

@@ -225,7 +225,7 @@ def read_files(videos: Sequence[Any], fps: float | None) -> tuple[list[Any], flo
         _check_path(k, video)
         try:
             file = load_video(video, fps)
-            opened[k] = Video(file.take(range(file.num_frames)), file.fps, file.drawn_size)
+            opened[k] = file.in_memory()
             rates.add(file.fps)
         except VideoError as error:
             unreadable[k] = str(error)

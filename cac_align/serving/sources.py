@@ -162,7 +162,7 @@ def _read(file: IO[bytes], shown: str, fps: float | None, max_bytes: int) -> Vid
                 f"the {video.num_frames} frames of {width}x{height} in {shown} take {need:,} bytes; this server takes "
                 f"at most {max_bytes:,}: send fewer or smaller ones, or start it with a larger --max-body"
             )
-        return Video(video.take(range(video.num_frames)), video.fps, video.drawn_size)
+        return video.in_memory()
     except VideoError as error:
         raise VideoError(str(error).replace(repr(place), shown).replace(place, shown)) from None
 

@@ -115,6 +115,10 @@ class Video:
         picked = self.frames[list(indices)]
         return picked if size is None else resize_frames(picked, size)
 
+    def in_memory(self) -> Video:
+        """The same video with all of its frames decoded; errors as of :meth:`take`."""
+        return Video(np.asarray(self.frames), self.fps, self.drawn_size)
+
 
 #: One video in any common form, see :func:`load_video`.
 VideoLike: TypeAlias = "str | os.PathLike[str] | Video | FramesLike"

@@ -78,8 +78,7 @@ class SampleCallback(TrainerCallback):
         if self._writer is None:  # a run that goes on makes this step's samples anew, and those after it
             own = [name for name in args.report_to if name == "tensorboard"] or ["none"]
             self._writer = RunWriter(self.folder, first_step=step - 1, lines=(SAMPLES,), report_to=own)
-        open_runs = [import_module(name) for name in args.report_to if name in OPEN_RUNS]
-        shown: list[dict[str, Any]] = [{} for _ in open_runs]
+        shown: dict[Any, dict[str, Any]] = {import_module(name): {} for name in args.report_to if name in OPEN_RUNS}
         texts = []
         for k, row in enumerate(self.rows):
             example = self.load(row)
@@ -87,9 +86,9 @@ class SampleCallback(TrainerCallback):
             texts.append([example.answer, answer])
             path = self._keep(self._writer, step, k, example, answer)
             caption = f"expected: {example.answer}\nanswer: {answer}"
-            for module, videos in zip(open_runs, shown, strict=True):
+            for module, videos in shown.items():
                 videos[f"samples/{k}"] = module.Video(str(path), caption=caption)
-        for module, videos in zip(open_runs, shown, strict=True):
+        for module, videos in shown.items():
             module.log({**videos, "train/global_step": step})
         assert self._writer.trackers is not None
         self._writer.trackers.table(step, "samples", COLUMNS, texts, _markdown(texts))
@@ -97,7 +96,7 @@ class SampleCallback(TrainerCallback):
 
     def _keep(self, writer: RunWriter, step: int, k: int, example: Example, answer: str) -> Path:
         """Writes sample k of a step to the folder and to TensorBoard; returns its animated picture."""
-        frames = [p for m in example.conversation for p in m.content if not isinstance(p, str)]
+        frames = _frames(example)
         path = self.folder / f"step-{step:05d}-{k}.gif"
         path.write_bytes(encode_gif(frames, SHOWN_FPS))
         row = {"step": step, "sample": k, "expected": example.answer, "answer": answer, "video": path.name}
@@ -115,8 +114,7 @@ class SampleCallback(TrainerCallback):
         """Greedy answer of the model to an example."""
         chat = [m.to_chat() for m in example.conversation]
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        images = [p for m in example.conversation for p in m.content if not isinstance(p, str)]
-        inputs = self.processor(text=[text], images=images, return_tensors="pt").to(model.device)
+        inputs = self.processor(text=[text], images=_frames(example), return_tensors="pt").to(model.device)
         was_training, cached = model.training, model.config.text_config.use_cache
         model.eval()
         model.config.text_config.use_cache = True
@@ -129,6 +127,11 @@ class SampleCallback(TrainerCallback):
             model.train(was_training)
         ids = out[0, inputs["input_ids"].shape[1] :]
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _frames(example: Example) -> list[Any]:
+    """The frames that a sample shows, (H, W, 3) uint8 each, in order."""
+    return [part for message in example.conversation for part in message.content if not isinstance(part, str)]
 
 
 def _markdown(texts: Sequence[Sequence[str]]) -> str:
