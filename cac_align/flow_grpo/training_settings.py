@@ -206,7 +206,7 @@ class TrainingSettings(ExpertSettings, MemorySettings, ABC):
 
     @classmethod
     def completed(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """What an older run wrote down, with the defaults of settings that came later."""
+        """Settings that an older run wrote down, with the defaults of those that came later."""
         return {**{s.name: s.default for s in settings_of(cls)}, **data}
 
     @classmethod

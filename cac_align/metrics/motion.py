@@ -18,7 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cac_align.metrics.pixel_flow import pixel_speed
-from cac_align.rewards.base import Evaluation, frames_of
+from cac_align.rewards.base import Evaluation, as_frames
 from cac_align.rewards.model_reward import read_files
 from reward_model.folders import file_digest
 from reward_model.shipped import located
@@ -142,7 +142,7 @@ class MotionReward:
             fps: frames per second; files bring their own.
         """
         opened, rate, unreadable = read_files(videos, fps)
-        frames = frames_of(opened)
+        frames = as_frames(opened)
         speeds = [None if k in unreadable else self.speed(video, rate) for k, video in enumerate(frames)]
         scores = [None if s is None else min(s / self.full, 1.0) for s in speeds]
         saturated = [None if s is None else float(s >= self.full) for s in speeds]

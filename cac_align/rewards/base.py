@@ -204,7 +204,7 @@ def evaluate(reward: Reward, videos: Sequence[Any], prompts: Sequence[str] | Non
     """
     name = reward_name(reward)
     if not getattr(reward, "takes_videos", False):
-        videos = frames_of(videos)
+        videos = as_frames(videos)
     if hasattr(reward, "evaluate"):
         return reward.evaluate(videos, prompts, fps=fps)
     if hasattr(reward, "judge_batch"):
@@ -220,7 +220,7 @@ def evaluate(reward: Reward, videos: Sequence[Any], prompts: Sequence[str] | Non
     return Evaluation(scores, [None] * len(videos), reasons)
 
 
-def frames_of(videos: Sequence[Any]) -> list[Any]:
+def as_frames(videos: Sequence[Any]) -> list[Any]:
     """The frames of every :class:`reward_model.video.Video`, and anything else as it is."""
     from reward_model.video.clip import Video
 
