@@ -116,6 +116,9 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--three-steps", action="store_true", help="with --world: reasoning in the full-size form, step by step"
     )
+    parser.add_argument(
+        "--blunt", action="store_true", help="with --world: windows and boxes as roughly as people draw them"
+    )
     parser.add_argument("--teacher", default=None, help="served name, folder or hub id of the teacher")
     parser.add_argument("--judge", default=None, help="reviewer (default: the teacher)")
     parser.add_argument(
@@ -160,7 +163,9 @@ def _models(
         from reward_model.data.synthesis.narrator_teacher import NarratorJudge, NarratorTeacher
         from reward_model.data.synthesis.noise import Noise
 
-        narrator = NarratorTeacher(tasks, load, ask, Noise.even(args.noise), args.seed, full=args.three_steps)
+        narrator = NarratorTeacher(
+            tasks, load, ask, Noise.even(args.noise), args.seed, full=args.three_steps, blunt=args.blunt
+        )
         return narrator, NarratorJudge(tasks)
     if args.backend == "local":
         from reward_model.backends.local import LocalBackend

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from reward_model.backends.replay import request_key
 from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.data.cot import TURN_NUMBER
@@ -22,10 +24,12 @@ from reward_model.data.synthesis.loop import LoadVideo
 from reward_model.data.synthesis.noise import Noise, spoil_report, spoil_text
 from reward_model.data.synthesis.rule_check import boundary_check
 from reward_model.data.synthesis.tasks import Task, conversation
+from reward_model.digests import text_digest
 from reward_model.parsing import ParseError, format_report, parse_turn
 from reward_model.prompts.verification import FENCE
 from reward_model.schema import Anomaly, TurnReport, VerdictScore
 from reward_model.world.narration import narrate_scan, narrate_zoom
+from reward_model.world.supervision import as_people_annotate
 
 
 class NarratorTeacher:
@@ -38,6 +42,8 @@ class NarratorTeacher:
         noise: how often it errs.
         seed: seed of its mistakes.
         full: reason in three steps, as the full-size wording asks, in place of a sentence a frame.
+        blunt: right words and poor coordinates: windows and boxes as a person in a hurry draws them
+            (:func:`reward_model.world.as_people_annotate`), anew in each round.
 
     Example:
         >>> teacher = NarratorTeacher(tasks, load, AskConfig(), Noise.even(0.4))              # doctest: +SKIP
@@ -54,8 +60,9 @@ class NarratorTeacher:
         seed: int = 0,
         *,
         full: bool = False,
+        blunt: bool = False,
     ) -> None:
-        self.noise, self.seed, self.full = noise or Noise(), seed, full
+        self.noise, self.seed, self.full, self.blunt = noise or Noise(), seed, full, blunt
         self._tasks = {_fingerprint(conversation(task, load(task.record), ask)): task for task in tasks}
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Completion]:
@@ -68,7 +75,7 @@ class NarratorTeacher:
 
     def describe(self) -> dict[str, Any]:
         faults = ", ".join(f"{k} {v:.3g}" for k, v in self.noise.faults().items() if v)
-        style = ", in three steps" if self.full else ""
+        style = ", in three steps" * self.full + ", blunt" * self.blunt
         return {"model": f"narrator (seed {self.seed}; {faults or 'no noise'}{style})", "noise": self.noise.faults()}
 
     def _answer(self, asked: Conversation, sampling: Sampling) -> Completion:
@@ -87,7 +94,11 @@ class NarratorTeacher:
         rng = random.Random(f"{self.seed} {name} {seed}")
         fault = self.noise.draw(rng, hard=hard)
         narrate = narrate_scan if task.turn == "scan" else narrate_zoom
-        report: TurnReport = narrate(task.record.truth, task.indices)
+        truth = task.record.truth
+        if self.blunt:
+            own = [self.seed, seed, int(text_digest(name)[:8], 16)]
+            truth = as_people_annotate(truth, np.random.default_rng(own), untyped=0.0)
+        report: TurnReport = narrate(truth, task.indices)
         if self.full:
             cot = three_steps(report.anomalies, len(task.indices), task.record.truth.prompt)
             report = replace(report, cot=cot)
