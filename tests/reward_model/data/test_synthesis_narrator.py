@@ -13,6 +13,7 @@ import pytest
 from reward_model.conversation import Sampling
 from reward_model.data.annotations import read_annotations, video_path, write_annotations
 from reward_model.data.cot import read_cot
+from reward_model.data.gt_replace import replace_samples
 from reward_model.data.records import Record
 from reward_model.data.synthesis import LedgerError, Price, plan, synthesize, write_outputs
 from reward_model.data.synthesis.config import AskConfig, RuleConfig
@@ -21,6 +22,8 @@ from reward_model.data.synthesis.noise import Noise, spoil_report
 from reward_model.data.synthesis.rule_check import rule_check
 from reward_model.data.synthesis.tasks import conversation
 from reward_model.data.synthesis.world_records import write_world_records
+from reward_model.data.targets import targets_of
+from reward_model.grounding import mean_box_iou
 from reward_model.parsing import format_report
 from reward_model.video.clip import Video, load_video
 from reward_model.world import KINDS, make_video
@@ -187,6 +190,25 @@ def test_noise_is_drawn_from_seed_sample_and_round(world):
     assert texts(teacher, 1) != texts(NarratorTeacher(tasks, load, ASK, Noise.even(0.7), seed=1), 1)
     stranger = teacher.generate([asked[0] + asked[1]], Sampling())[0]
     assert stranger.error and not stranger.text
+
+
+def test_a_blunt_teacher_has_the_words_right_and_the_boxes_off(world, tmp_path):
+    records, load = world
+    tasks = plan(records, ASK)
+    blunt = NarratorTeacher(tasks, load, ASK, blunt=True)
+    rules = RuleConfig(verify="rule")
+    done = synthesize(records, blunt, tmp_path, load=load, ask=ASK, rules=rules)
+    write_outputs(done, tmp_path, tmp_path / "annotations.jsonl", keep_partial=True)
+    kept = [s for s in read_cot(tmp_path / "cot.jsonl") if s.turn == "zoom" and s.status == "abnormal"]
+    truths = {r.truth.video_id: r.truth for r in records}
+
+    def overlaps(samples):
+        found = [targets_of(truths[s.video_id], "zoom", s.indices) for s in samples]
+        return [mean_box_iou(s.report().anomalies[0].boxes, t[0].boxes) for s, t in zip(samples, found, strict=True)]
+
+    assert len(kept) >= 4 and all(0.5 < overlap < 0.95 for overlap in overlaps(kept))
+    assert max(len(o.rounds) for o in done.outcomes) > 1  # boxes are drawn anew where they were too far off
+    assert overlaps(replace_samples(kept, truths).samples) == [1.0] * len(kept)
 
 
 def test_the_noise_has_the_mean_that_was_asked_for():
