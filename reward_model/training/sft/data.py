@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_model.config import JudgeConfig
+from reward_model.data.view_options import ViewOptions
 from reward_model.engine.guards import check_lengths, check_rows, check_videos
+from reward_model.tracks.codec import STEPS
 from reward_model.training.plan import tokens_per_frame
 from reward_model.training.sft.config import WORLD, StageArguments
 from reward_model.training.sft.left_out import unused_in_stage1
@@ -89,6 +91,14 @@ def annotated_data(
     unused = unused_in_stage1(train, set(rows["record"]), told) if name == "stage1" else ""
     if unused:
         log.warning("%s", unused)
+    if name == "stage2" and judge.track != "per_frame" and not stage.untrimmed_windows:
+        log.warning(
+            "track=%s with untrimmed_windows=false: clips are of anomalies shorter than a second, so no answer has "
+            "more than %d tick(s), and of longer ones the judge learns nothing; --untrimmed_windows True trains on "
+            "those too",
+            judge.track,
+            math.ceil(ViewOptions.max_clip_s / STEPS[judge.track]),
+        )
     counts = check_rows(rows)
     held_rows = _held_out_rows(part, held, name, config.seed, first=len(train))
     lengths = TokenCount(processor, views)
@@ -115,7 +125,6 @@ def _views_of(
 ) -> Callable[[Sequence[Any]], Any]:
     """Records -> their views, as the stage's settings say, with one cache of frames for all of them."""
     from reward_model.data.frame_cache import FrameCache
-    from reward_model.data.view_options import ViewOptions
     from reward_model.data.views import StageViews
 
     options = ViewOptions(

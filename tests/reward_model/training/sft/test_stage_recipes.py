@@ -1,5 +1,6 @@
 """The recipes as users run them: their configurations, the dry run, training on own data, resuming after kill -9."""
 
+import json
 import os
 import re
 import runpy
@@ -322,14 +323,17 @@ def prepared(stage, *arguments):
 @pytest.fixture(scope="module")
 def long_anomalies(tmp_path_factory):
     """Own videos whose anomalies all last a second and more, some of types that one frame cannot show."""
-    folder = tmp_path_factory.mktemp("long")
+    return anomalies_of(FrameRange(8, 40), tmp_path_factory.mktemp("long"))
+
+
+def anomalies_of(window, folder):
+    """Six annotated videos at 16 frames per second, the anomalies of three of them in this window."""
     records = []
     for k, kind in enumerate([None, "squash", None, "teleport", None, "float"]):
         frames, truth = make_video(k, kind, num_frames=49)
-        window = FrameRange(8, 40)
-        long = [replace(a, frames=window, boxes=dict.fromkeys(range(8, 41), BOXES)) for a in truth.anomalies]
+        found = [replace(a, frames=window, boxes=dict.fromkeys(window.frames(), BOXES)) for a in truth.anomalies]
         write_video(folder / f"{k}.mp4", frames, truth.fps)
-        records.append(Record(f"{k}.mp4", replace(truth, anomalies=tuple(long)), "train"))
+        records.append(Record(f"{k}.mp4", replace(truth, anomalies=tuple(found)), "train"))
     return write_annotations(folder / "own.jsonl", records)
 
 
@@ -362,6 +366,20 @@ def test_stage_1_says_which_abnormal_videos_it_does_not_use(long_anomalies, tmp_
         assert said in text and "1 of types that one frame cannot show (Motion Anomalies" in text
         assert "(Physical Violations; stage 2 trains on them)" in text
     assert "not used" not in prepared("stage2", "--data", str(long_anomalies), "--untrimmed_windows", "True").summary
+
+
+@pytest.mark.parametrize(("track", "most"), [("0.5s", 2), ("0.25s", 4), ("per_frame", None)])
+def test_ticks_on_clips_of_short_anomalies_alone_are_warned_of(tmp_path, caplog, track, most):
+    annotated = anomalies_of(FrameRange(8, 22), tmp_path)  # 15 frames, just below a second
+    own = ["--data", str(annotated), "--track", track, "--output_dir", str(tmp_path)]
+    prepared("stage2", *own, "--untrimmed_windows", "True")
+    assert "tick" not in caplog.text
+    data = prepared("stage2", *own)
+    said = f"no answer has more than {most} tick(s)" in caplog.text
+    assert said is (most is not None)
+    answers = [json.loads(data.load(r).answer)["anomalies"] for r in data.rows if r["task"] == "zoom"]
+    ticks = [len(a[0]["BBOX"]) for a in answers if a]
+    assert ticks and (most is None or max(ticks) <= most)
 
 
 def test_other_reasons_not_to_use_a_video(long_anomalies):
