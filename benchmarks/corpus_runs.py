@@ -293,7 +293,9 @@ def main() -> None:
     table = compare(Runs(args.folder, args.videos, args.model, num_frames=args.frames, size=args.size))
     print(table.to_markdown())
     if args.output:
-        write_text(args.output, f"`python {' '.join(sys.argv)}`\n\n{table.to_markdown()}")
+        write_text(
+            args.output, f"# One corpus, judged in every way\n\n`python {' '.join(sys.argv)}`\n\n{table.to_markdown()}"
+        )
     if any("OTHER THAN" in row[2] for row in table.rows):
         raise SystemExit("two tables differ")
 

@@ -185,7 +185,7 @@ def main() -> None:
     text = compare(args.videos, args.rounds, args.model).to_markdown()
     print(text)
     if args.output:
-        write_text(args.output, f"`python {' '.join(sys.argv)}`\n\n{text}")
+        write_text(args.output, f"# Speed of cac-align score\n\n`python {' '.join(sys.argv)}`\n\n{text}")
 
 
 if __name__ == "__main__":

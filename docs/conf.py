@@ -80,6 +80,8 @@ repository_pages = {
     "benchmarks/results/server_load.md": "cards/server_load.md",
     "benchmarks/results/own_footage.md": "cards/own_footage.md",
     "benchmarks/results/repair.md": "cards/repair.md",
+    "benchmarks/results/corpus_runs.md": "cards/corpus_runs.md",
+    "benchmarks/results/score.md": "cards/score.md",
     "benchmarks/results/previews.md": "cards/previews.md",
     "assets/unified-mini/README.md": "cards/unified_mini.md",
 }
