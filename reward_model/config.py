@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from reward_model.domain import TrainedOn
 from reward_model.prompts import answer_limit, load_prompts
-from reward_model.terminal.described import check_settings, described, setting
+from reward_model.terminal.described import as_chosen, check_settings, described, setting
 from reward_model.video.clip import MAX_ZOOM_FRAMES, MIN_ZOOM_FRAMES, SCAN_FPS, ZOOM_FPS
 from reward_model.video.framing import FrameFit
 
@@ -278,7 +278,7 @@ class JudgeConfig:
         unknown = sorted(set(changes) - known)
         if unknown:
             raise ValueError(f"unknown judge setting(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        changes = {k: v for k, v in changes.items() if v is not None}
+        changes = as_chosen(JudgeConfig, {k: v for k, v in changes.items() if v is not None})
         if "cascade" not in changes and any(changes.get(name) == refused for name, refused, _ in _BESIDE_CASCADE):
             changes["cascade"] = "off"
         elif changes.get("cascade", "off") != "off" and "readout" not in changes and self.readout == "paper":

@@ -121,8 +121,12 @@ CASES: dict[str, tuple[type, Mapping[str, Any], Callable[..., Any]]] = {
 }
 
 
-#: Taken now and refused before: YAML reads 1e-4 as text, and off as false.
-LOOSER = {("GrpoConfig.from_dict", "epsilon_high", "1e-4"), ("FlowGRPOConfig.from_dict", "noise_floor", False)}
+#: Taken now and refused before: YAML reads 1e-4 as text, off and no as false.
+LOOSER = {
+    ("GrpoConfig.from_dict", "epsilon_high", "1e-4"),
+    ("FlowGRPOConfig.from_dict", "noise_floor", False),
+    ("FlowGRPOConfig.from_dict", "mixed_precision", False),
+}
 #: Settings of whole numbers that had no lower bound, or none where the objective does not read them. The rewards that
 #: are watched were read later.
 BOUNDED = (

@@ -19,7 +19,7 @@ from cac_align.flow_grpo.expert_settings import ExpertSettings
 from cac_align.flow_grpo.memory_settings import MemorySettings
 from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.setting_keys import without_keys
-from reward_model.terminal.described import as_decimals, check_settings, setting, settings_of, settings_text
+from reward_model.terminal.described import as_declared, check_settings, setting, settings_of, settings_text
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class TrainingSettings(ExpertSettings, MemorySettings, ABC):
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"settings must be a mapping of names to values, got {type(data).__name__}")
-        return cls(**as_decimals(cls, cls.in_own_names(data)))
+        return cls(**as_declared(cls, cls.in_own_names(data)))
 
     @classmethod
     def completed(cls, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec, read_specs
-from reward_model.terminal.described import as_decimals, check_settings, setting
+from reward_model.terminal.described import as_declared, check_settings, setting
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_row(entry: object, known: Mapping[str, RewardSpec]) -> TableRow:
         "overrides": entry.get("overrides") or {},
         "loras": tuple(loras) if isinstance(loras, list) else loras,
     }
-    return TableRow(**as_decimals(TableRow, own))
+    return TableRow(**as_declared(TableRow, own))
 
 
 def _row_reward(row: str, entry: object, known: Mapping[str, RewardSpec]) -> RewardSpec:

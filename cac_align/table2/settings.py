@@ -18,7 +18,7 @@ from cac_align.table2.drawing import Drawing
 from cac_align.table2.rows import TableRow, check_table_rows, read_row
 from reward_model.backends.source import located
 from reward_model.setting_keys import hidden_keys, without_keys
-from reward_model.terminal.described import as_decimals, check_settings, described, setting
+from reward_model.terminal.described import as_declared, check_settings, described, setting
 
 
 @described
@@ -251,4 +251,4 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> TableSetting
     )
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} must be set; see recipes/configs/table2/mini.yaml")
-    return TableSettings(**as_decimals(TableSettings, given))
+    return TableSettings(**as_declared(TableSettings, given))

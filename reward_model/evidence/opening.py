@@ -10,7 +10,7 @@ from typing import Any, Literal
 from reward_model.evidence.cache import CachedReferee
 from reward_model.evidence.model_referee import ModelReferee, RemoteReferee, VLMReferee
 from reward_model.evidence.referee import NoisyReferee, OracleReferee, Referee
-from reward_model.terminal.described import as_decimals, check_settings, described, setting
+from reward_model.terminal.described import as_declared, check_settings, described, setting
 
 
 @described
@@ -56,7 +56,7 @@ class RefereeSettings:
         known = [f.name for f in fields(cls)]
         if unknown := sorted(set(data) - set(known)):
             raise ValueError(f"referee: unknown setting(s) {', '.join(unknown)}; known: {', '.join(known)}")
-        return cls(**as_decimals(cls, data))
+        return cls(**as_declared(cls, data))
 
 
 def open_referee(settings: RefereeSettings, cache: str | Path | None = None) -> Referee:

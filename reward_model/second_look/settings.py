@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from reward_model.engine.settings import changed, check_known, read_yaml
 from reward_model.shipped import located
-from reward_model.terminal.described import as_decimals, check_settings, described, setting
+from reward_model.terminal.described import as_declared, check_settings, described, setting
 from reward_model.world.kinds import check_kinds
 from reward_model.world.scripts import check_stories
 
@@ -97,7 +97,7 @@ def read_second_look(path: str | Path, changes: Sequence[str] = ()) -> SecondLoo
     """
     found = changed(read_yaml(path), changes)
     check_known(found, {f.name for f in fields(SecondLookConfig)}, where=str(path))
-    found = as_decimals(SecondLookConfig, found)
+    found = as_declared(SecondLookConfig, found)
     for name in ("seeds", "kinds", "variants", "ablation", "benches"):
         if isinstance(found.get(name), list):
             found[name] = tuple(found[name])

@@ -23,6 +23,8 @@ from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 T = TypeVar("T", bound=type)
 #: Heading of what :func:`described` appends to a docstring.
 HEADING = "Settings:"
+#: What YAML 1.1 reads as true and false beside these words themselves.
+_TRUTHS = {True: ("on", "yes"), False: ("off", "no")}
 _GROUP = re.compile(r"\s*# -{3} (.+?) -{3,}\s*$")
 
 
@@ -264,24 +266,31 @@ def check_setting(cls: type, name: str, value: object) -> None:
         raise ValueError(f"{name}={value!r} must be {_rule(hint, bounds)}{remedy}")
 
 
-def as_decimals(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with a decimal where the field wants one, and ``off`` where that is a choice: YAML reads ``1e-4`` as text,
-    ``1`` as a whole number, and ``off`` as false.
+def as_declared(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`as_chosen`, and numbers with a decimal where the field wants one: YAML reads ``1e-4`` as text and ``1`` as
+    a whole number.
     """
     rules = _rules(cls)
-    found = dict(values)
-    for name, value in values.items():
-        if value is False and name in rules and "off" in _literals(rules[name][0]):
-            found[name] = "off"
-        elif (
-            name in rules
-            and float in _parts(rules[name][0])
-            and isinstance(value, str | int)
-            and not isinstance(value, bool)
-        ):
+    found = as_chosen(cls, values)
+    for name, value in found.items():
+        number = isinstance(value, str | int) and not isinstance(value, bool)
+        if number and name in rules and float in _parts(rules[name][0]):
             with suppress(ValueError):  # check_settings names it
                 found[name] = float(value)
     return found
+
+
+def as_chosen(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with ``on``, ``yes``, ``off`` or ``no`` in place of the true or false that YAML reads, where that word is
+    one of the choices.
+    """
+    rules = _rules(cls)
+    return {
+        name: next((word for word in _TRUTHS[value] if word in _literals(rules[name][0])), value)
+        if isinstance(value, bool) and name in rules
+        else value
+        for name, value in values.items()
+    }
 
 
 @cache

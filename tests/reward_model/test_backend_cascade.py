@@ -133,7 +133,9 @@ def test_settings_that_leave_no_place_are_refused_and_a_file_gives_way(tmp_path)
     (tmp_path / "judge.json").write_text(json.dumps({"readouts": ["log_odds", "paper"], "cascade": "normal", **BOUNDS}))
     known = load_judge_config(tmp_path)
     assert (known.cascade, known.readout, known.best_readout) == ("normal", "log_odds", "log_odds")
-    assert known.override(cascade="off").cascade == "off"
+    assert [known.override(cascade=said).cascade for said in ("off", False)] == ["off", "off"], (
+        "YAML reads off as false"
+    )
     for asked in ({"readout": "paper"}, {"reasoning": False}, {"policy": "active"}, {"all_readouts": True}):
         assert known.override(**asked).cascade == "off", "what is asked for goes before what the file says"
     (tmp_path / "judge.json").write_text('{"cascade": "windows"}')

@@ -9,7 +9,7 @@ import pytest
 
 from reward_model.terminal.described import (
     Bounds,
-    as_decimals,
+    as_declared,
     check_setting,
     check_settings,
     choices_of,
@@ -115,7 +115,7 @@ def test_what_keeps_the_rules_is_taken():
     assert oven.heat == 200 and Oven().racks == [1, 3] and Oven().racks is not Oven().racks
     kinds = {s.name: s.kind for s in settings_of(Oven)}
     assert kinds["heat"] == "finite number above 0" and kinds["racks"] == "list" and kinds["mode"] == "fan, grill, null"
-    assert as_decimals(Oven, {"heat": "2e2", "name": "7", "racks": [1]}) == {"heat": 200.0, "name": "7", "racks": [1]}
+    assert as_declared(Oven, {"heat": "2e2", "name": "7", "racks": [1]}) == {"heat": 200.0, "name": "7", "racks": [1]}
 
 
 @dataclass

@@ -10,7 +10,7 @@ from reward_model.active.utility import UtilityConfig
 from reward_model.config import JudgeConfig
 from reward_model.engine.settings import check_known
 from reward_model.engine.trackers import Reporter, as_list, check_names
-from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
+from reward_model.terminal.described import as_declared, check_settings, described, setting, settings_text
 
 #: What a settings file may hold beside the settings of :class:`ActiveConfig`.
 OWN = ("model", "data", "judge", "dtype", "attn_implementation", "fast_vision", "plan")
@@ -215,7 +215,7 @@ class ActiveConfig:
             ValueError: an unknown setting, or a value the rules refuse.
         """
         check_known(data, {f.name for f in fields(cls)}, where="active evidence")
-        return cls(**as_decimals(cls, data))
+        return cls(**as_declared(cls, data))
 
     @classmethod
     def help_text(cls) -> str:

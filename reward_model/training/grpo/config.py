@@ -15,7 +15,7 @@ from reward_model.engine.settings import check_known
 from reward_model.engine.trackers import Reporter, as_list, check_names
 from reward_model.evidence.score import SerConfig
 from reward_model.rewards import RewardConfig, RewardWeights
-from reward_model.terminal.described import as_decimals, check_settings, described, setting, settings_text
+from reward_model.terminal.described import as_declared, check_settings, described, setting, settings_text
 
 #: What a settings file may hold beside the settings of :class:`GrpoConfig`.
 OWN = ("model", "data", "judge", "referee", "dtype", "attn_implementation", "fast_vision", "plan", "domain_videos")
@@ -219,7 +219,7 @@ class GrpoConfig:
             if named.pop(name, only) != only:
                 raise ValueError(f"{name}={data[name]!r} must be {only!r}, the only value there is; leave it out")
         check_known(named, {f.name for f in fields(cls)}, where="stage 3")
-        return cls(**as_decimals(cls, named))
+        return cls(**as_declared(cls, named))
 
     @classmethod
     def help_text(cls) -> str:

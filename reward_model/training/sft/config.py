@@ -19,7 +19,7 @@ from reward_model.config import JudgeConfig
 from reward_model.engine.settings import changed, check_known, find_config, read_yaml, settings_parser
 from reward_model.extras import need
 from reward_model.shipped import located
-from reward_model.terminal.described import Bounds, check_setting, check_settings, settings_text
+from reward_model.terminal.described import Bounds, as_declared, check_setting, check_settings, settings_text
 
 WORLD = "world"
 NOT_NEGATIVE, AT_LEAST_ONE, ABOVE_ZERO = Bounds(least=0), Bounds(least=1), Bounds(above=0, below=math.inf)
@@ -174,7 +174,7 @@ def _dataclasses(
     known = {action.dest for action in parser._actions}
     check_known(settings, known, where=where)
     parser.set_defaults_with_config(**SHARED)
-    parser.set_defaults_with_config(**settings)
+    parser.set_defaults_with_config(**as_declared(options, settings))
     stage, config, model, unknown = parser.parse_args_into_dataclasses(args=list(words), return_remaining_strings=True)
     check_known([_setting_name(word) for word in unknown], known, where="")
     return stage, config, model

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import build_reward, read_specs
@@ -145,9 +146,10 @@ def test_an_objective_takes_its_own_options_and_refuses_those_of_others(objectiv
         assert FlowGRPOConfig.from_dict(as_meant(given)).objective == objective, "a run of before is read"
 
 
-def test_yaml_reads_off_as_false():
-    config = FlowGRPOConfig.from_dict({"noise_floor": False, "shared_prefix": False})
-    assert (config.noise_floor, config.shared_prefix) == ("off", "off")
+def test_yaml_reads_off_and_no_as_false():
+    given = yaml.safe_load("{noise_floor: off, shared_prefix: off, mixed_precision: no}")
+    config = FlowGRPOConfig.from_dict(given)
+    assert (config.noise_floor, config.shared_prefix, config.mixed_precision) == ("off", "off", "no")
     with pytest.raises(ValueError, match="window_mode=False must be one of"):
         FlowGRPOConfig.from_dict({"window_mode": False})
 

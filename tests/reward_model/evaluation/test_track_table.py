@@ -166,4 +166,4 @@ def test_presets_of_stage_two_ask_for_ticks(name):
     from reward_model.config import JudgeConfig
 
     assert judge_settings_of(stage, JudgeConfig()).track in STEPS
-    assert stage.gt_replace == ("jitter" if name == "full" else "off")
+    assert stage.gt_replace == ("on" if name == "full" else "off")

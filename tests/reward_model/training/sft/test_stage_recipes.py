@@ -123,6 +123,15 @@ def test_a_setting_that_cannot_work_is_refused_in_one_line_before_a_model_loads(
         parsed("stage1", "mini", *given.split())
 
 
+@pytest.mark.parametrize("word", ["on", "off", "jitter"])
+def test_words_that_yaml_reads_as_true_and_false_are_choices(word, tmp_path):
+    (tmp_path / "own.yaml").write_text(f"model_name_or_path: tiny\ngt_replace: {word}\ndisjoint: {word == 'on'}\n")
+    stage, _, _ = parse_stage(["--config", str(tmp_path / "own.yaml"), *ON_CPU])
+    assert (stage.gt_replace, stage.disjoint) == (word, word == "on")
+    stage, _, _ = parse_stage(["--model_name_or_path", "tiny", "--set", f"gt_replace={word}", *ON_CPU])
+    assert stage.gt_replace == word
+
+
 def test_a_stage_without_the_minis_parts_names_what_it_lacks(tmp_path):
     """The library builds no mini and draws no world by itself; the same arguments with the parts work."""
     given = ["--output_dir", str(tmp_path), "--max_steps", "1", *ON_CPU]
