@@ -98,6 +98,11 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--annotations needs --teacher: the model that writes the reasoning")
     if args.annotations and not args.annotations.is_file():
         raise ValueError(f"--annotations: there is no file {str(args.annotations)!r}")
+    if args.annotations:
+        for name in ("noise", "three_steps", "blunt"):
+            if getattr(args, name):
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is for --world, whose teacher we write; leave it out with --annotations")
     check_output_folder(args.output)
     for name, low in (("workers", 1), ("batch_size", 1), ("crops", 0), ("world", 1)):
         value = getattr(args, name)

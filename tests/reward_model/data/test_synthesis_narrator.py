@@ -229,6 +229,15 @@ def test_the_recipe_runs_offline(tmp_path, capsys):
     assert video_path(records[0], tmp_path / "annotations_with_saliency.jsonl").is_file()
 
 
+@pytest.mark.parametrize("option", ["--noise=0.3", "--three-steps", "--blunt"])
+def test_what_the_worlds_teacher_alone_does_is_refused_for_another(option, tmp_path):
+    check = runpy.run_path(str(RECIPE))
+    (own := tmp_path / "own.jsonl").touch()
+    args = check["parser"]().parse_args(["--annotations", str(own), "--teacher", "any", option])
+    with pytest.raises(ValueError, match=f"{option.partition('=')[0]} is for --world"):
+        check["check"](args)
+
+
 def test_world_files_give_every_pixel_back(tmp_path):
     path = write_world_records(tmp_path, 2, seed=42_000, kinds=("vanish",))
     records = read_annotations(path)
