@@ -91,14 +91,8 @@ def annotated_data(
     unused = unused_in_stage1(train, set(rows["record"]), told) if name == "stage1" else ""
     if unused:
         log.warning("%s", unused)
-    if name == "stage2" and judge.track != "per_frame" and not stage.untrimmed_windows:
-        log.warning(
-            "track=%s with untrimmed_windows=false: clips are of anomalies shorter than a second, so no answer has "
-            "more than %d tick(s), and of longer ones the judge learns nothing; --untrimmed_windows True trains on "
-            "those too",
-            judge.track,
-            math.ceil(ViewOptions.max_clip_s / STEPS[judge.track]),
-        )
+    if name == "stage2" and not stage.untrimmed_windows:
+        _warn_of_few_ticks(judge)
     counts = check_rows(rows)
     held_rows = _held_out_rows(part, held, name, config.seed, first=len(train))
     lengths = TokenCount(processor, views)
@@ -111,6 +105,18 @@ def annotated_data(
         f"{len(held_rows) if held_rows is not None else 0} held-out samples{'; ' + unused if unused else ''}"
     )
     return StageData(rows, held_rows, views.load, judge, summary, records=train)
+
+
+def _warn_of_few_ticks(judge: JudgeConfig) -> None:
+    """Says how few ticks an answer about a clip of a short anomaly has, if the judge draws boxes at ticks."""
+    if judge.track == "per_frame":
+        return
+    log.warning(
+        "track=%s with untrimmed_windows=false: clips are of anomalies shorter than a second, so no answer has more "
+        "than %d tick(s), and of longer ones the judge learns nothing; --untrimmed_windows True trains on those too",
+        judge.track,
+        math.ceil(ViewOptions.max_clip_s / STEPS[judge.track]),
+    )
 
 
 def frames_folder(stage: StageArguments, output: str | Path) -> str | Path | None:
