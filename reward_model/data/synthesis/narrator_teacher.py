@@ -75,7 +75,7 @@ class NarratorTeacher:
 
     def describe(self) -> dict[str, Any]:
         faults = ", ".join(f"{k} {v:.3g}" for k, v in self.noise.faults().items() if v)
-        style = ", in three steps" * self.full + ", blunt" * self.blunt
+        style = (", in three steps" if self.full else "") + (", blunt" if self.blunt else "")
         return {"model": f"narrator (seed {self.seed}; {faults or 'no noise'}{style})", "noise": self.noise.faults()}
 
     def _answer(self, asked: Conversation, sampling: Sampling) -> Completion:

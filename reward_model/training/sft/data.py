@@ -91,8 +91,7 @@ def annotated_data(
     unused = unused_in_stage1(train, set(rows["record"]), told) if name == "stage1" else ""
     if unused:
         log.warning("%s", unused)
-    if name == "stage2" and not stage.untrimmed_windows:
-        _warn_of_few_ticks(judge)
+    _warn_of_few_ticks(name, stage, judge)
     counts = check_rows(rows)
     held_rows = _held_out_rows(part, held, name, config.seed, first=len(train))
     lengths = TokenCount(processor, views)
@@ -107,9 +106,9 @@ def annotated_data(
     return StageData(rows, held_rows, views.load, judge, summary, records=train)
 
 
-def _warn_of_few_ticks(judge: JudgeConfig) -> None:
-    """Says how few ticks an answer about a clip of a short anomaly has, if the judge draws boxes at ticks."""
-    if judge.track == "per_frame":
+def _warn_of_few_ticks(name: Stage, stage: StageArguments, judge: JudgeConfig) -> None:
+    """Says how few ticks answers have where boxes are drawn at ticks and clips are of short anomalies alone."""
+    if name != "stage2" or stage.untrimmed_windows or judge.track == "per_frame":
         return
     log.warning(
         "track=%s with untrimmed_windows=false: clips are of anomalies shorter than a second, so no answer has more "
