@@ -52,9 +52,9 @@ class Asker:
     def _watch_failures(self, answer: Completion) -> None:
         with self._lock:
             self._in_a_row = 0 if is_answer(answer.text, answer.error) else self._in_a_row + 1
-            if self._in_a_row >= self.give_up_after:
+            if self._in_a_row >= self.give_up_after:  # above it: what other workers had asked by then
                 raise BackendError(
-                    f"{self._in_a_row} calls in a row gave no answer (the last: {answer.error or 'empty'}); what "
+                    f"{self.give_up_after} calls in a row gave no answer (the last: {answer.error or 'empty'}); what "
                     "was answered before is kept: run again to continue"
                 )
 

@@ -183,8 +183,7 @@ def test_a_server_that_goes_away_stops_the_run_and_nothing_is_paid_twice(server,
     server.answered.clear()
     for stop_after in (4, 9):
         server.down_after = stop_after
-        # What other workers had asked by then may fail after the sixth, and may be reported first.
-        with pytest.raises(BackendError, match=r"[6-9] calls in a row gave no answer.*503.*run again to continue"):
+        with pytest.raises(BackendError, match=r"6 calls in a row gave no answer.*503.*run again to continue"):
             ask(server, world, tmp_path / "broken", give_up_after=6)
         with (tmp_path / "broken" / "ledger.jsonl").open("ab") as ledger:
             ledger.write(b'{"call": ["v0|scan')  # and the machine lost power while it wrote
