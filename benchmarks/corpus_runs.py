@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from chat_server import ChatServer
-from score import write_corpus
+from score import write_corpus, write_page
 
 from reward_model.digests import text_digest
-from reward_model.files import write_text
 from reward_model.statistics.table import Table
 
 KILLS = 10
@@ -293,9 +292,7 @@ def main() -> None:
     table = compare(Runs(args.folder, args.videos, args.model, num_frames=args.frames, size=args.size))
     print(table.to_markdown())
     if args.output:
-        write_text(
-            args.output, f"# One corpus, judged in every way\n\n`python {' '.join(sys.argv)}`\n\n{table.to_markdown()}"
-        )
+        write_page(args.output, "One corpus, judged in every way", table.to_markdown())
     if any("OTHER THAN" in row[2] for row in table.rows):
         raise SystemExit("two tables differ")
 

@@ -166,6 +166,11 @@ def compare(num: int, rounds: int, model: str) -> Table:
     return Table("A corpus", columns, [rows], notes=(f"{facts}; {equal}.",))
 
 
+def write_page(path: Path, title: str, text: str) -> None:
+    """A result below its title and the command that made it."""
+    write_text(path, f"# {title}\n\n`python {' '.join(sys.argv)}`\n\n{text}")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -185,7 +190,7 @@ def main() -> None:
     text = compare(args.videos, args.rounds, args.model).to_markdown()
     print(text)
     if args.output:
-        write_text(args.output, f"# Speed of cac-align score\n\n`python {' '.join(sys.argv)}`\n\n{text}")
+        write_page(args.output, "Speed of cac-align score", text)
 
 
 if __name__ == "__main__":
