@@ -27,9 +27,13 @@ from reward_model.conversation import Message, Sampling
 from reward_model.data.annotations import read_annotations, video_path
 from reward_model.data.records import Record
 from reward_model.data.synthesis import plan, synthesize
+from reward_model.data.synthesis.asking import Asker
 from reward_model.data.synthesis.config import AskConfig
+from reward_model.data.synthesis.ledger import CallId, Ledger
+from reward_model.data.synthesis.ledger_header import LedgerHeader
 from reward_model.data.synthesis.narrator_teacher import NarratorJudge, NarratorTeacher
 from reward_model.data.synthesis.noise import Noise
+from reward_model.data.synthesis.rounds import Call
 from reward_model.data.synthesis.world_records import write_world_records
 from reward_model.video.clip import Video, load_video
 from reward_model.world import KINDS, make_video
@@ -192,6 +196,18 @@ def test_a_server_that_goes_away_stops_the_run_and_nothing_is_paid_twice(server,
     assert facts(done) == whole
     assert +server.answered == +needed
     assert done.tallies["teacher"].failed > 0
+
+
+def test_calls_that_fail_after_the_limit_do_not_move_it(tmp_path):
+    """Those of other workers, which were asked before the run stopped."""
+    silent = NarratorTeacher([], None, ASK)  # knows no question
+    call = Call(CallId("a|scan|0|x", "teacher", 1, 0), Sampling(), lambda: ())
+    with Ledger(tmp_path / "ledger.jsonl", LedgerHeader({}, {})) as ledger:
+        asker = Asker({"teacher": silent}, ledger, give_up_after=2)
+        assert asker.ask([call])[0].error
+        for _ in range(2):
+            with pytest.raises(BackendError, match=r"^2 calls in a row gave no answer"):
+                asker.ask([call])
 
 
 @pytest.mark.slow
