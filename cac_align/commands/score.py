@@ -263,8 +263,9 @@ def _overlay(args: argparse.Namespace, name: str, path: str, verdict: Verdict) -
     from reward_model.video.clip import VideoError, load_video
 
     try:
-        video = load_video(path, args.fps)
+        frames = load_video(path, args.fps).frames
+        written = write_overlay(args.overlay / f"{name}.mp4", frames, verdict, verdict.fps)
     except VideoError as error:
         print(f"cac-align: {printable(path)}: no overlay: {printable(error)}", file=sys.stderr)
         return
-    print(printable(write_overlay(args.overlay / f"{name}.mp4", video.frames, verdict, verdict.fps)), file=sys.stderr)
+    print(printable(written), file=sys.stderr)

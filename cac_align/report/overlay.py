@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +30,26 @@ def draw_overlay(frames: np.ndarray, verdict: Verdict) -> np.ndarray:
     Returns:
         (T, H', W', 3) uint8 with H' = scale * H + 12.
     """
+    return np.stack(list(_pictures(frames, verdict)))
+
+
+def write_overlay(path: Path, frames: np.ndarray, verdict: Verdict, fps: float) -> Path:
+    """Writes :func:`draw_overlay` as an MP4, picture by picture, and returns its path.
+
+    Raises:
+        VideoError: if frames that are decoded only now cannot be.
+    """
+    write_mp4(path, _pictures(frames, verdict), fps)
+    return path
+
+
+def _pictures(frames: np.ndarray, verdict: Verdict) -> Iterator[np.ndarray]:
     from PIL import Image, ImageDraw
 
     scale = display_scale(*frames.shape[1:3])
     height, width = frames.shape[1] * scale, frames.shape[2] * scale
     line = max(2, min(height, width) // 160)
     boxes, hold, windows = boxes_by_frame(verdict), hold_frames(verdict), windows_of(verdict)
-    drawn = np.empty((len(frames), height + BAR, width, 3), np.uint8)
     for k, frame in enumerate(frames):
         picture = Image.new("RGB", (width, height + BAR), GROUND)
         picture.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST))
@@ -49,11 +63,4 @@ def draw_overlay(frames: np.ndarray, verdict: Verdict) -> np.ndarray:
             pen.rectangle((round(ends[0]), height + 3, round(ends[1]) - 1, height + BAR - 4), fill=WINDOW)
         now = round((k + 0.5) / len(frames) * width)
         pen.rectangle((now - 1, height, now, height + BAR), fill=HEAD)
-        drawn[k] = np.asarray(picture)
-    return drawn
-
-
-def write_overlay(path: Path, frames: np.ndarray, verdict: Verdict, fps: float) -> Path:
-    """Writes :func:`draw_overlay` as an MP4 and returns its path."""
-    write_mp4(path, draw_overlay(frames, verdict), fps)
-    return path
+        yield np.asarray(picture)

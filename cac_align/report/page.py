@@ -138,11 +138,10 @@ def small_copy(frames: np.ndarray, fps: float, height: int) -> str:
         height: the shorter side of a large video becomes so many pixels.
     """
     factor = height / min(frames.shape[1:3])
-    if factor < 1:
-        frames = resize_frames(frames, (round(frames.shape[1] * factor), round(frames.shape[2] * factor)))
+    size = (round(frames.shape[1] * factor), round(frames.shape[2] * factor))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "copy.mp4"
-        write_mp4(path, frames, fps)
+        write_mp4(path, frames if factor >= 1 else (resize_frames(f[None], size)[0] for f in frames), fps)
         return data_uri(path.read_bytes(), "video/mp4")
 
 

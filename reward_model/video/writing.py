@@ -7,9 +7,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,7 @@ def write_video(
     """
     import av
 
-    pictures = iter(frames)
-    first = next(pictures, None)
-    if first is None:
-        raise VideoError(f"{str(path)!r}: a video needs at least one frame to be written, got 0")
+    first, pictures = _begun(path, frames)
     even = 2 if encoding.pixels == "yuv420p" else 1
     height, width = (side - side % even for side in first.shape[:2])
     rate = stream_rate(fps)
@@ -91,17 +89,23 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = width, height, encoding.pixels
         if encoding.colour:
             stream.codec_context.color_range, stream.codec_context.colorspace = 1, 6
-        picture: np.ndarray | None = first
-        number = 0
-        while picture is not None:
+        for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
             if encoding.pixels == "bgr0":
                 frame = frame.reformat(format="bgr0")
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
-            picture, number = next(pictures, None), number + 1
         container.mux(stream.encode())
     return Path(path)
+
+
+def _begun(path: str | Path, frames: Iterable[np.ndarray]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+    """The first frame, and all of them."""
+    pictures = iter(frames)
+    first = next(pictures, None)
+    if first is None:
+        raise VideoError(f"{str(path)!r}: a video needs at least one frame to be written, got 0")
+    return first, chain([first], pictures)
 
 
 def stream_rate(fps: float) -> Fraction:
@@ -121,21 +125,22 @@ def display_scale(height: int, width: int) -> int:
     return max(1, math.ceil(MIN_SIDE / min(height, width)))
 
 
-def write_mp4(path: Path, frames: np.ndarray, fps: float) -> int:
+def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     """Writes H.264 in MP4, playable in browsers, whole or not at all; an enlarged one states its size as it was.
 
     Args:
         path: the file.
-        frames: (T, H, W, 3) uint8. An odd height or width is completed by repeating its last row or column: yuv420p
-            needs even sizes.
+        frames: (T, H, W, 3) uint8, or such pictures one by one. An odd height or width is completed by repeating its
+            last row or column: yuv420p needs even sizes.
         fps: frames per second.
 
     Returns:
         The factor the picture was enlarged by, see :func:`display_scale`.
     """
-    height, width = frames.shape[1:3]
+    first, pictures = _begun(path, frames)
+    height, width = first.shape[:2]
     scale = display_scale(height, width)
-    enlarged = (_even(picture.repeat(scale, 0).repeat(scale, 1)) for picture in frames)
+    enlarged = (_even(picture.repeat(scale, 0).repeat(scale, 1)) for picture in pictures)
     write_video(path, enlarged, fps, PAGE, enlarged_tag(width, height, scale))
     return scale
 

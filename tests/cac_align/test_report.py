@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+import tracemalloc
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 
 from cac_align import BestOfNOutput
-from cac_align.report.overlay import BAR, BOX, WINDOW, draw_overlay
-from cac_align.report.page import score_axis, visible
+from cac_align.report.overlay import BAR, BOX, WINDOW, draw_overlay, write_overlay
+from cac_align.report.page import score_axis, small_copy, visible
 from cac_align.report.view import (
     _summary,
     film_indices,
@@ -29,8 +30,8 @@ from cac_align.report.view import (
 from cac_align.selection import run_folder
 from cac_align.selection.run_folder import ReportError, render_folder
 from reward_model.schema import Anomaly, AnomalyType, Box, FrameRange, Turn, TurnReport, Verdict
-from reward_model.video.clip import read_file
-from reward_model.video.writing import display_scale, write_mp4
+from reward_model.video.clip import load_video, read_file
+from reward_model.video.writing import display_scale, write_mp4, write_video
 from reward_model.world import make_video
 from tests.browser import hangs_over, wait_until
 from tests.campaigns import draws
@@ -405,6 +406,24 @@ def test_a_long_video_shows_the_windows_and_turns_of_all_its_chunks():
     drawn = draw_overlay(np.zeros((161, 128, 161, 3), np.uint8), verdict)
     bar = (drawn[0, -BAR // 2] == WINDOW).all(-1)
     assert [bool(bar[drawn.shape[2] * n // 161]) for n in (6, 60, 116, 150)] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("copy", ["overlay", "small"])
+def test_a_long_file_is_copied_frame_by_frame(copy, tmp_path, monkeypatch, verdict_of):
+    frames, truth = small_video(3, "squash")
+    write_video(tmp_path / "long.mp4", np.tile(frames[:1], (264, 4, 4, 1)), 16)
+    monkeypatch.setattr("reward_model.video.reading.KEEP_BYTES", 0)
+    video = load_video(tmp_path / "long.mp4")
+    tracemalloc.start()
+    try:
+        if copy == "overlay":
+            write_overlay(tmp_path / "copy.mp4", video.frames, verdict_of(truth, -3.0), 16.0)
+        else:
+            small_copy(video.frames, 16.0, 64)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < video.frames.nbytes / 4
 
 
 @pytest.mark.parametrize(
