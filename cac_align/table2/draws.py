@@ -7,10 +7,11 @@ latents whoever draws it, in however many steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,16 +124,27 @@ class Draws:
         place = self.place(source, item)
         return all(run_folder.frames_path(place, k).is_file() for k in range(source.count))
 
-    def draw(self, source: Source, item: SeededPrompt, pipe: Pipeline) -> None:
-        """Draws the candidates that are missing, one at a time, each stored at once."""
-        place = self.place(source, item)
+    def groups(self, source: Source) -> list[list[SeededPrompt]]:
+        """The items by what is drawn and scored together: of one prompt, with ``batch_size`` videos or fewer, or a
+        single item that has more.
+        """
+        size = max(1, self.settings.batch_size // source.count)
+        prompts = [list(same) for _, same in groupby(self.items, key=lambda item: item.index)]
+        return [same[k : k + size] for same in prompts for k in range(0, len(same), size)]
+
+    def draw(self, source: Source, items: Sequence[SeededPrompt], pipe: Pipeline) -> None:
+        """Draws the candidates of a group's items that are missing, each stored as soon as its batch is drawn."""
+        wanted = [(item, k, self.made_by(source, item, k)) for item in items for k in range(source.count)]
+        missing = [entry for entry in wanted if run_folder.load(self.place(source, entry[0]), *entry[1:]) is None]
+        size = self.settings.batch_size
         with encode_once(pipe):
-            for k in range(source.count):
-                made_by = self.made_by(source, item, k)
-                if run_folder.load(place, k, made_by) is None:
-                    with metered(pipe) as meter:
-                        [frames] = generate(pipe, item.prompt, [made_by["candidate_seed"]], self.arguments_of(source))
-                    run_folder.store(place, k, frames, made_by, meter.cost(1))
+            for batch in (missing[k : k + size] for k in range(0, len(missing), size)):
+                seeds = [made_by["candidate_seed"] for _, _, made_by in batch]
+                with metered(pipe) as meter:
+                    videos = generate(pipe, items[0].prompt, seeds, self.arguments_of(source))
+                cost = meter.cost(len(batch))
+                for (item, k, made_by), frames in zip(batch, videos, strict=True):
+                    run_folder.store(self.place(source, item), k, frames, made_by, cost)
 
     def forwards(self, source: Source, count: int) -> float | None:
         """Forward passes that the first candidates of an item took, as counted while the first item was drawn; None

@@ -97,9 +97,9 @@ class TableJob:
             trained = {s.training.folder: s.training for s in chosen if s.training is not None}
             todo += [self._training(training) for training in trained.values()]
         if "draw" in parts:
-            todo += [self._drawing(s, i) for s in chosen for i in self.draws.items]
+            todo += [self._drawing(s, i) for s in chosen for i in self.draws.groups(s)]
         if "score" in parts:
-            todo += [self._scoring(s, i) for s in chosen for i in self.draws.items]
+            todo += [self._scoring(s, i) for s in chosen for i in self.draws.groups(s)]
         return todo
 
     def close(self) -> None:
@@ -138,29 +138,32 @@ class TableJob:
 
         return Unit(f"train {training.folder.name} {training.row.slug}", training.done, run)
 
-    def _drawing(self, source: Source, item: SeededPrompt) -> Unit:
+    def _drawing(self, source: Source, items: Sequence[SeededPrompt]) -> Unit:
         def run() -> None:
-            self.draws.draw(source, item, self._pipeline(source))
+            self.draws.draw(source, items, self._pipeline(source))
 
         return Unit(
-            f"draw {source.name} {item.name}",
-            lambda: self.draws.done(source, item),
+            f"draw {source.name} {_named(items)}",
+            lambda: all(self.draws.done(source, item) for item in items),
             run,
             lambda: self.ready(source),
         )
 
-    def _scoring(self, source: Source, item: SeededPrompt) -> Unit:
+    def _scoring(self, source: Source, items: Sequence[SeededPrompt]) -> Unit:
         def run() -> None:
             if self._open is not None:
                 self.close()
             if self._announce(f"score {source.name}"):
                 self.say(f"scoring videos of {source.name}")
-            self.scores.score(source, item)
+            self.scores.score(source, items)
+
+        def drawn() -> bool:
+            return all(self.draws.done(source, item) for item in items)
 
         def done() -> bool:
-            return self.ready(source) and self.draws.done(source, item) and self.scores.done(source, item)
+            return self.ready(source) and drawn() and all(self.scores.done(source, item) for item in items)
 
-        return Unit(f"score {source.name} {item.name}", done, run, lambda: self.draws.done(source, item))
+        return Unit(f"score {source.name} {_named(items)}", done, run, drawn)
 
     def _pipeline(self, source: Source) -> Pipeline:
         """The pipeline of a source; it stays open until another one is wanted."""
@@ -181,3 +184,8 @@ class TableJob:
     @cached_property
     def _said(self) -> set[str]:
         return set()
+
+
+def _named(items: Sequence[SeededPrompt]) -> str:
+    """The same for the same group, whichever process it is."""
+    return "+".join(item.name for item in items)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,20 +178,20 @@ class Scores:
             self._known.add(key)
         return key in self._known
 
-    def score(self, source: Source, item: SeededPrompt) -> None:
-        """Has the videos of an item scored by what is missing; each scorer's answers are on disk before the next is
-        asked.
+    def score(self, source: Source, items: Sequence[SeededPrompt]) -> None:
+        """Has the videos of a group's items scored by what is missing; each scorer's answers are on disk before the
+        next is asked.
         """
-        todo = self.missing(source, item)
-        if not todo:
-            return
-        videos = [self.draws.load(source, item, k) for k in range(source.count)]
-        entries = self._read(source, item) if self.path(source, item).is_file() else {}
-        for scorer in todo:
-            answers = scorer.ask(videos, [item.prompt] * len(videos), self.draws.config.fps)
-            entries[scorer.name] = {"setting": scorer.setting, "videos": answers}
-            head = {"format": FORMAT, "videos": self.draws.identity(source, item), "prompt": item.prompt}
-            write_json(self.path(source, item), {**head, "scores": entries})
+        todo = {item: self.missing(source, item) for item in items}
+        videos = {item: [self.draws.load(source, item, k) for k in range(source.count)] for item in items if todo[item]}
+        for scorer in self.scorers.values():
+            asked = [item for item in items if scorer in todo[item]]
+            if not asked:
+                continue
+            prompts = [item.prompt for item in asked for _ in range(source.count)]
+            answers = iter(scorer.ask([v for item in asked for v in videos[item]], prompts, self.draws.config.fps))
+            for item in asked:
+                self._write(source, item, scorer, list(islice(answers, source.count)))
 
     def answer(self, source: Source, item: SeededPrompt, index: int, scorer: str) -> Answer | None:
         """A scorer's answer about a video; None if it has not been asked yet."""
@@ -211,6 +212,13 @@ class Scores:
                 values[name] = answer["score"]
                 values |= {f"{name}/{part}": value for part, value in answer["parts"].items()}
         return values_of
+
+    def _write(self, source: Source, item: SeededPrompt, scorer: Scorer, answers: list[Answer]) -> None:
+        path = self.path(source, item)
+        entries = self._read(source, item) if path.is_file() else {}
+        entries[scorer.name] = {"setting": scorer.setting, "videos": answers}
+        head = {"format": FORMAT, "videos": self.draws.identity(source, item), "prompt": item.prompt}
+        write_json(path, {**head, "scores": entries})
 
     def _read(self, source: Source, item: SeededPrompt) -> dict[str, Any]:
         path = self.path(source, item)

@@ -56,6 +56,9 @@ class TableSettings:
     """Seeds of the videos of each prompt, all rows starting from the same latents."""
     num_inference_steps: int | None = setting(None, least=2)
     """Steps of drawing, where a row does not say; None: as evaluations of the training."""
+    batch_size: int = setting(1, least=1)
+    """Videos of a prompt that are drawn in one call of the pipeline and scored together. Of larger batches frames and
+    scores can differ by rounding."""
     against: Sequence[str] = setting(())
     """Rows that all others are compared with as well, besides the base."""
     reach: str | None = setting(None)

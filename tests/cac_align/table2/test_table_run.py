@@ -15,7 +15,10 @@ from cac_align import best_of_n
 from cac_align.cli import main
 from cac_align.flow_grpo.needs import own_reward
 from cac_align.rewards.calibration import CalibrationError
+from cac_align.selection import run_folder
+from cac_align.selection.candidates import generate
 from cac_align.selection.run_folder import ResumeError
+from cac_align.table2 import draws
 from cac_align.table2.columns import find_column
 from cac_align.table2.draws import source_pipeline
 from cac_align.table2.matrix import Matrix
@@ -45,6 +48,34 @@ def test_nothing_is_left_to_do(made_table, monkeypatch, tmp_path):
     assert not [u for u in again.units(["train", "draw", "score"]) if not u.done()]
     again.work(["train", "draw", "score"])
     assert not (tmp_path / "count").exists()
+
+
+def test_a_batch_draws_and_scores_the_videos_of_a_prompt_at_once(made_table, table_inputs, tmp_path, monkeypatch):
+    other, _ = made_table
+    calls = []
+    monkeypatch.setattr(draws, "generate", lambda *a: (calls.append(len(a[2])), generate(*a))[1])
+    changes = {"rows": tables.settings(table_inputs, tmp_path)["rows"][:2], "batch_size": 6}
+    job = tables.make_job(table_inputs, tmp_path / "out", **changes)
+    base = job.sources["base"]
+    assert [[i.name for i in group] for group in job.draws.groups(base)] == [["0000-0", "0000-1"], ["0001-0", "0001-1"]]
+    asked = []
+    scorer = job.scores.scorers["bright"]
+    job.scores.scorers["bright"] = replace(scorer, ask=lambda *a: (asked.append(len(a[0])), scorer.ask(*a))[1])
+    job.work(["draw", "score"])
+    assert calls == asked == [6, 6]
+    for item in job.draws.items:
+        frames = [job.draws.load(base, item, k) for k in range(3)]
+        alone = [other.draws.load(other.sources["base"], item, k) for k in range(3)]
+        assert np.abs(np.stack(frames).astype(int) - np.stack(alone)).max() <= 1
+        scores = [job.scores.answer(base, item, k, "bright")["score"] for k in range(3)]
+        assert scores == tables.brightness(frames, fps=16), "each answer stands at its own video"
+    assert job.draws.forwards(base, 3) == other.draws.forwards(other.sources["base"], 3)
+
+    run_folder.frames_path(job.draws.place(base, job.draws.items[1]), 2).unlink()
+    again = tables.make_job(table_inputs, tmp_path / "out", **{**changes, "batch_size": 4})
+    assert [len(group) for group in again.draws.groups(base)] == [1, 1, 1, 1]
+    again.work(["draw", "score"])
+    assert calls == [6, 6, 1], "what was there is not drawn again"
 
 
 def test_candidates_are_those_of_best_of_n(made_table):
