@@ -83,6 +83,13 @@ def shared_prompts(first: Iterable[Prompt], second: Iterable[Prompt]) -> list[st
     return [p.text for p in second if _key(p.text) in keys]
 
 
+def check_unseen(trained: Iterable[Prompt], evaluated: Iterable[Prompt], who: str) -> None:
+    """Raises ValueError if evaluation prompts are among those of a training; the message names ``who`` was trained."""
+    both = shared_prompts(trained, evaluated)
+    if both:
+        raise ValueError(f"{who}: {len(both)} evaluation prompts are trained on, such as {both[0][:60]!r}; use others")
+
+
 def _key(text: str) -> str:
     return " ".join(text.casefold().split())
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
+from cac_align.corpus.table_files import read_table_rows
 from cac_align.flow_grpo.needs import Need, frozen_file
+from cac_align.prompts import Prompt, check_unseen, read_prompts
 from cac_align.table2.settings import TableSettings
+from reward_model.backends.source import located
+from reward_model.engine.settings import read_yaml
 
 
 def adapter_needs(settings: TableSettings) -> list[Need]:
@@ -17,8 +23,8 @@ def adapter_needs(settings: TableSettings) -> list[Need]:
 
 
 def check_adapters(settings: TableSettings) -> None:
-    """Raises ValueError if an adapter of a row is not there, or is one of another model; before anything is drawn. Of
-    the model only its layout is read.
+    """Raises ValueError if an adapter of a row is not there, is one of another model, or was trained on evaluation
+    prompts; before anything is drawn. Of the model only its layout is read.
     """
     from cac_align.flow_grpo.learner.frozen import check_adapter
     from cac_align.flow_grpo.plan import meta_transformer
@@ -28,6 +34,24 @@ def check_adapters(settings: TableSettings) -> None:
     for called, source in named:
         if transformer is not None:
             check_adapter(source, transformer, f"{called}: loras entry {source!r}")
+        check_unseen(_trained_on(source), map(Prompt, settings.prompts), called)
+
+
+def _trained_on(source: str) -> list[Prompt]:
+    """The prompts of an adapter's training, by the settings beside it; none where these, or the file that they name,
+    cannot be read any more.
+    """
+    weights = frozen_file(source)
+    if weights is None or not (weights.parent / "settings.yaml").is_file():
+        return []
+    with contextlib.suppress(ValueError):
+        said = read_yaml(weights.parent / "settings.yaml")
+        if said.get("pairs"):
+            rows = read_table_rows(Path(located(said["pairs"])))
+            return [Prompt(row["prompt"]) for row in rows if isinstance(row.get("prompt"), str)]
+        if said.get("prompts"):
+            return read_prompts(said["prompts"])
+    return []
 
 
 def _named(settings: TableSettings) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.reward_specs import RewardSpec, read_specs
 from cac_align.flow_grpo.loading import located_settings
-from cac_align.prompts import read_prompts, shared_prompts
+from cac_align.prompts import check_unseen, read_prompts
 from cac_align.table2.columns import Column, find_column
 from cac_align.table2.drawing import Drawing
 from cac_align.table2.rows import TableRow, check_table_rows, read_row
@@ -226,10 +226,9 @@ class TableSettings:
         if wanted > len(listed):
             raise ValueError(f"num_eval_prompts={wanted}, but {self.eval_prompts} holds {len(listed)}")
         chosen = listed[:wanted]
-        if self.video.prompts and any(r.kind == "flow_grpo" for r in self.table_rows):
-            both = shared_prompts(read_prompts(self.video.prompts), chosen)
-            if both:
-                raise ValueError(f"{len(both)} evaluation prompts are trained on, such as {both[0][:60]!r}; use others")
+        trained = {r.overrides.get("prompts", self.video.prompts) for r in self.table_rows if r.kind == "flow_grpo"}
+        for file in sorted(filter(None, trained)):
+            check_unseen(read_prompts(file), chosen, f"rows that are trained on {file}")
         return [p.text for p in chosen]
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -201,6 +203,25 @@ def test_an_adapter_that_is_not_there_or_not_of_this_model_is_refused(table_inpu
         ValueError, match=r"is one of another model: .*lora_A\.weight has the shape .*; name an adapter"
     ):
         tables.make_job(table_inputs, tmp_path, rows=rows(tmp_path / "wide"))
+
+
+@pytest.mark.parametrize("kind", ["prompts", "pairs", "pairs of winners", "gone"])
+def test_an_adapter_that_was_trained_on_evaluation_prompts_is_refused(made_table, table_inputs, tmp_path, kind):
+    [training] = made_table[0].trainings.values()
+    shutil.copytree(training.lora, tmp_path / "lora")
+    name = {"prompts": "own.txt", "gone": "gone.txt"}.get(kind, "pairs.jsonl")
+    prompt = "a red square  bounces"
+    lines = {"prompts": prompt, "pairs": json.dumps({"prompt": prompt, "chosen": "gone.mp4", "rejected": "gone2.mp4"})}
+    if kind != "gone":
+        (tmp_path / name).write_text(lines.get(kind, json.dumps({"prompt": prompt, "video": "gone.mp4"})) + "\n")
+    told = {"prompts" if name.endswith(".txt") else "pairs": str(tmp_path / name)}
+    (tmp_path / "lora" / "settings.yaml").write_text(json.dumps({"model": "gone", **told}))
+    rows = [{"name": "base"}, {"name": "brought", "kind": "lora", "loras": [str(tmp_path / "lora")]}]
+    if kind == "gone":
+        tables.make_job(table_inputs, tmp_path, rows=rows)
+        return
+    with pytest.raises(ValueError, match=r"row 'brought', seed 0: 1 evaluation prompts are trained on, such as 'a red"):
+        tables.make_job(table_inputs, tmp_path, rows=rows)
 
 
 def test_single_frames_are_refused_where_changes_are_measured(table_inputs, tmp_path):

@@ -111,6 +111,11 @@ def test_prompts_are_refused(inputs):
     (inputs / "eval.txt").write_text("A red  ball moves right\na blue ball moves left\n")
     with pytest.raises(ValueError, match="1 evaluation prompts are trained on, such as 'A red  ball"):
         _ = TableSettings(**settings(inputs, inputs)).prompts
+    (inputs / "own.txt").write_text("a blue ball moves left\n")
+    rows = settings(inputs, inputs)["rows"]
+    rows[-1] |= {"overrides": {"prompts": str(inputs / "own.txt")}}
+    with pytest.raises(ValueError, match=r"own\.txt: 1 evaluation prompts are trained on, such as 'a blue ball moves"):
+        _ = TableSettings(**settings(inputs, inputs, rows=rows)).prompts
 
 
 def test_an_unknown_setting_names_its_neighbour(inputs):
