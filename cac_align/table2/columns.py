@@ -43,6 +43,8 @@ PIXELS = (
     Column("colour_entropy", "canaries/colour_entropy", "colour entropy, bits", 0),
     Column("first_last_drift", "canaries/first_last_drift", "first-last drift", 0),
 )
+#: Of several videos of a prompt, see :func:`cac_align.table2.measures.differences`.
+DIVERSITY = Column("diversity", "diversity", "difference between videos of a prompt")
 PEOPLE = Column("anomaly_people", "people", "anomaly rate (people)", -1, True)
 JUDGE = Column("anomaly_judge", "judge/abnormal", "anomaly rate (judge)", -1, True)
 VBENCH = tuple(Column(d, f"vbench/{d}", d.replace("_", " ").title(), 1, d == "dynamic_degree") for d in DIMENSIONS)
@@ -53,7 +55,7 @@ RULE = (
     Column("any fault", "world/anomaly", "any fault", -1, True),
     *(Column(f"fault {name}", f"world/fault {name}", name, -1, True) for name in FAULTS),
 )
-COLUMNS = {c.name: c for c in (*PIXELS, JUDGE, PEOPLE, *VBENCH)}
+COLUMNS = {c.name: c for c in (*PIXELS, DIVERSITY, JUDGE, PEOPLE, *VBENCH)}
 
 
 def find_column(name: str) -> Column:

@@ -13,10 +13,11 @@ from cac_align.rewards.base import order
 from cac_align.rewards.calibration import Calibration
 from cac_align.rewards.normalise import mean_of_parts, per_reward_scores
 from cac_align.selection.costs import as_count
-from cac_align.table2.columns import Column, all_columns, fault_columns
+from cac_align.table2.columns import DIVERSITY, Column, all_columns, fault_columns
 from cac_align.table2.curves import logged_forwards
 from cac_align.table2.draws import SeededPrompt, Source
 from cac_align.table2.job import TableJob
+from cac_align.table2.measures import differences
 from cac_align.table2.ratings import Ratings, video_name
 from cac_align.table2.results import DIGITS, Results
 from cac_align.table2.rows import TableRow
@@ -94,8 +95,19 @@ class Matrix:
         return self._array(self.chosen(row), column)
 
     def _array(self, chosen: Sequence[Sequence[Chosen | None]], column: Column) -> np.ndarray:
-        rows = [[self.value(video, column) for video in videos] for videos in chosen]
+        if column == DIVERSITY:
+            rows = [self._differences(videos) for videos in chosen]
+        else:
+            rows = [[self.value(video, column) for video in videos] for videos in chosen]
         return np.array(rows, float).reshape(len(rows), -1, len(self.settings.eval_seeds))
+
+    def _differences(self, videos: Sequence[Chosen | None]) -> list[float]:
+        """The difference of each video from the others of its prompt; NaN where there is none."""
+        size, found = len(self.settings.eval_seeds), []
+        for same in (videos[k : k + size] for k in range(0, len(videos), size)):
+            values = iter(differences([self.job.draws.load(v.source, v.item, v.index) for v in same if v is not None]))
+            found += [float("nan") if v is None else next(values) for v in same]
+        return found
 
     def results(self) -> Results:
         """Everything that the tables are made of, values rounded as in the file."""

@@ -8,14 +8,18 @@ is made for one object on a plain ground.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 
 from cac_align.table2.columns import FAULTS
+from reward_model.video.clip import resize_frames
 from reward_model.world.tracking import find_faults, tracked_motion
 
 #: Bump when a value changes meaning; stored rows are then computed again.
 REVISION = 1
+#: Shorter side, in pixels, that videos have when they are compared with each other.
+COMPARED_SIDE = 32
 #: Keys of what a single frame does not have.
 OF_CHANGES = ("world/motion", "world/appearance_drift")
 
@@ -43,6 +47,26 @@ def edge_sharpness(frames: np.ndarray) -> float:
     slope = np.hypot(across, down).reshape(len(frames), -1)
     total = slope.sum(1)
     return float(np.divide((slope**2).sum(1), total, out=np.zeros_like(total), where=total > 0).mean())
+
+
+def differences(videos: Sequence[np.ndarray]) -> list[float]:
+    """Diversity of videos of one prompt: the mean absolute difference of each one's pixels from those of the others, in
+    its place and at its time, as a share of full brightness; NaN for a single one. Videos with a shorter side above
+    :data:`COMPARED_SIDE` pixels are compared as small copies of that size, so that grain does not count.
+
+    Args:
+        videos: (T, H, W, 3) uint8 each, of one shape.
+    """
+    if len(videos) < 2:
+        return [float("nan")] * len(videos)
+    height, width = videos[0].shape[1:3]
+    factor = min(1.0, COMPARED_SIDE / min(height, width))
+    size = round(height * factor), round(width * factor)
+    small = [resize_frames(frames, size).astype(np.int16) for frames in videos]
+    apart = np.zeros((len(small), len(small)))
+    for i, j in combinations(range(len(small)), 2):
+        apart[i, j] = apart[j, i] = np.abs(small[i] - small[j]).mean() / 255
+    return (apart.sum(1) / (len(small) - 1)).tolist()
 
 
 def world_values(frames: np.ndarray, fps: float) -> dict[str, float]:

@@ -132,6 +132,11 @@ class TableSettings:
             raise ValueError(f"motion={self.motion!r} is not one of the columns {', '.join(chosen)}; name one, or null")
         if "anomaly_judge" in chosen and self.judge is None:
             raise ValueError("column 'anomaly_judge' needs judge=..., the name of a reward that gives verdicts")
+        if "diversity" in chosen and len(self.eval_seeds) < 2:
+            raise ValueError(
+                f"column 'diversity' compares videos of a prompt, and eval_seeds={list(self.eval_seeds)} draws one; "
+                "give two seeds or more, or leave the column out"
+            )
         if "anomaly_people" in chosen and self.ratings is None:
             raise ValueError("column 'anomaly_people' needs ratings=..., an export of cac-align rate --export")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cac_align.table2.columns import Column, fault_columns
+from cac_align.table2.columns import DIVERSITY, Column, fault_columns
 from cac_align.table2.maths import Found, Redraw, by_seed, difference_of, mean_of, p_value, ratio_of, redraw
 from cac_align.table2.results import Results
 from cac_align.table2.rows import TableRow
@@ -156,6 +156,11 @@ class TableMaker:
             notes.append(
                 "Motion, drift, sharpness and the rule are computed from pixels and are not VBench metrics: see "
                 "cac_align/table2/measures.py."
+            )
+        if DIVERSITY in self.columns:
+            notes.append(
+                "Difference between videos of a prompt: mean absolute difference of their pixels, in place and time, "
+                "over the first latents, as a share of full brightness. Faults that go away make videos more alike too."
             )
         return [*notes, *self._missing()]
 

@@ -78,6 +78,20 @@ def test_a_batch_draws_and_scores_the_videos_of_a_prompt_at_once(made_table, tab
     assert calls == [6, 6, 1], "what was there is not drawn again"
 
 
+def test_diversity_compares_what_a_row_delivers(made_table):
+    job, _ = made_table
+    matrix, column = Matrix(job), find_column("diversity")
+    row = job.settings.row("BoN bright")
+    [chosen] = matrix.chosen(row)
+    found = matrix.array(row, column)
+    assert found.shape == (1, 2, 2)
+    for prompt in (0, 1):
+        a, b = (job.draws.load(v.source, v.item, v.index).astype(float) for v in chosen[2 * prompt : 2 * prompt + 2])
+        assert found[0, prompt] == pytest.approx([np.abs(a - b).mean() / 255] * 2)
+    trained = matrix.array(job.settings.row("GRPO bright"), column)
+    assert trained.shape == (1, 2, 2) and (trained > 0).all()
+
+
 def test_candidates_are_those_of_best_of_n(made_table):
     job, _ = made_table
     item, base = job.draws.items[3], job.sources["base"]

@@ -46,6 +46,7 @@ def inputs(tmp_path):
         ({"eval_seeds": [0, 0]}, "eval_seeds=.* must be a list of different whole numbers"),
         ({"train_seeds": 3}, "train_seeds=3 must be a list of whole numbers of at least 0"),
         ({"motion_share": 1.5}, "motion_share=1.5 must be a number above 0 and at most 1; the share"),
+        ({"columns": ["diversity"], "motion": None, "eval_seeds": [3]}, r"eval_seeds=\[3\] draws one; give two seeds"),
         ({"columns": ["fid"]}, "column 'fid' is unknown; there are motion"),
         ({"columns": ["anomaly_judge"], "motion": None}, "column 'anomaly_judge' needs judge"),
         ({"columns": ["anomaly_people"], "motion": None}, "needs ratings=..., an export of cac-align rate"),
