@@ -84,7 +84,7 @@ def shared_prompts(first: Iterable[Prompt], second: Iterable[Prompt]) -> list[st
 
 
 def check_unseen(trained: Iterable[Prompt], evaluated: Iterable[Prompt], who: str) -> None:
-    """Raises ValueError if evaluation prompts are among those of a training; the message names ``who`` was trained."""
+    """Raises ValueError, in the name of ``who``, if a training has seen evaluation prompts."""
     both = shared_prompts(trained, evaluated)
     if both:
         raise ValueError(f"{who}: {len(both)} evaluation prompts are trained on, such as {both[0][:60]!r}; use others")

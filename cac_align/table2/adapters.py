@@ -46,10 +46,10 @@ def _trained_on(source: str) -> list[Prompt]:
         return []
     with contextlib.suppress(ValueError):
         said = read_yaml(weights.parent / "settings.yaml")
-        if said.get("pairs"):
+        if isinstance(said.get("pairs"), str):
             rows = read_table_rows(Path(located(said["pairs"])))
             return [Prompt(row["prompt"]) for row in rows if isinstance(row.get("prompt"), str)]
-        if said.get("prompts"):
+        if isinstance(said.get("prompts"), str):
             return read_prompts(said["prompts"])
     return []
 

@@ -205,19 +205,21 @@ def test_an_adapter_that_is_not_there_or_not_of_this_model_is_refused(table_inpu
         tables.make_job(table_inputs, tmp_path, rows=rows(tmp_path / "wide"))
 
 
-@pytest.mark.parametrize("kind", ["prompts", "pairs", "pairs of winners", "gone"])
+@pytest.mark.parametrize("kind", ["prompts", "pairs", "pairs of winners", "gone", "strange"])
 def test_an_adapter_that_was_trained_on_evaluation_prompts_is_refused(made_table, table_inputs, tmp_path, kind):
     [training] = made_table[0].trainings.values()
     shutil.copytree(training.lora, tmp_path / "lora")
-    name = {"prompts": "own.txt", "gone": "gone.txt"}.get(kind, "pairs.jsonl")
+    name = {"prompts": "own.txt", "gone": "gone.txt", "strange": "strange.txt"}.get(kind, "pairs.jsonl")
     prompt = "a red square  bounces"
     lines = {"prompts": prompt, "pairs": json.dumps({"prompt": prompt, "chosen": "gone.mp4", "rejected": "gone2.mp4"})}
-    if kind != "gone":
+    if kind not in ("gone", "strange"):
         (tmp_path / name).write_text(lines.get(kind, json.dumps({"prompt": prompt, "video": "gone.mp4"})) + "\n")
     told = {"prompts" if name.endswith(".txt") else "pairs": str(tmp_path / name)}
+    if kind == "strange":
+        told = {"prompts": ["a list"], "pairs": 3}
     (tmp_path / "lora" / "settings.yaml").write_text(json.dumps({"model": "gone", **told}))
     rows = [{"name": "base"}, {"name": "brought", "kind": "lora", "loras": [str(tmp_path / "lora")]}]
-    if kind == "gone":
+    if kind in ("gone", "strange"):
         tables.make_job(table_inputs, tmp_path, rows=rows)
         return
     with pytest.raises(ValueError, match=r"row 'brought', seed 0: 1 evaluation prompts are trained on, such as 'a red"):
