@@ -43,7 +43,7 @@ PIXELS = (
     Column("colour_entropy", "canaries/colour_entropy", "colour entropy, bits", 0),
     Column("first_last_drift", "canaries/first_last_drift", "first-last drift", 0),
 )
-#: Of several videos of a prompt, see :func:`cac_align.table2.measures.differences`.
+#: Of several videos of a prompt, see :func:`cac_align.table2.measures.diversity`.
 DIVERSITY = Column("diversity", "diversity", "difference between videos of a prompt")
 PEOPLE = Column("anomaly_people", "people", "anomaly rate (people)", -1, True)
 JUDGE = Column("anomaly_judge", "judge/abnormal", "anomaly rate (judge)", -1, True)

@@ -17,7 +17,7 @@ from cac_align.table2.columns import DIVERSITY, Column, all_columns, fault_colum
 from cac_align.table2.curves import logged_forwards
 from cac_align.table2.draws import SeededPrompt, Source
 from cac_align.table2.job import TableJob
-from cac_align.table2.measures import differences
+from cac_align.table2.measures import diversity
 from cac_align.table2.ratings import Ratings, video_name
 from cac_align.table2.results import DIGITS, Results
 from cac_align.table2.rows import TableRow
@@ -96,16 +96,16 @@ class Matrix:
 
     def _array(self, chosen: Sequence[Sequence[Chosen | None]], column: Column) -> np.ndarray:
         if column == DIVERSITY:
-            rows = [self._differences(videos) for videos in chosen]
+            rows = [self._diversity(videos) for videos in chosen]
         else:
             rows = [[self.value(video, column) for video in videos] for videos in chosen]
         return np.array(rows, float).reshape(len(rows), -1, len(self.settings.eval_seeds))
 
-    def _differences(self, videos: Sequence[Chosen | None]) -> list[float]:
+    def _diversity(self, videos: Sequence[Chosen | None]) -> list[float]:
         """The difference of each video from the others of its prompt; NaN where there is none."""
         size, found = len(self.settings.eval_seeds), []
         for same in (videos[k : k + size] for k in range(0, len(videos), size)):
-            values = iter(differences([self.job.draws.load(v.source, v.item, v.index) for v in same if v is not None]))
+            values = iter(diversity([self.job.draws.load(v.source, v.item, v.index) for v in same if v is not None]))
             found += [float("nan") if v is None else next(values) for v in same]
         return found
 

@@ -49,7 +49,7 @@ def edge_sharpness(frames: np.ndarray) -> float:
     return float(np.divide((slope**2).sum(1), total, out=np.zeros_like(total), where=total > 0).mean())
 
 
-def differences(videos: Sequence[np.ndarray]) -> list[float]:
+def diversity(videos: Sequence[np.ndarray]) -> list[float]:
     """Diversity of videos of one prompt: the mean absolute difference of each one's pixels from those of the others, in
     its place and at its time, as a share of full brightness; NaN for a single one. Videos with a shorter side above
     :data:`COMPARED_SIDE` pixels are compared as small copies of that size, so that grain does not count.

@@ -13,7 +13,7 @@ from cac_align.table2.matrix import best_candidate
 from cac_align.table2.measures import (
     FAULTS,
     appearance_drift,
-    differences,
+    diversity,
     edge_sharpness,
     rule,
     tracked_motion,
@@ -65,13 +65,13 @@ def test_sharpness_falls_with_blur():
 def test_diversity_is_the_mean_difference_from_the_other_videos():
     black, white = np.zeros((3, 8, 8, 3), np.uint8), np.full((3, 8, 8, 3), 255, np.uint8)
     grey = np.full((3, 8, 8, 3), 51, np.uint8)  # a fifth of the way
-    assert differences([black, white, grey]) == pytest.approx([(1 + 0.2) / 2, (1 + 0.8) / 2, (0.2 + 0.8) / 2])
+    assert diversity([black, white, grey]) == pytest.approx([(1 + 0.2) / 2, (1 + 0.8) / 2, (0.2 + 0.8) / 2])
     moving = moving_square(2)
-    assert differences([moving, moving]) == [0, 0]
-    assert differences([moving, moving[::-1]])[0] > 0.01, "the same places at other times"
-    assert np.isnan(differences([moving])).all() and differences([]) == []
+    assert diversity([moving, moving]) == [0, 0]
+    assert diversity([moving, moving[::-1]])[0] > 0.01, "the same places at other times"
+    assert np.isnan(diversity([moving])).all() and diversity([]) == []
     grain = np.random.default_rng(0).integers(0, 2, (2, 4, 128, 128, 3), dtype=np.uint8) * 255
-    assert max(differences(grain)) < 0.2, "grain of a large video does not count: half of its pixels differ"
+    assert max(diversity(grain)) < 0.2, "grain of a large video does not count: half of its pixels differ"
 
 
 def test_the_rule_is_a_reward_and_its_faults_are_named():
