@@ -15,7 +15,7 @@ from cac_align.report.page import content_policy, page_file, page_template, smal
 from cac_align.report.view import spread
 from reward_model.statistics.table import Table, show
 from reward_model.terminal.program import score_text
-from reward_model.video.clip import Video, load_video, thinned
+from reward_model.video.clip import Video, load_video, shrunk_size, thinned
 from reward_model.video.writing import thumbnail_uri
 
 #: Most frames of a copy on the page, those of a longer video evenly thinned; height of it and of a still in pixels.
@@ -139,9 +139,7 @@ def _shown(sections: Sequence[GallerySection], cards: Mapping[int, dict[str, Any
 def _copy(video: Video) -> str:
     """The video as an inline MP4; a long one has fewer frames a second, and lasts as long."""
     indices = thinned(range(video.num_frames), _FRAMES)
-    height, width = video.size
-    factor = min(1.0, _COPY_HEIGHT / min(height, width))
-    frames = video.take(indices, None if factor == 1 else (round(height * factor), round(width * factor)))
+    frames = video.take(indices, shrunk_size(video.size, _COPY_HEIGHT))
     return small_copy(frames, video.fps * len(indices) / video.num_frames, _COPY_HEIGHT)
 
 

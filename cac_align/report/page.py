@@ -19,7 +19,7 @@ import numpy as np
 
 from cac_align.report.view import candidate_view, flatten, probability, score_digits, signed
 from reward_model.schema import Verdict
-from reward_model.video.clip import resize_frames
+from reward_model.video.clip import resize_frames, shrunk_size
 from reward_model.video.writing import data_uri, write_mp4
 
 if TYPE_CHECKING:
@@ -137,11 +137,10 @@ def small_copy(frames: np.ndarray, fps: float, height: int) -> str:
         fps: frames per second.
         height: the shorter side of a large video becomes so many pixels.
     """
-    factor = height / min(frames.shape[1:3])
-    size = (round(frames.shape[1] * factor), round(frames.shape[2] * factor))
+    size = shrunk_size(frames.shape[1:3], height)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "copy.mp4"
-        write_mp4(path, frames if factor >= 1 else (resize_frames(f[None], size)[0] for f in frames), fps)
+        write_mp4(path, (resize_frames(f[None], size)[0] for f in frames), fps)
         return data_uri(path.read_bytes(), "video/mp4")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cac_align.pipelines import Pipeline
+from cac_align.selection.costs import Cost, metered
 from reward_model.video.layouts import split_frames
 
 if TYPE_CHECKING:
@@ -191,6 +192,18 @@ def generate(pipe: Pipeline, prompt: str, seeds: Sequence[int], pipe_kwargs: dic
     text = {"prompt": prompt if single else [prompt] * len(seeds)} if takes_prompt else {}
     output = pipe(**text, **pipe_kwargs, generator=generators[0] if single else generators, output_type="np")
     return split_frames(output, len(seeds))
+
+
+def generate_costed(
+    pipe: Pipeline, prompt: str, seeds: Sequence[int], pipe_kwargs: dict[str, Any], batch_size: int
+) -> Iterator[tuple[np.ndarray, Cost]]:
+    """The videos of :func:`generate` one after the other, drawn ``batch_size`` in a call, each with what it cost."""
+    for start in range(0, len(seeds), batch_size):
+        batch = seeds[start : start + batch_size]
+        with metered(pipe) as meter:
+            videos = generate(pipe, prompt, batch, pipe_kwargs)
+        cost = meter.cost(len(batch))
+        yield from ((video, cost) for video in videos)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from cac_align.rewards.base import (
 )
 from cac_align.selection import candidates as draw
 from cac_align.selection import run_folder
-from cac_align.selection.costs import Cost, metered, pick, seconds_of, total_forwards
+from cac_align.selection.costs import Cost, pick, seconds_of, total_forwards
 from cac_align.selection.run_folder import BestOfNOutput
 
 if TYPE_CHECKING:
@@ -117,16 +117,14 @@ class Run:
         else:
             videos |= self._stored(place, made_by, wanted)
         missing = [k for k in wanted if k not in videos]
-        for start in range(0, len(missing), self.batch_size):
-            batch = missing[start : start + self.batch_size]
-            with metered(self.pipe) as meter:
-                seeds = [made_by[k]["candidate_seed"] for k in batch]
-                made = draw.generate(self.pipe, prompt, seeds, {**self.pipe_kwargs, **(changes or {})})
-            for k, video in zip(batch, made, strict=True):
-                videos[k] = DrawnCandidate(video, meter.cost(len(batch)))
-                if place is not None:
-                    run_folder.store(place, k, video, made_by[k], videos[k].cost)
-            self.bar.update(len(batch))
+        seeds = [made_by[k]["candidate_seed"] for k in missing]
+        arguments = {**self.pipe_kwargs, **(changes or {})}
+        drawn = draw.generate_costed(self.pipe, prompt, seeds, arguments, self.batch_size)
+        for k, (video, cost) in zip(missing, drawn, strict=True):
+            videos[k] = DrawnCandidate(video, cost)
+            if place is not None:
+                run_folder.store(place, k, video, made_by[k], cost)
+            self.bar.update()
         return {k: videos[k] for k in wanted}
 
     def _stored(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,26 +31,29 @@ def check_adapters(settings: TableSettings) -> None:
 
     named = list(_named(settings))
     transformer = meta_transformer(settings.video.model) if named else None
+    evaluated = list(map(Prompt, settings.prompts)) if named else []
     for called, source in named:
         if transformer is not None:
             check_adapter(source, transformer, f"{called}: loras entry {source!r}")
-        check_unseen(_trained_on(source), map(Prompt, settings.prompts), called)
+        check_unseen(_trained_on(source, called), evaluated, called)
 
 
-def _trained_on(source: str) -> list[Prompt]:
-    """The prompts of an adapter's training, by the settings beside it; none where these, or the file that they name,
-    cannot be read any more.
+def _trained_on(source: str, called: str) -> list[Prompt]:
+    """The prompts of an adapter's training, by the settings beside it, if there are any; warns of what cannot be read
+    any more.
     """
     weights = frozen_file(source)
     if weights is None or not (weights.parent / "settings.yaml").is_file():
         return []
-    with contextlib.suppress(ValueError):
+    try:
         said = read_yaml(weights.parent / "settings.yaml")
         if isinstance(said.get("pairs"), str):
             rows = read_table_rows(Path(located(said["pairs"])))
             return [Prompt(row["prompt"]) for row in rows if isinstance(row.get("prompt"), str)]
         if isinstance(said.get("prompts"), str):
             return read_prompts(said["prompts"])
+    except ValueError as error:
+        warnings.warn(f"{called}: whether it was trained on evaluation prompts is not known: {error}", stacklevel=2)
     return []
 
 

@@ -21,8 +21,8 @@ from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.needs import check_model, frozen_file
 from cac_align.selection import run_folder
-from cac_align.selection.candidates import candidate_seed, encode_once, generate
-from cac_align.selection.costs import metered, total_forwards
+from cac_align.selection.candidates import candidate_seed, encode_once, generate_costed
+from cac_align.selection.costs import total_forwards
 from cac_align.table2.drawing import Drawing
 from cac_align.table2.rows import TableRow
 from cac_align.table2.settings import TableSettings
@@ -136,15 +136,11 @@ class Draws:
         """Draws the candidates of a group's items that are missing, each stored as soon as its batch is drawn."""
         wanted = [(item, k, self.made_by(source, item, k)) for item in items for k in range(source.count)]
         missing = [entry for entry in wanted if run_folder.load(self.place(source, entry[0]), *entry[1:]) is None]
-        size = self.settings.batch_size
+        seeds = [made_by["candidate_seed"] for _, _, made_by in missing]
         with encode_once(pipe):
-            for batch in (missing[k : k + size] for k in range(0, len(missing), size)):
-                seeds = [made_by["candidate_seed"] for _, _, made_by in batch]
-                with metered(pipe) as meter:
-                    videos = generate(pipe, items[0].prompt, seeds, self.arguments_of(source))
-                cost = meter.cost(len(batch))
-                for (item, k, made_by), frames in zip(batch, videos, strict=True):
-                    run_folder.store(self.place(source, item), k, frames, made_by, cost)
+            drawn = generate_costed(pipe, items[0].prompt, seeds, self.arguments_of(source), self.settings.batch_size)
+            for (item, k, made_by), (frames, cost) in zip(missing, drawn, strict=True):
+                run_folder.store(self.place(source, item), k, frames, made_by, cost)
 
     def forwards(self, source: Source, count: int) -> float | None:
         """Forward passes that the first candidates of an item took, as counted while the first item was drawn; None

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from cac_align.table2.columns import FAULTS
-from reward_model.video.clip import resize_frames
+from reward_model.video.clip import resize_frames, shrunk_size
 from reward_model.world.tracking import find_faults, tracked_motion
 
 #: Bump when a value changes meaning; stored rows are then computed again.
@@ -59,9 +59,7 @@ def diversity(videos: Sequence[np.ndarray]) -> list[float]:
     """
     if len(videos) < 2:
         return [float("nan")] * len(videos)
-    height, width = videos[0].shape[1:3]
-    factor = min(1.0, COMPARED_SIDE / min(height, width))
-    size = round(height * factor), round(width * factor)
+    size = shrunk_size(videos[0].shape[1:3], COMPARED_SIDE)
     small = [resize_frames(frames, size).astype(np.int16) for frames in videos]
     apart = np.zeros((len(small), len(small)))
     for i, j in combinations(range(len(small)), 2):

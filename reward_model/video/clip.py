@@ -54,6 +54,7 @@ __all__ = [
     "read_file",
     "resize_frames",
     "sample_indices",
+    "shrunk_size",
     "thinned",
     "zoom_indices",
 ]
@@ -188,6 +189,12 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     shrinks = frames.shape[1] >= height and frames.shape[2] >= width
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
     return np.stack([np.asarray(Image.fromarray(f).resize((width, height), method)) for f in frames])
+
+
+def shrunk_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """A (height, width) in proportion whose shorter side is at most ``side``."""
+    factor = min(1.0, side / min(size))
+    return round(size[0] * factor), round(size[1] * factor)
 
 
 # --- which frames are looked at --------------------------------------------------------------------------------------

@@ -219,7 +219,11 @@ def test_an_adapter_that_was_trained_on_evaluation_prompts_is_refused(made_table
         told = {"prompts": ["a list"], "pairs": 3}
     (tmp_path / "lora" / "settings.yaml").write_text(json.dumps({"model": "gone", **told}))
     rows = [{"name": "base"}, {"name": "brought", "kind": "lora", "loras": [str(tmp_path / "lora")]}]
-    if kind in ("gone", "strange"):
+    if kind == "gone":
+        with pytest.warns(UserWarning, match=r"row 'brought', seed 0: whether .* known: no prompt file at .*gone"):
+            tables.make_job(table_inputs, tmp_path, rows=rows)
+        return
+    if kind == "strange":
         tables.make_job(table_inputs, tmp_path, rows=rows)
         return
     with pytest.raises(ValueError, match=r"row 'brought', seed 0: 1 evaluation prompts are trained on, such as 'a red"):

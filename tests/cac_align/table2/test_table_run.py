@@ -15,10 +15,9 @@ from cac_align import best_of_n
 from cac_align.cli import main
 from cac_align.flow_grpo.needs import own_reward
 from cac_align.rewards.calibration import CalibrationError
-from cac_align.selection import run_folder
+from cac_align.selection import candidates, run_folder
 from cac_align.selection.candidates import generate
 from cac_align.selection.run_folder import ResumeError
-from cac_align.table2 import draws
 from cac_align.table2.columns import find_column
 from cac_align.table2.draws import source_pipeline
 from cac_align.table2.matrix import Matrix
@@ -53,7 +52,7 @@ def test_nothing_is_left_to_do(made_table, monkeypatch, tmp_path):
 def test_a_batch_draws_and_scores_the_videos_of_a_prompt_at_once(made_table, table_inputs, tmp_path, monkeypatch):
     other, _ = made_table
     calls = []
-    monkeypatch.setattr(draws, "generate", lambda *a: (calls.append(len(a[2])), generate(*a))[1])
+    monkeypatch.setattr(candidates, "generate", lambda *a: (calls.append(len(a[2])), generate(*a))[1])
     changes = {"rows": tables.settings(table_inputs, tmp_path)["rows"][:2], "batch_size": 6}
     job = tables.make_job(table_inputs, tmp_path / "out", **changes)
     base = job.sources["base"]
