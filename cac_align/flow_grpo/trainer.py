@@ -33,7 +33,7 @@ from cac_align.flow_grpo.evaluation import (
 )
 from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
 from cac_align.flow_grpo.judging.reward_specs import read_specs
-from cac_align.flow_grpo.learner.experience import Experience, experience_numbers, gather, judged_step, rows_of
+from cac_align.flow_grpo.learner.experience import Experience, experience_numbers, gather, judged_step, rows_of, warn_of_limits
 from cac_align.flow_grpo.learner.learner import Learner
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.quantised import check_storage
@@ -198,6 +198,8 @@ class FlowGRPOTrainer(AdapterTraining):
         self.step += 1
         self.learner.follow()
         numbers = {**experience_numbers(experience.rows, experience.advantages), **found}
+        if self.step == 1:
+            warn_of_limits(numbers)
         numbers |= {"forwards/sample": sum(forwards[::2]), "forwards/train": sum(forwards[1::2])}
         numbers |= {
             "seconds/sample_and_judge": drawn - started,

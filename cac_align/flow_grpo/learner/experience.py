@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from cac_align.rewards.base import Evaluation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
+
+#: Share of a step's videos at the limit of a clipped reward from which on a run is told so.
+_SATURATED = 0.5
 
 
 def gather(accelerator: Accelerator, values: list[Any]) -> list[Any]:
@@ -224,6 +230,22 @@ def experience_numbers(rows: Sequence[ScoreRow], advantages: Advantages) -> dict
     if spreads:
         numbers["reward/std_in_group"] = math.fsum(spreads) / len(spreads)
     return numbers | _part_numbers(rows)
+
+
+def warn_of_limits(numbers: Mapping[str, float]) -> None:
+    """Says which clipped reward, such as that of motion, has most videos of a step at its limit, by the step's numbers.
+
+    Above the limit the reward sees no difference: with 0.7 of the videos there, the minis slowed down although they
+    were paid for motion.
+    """
+    for name, share in numbers.items():
+        if name.startswith("part/") and name.endswith("saturated") and share > _SATURATED:
+            log.warning(
+                "%s: %.0f %% of the step's videos are at the limit of this reward, so that it does not see them slow "
+                "down; give the reward of motion a higher 'full'",
+                name,
+                100 * share,
+            )
 
 
 def _part_numbers(rows: Sequence[ScoreRow]) -> dict[str, float]:

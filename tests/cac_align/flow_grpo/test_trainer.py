@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from cac_align import CompositeReward, MotionReward
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.checkpoint import TrainingCheckpointError, last_finished_checkpoint, newest_checkpoint
 from cac_align.flow_grpo.learner.lora import adapter_off
@@ -378,6 +379,16 @@ def test_groups_without_variance_are_skipped_and_counted(tmp_path):
     _, numbers = still.run_step()
     assert numbers["groups/zero_variance"] == 1.0 and numbers["policy/updates"] == 0
     assert equal(weights(still), before) and still.step == 1
+
+
+@pytest.mark.slow
+def test_the_first_step_tells_of_a_reward_that_is_always_at_its_limit(tmp_path, caplog):
+    trainer = build(tmp_path, reward=CompositeReward({"motion": MotionReward(full=1e-6)}))
+    trainer.run_step()
+    assert "part/motion/saturated: 100 % of the step's videos" in caplog.text
+    caplog.clear()
+    trainer.run_step()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

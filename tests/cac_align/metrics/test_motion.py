@@ -7,7 +7,7 @@ import pytest
 
 from cac_align import CompositeReward, MotionReward, best_of_n
 from cac_align.flow_grpo.judging.reward_specs import build_reward
-from cac_align.flow_grpo.learner.experience import ScoreRow, experience_numbers
+from cac_align.flow_grpo.learner.experience import ScoreRow, experience_numbers, warn_of_limits
 from cac_align.flow_grpo.maths.advantages import compute_advantages
 from cac_align.metrics.pixel_flow import pixel_flow, pixel_speed
 from cac_align.metrics.weights import WeightsError
@@ -101,7 +101,7 @@ def test_reward_is_speed_over_the_limit_clipped(measure):
     assert fast.evaluate([video], fps=16).parts["saturated"] == [1.0] and fast([video], fps=16) == [1.0]
 
 
-def test_the_share_at_the_limit_is_logged_by_trainer_and_evaluation():
+def test_the_share_at_the_limit_is_logged_by_trainer_and_evaluation(caplog):
     from cac_align.flow_grpo.evaluation import summarise
 
     videos = [waves(0.1), waves(1.0), waves(1.0)]
@@ -115,6 +115,10 @@ def test_the_share_at_the_limit_is_logged_by_trainer_and_evaluation():
     assert numbers["part/motion/saturated"] == pytest.approx(2 / 3)
     found = summarise({k: {"reward": 0.5, **{f"part/{n}": v for n, v in r.parts.items()}} for k, r in enumerate(rows)})
     assert found["part/motion/saturated"] == found["saturated"] == pytest.approx(2 / 3)
+    warn_of_limits({**numbers, "part/motion/saturated": 0.5})
+    assert not caplog.records
+    warn_of_limits(numbers)
+    assert "part/motion/saturated: 67 % of the step's videos are at the limit" in caplog.text
 
 
 def test_settings_and_files():
