@@ -235,8 +235,7 @@ def experience_numbers(rows: Sequence[ScoreRow], advantages: Advantages) -> dict
 def warn_of_limits(numbers: Mapping[str, float]) -> None:
     """Says which clipped reward, such as that of motion, has most videos of a step at its limit, by the step's numbers.
 
-    Above the limit the reward sees no difference: with 0.7 of the videos there, the minis slowed down although they
-    were paid for motion.
+    Above its limit a reward sees no difference between videos. Prompts of fast motion reach that of speed first.
     """
     for name, share in numbers.items():
         if name.startswith("part/") and name.endswith("saturated") and share > _SATURATED:
