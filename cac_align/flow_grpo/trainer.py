@@ -33,7 +33,14 @@ from cac_align.flow_grpo.evaluation import (
 )
 from cac_align.flow_grpo.judging.reward_bus import RewardBus, try_reward
 from cac_align.flow_grpo.judging.reward_specs import read_specs
-from cac_align.flow_grpo.learner.experience import Experience, experience_numbers, gather, judged_step, rows_of, warn_of_limits
+from cac_align.flow_grpo.learner.experience import (
+    Experience,
+    experience_numbers,
+    gather,
+    judged_step,
+    rows_of,
+    warn_of_limits,
+)
 from cac_align.flow_grpo.learner.learner import Learner
 from cac_align.flow_grpo.learner.lora import adapter_off
 from cac_align.flow_grpo.learner.quantised import check_storage

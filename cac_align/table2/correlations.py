@@ -4,7 +4,7 @@ stored scores of a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -19,6 +19,8 @@ from reward_model.statistics.table import Estimate, Table
 
 #: More make no difference to two digits.
 MAX_RESAMPLES = 1000
+#: Cells of a table that is held at once: all pairs of ten thousand videos would take gigabytes.
+_CELLS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,27 @@ def spearman(a: np.ndarray, b: np.ndarray, groups: np.ndarray, weights: np.ndarr
     Returns:
         (B,), NaN where a or b is constant.
     """
-    own = weights[:, groups].T
-    x, y = (_ranks(values, groups, weights) for values in (a, b))
-    count = own.sum(0)
-    x, y = x - (own * x).sum(0) / count, y - (own * y).sum(0) / count
-    return _over((own * x * y).sum(0), (own * x * x).sum(0) * (own * y * y).sum(0))
+    below = [_below(values, groups, weights.shape[1]) for values in (a, b)]
+    found = []
+    for some in _parts(weights, len(a)):
+        own = some[:, groups].T
+        x, y = (counts @ some.T for counts in below)  # the weighted mean of each is 0
+        found.append(_over((own * x * y).sum(0), (own * x * x).sum(0) * (own * y * y).sum(0)))
+    return np.concatenate(found)
 
 
 def kendall(a: np.ndarray, b: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Kendall's tau-b under weights of groups; arguments as in :func:`spearman`."""
     member = _member(groups, weights.shape[1])
-    first, second = (np.sign(v[:, None] - v[None, :]) for v in (a, b))
+    concordant = np.zeros((weights.shape[1],) * 2)
+    for rows in _parts(np.arange(len(a)), len(a)):
+        one, two = ((v[rows, None] > v).astype(np.int8) - (v[rows, None] < v) for v in (a, b))
+        concordant += member[rows].T @ ((one * two).astype(np.float32) @ member)
 
     def total(pairs: np.ndarray) -> np.ndarray:
-        return np.einsum("bg,gh,bh->b", weights, member.T @ pairs @ member, weights)
+        return np.einsum("bg,gh,bh->b", weights, pairs, weights)
 
-    return _over(total(first * second), total(np.abs(first)) * total(np.abs(second)))
+    return _over(total(concordant), total(_untied(a, member)) * total(_untied(b, member)))
 
 
 def clustered(
@@ -107,15 +114,33 @@ def clustered(
     return Estimate(float(value), Interval(float(low), float(high)))
 
 
-def _ranks(values: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, B) mean ranks, up to a constant, where group g is there ``weights[:, g]`` times."""
-    above = (values[:, None] > values[None, :]) + 0.5 * (values[:, None] == values[None, :])
-    return (above @ _member(groups, weights.shape[1])) @ weights.T
+def _below(values: np.ndarray, groups: np.ndarray, num: int) -> np.ndarray:
+    """(N, G): how many values of each group lie below a value, ties half, less half of the group: its rank in there."""
+    counts = np.empty((len(values), num))
+    for group in range(num):
+        own = np.sort(values[groups == group])
+        counts[:, group] = (np.searchsorted(own, values, "left") + np.searchsorted(own, values, "right") - len(own)) / 2
+    return counts
+
+
+def _untied(values: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """(G, G): pairs of values of two groups that are not equal, (N, G) being :func:`_member`."""
+    distinct, place = np.unique(values, return_inverse=True)
+    counts = np.zeros((len(distinct), member.shape[1]))
+    np.add.at(counts, place, member)
+    size = member.sum(0, dtype=float)
+    return np.outer(size, size) - counts.T @ counts
+
+
+def _parts(items: np.ndarray, num: int) -> Iterator[np.ndarray]:
+    """The items, so many at once that a table with a row for each and ``num`` columns stays small."""
+    most = max(1, _CELLS // num)
+    return (items[k : k + most] for k in range(0, len(items), most))
 
 
 def _member(groups: np.ndarray, num: int) -> np.ndarray:
-    """(N, G): 1 where a value is of a group."""
-    return (groups[:, None] == np.arange(num)).astype(float)
+    """(N, G): 1 where a value is of a group; float32 counts exactly up to 16 million."""
+    return (groups[:, None] == np.arange(num)).astype(np.float32)
 
 
 def _over(above: np.ndarray, square: np.ndarray) -> np.ndarray:

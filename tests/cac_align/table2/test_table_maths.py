@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -129,6 +131,19 @@ def test_weights_of_groups_are_copies_of_them():
         index = np.repeat(np.arange(12), row[groups].astype(int))
         assert one == pytest.approx(stats.spearmanr(a[index], b[index]).statistic, abs=1e-12)
         assert two == pytest.approx(stats.kendalltau(a[index], b[index]).statistic, abs=1e-12)
+
+
+def test_correlations_of_many_videos_hold_no_table_of_all_pairs():
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 50, 4000), rng.normal(size=4000)
+    groups = np.arange(4000) % 8
+    weights = rng.integers(0, 3, (200, 8)).astype(float)
+    for statistic in (spearman, kendall):
+        tracemalloc.start()
+        statistic(a, b, groups, weights)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4000 * 4000 * 8 / 2
 
 
 def test_intervals_of_coefficients_redraw_whole_prompts():
