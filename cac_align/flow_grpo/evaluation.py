@@ -13,6 +13,7 @@ import torch
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.judging.canaries import WATCHED, canaries, collapsed
 from cac_align.flow_grpo.judging.reward_bus import RewardBus
+from cac_align.flow_grpo.learner.experience import shares_at_limit
 from cac_align.flow_grpo.maths.sampling import derive_seed
 from cac_align.flow_grpo.sampler.embeddings import TextEmbeddings
 from cac_align.flow_grpo.sampler.experts import batched_pipeline, drawing_arguments
@@ -123,9 +124,9 @@ def summarise(rows: Mapping[int, Mapping[str, float | None]]) -> dict[str, float
         if known:
             found[name] = math.fsum(known) / len(known)
     failed = sum(row.get("reward") is None for row in rows.values())
-    limits = [value for name, value in found.items() if name.startswith("part/") and name.endswith("/saturated")]
+    limits = shares_at_limit(found)
     if limits:
-        found["saturated"] = max(limits)
+        found["saturated"] = max(limits.values())
     return {**found, "judge_failure_rate": failed / max(len(rows), 1)}
 
 

@@ -232,13 +232,18 @@ def experience_numbers(rows: Sequence[ScoreRow], advantages: Advantages) -> dict
     return numbers | _part_numbers(rows)
 
 
+def shares_at_limit(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Of the numbers of a step or an evaluation those that say how many videos are at the limit of a clipped reward."""
+    return {k: v for k, v in numbers.items() if k.startswith("part/") and k.endswith("/saturated")}
+
+
 def warn_of_limits(numbers: Mapping[str, float]) -> None:
     """Says which clipped reward, such as that of motion, has most videos of a step at its limit, by the step's numbers.
 
     Above its limit a reward sees no difference between videos. Prompts of fast motion reach that of speed first.
     """
-    for name, share in numbers.items():
-        if name.startswith("part/") and name.endswith("saturated") and share > _SATURATED:
+    for name, share in shares_at_limit(numbers).items():
+        if share > _SATURATED:
             log.warning(
                 "%s: %.0f %% of the step's videos are at the limit of this reward, so that it does not see them slow "
                 "down; give the reward of motion a higher 'full'",
