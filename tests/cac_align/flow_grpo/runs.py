@@ -10,9 +10,12 @@ from typing import Any
 from cac_align.flow_grpo.config import FlowGRPOConfig
 from cac_align.flow_grpo.learner.experience import chunks_of
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
+from reward_model.engine.checkpoints import fingerprint
 from tests.conftest import _quiet, _wan_parts
 
 PROMPTS = ["a red ball moves right", "a blue square bounces", "a dog catches a ball", "green ball on black"]
+#: What the shared parts were like when a pipeline was first made of them, by the VAE.
+_FIRST: dict[int, Any] = {}
 EVAL_PROMPTS = ["a red square bounces", "a blue ball moves left"]
 
 
@@ -20,13 +23,25 @@ def tiny_pipe(num_layers: int = 2) -> Any:
     """16x16 pixels, 5 or 9 frames; the same weights every time. All share what no training touches: VAE and text."""
     from diffusers import WanPipeline
 
-    parts = _built(num_layers)
-    return _quiet(WanPipeline(**{**parts, **{k: copy.deepcopy(parts[k]) for k in ("transformer", "scheduler")}}))
+    return _quiet(WanPipeline(**own(_built(num_layers))))
 
 
 @functools.cache
 def _built(num_layers: int) -> dict[str, Any]:
     return _wan_parts(16, num_layers)
+
+
+def own(parts: dict[str, Any]) -> dict[str, Any]:
+    """These parts with a copy of each that a training touches. A test that changes another one copies it first: else
+    later runs of this process differ from those of other processes.
+    """
+    vae, text = parts["vae"], parts["text_encoder"]
+    built_with = {name: value for name, value in vae.config.items() if not name.startswith("_")}  # saving adds those
+    state = [built_with, *((str(x.dtype), fingerprint(x)) for x in (vae, text))]
+    first = _FIRST.setdefault(id(vae), state)
+    assert state == first, "an earlier test of this process changed the VAE or the text encoder that all share"
+    touched = [name for name in parts if name.startswith("transformer") or name == "scheduler"]
+    return {**parts, **{name: copy.deepcopy(parts[name]) for name in touched}}
 
 
 def shallow_pipe() -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from typing import Any
 
 import numpy as np
 
 from cac_align.flow_grpo.trainer import FlowGRPOTrainer
-from tests.cac_align.flow_grpo.runs import PROMPTS, settings
+from tests.cac_align.flow_grpo.runs import PROMPTS, own, settings
 from tests.conftest import _quiet, _wan_parts
 
 #: Of four steps, two belong to each expert.
@@ -20,7 +19,7 @@ def a14b(*, image: bool = False) -> Any:
     """Two experts of different weights, 16x16 pixels; the same every time. All share what no training touches."""
     from diffusers import WanImageToVideoPipeline, WanPipeline
 
-    parts = _own(_a14b_parts(image))
+    parts = own(_a14b_parts(image))
     if image:
         more = {"image_processor": None, "image_encoder": None, "boundary_ratio": BOUNDARY}
         return _quiet(WanImageToVideoPipeline(**parts, **more))
@@ -37,17 +36,11 @@ def _a14b_parts(image: bool) -> dict[str, Any]:
     return {**parts, "transformer_2": WanTransformer3DModel.from_config(parts["transformer"].config)}
 
 
-def _own(parts: dict[str, Any]) -> dict[str, Any]:
-    """These parts with a copy of each that a training touches."""
-    touched = [name for name in parts if name.startswith("transformer") or name == "scheduler"]
-    return {**parts, **{name: copy.deepcopy(parts[name]) for name in touched}}
-
-
 def ti2v_5b(*, image: bool = False) -> Any:
     """One transformer, 16 pixels a latent cell, 32x32 pixels at least."""
     from diffusers import WanImageToVideoPipeline, WanPipeline
 
-    parts = _own(_ti2v_5b_parts())
+    parts = own(_ti2v_5b_parts())
     if image:
         more = {"image_processor": None, "image_encoder": None, "expand_timesteps": True}
         return _quiet(WanImageToVideoPipeline(**parts, **more))

@@ -1,5 +1,6 @@
 """The data term: its loss by plain floats, the order of its videos, their latents, and what it does to an update."""
 
+import copy
 import json
 import shutil
 
@@ -121,6 +122,7 @@ def test_a_clip_has_the_size_the_length_and_the_rate_of_the_run(footage):
 
 def test_latents_are_those_the_pipeline_decodes():
     pipe = shallow_pipe()
+    pipe.vae = copy.deepcopy(pipe.vae)  # the other tests' is the same
     pipe.vae.register_to_config(latents_mean=[0.1 * k for k in range(16)], latents_std=[1 + 0.1 * k for k in range(16)])
     frames = video(0, 5, 16, 16)
     found = encode_frames(pipe, frames)
