@@ -148,7 +148,8 @@ def test_the_truth_scores_full_marks(bench):
         assert value(result, f"AUROC, {readout}") == 1.0
     assert value(result, "saturation, direct") == 1.0 and value(result, "saturation, log_odds") == 0.0
     assert value(result, "ECE, direct") < 0.01 < value(result, "ECE, log_odds")
-    assert {k: m.value for k, m in result.recall_by_kind.items()} == dict.fromkeys(USED, 1.0)
+    for by_kind in (result.recall_by_kind, result.spatial_by_kind):
+        assert {k: m.value for k, m in by_kind.items()} == dict.fromkeys(USED, 1.0)
     assert result.metrics["status accuracy"].interval.low == pytest.approx(0.824, abs=1e-3)
     assert result.metrics["parse rate"].num == 18 + 9  # two turns for every abnormal video
     assert result.confusion.counts == {"normal": (9, 0, 0), "abnormal": (0, 9, 0)} and not result.errors
@@ -167,7 +168,8 @@ def test_one_that_misses_one_kind(bench):
         return TurnReport("normal", "") if video.kind == "vanish" else report
 
     result = evaluate(judge_of(bench, lie=blind), bench)
-    assert {k: m.value for k, m in result.recall_by_kind.items()} == {k: float(k != "vanish") for k in USED}
+    for by_kind in (result.recall_by_kind, result.spatial_by_kind):
+        assert {k: m.value for k, m in by_kind.items()} == {k: float(k != "vanish") for k in USED}
     assert value(result, "temporal IoU, scan") == pytest.approx(2 / 3)
 
 

@@ -47,6 +47,7 @@ def measure(
         metrics=metrics,
         confusion=table,
         recall_by_kind=_recall_by_kind(abnormal),
+        spatial_by_kind=_spatial_by_kind(abnormal, num_resamples),
         recall_by_type=_recall_by_type(abnormal),
         recall_by_cell=_recall_by_cell(abnormal),
         by_group=_by_group(judged),
@@ -103,8 +104,7 @@ def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, M
         known = [v or 0.0 for v in values] if any(v is not None for v in values) else []
         return mean_metric(known, num_resamples)
 
-    # A window that nobody looked into: a judge of one turn, which is not asked for boxes.
-    one_turn = any(r.window_found and not r.zoomed for r in abnormal)
+    one_turn = _one_turn(abnormal)
     return {
         "temporal IoU, scan": overlap(lambda r: r.temporal_iou),
         "temporal IoU, final": overlap(lambda r: r.temporal_iou_final),
@@ -112,6 +112,20 @@ def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, M
         "vIoU": Metric(None) if one_turn else overlap(lambda r: r.tube_iou),
         "type IoU": overlap(lambda r: r.type_iou),
     }
+
+
+def _spatial_by_kind(abnormal: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
+    """Nothing where nobody drew or was asked to."""
+    if _one_turn(abnormal) or all(r.spatial_iou is None for r in abnormal):
+        return {}
+    kinds = dict.fromkeys(r.kind for r in abnormal)
+    found = {kind: [r.spatial_iou or 0.0 for r in abnormal if r.kind == kind] for kind in kinds}
+    return {kind: mean_metric(values, num_resamples) for kind, values in found.items()}
+
+
+def _one_turn(abnormal: Sequence[Row]) -> bool:
+    """Whether there is a window that nobody looked into: a judge of one turn, which is not asked for boxes."""
+    return any(r.window_found and not r.zoomed for r in abnormal)
 
 
 def _class_metrics(judged: Sequence[Row], table: Confusion, num_resamples: int) -> dict[str, Metric]:

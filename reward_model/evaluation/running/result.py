@@ -54,6 +54,7 @@ class EvaluationResult:
         metrics: by name, in the order of the table; see :func:`reward_model.evaluation.evaluate_judge`.
         confusion: statuses against truth, with the unparsed apart.
         recall_by_kind: share of the abnormal videos of each kind that were called abnormal.
+        spatial_by_kind: mean spatial IoU of each kind, a missed video 0; empty where no boxes are asked for.
         recall_by_type: both recalls of each of the five types.
         recall_by_cell: recall of each cell of duration and area, ``"<1s, >=20%"`` and so on.
         by_group: of a bench in parts, metrics of ``"all"``, of each part and of each case in it: accuracy, recall,
@@ -71,6 +72,7 @@ class EvaluationResult:
     seconds_per_video: float
     recall_by_type: dict[str, TypeRecall] = field(default_factory=dict)
     recall_by_cell: dict[str, Metric] = field(default_factory=dict)
+    spatial_by_kind: dict[str, Metric] = field(default_factory=dict)
     by_group: dict[str, dict[str, Metric]] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     videos: list[dict[str, Any]] = field(default_factory=list)
@@ -93,6 +95,7 @@ class EvaluationResult:
             "recall_by_kind": {k: m.to_dict() for k, m in self.recall_by_kind.items()},
             "recall_by_type": types,
             "recall_by_cell": {k: m.to_dict() for k, m in self.recall_by_cell.items()},
+            "spatial_by_kind": {k: m.to_dict() for k, m in self.spatial_by_kind.items()},
             **({"by_group": groups} if groups else {}),
             "seconds_per_video": self.seconds_per_video,
             "errors": self.errors,

@@ -110,6 +110,17 @@ def kind_table(bench: str, judges: Judges) -> Table:
     return Table(f"Recall by kind, {bench}", ("kind", *judges, "n"), [rows])
 
 
+def spatial_kind_table(bench: str, judges: Judges) -> Table:
+    """Spatial IoU of every kind of anomaly, of the judges that draw boxes."""
+    drawing = {name: r for name, r in judges.items() if r.spatial_by_kind}
+    kinds = dict.fromkeys(kind for r in drawing.values() for kind in r.spatial_by_kind)
+    rows = [
+        (kind, *(_estimate(r.spatial_by_kind.get(kind)) for r in drawing.values()), _num(drawing, kind))
+        for kind in kinds
+    ]
+    return Table(f"Spatial IoU by kind, {bench}", ("kind", *drawing, "n"), [rows], (INTERVAL_NOTE,))
+
+
 def localisation_table(bench: str, judges: Judges, *, paper: bool = True) -> Table:
     """Table S4, with vIoU and type IoU beside it."""
     names = ("temporal IoU, scan", "temporal IoU, final", "spatial IoU", "vIoU", "type IoU")

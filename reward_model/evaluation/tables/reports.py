@@ -19,6 +19,7 @@ from reward_model.evaluation.tables.class_tables import (
     kind_table,
     localisation_table,
     main_table,
+    spatial_kind_table,
     time_table,
     type_table,
 )
@@ -67,6 +68,7 @@ def _bench_tables(
         type_table(bench, judges, paper=main),
         kind_table(bench, judges),
         localisation_table(bench, judges, paper=main),
+        spatial_kind_table(bench, judges),
     ]
     if _has_both_classes(rows):
         tables.append(readout_table(bench, rows, num_resamples=min(200, num_resamples)))

@@ -6,6 +6,7 @@ import pytest
 
 from reward_model.evaluation.running.measure import measure
 from reward_model.evaluation.running.row import Row
+from reward_model.evaluation.tables.class_tables import spatial_kind_table
 from reward_model.evaluation.tables.systems_table import systems_table, typed_recall
 
 OBJECT, MOTION = "Object Distortion", "Motion Anomalies"
@@ -52,3 +53,16 @@ def test_a_reward_without_verdicts_has_no_line():
     scores = [Row(k, f"v{k}", "", "normal", score=0.5) for k in range(3)]
     table = systems_table("main", {"score": measure(scores, {}, num_resamples=10)}, {"score": scores})
     assert table.rows == [] or not list(table.rows)
+
+
+def test_boxes_by_kind_are_of_judges_that_draw():
+    told = {"has_verdict": True, "status": "abnormal", "window_found": True}
+    drawn = [("split", 0.2), ("split", None), ("squash", 0.8)]
+    boxes = [Row(k, "", kind, "abnormal", zoomed=True, spatial_iou=v, **told) for k, (kind, v) in enumerate(drawn)]
+    scan = [replace(r, zoomed=False) for r in boxes]
+    scores = [Row(0, "", "split", "abnormal", score=0.5)]
+    rows = {"judge": boxes, "one turn": scan, "score": scores}
+    table = spatial_kind_table("main", {k: measure(v, {}, num_resamples=10) for k, v in rows.items()})
+    assert table.columns == ("kind", "judge", "n")
+    assert [(kind, cell.value, n) for kind, cell, n in table.rows] == [("split", 0.1, 2), ("squash", 0.8, 1)]
+    assert spatial_kind_table("main", {"score": measure(scores, {}, num_resamples=10)}).groups == [[]]
