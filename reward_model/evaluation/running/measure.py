@@ -124,7 +124,7 @@ def _spatial_by_kind(abnormal: Sequence[Row], num_resamples: int) -> dict[str, M
 
 
 def _one_turn(abnormal: Sequence[Row]) -> bool:
-    """Whether there is a window that nobody looked into: a judge of one turn, which is not asked for boxes."""
+    """True of a judge of one turn, which is not asked for boxes: nobody looked into a window that it named."""
     return any(r.window_found and not r.zoomed for r in abnormal)
 
 
