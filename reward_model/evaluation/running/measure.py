@@ -98,34 +98,33 @@ def _domain_metrics(judged: Sequence[Row]) -> dict[str, Metric]:
 
 
 def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
-    def overlap(read: Callable[[Row], float | None]) -> Metric:
-        values = [read(r) for r in abnormal]
-        # A judge that writes nothing has no overlap; one that failed on some videos has 0 there.
-        known = [v or 0.0 for v in values] if any(v is not None for v in values) else []
-        return mean_metric(known, num_resamples)
-
-    one_turn = _one_turn(abnormal)
-    return {
-        "temporal IoU, scan": overlap(lambda r: r.temporal_iou),
-        "temporal IoU, final": overlap(lambda r: r.temporal_iou_final),
-        "spatial IoU": Metric(None) if one_turn else overlap(lambda r: r.spatial_iou),
-        "vIoU": Metric(None) if one_turn else overlap(lambda r: r.tube_iou),
-        "type IoU": overlap(lambda r: r.type_iou),
+    found = {
+        "temporal IoU, scan": _overlaps([r.temporal_iou for r in abnormal]),
+        "temporal IoU, final": _overlaps([r.temporal_iou_final for r in abnormal]),
+        "spatial IoU": _box_overlaps(abnormal, lambda r: r.spatial_iou),
+        "vIoU": _box_overlaps(abnormal, lambda r: r.tube_iou),
+        "type IoU": _overlaps([r.type_iou for r in abnormal]),
     }
+    return {name: mean_metric(values, num_resamples) for name, values in found.items()}
 
 
 def _spatial_by_kind(abnormal: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
-    """Nothing where nobody drew or was asked to."""
-    if _one_turn(abnormal) or all(r.spatial_iou is None for r in abnormal):
-        return {}
-    kinds = dict.fromkeys(r.kind for r in abnormal)
-    found = {kind: [r.spatial_iou or 0.0 for r in abnormal if r.kind == kind] for kind in kinds}
-    return {kind: mean_metric(values, num_resamples) for kind, values in found.items()}
+    by_kind: dict[str, list[float]] = {}
+    # Without boxes there are no overlaps, and no kinds.
+    for row, overlap in zip(abnormal, _box_overlaps(abnormal, lambda r: r.spatial_iou), strict=False):
+        by_kind.setdefault(row.kind, []).append(overlap)
+    return {kind: mean_metric(values, num_resamples) for kind, values in by_kind.items()}
 
 
-def _one_turn(abnormal: Sequence[Row]) -> bool:
-    """True of a judge of one turn, which is not asked for boxes: nobody looked into a window that it named."""
-    return any(r.window_found and not r.zoomed for r in abnormal)
+def _overlaps(values: Sequence[float | None]) -> list[float]:
+    """A judge that writes nothing has no overlap; one that failed on some videos has 0 there."""
+    return [v or 0.0 for v in values] if any(v is not None for v in values) else []
+
+
+def _box_overlaps(abnormal: Sequence[Row], read: Callable[[Row], float | None]) -> list[float]:
+    """Of a judge of one turn, which is not asked for boxes, there are none: nobody looked into a window it named."""
+    one_turn = any(r.window_found and not r.zoomed for r in abnormal)
+    return [] if one_turn else _overlaps([read(r) for r in abnormal])
 
 
 def _class_metrics(judged: Sequence[Row], table: Confusion, num_resamples: int) -> dict[str, Metric]:

@@ -5,9 +5,9 @@ The paper's rows were measured on the paper's benches, which are not public; eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from reward_model.evaluation.running.result import EvaluationResult
+from reward_model.evaluation.running.result import EvaluationResult, Metric
 from reward_model.evaluation.tables.paper_tables import PaperTable, paper_table
 from reward_model.schema import AnomalyType
 from reward_model.statistics.table import Cell, Table
@@ -103,22 +103,15 @@ def type_table(bench: str, judges: Judges, *, paper: bool = True) -> Table:
 
 def kind_table(bench: str, judges: Judges) -> Table:
     """Recall of every kind of anomaly the bench holds."""
-    kinds = dict.fromkeys(kind for r in judges.values() for kind in r.recall_by_kind)
-    rows = [
-        (kind, *(_value(r.recall_by_kind.get(kind)) for r in judges.values()), _num(judges, kind)) for kind in kinds
-    ]
-    return Table(f"Recall by kind, {bench}", ("kind", *judges, "n"), [rows])
+    found = {name: r.recall_by_kind for name, r in judges.items()}
+    return Table(f"Recall by kind, {bench}", ("kind", *found, "n"), [_kind_rows(found, _value)])
 
 
 def spatial_kind_table(bench: str, judges: Judges) -> Table:
     """Spatial IoU of every kind of anomaly, of the judges that draw boxes."""
-    drawing = {name: r for name, r in judges.items() if r.spatial_by_kind}
-    kinds = dict.fromkeys(kind for r in drawing.values() for kind in r.spatial_by_kind)
-    rows = [
-        (kind, *(_estimate(r.spatial_by_kind.get(kind)) for r in drawing.values()), _num(drawing, kind))
-        for kind in kinds
-    ]
-    return Table(f"Spatial IoU by kind, {bench}", ("kind", *drawing, "n"), [rows], (INTERVAL_NOTE,))
+    found = {name: r.spatial_by_kind for name, r in judges.items() if r.spatial_by_kind}
+    rows = _kind_rows(found, _estimate)
+    return Table(f"Spatial IoU by kind, {bench}", ("kind", *found, "n"), [rows], (INTERVAL_NOTE,))
 
 
 def localisation_table(bench: str, judges: Judges, *, paper: bool = True) -> Table:
@@ -175,5 +168,14 @@ def _value(metric: object) -> Cell:
     return getattr(metric, "value", None)
 
 
-def _num(judges: Judges, kind: str) -> int:
-    return max(r.recall_by_kind[kind].num for r in judges.values() if kind in r.recall_by_kind)
+def _kind_rows(found: Mapping[str, Mapping[str, Metric]], show: Callable[[object], Cell]) -> list[Sequence[Cell]]:
+    """A row for each kind: its name, a cell for each judge, and how many videos there are."""
+    kinds = dict.fromkeys(kind for by_kind in found.values() for kind in by_kind)
+    return [
+        (
+            kind,
+            *(show(by_kind.get(kind)) for by_kind in found.values()),
+            max(by_kind[kind].num for by_kind in found.values() if kind in by_kind),
+        )
+        for kind in kinds
+    ]

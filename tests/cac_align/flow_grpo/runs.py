@@ -14,9 +14,9 @@ from reward_model.engine.checkpoints import fingerprint
 from tests.conftest import _quiet, _wan_parts
 
 PROMPTS = ["a red ball moves right", "a blue square bounces", "a dog catches a ball", "green ball on black"]
+EVAL_PROMPTS = ["a red square bounces", "a blue ball moves left"]
 #: What the shared parts were like when a pipeline was first made of them, by the VAE.
 _FIRST: dict[int, Any] = {}
-EVAL_PROMPTS = ["a red square bounces", "a blue ball moves left"]
 
 
 def tiny_pipe(num_layers: int = 2) -> Any:
