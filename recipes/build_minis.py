@@ -6,7 +6,7 @@ generator (wan-mini). CPU is enough.
     python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
 
 The judge is the three stage recipes with their mini configurations: stages 1 and 2, both again for its boxes, two
-rounds of stage 3.
+rounds of stage 3, stage 2 once more for a second box, three further rounds of stage 3.
 A stopped run continues where it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
 """
 
@@ -27,15 +27,19 @@ from reward_model.terminal.program import run_program
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RECIPES = Path(__file__).parent
-#: The judge's supervised rounds: folder, recipe, configuration. Each starts from the one before.
+#: The judge's rounds: folder, recipe, configuration. Each starts from the one before.
 ROUNDS = (
     ("stage1", "stage1_warmup.py", "stage1/mini.yaml"),
     ("stage2", "stage2_sft.py", "stage2/mini.yaml"),
     ("stage1-boxes", "stage1_warmup.py", "stage1/mini_boxes.yaml"),
     ("stage2-again", "stage2_sft.py", "stage2/mini_again.yaml"),
+    ("stage3", "stage3_grpo.py", "stage3/mini.yaml"),
+    ("stage3-again", "stage3_grpo.py", "stage3/mini_again.yaml"),
+    ("stage2-two-boxes", "stage2_sft.py", "stage2/mini_two_boxes.yaml"),
+    ("stage3-two-boxes", "stage3_grpo.py", "stage3/mini_two_boxes.yaml"),
+    ("stage3-kinds", "stage3_grpo.py", "stage3/mini_kinds.yaml"),
+    ("stage3-shapes", "stage3_grpo.py", "stage3/mini_shapes.yaml"),
 )
-#: Its rounds of stage 3: folder and configuration.
-GRPO_ROUNDS = (("stage3", "stage3/mini.yaml"), ("stage3-again", "stage3/mini_again.yaml"))
 #: Settings that --scale multiplies.
 STEPS = ("vision_warmup_steps", "reading_warmup_steps", "max_steps", "warmup_steps")
 
@@ -84,8 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def build_judge(args: argparse.Namespace) -> Path:
-    """Two rounds of stages 1 and 2, then two of stage 3, in processes of their own; the result is copied to
-    ``OUTPUT/cac-mini``, whose README.md stays.
+    """The rounds one after the other, in processes of their own; the result is copied to ``OUTPUT/cac-mini``, whose
+    README.md stays.
     """
     from reward_model.engine.settings import read_yaml
     from reward_model.files import atomic_folder
@@ -98,23 +102,18 @@ def build_judge(args: argparse.Namespace) -> Path:
     for name, recipe, config in ROUNDS:
         settings = read_yaml(RECIPES / "configs" / config)
         options = {k: max(2, round(args.scale * settings[k])) for k in STEPS if k in settings}
-        options |= {"output_dir": work / name, "seed": args.seed + settings["seed"], "gradient_accumulation_steps": 1}
+        options |= {"output_dir": work / name, "seed": args.seed + settings.get("seed", 0)}
+        by_policy = recipe == "stage3_grpo.py"
+        if not by_policy:
+            options["gradient_accumulation_steps"] = 1
         if model is not None:
-            options["model_name_or_path"] = model
-        given = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-        launch_recipe(RECIPES / recipe, "--config", RECIPES / "configs" / config, *given, processes=2)
-        model = work / name
-    for name, config in GRPO_ROUNDS:
-        settings = read_yaml(RECIPES / "configs" / config)
-        steps, seed = max(2, round(args.scale * settings["max_steps"])), args.seed + settings.get("seed", 0)
-        changes = f"model={model}", f"output_dir={work / name}", f"max_steps={steps}", f"seed={seed}"
-        launch_recipe(
-            RECIPES / "stage3_grpo.py", "--config", RECIPES / "configs" / config, "--set", *changes, processes=2
-        )
-        model = work / name / "judge"
+            options["model" if by_policy else "model_name_or_path"] = model
+        changes = [f"{key}={value}" for key, value in options.items()]
+        launch_recipe(RECIPES / recipe, "--config", RECIPES / "configs" / config, "--set", *changes, processes=2)
+        model = work / name / "judge" if by_policy else work / name
     folder = args.output / "cac-mini"
     with atomic_folder(folder) as fresh:
-        shutil.copytree(work / GRPO_ROUNDS[-1][0] / "judge", fresh, dirs_exist_ok=True)
+        shutil.copytree(model, fresh, dirs_exist_ok=True)
         if (folder / "README.md").is_file():
             shutil.copy2(folder / "README.md", fresh)
     return folder

@@ -351,8 +351,8 @@ BOXES = (Box(100, 100, 400, 400),)
 
 def test_the_minis_stage_2_takes_own_videos_with_long_anomalies(long_anomalies, tmp_path):
     own = ["--data", str(long_anomalies), "--output_dir", str(tmp_path)]
-    presets = [["mini"], ["full", "--untrimmed_windows", "True"], ["mini_again"]]
-    for name, *more in presets[: draws(3, 1)]:
+    presets = [["mini"], ["full", "--untrimmed_windows", "True"], ["mini_again"], ["mini_two_boxes"]]
+    for name, *more in presets[: draws(4, 1)]:
         config = ["--config", str(CONFIGS / "stage2" / f"{name}.yaml"), "--max_tokens", "100000", "--disjoint", "false"]
         data = prepared("stage2", *config, *own, "--samples", "8", *more)
         assert {r["task"] for r in data.rows if r["status"] == "abnormal"} == {"scan", "zoom"}
