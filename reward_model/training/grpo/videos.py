@@ -90,9 +90,8 @@ def _told(
     while True:
         drawn = draw_story(rng, shares, kind, abnormal=bool(row["kind"]))
         told = {**row, **drawn, "draw": int(rng.integers(2**31))}
-        if (
-            not told["kind"] or told["story"] == PLAIN or is_shifted(told["story"])
-        ):  # these last long enough for any grid
+        lasting = told["story"] == PLAIN or is_shifted(told["story"])  # long enough for any grid
+        if lasting or not told["kind"]:
             return told
         truth = Script(**told).film().truth
         grids = scan_grids(truth.num_frames, truth.fps, judge)
