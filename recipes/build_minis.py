@@ -6,7 +6,7 @@ generator (wan-mini). CPU is enough.
     python recipes/build_minis.py --scale 0.01 --output outputs/smoke      # the whole path in minutes, useless weights
 
 The judge is the three stage recipes with their mini configurations: stages 1 and 2, both again for its boxes, two
-rounds of stage 3, stage 2 once more for a second box, three further rounds of stage 3.
+rounds of stage 3, stage 2 once more for a second box, two further rounds of stage 3.
 A stopped run continues where it was. Progress: the bar on the terminal, and ``tensorboard --logdir <work-dir>``.
 """
 
@@ -38,7 +38,6 @@ ROUNDS = (
     ("stage2-two-boxes", "stage2_sft.py", "stage2/mini_two_boxes.yaml"),
     ("stage3-two-boxes", "stage3_grpo.py", "stage3/mini_two_boxes.yaml"),
     ("stage3-kinds", "stage3_grpo.py", "stage3/mini_kinds.yaml"),
-    ("stage3-shapes", "stage3_grpo.py", "stage3/mini_shapes.yaml"),
 )
 #: Settings that --scale multiplies.
 STEPS = ("vision_warmup_steps", "reading_warmup_steps", "max_steps", "warmup_steps")

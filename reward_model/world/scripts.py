@@ -20,7 +20,7 @@ from reward_model.world.look_alikes import LOOK_ALIKES, STRATA, make_pair_scenes
 from reward_model.world.palette import TRAINING_STYLES
 from reward_model.world.scene import make_scene
 from reward_model.world.shift import Shift
-from reward_model.world.shifts import NAMED_DRAWS, draw_shift
+from reward_model.world.shifts import draw_shift
 from reward_model.world.short import SHORT_KINDS, make_short_scene
 
 PLAIN, SHIFTED, SHORT = "plain", "shifted", "short"
@@ -44,8 +44,7 @@ class Script:
         seed: seed of the scene.
         kind: kind of anomaly, "" for a normal video.
         setting: where it plays; look-alikes choose for themselves.
-        story: ``plain``, ``shifted``, ``shifted/shape`` and so on for one draw of :func:`draw_shift` for certain,
-            ``short``, or one of :data:`reward_model.world.LOOK_ALIKES`.
+        story: ``plain``, ``shifted``, ``short``, or one of :data:`reward_model.world.LOOK_ALIKES`.
         stratum: of a look-alike, the grid that decides it.
         draw: seed of everything else that is drawn: the shift, the style, how often the scan meets a short anomaly.
         strength: of a squash or split; None: drawn.
@@ -75,7 +74,7 @@ class Script:
             return self._look_alike(abnormal=bool(self.kind), **scene_options)
         rng = np.random.default_rng([self.draw, 6])
         options = {"setting": self.setting, "strength": self.strength, **scene_options}
-        if is_shifted(self.story):
+        if self.story == SHIFTED:
             return film(self.seed, self.kind or None, self._shift(rng), **options)
         if self.story == SHORT and self.kind:
             meets = int(rng.random() < 0.7)
@@ -103,33 +102,25 @@ class Script:
     def _shift(self, rng: np.random.Generator) -> Shift:
         """A shift that can show the anomaly where it plays."""
         without = () if self.stored else ("compression",)
-        including = self.story.partition("/")[2] or None
         while True:
-            shift = draw_shift(rng, without=without, including=including)
+            shift = draw_shift(rng, without=without)
             fits = (not self.kind or self.kind in shift.kinds) and self.setting in (None, *shift.settings)
             if fits and (shift.crf is None or shift.num_frames <= _STORED_FRAMES):
                 return shift
 
 
-def is_shifted(story: str) -> bool:
-    """Whether a story is the plain one under a drawn shift: ``shifted``, or ``shifted/shape`` and so on."""
-    name, slash, drawn = story.partition("/")
-    return name == SHIFTED and (not slash or drawn in NAMED_DRAWS)
-
-
 def check_stories(shares: Mapping[str, float]) -> None:
     """Raises ValueError for a story that does not exist, or shares that are negative or above 1 together.
 
-    Beside :data:`STORIES` there are the look-alikes by their names, ``zoom/fade`` or ``zoom/look-alike``: one
-    stratum of one of them or of all, and ``shifted/shape``: shifted videos of which each has another shape.
+    Beside :data:`STORIES` there are the look-alikes by their names, and ``zoom/fade`` or ``zoom/look-alike``: one
+    stratum of one of them or of all.
     """
-    known = (*STORIES[1:], *(f"{SHIFTED}/{name}" for name in NAMED_DRAWS))
-    unknown = [name for name in shares if name not in known and _look_alike_named(name) is None]
+    unknown = [name for name in shares if name not in STORIES[1:] and _look_alike_named(name) is None]
     if unknown or any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
         raise ValueError(
             f"stories={dict(shares)} must give shares of {', '.join(STORIES[1:])} from 0 to 1, together at most 1; the "
             f"rest is plain. One look-alike ({', '.join(LOOK_ALIKES)}) or stratum ({', '.join(STRATA)}) is named as in "
-            f"zoom/fade, a shift that is drawn for certain ({', '.join(NAMED_DRAWS)}) as in shifted/shape"
+            "zoom/fade"
         )
 
 

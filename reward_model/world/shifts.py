@@ -80,13 +80,9 @@ _DRAWS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "camera": lambda rng: {"pan": float(rng.uniform(0.02, 0.1)), "zoom": float(rng.uniform(0, 0.25))},
     "style": lambda rng: {"style": str(rng.choice([s for s in TRAINING_STYLES if s != "plain"]))},
 }
-#: Draws that a training can ask for by name: those that any anomaly can be shown under, in any video.
-NAMED_DRAWS = tuple(name for name in _DRAWS if name not in ("mirror", "compression"))
 
 
-def draw_shift(
-    rng: np.random.Generator, *, most: int = 2, without: Sequence[str] = (), including: str | None = None
-) -> Shift:
+def draw_shift(rng: np.random.Generator, *, most: int = 2, without: Sequence[str] = ()) -> Shift:
     """A shift with drawn values, or several at once: what training sees as normal. It never draws ``ink``.
 
     Args:
@@ -94,25 +90,16 @@ def draw_shift(
         most: one to so many are put together.
         without: which of ``length``, ``rate``, ``speed``, ``bars``, ``shape``, ``size``, ``mirror``, ``colors``,
             ``compression``, ``noise``, ``light``, ``blur``, ``camera`` and ``style`` are not drawn.
-        including: one of these that is drawn for certain, alone or with others.
 
     Raises:
-        ValueError: if one of ``without`` is unknown, ``including`` is unknown or among them, or ``most`` is below 1 or
-            above what is left.
+        ValueError: if one of ``without`` is unknown, or ``most`` is below 1 or above what is left.
     """
     if unknown := set(without) - set(_DRAWS):
         raise ValueError(f"without={sorted(unknown)} must name some of {', '.join(_DRAWS)}")
     names = [name for name in _DRAWS if name not in without]
     if not 1 <= most <= len(names):
         raise ValueError(f"most={most} must be between 1 and {len(names)}, the draws that are left")
-    if including is not None and including not in names:
-        raise ValueError(f"including={including!r} must be one of {', '.join(names)}")
-    count = int(rng.integers(1, most + 1))
-    if including is None:
-        chosen = [str(name) for name in rng.choice(names, size=count, replace=False)]
-    else:
-        others = [name for name in names if name != including]
-        chosen = [including, *(str(name) for name in rng.choice(others, size=count - 1, replace=False))]
+    chosen = [str(name) for name in rng.choice(names, size=rng.integers(1, most + 1), replace=False)]
     values = {k: v for name in chosen for k, v in _DRAWS[name](rng).items()}
     if {"bars", "shape"} <= set(chosen):  # bars follow the longer side, or a slit would be left of the picture
         share = values.pop("letterbox", None) or values.pop("pillarbox")

@@ -63,14 +63,6 @@ def test_signs_are_never_mirrored_by_a_shift():
     assert not any(film.shift.mirror for film in films)
 
 
-def test_a_share_names_a_shift_that_each_of_its_videos_has():
-    rng = np.random.default_rng(8)
-    told = [draw_story(rng, {"shifted/shape": 0.5}, "scramble", abnormal=bool(k % 2)) for k in range(40)]
-    films = [Script(k, setting="sign", draw=k, stored=False, **story).film() for k, story in enumerate(told)]
-    shaped = [film.shift.aspect != 1 for film in films]
-    assert shaped == [story["story"] == "shifted/shape" for story in told] and 0 < sum(shaped) < 40
-
-
 def test_bars_never_leave_a_slit_of_the_picture():
     """Bars beside an upright picture made it narrower than a scene can be."""
     for k in range(draws(400, 120)):
@@ -102,8 +94,6 @@ def test_shares_that_were_there_before_draw_what_they_drew():
         {"deep/fade": 0.1},
         {"zoom/": 0.1},
         {"shiftd": 0.1},
-        {"shifted/ink": 0.1},
-        {"shifted/mirror": 0.1},
         {"shifted": -0.1},
         {"shifted": 0.7, "short": 0.4},
     ],

@@ -271,13 +271,6 @@ def test_drawn_shifts_are_varied_follow_the_generator_and_never_show_ink():
     assert all("size" not in draw_shift(np.random.default_rng(k), without=["size"]).to_dict() for k in range(60))
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
-def test_a_shift_that_is_asked_for_is_always_drawn_and_others_beside_it(most):
-    names = [draw_shift(np.random.default_rng(k), most=most, including="shape").name.split(" + ") for k in range(90)]
-    assert all("shape" in drawn and len(drawn) == len(set(drawn)) for drawn in names)
-    assert {len(drawn) for drawn in names} == set(range(1, most + 1))
-
-
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -290,8 +283,6 @@ def test_a_shift_that_is_asked_for_is_always_drawn_and_others_beside_it(most):
         (lambda: Shift(channels=(0, 0, 1)), "once each"),
         (lambda: draw_shift(np.random.default_rng(0), without=["ink"]), "must name some"),
         (lambda: draw_shift(np.random.default_rng(0), most=40), "between 1 and 14"),
-        (lambda: draw_shift(np.random.default_rng(0), including="ink"), "including='ink' must be one of length, rate"),
-        (lambda: draw_shift(np.random.default_rng(0), without=["size"], including="size"), "including='size' must be"),
         (lambda: make_scene(0, aspect=9), "between 1/3 and 3"),
         (lambda: make_scene(0, pan=2), "between 0 and 0.5"),
     ],

@@ -21,7 +21,7 @@ from reward_model.schema import VideoAnnotation
 from reward_model.training.grpo.labels import Labels, check_labels, label_of
 from reward_model.training.grpo.rollouts import GrpoSample
 from reward_model.video.clip import sample_indices
-from reward_model.world.scripts import PLAIN, Script, check_stories, draw_story, is_shifted
+from reward_model.world.scripts import PLAIN, SHIFTED, Script, check_stories, draw_story
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,8 +90,7 @@ def _told(
     while True:
         drawn = draw_story(rng, shares, kind, abnormal=bool(row["kind"]))
         told = {**row, **drawn, "draw": int(rng.integers(2**31))}
-        lasting = told["story"] == PLAIN or is_shifted(told["story"])  # long enough for any grid
-        if lasting or not told["kind"]:
+        if not told["kind"] or told["story"] in (PLAIN, SHIFTED):  # these last long enough for any grid
             return told
         truth = Script(**told).film().truth
         grids = scan_grids(truth.num_frames, truth.fps, judge)
