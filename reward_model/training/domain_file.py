@@ -20,7 +20,7 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain import MIN_FIT, MIN_REFERENCE, Signs, TrainedOn, fit_domain
 from reward_model.files import write_text
 from reward_model.judge import Rates, TwoTurnJudge
-from reward_model.schema import VerdictScore
+from reward_model.schema import VerdictScore, VideoAnnotation
 from reward_model.video.clip import LazyFrames, Video, load_video, resize_frames
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,10 @@ def _lengths(counts: Sequence[int], config: JudgeConfig) -> tuple[float, float] 
 def domain_of_samples(
     folder: str | Path, rows: Sequence[Any], load: Callable[[Any], Any], count: int, footage: str = ""
 ) -> Path | None:
-    """:func:`write_domain` at the end of stage 3, from videos of its own rows; fails as :func:`domain_of_scans`."""
+    """:func:`write_domain` at the end of stage 3, from videos of its own rows; fails as :func:`domain_of_scans`.
+
+    The ranges in ``judge.json`` are those of all rows: ``count`` of them may lack the shortest, or the smallest.
+    """
 
     def fit() -> Path | None:
         chosen = _spread_over(rows, count)
@@ -205,9 +208,23 @@ def domain_of_samples(
             log.info("%d videos are too few to know a domain by (%d needed)", len(chosen), LEAST_VIDEOS)
             return None
         samples = (load(row) for row in chosen)
-        return write_domain(folder, (Video(_SampleFrames(s), s.truth.fps) for s in samples), footage=footage)
+        path = write_domain(folder, (Video(_SampleFrames(s), s.truth.fps) for s in samples), footage=footage)
+        state_training(folder, TrainedOn.of(facts_of_rows(rows, load), footage))
+        return path
 
     return _kept(fit)
+
+
+def facts_of_rows(rows: Sequence[Any], load: Callable[[Any], Any]) -> list[tuple[int, float, int, int]]:
+    """Frames, frames per second, width and height of every video of stage 3, as :meth:`TrainedOn.of` takes them; no
+    frame is drawn or decoded.
+    """
+    if "truth" in getattr(rows, "column_names", ()):
+        # A column is read at once by its slice; rows name a video as often as it is drawn.
+        truths = [VideoAnnotation.from_dict(json.loads(text)) for text in sorted(set(rows["truth"][:]))]
+    else:
+        truths = [load(row).truth for row in rows]
+    return [(truth.num_frames, truth.fps, truth.width, truth.height) for truth in truths]
 
 
 def _spread_over(rows: Sequence[Any], count: int) -> list[Any]:
