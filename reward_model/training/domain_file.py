@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from reward_model.conversation import Completion, Conversation, Sampling
 from reward_model.domain import MIN_FIT, MIN_REFERENCE, Signs, TrainedOn, fit_domain
 from reward_model.files import write_text
 from reward_model.judge import Rates, TwoTurnJudge
-from reward_model.schema import VerdictScore, VideoAnnotation
+from reward_model.schema import VerdictScore
 from reward_model.video.clip import LazyFrames, Video, load_video, resize_frames
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +81,21 @@ def signs_of_videos(backend: Observing, config: JudgeConfig, videos: Sequence[An
     return onlooker.signs
 
 
-def write_domain(folder: str | Path, videos: Iterable[Any], *, footage: str = "", device: Any = None) -> Path:
+def write_domain(
+    folder: str | Path,
+    videos: Iterable[Any],
+    *,
+    footage: str = "",
+    facts: Sequence[tuple[int, float, int, int]] = (),
+    device: Any = None,
+) -> Path:
     """Fits a checkpoint's domain on videos of the kind that it was trained on, and states their ranges.
 
     Args:
         folder: the checkpoint; its ``judge.json``, where it has one, gets ``trained_on``.
         videos: files, or :class:`~reward_model.video.clip.Video`; read a few at a time.
         footage: the kind of footage in words.
+        facts: frames, frames per second, width and height of the training videos, where they are more than these.
 
     Raises:
         ValueError: if too few of the videos can be read.
@@ -92,7 +103,7 @@ def write_domain(folder: str | Path, videos: Iterable[Any], *, footage: str = ""
     backend = LocalBackend(folder, device=device)
     backend.watch = False  # the file that is there may belong to other weights
     signs: list[Signs] = []
-    facts: list[tuple[int, float, int, int]] = []
+    known = list(facts)
     part: list[Any] = []
 
     def look() -> None:
@@ -107,14 +118,15 @@ def write_domain(folder: str | Path, videos: Iterable[Any], *, footage: str = ""
             log.warning("left out: %s", error)
             continue
         height, width = opened.drawn_size
-        facts.append((opened.num_frames, opened.fps, width, height))
+        if not facts:
+            known.append((opened.num_frames, opened.fps, width, height))
         part.append(opened)
         if len(part) == _BATCH:
             look()
     if part:
         look()
     path = save_domain(folder, signs)
-    state_training(folder, TrainedOn.of(facts, footage))
+    state_training(folder, TrainedOn.of(known, footage))
     return path
 
 
@@ -195,12 +207,14 @@ def _lengths(counts: Sequence[int], config: JudgeConfig) -> tuple[float, float] 
 
 
 def domain_of_samples(
-    folder: str | Path, rows: Sequence[Any], load: Callable[[Any], Any], count: int, footage: str = ""
+    folder: str | Path, rows: Dataset | list[Any], load: Callable[[Any], Any], count: int, footage: str = ""
 ) -> Path | None:
     """:func:`write_domain` at the end of stage 3, from videos of its own rows; fails as :func:`domain_of_scans`.
 
     The ranges in ``judge.json`` are those of all rows: ``count`` of them may lack the shortest, or the smallest.
     """
+
+    from reward_model.training.grpo.videos import facts_of_rows
 
     def fit() -> Path | None:
         chosen = _spread_over(rows, count)
@@ -208,26 +222,13 @@ def domain_of_samples(
             log.info("%d videos are too few to know a domain by (%d needed)", len(chosen), LEAST_VIDEOS)
             return None
         samples = (load(row) for row in chosen)
-        path = write_domain(folder, (Video(_SampleFrames(s), s.truth.fps) for s in samples), footage=footage)
-        state_training(folder, TrainedOn.of(facts_of_rows(rows, load), footage))
-        return path
+        videos = (Video(_SampleFrames(s), s.truth.fps) for s in samples)
+        return write_domain(folder, videos, footage=footage, facts=facts_of_rows(rows, load))
 
     return _kept(fit)
 
 
-def facts_of_rows(rows: Sequence[Any], load: Callable[[Any], Any]) -> list[tuple[int, float, int, int]]:
-    """Frames, frames per second, width and height of every video of stage 3, as :meth:`TrainedOn.of` takes them; no
-    frame is drawn or decoded.
-    """
-    if "truth" in getattr(rows, "column_names", ()):
-        # A column is read at once by its slice; rows name a video as often as it is drawn.
-        truths = [VideoAnnotation.from_dict(json.loads(text)) for text in sorted(set(rows["truth"][:]))]
-    else:
-        truths = [load(row).truth for row in rows]
-    return [(truth.num_frames, truth.fps, truth.width, truth.height) for truth in truths]
-
-
-def _spread_over(rows: Sequence[Any], count: int) -> list[Any]:
+def _spread_over(rows: Dataset | list[Any], count: int) -> list[Any]:
     """At most ``count`` rows, evenly spread over all."""
     length = len(rows)
     return [rows[k * length // count] for k in range(count)] if length > count > 0 else list(rows) if count else []

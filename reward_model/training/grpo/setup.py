@@ -31,6 +31,7 @@ from reward_model.training.grpo.videos import (
     annotated_loader,
     annotated_rows,
     chunk_loader,
+    facts_of_rows,
     world_loader,
     world_rows,
 )
@@ -172,14 +173,8 @@ def judge_file(model: str, judge: JudgeConfig) -> str:
 
 
 def longest_scan(rows: Dataset, load: Load, judge: JudgeConfig) -> int:
-    """Frames of the longest scan of these rows. Plain procedural videos are all of one length; of stories enough are
-    drawn to meet the long ones.
-    """
-    # A column is read at once by its slice, row by row without; rows name a video as often as it is drawn.
-    texts = set(rows["truth"][:]) if "truth" in rows.column_names else set()
-    count = min(len(rows), 64 if "story" in rows.column_names else 1)
-    truths = [json.loads(t) for t in texts] or [load(rows[k]).truth.to_dict() for k in range(count)]
-    lengths = {(t["num_frames"], t["fps"]) for t in truths}
+    """Frames of the longest scan of these rows."""
+    lengths = {(count, fps) for count, fps, _, _ in facts_of_rows(rows, load)}
     return max(len(grid) for length, rate in lengths for grid in scan_grids(length, rate, judge))
 
 

@@ -15,7 +15,7 @@ from reward_model.data.stage_split import stage_records
 from reward_model.rewards import RewardWeights
 from reward_model.training.grpo.card import SHOWN, last_numbers
 from reward_model.training.grpo.config import GrpoConfig
-from reward_model.training.grpo.setup import OWN
+from reward_model.training.grpo.setup import OWN, longest_scan
 from reward_model.training.grpo.videos import annotated_rows, chunk_loader, world_loader, world_rows
 from reward_model.video.writing import write_video
 from reward_model.world import LOOK_ALIKES, make_video
@@ -97,6 +97,12 @@ def test_stories_are_told_exactly_and_turn_one_can_see_them():
         seen = [n for a in sample.truth.anomalies for n in grid if n in a.frames]
         assert bool(seen) == (sample.truth.status == "abnormal") == bool(row["kind"]), row
         assert sample.frames(grid[:2]).shape == (2, sample.truth.height, sample.truth.width, 3)
+
+
+def test_the_longest_scan_is_that_of_all_videos_not_of_the_first():
+    rows, load, judge = world_rows(100, seed=3, stories={"shifted": 1.0}), world_loader(48), JudgeConfig()
+    lengths = [len(scan_grids(t.num_frames, t.fps, judge)[0]) for t in (load(row).truth for row in rows)]
+    assert max(lengths[:64]) == 27 and longest_scan(rows, load, judge) == max(lengths) == 33
 
 
 def test_rows_without_stories_are_what_they_were():
