@@ -228,7 +228,10 @@ def test_two_processes_are_started_by_torch_itself(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_train_together(tmp_path):
     script = tmp_path / "recipe.py"
-    script.write_text("import os\nprint('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\n")
+    # Written at once: the lines of two processes must not mix.
+    script.write_text(
+        "import os\nos.write(1, f\"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\\n\".encode())\n"
+    )
     launch_recipe(script, processes=2, log=tmp_path / "train.log")
     said = (tmp_path / "train.log").read_text()
     assert "rank 0 of 2" in said and "rank 1 of 2" in said
