@@ -103,7 +103,7 @@ def write_domain(
     backend = LocalBackend(folder, device=device)
     backend.watch = False  # the file that is there may belong to other weights
     signs: list[Signs] = []
-    known = list(facts)
+    seen: list[tuple[int, float, int, int]] = []
     part: list[Any] = []
 
     def look() -> None:
@@ -118,15 +118,14 @@ def write_domain(
             log.warning("left out: %s", error)
             continue
         height, width = opened.drawn_size
-        if not facts:
-            known.append((opened.num_frames, opened.fps, width, height))
+        seen.append((opened.num_frames, opened.fps, width, height))
         part.append(opened)
         if len(part) == _BATCH:
             look()
     if part:
         look()
     path = save_domain(folder, signs)
-    state_training(folder, TrainedOn.of(known, footage))
+    state_training(folder, TrainedOn.of(facts or seen, footage))
     return path
 
 
@@ -207,13 +206,12 @@ def _lengths(counts: Sequence[int], config: JudgeConfig) -> tuple[float, float] 
 
 
 def domain_of_samples(
-    folder: str | Path, rows: Dataset | list[Any], load: Callable[[Any], Any], count: int, footage: str = ""
+    folder: str | Path, rows: Dataset, load: Callable[[Any], Any], count: int, footage: str = ""
 ) -> Path | None:
     """:func:`write_domain` at the end of stage 3, from videos of its own rows; fails as :func:`domain_of_scans`.
 
     The ranges in ``judge.json`` are those of all rows: ``count`` of them may lack the shortest, or the smallest.
     """
-
     from reward_model.training.grpo.videos import facts_of_rows
 
     def fit() -> Path | None:

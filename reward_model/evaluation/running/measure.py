@@ -110,7 +110,7 @@ def _overlap_metrics(abnormal: Sequence[Row], num_resamples: int) -> dict[str, M
 
 def _spatial_by_kind(abnormal: Sequence[Row], num_resamples: int) -> dict[str, Metric]:
     by_kind: dict[str, list[float]] = {}
-    # Without boxes there are no overlaps, and no kinds.
+    # The list is empty, and so is the result, where a judge draws nothing.
     for row, overlap in zip(abnormal, _box_overlaps(abnormal, lambda r: r.spatial_iou), strict=False):
         by_kind.setdefault(row.kind, []).append(overlap)
     return {kind: mean_metric(values, num_resamples) for kind, values in by_kind.items()}

@@ -98,14 +98,14 @@ def _told(
             return told
 
 
-def facts_of_rows(rows: Dataset | list[Any], load: Load) -> list[tuple[int, float, int, int]]:
-    """Frames, frames per second, width and height of all videos of these rows; no frame is drawn or decoded."""
-    if not isinstance(rows, list) and "truth" in rows.column_names:
+def facts_of_rows(rows: Dataset, load: Load) -> list[tuple[int, float, int, int]]:
+    """Frames, frames per second, width and height of the videos of these rows; no frame is drawn or decoded."""
+    if "truth" in rows.column_names:
         # A column is read at once by its slice, row by row without; rows name a video as often as it is drawn.
-        truths = [VideoAnnotation.from_dict(json.loads(text)) for text in sorted(set(rows["truth"][:]))]
-    else:
-        truths = [load(row).truth for row in rows]
-    return [(truth.num_frames, truth.fps, truth.width, truth.height) for truth in truths]
+        truths = [json.loads(text) for text in set(rows["truth"][:])]
+        return [(t["num_frames"], t["fps"], t["width"], t["height"]) for t in truths]
+    count = len(rows) if "story" in rows.column_names else 1  # plain procedural videos are of one length and size
+    return [(t.num_frames, t.fps, t.width, t.height) for t in (load(rows[k]).truth for k in range(count))]
 
 
 def world_loader(size: int) -> Load:

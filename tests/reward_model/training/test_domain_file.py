@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from reward_model.backends import source
 from reward_model.backends.local import LocalBackend
@@ -80,15 +81,16 @@ def test_stage_two_never_breaks_the_judge(folder, caplog):
 @pytest.mark.slow
 def test_stage_three_looks_at_its_own_videos_through_the_frames_a_turn_can_show(folder):
     rng = np.random.default_rng(2)
+    rows = Dataset.from_list([{"number": k, "story": "shifted"} for k in range(130)])
     passed_over = next(k for k in range(130) if k not in {n * 130 // 110 for n in range(110)})
 
     def load(row):
-        truth = VideoAnnotation(f"v{row}", 17, 16.0, 96 if row == passed_over else 32, 24)
+        truth = VideoAnnotation("v", 17, 16.0, 96 if row["number"] == passed_over else 32, 24)
         kept = {0: 0, 4: 1, 8: 2, 12: 3, 16: 4}  # as the cache of decoded videos keeps them
         pixels = rng.integers(0, 255, (5, 24, 32, 3)).astype(np.uint8)
         return SimpleNamespace(truth=truth, frames=lambda indices: pixels[[kept[n] for n in indices]])
 
-    assert domain_file.domain_of_samples(folder, list(range(130)), load, 110) == folder / DOMAIN_FILE
+    assert domain_file.domain_of_samples(folder, rows, load, 110) == folder / DOMAIN_FILE
     assert load_judge_config(folder).trained_on.aspect == (1.33, 4.0)  # of the one that was not looked at, too
     assert "trained_on" not in json.loads(judge_file(str(folder), load_judge_config(folder)))
     assert json.loads(judge_file(str(folder), load_judge_config(folder)))["demo_scale"] is True
